@@ -1,10 +1,9 @@
-//! HCL as agents and policies are written in: spaces, line breaks and comments mean nothing. Read with tolerance: what
-//! is not understood is passed over, and never an error, since it may be a shell script around it. JSON is read by the
-//! same types.
+//! A tolerant reader of HCL and JSON for agent configuration and ACL policies. Unknown text is skipped and never an error,
+//! since a shell script may surround the HCL.
 
 use serde_json::Value as Json;
 
-/// Whether two texts of ACL rules say the same.
+/// Whether two ACL rule texts are equivalent.
 pub fn same_rules(a: &str, b: &str) -> bool {
     a == b || tokens(a) == tokens(b)
 }
@@ -13,7 +12,7 @@ pub fn same_rules(a: &str, b: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HclBlock(Vec<(String, HclItem)>);
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HclItem {
     Text(String),
@@ -23,7 +22,7 @@ enum HclItem {
 }
 
 impl HclBlock {
-    /// Reads HCL, or JSON where the text is that.
+    /// Reads HCL, or JSON if the text is JSON.
     pub fn read(text: &str) -> Self {
         if let Ok(Json::Object(fields)) = serde_json::from_str(text) {
             return Self::of_json(&fields);
@@ -33,7 +32,7 @@ impl HclBlock {
         let mut all = Self::default();
         while at < tokens.len() {
             read_fields(&tokens, &mut at, 0, &mut all);
-            // A brace that nothing opened.
+            // An unmatched closing brace.
             at += 1;
         }
         all
@@ -52,7 +51,9 @@ impl HclBlock {
                     match item {
                         Json::String(text) => HclItem::Text(text.clone()),
                         Json::Bool(_) | Json::Number(_) => HclItem::Word(item.to_string()),
-                        Json::Object(fields) => HclItem::HclBlock { label: None, block: Self::of_json(fields) },
+                        Json::Object(fields) => {
+                            HclItem::HclBlock { label: None, block: Self::of_json(fields) }
+                        }
                         Json::Null | Json::Array(_) => HclItem::Other,
                     },
                 ));
@@ -61,7 +62,7 @@ impl HclBlock {
         block
     }
 
-    /// The last text or word of this name.
+    /// The last value with this name.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find_map(|(key, item)| match item {
             HclItem::Text(text) | HclItem::Word(text) if key == name => Some(text.as_str()),
@@ -69,12 +70,12 @@ impl HclBlock {
         })
     }
 
-    /// Whether the field is there and `true`.
+    /// Whether the field is `true`.
     pub fn is_true(&self, name: &str) -> bool {
         self.text(name) == Some("true")
     }
 
-    /// The blocks of this name, with their labels.
+    /// The blocks with this name, with their labels.
     pub fn blocks(&self, name: &str) -> Vec<(Option<&str>, &Self)> {
         let mine = self.0.iter().filter_map(|(key, item)| match item {
             HclItem::HclBlock { label, block } if key == name => Some((label.as_deref(), block)),
@@ -83,7 +84,7 @@ impl HclBlock {
         mine.collect()
     }
 
-    /// The first text of the path, whichever of several blocks of a name has it.
+    /// The first value at the path, in any of several blocks of the same name.
     pub fn text_at<'a>(&'a self, path: &[&str]) -> Option<&'a str> {
         match path {
             [] => None,
@@ -92,12 +93,12 @@ impl HclBlock {
         }
     }
 
-    /// Whether a block of this name is there.
+    /// Whether a block with this name exists.
     pub fn has_block(&self, name: &str) -> bool {
         !self.blocks(name).is_empty()
     }
 
-    /// Every text and block within, however deep: the names around it, its label, and its text.
+    /// Visits every nested value with its path (block names and labels) and text.
     pub fn walk(&self, visit: &mut dyn FnMut(&[&str], &str)) {
         fn within<'a>(block: &'a HclBlock, path: &mut Vec<&'a str>, visit: &mut dyn FnMut(&[&str], &str)) {
             for (key, item) in &block.0 {
@@ -127,7 +128,7 @@ enum HclToken {
 }
 
 impl HclToken {
-    /// `None`: it is of a shell, and not of HCL.
+    /// `None`: shell syntax instead of HCL.
     fn of(text: &str) -> Option<Self> {
         let first = text.chars().next()?;
         match first {
@@ -142,7 +143,7 @@ impl HclToken {
     }
 }
 
-/// What stands between the quotes. There may be none at the end.
+/// The text between the quotes; the closing one may be missing.
 fn unescaped(text: &str) -> String {
     let mut found = String::new();
     let mut rest = text.chars().skip(1);
@@ -156,7 +157,7 @@ fn unescaped(text: &str) -> String {
     found
 }
 
-/// The pieces of a text, without comments.
+/// The tokens of a text, without comments.
 fn tokens(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = text.trim_start();
@@ -182,7 +183,7 @@ fn line(text: &str) -> usize {
     text.find('\n').unwrap_or(text.len())
 }
 
-/// To the closing quote.
+/// Length up to the closing quote.
 fn string(text: &str) -> usize {
     let mut escaped = false;
     for (index, character) in text.char_indices().skip(1) {
@@ -195,10 +196,10 @@ fn string(text: &str) -> usize {
     text.len()
 }
 
-/// Blocks within blocks that are read; what agents and policies are written in has a few.
+/// Limit of nested blocks; agents and policies have a few.
 const MAX_DEPTH: usize = 64;
 
-/// Reads up to the brace that ends the block, which it does not pass.
+/// Reads up to the closing brace of the block, without consuming it.
 fn read_fields(tokens: &[HclToken], at: &mut usize, depth: usize, into: &mut HclBlock) {
     while let Some(token) = tokens.get(*at) {
         let key = match token {
@@ -211,7 +212,9 @@ fn read_fields(tokens: &[HclToken], at: &mut usize, depth: usize, into: &mut Hcl
         };
         *at += 1;
         let mut label = None;
-        if let (Some(HclToken::Text(text)), Some(HclToken::Mark('{'))) = (tokens.get(*at), tokens.get(*at + 1)) {
+        if let (Some(HclToken::Text(text)), Some(HclToken::Mark('{'))) =
+            (tokens.get(*at), tokens.get(*at + 1))
+        {
             label = Some(text.clone());
             *at += 1;
         }
@@ -236,7 +239,7 @@ fn read_fields(tokens: &[HclToken], at: &mut usize, depth: usize, into: &mut Hcl
                 }
                 HclItem::Other
             }
-            // A word of a shell script.
+            // Shell syntax.
             _ => continue,
         };
         *at += 1;
@@ -244,7 +247,7 @@ fn read_fields(tokens: &[HclToken], at: &mut usize, depth: usize, into: &mut Hcl
     }
 }
 
-/// From a brace to the one that closes it.
+/// Skips from a brace to the closing one.
 fn pass_block(tokens: &[HclToken], at: &mut usize) {
     let mut open = 0_usize;
     while let Some(token) = tokens.get(*at) {
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_the_same_by_what_they_say() {
+    fn equivalent_rules_are_equal() {
         let rules = "mesh = \"read\"\nnode_prefix \"\" {\n  policy = \"read\"\n}\n";
         for (text, expected) in [
             ("mesh = \"read\"\n\tnode_prefix \"\" {\n\t\tpolicy = \"read\"\n\t}", true),
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_and_policies_are_read_in_hcl_and_json_alike() {
+    fn hcl_and_json_give_the_same_result() {
         let hcl = "# a comment\nacl = {\n enabled = true\n tokens { agent = \"$T\" }\n}\nretry_join = [\"a\", \"b\"]\n\
                    tls { defaults { ca_file = \"/ca.pem\" } }\npartition = \"p1\"";
         let json = r#"{"acl": {"enabled": true, "tokens": {"agent": "$T"}}, "retry_join": ["a"],
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_part_of_the_way_to_a_text() {
+    fn path_of_a_value_includes_labels() {
         let block = HclBlock::read("node_prefix \"\" { policy = \"write\" }\noperator = \"read\"");
         let mut seen = Vec::new();
         block.walk(&mut |path, text| seen.push((path.join("/"), text.to_owned())));
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_script_around_it_does_no_harm() {
+    fn hcl_in_a_shell_script_is_read() {
         let block = HclBlock::read(
             "set -e\nfoo() { echo \"$A\"; }\ncat << EOF > /c.hcl\nacl {\n enabled = true\n}\nEOF\n",
         );
@@ -331,8 +334,9 @@ mod tests {
 
     #[test]
     fn hcl_parser_ignores_comments_and_shell_characters() {
-        let block =
-            HclBlock::read("/* acl = \"write\" */ # a\nacl = \"read\" // b\nuse = true;\nurl = https://a:1/b");
+        let block = HclBlock::read(
+            "/* acl = \"write\" */ # a\nacl = \"read\" // b\nuse = true;\nurl = https://a:1/b",
+        );
         assert_eq!((block.text("acl"), block.text("use")), (Some("read"), Some("true")));
         assert_eq!(block.text("url"), Some("https://a:1/b"));
     }

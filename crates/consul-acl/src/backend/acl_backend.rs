@@ -1,83 +1,82 @@
-//! The objects of a control plane by which tasks get their identity: looked at as a whole, written one by one.
+//! The interface to identity objects: read as one snapshot, written one by one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::desired::{DatacenterRole, DesiredObjects, AclContext};
-use crate::plan::{ActualObjects, AclStep};
+use crate::desired::{AclContext, DatacenterRole, DesiredObjects};
+use crate::plan::{AclStep, ActualObjects};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
-/// What a look found.
+/// A snapshot of the actual objects.
 #[derive(Clone, Debug, Default)]
 pub struct AclSnapshot {
-    /// The objects; what could not be read is in there as unknown.
+    /// The objects; unreadable ones are marked as unknown.
     pub actual: ActualObjects,
-    /// Why something could not be read, each failed call once.
+    /// Failed calls, each once.
     pub errors: Vec<MeshError>,
 }
 
 impl AclSnapshot {
-    /// The failure that says that nobody answers, if there was one.
+    /// The first failure to reach the control plane, if any.
     pub fn unreachable(&self) -> Option<&MeshError> {
         self.errors.iter().find(|error| error.kind == MeshErrorKind::Unreachable)
     }
 
-    /// The failure that says that the servers have too much to do, if there was one: the one that waits longest.
+    /// The throttling response with the longest delay, if any.
     pub fn throttled(&self) -> Option<&MeshError> {
-        let busy = self.errors.iter().filter(|error| error.kind == MeshErrorKind::Throttled);
-        busy.max_by_key(|error| error.retry_after)
+        let throttled = self.errors.iter().filter(|error| error.kind == MeshErrorKind::Throttled);
+        throttled.max_by_key(|error| error.retry_after)
     }
 }
 
 /// Whether a write may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteGate {
-    /// It may.
+    /// Send.
     Allowed,
-    /// This is a dry run.
+    /// Dry run: do not send.
     Dry,
     /// This process does not hold the lease.
     NoLease,
-    /// What it rests on was replaced meanwhile, in these words.
+    /// The plan is outdated, for this reason.
     Outdated(&'static str),
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteResult {
-    /// It was written.
+    /// Written.
     Done,
-    /// It would have been.
+    /// Dry run: would have been written.
     Dry,
-    /// Without the lease nothing was sent.
+    /// Not sent, without the lease.
     NoLease,
-    /// What is there is no longer what the step rests on, in these words: look again. Nothing was sent.
+    /// Not sent: the server's copy differs from the plan, for this reason.
     Stale(String),
-    /// These servers cannot have it, in these words. Nothing was sent.
+    /// Not sent: the servers do not support it, for this reason.
     Unsupported(String),
 }
 
-/// The objects by which tasks get their identity.
+/// Access to the identity objects of a control plane.
 #[async_trait]
 pub trait AclBackend: Send + Sync {
-    /// From now on the tokens of logins by these auth methods are looked after.
+    /// Sets the auth methods whose login tokens the operator removes.
     fn watch_auth_methods(&self, methods: BTreeSet<Arc<str>>);
 
     /// All namespaces of the partition. Enterprise only.
     async fn namespaces(&self) -> Result<BTreeSet<Arc<str>>, MeshError>;
 
-    /// Which datacenter the objects are in.
+    /// The role of the datacenter.
     async fn datacenter(&self) -> DatacenterRole;
 
-    /// Lists what there is in these surroundings, and reads each object by itself that a plan for `desired` compares
-    /// or removes. What fails is unknown, and holds up nothing else.
-    async fn snapshot(&self, around: &AclContext<'_>, desired: &DesiredObjects) -> AclSnapshot;
+    /// Lists all objects in the context, and reads individually those that a plan for `desired` compares or removes. A
+    /// failed read affects that object or kind alone.
+    async fn snapshot(&self, context: &AclContext<'_>, desired: &DesiredObjects) -> AclSnapshot;
 
-    /// Carries out one step: reads what is there, checks that it is what the step rests on and whose it is, asks
-    /// `may_send`, and writes. After an error that leaves it open whether the write took effect, only another look
-    /// tells.
+    /// Applies one step: reads the server's copy, compares it with the step and checks its owner, calls `may_send`, and
+    /// writes. After an error with an unknown outcome, only another snapshot shows the result.
     async fn apply(
         &self,
         step: &AclStep,

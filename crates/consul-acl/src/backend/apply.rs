@@ -1,16 +1,17 @@
-//! One step, carried out: the server's copy is read, and must be what the step rests on; then the lease is asked; then
-//! it is written. Nothing comes in between but the lease.
+//! Applies one step: reads the server's copy, which must equal the plan's; checks the lease; writes. Only the lease check is
+//! between read and write.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::snapshot::{anonymous, read};
-use super::{ConsulAclBackend, said};
+use super::{ConsulAclBackend, to_json};
 use crate::backend::{WriteGate, WriteResult};
 use crate::desired::{ObjectOwner, owner};
 use crate::plan::{AclAction, AclStep, does_the_same};
 use ecs_mesh_consul::{
-    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, TokenRefKind, ConsulNamespace, AclObjects,
+    AclObjects, AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, ConsulNamespace,
+    TokenRefKind,
 };
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
@@ -24,16 +25,16 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         may_send: &(dyn Fn() -> WriteGate + Sync),
     ) -> Result<WriteResult, MeshError> {
         let objects = self.objects_in(&step.id.scope);
-        if let Some(why) = self.unsupported_reason(step) {
-            return Ok(WriteResult::Unsupported(why));
+        if let Some(reason) = self.unsupported_reason(step) {
+            return Ok(WriteResult::Unsupported(reason));
         }
-        if let Some(why) = self.stale_reason(step, &objects).await? {
-            return Ok(WriteResult::Stale(why));
+        if let Some(reason) = self.stale_reason(step, &objects).await? {
+            return Ok(WriteResult::Stale(reason));
         }
         match may_send() {
             WriteGate::Dry => return Ok(WriteResult::Dry),
             WriteGate::NoLease => return Ok(WriteResult::NoLease),
-            WriteGate::Outdated(why) => return Ok(WriteResult::Stale(why.to_owned())),
+            WriteGate::Outdated(reason) => return Ok(WriteResult::Stale(reason.to_owned())),
             WriteGate::Allowed => {}
         }
         match &step.action {
@@ -42,14 +43,14 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
                 Ok(WriteResult::Done)
             }
             AclAction::Remove if !remove(step, &objects).await? => {
-                Ok(WriteResult::Stale("it was gone already".to_owned()))
+                Ok(WriteResult::Stale("removed already".to_owned()))
             }
             AclAction::Remove => Ok(WriteResult::Done),
-            _ => Ok(WriteResult::Stale("there is nothing to write".to_owned())),
+            _ => Ok(WriteResult::Stale("nothing to write".to_owned())),
         }
     }
 
-    /// Servers that are too old would only say that the type is none that they know.
+    /// Older servers would only report an unknown type.
     fn unsupported_reason(&self, step: &AclStep) -> Option<String> {
         let AclAction::Create { body } = &step.action else { return None };
         let version = self.consul.version().filter(|version| !version.has_iam_logins())?;
@@ -61,28 +62,34 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         })
     }
 
-    /// Why the step no longer fits what is there.
-    async fn stale_reason(&self, step: &AclStep, objects: &AclObjects<T>) -> Result<Option<String>, MeshError> {
+    /// The reason why the step does not fit the server's copy, if any.
+    async fn stale_reason(
+        &self,
+        step: &AclStep,
+        objects: &AclObjects<T>,
+    ) -> Result<Option<String>, MeshError> {
         let now = match (&step.action, step.id.kind) {
-            // It has no name by which it could be asked for, and the server would make it a second time.
-            (AclAction::Create { body }, ObjectKind::BindingRule) => find_equivalent_rule(objects, body).await?,
+            // A rule has no name to look up, and the server would create a duplicate.
+            (AclAction::Create { body }, ObjectKind::BindingRule) => {
+                find_equivalent_rule(objects, body).await?
+            }
             _ => current(step, objects).await?,
         };
         let found = match (&step.before, now) {
             (None, None) => return Ok(None),
-            (None, Some(_)) => return Ok(Some("somebody else has made it meanwhile".to_owned())),
-            (Some(_), None) => return Ok(Some("it is gone meanwhile".to_owned())),
+            (None, Some(_)) => return Ok(Some("created by another client since the plan".to_owned())),
+            (Some(_), None) => return Ok(Some("removed since the plan".to_owned())),
             (Some(before), Some(now)) if tidy(before) == tidy(&now) => now,
-            (Some(_), Some(_)) => return Ok(Some("somebody else has changed it meanwhile".to_owned())),
+            (Some(_), Some(_)) => return Ok(Some("changed by another client since the plan".to_owned())),
         };
         match (owner(step.id.kind, &found, self.consul.operator()), &step.action) {
             (ObjectOwner::Ours, AclAction::Remove) => self.in_use_reason(step, objects, &found).await,
             (ObjectOwner::Ours | ObjectOwner::Unmarked, AclAction::Update { .. }) => Ok(None),
-            _ => Ok(Some("it is not ours".to_owned())),
+            _ => Ok(Some("not owned by this operator".to_owned())),
         }
     }
 
-    /// What of others would go along, and did not when it was planned.
+    /// The reason why the object is used by others since the plan, if any.
     async fn in_use_reason(
         &self,
         step: &AclStep,
@@ -94,7 +101,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         let in_use = match step.id.kind {
             ObjectKind::AuthMethod => {
                 let rules = objects.binding_rules(name(step)).await?;
-                rules.iter().any(|rule| !is_ours(ObjectKind::BindingRule, &said(rule)))
+                rules.iter().any(|rule| !is_ours(ObjectKind::BindingRule, &to_json(rule)))
             }
             ObjectKind::Role => self.has_foreign_references(TokenRefKind::Role, objects, found).await?,
             ObjectKind::Policy => {
@@ -102,40 +109,47 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
                 let has_it = |role: &&AclRole| {
                     role.policies.iter().any(|policy| Some(policy.name.as_str()) == found["Name"].as_str())
                 };
-                roles.iter().filter(has_it).any(|role| !is_ours(ObjectKind::Role, &said(role)))
+                roles.iter().filter(has_it).any(|role| !is_ours(ObjectKind::Role, &to_json(role)))
                     || self.has_foreign_references(TokenRefKind::Policy, objects, found).await?
             }
             ObjectKind::Node => self.services_on(objects, &cluster(step)?).await? > 0,
             _ => false,
         };
-        Ok(in_use.then(|| "something that is not ours rests on it meanwhile".to_owned()))
+        Ok(in_use.then(|| "used by an object of another owner since the plan".to_owned()))
     }
 
-    /// Whether a rule of others binds the role or policy, or a token has it that no login by a method of ours gave out.
-    async fn has_foreign_references(&self, of: TokenRefKind, objects: &AclObjects<T>, found: &Value) -> Result<bool, MeshError> {
+    /// Whether a rule of another owner binds the role or policy, or a token has it that no owned auth method issued.
+    async fn has_foreign_references(
+        &self,
+        of: TokenRefKind,
+        objects: &AclObjects<T>,
+        found: &Value,
+    ) -> Result<bool, MeshError> {
         let operator = self.consul.operator();
         let name = found["Name"].as_str().unwrap_or_default();
         let binds =
-            |rule: &&BindingRule| rule.bind_type == of.word() && rule.bind_name.eq_ignore_ascii_case(name);
+            |rule: &&BindingRule| rule.bind_type == of.as_str() && rule.bind_name.eq_ignore_ascii_case(name);
         let rules = objects.all_binding_rules().await?;
-        let is_of_others =
-            |rule: &BindingRule| owner(ObjectKind::BindingRule, &said(rule), operator) != ObjectOwner::Ours;
+        let is_of_others = |rule: &BindingRule| {
+            owner(ObjectKind::BindingRule, &to_json(rule), operator) != ObjectOwner::Ours
+        };
         if rules.iter().filter(binds).any(is_of_others) {
             return Ok(true);
         }
-        // The plan has seen to the anonymous token: in a dry run it still has what it is to lose first.
+        // The plan detaches it from the anonymous token first, which a dry run does not do.
         let holders =
-            objects.holders(of, found["ID"].as_str().unwrap_or_default()).await?.without_anonymous();
+            objects.token_refs(of, found["ID"].as_str().unwrap_or_default()).await?.without_anonymous();
         if holders.is_empty() {
             return Ok(false);
         }
         let mut methods = objects.auth_methods().await?;
-        methods.retain(|method| owner(ObjectKind::AuthMethod, &said(method), operator) == ObjectOwner::Ours);
+        methods
+            .retain(|method| owner(ObjectKind::AuthMethod, &to_json(method), operator) == ObjectOwner::Ours);
         Ok(holders.of_others(|name| methods.iter().any(|method| method.name == name)).is_some())
     }
 }
 
-/// The server's copy.
+/// Reads the server's copy.
 async fn current<T: StreamTransport>(
     step: &AclStep,
     objects: &AclObjects<T>,
@@ -143,28 +157,31 @@ async fn current<T: StreamTransport>(
     let name = name(step);
     Ok(match step.id.kind {
         ObjectKind::Policy | ObjectKind::AuthMethod => read(step.id.kind, objects, name).await?,
-        ObjectKind::Role => objects.role(name).await?.as_ref().map(said),
+        ObjectKind::Role => objects.role(name).await?.as_ref().map(to_json),
         ObjectKind::BindingRule => {
-            objects.binding_rule(step.server_id.as_deref().unwrap_or_default()).await?.as_ref().map(said)
+            objects.binding_rule(step.server_id.as_deref().unwrap_or_default()).await?.as_ref().map(to_json)
         }
-        ObjectKind::Node => objects.node(&cluster(step)?).await?.as_ref().map(said),
+        ObjectKind::Node => objects.node(&cluster(step)?).await?.as_ref().map(to_json),
         ObjectKind::AnonymousToken => {
-            objects.anonymous_token().await?.as_ref().map(|token| anonymous(said(token)))
+            objects.anonymous_token().await?.as_ref().map(|token| anonymous(to_json(token)))
         }
-        ObjectKind::Namespace => objects.namespace(name).await?.as_ref().map(said),
+        ObjectKind::Namespace => objects.namespace(name).await?.as_ref().map(to_json),
     })
 }
 
-/// A rule that does what this one would do, made since the plan: one that was there before would be in it.
-async fn find_equivalent_rule<T: StreamTransport>(objects: &AclObjects<T>, body: &Value) -> Result<Option<Value>, MeshError> {
+/// An equivalent rule that was created since the plan.
+async fn find_equivalent_rule<T: StreamTransport>(
+    objects: &AclObjects<T>,
+    body: &Value,
+) -> Result<Option<Value>, MeshError> {
     let rules = objects.binding_rules(body["AuthMethod"].as_str().unwrap_or_default()).await?;
     let mut body = body.clone();
-    // What is empty was left out, and means something: every login.
+    // An omitted selector is empty and selects every login.
     if let Some(fields) = body.as_object_mut() {
         fields.entry("Selector").or_insert_with(|| Value::String(String::new()));
         fields.entry("BindVars").or_insert_with(|| Value::Object(Map::new()));
     }
-    Ok(rules.iter().map(said).find(|rule| does_the_same(ObjectKind::BindingRule, rule, &body)))
+    Ok(rules.iter().map(to_json).find(|rule| does_the_same(ObjectKind::BindingRule, rule, &body)))
 }
 
 async fn put<T: StreamTransport>(
@@ -212,12 +229,12 @@ async fn remove<T: StreamTransport>(step: &AclStep, objects: &AclObjects<T>) -> 
         ObjectKind::BindingRule => objects.delete_binding_rule(id).await,
         ObjectKind::AuthMethod => objects.delete_auth_method_with_its_tokens(name(step)).await,
         ObjectKind::Node => objects.deregister_node_with_its_services(&cluster(step)?).await.map(|()| true),
-        // They are nobody's, and never removed.
+        // Without an owner, so never removed.
         ObjectKind::AnonymousToken | ObjectKind::Namespace => Ok(false),
     }
 }
 
-/// Its name as the server has it.
+/// The name as the server spells it.
 fn name(step: &AclStep) -> &str {
     let objects = step.before.as_ref().and_then(|before| before["Name"].as_str());
     objects.unwrap_or(&step.id.name)
@@ -238,7 +255,7 @@ fn form<F: DeserializeOwned>(step: &AclStep, body: Value) -> Result<F, MeshError
     })
 }
 
-/// Without what says nothing: lists and single reads leave out different things that are empty.
+/// Without empty values, which lists and single reads omit differently.
 fn tidy(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {

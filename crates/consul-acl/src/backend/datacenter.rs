@@ -1,4 +1,4 @@
-//! Whether the datacenter that the objects are in is the primary one.
+//! Determines whether the datacenter is the primary one.
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ use ecs_mesh_control_plane::http::StreamTransport;
 #[serde(rename_all = "PascalCase")]
 struct AgentDatacenter {
     config: AgentDatacenterConfig,
-    /// Where servers before 1.9 have it.
+    /// Location of the setting in servers before 1.9.
     #[serde(default)]
     debug_config: AgentDebugConfig,
 }
@@ -32,21 +32,21 @@ struct AgentDebugConfig {
 
 impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
     pub(super) async fn find_datacenter(&self) -> DatacenterRole {
-        match self.consul.observed("acl_snapshot", self.ask_for_datacenter()).await {
+        match self.consul.observed("acl_snapshot", self.read_datacenter()).await {
             Ok(datacenter) => datacenter,
             Err(error) => DatacenterRole::Unknown(error.message),
         }
     }
 
-    async fn ask_for_datacenter(&self) -> Result<DatacenterRole, MeshError> {
+    async fn read_datacenter(&self) -> Result<DatacenterRole, MeshError> {
         let Some((_, agent)) = self.consul.agent().await? else { return self.is_single_datacenter().await };
         Ok(match serde_json::from_slice::<AgentDatacenter>(&agent) {
             Ok(agent) => agent.of(self.consul.datacenter()),
-            Err(_) => DatacenterRole::Unknown("the agent does not say which one it is of".to_owned()),
+            Err(_) => DatacenterRole::Unknown("the agent does not report its datacenter".to_owned()),
         })
     }
 
-    /// Where there is one datacenter, it is the primary one. Needs no permission.
+    /// A single datacenter is the primary one. Needs no permission.
     async fn is_single_datacenter(&self) -> Result<DatacenterRole, MeshError> {
         let all = self.consul.datacenters().await?;
         Ok(match all.as_slice() {
@@ -63,9 +63,9 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
 impl AgentDatacenter {
     fn of(self, wanted: Option<&str>) -> DatacenterRole {
         let here = wanted.unwrap_or(&self.config.datacenter);
-        let said = [&self.config.primary.primary_datacenter, &self.debug_config.primary_datacenter];
-        // Who names none is its own.
-        let primary = said.into_iter().find(|name| !name.is_empty()).unwrap_or(&self.config.datacenter);
+        let names = [&self.config.primary.primary_datacenter, &self.debug_config.primary_datacenter];
+        // An agent without a primary datacenter is in it.
+        let primary = names.into_iter().find(|name| !name.is_empty()).unwrap_or(&self.config.datacenter);
         if here.eq_ignore_ascii_case(primary) { DatacenterRole::Primary } else { DatacenterRole::Secondary }
     }
 }

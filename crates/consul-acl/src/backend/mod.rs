@@ -1,14 +1,14 @@
-//! Consul's identity set-up on ECS over the wire.
+//! Reads and writes identity objects over Consul's API.
 //!
-//! A look concludes nothing from a part that it could not see; a write goes out only while the server's copy is what
-//! it rests on, and never to what is not ours.
+//! A snapshot marks unreadable parts as unknown. A write is sent only while the server's copy equals the one in the plan,
+//! and only to owned or adopted objects.
 
-mod datacenter;
 mod acl_backend;
+mod apply;
+mod datacenter;
 mod snapshot;
 #[cfg(test)]
 mod tests;
-mod apply;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::desired::{DatacenterRole, DesiredObjects, ObjectScope, AclContext};
+use crate::desired::{AclContext, DatacenterRole, DesiredObjects, ObjectScope};
 use crate::plan::AclStep;
-use ecs_mesh_consul::ConsulControlPlane;
+pub use acl_backend::{AclBackend, AclSnapshot, WriteGate, WriteResult};
 use ecs_mesh_consul::AclObjects;
+use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-pub use acl_backend::{AclBackend, AclSnapshot, WriteGate, WriteResult};
 
-/// Consul's objects for logins of tasks, over the wire.
+/// Identity objects over Consul's API.
 pub struct ConsulAclBackend<T: StreamTransport + 'static> {
     consul: Arc<ConsulControlPlane<T>>,
 }
@@ -45,15 +45,15 @@ impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
         self.find_datacenter().await
     }
 
-    async fn snapshot(&self, around: &AclContext<'_>, desired: &DesiredObjects) -> AclSnapshot {
-        let mut looked = AclSnapshot::default();
-        let look = async {
-            looked = self.read_snapshot(around, desired).await;
-            looked.errors.first().map_or(Ok(()), |error| Err(error.clone()))
+    async fn snapshot(&self, context: &AclContext<'_>, desired: &DesiredObjects) -> AclSnapshot {
+        let mut snapshot = AclSnapshot::default();
+        let read = async {
+            snapshot = self.read_snapshot(context, desired).await;
+            snapshot.errors.first().map_or(Ok(()), |error| Err(error.clone()))
         };
-        // The errors are in there.
-        let _ = self.consul.observed("acl_snapshot", look).await;
-        looked
+        // The snapshot has the errors.
+        let _ = self.consul.observed("acl_snapshot", read).await;
+        snapshot
     }
 
     async fn apply(
@@ -63,18 +63,18 @@ impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
     ) -> Result<WriteResult, MeshError> {
         match self.consul.observed("acl_apply", self.apply_step(step, may_send)).await {
             Err(error) if error.kind == MeshErrorKind::NotLeader => Ok(WriteResult::NoLease),
-            ended => ended,
+            result => result,
         }
     }
 }
 
 impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
-    /// Looks and writes through this client, and counts as its calls.
+    /// Uses this client, which also records the calls.
     pub fn new(consul: Arc<ConsulControlPlane<T>>) -> Self {
         Self { consul }
     }
 
-    /// The objects of a place.
+    /// The objects of a scope.
     fn objects_in(&self, scope: &ObjectScope) -> AclObjects<T> {
         let mut objects = self.consul.objects();
         if let Some(partition) = &scope.partition {
@@ -87,7 +87,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
     }
 }
 
-/// In Consul's words, as a plan compares it. Forms are maps with texts for keys, which JSON can say.
-fn said(form: &impl Serialize) -> Value {
+/// The object as JSON with Consul's field names, as a plan compares it.
+fn to_json(form: &impl Serialize) -> Value {
     serde_json::to_value(form).unwrap_or_default()
 }

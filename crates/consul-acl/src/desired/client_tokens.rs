@@ -1,6 +1,6 @@
-//! Logins of client agents, as set-ups without `consul-dataplane` had them.
+//! Logins of client agents, for tasks without `consul-dataplane`.
 
-use super::{DesiredObjectsBuilder, RuleKey, DesiredState, templates};
+use super::{DesiredObjectsBuilder, DesiredState, RuleKey, templates};
 use ecs_mesh_api::{ClientTokens, Presence};
 use ecs_mesh_core::plan::report::ObjectKind;
 

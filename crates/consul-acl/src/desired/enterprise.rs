@@ -1,9 +1,9 @@
-//! Reading across namespaces and partitions (Enterprise): policies that every token of a namespace gets.
+//! Reads across namespaces and partitions (Enterprise): default policies of namespaces.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Edition, ObjectId, DesiredObjectsBuilder, DesiredState, templates};
+use super::{DesiredObjectsBuilder, DesiredState, Edition, ObjectId, templates};
 use ecs_mesh_api::Presence;
 use ecs_mesh_core::plan::report::ObjectKind;
 
@@ -51,7 +51,7 @@ impl DesiredObjectsBuilder<'_> {
         }
     }
 
-    /// The auth method is in the namespace `default`, so that one always counts.
+    /// Always includes the namespace `default`, which has the auth method.
     fn defaults_of(&mut self, mut namespaces: BTreeSet<Arc<str>>, attach: &[ObjectId], detach: &[ObjectId]) {
         namespaces.insert("default".into());
         for namespace in namespaces {

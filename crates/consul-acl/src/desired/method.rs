@@ -4,18 +4,24 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Edition, ObjectId, DesiredObjectsBuilder, DesiredState, templates};
+use super::{DesiredObjectsBuilder, DesiredState, Edition, ObjectId, templates};
 use ecs_mesh_api::{LoginSettings, TokenLocality};
 
 impl DesiredObjectsBuilder<'_> {
-    /// `tags` are those of the role that rules may speak of.
-    pub(super) fn method(&mut self, id: &ObjectId, description: &str, login: LoginSettings<'_>, tags: &[&str]) {
+    /// `tags`: the role tags that rules may use.
+    pub(super) fn method(
+        &mut self,
+        id: &ObjectId,
+        description: &str,
+        login: LoginSettings<'_>,
+        tags: &[&str],
+    ) {
         let mut body = Map::new();
         body.insert("Name".to_owned(), json!(&*id.name));
         body.insert("Type".to_owned(), json!("aws-iam"));
         body.insert("Description".to_owned(), json!(self.with_mark(description)));
         let locality = match login.token_locality {
-            // What Consul takes for granted, and does not say.
+            // Consul's default, which it does not return.
             TokenLocality::Local => "",
             TokenLocality::Global => "global",
         };
@@ -25,7 +31,7 @@ impl DesiredObjectsBuilder<'_> {
         }
         let namespaces = match self.context.edition {
             Edition::Enterprise { .. } if !tags.is_empty() => json!([templates::namespace_rule()]),
-            // Others that somebody added are taken out. What is empty is not sent: other editions refuse the field.
+            // Foreign entries are removed. An empty value is not sent, since other editions refuse the field.
             _ => json!([]),
         };
         body.insert("NamespaceRules".to_owned(), namespaces);
@@ -39,7 +45,7 @@ fn config(login: LoginSettings<'_>, tags: &[&str]) -> Value {
         "BoundIAMPrincipalARNs": login.bound_principals,
         "EnableIAMEntityDetails": login.entity_details,
         "IAMEntityTags": tags,
-        // Whoever answers there decides who is who: an address that nobody wrote is taken out.
+        // The endpoint decides identities, so an undeclared one is removed.
         "STSEndpoint": login.sts_endpoint.unwrap_or_default(),
         "IAMEndpoint": login.iam_endpoint.unwrap_or_default(),
         "AllowedSTSHeaderValues": login.allowed_sts_headers,
@@ -50,7 +56,7 @@ fn config(login: LoginSettings<'_>, tags: &[&str]) -> Value {
     config
 }
 
-/// As Consul says it back: `1h30m0s`. Empty for no limit.
+/// The duration in Consul's format: `1h30m0s`. Empty for no limit.
 fn ttl_text(ttl: Duration) -> String {
     let seconds = ttl.as_secs();
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -71,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ttl_reads_as_consul_says_it() {
+    fn ttl_has_consul_format() {
         for (millis, text) in [
             (0, ""),
             (60_000, "1m0s"),

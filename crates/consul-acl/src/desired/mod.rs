@@ -1,14 +1,14 @@
-//! What Consul's identity set-up on ECS *should be*: from a `ConsulAuth` and the clusters to objects in Consul's own
-//! words. Pure, so that a plan shows exactly what a run would send.
+//! The desired identity objects: derived from a `ConsulAuth` and the bound clusters, with Consul's field names. Pure, so that
+//! a plan shows exactly what a run would send.
 
 mod client_tokens;
 mod enterprise;
-mod well_known;
-mod ownership;
 mod method;
 mod object;
+mod ownership;
 mod service_tokens;
 mod templates;
+mod well_known;
 
 #[cfg(test)]
 mod tests;
@@ -24,40 +24,42 @@ use ecs_mesh_consul::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
-pub use well_known::{WellKnownRule, absent_by, allows_extra_policies, rule_name};
-pub use ownership::{ObjectOwner, is_ours, with_mark, owner, strip_marks};
-pub use object::{DesiredObject, DesiredObjects, ObjectId, RuleKey, ObjectScope, UndeclaredPolicy, DesiredState};
+pub use object::{
+    DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, RuleKey, UndeclaredPolicy,
+};
+pub use ownership::{ObjectOwner, is_ours, owner, strip_marks, with_mark};
 pub use templates::ROLE_TAGS;
+pub use well_known::{WellKnownRule, absent_by, allows_extra_policies, rule_name};
 
-/// What the set-up's objects depend on beside the manifest.
+/// Inputs beside the manifest.
 #[derive(Clone, Debug)]
 pub struct AclContext<'a> {
-    /// Whose mark the objects bear.
+    /// The operator's id, which marks the objects.
     pub operator: &'a OperatorId,
-    /// Whose nodes are kept in the catalog: [`named_clusters`].
+    /// The clusters whose nodes are registered: [`named_clusters`].
     pub clusters: &'a BTreeSet<ClusterArn>,
-    /// Which Consul it is.
+    /// The edition of Consul.
     pub edition: Edition,
-    /// Which datacenter the servers are of.
+    /// The role of the datacenter.
     pub datacenter: DatacenterRole,
 }
 
-/// Which Consul it is.
+/// The edition of Consul.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edition {
-    /// Without partitions and namespaces: a request that names one is refused.
+    /// Without partitions and namespaces; a request with one is refused.
     Community,
-    /// With them.
+    /// With partitions and namespaces.
     Enterprise {
-        /// The partition that the control plane's manifest names, or `default`.
+        /// The partition of the control plane's manifest, or `default`.
         partition: Arc<str>,
-        /// The namespaces in it that are looked after, by name.
+        /// The managed namespaces.
         namespaces: BTreeSet<Arc<str>>,
     },
 }
 
 impl Edition {
-    /// Of a control plane as its manifest describes it. `all_namespaces` are what `*` stands for.
+    /// The edition by the control plane's manifest. `all_namespaces`: the meaning of `*`.
     pub fn of(consul: &ConsulConnection, all_namespaces: &BTreeSet<Arc<str>>) -> Self {
         if consul.partition.is_none() && consul.namespaces.is_empty() {
             return Self::Community;
@@ -74,7 +76,7 @@ impl Edition {
         Self::Enterprise { partition: consul.partition.as_deref().unwrap_or("default").into(), namespaces }
     }
 
-    /// Where the set-up's policies, roles, methods and rules are.
+    /// The scope of policies, roles, auth methods and rules.
     fn scope(&self) -> ObjectScope {
         match self {
             Self::Community => ObjectScope::default(),
@@ -82,7 +84,7 @@ impl Edition {
         }
     }
 
-    /// Where the anonymous token and its policy are, whatever the control plane's partition is.
+    /// The scope of the anonymous token and its policy, for any partition.
     fn anonymous_scope(&self) -> ObjectScope {
         match self {
             Self::Community => ObjectScope::default(),
@@ -90,16 +92,15 @@ impl Edition {
         }
     }
 
-    /// Where things are that have no namespace.
+    /// The scope of objects without a namespace.
     fn partition_scope(&self) -> ObjectScope {
         ObjectScope { namespace: None, ..self.scope() }
     }
 }
 
 impl AclContext<'_> {
-    /// Where objects must be listed for a plan of `desired`: of each kind, in which place. What is nobody's, and another
-    /// set-up's place, only where something is wanted there: nothing else would be said of it, and our token need not
-    /// reach so far.
+    /// The kinds and scopes to list for a plan of `desired`. Objects without an owner and foreign scopes are listed only if
+    /// something is declared there, so that the token needs no further permission.
     pub fn scopes_to_list(&self, desired: &DesiredObjects) -> BTreeSet<(ObjectKind, ObjectScope)> {
         let (scope, partition) = (self.edition.scope(), self.edition.partition_scope());
         let anonymous = self.edition.anonymous_scope();
@@ -119,7 +120,7 @@ impl AclContext<'_> {
         places
     }
 
-    /// What is wanted where no manifest speaks of the set-up any more: nothing, and nothing is removed.
+    /// The desired state without a `ConsulAuth`: nothing is declared, nothing is removed.
     pub fn nothing_declared(&self) -> DesiredObjects {
         DesiredObjects { own: self.own_scopes(), ..DesiredObjects::default() }
     }
@@ -129,18 +130,18 @@ impl AclContext<'_> {
     }
 }
 
-/// Which datacenter the servers are of.
+/// The role of a datacenter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatacenterRole {
-    /// The one that hands out policies, roles and global tokens to the others.
+    /// The primary one, which replicates policies, roles and global tokens.
     Primary,
-    /// Another one.
+    /// A secondary one.
     Secondary,
-    /// It could not be found out, for this reason.
+    /// Unknown, for this reason.
     Unknown(String),
 }
 
-/// The clusters whose nodes are to be in the catalog: those that a `MeshBinding` of the control plane names in full.
+/// The clusters whose nodes are registered: literal clusters in `MeshBinding`s of the control plane.
 pub fn named_clusters(set: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
     set.bindings
         .values()
@@ -152,7 +153,7 @@ pub fn named_clusters(set: &ManifestSet, control_plane: &str) -> BTreeSet<Cluste
         .collect()
 }
 
-/// All that the manifest declares. What it does not speak of is not in here, and is left alone.
+/// All declared objects. Parts that the manifest omits are not included and stay unchanged.
 pub fn desired(spec: &ConsulAuthSpec, context: &AclContext<'_>) -> DesiredObjects {
     let mut objects = DesiredObjectsBuilder { context, list: Vec::new() };
     let undeclared = match spec.state {
@@ -161,9 +162,10 @@ pub fn desired(spec: &ConsulAuthSpec, context: &AclContext<'_>) -> DesiredObject
             UndeclaredPolicy::Keep
         }
         Presence::Absent => {
-            // Everything of ours goes; only what hangs on objects of others must be said.
-            if context.edition.scope() == context.edition.anonymous_scope() || spec.anonymous_policy.is_some() {
-                // Of another partition's set-up it is only part where that says so.
+            // All owned objects are removed; only links on foreign objects must be declared.
+            if context.edition.scope() == context.edition.anonymous_scope() || spec.anonymous_policy.is_some()
+            {
+                // In another partition, only if the manifest declares it.
                 objects.anonymous(Presence::Absent);
             }
             objects.enterprise(Some(Presence::Absent), Some(Presence::Absent));
@@ -182,7 +184,7 @@ pub fn desired(spec: &ConsulAuthSpec, context: &AclContext<'_>) -> DesiredObject
     }
 }
 
-/// The list in the making; its other methods are with the part that they are about.
+/// Builds the list; further methods are in the modules of the parts.
 struct DesiredObjectsBuilder<'a> {
     context: &'a AclContext<'a>,
     list: Vec<DesiredObject>,
@@ -211,7 +213,7 @@ impl DesiredObjectsBuilder<'_> {
         ObjectId { kind, scope: self.context.edition.scope(), name: name.into() }
     }
 
-    /// A description with our mark.
+    /// A description with the ownership marker.
     fn with_mark(&self, text: &str) -> String {
         with_mark(text, self.context.operator)
     }
@@ -220,7 +222,7 @@ impl DesiredObjectsBuilder<'_> {
         self.list.push(DesiredObject { id, rule: None, state });
     }
 
-    /// A policy; what it lets do is all that it lets do, in every datacenter.
+    /// A policy with exactly these rules, in every datacenter.
     fn policy(&mut self, id: &ObjectId, description: &str, rules: &str) {
         let body = json!({
             "Name": &*id.name,
@@ -231,7 +233,7 @@ impl DesiredObjectsBuilder<'_> {
         self.add(id.clone(), DesiredState::Present { body, needs: Vec::new() });
     }
 
-    /// A role with exactly these policies and nothing beside them.
+    /// A role with exactly these policies.
     fn role(&mut self, id: &ObjectId, description: &str, policies: &[ObjectId]) {
         let links: Vec<_> = policies.iter().map(|policy| json!({ "Name": &*policy.name })).collect();
         let body = json!({
@@ -245,7 +247,7 @@ impl DesiredObjectsBuilder<'_> {
         self.add(id.clone(), DesiredState::Present { body, needs: policies.to_vec() });
     }
 
-    /// A rule of a method, chosen by what it says of the logins.
+    /// A binding rule of an auth method.
     fn rule(&mut self, id: &ObjectId, key: RuleKey, selector: &str) {
         let (bind_type, bind_name) = &key.bind;
         let mut needs = vec![self.id(ObjectKind::AuthMethod, &key.auth_method)];
@@ -268,7 +270,7 @@ impl DesiredObjectsBuilder<'_> {
         self.list.push(DesiredObject { id: id.clone(), rule: Some(key), state: DesiredState::Absent });
     }
 
-    /// Tasks register their services on their cluster's node, and may not make it themselves.
+    /// The node of a cluster, on which tasks register services and which they may not create.
     fn node(&mut self, cluster: &ClusterArn) {
         let id = ObjectId {
             kind: ObjectKind::Node,
@@ -277,31 +279,34 @@ impl DesiredObjectsBuilder<'_> {
         };
         let body = json!({
             "Node": cluster.as_str(),
-            // A node must have an address. Nobody calls this one, and one that is there stays.
+            // A node needs an address. It is never called, and an existing one is kept.
             "Address": "127.0.0.1",
             "NodeMeta": { SYNTHETIC_NODE: "true", NODE_MARK: self.context.operator.as_str() },
         });
         self.add(id, DesiredState::Present { body, needs: Vec::new() });
     }
 
-    /// The anonymous token and its policy are in the default partition, whatever the control plane's is.
+    /// The anonymous token and its policy, which are in the default partition for any control plane.
     fn anonymous(&mut self, presence: Presence) {
         let scope = self.context.edition.anonymous_scope();
-        let policy =
-            ObjectId { kind: ObjectKind::Policy, scope: scope.clone(), name: templates::ANONYMOUS_POLICY.into() };
+        let policy = ObjectId {
+            kind: ObjectKind::Policy,
+            scope: scope.clone(),
+            name: templates::ANONYMOUS_POLICY.into(),
+        };
         let token = ObjectId { kind: ObjectKind::AnonymousToken, scope, name: ANONYMOUS_TOKEN.into() };
         let held = match &self.context.datacenter {
             DatacenterRole::Primary => None,
             DatacenterRole::Secondary => Some(
-                "it is kept in the primary datacenter alone, and these servers are of another one".to_owned(),
+                "managed in the primary datacenter only, and these servers are in another one".to_owned(),
             ),
-            DatacenterRole::Unknown(why) => Some(format!(
-                "it is kept in the primary datacenter alone, and it is not known whether this is the one: {why}"
+            DatacenterRole::Unknown(reason) => Some(format!(
+                "managed in the primary datacenter only, and it is unknown whether this is the primary one: {reason}"
             )),
         };
-        if let Some(why) = held {
-            self.add(policy, DesiredState::Blocked(why.clone()));
-            return self.add(token, DesiredState::Blocked(why));
+        if let Some(reason) = held {
+            self.add(policy, DesiredState::Blocked(reason.clone()));
+            return self.add(token, DesiredState::Blocked(reason));
         }
         match presence {
             Presence::Present => {

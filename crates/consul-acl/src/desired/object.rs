@@ -1,4 +1,4 @@
-//! Objects of Consul's configuration as plain data, under Consul's own names for their fields.
+//! Identity objects as plain data, with Consul's field names.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,32 +10,32 @@ use serde_json::Value;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::Glob;
 
-/// Where an object is in Consul Enterprise; all of it `None` in the community edition.
+/// The partition and namespace of an object; both `None` in the community edition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectScope {
     /// The admin partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<Arc<str>>,
-    /// The namespace, for what has one.
+    /// The namespace, if the object has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Arc<str>>,
 }
 
 impl ObjectScope {
-    /// In a partition.
+    /// A scope in a partition.
     pub fn new(partition: &str, namespace: Option<&str>) -> Self {
         Self { partition: Some(partition.into()), namespace: namespace.map(Arc::from) }
     }
 }
 
-/// Which object.
+/// The identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     /// Its kind.
     pub kind: ObjectKind,
-    /// Where.
+    /// The scope.
     pub scope: ObjectScope,
-    /// Consul's name for it. A binding rule has none: METHOD/WHAT-IT-IS-FOR. The anonymous token: its accessor id.
+    /// The name in Consul. Binding rules have none: METHOD/PURPOSE. The anonymous token: its accessor id.
     pub name: Arc<str>,
 }
 
@@ -48,85 +48,85 @@ impl fmt::Display for ObjectId {
     }
 }
 
-/// What is wanted of an object.
+/// The desired state of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredState {
-    /// That it is there, with these fields as they stand here. A field that is not here is not declared, and stays as
-    /// it is. An empty value says that the field is to be empty or not there. A map is declared key by key.
+    /// Exists with these fields. An omitted field is not declared and stays unchanged. An empty value declares an empty or
+    /// absent field. A map is declared key by key.
     Present {
         /// The fields.
         body: Value,
-        /// Objects that must be there first, and be what is declared of them.
+        /// Dependencies, which must exist as declared.
         needs: Vec<ObjectId>,
     },
-    /// That it is not there, if it is ours.
+    /// Does not exist, if owned.
     Absent,
-    /// That these policies hang on it, and those don't; what else hangs on it is none of our business.
+    /// Has some policies attached and others not; further policies are not affected.
     PolicyLinks {
         /// Policies to attach.
         attach: Vec<ObjectId>,
-        /// Policies to take off, where they are ours.
+        /// Owned policies to detach.
         detach: Vec<ObjectId>,
     },
-    /// Nothing, for this reason.
+    /// Not determined, for this reason.
     Blocked(String),
 }
 
-/// By what a binding rule is known again, whose id Consul makes: its own words, or else what it binds.
+/// The key of a binding rule, whose id Consul generates: its description, or else its binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleKey {
-    /// The method that it is of.
+    /// The auth method.
     pub auth_method: Arc<str>,
-    /// Its description without a mark.
+    /// The description without a marker.
     pub text: &'static str,
-    /// What it binds: a type and a name.
+    /// The binding: type and name.
     pub bind: (&'static str, Arc<str>),
 }
 
-/// One object.
+/// A declared object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredObject {
-    /// Which.
+    /// The identity.
     pub id: ObjectId,
-    /// Of a binding rule: what it is known by.
+    /// The key of a binding rule.
     pub rule: Option<RuleKey>,
-    /// What is wanted of it.
+    /// The desired state.
     pub state: DesiredState,
 }
 
-/// What follows for an object of ours that no manifest declares.
+/// Policy for owned objects that are not declared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UndeclaredPolicy {
-    /// It is reported.
+    /// Kept and reported.
     #[default]
     Keep,
-    /// It is removed: the whole set-up was declared absent.
+    /// Removed, since the whole `ConsulAuth` is declared absent.
     Remove,
 }
 
-/// All that a `ConsulAuth` comes to.
+/// All objects of a `ConsulAuth`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DesiredObjects {
-    /// The objects, in the order in which they are made.
+    /// The objects, in the order of creation.
     pub objects: Vec<DesiredObject>,
-    /// What follows for the rest of ours.
+    /// Policy for other owned objects.
     pub undeclared: UndeclaredPolicy,
-    /// Names of objects without our mark that we may take over.
+    /// Names of unmarked objects to adopt.
     pub adopt: Vec<Glob>,
-    /// Where objects of ours belong to this set-up and to no other, declared or not.
+    /// The scopes in which owned objects belong to this `ConsulAuth`.
     pub own: BTreeSet<ObjectScope>,
-    /// The `ConsulAuth`'s name, for a person.
+    /// The name of the `ConsulAuth`, for messages.
     pub declared_by: Option<Arc<str>>,
-    /// The manifests have not loaded whole yet: what is not declared here may be meant to be.
+    /// Whether the manifests have errors: undeclared objects may be declared there.
     pub manifests_incomplete: bool,
 }
 
 impl DesiredObjects {
-    /// Whether the object may be taken over where it has no mark.
+    /// Whether an unmarked object may be adopted.
     pub fn may_adopt(&self, id: &ObjectId) -> bool {
         self.adopt.iter().any(|glob| glob.matches(&id.name))
     }
-    /// Whether something is wanted of this kind in this place.
+    /// Whether an object of this kind is declared in this scope.
     pub(super) fn wants_any(&self, kind: ObjectKind, scope: &ObjectScope) -> bool {
         let mut here =
             self.objects.iter().filter(|object| object.id.kind == kind && object.id.scope == *scope);

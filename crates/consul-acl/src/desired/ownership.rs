@@ -1,4 +1,4 @@
-//! Whose an object is: `[ecs-mesh:OPERATOR]` in its description, or for a node the operator's id in its metadata.
+//! Ownership markers: `[ecs-mesh:OPERATOR]` in an object's description, or the operator's id in a node's metadata.
 
 use serde_json::Value;
 
@@ -8,28 +8,28 @@ use ecs_mesh_model::OperatorId;
 
 const MARK_PREFIX: &str = "[ecs-mesh:";
 
-/// Whose an object is.
+/// The owner of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectOwner {
-    /// This operator's.
+    /// This operator.
     Ours,
-    /// Another operator's, whatever else it says.
+    /// Another operator.
     Other(String),
-    /// It bears no operator's mark.
+    /// No marker.
     Unmarked,
 }
 
-/// The text with the operator's mark at its end.
+/// The text with the operator's marker appended.
 pub fn with_mark(text: &str, operator: &OperatorId) -> String {
     format!("{text} {MARK_PREFIX}{operator}]")
 }
 
-/// The text as it was before anybody marked it.
+/// The text without markers.
 pub fn strip_marks(text: &str) -> &str {
     text.split(MARK_PREFIX).next().unwrap_or_default().trim_end()
 }
 
-/// Whose the object with this body is. The anonymous token and namespaces are nobody's, whatever they say.
+/// The owner of an object. The anonymous token and namespaces never have one.
 pub fn owner(kind: ObjectKind, body: &Value, operator: &OperatorId) -> ObjectOwner {
     let marks: Vec<&str> = match kind {
         ObjectKind::Node => {
@@ -39,7 +39,7 @@ pub fn owner(kind: ObjectKind, body: &Value, operator: &OperatorId) -> ObjectOwn
         ObjectKind::AnonymousToken | ObjectKind::Namespace => Vec::new(),
         _ => {
             let text = body.get("Description").and_then(Value::as_str).unwrap_or_default();
-            // An open bracket without its end is a mark that somebody has cut: whose it was is not known.
+            // A truncated marker: the owner is unknown.
             text.split(MARK_PREFIX).skip(1).map(|rest| rest.split(']').next().unwrap_or_default()).collect()
         }
     };
@@ -49,7 +49,7 @@ pub fn owner(kind: ObjectKind, body: &Value, operator: &OperatorId) -> ObjectOwn
     if marks.is_empty() { ObjectOwner::Unmarked } else { ObjectOwner::Ours }
 }
 
-/// Whether it bears our mark and no other: to be asked of the server's current copy right before each write.
+/// Whether the object has this operator's marker and no other. Checked on the server's current copy before each write.
 pub fn is_ours(kind: ObjectKind, body: &Value, operator: &OperatorId) -> bool {
     owner(kind, body, operator) == ObjectOwner::Ours
 }
@@ -60,7 +60,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn one_foreign_mark_makes_an_object_foreign() {
+    fn one_foreign_marker_makes_an_object_foreign() {
         let ours = OperatorId::parse("prod").unwrap();
         let other = |id: &str| ObjectOwner::Other(id.to_owned());
         for (text, expected) in [
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_has_its_mark_in_its_metadata() {
+    fn node_has_its_marker_in_its_metadata() {
         let ours = OperatorId::parse("prod").unwrap();
         let node = |meta: Value| owner(ObjectKind::Node, &json!({ "Meta": meta }), &ours);
         assert_eq!(node(json!({ "ecs-mesh-operator": "prod" })), ObjectOwner::Ours);

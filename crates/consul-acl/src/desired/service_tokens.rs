@@ -1,16 +1,16 @@
-//! Logins of tasks: one method, a rule for services, and for each kind of gateway a rule, a role and a policy.
+//! Logins of tasks: an auth method, a binding rule for services, and a rule, role and policy for each gateway kind.
 
-use super::{Edition, ObjectId, DesiredObjectsBuilder, RuleKey, DesiredState, templates};
+use super::{DesiredObjectsBuilder, DesiredState, Edition, ObjectId, RuleKey, templates};
 use ecs_mesh_api::{GatewayKind, Presence, ServiceTokens};
 use ecs_mesh_core::intent::{GATEWAY_TAG, SERVICE_TAG};
 use ecs_mesh_core::plan::report::ObjectKind;
 
-/// The names and words of a kind of gateway; those that set-ups have had since before the operator.
+/// Names and descriptions of a gateway kind, the same as those of the consul-ecs controller.
 pub(super) struct GatewayObjects {
     pub(super) role: &'static str,
     role_text: &'static str,
     rule_text: &'static str,
-    /// Terminating gateways get what people attach.
+    /// Terminating gateways get policies that users attach.
     pub(super) policy: Option<(&'static str, &'static str)>,
 }
 

@@ -1,4 +1,4 @@
-//! Texts in Consul's languages: rules of policies (HCL), selectors, and the names of role tags.
+//! Templates: policy rules in HCL, selectors, and role tag names.
 
 use ecs_mesh_core::intent::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use serde_json::{Value, json};
@@ -7,20 +7,20 @@ use super::Edition;
 
 pub(super) const ANONYMOUS_POLICY: &str = "anonymous-token-policy";
 
-/// What the servers read of a role, in the order in which they are compared.
+/// The role tags that the servers read, in the order of comparison.
 pub const ROLE_TAGS: [&str; 3] = [GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG];
 
-/// The value of a role's tag.
+/// A reference to the value of a role tag.
 pub(super) fn from_tag(tag: &str) -> String {
     format!("${{entity_tags.{tag}}}")
 }
 
-/// Chooses logins of roles with this tag.
+/// A selector for logins of roles with this tag.
 pub(super) fn tag_is(tag: &str, value: &str) -> String {
     format!("entity_tags[\"{tag}\"] == \"{value}\"")
 }
 
-/// Puts a token into the namespace that its role's tag names.
+/// A rule that creates the token in the namespace of the role's tag.
 pub(super) fn namespace_rule() -> Value {
     json!({
         "Selector": format!("entity_tags[\"{NAMESPACE_TAG}\"] != \"\""),
@@ -40,7 +40,7 @@ service_prefix \"\" {
 pub(super) fn mesh_gateway_rules(edition: &Edition) -> String {
     let own = "mesh = \"write\"\npeering = \"read\"\n";
     match edition {
-        // Only policies of the default partition may speak of others.
+        // Only policies of the default partition may refer to other partitions.
         Edition::Enterprise { partition, .. } if &**partition == "default" => {
             format!("{own}{}", block("partition_prefix \"\"", "peering = \"read\"\n"))
         }

@@ -1,4 +1,4 @@
-//! What a manifest comes to, beyond the golden files in `tests/golden/consul-auth`.
+//! Desired objects of manifests, in addition to the golden files in `tests/golden/consul-auth`.
 
 use super::*;
 use ecs_mesh_api::manifests::Binding;
@@ -20,7 +20,7 @@ fn around<'a>(
 }
 
 #[test]
-fn an_object_comes_after_all_that_it_needs() {
+fn object_follows_its_dependencies() {
     let (operator, clusters) =
         (OperatorId::parse("op").unwrap(), BTreeSet::from([ClusterArn::parse(DEMO).unwrap()]));
     let spec = spec(json!({
@@ -49,7 +49,7 @@ fn an_object_comes_after_all_that_it_needs() {
 }
 
 #[test]
-fn what_is_left_out_is_not_declared() {
+fn omitted_parts_are_not_declared() {
     let (operator, clusters) = (OperatorId::parse("op").unwrap(), BTreeSet::new());
     let around = around(&operator, &clusters, Edition::Community);
     assert_eq!(
@@ -68,7 +68,7 @@ fn what_is_left_out_is_not_declared() {
 }
 
 #[test]
-fn clusters_count_that_a_binding_of_consul_names_in_full() {
+fn only_literal_clusters_of_consul_bindings_count() {
     let binding = |name: &str, control_plane: &str, kind, clusters: &[&str]| {
         let clusters: Vec<Glob> = clusters.iter().copied().map(Glob::new).collect();
         let selector = BindingSelector { clusters, ..BindingSelector::default() };
@@ -94,7 +94,7 @@ fn clusters_count_that_a_binding_of_consul_names_in_full() {
 }
 
 #[test]
-fn a_star_stands_for_the_namespaces_that_there_are() {
+fn star_means_all_existing_namespaces() {
     let mut consul: ConsulConnection =
         serde_json::from_value(json!({ "address": "https://consul.internal:8501" })).unwrap();
     let all = BTreeSet::from(["default".into(), "team".into()]);
@@ -107,7 +107,7 @@ fn a_star_stands_for_the_namespaces_that_there_are() {
 }
 
 #[test]
-fn a_rule_that_is_there_is_called_as_it_would_be_declared() {
+fn existing_rule_is_named_like_a_declared_one() {
     let operator = OperatorId::parse("op").unwrap();
     let marked = |text: &str| with_mark(text, &operator);
     for kind in GatewayKind::ALL {

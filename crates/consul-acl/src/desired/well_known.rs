@@ -1,27 +1,27 @@
-//! What a set-up may have of ours that its manifest speaks of no more: what is left of a part that was taken off it is
-//! told from what somebody else made of an object of ours, and a person is told what would remove it.
+//! Owned objects that a manifest may have declared earlier. Distinguishes remains of a removed part from changed objects, and
+//! names the manifest change that removes them.
 
 use serde_json::Value;
 
 use super::client_tokens::{self, client_key};
 use super::service_tokens::{gateway, service_key};
-use super::{ObjectId, RuleKey, enterprise, templates, strip_marks};
+use super::{ObjectId, RuleKey, enterprise, strip_marks, templates};
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_core::intent::GATEWAY_TAG;
 use ecs_mesh_core::plan::report::ObjectKind;
 
-/// A rule that an operator makes for an auth method.
+/// A binding rule that the operator creates for an auth method.
 pub struct WellKnownRule {
-    /// What it is for: `service`, `client` or a kind of gateway.
+    /// The purpose: `service`, `client` or a gateway kind.
     pub what: &'static str,
-    /// By what it is known again.
+    /// The key.
     pub key: RuleKey,
-    /// Its selector.
+    /// The selector.
     pub selector: String,
 }
 
 impl RuleKey {
-    /// Every rule that an operator makes for an auth method.
+    /// All binding rules that the operator creates for an auth method.
     pub fn all_well_known(auth_method: &str) -> Vec<WellKnownRule> {
         let gateways = GatewayKind::ALL.into_iter().map(|kind| WellKnownRule {
             what: kind.as_str(),
@@ -33,12 +33,12 @@ impl RuleKey {
         others.into_iter().chain(gateways).collect()
     }
 
-    /// Whether the rule has this one's words.
+    /// Whether the rule has this description.
     pub fn matches_text(&self, rule: &Value) -> bool {
         strip_marks(text(rule, "Description")) == self.text
     }
 
-    /// Whether the rule binds what this one does.
+    /// Whether the rule has the same binding.
     pub fn binds(&self, rule: &Value) -> bool {
         (text(rule, "BindType"), text(rule, "BindName")) == (self.bind.0, &*self.bind.1)
     }
@@ -48,8 +48,7 @@ fn text<'v>(rule: &'v Value, field: &str) -> &'v str {
     rule.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The name of a binding rule that is there, which Consul gives none: the one that it would be declared by, or else what
-/// it binds.
+/// The name of an existing binding rule: the declared name, or else the bound name.
 pub fn rule_name(rule: &Value) -> String {
     let method = text(rule, "AuthMethod");
     let made = RuleKey::all_well_known(method);
@@ -58,8 +57,7 @@ pub fn rule_name(rule: &Value) -> String {
     format!("{method}/{}", what.unwrap_or_else(|| text(rule, "BindName")))
 }
 
-/// The field of a `ConsulAuth` that declares an object absent, with what is to be written there; `None` where no field
-/// does so for it alone.
+/// The field and value of a `ConsulAuth` that declares the object absent; `None` if no field covers it alone.
 pub fn absent_by(id: &ObjectId) -> Option<String> {
     let absent_gateway = |kind: GatewayKind| format!("serviceTokens.absentGateways: [{}]", kind.as_str());
     let of_gateway = || {
@@ -88,7 +86,7 @@ pub fn absent_by(id: &ObjectId) -> Option<String> {
     }
 }
 
-/// Whether people attach policies of their own to the role of this name.
+/// Whether users attach their own policies to this role.
 pub fn allows_extra_policies(role: &str) -> bool {
     GatewayKind::ALL.into_iter().map(gateway).any(|kind| kind.policy.is_none() && kind.role == role)
 }

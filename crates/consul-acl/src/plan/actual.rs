@@ -1,4 +1,4 @@
-//! What was found in Consul, as far as it could be read. What was not listed is unknown, not absent.
+//! The actual objects in Consul, as far as readable. An unlisted object is unknown, not absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ecs_mesh_consul::TokenRefs;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
-/// Objects as the server says them, in Consul's own names of fields.
+/// Objects as returned by the server, with Consul's field names.
 #[derive(Clone, Debug, Default)]
 pub struct ActualObjects {
     parts: BTreeMap<(ObjectKind, ObjectScope), KindSnapshot>,
@@ -27,49 +27,49 @@ enum KindSnapshot {
     Unknown(String),
 }
 
-/// What is known of a kind in a place.
+/// The listed objects of a kind in a scope.
 pub(super) enum ListedKind<'a> {
     Listed(&'a [Value]),
     Unknown(String),
 }
 
 impl ActualObjects {
-    /// All objects of this kind in this place. Of policies and auth methods a list has only a part: what a desired
-    /// object is compared with must be read by itself, and take the list's entry's place here.
+    /// Sets all objects of this kind in this scope. Lists of policies and auth methods are incomplete: an object that is
+    /// compared must be read individually and replace its list entry.
     pub fn set_listed(&mut self, kind: ObjectKind, scope: ObjectScope, mut bodies: Vec<Value>) {
         for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
-            // Never needed, and never to be seen.
+            // Not needed, and secret.
             body.remove("SecretID");
         }
         self.parts.insert((kind, scope), KindSnapshot::Listed(bodies));
     }
 
-    /// They could not be listed, for this reason: a failed call, or an answer that a server has filtered.
+    /// Marks a kind as unlisted, with the reason: a failed call or a filtered answer.
     pub fn mark_unlisted(&mut self, kind: ObjectKind, scope: ObjectScope, error: impl Into<String>) {
         self.parts.insert((kind, scope), KindSnapshot::Unknown(error.into()));
     }
 
-    /// This one is there or may be, and could not be read.
+    /// Marks an object as unreadable.
     pub fn mark_unreadable(&mut self, id: ObjectId, error: impl Into<String>) {
         self.unread.insert(id, error.into());
     }
 
-    /// How many tokens the auth method has given out, where that is known.
+    /// Sets the number of tokens that the auth method issued.
     pub fn tokens_of(&mut self, method: ObjectId, count: u64) {
         self.tokens.insert(method, count);
     }
 
-    /// How many services are registered on the node. Without this the node is not removed.
+    /// Sets the number of services on the node. Without it the node is not removed.
     pub fn services_on(&mut self, node: ObjectId, count: u64) {
         self.services.insert(node, count);
     }
 
-    /// The tokens that have the role or policy. Without this it is not removed.
+    /// Sets the tokens that have the role or policy. Without them it is not removed.
     pub fn held_by(&mut self, id: ObjectId, holders: TokenRefs) {
         self.holders.insert(id, holders);
     }
 
-    /// The names of those of this kind that are ours; `None` where not all could be listed.
+    /// Names of owned objects of this kind; `None` if not all could be listed.
     pub fn owned_names(&self, kind: ObjectKind, operator: &OperatorId) -> Option<BTreeSet<Arc<str>>> {
         let mut ours = BTreeSet::new();
         for (_, part) in self.parts.iter().filter(|((listed, _), _)| *listed == kind) {
@@ -80,11 +80,13 @@ impl ActualObjects {
         Some(ours)
     }
 
-    /// Whether it is known that nothing of ours is there by this name.
+    /// Whether no owned object of this name is known to exist.
     pub(super) fn has_none_of_ours(&self, id: &ObjectId, operator: &OperatorId) -> bool {
         let is_it = |body: &&Value| id.name.eq_ignore_ascii_case(name(id.kind, body));
         match self.of(id.kind, &id.scope) {
-            ListedKind::Listed(bodies) => !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operator)),
+            ListedKind::Listed(bodies) => {
+                !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operator))
+            }
             ListedKind::Unknown(_) => false,
         }
     }
@@ -113,7 +115,7 @@ impl ActualObjects {
         self.holders.get(id)
     }
 
-    /// Every object that was listed, with its kind and place.
+    /// All listed objects, with kind and scope.
     pub(super) fn all(&self) -> impl Iterator<Item = (ObjectKind, &ObjectScope, &Value)> {
         self.parts.iter().flat_map(|((kind, scope), part)| {
             let bodies = match part {

@@ -1,5 +1,5 @@
-//! The `Config` of an auth method as Consul reads it: the case of a key's letters means nothing there, a text passes
-//! for a list of one, and `"true"` for true. Whoever compares keys to the letter misses what counts.
+//! The `Config` of an auth method as Consul reads it: keys are case-insensitive, a text counts as a list of one, and
+//! `"true"` as true. A literal comparison of keys would miss effective settings.
 
 use serde_json::{Map, Value, json};
 
@@ -8,11 +8,11 @@ enum ConfigValueKind {
     Texts,
     Text,
     Truth,
-    /// It is nowhere declared, so what it holds is carried forward as it is.
+    /// Never declared, so the value is sent unchanged.
     AsItIs,
 }
 
-/// The keys of type `aws-iam`.
+/// The keys of auth methods of type `aws-iam`.
 const KEYS: [(&str, ConfigValueKind); 9] = [
     ("BoundIAMPrincipalARNs", ConfigValueKind::Texts),
     ("EnableIAMEntityDetails", ConfigValueKind::Truth),
@@ -25,14 +25,14 @@ const KEYS: [(&str, ConfigValueKind); 9] = [
     ("AllowedSTSHeaderValues", ConfigValueKind::Texts),
 ];
 
-/// An object with its `Config`, where it has one, as Consul reads it; and what is there a second time under another
-/// spelling, which no server that reads it strictly would have taken.
+/// The object with its `Config` as Consul reads it, and the values of keys that occur again in another spelling, which a
+/// strict server would have refused.
 pub(super) fn normalise_config(kind: &Value) -> (Value, Map<String, Value>) {
     let mut object = kind.clone();
     let mut twice = Map::new();
     if let Some(Value::Object(config)) = object.get_mut("Config") {
         let mut read = Map::new();
-        // The very name goes before others, as it does there.
+        // As in Consul, the exact spelling takes precedence.
         let (exact, others): (Vec<_>, Vec<_>) =
             std::mem::take(config).into_iter().partition(|(name, _)| KEYS.iter().any(|(key, _)| key == name));
         for (name, value) in exact.into_iter().chain(others) {
@@ -47,7 +47,7 @@ pub(super) fn normalise_config(kind: &Value) -> (Value, Map<String, Value>) {
     (object, twice)
 }
 
-/// Whether both are one name where the case of letters means nothing, in all of Unicode.
+/// Whether both names are equal without case, for all of Unicode.
 fn eq_ignore_case_unicode(a: &str, b: &str) -> bool {
     let folded = |text: &str| -> Vec<char> {
         let fold = |letter| match letter {
@@ -61,7 +61,7 @@ fn eq_ignore_case_unicode(a: &str, b: &str) -> bool {
 }
 
 impl ConfigValueKind {
-    /// What Consul cannot read stays as it is, and is no declared value.
+    /// An unreadable value stays unchanged and equals no declared value.
     fn of(self, value: Value) -> Value {
         match (self, value) {
             (Self::AsItIs, value) => value,
@@ -99,7 +99,7 @@ fn truth(value: Value) -> Value {
     }
 }
 
-/// A list of one passes for the one, and an empty one for nothing.
+/// A list of one counts as its item, an empty list as absent.
 fn one_of(mut changes: Vec<Value>, read: fn(Value) -> Value) -> Value {
     match changes.len() {
         0 => read(Value::Null),
@@ -113,13 +113,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_known_in_any_case_of_its_letters() {
+    fn key_is_recognised_in_any_case() {
         for name in ["STSEndpoint", "stsendpoint", "stsEndpoint", "ſtſendpoint"] {
             let (read, twice) = normalise_config(&json!({ "Config": { name: "https://sts" } }));
             assert_eq!(read, json!({ "Config": { "STSEndpoint": "https://sts" } }), "{name}");
             assert!(twice.is_empty());
         }
-        let (read, twice) = normalise_config(&json!({ "Config": { "maxretries": "3", "JWKSURL": "x", "a": 1 } }));
+        let (read, twice) =
+            normalise_config(&json!({ "Config": { "maxretries": "3", "JWKSURL": "x", "a": 1 } }));
         assert_eq!(read["Config"], json!({ "MaxRetries": "3", "JWKSURL": "x", "a": 1 }));
         assert!(twice.is_empty());
         let (_, twice) =
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_what_consul_makes_of_it() {
+    fn value_is_read_like_consul_does() {
         for (name, value, expected) in [
             ("EnableIAMEntityDetails", json!("true"), json!(true)),
             ("EnableIAMEntityDetails", json!(1), json!(true)),

@@ -1,4 +1,4 @@
-//! An object that is to be there: made, put right, or left to whom it belongs.
+//! Plans objects that are declared present: create, update, adopt or report a conflict.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::desired::{ObjectId, ObjectOwner};
 use ecs_mesh_core::plan::FieldChange;
 use ecs_mesh_core::plan::report::ObjectKind;
 
-/// The objects that one desired object may be, by whose they are.
+/// The matching objects by owner.
 struct CandidatesByOwner<'a> {
     ours: Vec<&'a Value>,
     unmarked: Vec<&'a Value>,
@@ -26,7 +26,7 @@ impl<'a> AclPlanner<'a> {
         found: &[&'a Value],
     ) {
         if let Some(field) = found.iter().find_map(|body| missing_part(id.kind, body)) {
-            return self.unknown(id, &format!("only its entry in a list is known, which has no {field}"));
+            return self.unknown(id, &format!("only its list entry is known, which has no {field}"));
         }
         let mut found = self.by_owner(id.kind, declared, found);
         if found.ours.is_empty() && found.unmarked.is_empty() && found.others.is_empty() {
@@ -42,38 +42,38 @@ impl<'a> AclPlanner<'a> {
         } else {
             return self.conflict(id, declared, &found);
         }
-        for twice in found.ours {
+        for duplicate in found.ours {
             if id.kind == ObjectKind::BindingRule {
                 self.push_found(
                     id,
-                    twice,
+                    duplicate,
                     AclAction::Remove,
-                    "the same is there twice, and one is enough",
+                    "a duplicate of another owned binding rule",
                 );
             } else {
-                // Consul has no two of one name. If one did, tokens might go with either.
-                let reason = "the same is there twice: delete by hand the one that nothing rests on";
-                self.push_found(id, twice, AclAction::Unmanaged, reason);
+                // Consul has unique names. If there were two, tokens might depend on either.
+                let reason = "the object exists twice: delete the unused one manually";
+                self.push_found(id, duplicate, AclAction::Unmanaged, reason);
             }
         }
         for body in found.unmarked {
             if adopts {
-                // It gets our mark first, and goes with the next run as one that is there twice.
+                // Adopted first; the next pass removes it as a duplicate.
                 self.adopt(id, declared, needs, body);
             } else {
                 let (name, auth) = (&id.name, self.declaring_manifest());
                 let whose = format!(
-                    "has no mark of ours: delete it by hand, or `adopt: [{name:?}]` in {auth} merges the two"
+                    "is not owned by this operator: delete it manually, or adopt it with `adopt: [{name:?}]` in {auth}, which merges the two"
                 );
                 self.foreign_duplicate(id, declared, body, &whose);
             }
         }
         for (body, operator) in found.others {
-            self.foreign_duplicate(id, declared, body, &format!("operator {operator:?} has marked it"));
+            self.foreign_duplicate(id, declared, body, &format!("is owned by operator {operator:?}"));
         }
     }
 
-    /// Those nearest to what is declared first.
+    /// Groups by owner, the smallest difference first.
     fn by_owner(&self, kind: ObjectKind, declared: &Value, found: &[&'a Value]) -> CandidatesByOwner<'a> {
         let mut found = found.to_vec();
         found.sort_by_key(|body| {
@@ -95,24 +95,24 @@ impl<'a> AclPlanner<'a> {
         if let Some(error) = needs.iter().find_map(|need| self.blocking_dependency(need)) {
             return self.block(id, &error);
         }
-        self.standing.insert(id.clone(), None);
+        self.blocked.insert(id.clone(), None);
         let reason = match id.kind {
-            ObjectKind::Node => "it is not there, and without it new tasks may not register in this cluster",
-            _ => "it is declared, and not there",
+            ObjectKind::Node => "declared and missing; without it new tasks cannot register in this cluster",
+            _ => "declared and missing",
         };
         let was_deleted = id.kind == ObjectKind::AuthMethod && self.sibling_objects_exist(id);
         let action = AclAction::Create { body: normal::created(declared) };
         let step = self.push(id, action, reason);
         if was_deleted {
             step.warnings.push(
-                "other objects of the set-up are there, so it was most likely deleted: all tokens that it gave out \
-                 went with it, and the tasks that had them must be restarted to log in again"
+                "related objects exist, so it was probably deleted: all tokens that it issued were removed with it, and \
+                 their tasks must be restarted to log in again"
                     .to_owned(),
             );
         }
     }
 
-    /// Whether a role that the method's rules bind is there and ours: then the method once was there too.
+    /// Whether a role that the method's rules bind exists and is owned, which shows that the method existed before.
     fn sibling_objects_exist(&self, method: &ObjectId) -> bool {
         let rules = self.desired.objects.iter().filter_map(|object| object.rule.as_ref());
         let roles: Vec<&str> = rules
@@ -120,35 +120,35 @@ impl<'a> AclPlanner<'a> {
             .map(|rule| &*rule.bind.1)
             .collect();
         self.actual.all().any(|(kind, scope, body)| {
-            let is_sign = match kind {
+            let is_evidence = match kind {
                 ObjectKind::Role => {
                     roles.is_empty() || roles.contains(&matching::name(ObjectKind::Role, body))
                 }
                 ObjectKind::Node => roles.is_empty(),
                 _ => false,
             };
-            is_sign && self.desired.own.contains(scope) && self.owner(kind, body) == ObjectOwner::Ours
+            is_evidence && self.desired.own.contains(scope) && self.owner(kind, body) == ObjectOwner::Ours
         })
     }
 
     fn block(&mut self, id: &ObjectId, error: &str) {
-        self.standing.insert(id.clone(), Some(format!("{id} waits")));
-        self.push(id, AclAction::Hold, format!("something must come first: {error}"));
+        self.blocked.insert(id.clone(), Some(format!("{id} is blocked")));
+        self.push(id, AclAction::Hold, format!("blocked: {error}"));
     }
 
     fn keep(&mut self, id: &ObjectId, declared: &Value, needs: &[ObjectId], found: &'a Value) {
         let fields = normal::difference(id.kind, found, declared);
         if fields.is_empty() {
-            self.standing.insert(id.clone(), None);
-            self.push_found(id, found, AclAction::Unchanged, "it is as declared");
+            self.blocked.insert(id.clone(), None);
+            self.push_found(id, found, AclAction::Unchanged, "as declared");
         } else {
-            self.update(id, declared, needs, found, fields, "it is not as declared");
+            self.update(id, declared, needs, found, fields, "not as declared");
         }
     }
 
     fn adopt(&mut self, id: &ObjectId, declared: &Value, needs: &[ObjectId], found: &'a Value) {
         let fields = normal::difference(id.kind, found, declared);
-        let reason = "it has no mark, and `adopt` says that it is to be ours";
+        let reason = "unmarked, and listed in `adopt`";
         self.update(id, declared, needs, found, fields, reason);
     }
 
@@ -164,9 +164,9 @@ impl<'a> AclPlanner<'a> {
         if let Some(change) = fields.iter().find(|change| change.path == "Type") {
             let is = change.before.as_ref().map(Value::to_string).unwrap_or_default();
             let error = format!(
-                "it is of type {is}, which Consul never changes: delete it, and all tokens that it gave out with it"
+                "the type is {is}, which Consul never changes: delete the object, which also removes all tokens that it issued"
             );
-            self.standing.insert(id.clone(), Some(format!("{id} is of another type")));
+            self.blocked.insert(id.clone(), Some(format!("{id} has another type")));
             self.push_found(id, found, AclAction::Conflict { difference: fields }, error);
             return;
         }
@@ -174,15 +174,15 @@ impl<'a> AclPlanner<'a> {
         if waiting.is_empty() {
             return self.repair(id, declared, found, fields, reason);
         }
-        // Only what would be added waits. What is too much is taken away now.
+        // Only additions wait. Excess is removed now.
         let (now, later) = (without(id.kind, declared, &waiting), waiting.into_values().collect::<Vec<_>>());
         let fields_now = normal::difference(id.kind, found, &now);
-        let later = format!("something must come first: {}", later.join("; "));
+        let later = format!("blocked: {}", later.join("; "));
         if fields_now.is_empty() {
-            self.standing.entry(id.clone()).or_insert(None);
+            self.blocked.entry(id.clone()).or_insert(None);
             self.push_found(id, found, AclAction::Drifted { difference: fields }, later);
         } else {
-            let warning = format!("not all of it is put right, for {later}");
+            let warning = format!("only partly corrected; {later}");
             self.repair(id, &now, found, fields_now, reason);
             if let Some(step) = self.steps.last_mut() {
                 step.warnings.push(warning);
@@ -198,14 +198,14 @@ impl<'a> AclPlanner<'a> {
         fields: Vec<FieldChange>,
         reason: &str,
     ) {
-        self.standing.entry(id.clone()).or_insert(None);
+        self.blocked.entry(id.clone()).or_insert(None);
         let warning = unrepaired_effects(id.kind, &fields);
         let body = normal::updated(id.kind, found, declared);
         let step = self.push_found(id, found, AclAction::Update { fields, body }, reason);
         step.warnings.extend(warning.map(str::to_owned));
     }
 
-    /// What the object is to get and cannot have yet, and why. What it has already, it may keep.
+    /// New dependencies of the object that block it, with the reason. Existing ones are kept.
     fn waiting<'n>(
         &self,
         kind: ObjectKind,
@@ -213,9 +213,9 @@ impl<'a> AclPlanner<'a> {
         found: &Value,
     ) -> BTreeMap<&'n ObjectId, String> {
         let new = needs.iter().filter(|need| !refers_to(found, need));
-        let in_the_way = new.filter_map(|need| Some((need, self.blocking_dependency(need)?)));
-        // A rule for a role that is nowhere gives nothing, and what it gives now is too much.
-        in_the_way.filter(|(need, _)| kind != ObjectKind::BindingRule || !self.is_missing(need)).collect()
+        let blocked = new.filter_map(|need| Some((need, self.blocking_dependency(need)?)));
+        // A rule for a missing role grants nothing, and its current grant is too much.
+        blocked.filter(|(need, _)| kind != ObjectKind::BindingRule || !self.is_missing(need)).collect()
     }
 
     fn is_missing(&self, need: &ObjectId) -> bool {
@@ -232,42 +232,42 @@ impl<'a> AclPlanner<'a> {
             (Some(body), _) => {
                 let (name, auth) = (&id.name, self.declaring_manifest());
                 let words = format!(
-                    "it is there without our mark: `adopt: [{name:?}]` in {auth} takes it over, with these changes"
+                    "exists without an ownership marker: `adopt: [{name:?}]` in {auth} adopts it, with these changes"
                 );
                 (*body, words)
             }
             (None, Some((body, operator))) => {
                 let words = format!(
-                    "operator {operator:?} has marked it, so nothing is done to it: take it out of that operator's \
-                     manifests or out of {}, or take the mark out of its description",
+                    "owned by operator {operator:?} and not changed: remove it from that operator's manifests or from {}, or \
+                     remove the marker from its description",
                     self.declaring_manifest()
                 );
                 (*body, words)
             }
             (None, None) => return,
         };
-        // What does just what ours would do, ours may rest on; a method is not to get rules of ours.
+        // Others may depend on an equivalent policy or role of another owner, but not on its auth method.
         let fits = matches!(id.kind, ObjectKind::Policy | ObjectKind::Role)
             && normal::does_the_same(id.kind, body, declared);
-        self.standing.insert(id.clone(), (!fits).then(|| format!("{id} is not ours")));
+        self.blocked.insert(id.clone(), (!fits).then(|| format!("{id} is not owned by this operator")));
         let difference = normal::difference(id.kind, body, declared);
         self.push_found(id, body, AclAction::Conflict { difference }, reason);
     }
 
-    /// Why nothing may rest on it.
+    /// The reason why others must not depend on the object.
     fn blocking_dependency(&self, need: &ObjectId) -> Option<String> {
-        if let Some(liveness) = self.standing.get(need) {
-            return liveness.clone();
+        if let Some(reason) = self.blocked.get(need) {
+            return reason.clone();
         }
         match self.actual.of(need.kind, &need.scope) {
-            ListedKind::Unknown(error) => Some(format!("{need} could not be looked for: {error}")),
+            ListedKind::Unknown(error) => Some(format!("listing {need}: {error}")),
             ListedKind::Listed(_) => self
                 .is_missing(need)
-                .then(|| format!("{need} is not there; it is not declared here, so make it yourself")),
+                .then(|| format!("{need} does not exist and is not declared here: create it manually")),
         }
     }
 
-    /// Policies that hang on what is nobody's.
+    /// Plans the policy links of an object that has no owner.
     pub(super) fn links(
         &mut self,
         id: &ObjectId,
@@ -276,7 +276,7 @@ impl<'a> AclPlanner<'a> {
         found: &[&'a Value],
     ) {
         let Some(found) = found.first() else {
-            let error = format!("there is no {} {}: make it", id.kind.as_str(), id.name);
+            let error = format!("{} {} does not exist: create it", id.kind.as_str(), id.name);
             return self.block(id, &error);
         };
         let before = linked(id.kind, found);
@@ -288,14 +288,15 @@ impl<'a> AclPlanner<'a> {
                 None => after.push(json!({ "Name": &*policy.name })),
             }
         }
-        // Only what is ours is taken off.
-        let gone: Vec<&ObjectId> = detach.iter().filter(|policy| self.pending_removals.contains(policy)).collect();
+        // Only owned policies are detached.
+        let gone: Vec<&ObjectId> =
+            detach.iter().filter(|policy| self.pending_removals.contains(policy)).collect();
         after.retain(|link| !gone.iter().any(|policy| is_link_to(link, policy)));
         if let (Some(error), true) = (&waits_for, before == after) {
             return self.block(id, error);
         }
         if before == after {
-            self.push_found(id, found, AclAction::Unchanged, "its policies are as declared");
+            self.push_found(id, found, AclAction::Unchanged, "policies as declared");
             return;
         }
         let field = FieldChange {
@@ -306,15 +307,13 @@ impl<'a> AclPlanner<'a> {
         let mut body = normal::sendable(id.kind, found);
         put(&mut body, link_path(id.kind), after.into());
         let action = AclAction::Update { fields: vec![field], body };
-        let reason = "its policies are not as declared; others stay as they are";
+        let reason = "policies not as declared; others stay attached";
         let step = self.push_found(id, found, action, reason);
-        step.warnings.extend(
-            waits_for.map(|error| format!("not all of it is put right, for something must come first: {error}")),
-        );
+        step.warnings.extend(waits_for.map(|error| format!("only partly corrected; blocked: {error}")));
     }
 }
 
-/// The declaration without what must wait.
+/// The declaration without blocked additions.
 fn without(kind: ObjectKind, declared: &Value, waiting: &BTreeMap<&ObjectId, String>) -> Value {
     let mut declared = declared.clone();
     match (kind, declared.as_object_mut()) {
@@ -331,7 +330,7 @@ fn without(kind: ObjectKind, declared: &Value, waiting: &BTreeMap<&ObjectId, Str
     declared
 }
 
-/// A field that the server leaves out of lists, and that a comparison needs.
+/// A field that lists omit and a comparison needs.
 fn missing_part(kind: ObjectKind, body: &Value) -> Option<&'static str> {
     let field = match kind {
         ObjectKind::Policy => "Rules",
@@ -353,7 +352,7 @@ pub(super) fn refers_to(found: &Value, need: &ObjectId) -> bool {
     }
 }
 
-/// What a repair does not undo.
+/// Effects that an update does not undo.
 fn unrepaired_effects(kind: ObjectKind, fields: &[FieldChange]) -> Option<&'static str> {
     let touches =
         |names: &[&str]| fields.iter().any(|change| names.iter().any(|n| change.path.starts_with(n)));
@@ -366,15 +365,13 @@ fn unrepaired_effects(kind: ObjectKind, fields: &[FieldChange]) -> Option<&'stat
                 "NamespaceRules",
             ]) =>
         {
-            Some(
-                "tokens that it gave out until now stay valid: look through them with `consul acl token list`",
-            )
+            Some("tokens issued until now stay valid: review them with `consul acl token list`")
         }
         ObjectKind::BindingRule if touches(&["Selector", "BindType", "BindName", "BindVars"]) => Some(
-            "tokens keep what this rule gave them until now: look through them with `consul acl token list`",
+            "tokens keep the permissions that this rule granted until now: review them with `consul acl token list`",
         ),
         ObjectKind::AuthMethod if touches(&["MaxTokenTTL", "TokenLocality"]) => {
-            Some("it counts for tokens that are given out from then on")
+            Some("applies to tokens issued from then on")
         }
         _ => None,
     }

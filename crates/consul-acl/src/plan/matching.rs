@@ -1,6 +1,6 @@
-//! Which object that is there is which that is desired: by name, and for binding rules, which have none, by what they
-//! do and say. Each is at most one's. A rule of ours that nothing knows again is one that somebody changed: it takes the
-//! place of one that is missing, so that a repair leaves nothing of it.
+//! Matches actual with desired objects: by name, and binding rules, which have no name, by content. Each actual object
+//! matches at most one desired object. An owned rule without a match was changed: it is matched with a missing rule, so that
+//! the update replaces its content.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::actual::ActualObjects;
 use super::normal;
-use crate::desired::{DesiredObject, DesiredObjects, ObjectId, RuleKey, ObjectScope, DesiredState, is_ours, rule_name};
+use crate::desired::{
+    DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, RuleKey, is_ours, rule_name,
+};
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
@@ -30,7 +32,7 @@ impl<'a> ObjectMatches<'a> {
         matches
     }
 
-    /// Each to the missing rule of its method that it is nearest to, the oldest first.
+    /// Matches each changed rule with the most similar missing rule of its auth method, the oldest first.
     fn match_changed_rules(&mut self, desired: &DesiredObjects, operator: &OperatorId) {
         let (mut changed, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unmatched).into_iter().partition(|(id, body)| {

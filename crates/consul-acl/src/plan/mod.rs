@@ -1,19 +1,54 @@
-//! From the objects that should be in Consul's configuration and those that are to what is to be done with each: pure,
-//! and every object of ours gets exactly one answer.
+//! Plans identity objects: compares desired and actual objects. Pure; every owned object gets exactly one step.
 //!
-//! What has no mark is taken over only where the manifest says so; what has another operator's mark never is; what
-//! could not be read is neither absent nor changed.
+//! An unmarked object is adopted only if the manifest says so; an object with another operator's marker is never changed; an
+//! unreadable object is unknown, not absent.
+//!
+//! Decision table, for each declared object:
+//!
+//! | declared | in Consul | step |
+//! |---|---|---|
+//! | blocked (by the desired state) | – | hold |
+//! | any | not listed, or not readable | unknown |
+//! | present | none, dependencies usable | create |
+//! | present | none, a dependency is missing, unknown or in conflict | hold |
+//! | present | owned, equal | unchanged |
+//! | present | owned, differs | update; additions that need a missing dependency wait |
+//! | present | owned, differs only by such additions | drifted |
+//! | present | differs in `Type`, which Consul never changes | conflict |
+//! | present | unmarked, listed in `adopt` | update that adds the marker (adopt) |
+//! | present | unmarked, or owned by another operator | conflict |
+//! | present | a second owned binding rule that does the same | remove |
+//! | present | a second object of another owner, or of another kind | unmanaged |
+//! | absent | none | unchanged |
+//! | absent | owned, unused by others | remove |
+//! | absent | owned, used by others or use unknown | hold |
+//! | absent | unmarked, or owned by another operator | unmanaged |
+//! | policy links | links as declared | unchanged |
+//! | policy links | links differ | update of the links; other links stay |
+//! | policy links | target missing, or a policy is not usable | hold |
+//!
+//! And for each listed object that is not declared:
+//!
+//! | owner | condition | step |
+//! |---|---|---|
+//! | this operator | its auth method is removed, or the whole `ConsulAuth` is absent | remove or hold, as above |
+//! | this operator | grants as once declared | unmanaged |
+//! | this operator | grants more than was ever declared | undeclared |
+//! | unmarked or another operator | a binding rule of a declared auth method | unmanaged |
+//! | unmarked or another operator | otherwise | no step |
+//!
+//! Steps are ordered so that dependencies are written first and removed last.
 
 mod actual;
 mod config;
-mod verify;
-mod matching;
-mod partial_update;
-mod normal;
 mod ensure;
+mod matching;
+mod normal;
+mod partial_update;
 mod removal;
 mod step;
 mod undeclared;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -27,22 +62,27 @@ pub use actual::ActualObjects;
 pub use normal::does_the_same;
 pub use step::{AclAction, AclStep};
 
-use crate::desired::{DesiredObject, DesiredObjects, ObjectId, ObjectOwner, ObjectScope, UndeclaredPolicy, DesiredState, owner};
+use crate::desired::{
+    DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectOwner, ObjectScope, UndeclaredPolicy, owner,
+};
 use actual::ListedKind;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 use matching::ObjectMatches;
 
-/// What is to be done with each object, in an order that works: what others rest on is made first and removed last.
-pub fn plan_objects(
-    desired: &DesiredObjects,
-    actual: &ActualObjects,
-    operator: &OperatorId,
-) -> Vec<AclStep> {
+/// Plans one step for each object, in a working order: dependencies are written first and removed last.
+pub fn plan_objects(desired: &DesiredObjects, actual: &ActualObjects, operator: &OperatorId) -> Vec<AclStep> {
     let matches = ObjectMatches::of(desired, actual, operator);
     let pending_removals = removal::pending_removals(desired, &matches, operator);
-    let mut planner =
-        AclPlanner { desired, actual, operator, matches, pending_removals, standing: BTreeMap::new(), steps: Vec::new() };
+    let mut planner = AclPlanner {
+        desired,
+        actual,
+        operator,
+        matches,
+        pending_removals,
+        blocked: BTreeMap::new(),
+        steps: Vec::new(),
+    };
     for object in &desired.objects {
         planner.plan_object(object);
     }
@@ -52,8 +92,7 @@ pub fn plan_objects(
     steps
 }
 
-/// Whether nothing is to be hung on it, and nothing of ours is there that is to be taken off it: then it is as wanted,
-/// whatever it looks like.
+/// Whether the object need not be read: no policy is to be attached, and no owned policy exists that could be detached.
 pub fn can_skip_read(state: &DesiredState, actual: &ActualObjects, operator: &OperatorId) -> bool {
     let DesiredState::PolicyLinks { attach, detach } = state else { return false };
     attach.is_empty() && detach.iter().all(|policy| actual.has_none_of_ours(policy, operator))
@@ -64,17 +103,17 @@ struct AclPlanner<'a> {
     actual: &'a ActualObjects,
     operator: &'a OperatorId,
     matches: ObjectMatches<'a>,
-    /// What of ours will be removed, if nothing stands against it.
+    /// Owned objects that will be removed unless others use them.
     pending_removals: BTreeSet<ObjectId>,
-    /// Why objects must not rest on the declared one of this id; `None` where they may.
-    standing: BTreeMap<ObjectId, Option<String>>,
+    /// For each declared object, why others must not depend on it; `None` if they may.
+    blocked: BTreeMap<ObjectId, Option<String>>,
     steps: Vec<AclStep>,
 }
 
 impl<'a> AclPlanner<'a> {
-    fn plan_object(&mut self, kind: &'a DesiredObject) {
-        let id = &kind.id;
-        match &kind.state {
+    fn plan_object(&mut self, object: &'a DesiredObject) {
+        let id = &object.id;
+        match &object.state {
             DesiredState::Blocked(error) => {
                 self.push(id, AclAction::Hold, error.clone());
             }
@@ -88,15 +127,15 @@ impl<'a> AclPlanner<'a> {
             },
             DesiredState::PolicyLinks { attach, detach } => match self.candidates(id) {
                 Ok(found) => self.links(id, attach, detach, &found),
-                Err(_) if can_skip_read(&kind.state, self.actual, self.operator) => {
-                    self.push(id, AclAction::Unchanged, "nothing of ours is there that might hang on it");
+                Err(_) if can_skip_read(&object.state, self.actual, self.operator) => {
+                    self.push(id, AclAction::Unchanged, "no owned policy exists that could be attached");
                 }
                 Err(error) => self.unknown(id, &error),
             },
         }
     }
 
-    /// The objects that the declared one may be, or why that is not known.
+    /// The actual objects that match the declared one, or why they are unknown.
     fn candidates(&self, id: &ObjectId) -> Result<Vec<&'a Value>, String> {
         match self.actual.of(id.kind, &id.scope) {
             ListedKind::Unknown(error) => Err(error),
@@ -125,7 +164,7 @@ impl<'a> AclPlanner<'a> {
         &mut self.steps[last]
     }
 
-    /// About an object that is there.
+    /// A step about an existing object.
     fn push_found(
         &mut self,
         id: &ObjectId,
@@ -140,11 +179,11 @@ impl<'a> AclPlanner<'a> {
     }
 
     fn unknown(&mut self, id: &ObjectId, error: &str) {
-        self.standing.insert(id.clone(), Some(format!("{id} could not be read")));
-        self.push(id, AclAction::Unknown, format!("it could not be read: {error}"));
+        self.blocked.insert(id.clone(), Some(format!("{id} could not be read")));
+        self.push(id, AclAction::Unknown, format!("reading the object: {error}"));
     }
 
-    /// What is there and no desired object spoke of.
+    /// Plans objects that are not declared.
     fn plan_undeclared(&mut self) {
         for (id, body) in self.matches.unmatched() {
             if !self.desired.own.contains(&id.scope) {
@@ -153,8 +192,8 @@ impl<'a> AclPlanner<'a> {
             match self.owner(id.kind, body) {
                 ObjectOwner::Ours if self.pending_removals.contains(&id) => {
                     let reason = match self.desired.undeclared {
-                        UndeclaredPolicy::Remove => "the whole set-up is declared absent",
-                        UndeclaredPolicy::Keep => "its auth method goes",
+                        UndeclaredPolicy::Remove => "the whole ConsulAuth is declared absent",
+                        UndeclaredPolicy::Keep => "its auth method is removed",
                     };
                     self.remove(&id, body, reason);
                 }
@@ -176,7 +215,7 @@ impl<'a> AclPlanner<'a> {
             .collect();
         for (kind, scope, error) in unknown {
             let id = ObjectId { kind, scope, name: "*".into() };
-            self.push(&id, AclAction::Unknown, format!("they could not be listed: {error}"));
+            self.push(&id, AclAction::Unknown, format!("listing the objects: {error}"));
         }
     }
 }

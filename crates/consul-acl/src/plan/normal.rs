@@ -1,5 +1,5 @@
-//! What of an object is compared and what is sent: the server's own fields and other ways of saying the same make no
-//! difference, and fields that nobody declared are carried forward as they are.
+//! Normal forms for comparison and requests: server-side fields and equivalent spellings are no difference, and undeclared
+//! fields are sent unchanged.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::hcl;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::{FieldChange, diff};
 
-/// What the server decides, or what says where the object is.
+/// Fields that the server sets, or that identify the object's scope.
 const SERVERS: [&str; 9] = [
     "ID",
     "Hash",
@@ -20,7 +20,7 @@ const SERVERS: [&str; 9] = [
     "Partition",
     "Datacenter",
 ];
-/// Lists whose order means nothing.
+/// Lists without a significant order.
 const SETS: [&str; 9] = [
     "BoundIAMPrincipalARNs",
     "IAMEntityTags",
@@ -32,10 +32,10 @@ const SETS: [&str; 9] = [
     "NodeIdentities",
     "Datacenters",
 ];
-/// What a new object must have, and one that is there keeps.
+/// Fields that a new object needs and an existing one keeps.
 const AT_CREATION: &str = "Address";
 
-/// The declared fields in which the object differs.
+/// The declared fields that differ.
 pub(super) fn difference(kind: ObjectKind, found: &Value, declared: &Value) -> Vec<FieldChange> {
     let (found, twice) = config::normalise_config(found);
     let (found, declared) = (tidy(&found), tidy(declared));
@@ -61,17 +61,17 @@ pub(super) fn difference(kind: ObjectKind, found: &Value, declared: &Value) -> V
     diff(&without_empty(before), &without_empty(after))
 }
 
-/// Whether nothing but the description differs.
+/// Whether only the description differs.
 pub fn does_the_same(kind: ObjectKind, found: &Value, declared: &Value) -> bool {
     difference(kind, found, declared).iter().all(|change| change.path == "Description")
 }
 
-/// What is sent to make it.
+/// The request body of a create.
 pub(super) fn created(declared: &Value) -> Value {
     without_empty(declared.clone())
 }
 
-/// What is sent to put it right: all that is there, with the declared fields in their place.
+/// The request body of an update: the actual object with the declared fields.
 pub(super) fn updated(kind: ObjectKind, found: &Value, declared: &Value) -> Value {
     let (found, _) = config::normalise_config(found);
     let mut body = sendable(kind, &found);
@@ -84,7 +84,7 @@ pub(super) fn updated(kind: ObjectKind, found: &Value, declared: &Value) -> Valu
             }
         }
         if same_method {
-            // In a rule it can never be written otherwise than it is.
+            // Consul never changes the spelling in a rule.
             fields.remove("AuthMethod");
         }
     }
@@ -92,8 +92,8 @@ pub(super) fn updated(kind: ObjectKind, found: &Value, declared: &Value) -> Valu
     body
 }
 
-/// What stays as it is written there. An auth method's name does not: to Consul another case of its letters is the same
-/// name, but its tokens bear it as it is written, and others look for them by it.
+/// Fields that keep their spelling. An auth method's name does not: Consul ignores its case, but tokens have it as spelled
+/// and are found by it.
 fn kept(kind: ObjectKind) -> &'static [&'static str] {
     match kind {
         ObjectKind::AuthMethod => &[],
@@ -101,7 +101,7 @@ fn kept(kind: ObjectKind) -> &'static [&'static str] {
     }
 }
 
-/// Consul links a policy by its own spelling of the name, and knows no two that differ in the case of letters alone.
+/// Consul links a policy by its stored spelling. Names are unique regardless of case.
 fn name_alike(before: &mut Value, after: &Value) {
     let (Some(Value::Array(links)), Some(Value::Array(declared))) =
         (before.get_mut("Policies"), after.get("Policies"))
@@ -117,19 +117,19 @@ fn name_alike(before: &mut Value, after: &Value) {
     *links = in_one_order(std::mem::take(links));
 }
 
-/// Whether both are rules of one auth method.
+/// Whether both are rules of the same auth method.
 fn is_one_method(found: &Value, declared: &Value) -> bool {
     let method = |rule: &Value| rule.get("AuthMethod").and_then(Value::as_str).map(str::to_ascii_lowercase);
     method(declared).is_some_and(|name| method(found) == Some(name))
 }
 
-/// All of it that is not the server's to say.
+/// The object without server-side fields.
 pub(super) fn sendable(kind: ObjectKind, found: &Value) -> Value {
     let mut body = found.clone();
     let node_id = (kind == ObjectKind::Node).then(|| found.get("ID").cloned()).flatten();
     if let Some(fields) = body.as_object_mut() {
         fields.retain(|name, _| !SERVERS.contains(&name.as_str()));
-        // A namespace has metadata of its own, which stays.
+        // A namespace keeps its own metadata.
         if kind == ObjectKind::Node
             && let Some(meta) = fields.remove("Meta")
         {
@@ -161,7 +161,7 @@ fn overlay(body: &mut Value, declared: &Value) {
     }
 }
 
-/// Of what is there only that which is declared.
+/// The declared part of the actual object.
 fn within(found: &Value, declared: &Value) -> Value {
     match (found, declared) {
         (Value::Object(found), Value::Object(declared)) if !declared.is_empty() => declared
@@ -189,7 +189,7 @@ fn without_empty(value: Value) -> Value {
     fields.filter(|(_, value)| !is_empty(value)).collect::<Map<_, _>>().into()
 }
 
-/// One way to say each thing.
+/// The normal form of a value.
 fn tidy(value: &Value) -> Value {
     let Value::Object(fields) = value else { return value.clone() };
     let mut tidied = Map::new();
@@ -208,7 +208,7 @@ fn tidy(value: &Value) -> Value {
     tidied.into()
 }
 
-/// Links to policies are known by name; a list in one order.
+/// Policy links by name, sorted.
 fn set(changes: &[Value]) -> Value {
     let changes = changes.iter().map(|item| match item.get("Name") {
         Some(name) => json!({ "Name": name }),
@@ -223,7 +223,7 @@ fn in_one_order(mut changes: Vec<Value>) -> Vec<Value> {
     changes
 }
 
-/// `1h`, `60m` and `1h0m0s` are one time, and no time is no text. What is none of these stays as it is.
+/// The normal form of a duration: `1h`, `60m` and `1h0m0s` are equal, and zero is empty. Other texts stay unchanged.
 fn ttl(text: &str) -> String {
     let Some(nanos) = nanos(text) else { return text.to_owned() };
     let (seconds, below) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_the_same_however_it_is_written() {
+    fn equal_durations_have_one_normal_form() {
         for text in ["1h30m0s", "90m", "5400s", "1.5h", "1h30m"] {
             assert_eq!(ttl(text), "1h30m0s", "{text}");
         }
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_keeps_its_address_and_the_metadata_of_others() {
+    fn node_keeps_its_address_and_foreign_metadata() {
         let found = json!({
             "ID": "", "Node": "n", "Address": "10.0.0.1", "Datacenter": "dc1", "Meta": { "a": "b" }, "ModifyIndex": 3,
         });

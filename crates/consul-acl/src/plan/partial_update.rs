@@ -1,16 +1,16 @@
-//! What of an update can be done while something that it would add could not be written: what is too much goes now.
+//! The part of an update that is possible while an addition is blocked: excess is removed now.
 
 use serde_json::{Value, json};
 
-use super::normal;
 use super::ensure::{is_link_to, refers_to};
+use super::normal;
 use super::step::{AclAction, AclStep};
 use crate::desired::ObjectId;
 use ecs_mesh_core::plan::report::ObjectKind;
 
 impl AclStep {
-    /// The step without what it would add of these objects, which are not as they should be: what it refers to already
-    /// it may go on to. `None` where nothing is left of it, as of an object that is yet to be made.
+    /// The step without new references to these objects, which are not as declared. Existing references stay. `None` if
+    /// nothing is left, as for a create.
     pub fn without_references(&self, missing: &[&ObjectId]) -> Option<Self> {
         let (AclAction::Update { fields, body }, Some(before)) = (&self.action, &self.before) else {
             return None;
@@ -27,8 +27,8 @@ impl AclStep {
                 fields.extend(normal::difference(self.id.kind, before, &json!({ "Policies": links })));
                 put(&mut body, "Policies", (!links.is_empty()).then(|| links.into()));
             }
-            // Bound to what it is bound to now, or to a role that is not as it should be, it could let in more than anybody
-            // declared.
+            // A rule with its current binding, or bound to a role that is not as declared, could grant undeclared
+            // permissions.
             _ => return None,
         }
         if fields.is_empty() {
@@ -36,9 +36,7 @@ impl AclStep {
         }
         let mut step = self.clone();
         step.action = AclAction::Update { fields, body };
-        step.warnings.push(format!(
-            "not all of it is put right, for something must come first: {first} could not be written"
-        ));
+        step.warnings.push(format!("only partly applied; blocked by {first}, which could not be written"));
         Some(step)
     }
 }

@@ -1,19 +1,19 @@
-//! An object that is to go: only ours does, rules before methods and roles before policies, and nothing of others goes
-//! along with it or loses by it.
+//! Plans removals: only owned objects, rules before methods and roles before policies, and only if no object or token of
+//! others would be removed or changed with them.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::actual::ListedKind;
-use super::matching::{ObjectMatches, is_of, name};
 use super::ensure::{linked, names};
+use super::matching::{ObjectMatches, is_of, name};
 use super::{AclAction, AclPlanner};
-use crate::desired::{DesiredObjects, ObjectId, ObjectOwner, UndeclaredPolicy, DesiredState, owner};
+use crate::desired::{DesiredObjects, DesiredState, ObjectId, ObjectOwner, UndeclaredPolicy, owner};
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
-/// What of ours will be removed, if nothing stands against it.
+/// Owned objects that will be removed unless others use them.
 pub(super) fn pending_removals(
     desired: &DesiredObjects,
     matches: &ObjectMatches<'_>,
@@ -30,10 +30,10 @@ pub(super) fn pending_removals(
     let methods: Vec<ObjectId> =
         pending_removals.iter().filter(|id| id.kind == ObjectKind::AuthMethod).cloned().collect();
     for (id, body) in matches.unmatched() {
-        let goes_with_its_method = id.kind == ObjectKind::BindingRule
+        let removed_with_method = id.kind == ObjectKind::BindingRule
             && methods.iter().any(|method| method.scope == id.scope && is_of(body, &method.name));
-        let all_goes = desired.undeclared == UndeclaredPolicy::Remove && desired.own.contains(&id.scope);
-        if is_ours(id.kind, body) && (all_goes || goes_with_its_method) {
+        let removes_all = desired.undeclared == UndeclaredPolicy::Remove && desired.own.contains(&id.scope);
+        if is_ours(id.kind, body) && (removes_all || removed_with_method) {
             pending_removals.insert(id);
         }
     }
@@ -42,21 +42,19 @@ pub(super) fn pending_removals(
 
 impl<'a> AclPlanner<'a> {
     pub(super) fn absent(&mut self, id: &ObjectId, found: &[&'a Value]) {
-        self.standing.insert(id.clone(), Some(format!("{id} is declared absent")));
+        self.blocked.insert(id.clone(), Some(format!("{id} is declared absent")));
         if found.is_empty() {
-            self.push(id, AclAction::Unchanged, "it is not there, as declared");
+            self.push(id, AclAction::Unchanged, "absent, as declared");
         }
         for body in found {
             match self.owner(id.kind, body) {
-                ObjectOwner::Ours => self.remove(id, body, "it is declared absent"),
+                ObjectOwner::Ours => self.remove(id, body, "declared absent"),
                 ObjectOwner::Unmarked => {
-                    let reason =
-                        "it is declared absent, and has no mark of ours, so it stays: delete it by hand";
+                    let reason = "declared absent, but not owned by this operator: delete it manually";
                     self.push_found(id, body, AclAction::Unmanaged, reason);
                 }
                 ObjectOwner::Other(operator) => {
-                    let reason =
-                        format!("it is declared absent here, and operator {operator:?} has marked it");
+                    let reason = format!("declared absent here, but owned by operator {operator:?}");
                     self.push_found(id, body, AclAction::Unmanaged, reason);
                 }
             }
@@ -65,14 +63,14 @@ impl<'a> AclPlanner<'a> {
 
     pub(super) fn remove(&mut self, id: &ObjectId, body: &'a Value, reason: &str) {
         if let Some(error) = self.removal_blockers(id) {
-            self.push_found(id, body, AclAction::Hold, format!("{reason}, and stays for now: {error}"));
+            self.push_found(id, body, AclAction::Hold, format!("{reason}, but held: {error}"));
             return;
         }
         let warning = self.cascades_to(id);
         self.push_found(id, body, AclAction::Remove, reason).warnings.extend(warning);
     }
 
-    /// What of others would go along with it.
+    /// Objects and tokens of others that would be affected by the removal.
     fn removal_blockers(&self, id: &ObjectId) -> Option<String> {
         match id.kind {
             ObjectKind::AuthMethod => {
@@ -80,38 +78,40 @@ impl<'a> AclPlanner<'a> {
                 let of_others = |rule: &&Value| {
                     is_of(rule, &id.name) && self.owner(ObjectKind::BindingRule, rule) != ObjectOwner::Ours
                 };
-                in_use(rules, of_others, "rules that are not ours hang on it and would go with it")
+                in_use(rules, of_others, "binding rules of other owners depend on it and would be removed")
             }
-            ObjectKind::Role => self.foreign_rules_binding(id, "role").or_else(|| self.foreign_tokens_referencing(id)),
+            ObjectKind::Role => {
+                self.foreign_rules_binding(id, "role").or_else(|| self.foreign_tokens_referencing(id))
+            }
             ObjectKind::Policy => {
                 let roles = self.set_listed(ObjectKind::Role, id, "the roles that have it");
                 let of_others = |role: &&Value| {
                     names(&linked(ObjectKind::Role, role), id)
                         && self.owner(ObjectKind::Role, role) != ObjectOwner::Ours
                 };
-                in_use(roles, of_others, "roles that are not ours have it and would lose it")
+                in_use(roles, of_others, "roles of other owners have it and would lose it")
                     .or_else(|| self.foreign_rules_binding(id, "policy"))
                     .or_else(|| self.foreign_tokens_referencing(id))
             }
             ObjectKind::Node => match self.actual.services(id) {
                 Some(0) => None,
-                Some(count) => Some(format!("{count} services are registered on it and would go with it")),
-                None => Some("it is not known which services would go with it".to_owned()),
+                Some(count) => Some(format!("{count} services are registered on it and would be removed")),
+                None => Some("it is not known which services would be removed".to_owned()),
             },
             _ => None,
         }
     }
 
-    /// Rules of others whose logins would get nothing any more, and nobody would tell them.
+    /// Rules of others whose logins would silently lose permissions.
     fn foreign_rules_binding(&self, id: &ObjectId, bind_type: &str) -> Option<String> {
         let rules = self.set_listed(ObjectKind::BindingRule, id, "the rules that may bind it");
         let of_others = |rule: &&Value| {
             binds(rule, bind_type, &id.name) && self.owner(ObjectKind::BindingRule, rule) != ObjectOwner::Ours
         };
-        in_use(rules, of_others, "rules that are not ours bind it, and their logins would get it no more")
+        in_use(rules, of_others, "binding rules of other owners bind it, and their logins would lose it")
     }
 
-    /// Tokens that are none of our logins'.
+    /// Tokens that were not issued by owned auth methods.
     fn foreign_tokens_referencing(&self, id: &ObjectId) -> Option<String> {
         let Some(holders) = self.actual.holders(id) else {
             return Some("it is not known which tokens have it and would lose it".to_owned());
@@ -127,17 +127,19 @@ impl<'a> AclPlanner<'a> {
         }
     }
 
-    /// Whether the policy is taken off the anonymous token first.
+    /// Whether the policy is detached from the anonymous token first.
     fn loses_the_anonymous_token(&self, policy: &ObjectId) -> bool {
         self.desired.objects.iter().any(|object| {
-            let detaches = matches!(&object.state, DesiredState::PolicyLinks { detach, .. } if detach.contains(policy));
+            let detaches =
+                matches!(&object.state, DesiredState::PolicyLinks { detach, .. } if detach.contains(policy));
             object.id.kind == ObjectKind::AnonymousToken && detaches
         })
     }
 
     fn our_methods(&self, id: &ObjectId) -> Result<BTreeSet<&'a str>, String> {
         let methods = self.set_listed(ObjectKind::AuthMethod, id, "the auth methods whose tokens have it")?;
-        let ours = methods.iter().filter(|method| self.owner(ObjectKind::AuthMethod, method) == ObjectOwner::Ours);
+        let ours =
+            methods.iter().filter(|method| self.owner(ObjectKind::AuthMethod, method) == ObjectOwner::Ours);
         Ok(ours.map(|method| name(ObjectKind::AuthMethod, method)).collect())
     }
 
@@ -159,14 +161,14 @@ impl<'a> AclPlanner<'a> {
     fn cascaded_tokens(&self, method: &ObjectId) -> Option<String> {
         let tokens = match self.actual.tokens(method) {
             Some(0) => return None,
-            Some(1) => "the one token that it gave out".to_owned(),
-            Some(count) => format!("all {count} tokens that it gave out"),
-            None => "all tokens that it gave out (how many is not known)".to_owned(),
+            Some(1) => "one token that it issued".to_owned(),
+            Some(count) => format!("all {count} tokens that it issued"),
+            None => "all tokens that it issued (number unknown)".to_owned(),
         };
-        Some(format!("with it go {tokens}: the tasks that have them are cut off"))
+        Some(format!("also removes {tokens}: their tasks lose access"))
     }
 
-    /// Tokens of our own logins that stay, and have it no more.
+    /// Tokens of owned auth methods that remain and lose the object.
     fn own_logins_referencing(&self, id: &ObjectId) -> Option<String> {
         let holders = self.actual.holders(id)?;
         let goes = |method: &str| {
@@ -177,10 +179,10 @@ impl<'a> AclPlanner<'a> {
         };
         let tokens = match holders.of_logins(|method| !goes(method)) {
             0 => return None,
-            1 => "one token of a login has it and loses it".to_owned(),
-            count => format!("{count} tokens of logins have it and lose it"),
+            1 => "one login token loses it".to_owned(),
+            count => format!("{count} login tokens lose it"),
         };
-        Some(format!("{tokens}: their tasks may do less at once, and nothing tells them; stop them first"))
+        Some(format!("{tokens}: these tasks lose permissions immediately; stop them first"))
     }
 }
 
@@ -189,7 +191,7 @@ fn binds(rule: &Value, bind_type: &str, name: &str) -> bool {
     text("BindType") == bind_type && text("BindName").eq_ignore_ascii_case(name)
 }
 
-/// By which a person finds it.
+/// A label by which a person finds the object.
 fn label(body: &Value) -> Option<String> {
     let text = |field: &str| body.get(field).and_then(Value::as_str);
     match (text("Name"), text("ID"), text("AuthMethod")) {

@@ -1,4 +1,4 @@
-//! What is to be done with one object, and why; a plan shows it as it shows what is done with a task's registration.
+//! The step for one object. A plan shows steps like changes of a task's registration.
 
 use std::sync::Arc;
 
@@ -9,72 +9,69 @@ use ecs_mesh_core::plan::FieldChange;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::report::{Change, PlannedChange};
 
-/// One object's part of a plan.
+/// The planned step for one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AclStep {
-    /// Which object. Of two binding rules that do the same both have this, and differ in `server_id`.
+    /// The object. Two binding rules that do the same have the same id and differ in `server_id`.
     pub id: ObjectId,
-    /// The id by which Consul knows policies, roles and rules; `None` for what is not there or has none.
+    /// Consul's id of a policy, role or rule; `None` for a missing object or one without an id.
     pub server_id: Option<Arc<str>>,
-    /// What is to be done.
+    /// The action.
     pub action: AclAction,
-    /// Why, for a person.
+    /// The reason, for people.
     pub reason: String,
-    /// What comes with it, or is not mended by it, for a person.
+    /// Side effects, and effects that the step does not undo, for people.
     pub warnings: Vec<String>,
-    /// The server's copy that this rests on: a write is right only while it still looks like that.
+    /// The server's copy on which the step is based. The write is valid only while the copy is unchanged.
     pub before: Option<Value>,
 }
 
-/// What is to be done with an object.
+/// The action for an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AclAction {
-    /// It is made.
+    /// Create.
     Create {
-        /// As it is sent.
+        /// The request body.
         body: Value,
     },
-    /// Fields are put right.
+    /// Correct fields.
     Update {
-        /// Which.
+        /// The differing fields.
         fields: Vec<FieldChange>,
-        /// As it is sent: the whole object, for Consul replaces it.
+        /// The request body: the complete object, since Consul replaces it.
         body: Value,
     },
-    /// It is removed.
+    /// Remove.
     Remove,
-    /// It is in the way and not ours.
+    /// In the way and not owned: no write.
     Conflict {
-        /// What would be put right if it were.
+        /// The fields that would be corrected if it were owned.
         difference: Vec<FieldChange>,
     },
-    /// It is not as declared, and cannot be put right before something else is.
+    /// Not as declared, and blocked by a dependency: no write.
     Drifted {
-        /// What would be put right.
+        /// The fields that will be corrected.
         difference: Vec<FieldChange>,
     },
-    /// It is ours and not declared, and gives more than anybody declared: it is reported, and nothing is done.
+    /// Owned, not declared, and grants more than was ever declared: reported, no write.
     Undeclared,
-    /// It is reported, and nothing is done.
+    /// Reported, no write.
     Unmanaged,
-    /// Something must come first.
+    /// Blocked by a dependency: no write.
     Hold,
-    /// It is as it should be.
+    /// As declared.
     Unchanged,
-    /// It could not be read.
+    /// Unreadable.
     Unknown,
 }
 
 impl AclStep {
-    /// Whether a run would write it.
+    /// Whether the step writes.
     pub fn writes(&self) -> bool {
-        matches!(
-            self.action,
-            AclAction::Create { .. } | AclAction::Update { .. } | AclAction::Remove
-        )
+        matches!(self.action, AclAction::Create { .. } | AclAction::Update { .. } | AclAction::Remove)
     }
 
-    /// As a line of a plan.
+    /// Converts the step to an entry of the plan report.
     pub fn into_plan_entry(self) -> PlannedChange {
         let (change, fields, registration) = match self.action {
             AclAction::Create { body } => (Change::Create, Vec::new(), Some(body)),
@@ -99,7 +96,7 @@ impl AclStep {
         }
     }
 
-    /// In the order in which steps work: what others rest on is made first, and removed after all that rests on it.
+    /// Sort key: dependencies are written first and removed last.
     pub(super) fn rank(&self) -> (u8, u8, &ObjectId, Option<&str>) {
         let is_last = self.action == AclAction::Remove;
         let kind = match (is_last, self.id.kind) {

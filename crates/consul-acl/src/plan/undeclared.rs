@@ -1,20 +1,19 @@
-//! What is there and no declaration spoke of. It stays; and a person is told where it gives logins, or tokens that have
-//! it, more than anybody declared.
+//! Plans undeclared objects. They stay; those that grant logins or tokens undeclared permissions are reported.
 
 use serde_json::Value;
 
 use super::actual::ListedKind;
-use super::matching::{is_of, name, text};
 use super::ensure::linked;
+use super::matching::{is_of, name, text};
 use super::{AclAction, AclPlanner, normal};
-use crate::desired::{ObjectId, ObjectOwner, RuleKey, DesiredState, absent_by, allows_extra_policies};
+use crate::desired::{DesiredState, ObjectId, ObjectOwner, RuleKey, absent_by, allows_extra_policies};
 use ecs_mesh_core::plan::report::ObjectKind;
 
-/// The policy that every Consul has, and that lets do everything.
+/// Consul's built-in policy with all permissions.
 const EVERYTHING: &str = "global-management";
 
 impl<'a> AclPlanner<'a> {
-    /// Of ours, and not in the manifest any more; or somebody has made something else of it.
+    /// An owned object that is no longer declared, or was changed so that it does not match.
     pub(super) fn undeclared(&mut self, id: &ObjectId, body: &'a Value) {
         let gives = match id.kind {
             ObjectKind::BindingRule => self.rule_gives(body),
@@ -24,13 +23,13 @@ impl<'a> AclPlanner<'a> {
         let (action, subject) = match &gives {
             Some(_) => (
                 AclAction::Undeclared,
-                "it has our mark, and gives what nobody declared: delete it by hand, or",
+                "owned by this operator but grants undeclared permissions: delete it manually, or",
             ),
-            None => (AclAction::Unmanaged, "owned and no longer declared: to have it removed,"),
+            None => (AclAction::Unmanaged, "owned and no longer declared: to remove it,"),
         };
         let reason = if self.desired.manifests_incomplete {
-            // Whoever followed advice by what does not load would cut off every task.
-            "it has our mark, and whether it is declared is not known: correct the manifests that are in error"
+            // Advice based on manifests that do not load could cut off every task.
+            "owned, but it is unknown whether it is declared: correct the manifests that are in error"
                 .to_owned()
         } else {
             format!("{subject} {}", self.declare_absent(id))
@@ -38,21 +37,21 @@ impl<'a> AclPlanner<'a> {
         self.push_found(id, body, action, reason).warnings.extend(gives);
     }
 
-    /// What to write for an object of ours to be removed.
+    /// The manifest change that removes an owned object.
     fn declare_absent(&self, id: &ObjectId) -> String {
         let auth = self.declaring_manifest();
         match (id.kind, absent_by(id)) {
-            // A manifest speaks of the rules of its own methods alone.
+            // A manifest covers only rules of its own auth methods.
             (ObjectKind::BindingRule, Some(field)) if self.is_of_a_declared_method(id) => {
-                format!("write `{field}` in {auth}")
+                format!("set `{field}` in {auth}")
             }
-            (ObjectKind::BindingRule, _) => "delete it by hand (consul acl binding-rule delete)".to_owned(),
-            (_, Some(field)) => format!("write `{field}` in {auth}"),
+            (ObjectKind::BindingRule, _) => "delete it manually (consul acl binding-rule delete)".to_owned(),
+            (_, Some(field)) => format!("set `{field}` in {auth}"),
             (ObjectKind::AuthMethod, None) => {
-                "delete it by hand (consul acl auth-method delete); all tokens that it gave out go with it"
+                "delete it manually (consul acl auth-method delete), which also removes all tokens that it issued"
                     .to_owned()
             }
-            (_, None) => format!("delete it by hand; `state: absent` in {auth} removes all of the set-up"),
+            (_, None) => format!("delete it manually; `state: absent` in {auth} removes all objects"),
         }
     }
 
@@ -63,7 +62,7 @@ impl<'a> AclPlanner<'a> {
         })
     }
 
-    /// The manifest that speaks of the set-up.
+    /// The name of the declaring manifest.
     pub(super) fn declaring_manifest(&self) -> String {
         self.desired.declared_by.as_ref().map_or_else(
             || "a ConsulAuth of this control plane".to_owned(),
@@ -71,10 +70,10 @@ impl<'a> AclPlanner<'a> {
         )
     }
 
-    /// A rule that others made on a method of ours lets in whom it lets in: a person should know of it.
+    /// A foreign rule of an owned auth method grants logins, so it is reported.
     pub(super) fn foreign_rule(&mut self, id: &ObjectId, body: &'a Value) {
         if id.kind == ObjectKind::BindingRule && self.is_on_a_declared_method(body) {
-            let reason = "it is not ours, and not declared";
+            let reason = "neither owned nor declared";
             self.push_found(id, body, AclAction::Unmanaged, reason).warnings.push(also_get(body));
         }
     }
@@ -94,7 +93,7 @@ impl<'a> AclPlanner<'a> {
         })
     }
 
-    /// A role of ours has policies of ours, and those that the manifest names.
+    /// An owned role should have owned policies and those that the manifest names.
     fn role_gives(&self, id: &ObjectId, role: &Value) -> Option<String> {
         let is_free = allows_extra_policies(name(id.kind, role));
         let policies = linked(id.kind, role);
@@ -108,11 +107,8 @@ impl<'a> AclPlanner<'a> {
             }
         }
         let given = gives.join(", ");
-        (!gives.is_empty()).then(|| {
-            format!(
-                "tokens that have this role keep it whatever it is called, and get {given}; take that off it"
-            )
-        })
+        (!gives.is_empty())
+            .then(|| format!("tokens with this role keep it and get {given}; remove that from the role"))
     }
 
     fn may_be_on_roles(&self, role: &ObjectId, policy: &str) -> bool {
@@ -128,24 +124,31 @@ impl<'a> AclPlanner<'a> {
                     name(ObjectKind::Policy, body).eq_ignore_ascii_case(policy)
                         && self.owner(ObjectKind::Policy, body) == ObjectOwner::Ours
                 }),
-                // Whose it is is not known, and that is told of by itself.
+                // The owner is unknown, which is reported separately.
                 ListedKind::Unknown(_) => true,
             }
     }
 
-    /// A rule that is not ours, beside the one of ours that it resembles.
-    pub(super) fn foreign_duplicate(&mut self, id: &ObjectId, declared: &Value, body: &'a Value, whose: &str) {
+    /// A foreign object that resembles an owned one.
+    pub(super) fn foreign_duplicate(
+        &mut self,
+        id: &ObjectId,
+        declared: &Value,
+        body: &'a Value,
+        owner: &str,
+    ) {
         let does_the_same = normal::does_the_same(id.kind, body, declared);
-        let subject = if does_the_same { "it does the same as one of ours" } else { "it resembles one of ours" };
+        let subject =
+            if does_the_same { "does the same as an owned object" } else { "resembles an owned object" };
         let warning = (id.kind == ObjectKind::BindingRule && !does_the_same).then(|| also_get(body));
-        let step = self.push_found(id, body, AclAction::Unmanaged, format!("{subject}, and {whose}"));
+        let step = self.push_found(id, body, AclAction::Unmanaged, format!("{subject}, but {owner}"));
         step.warnings.extend(warning);
     }
 }
 
 fn also_get(rule: &Value) -> String {
     format!(
-        "logins by auth method {} also get {} {} by this rule; delete it if nobody meant it",
+        "logins by auth method {} also get {} {} by this rule; delete it unless intended",
         text(rule, "AuthMethod"),
         text(rule, "BindType"),
         text(rule, "BindName")

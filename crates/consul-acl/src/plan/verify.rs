@@ -1,4 +1,4 @@
-//! Whether a step took effect whose answer was lost, as what is there now shows.
+//! Determines from a snapshot whether a write with a lost response took effect.
 
 use serde_json::Value;
 
@@ -9,29 +9,29 @@ use super::step::{AclAction, AclStep};
 use ecs_mesh_core::plan::report::ObjectKind;
 
 impl ActualObjects {
-    /// `None` where what is there could not be read.
+    /// Whether the step took effect; `None` if the object is unreadable.
     pub fn has_taken_effect(&self, step: &AclStep) -> Option<bool> {
         let id = &step.id;
         if self.unread(id).is_some() {
             return None;
         }
         let ListedKind::Listed(bodies) = self.of(id.kind, &id.scope) else { return None };
-        let mut there = bodies.iter().filter(|body| matches_step(step, body));
+        let mut matching = bodies.iter().filter(|body| matches_step(step, body));
         Some(match &step.action {
-            AclAction::Remove => there.next().is_none(),
+            AclAction::Remove => matching.next().is_none(),
             AclAction::Create { body } | AclAction::Update { body, .. } => {
-                there.any(|found| normal::difference(id.kind, found, body).is_empty())
+                matching.any(|found| normal::difference(id.kind, found, body).is_empty())
             }
             _ => false,
         })
     }
 }
 
-/// Whether the object may be the step's.
+/// Whether the object may be that of the step.
 fn matches_step(step: &AclStep, body: &Value) -> bool {
     match (&step.server_id, step.id.kind) {
         (Some(id), _) => text(body, "ID") == &**id,
-        // A rule that was made is known by what was sent.
+        // A created rule is recognised by its content.
         (None, ObjectKind::BindingRule) => true,
         (None, kind) => step.id.name.eq_ignore_ascii_case(name(kind, body)),
     }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_tells_whether_a_write_took_effect() {
+    fn snapshot_shows_whether_a_write_took_effect() {
         use ObjectKind::{BindingRule, Namespace, Policy, Role};
         let create = |body| AclAction::Create { body };
         let update = |body| AclAction::Update { fields: Vec::new(), body };
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_tells_nothing() {
+    fn unreadable_object_leaves_the_result_unknown() {
         let removal = step(ObjectKind::Policy, Some("1"), AclAction::Remove);
         let mut actual = ActualObjects::default();
         actual.mark_unlisted(ObjectKind::Policy, ObjectScope::default(), "403");

@@ -1,5 +1,5 @@
-//! What is remembered of a control plane's identity set-up between two looks: when to look, what was found, what was
-//! said of it, and which writes were never answered.
+//! The state of a control plane's identity objects between two reconciles: requests, status, reported warnings, and writes
+//! without a response.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,19 +9,19 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::state::AclStatus;
+use super::status::AclStatus;
 use crate::desired::ObjectId;
 use crate::plan::AclStep;
 
-/// So long after it was sent a write counts as never known, where nobody looks for what it would have done.
+/// How long an unacknowledged write is kept while its object is not listed.
 const UNACKNOWLEDGED_WRITE_TTL: Duration = Duration::from_hours(1);
 
-/// An object, and Consul's id for it where several have one name.
+/// An object, with Consul's id if several have the same name.
 pub(super) type ObjectKey = (ObjectId, Option<Arc<str>>);
 
-/// The memory of one plane.
+/// The state of one control plane's objects.
 pub(super) struct AclState {
-    /// How often a look was asked for, and which of these the last look has answered.
+    /// Number of requested reconciles, and the last one that a reconcile has completed.
     requested: AtomicU64,
     completed: AtomicU64,
     notify: Notify,
@@ -30,29 +30,29 @@ pub(super) struct AclState {
 
 #[derive(Default)]
 struct Inner {
-    state: AclStatus,
-    /// By object, what was last said of it.
+    status: AclStatus,
+    /// The last warning of each object.
     last_warnings: BTreeMap<ObjectKey, String>,
-    /// The failed calls that were told of.
+    /// Failed calls that were logged.
     warned_errors: BTreeSet<String>,
-    /// The writes that went out, and whose answer has not come.
+    /// Writes that were sent and have no response yet.
     unacknowledged: BTreeMap<ObjectKey, UnacknowledgedWrite>,
-    /// The auth methods that bore our mark when they were last listed.
+    /// Owned auth methods as of the last list.
     methods: BTreeSet<Arc<str>>,
 }
 
-/// A write that may have taken effect or not.
+/// A write that may or may not have taken effect.
 struct UnacknowledgedWrite {
     step: AclStep,
     at: Instant,
-    /// It was told that it failed.
-    told: bool,
-    /// One that went out earlier.
+    /// Whether its failure was reported.
+    is_reported: bool,
+    /// An earlier write of the same object.
     earlier: Option<Box<UnacknowledgedWrite>>,
 }
 
 impl Default for AclState {
-    /// A first look is asked for.
+    /// Starts with one requested reconcile.
     fn default() -> Self {
         Self {
             requested: AtomicU64::new(1),
@@ -64,79 +64,82 @@ impl Default for AclState {
 }
 
 impl AclState {
-    /// Something changed: look again.
+    /// Requests a reconcile.
     pub(super) fn request_reconcile(&self) {
         self.requested.fetch_add(1, Ordering::AcqRel);
         self.notify.notify_one();
     }
 
-    /// Whether every look that was asked for has ended.
+    /// Whether every requested reconcile has ended.
     pub(super) fn is_settled(&self) -> bool {
         self.completed.load(Ordering::Acquire) == self.requested.load(Ordering::Acquire)
     }
 
-    /// For the scrape.
-    pub(super) fn state(&self) -> AclStatus {
-        self.lock().state.clone()
+    /// The status, for metrics.
+    pub(super) fn status(&self) -> AclStatus {
+        self.lock().status.clone()
     }
 
-    /// What a look that begins now answers.
+    /// The requests that a reconcile beginning now completes.
     pub(super) fn begin_reconcile(&self) -> u64 {
         self.requested.load(Ordering::Acquire)
     }
 
-    pub(super) fn ends(&self, requested: u64) {
+    /// Marks these requests as completed.
+    pub(super) fn complete_reconcile(&self, requested: u64) {
         self.completed.store(requested, Ordering::Release);
     }
 
-    /// Until somebody asks for a look.
+    /// Waits for a request.
     pub(super) async fn wait_for_request(&self) {
         self.notify.notified().await;
     }
 
-    /// What the last look found; `last_sync` where all of it went well.
+    /// Records the objects' states; `last_sync` if all are as declared.
     pub(super) fn record_result(
         &self,
         objects: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
         last_sync: Option<f64>,
     ) {
-        let state = &mut self.lock().state;
-        state.objects = objects;
-        state.last_sync = last_sync.or(state.last_sync);
+        let status = &mut self.lock().status;
+        status.objects = objects;
+        status.last_sync = last_sync.or(status.last_sync);
     }
 
-    /// Whether this is not what was last said of the object.
-    pub(super) fn warn_once(&self, key: &ObjectKey, words: &str) -> bool {
+    /// Records the object's warning; `true` if it differs from the last one.
+    pub(super) fn warn_once(&self, key: &ObjectKey, warning: &str) -> bool {
         let last_warnings = &mut self.lock().last_warnings;
-        let is_news = last_warnings.get(key).is_none_or(|before| before != words);
-        if is_news {
-            last_warnings.insert(key.clone(), words.to_owned());
+        let is_new = last_warnings.get(key).is_none_or(|before| before != warning);
+        if is_new {
+            last_warnings.insert(key.clone(), warning.to_owned());
         }
-        is_news
+        is_new
     }
 
-    /// Of all but these there is nothing to say any more.
+    /// Clears the warnings of all other objects.
     pub(super) fn retain_warnings(&self, keys: &BTreeSet<ObjectKey>) {
         self.lock().last_warnings.retain(|key, _| keys.contains(key));
     }
 
-    /// These calls failed, and no others. Gives those that are news.
+    /// Records the failed calls of a reconcile and returns the new ones.
     pub(super) fn record_errors(&self, all: BTreeSet<String>) -> BTreeSet<String> {
         let inner = &mut *self.lock();
-        let news = all.difference(&inner.warned_errors).cloned().collect();
+        let new = all.difference(&inner.warned_errors).cloned().collect();
         inner.warned_errors = all;
-        news
+        new
     }
 
-    /// A write goes out.
+    /// Records a write before it is sent.
     pub(super) fn begin_write(&self, key: ObjectKey, step: &AclStep) {
         let unacknowledged = &mut self.lock().unacknowledged;
-        let earlier = unacknowledged.remove(&key).map(|sent| Box::new(UnacknowledgedWrite { earlier: None, ..sent }));
-        let sent = UnacknowledgedWrite { step: step.clone(), at: Instant::now(), told: false, earlier };
+        let earlier =
+            unacknowledged.remove(&key).map(|sent| Box::new(UnacknowledgedWrite { earlier: None, ..sent }));
+        let sent =
+            UnacknowledgedWrite { step: step.clone(), at: Instant::now(), is_reported: false, earlier };
         unacknowledged.insert(key, sent);
     }
 
-    /// It was answered. Where it was refused, an earlier one may be why.
+    /// Records the response to a write. After a rejection an earlier write stays unacknowledged, since it may be the cause.
     pub(super) fn acknowledge(&self, key: &ObjectKey, is_done: bool) {
         let unacknowledged = &mut self.lock().unacknowledged;
         let earlier = unacknowledged.remove(key).and_then(|sent| sent.earlier);
@@ -145,28 +148,28 @@ impl AclState {
         }
     }
 
-    /// Whether it is open what came of a write. That it failed is told of now.
+    /// Whether a write of the object is unacknowledged. Marks it as reported.
     pub(super) fn is_unacknowledged(&self, key: &ObjectKey) -> bool {
         self.lock().unacknowledged.get_mut(key).is_some_and(|sent| {
-            sent.told = true;
+            sent.is_reported = true;
             true
         })
     }
 
-    /// The writes of which nothing was told, since whoever waited for the answer was cut off. They are told of now.
+    /// Takes the writes whose reconcile was cancelled before their failure was reported.
     pub(super) fn take_unreported(&self) -> Vec<AclStep> {
         let unacknowledged = &mut self.lock().unacknowledged;
-        let untold = unacknowledged.values_mut().filter(|sent| !sent.told);
-        untold
+        let unreported = unacknowledged.values_mut().filter(|sent| !sent.is_reported);
+        unreported
             .map(|sent| {
-                sent.told = true;
+                sent.is_reported = true;
                 sent.step.clone()
             })
             .collect()
     }
 
-    /// The writes that took effect, as `shows` says of each where that is known. What has not shown for `long_enough`
-    /// never did.
+    /// Takes the writes that took effect, by `shows` (`None`: unknown). A write that has not shown for `long_enough` never
+    /// took effect.
     pub(super) fn take_confirmed(
         &self,
         long_enough: Duration,
@@ -179,13 +182,13 @@ impl AclState {
                 false
             }
             Some(false) => sent.at.elapsed() <= long_enough,
-            // Where nobody looks any more nobody will ever know.
+            // The object is not listed any more, so the result stays unknown.
             None => sent.at.elapsed() <= UNACKNOWLEDGED_WRITE_TTL,
         });
         done
     }
 
-    /// The auth methods that bear our mark, as of the last list.
+    /// Owned auth methods as of the last list.
     pub(super) fn auth_methods(&self) -> BTreeSet<Arc<str>> {
         self.lock().methods.clone()
     }
@@ -195,7 +198,7 @@ impl AclState {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change above leaves it whole.
+        // Every change leaves the state consistent, so the lock may be used after a panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -209,47 +212,41 @@ mod tests {
 
     #[test]
     fn reconcile_completes_only_earlier_requests() {
-        let keeping = AclState::default();
-        assert!(!keeping.is_settled(), "nobody has looked yet");
-        let requested = keeping.begin_reconcile();
-        keeping.request_reconcile();
-        keeping.ends(requested);
-        assert!(!keeping.is_settled());
-        keeping.ends(keeping.begin_reconcile());
-        assert!(keeping.is_settled());
+        let state = AclState::default();
+        assert!(!state.is_settled(), "no reconcile has ended yet");
+        let requested = state.begin_reconcile();
+        state.request_reconcile();
+        state.complete_reconcile(requested);
+        assert!(!state.is_settled());
+        state.complete_reconcile(state.begin_reconcile());
+        assert!(state.is_settled());
     }
 
     #[tokio::test(start_paused = true)]
     async fn unacknowledged_write_expires() {
-        let keeping = AclState::default();
+        let state = AclState::default();
         let id = ObjectId { kind: ObjectKind::Role, scope: ObjectScope::default(), name: "r".into() };
         let key: ObjectKey = (id.clone(), None);
         let action = AclAction::Remove;
-        let step = AclStep {
-            id,
-            server_id: None,
-            action,
-            reason: "r".into(),
-            warnings: Vec::new(),
-            before: None,
-        };
-        keeping.begin_write(key.clone(), &step);
+        let step =
+            AclStep { id, server_id: None, action, reason: "r".into(), warnings: Vec::new(), before: None };
+        state.begin_write(key.clone(), &step);
         tokio::time::advance(UNACKNOWLEDGED_WRITE_TTL).await;
-        assert!(keeping.take_confirmed(Duration::ZERO, |_| None).is_empty() && keeping.is_unacknowledged(&key));
+        assert!(state.take_confirmed(Duration::ZERO, |_| None).is_empty() && state.is_unacknowledged(&key));
         tokio::time::advance(Duration::from_secs(1)).await;
-        keeping.take_confirmed(Duration::ZERO, |_| None);
-        assert!(!keeping.is_unacknowledged(&key));
+        state.take_confirmed(Duration::ZERO, |_| None);
+        assert!(!state.is_unacknowledged(&key));
     }
 
     #[test]
     fn warning_is_repeated_after_it_was_cleared() {
-        let keeping = AclState::default();
+        let state = AclState::default();
         let id = ObjectId { kind: ObjectKind::Role, scope: ObjectScope::default(), name: "r".into() };
         let key: ObjectKey = (id, None);
-        assert!(keeping.warn_once(&key, "in the way") && !keeping.warn_once(&key, "in the way"));
-        keeping.retain_warnings(&[key.clone()].into());
-        assert!(!keeping.warn_once(&key, "in the way") && keeping.warn_once(&key, "gone"));
-        keeping.retain_warnings(&BTreeSet::new());
-        assert!(keeping.warn_once(&key, "gone"));
+        assert!(state.warn_once(&key, "in the way") && !state.warn_once(&key, "in the way"));
+        state.retain_warnings(&[key.clone()].into());
+        assert!(!state.warn_once(&key, "in the way") && state.warn_once(&key, "gone"));
+        state.retain_warnings(&BTreeSet::new());
+        assert!(state.warn_once(&key, "gone"));
     }
 }

@@ -1,6 +1,5 @@
-//! Steps carried out one after the other, each right before whose write it is asked whether it still may go out. One
-//! object that fails holds up only what rests on it, and of that only what it would add; servers that have no time or
-//! do not answer hold up the rest.
+//! Applies steps one by one, each with a check right before its write. A failed object blocks only its dependents, and of
+//! these only additions. Throttling or unreachable servers defer the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,29 +10,29 @@ use super::acl_state::ObjectKey;
 use super::pass::AclReconcile;
 use super::report::{AclOutcome, AclReporter};
 use crate::backend::{AclBackend, WriteGate, WriteResult};
-use crate::desired::{DesiredObjects, ObjectId, DesiredState};
+use crate::desired::{DesiredObjects, DesiredState, ObjectId};
 use crate::plan::{AclAction, AclStep};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, call};
 use ecs_mesh_core::plan::report::ObjectKind;
 
-const SUPERSEDED_BY_MANIFESTS: &str = "other manifests are in force by now";
+const SUPERSEDED_BY_MANIFESTS: &str = "superseded by newer manifests";
 
-/// What a round's steps came to.
+/// The results of a pass's steps.
 #[derive(Default)]
 pub(super) struct PassResult {
     pub(super) outcomes: Vec<(AclStep, AclOutcome)>,
     pub(super) wrote: bool,
     pub(super) failed: bool,
-    /// Nothing more is asked of the control plane for now.
+    /// No more calls in this pass.
     pub(super) is_halted: bool,
     pub(super) not_before: Option<Instant>,
 }
 
-/// Carries out the steps of one pass, by one set of manifests.
+/// Applies the steps of one reconcile, for one set of manifests.
 pub(super) struct Applier<'a> {
     pass: &'a AclReconcile<'a>,
-    identities: &'a dyn AclBackend,
+    backend: &'a dyn AclBackend,
     set: &'a ManifestSet,
     reporter: AclReporter<'a>,
     written: BTreeMap<ObjectKey, AclAction>,
@@ -42,71 +41,74 @@ pub(super) struct Applier<'a> {
 impl<'a> Applier<'a> {
     pub(super) fn new(
         pass: &'a AclReconcile<'a>,
-        identities: &'a dyn AclBackend,
+        backend: &'a dyn AclBackend,
         set: &'a ManifestSet,
         reporter: AclReporter<'a>,
     ) -> Self {
-        Self { pass, identities, set, reporter, written: BTreeMap::new() }
+        Self { pass, backend, set, reporter, written: BTreeMap::new() }
     }
 
-    /// Whether just this has been written in this pass.
+    /// Whether this reconcile has written the same already.
     pub(super) fn has_written(&self, step: &AclStep) -> bool {
         step.writes() && self.written.get(&key(step)).is_some_and(|before| are_alike(before, &step.action))
     }
 
-    /// Whether other manifests are in force than those that the steps follow from.
+    /// Whether newer manifests than those of the steps are in force.
     pub(super) fn is_superseded(&self) -> bool {
         self.pass.acl.host.manifests().generation != self.set.generation
     }
 
-    /// `busy`: the look was told by the servers that they have too much to do.
-    pub(super) async fn carry_out(
+    /// Applies the steps. `throttled`: the snapshot was throttled.
+    pub(super) async fn apply(
         &mut self,
         desired: &DesiredObjects,
         steps: Vec<AclStep>,
-        busy: Option<&MeshError>,
+        throttled: Option<&MeshError>,
     ) -> PassResult {
-        let mut round = PassResult::default();
-        if let Some(error) = busy {
-            round.halt(error.retry_after.map(|wait| Instant::now() + wait));
+        let mut result = PassResult::default();
+        if let Some(error) = throttled {
+            result.halt(error.retry_after.map(|wait| Instant::now() + wait));
         }
         let mut failed: BTreeSet<ObjectId> = BTreeSet::new();
-        // Of these something is there; what could not be made rests on nothing.
-        let mut left: BTreeSet<ObjectId> = BTreeSet::new();
+        // Failed objects that exist and so block the removal of what they reference.
+        let mut remaining: BTreeSet<ObjectId> = BTreeSet::new();
         for step in steps {
             let missing =
-                missing(desired, &step, if step.action == AclAction::Remove { &left } else { &failed });
-            let (step, outcome) = self.apply_step(step, &missing, &mut round).await;
+                missing(desired, &step, if step.action == AclAction::Remove { &remaining } else { &failed });
+            let (step, outcome) = self.apply_step(step, &missing, &mut result).await;
             self.reporter.report_outcome(&step, &outcome);
             match &outcome {
                 AclOutcome::Unchanged | AclOutcome::DryRun => {}
                 AclOutcome::Done => {
-                    round.wrote = true;
+                    result.wrote = true;
                     self.written.insert(key(&step), step.action.clone());
                 }
-                // Trying again soon would change nothing.
-                AclOutcome::NoLease | AclOutcome::NotConverging | AclOutcome::Unsupported(_) | AclOutcome::Blocked(_) => {
+                // An early retry would not help.
+                AclOutcome::NoLease
+                | AclOutcome::NotConverging
+                | AclOutcome::Unsupported(_)
+                | AclOutcome::Blocked(_) => {
                     failed.insert(step.id.clone());
                 }
                 AclOutcome::Deferred(_) | AclOutcome::Stale(_) | AclOutcome::Failed(_) => {
-                    round.failed = true;
+                    result.failed = true;
                     failed.insert(step.id.clone());
                 }
             }
             if failed.contains(&step.id) && !matches!(step.action, AclAction::Create { .. }) {
-                left.insert(step.id.clone());
+                remaining.insert(step.id.clone());
             }
-            round.outcomes.push((step, outcome));
+            result.outcomes.push((step, outcome));
         }
-        round
+        result
     }
 
-    /// The step, or what can be done of it while these are missing, and what it came to.
+    /// Applies the step, or the part of it that is possible without the missing objects.
     async fn apply_step(
         &self,
         mut step: AclStep,
         missing: &[&ObjectId],
-        round: &mut PassResult,
+        result: &mut PassResult,
     ) -> (AclStep, AclOutcome) {
         if !step.writes() {
             return (step, AclOutcome::Unchanged);
@@ -114,28 +116,28 @@ impl<'a> Applier<'a> {
         if self.is_superseded() {
             return (step, AclOutcome::Deferred(SUPERSEDED_BY_MANIFESTS.to_owned()));
         }
-        if self.pass.stop.is_cancelled() || round.is_halted {
-            return (step, AclOutcome::Deferred("it is tried again later".to_owned()));
+        if self.pass.stop.is_cancelled() || result.is_halted {
+            return (step, AclOutcome::Deferred("deferred to a later pass".to_owned()));
         }
-        if let Some(need) = missing.first() {
+        if let Some(dependency) = missing.first() {
             let Some(rest) = step.without_references(missing) else {
-                let why = format!("something must come first: {need} could not be written");
-                return (step, AclOutcome::Blocked(why));
+                let reason = format!("blocked by {dependency}, which could not be written");
+                return (step, AclOutcome::Blocked(reason));
             };
             step = rest;
         }
         if self.has_written(&step) {
             return (step, AclOutcome::NotConverging);
         }
-        let outcome = self.write(&step, round).await;
+        let outcome = self.write(&step, result).await;
         (step, outcome)
     }
 
-    async fn write(&self, step: &AclStep, round: &mut PassResult) -> AclOutcome {
+    async fn write(&self, step: &AclStep, result: &mut PassResult) -> AclOutcome {
         let acl = self.pass.acl;
         let dry = acl.is_dry_run();
         if !dry {
-            // Before the read that comes before the write: between these nothing may wait.
+            // Before the read that precedes the write, since nothing may wait between these two.
             acl.target.writes.acquire(1).await;
         }
         let sent = AtomicBool::new(false);
@@ -144,29 +146,29 @@ impl<'a> Applier<'a> {
             (_, true, _) => WriteGate::Outdated(SUPERSEDED_BY_MANIFESTS),
             (.., false) => WriteGate::NoLease,
             (.., true) => {
-                // Whoever waits for the answer may be cut off.
-                acl.target.keeping.begin_write(key(step), step);
+                // Recorded first: the caller may be cancelled before the response.
+                acl.target.state.begin_write(key(step), step);
                 sent.store(true, Ordering::Relaxed);
                 WriteGate::Allowed
             }
         };
-        let answer = call(&acl.target.circuit, self.identities.apply(step, &may_send)).await;
+        let answer = call(&acl.target.circuit, self.backend.apply(step, &may_send)).await;
         if sent.load(Ordering::Relaxed) && !answer.as_ref().is_err_and(CallError::may_have_taken_effect) {
-            acl.target.keeping.acknowledge(&key(step), matches!(answer, Ok(WriteResult::Done)));
+            acl.target.state.acknowledge(&key(step), matches!(answer, Ok(WriteResult::Done)));
         }
         match answer {
             Ok(WriteResult::Done) => AclOutcome::Done,
             Ok(WriteResult::Dry) => AclOutcome::DryRun,
             Ok(WriteResult::NoLease) => AclOutcome::NoLease,
-            Ok(WriteResult::Stale(why)) => AclOutcome::Stale(why),
-            Ok(WriteResult::Unsupported(why)) => AclOutcome::Unsupported(why),
-            Err(CallError::Until(at)) => {
-                round.halt(Some(at));
-                AclOutcome::Deferred("the control plane has not been reachable".to_owned())
+            Ok(WriteResult::Stale(reason)) => AclOutcome::Stale(reason),
+            Ok(WriteResult::Unsupported(reason)) => AclOutcome::Unsupported(reason),
+            Err(CallError::CircuitOpen(at)) => {
+                result.halt(Some(at));
+                AclOutcome::Deferred("the control plane is unreachable".to_owned())
             }
             Err(CallError::Failed(error)) => {
                 if error.kind == MeshErrorKind::Throttled {
-                    round.halt(error.retry_after.map(|wait| Instant::now() + wait));
+                    result.halt(error.retry_after.map(|wait| Instant::now() + wait));
                 }
                 AclOutcome::Failed(error)
             }
@@ -185,7 +187,7 @@ pub(super) fn key(step: &AclStep) -> ObjectKey {
     (step.id.clone(), step.server_id.clone())
 }
 
-/// Whether both would write the same.
+/// Whether both write the same.
 fn are_alike(one: &AclAction, other: &AclAction) -> bool {
     match (one, other) {
         (AclAction::Update { fields: a, .. }, AclAction::Update { fields: b, .. }) => a
@@ -196,14 +198,14 @@ fn are_alike(one: &AclAction, other: &AclAction) -> bool {
     }
 }
 
-/// What the step's object rests on and could not be written, or what rests on it and could not be removed.
+/// Failed dependencies of the step's object; for a removal, dependents that could not be removed.
 fn missing<'f>(
     desired: &DesiredObjects,
     step: &AclStep,
     failed: &'f BTreeSet<ObjectId>,
 ) -> Vec<&'f ObjectId> {
     if step.action == AclAction::Remove {
-        // Removals come last, and each kind of them before what it rests on.
+        // Removals come last, dependents before their dependencies.
         let above: &[ObjectKind] = match step.id.kind {
             ObjectKind::AuthMethod => &[ObjectKind::BindingRule],
             ObjectKind::Role => &[ObjectKind::BindingRule, ObjectKind::AuthMethod],

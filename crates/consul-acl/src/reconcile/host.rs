@@ -1,4 +1,4 @@
-//! What looking after a control plane's objects needs of the program around it.
+//! The interfaces that reconciling identity objects needs from the program.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,36 +8,35 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_core::plan::report::{ObjectKind, PlannedChange};
 use ecs_mesh_model::ClusterArn;
 
-/// What is in force, and what follows from what a look found.
+/// The manifests in force and the effects of a reconcile on other parts.
 pub trait AclHost: Send + Sync {
     /// The manifests in force.
     fn manifests(&self) -> Arc<ManifestSet>;
 
-    /// The clusters that this control plane's bindings select: those named in full, and those that patterns have been
-    /// found to stand for.
+    /// The clusters that the control plane's bindings select: literal ones, and known ones that patterns match.
     fn clusters_at(&self, set: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn>;
 
-    /// How long a set-up that is as declared is left alone.
+    /// Time between reconciles when nothing changed.
     fn sweep_interval(&self) -> Duration;
 
-    /// There is more to list than the last sweep, or one under way, has asked for.
+    /// Invalidates the last sweep and one in progress, since more must be listed.
     fn invalidate_sweep(&self);
 }
 
-/// Told of writes, for metrics. All labels have bounded sets of values.
+/// Records metrics of writes. All labels have bounded sets of values.
 pub trait AclMetrics: Send + Sync {
-    /// An object was changed (`create`, `update`, `adopt`, `remove`), or could not be.
+    /// Counts a change of an object (`create`, `update`, `adopt`, `remove`) and whether it succeeded.
     fn record_acl_change(&self, kind: ObjectKind, change: &'static str, ok: bool);
 
-    /// Something waits, for this reason.
+    /// Counts a warning by reason.
     fn record_warning(&self, reason: &'static str);
 }
 
-/// Takes in what a dry run would do.
+/// Records the changes of a dry run.
 pub trait AclDryRun: Send + Sync {
-    /// What would be done with the objects of a control plane, in place of what was said before.
+    /// Replaces the planned changes of a control plane's objects.
     fn record(&self, control_plane: &Arc<str>, changes: Vec<PlannedChange>);
 
-    /// Something could not be found out, for this reason; or was, now.
+    /// Records that a subject could not be read, or, with `None`, that it could.
     fn record_unresolved(&self, subject: &str, error: Option<String>);
 }

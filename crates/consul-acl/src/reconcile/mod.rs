@@ -1,13 +1,13 @@
-//! Keeps each control plane's identity set-up as its `ConsulAuth` declares it: at the start, after manifests or
-//! clusters changed, at each sweep's interval, and soon after a failure. Beside the controllers, so that neither holds
-//! up the other.
+//! Reconciles the identity objects of each control plane with its `ConsulAuth`: at start, after manifests or clusters
+//! changed, at each sweep interval, and with backoff after a failure. Runs beside the task controllers, so that neither
+//! delays the other.
 
-mod host;
 mod acl_state;
+mod apply;
+mod host;
 mod pass;
 mod report;
-mod apply;
-mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -24,37 +24,37 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
-use ecs_mesh_controller::{Backoff, Circuit, ShutdownSummary, Lease, Heartbeat, TokenBucket};
+use ecs_mesh_controller::{Backoff, Circuit, Heartbeat, Lease, ShutdownSummary, TokenBucket};
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
 pub use host::{AclDryRun, AclHost, AclMetrics};
-pub use state::{AclStatus, OBJECT_STATES};
+pub use status::{AclStatus, OBJECT_STATES};
 
 use acl_state::AclState;
-use pass::{ReconcileEnd, AclReconcile};
+use pass::{AclReconcile, ReconcileEnd};
 use report::AclReporter;
 
-/// A look with all its writes that takes longer is cut off, and begun anew later.
+/// Time limit of one reconcile with all its writes; it is cancelled and retried later.
 const RECONCILE_TIMEOUT: Duration = Duration::from_mins(10);
-/// What the loop does beside looking is done within this.
+/// Time limit of the loop's other steps.
 const STEP_TIMEOUT: Duration = Duration::from_mins(2);
-/// Between two looks while something fails.
+/// Backoff while reconciles fail.
 const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_mins(2) };
 
-/// One control plane's objects: how they are reached, and what is remembered of them between two looks.
+/// The identity objects of one control plane: how to reach them, and the state between two reconciles.
 pub struct AclTarget {
     name: Arc<str>,
-    /// As the manifest has it.
+    /// The connection of the manifest.
     connection: Option<ConsulConnection>,
     backend: Arc<dyn AclBackend>,
     circuit: Circuit,
     writes: TokenBucket,
-    keeping: AclState,
+    state: AclState,
 }
 
 impl AclTarget {
-    /// The objects of the control plane of this name. `circuit` and `writes` are shared with whoever else calls it.
+    /// Creates the target. `circuit` and `writes` are shared with the control plane's other callers.
     pub fn new(
         name: Arc<str>,
         connection: Option<ConsulConnection>,
@@ -62,100 +62,105 @@ impl AclTarget {
         circuit: Circuit,
         writes: TokenBucket,
     ) -> Self {
-        Self { name, connection, backend, circuit, writes, keeping: AclState::default() }
+        Self { name, connection, backend, circuit, writes, state: AclState::default() }
     }
 
-    /// Something changed: look again.
+    /// Requests a reconcile.
     pub fn soon(&self) {
-        self.keeping.request_reconcile();
+        self.state.request_reconcile();
     }
 
-    /// Whether every look that was asked for has ended.
+    /// Whether every requested reconcile has ended.
     pub fn is_settled(&self) -> bool {
-        self.keeping.is_settled()
+        self.state.is_settled()
     }
 
-    /// For the scrape.
+    /// The status, for metrics.
     pub fn state(&self) -> AclStatus {
-        self.keeping.state()
+        self.state.status()
     }
 
-    /// Has the tokens of the auth methods looked after that are declared for tasks and for clients, beside the usual
-    /// ones', and of all that bear our mark, since those hand out tokens for as long as they are there.
+    /// Watches the tokens of the declared and default auth methods, and of all owned ones, since an owned method issues
+    /// tokens as long as it exists.
     pub fn watch_auth_methods(&self, set: &ManifestSet) {
         self.backend.watch_auth_methods(self.methods(set));
     }
 
-    /// Those that manifests name and the usual ones, and those of ours that looks found.
+    /// Declared and default auth methods, and owned ones as of the last snapshot.
     fn methods(&self, set: &ManifestSet) -> BTreeSet<Arc<str>> {
         let mut methods = watched_auth_methods(set, &self.name);
-        methods.extend(self.keeping.auth_methods());
+        methods.extend(self.state.auth_methods());
         methods
     }
 }
 
-/// Looks after one control plane's objects.
+/// Reconciles the identity objects of one control plane.
 pub struct AclReconciler {
-    /// Whose mark the objects bear.
+    /// The operator's id, which marks its objects.
     pub operator: OperatorId,
     /// The objects.
     pub target: Arc<AclTarget>,
-    /// What is in force.
+    /// The manifests in force, and the rest of the program.
     pub host: Arc<dyn AclHost>,
-    /// Who counts.
+    /// Records metrics.
     pub metrics: Arc<dyn AclMetrics>,
-    /// In a dry run: nothing is written, and what would be goes in here.
+    /// In a dry run, records changes instead of writing.
     pub dry_run: Option<Arc<dyn AclDryRun>>,
     /// Whether this process may write.
     pub lease: Arc<dyn Lease>,
     /// Wall-clock time.
     pub clock: Clock,
-    /// Feeds the jitter.
+    /// Seed of the jitter.
     pub seed: u64,
 }
 
 impl AclReconciler {
-    /// Looks after the objects until `stop`; a write that is under way then has `drain` to end.
-    pub async fn run(self, pulse: Heartbeat, graceful_shutdown_timeout: Duration, stop: CancellationToken) -> ShutdownSummary {
+    /// Reconciles until `stop`; a write in flight then has `graceful_shutdown_timeout` to end.
+    pub async fn run(
+        self,
+        heartbeat: Heartbeat,
+        graceful_shutdown_timeout: Duration,
+        stop: CancellationToken,
+    ) -> ShutdownSummary {
         let seed = self.seed.wrapping_add(5);
         let mut jitter = fastrand::Rng::with_seed(seed);
-        let mut trouble = None;
+        let mut retry_delays = None;
         while !stop.is_cancelled() {
-            pulse.expect_within(RECONCILE_TIMEOUT + STEP_TIMEOUT);
-            let requested = self.target.keeping.begin_reconcile();
+            heartbeat.expect_within(RECONCILE_TIMEOUT + STEP_TIMEOUT);
+            let requested = self.target.state.begin_reconcile();
             let pass = AclReconcile { acl: &self, stop: &stop };
-            let too_late = async {
+            let shutdown_timeout = async {
                 stop.cancelled().await;
                 tokio::time::sleep(graceful_shutdown_timeout).await;
             };
             let ended = tokio::select! {
                 biased;
                 ended = tokio::time::timeout(RECONCILE_TIMEOUT, pass.run()) => Some(ended.unwrap_or(ReconcileEnd::Retry(None))),
-                () = too_late => None,
+                () = shutdown_timeout => None,
             };
             AclReporter { acl: &self, is_declared: true }.report_cancelled();
             let Some(ended) = ended else { break };
-            self.target.keeping.ends(requested);
+            self.target.state.complete_reconcile(requested);
             let pause = match ended {
                 ReconcileEnd::Settled => {
-                    trouble = None;
+                    retry_delays = None;
                     self.host.sweep_interval().mul_f64(0.95 + 0.1 * jitter.f64())
                 }
                 ReconcileEnd::Retry(not_before) => {
-                    let delays = trouble.get_or_insert_with(|| RETRY.start(seed));
+                    let delays = retry_delays.get_or_insert_with(|| RETRY.start(seed));
                     let at_least = not_before.map(|at| at.saturating_duration_since(Instant::now()));
                     delays.after_failure().max(at_least.unwrap_or_default())
                 }
             };
-            pulse.expect_within(pause + STEP_TIMEOUT);
+            heartbeat.expect_within(pause + STEP_TIMEOUT);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = self.target.keeping.wait_for_request() => {}
+                () = self.target.state.wait_for_request() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        pulse.unregister();
+        heartbeat.unregister();
         ShutdownSummary::default()
     }
 
@@ -163,18 +168,18 @@ impl AclReconciler {
         self.dry_run.is_some()
     }
 
-    fn gap(&self, what: &str, why: Option<String>) {
+    fn record_unresolved(&self, subject: &str, error: Option<String>) {
         if let Some(dry_run) = &self.dry_run {
-            dry_run.record_unresolved(what, why);
+            dry_run.record_unresolved(subject, error);
         }
     }
 
-    /// What a look found of methods of ours. Tokens of those that it found first are listed soon.
+    /// Records the owned auth methods of a snapshot. New ones invalidate the sweep, so that their tokens are listed soon.
     fn record_auth_methods(&self, actual: &ActualObjects) {
-        let Some(ours) = actual.owned_names(ObjectKind::AuthMethod, &self.operator) else { return };
+        let Some(owned) = actual.owned_names(ObjectKind::AuthMethod, &self.operator) else { return };
         let set = self.host.manifests();
         let before = self.target.methods(&set);
-        self.target.keeping.set_auth_methods(ours);
+        self.target.state.set_auth_methods(owned);
         self.target.watch_auth_methods(&set);
         if !self.target.methods(&set).is_subset(&before) {
             self.host.invalidate_sweep();
@@ -182,16 +187,16 @@ impl AclReconciler {
     }
 }
 
-/// What is declared for a plane, if anything. (There is at most one: the manifests' rules see to it.)
+/// The control plane's `ConsulAuth`, if any. Validation allows at most one.
 fn declared_auth<'a>(set: &'a ManifestSet, control_plane: &str) -> Option<&'a Arc<ConsulAuthSpec>> {
     set.consul_auths.values().find(|spec| *spec.control_plane == *control_plane)
 }
 
-/// The auth methods whose logins' tokens are looked after, whatever is found.
+/// The declared and default auth methods, whose tokens the operator removes.
 pub fn watched_auth_methods(set: &ManifestSet, control_plane: &str) -> BTreeSet<Arc<str>> {
     let declared = declared_auth(set, control_plane);
     let tasks = declared.and_then(|spec| Some(spec.service_tokens.as_ref()?.auth_method.as_str()));
     let clients = declared.and_then(|spec| Some(spec.client_tokens.as_ref()?.auth_method.as_str()));
-    let usual = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD];
-    usual.into_iter().chain(tasks).chain(clients).map(Arc::from).collect()
+    let defaults = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD];
+    defaults.into_iter().chain(tasks).chain(clients).map(Arc::from).collect()
 }

@@ -1,6 +1,6 @@
-//! What a pass says: one line of target `audit` for each change of an identity object, done or failed, at once, so that
-//! whatever cuts the pass off leaves no change untold; other things once, until they change; all of it as numbers. In a
-//! dry run it goes into the plan instead.
+//! Reports a reconcile: one log line of target `audit` for each change of an identity object, right after its write, so
+//! that a cancelled reconcile leaves no change unreported; other conditions once, until they change; and metrics. A dry run
+//! records planned changes instead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,127 +11,134 @@ use super::AclReconciler;
 use super::acl_state::ObjectKey;
 use super::apply::key;
 use crate::desired::{ObjectOwner, owner};
-use crate::plan::{ActualObjects, AclAction, AclStep};
+use crate::plan::{AclAction, AclStep, ActualObjects};
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::report::{Change, PlannedChange};
 
-const RESULT_SUCCESS: &str = "done";
-/// It was sent, its answer never came, and a later look finds it done.
-const RESULT_RESPONSE_LOST: &str = "done, the answer was lost";
-const OUTCOME_UNKNOWN: &str = "; whether it took effect all the same, the next look finds";
-const RESULT_CANCELLED: &str =
-    "failed: cut off before its answer came; whether it took effect all the same, the next look finds";
+/// Value of the log field `result`.
+const RESULT_SUCCESS: &str = "success";
+/// The write took effect, and its response was lost: a later snapshot shows it.
+const RESULT_RESPONSE_LOST: &str = "success_response_lost";
+/// The write failed, or its result is unknown: the field `error` has the cause.
+const RESULT_ERROR: &str = "error";
+const OUTCOME_UNKNOWN: &str = "; outcome unknown, the next pass verifies it";
+const ERROR_CANCELLED: &str = "cancelled before the response; outcome unknown, the next pass verifies it";
 
-/// What a step came to.
+/// The result of a step.
 pub(super) enum AclOutcome {
-    /// There was nothing to write.
+    /// Nothing to write.
     Unchanged,
-    /// It was written.
+    /// Written.
     Done,
-    /// It would have been.
+    /// A dry run would have written it.
     DryRun,
     /// This process does not hold the lease.
     NoLease,
-    /// What it rests on was not written.
+    /// A dependency was not written.
     Blocked(String),
-    /// This is not the time for it.
+    /// Deferred to a later pass.
     Deferred(String),
-    /// What is there changed meanwhile.
+    /// Changed since the snapshot.
     Stale(String),
-    /// The servers cannot have it.
+    /// The servers do not support it.
     Unsupported(String),
-    /// It was written just now, and is not as it was written.
+    /// Written by this reconcile, and still different.
     NotConverging,
     /// The write, or the read before it, failed.
     Failed(MeshError),
 }
 
-/// Says what a pass came to at one plane.
+/// Reports the reconciles of one control plane.
 #[derive(Clone, Copy)]
 pub(super) struct AclReporter<'a> {
     pub(super) acl: &'a AclReconciler,
-    /// A `ConsulAuth` speaks of this plane.
+    /// Whether a `ConsulAuth` declares objects of this control plane.
     pub(super) is_declared: bool,
 }
 
 impl AclReporter<'_> {
-    /// After a round.
+    /// Called after each pass: clears the warnings of objects that are as declared.
     pub(super) fn finish_pass(&self, outcomes: &[(AclStep, AclOutcome)]) {
         if self.acl.is_dry_run() {
-            return self.note(outcomes);
+            return self.record_changes(outcomes);
         }
-        let is_news_again = |(step, outcome): &&(AclStep, AclOutcome)| {
-            matches!((outcome, &step.action), (AclOutcome::Unchanged, AclAction::Unchanged) | (AclOutcome::Done, _))
+        let is_resolved = |(step, outcome): &&(AclStep, AclOutcome)| {
+            matches!(
+                (outcome, &step.action),
+                (AclOutcome::Unchanged, AclAction::Unchanged) | (AclOutcome::Done, _)
+            )
         };
-        let still = outcomes.iter().filter(|told| !is_news_again(told)).map(|(step, _)| key(step)).collect();
-        self.acl.target.keeping.retain_warnings(&still);
+        let unresolved =
+            outcomes.iter().filter(|entry| !is_resolved(entry)).map(|(step, _)| key(step)).collect();
+        self.acl.target.state.retain_warnings(&unresolved);
     }
 
-    /// Of the writes whose answer was lost, those that a look shows to be done. It shows the others within
-    /// `long_enough`, or never.
+    /// Reports writes whose response was lost and that the snapshot shows. A write that does not show within `long_enough`
+    /// never took effect.
     pub(super) fn report_lost_responses(&self, long_enough: Duration, actual: &ActualObjects) {
-        for step in self.acl.target.keeping.take_confirmed(long_enough, |step| actual.has_taken_effect(step)) {
+        for step in self.acl.target.state.take_confirmed(long_enough, |step| actual.has_taken_effect(step)) {
             self.acl.metrics.record_acl_change(step.id.kind, self.change(&step), true);
-            self.audit(&step, RESULT_RESPONSE_LOST);
+            self.audit(&step, RESULT_RESPONSE_LOST, None);
         }
     }
 
-    /// Of the writes that went out just before the pass was cut off.
+    /// Reports writes that were in flight when the reconcile was cancelled.
     pub(super) fn report_cancelled(&self) {
-        for step in self.acl.target.keeping.take_unreported() {
+        for step in self.acl.target.state.take_unreported() {
             self.acl.metrics.record_acl_change(step.id.kind, self.change(&step), false);
-            self.audit(&step, RESULT_CANCELLED);
+            self.audit(&step, RESULT_ERROR, Some(ERROR_CANCELLED));
         }
     }
 
+    /// Reports the failed reads of a snapshot.
     pub(super) fn report_errors(&self, errors: &[MeshError]) {
         let control_plane = &self.acl.target.name;
-        let what = format!("identity set-up at control plane {control_plane}");
+        let subject = format!("identity objects of control plane {control_plane}");
         let first = errors.first().filter(|_| self.is_declared);
-        self.acl.gap(&what, first.map(|error| error.message.clone()));
+        self.acl.record_unresolved(&subject, first.map(|error| error.message.clone()));
         for error in errors {
             self.acl.metrics.record_warning(error.kind.label());
         }
-        let news = self.acl.target.keeping.record_errors(errors.iter().map(|error| error.message.clone()).collect());
-        for message in news {
+        let new =
+            self.acl.target.state.record_errors(errors.iter().map(|error| error.message.clone()).collect());
+        for error in new {
             if self.is_declared {
-                warn!(
-                    %control_plane,
-                    "a part of the identity set-up could not be read, and is left as it is: {message}"
-                );
+                warn!(%control_plane, error, "reading identity objects failed; they stay unchanged");
             } else {
-                debug!(%control_plane, "whether there are objects of ours could not be read: {message}");
+                debug!(%control_plane, error, "reading identity objects failed; they stay unchanged");
             }
         }
     }
 
-    /// Into the plan.
-    fn note(&self, outcomes: &[(AclStep, AclOutcome)]) {
+    /// Records the planned changes of a dry run.
+    fn record_changes(&self, outcomes: &[(AclStep, AclOutcome)]) {
         let Some(dry_run) = &self.acl.dry_run else { return };
-        let mut items = Vec::new();
+        let mut changes = Vec::new();
         for (step, outcome) in outcomes {
-            let item = step.clone().into_plan_entry();
-            let instead = |change: Change, why: String| PlannedChange {
+            let planned = step.clone().into_plan_entry();
+            let with_reason = |change: Change, reason: String| PlannedChange {
                 fields: Vec::new(),
                 registration: None,
-                ..PlannedChange { change, reason: why.clone(), key: why, ..item.clone() }
+                ..PlannedChange { change, key: reason.clone(), reason, ..planned.clone() }
             };
-            items.push(match outcome {
-                AclOutcome::Blocked(why) | AclOutcome::Deferred(why) | AclOutcome::Unsupported(why) => {
-                    instead(Change::Hold, why.clone())
-                }
-                AclOutcome::Stale(why) => instead(Change::Unknown, why.clone()),
-                AclOutcome::Failed(error) => instead(Change::Unknown, error.message.clone()),
-                AclOutcome::Unchanged | AclOutcome::Done | AclOutcome::DryRun | AclOutcome::NoLease | AclOutcome::NotConverging => {
-                    item
-                }
+            changes.push(match outcome {
+                AclOutcome::Blocked(reason)
+                | AclOutcome::Deferred(reason)
+                | AclOutcome::Unsupported(reason) => with_reason(Change::Hold, reason.clone()),
+                AclOutcome::Stale(reason) => with_reason(Change::Unknown, reason.clone()),
+                AclOutcome::Failed(error) => with_reason(Change::Unknown, error.message.clone()),
+                AclOutcome::Unchanged
+                | AclOutcome::Done
+                | AclOutcome::DryRun
+                | AclOutcome::NoLease
+                | AclOutcome::NotConverging => planned,
             });
         }
-        dry_run.record(&self.acl.target.name, items);
+        dry_run.record(&self.acl.target.name, changes);
     }
 
-    /// Right after each step.
+    /// Reports a step right after it.
     pub(super) fn report_outcome(&self, step: &AclStep, outcome: &AclOutcome) {
         if self.acl.is_dry_run() {
             return;
@@ -141,32 +148,35 @@ impl AclReporter<'_> {
         match outcome {
             AclOutcome::Done => {
                 metrics.record_acl_change(step.id.kind, self.change(step), true);
-                self.audit(step, RESULT_SUCCESS);
+                self.audit(step, RESULT_SUCCESS, None);
             }
             AclOutcome::Failed(error) => {
                 metrics.record_acl_change(step.id.kind, self.change(step), false);
                 metrics.record_warning(error.kind.label());
-                let open = if self.acl.target.keeping.is_unacknowledged(key) { OUTCOME_UNKNOWN } else { "" };
-                let result = format!("failed: {}{open}", error.message);
-                if self.acl.target.keeping.warn_once(key, &result) {
-                    self.audit(step, &result);
+                let suffix = if self.acl.target.state.is_unacknowledged(key) { OUTCOME_UNKNOWN } else { "" };
+                let error = format!("{}{suffix}", error.message);
+                if self.acl.target.state.warn_once(key, &error) {
+                    self.audit(step, RESULT_ERROR, Some(&error));
                 } else {
-                    debug!(object = %step.id, "{result}");
+                    let (control_plane, kind, name) = self.identify(step);
+                    debug!(%control_plane, kind, name, error, "changing an identity object failed again");
                 }
             }
-            AclOutcome::Unsupported(why) => self.warn_once(key, step, true, why),
+            AclOutcome::Unsupported(reason) => self.warn_once(key, step, true, reason),
             AclOutcome::NotConverging => self.warn_once(
                 key,
                 step,
                 true,
-                "the control plane keeps it otherwise than it was sent; it is left so until the next look",
+                "Consul's copy differs from what was written; retried at the next reconcile",
             ),
             AclOutcome::NoLease => {
                 metrics.record_warning("not_leader");
-                debug!(object = %step.id, "another copy holds the lease");
+                let (control_plane, kind, name) = self.identify(step);
+                debug!(%control_plane, kind, name, reason = "not_leader", "identity object not changed");
             }
-            AclOutcome::Blocked(why) | AclOutcome::Deferred(why) | AclOutcome::Stale(why) => {
-                debug!(object = %step.id, "{why}");
+            AclOutcome::Blocked(reason) | AclOutcome::Deferred(reason) | AclOutcome::Stale(reason) => {
+                let (control_plane, kind, name) = self.identify(step);
+                debug!(%control_plane, kind, name, reason, "identity object not changed");
             }
             AclOutcome::Unchanged | AclOutcome::DryRun => self.report_unchanged(key, step),
         }
@@ -179,62 +189,73 @@ impl AclReporter<'_> {
             }
             AclAction::Unmanaged => self.warn_once(key, step, !step.warnings.is_empty(), &step.reason),
             AclAction::Hold => self.warn_once(key, step, false, &step.reason),
-            // The failed call is told of by itself.
-            _ => debug!(object = %step.id, reason = step.reason, "nothing is done"),
+            // Failed reads are reported by `report_errors`.
+            _ => {
+                let (control_plane, kind, name) = self.identify(step);
+                debug!(%control_plane, kind, name, reason = step.reason, "identity object not changed");
+            }
         }
     }
 
-    /// Once, until it is something else.
-    fn warn_once(&self, key: &ObjectKey, step: &AclStep, loud: bool, why: &str) {
-        let (control_plane, object, name) = (&self.acl.target.name, step.id.kind.label(), &step.id.name);
-        let (fields, mind) = (paths(step), step.warnings.join("; "));
+    /// Logs once, until reason, fields or warnings change: as a warning or as information.
+    fn warn_once(&self, key: &ObjectKey, step: &AclStep, is_warning: bool, reason: &str) {
+        let (control_plane, kind, name) = self.identify(step);
+        let (fields, warnings) = (paths(step), step.warnings.join("; "));
         let id = step.server_id.as_deref();
-        if !self.acl.target.keeping.warn_once(key, &format!("{why} {fields} {mind}")) {
-            debug!(%control_plane, object, %name, id, fields, mind, "{why}");
-        } else if loud {
-            warn!(%control_plane, object, %name, id, fields, mind, "nothing is done to it: {why}");
+        if !self.acl.target.state.warn_once(key, &format!("{reason} {fields} {warnings}")) {
+            debug!(%control_plane, kind, name, id, fields, warnings, reason, "identity object not changed");
+        } else if is_warning {
+            warn!(%control_plane, kind, name, id, fields, warnings, reason, "identity object not changed");
         } else {
-            info!(%control_plane, object, %name, id, fields, mind, "nothing is done to it: {why}");
+            info!(%control_plane, kind, name, id, fields, warnings, reason, "identity object not changed");
         }
     }
 
-    /// Who changed what, where, why, and what came of it.
-    fn audit(&self, step: &AclStep, result: &str) {
-        let (operator, control_plane) = (&self.acl.operator, &self.acl.target.name);
-        let (version, change) = (env!("CARGO_PKG_VERSION"), self.change(step));
-        let (object, name, scope) = (step.id.kind.label(), &step.id.name, &step.id.scope);
+    /// The log fields that identify a step's object.
+    fn identify<'s>(&'s self, step: &'s AclStep) -> (&'s str, &'static str, &'s str) {
+        (&self.acl.target.name, step.id.kind.label(), &step.id.name)
+    }
+
+    /// Logs a change of an object for the audit trail.
+    fn audit(&self, step: &AclStep, result: &'static str, error: Option<&str>) {
+        let operator = &self.acl.operator;
+        let (control_plane, kind, name) = self.identify(step);
+        let (version, change, scope) = (env!("CARGO_PKG_VERSION"), self.change(step), &step.id.scope);
         let (partition, namespace) = (scope.partition.as_deref(), scope.namespace.as_deref());
         let (id, fields, reason) = (step.server_id.as_deref(), paths(step), step.reason.as_str());
-        let mind = step.warnings.join("; ");
-        macro_rules! say {
-            ($level:ident) => {
+        let warnings = step.warnings.join("; ");
+        macro_rules! log {
+            ($level:ident, $message:literal) => {
                 $level!(
-                    target: "audit", %operator, version, %control_plane, partition, namespace, object, %name, id,
-                    change, fields, reason, mind, result, "{} of {}", change, step.id
+                    target: "audit", %operator, version, control_plane, partition, namespace, kind, name, id,
+                    change, fields, reason, warnings, result, error, $message
                 )
             };
         }
-        if [RESULT_SUCCESS, RESULT_RESPONSE_LOST].contains(&result) { say!(info) } else { say!(warn) }
+        if error.is_none() {
+            log!(info, "identity object changed")
+        } else {
+            log!(warn, "changing an identity object failed")
+        }
     }
 
-    /// A label of a metric, and a word.
+    /// The kind of change, as a log field and metric label.
     fn change(&self, step: &AclStep) -> &'static str {
         match &step.action {
             AclAction::Create { .. } => "create",
             AclAction::Remove => "remove",
             _ => {
-                let has_marks = !matches!(step.id.kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
-                let was_nobodys = step
-                    .before
-                    .as_ref()
-                    .is_some_and(|body| owner(step.id.kind, body, &self.acl.operator) == ObjectOwner::Unmarked);
-                if has_marks && was_nobodys { "adopt" } else { "update" }
+                let is_markable = !matches!(step.id.kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
+                let was_unmarked = step.before.as_ref().is_some_and(|body| {
+                    owner(step.id.kind, body, &self.acl.operator) == ObjectOwner::Unmarked
+                });
+                if is_markable && was_unmarked { "adopt" } else { "update" }
             }
         }
     }
 }
 
-/// The fields in question, without their values.
+/// The paths of the differing fields, without values.
 fn paths(step: &AclStep) -> String {
     let fields = match &step.action {
         AclAction::Update { fields, .. } => fields.as_slice(),
@@ -256,7 +277,7 @@ fn state(step: &AclStep, outcome: &AclOutcome) -> &'static str {
     }
 }
 
-/// How many objects of each kind are how.
+/// Number of objects by kind and state.
 pub(super) fn counts(
     outcomes: &[(AclStep, AclOutcome)],
 ) -> BTreeMap<&'static str, BTreeMap<&'static str, usize>> {

@@ -1,4 +1,4 @@
-//! A pass over a server that hears of writes late, refuses one, is too old, or does not answer as it should.
+//! Reconciles with servers that replicate late, refuse a write, are too old, or answer wrongly.
 
 mod answers;
 mod meanwhile;
@@ -16,7 +16,9 @@ use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::ControlPlane as _;
 use ecs_mesh_control_plane::NoObserver;
-use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError, TransportErrorKind};
+use ecs_mesh_control_plane::http::{
+    BodySink, HttpMethod, ResponseHead, StreamTransport, TransportError, TransportErrorKind,
+};
 use ecs_mesh_controller::{AlwaysHeld, CircuitConfig};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
@@ -29,16 +31,16 @@ fn clock() -> Clock {
 
 const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
-/// What is wrong with the server.
+/// A fault of the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ServerFault {
-    /// Policies and roles are read as they were before they were written, for so long.
+    /// Reads of policies and roles return the state before the last write for this long.
     Late(Duration),
-    /// A policy that is sent is not kept, and the answer is good all the same.
+    /// A policy that is sent is not stored, although the answer is a success.
     DropsFields,
-    /// A rule with this in its selector is refused.
+    /// A rule with this text in its selector is refused.
     Refuses(&'static str),
-    /// It is of this version.
+    /// The server has this version.
     Old(&'static str),
     /// The first write that begins with this takes effect, and its answer is lost.
     Loses(&'static str),
@@ -54,7 +56,7 @@ type ServerMutation = (&'static str, Box<dyn FnOnce() + Send>);
 
 struct FakeServer {
     trouble: Mutex<ServerFault>,
-    /// What happens at the first call that begins with this.
+    /// A hook for the first call that begins with this.
     meanwhile: Mutex<Option<ServerMutation>>,
     consul: Mutex<ConsulServer>,
     /// What was read of policies and roles, and when one was last written.
@@ -91,7 +93,10 @@ impl FakeServer {
         let trouble = *self.trouble.lock().unwrap();
         match trouble {
             ServerFault::Busy(words, retry_after) if format!("{method} {path}").starts_with(words) => {
-                return (ResponseHead { status: 429, retry_after, ..ResponseHead::default() }, b"too much to do".to_vec());
+                return (
+                    ResponseHead { status: 429, retry_after, ..ResponseHead::default() },
+                    b"too much to do".to_vec(),
+                );
             }
             ServerFault::Late(lag) if is_shared && !is_write => {
                 let is_late = self.wrote.lock().unwrap().is_some_and(|at| at.elapsed() < lag);
@@ -109,7 +114,10 @@ impl FakeServer {
             }
             ServerFault::Old(version) if path == "/v1/agent/self" => {
                 let agent = json!({"Config": {"Datacenter": "dc1", "Version": version}});
-                return (ResponseHead { status: 200, ..ResponseHead::default() }, agent.to_string().into_bytes());
+                return (
+                    ResponseHead { status: 200, ..ResponseHead::default() },
+                    agent.to_string().into_bytes(),
+                );
             }
             _ => {}
         }
@@ -177,17 +185,17 @@ impl StreamTransport for FakeServer {
             }
             _ => {}
         }
-        assert!(sink.take(&head, &body));
+        assert!(sink.write(&head, &body));
         Ok(head)
     }
 }
 
-/// What a pass left behind.
+/// The result of a reconcile.
 struct PassSummary {
     ended_well: bool,
-    /// So long nobody is to look again.
+    /// Delay before the next attempt.
     not_before: Option<Duration>,
-    /// How many objects are in each state.
+    /// Number of objects in each state.
     states: BTreeMap<&'static str, usize>,
     took: Duration,
     log: String,
@@ -202,7 +210,7 @@ impl CapturedLog {
     }
 }
 
-/// The lines of the audit trail: of which object, what was changed, and what came of it.
+/// The audit trail: name, change and result of each line.
 fn audited(log: &str) -> Vec<(String, String, String)> {
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let audit = lines.filter(|line| line["target"] == "audit");
@@ -255,7 +263,7 @@ fn manifests(service_tokens: Option<Value>) -> ManifestSet {
     (*loaded.set).clone()
 }
 
-/// The program around it: manifests that are set, and metrics that nobody reads.
+/// The program: manifests that are set, and metrics that are dropped.
 #[derive(Default)]
 struct Host {
     set: Mutex<Arc<ManifestSet>>,
@@ -286,7 +294,11 @@ impl AclMetrics for Host {
     fn record_warning(&self, _reason: &'static str) {}
 }
 
-fn target(name: &str, spec: &ControlPlaneSpec, consul: Arc<ConsulControlPlane<Arc<FakeServer>>>) -> AclTarget {
+fn target(
+    name: &str,
+    spec: &ControlPlaneSpec,
+    consul: Arc<ConsulControlPlane<Arc<FakeServer>>>,
+) -> AclTarget {
     let rate = spec.writes_per_second.max(1);
     AclTarget::new(
         name.into(),
@@ -297,7 +309,7 @@ fn target(name: &str, spec: &ControlPlaneSpec, consul: Arc<ConsulControlPlane<Ar
     )
 }
 
-/// Whoever looks after the objects of a server.
+/// A reconciler with a fake server.
 struct AclReconcileFixture {
     host: Arc<Host>,
     consul: Arc<ConsulControlPlane<Arc<FakeServer>>>,
@@ -331,7 +343,7 @@ impl AclReconcileFixture {
         }
     }
 
-    /// Other manifests come into force.
+    /// Puts other manifests into force.
     fn declare(&self, service_tokens: Option<Value>) {
         let generation = self.host.manifests().generation + 1;
         let set = ManifestSet { generation, ..manifests(service_tokens) };
@@ -383,7 +395,7 @@ async fn apply_waits_for_replication_to_secondary() {
         assert!(kept.ended_well, "{}", kept.log);
         assert_eq!(kept.states, [("ok", 9)].into(), "after {lag} s: {}", kept.log);
         assert_eq!((server.writes_of(CREATES_POLICY), server.writes_of(CREATES_ROLE)), (2, 2), "once each");
-        assert!(!kept.log.contains("otherwise than it was sent"), "{}", kept.log);
+        assert!(!kept.log.contains("differs from what was written"), "{}", kept.log);
         assert!(kept.took < Duration::from_secs(3 * lag + 5), "{:?}", kept.took);
     }
 }
@@ -392,7 +404,7 @@ async fn apply_waits_for_replication_to_secondary() {
 async fn non_converging_write_is_reported_and_not_repeated() {
     let server = FakeServer::with(ServerFault::DropsFields);
     let kept = pass(&server).await;
-    assert!(kept.log.contains("otherwise than it was sent"), "{}", kept.log);
+    assert!(kept.log.contains("differs from what was written"), "{}", kept.log);
     assert_eq!(server.writes_of(CREATES_POLICY), 2, "once each");
     assert!(kept.states["drifted"] >= 2, "{:?}", kept.states);
 }
@@ -403,21 +415,18 @@ async fn rejected_selector_is_reported_and_others_are_applied() {
     let kept = pass(&server).await;
     assert!(!kept.ended_well);
     assert_eq!(kept.states, [("ok", 8), ("drifted", 1)].into(), "{}", kept.log);
-    let told: Vec<Value> = kept.log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let failed: Vec<&Value> = told
-        .iter()
-        .filter(|line| line["result"].as_str().is_some_and(|result| result.starts_with("failed")))
-        .collect();
+    let lines: Vec<Value> = kept.log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<&Value> = lines.iter().filter(|line| line["result"] == "error").collect();
     let [failed] = failed[..] else { panic!("{failed:#?}") };
     assert_eq!((&failed["target"], &failed["level"]), (&json!("audit"), &json!("WARN")));
     assert_eq!(
-        (&failed["object"], &failed["name"], &failed["change"]),
+        (&failed["kind"], &failed["name"], &failed["change"]),
         (&json!("binding_rule"), &json!("iam-ecs-service-token/mesh-gateway"), &json!("create"))
     );
-    let result = failed["result"].as_str().unwrap();
+    let error = failed["error"].as_str().unwrap();
     assert!(
-        result.contains("PUT /v1/acl/binding-rule") && result.contains("the selector says nothing"),
-        "{result}"
+        error.contains("PUT /v1/acl/binding-rule") && error.contains("the selector says nothing"),
+        "{error}"
     );
 }
 

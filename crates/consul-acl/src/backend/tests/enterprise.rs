@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::backend::{WriteGate, WriteResult};
-use crate::desired::{DatacenterRole, Edition, AclContext, desired};
+use crate::desired::{AclContext, DatacenterRole, Edition, desired};
 use crate::plan::{AclAction, AclStep, plan_objects};
 use ecs_mesh_api::ConsulAuthSpec;
 
@@ -41,7 +41,7 @@ impl FakeEnterprise {
         })
     }
 
-    fn read(&self, path_and_query: &str) -> ScriptedResponses {
+    fn read(&self, path_and_query: &str) -> ScriptedResult {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         let is_reached = path == "/v1/acl/token/self"
             || (query.starts_with("partition=ecs") && !path.starts_with("/v1/namespace"));
@@ -52,10 +52,12 @@ impl FakeEnterprise {
             return responds(200, objects);
         }
         match path {
-            "/v1/namespaces" => responds(200, &json!([Self::namespace("default"), Self::namespace("team-a")])),
+            "/v1/namespaces" => {
+                responds(200, &json!([Self::namespace("default"), Self::namespace("team-a")]))
+            }
             "/v1/namespace/default" => responds(200, &Self::namespace("default")),
             "/v1/namespace/team-a" => responds(200, &Self::namespace("team-a")),
-            "/v1/acl/token/self" => known(),
+            "/v1/acl/token/self" => known_token(),
             "/v1/acl/token/00000000-0000-0000-0000-000000000002" => {
                 responds(200, &json!({"Description": "Anonymous Token", "Policies": null}))
             }
@@ -89,7 +91,7 @@ impl StreamTransport for FakeEnterprise {
             self.sent.lock().unwrap().push((format!("{method} {path_and_query}"), body));
             responds(200, &answer)
         }?;
-        assert!(sink.take(&said.head, &said.body));
+        assert!(sink.write(&said.head, &said.body));
         Ok(said.head)
     }
 }
@@ -164,7 +166,7 @@ async fn each_object_is_sent_to_its_partition_and_namespace() {
     assert_eq!(sent.len(), 15, "{sent:#?}");
 }
 
-/// What is there of one policy and one role of ours, as lists and single reads say it.
+/// An owned policy and role, as lists and single reads return them.
 fn of_ours(place: &str, policy: &str) -> BTreeMap<String, Value> {
     let policy = json!({"ID": "7", "Name": policy, "Description": "[ecs-mesh:op-1]", "Rules": ""});
     let name = policy["Name"].as_str().unwrap();
@@ -175,7 +177,7 @@ fn of_ours(place: &str, policy: &str) -> BTreeMap<String, Value> {
 }
 
 #[tokio::test]
-async fn each_place_is_asked_by_its_partition_and_namespace() {
+async fn each_scope_is_listed_by_partition_and_namespace() {
     let asked = made().await.asked.lock().unwrap().clone();
     let lists = ["policies", "roles", "auth-methods", "binding-rules"];
     for list in lists {
@@ -266,7 +268,7 @@ async fn auth_method_maps_role_tag_to_namespace() {
 }
 
 #[tokio::test]
-async fn a_namespace_is_sent_whole_with_one_policy_more() {
+async fn namespace_update_adds_one_policy() {
     let body = made().await.body("PUT /v1/namespace/team-a?partition=ecs");
     assert_eq!(
         body,
@@ -281,7 +283,7 @@ async fn a_namespace_is_sent_whole_with_one_policy_more() {
 }
 
 #[tokio::test]
-async fn the_anonymous_token_gets_its_policy_in_the_partition_default() {
+async fn anonymous_policy_is_in_partition_default() {
     let server = made().await;
     let token =
         server.body("PUT /v1/acl/token/00000000-0000-0000-0000-000000000002?partition=default&ns=default");
@@ -292,7 +294,7 @@ async fn the_anonymous_token_gets_its_policy_in_the_partition_default() {
 }
 
 #[tokio::test]
-async fn a_node_is_registered_and_taken_off_in_its_partition() {
+async fn node_is_registered_and_removed_in_its_partition() {
     let server = made().await;
     let body = server.body("PUT /v1/catalog/register?partition=ecs");
     assert_eq!((&body["Node"], &body["Partition"]), (&json!(CLUSTER), &json!("ecs")));

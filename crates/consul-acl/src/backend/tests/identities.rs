@@ -1,4 +1,4 @@
-//! One step of the identity set-up: what is read before it, what is sent, and what a refusal says.
+//! One step: the reads before it, the request, and the error of a refusal.
 
 use super::*;
 use crate::backend::{WriteGate, WriteResult};
@@ -23,17 +23,17 @@ fn yes() -> WriteGate {
     WriteGate::Allowed
 }
 
-fn ours(mut body: Value) -> Value {
+fn owned(mut body: Value) -> Value {
     body["Description"] = json!("made [ecs-mesh:op-1]");
     body
 }
 
 fn role() -> Value {
-    ours(json!({"ID": accessor(70), "Name": ROLE}))
+    owned(json!({"ID": accessor(70), "Name": ROLE}))
 }
 
 fn policy() -> Value {
-    ours(json!({"ID": accessor(71), "Name": "p", "Rules": "mesh = \"write\""}))
+    owned(json!({"ID": accessor(71), "Name": "p", "Rules": "mesh = \"write\""}))
 }
 
 fn removal(kind: ObjectKind, before: Value) -> AclStep {
@@ -49,9 +49,9 @@ fn rule_of(method: &str, bind_type: &str, bind_name: &str, description: &str) ->
     }])
 }
 
-/// The methods that gave out tokens: ours, and another one.
-fn methods() -> ScriptedResponses {
-    responds(200, &json!([ours(json!({"Name": METHOD, "Type": "aws-iam"})), {"Name": "sso", "Type": "jwt"}]))
+/// The auth methods: an owned one and another one.
+fn methods() -> ScriptedResult {
+    responds(200, &json!([owned(json!({"Name": METHOD, "Type": "aws-iam"})), {"Name": "sso", "Type": "jwt"}]))
 }
 
 fn by(method: &str, number: u32) -> Value {
@@ -61,7 +61,8 @@ fn by(method: &str, number: u32) -> Value {
 #[tokio::test(start_paused = true)]
 async fn invalid_selector_error_quotes_call_and_server() {
     let body = json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x", "Selector": "1 =="});
-    let script = ScriptedConsulTransport::of(vec![responds(200, &json!([])), text(500, "no good selector: 1 ==")]);
+    let script =
+        ScriptedConsulTransport::of(vec![responds(200, &json!([])), text(500, "no good selector: 1 ==")]);
     let step = create(ObjectKind::BindingRule, "iam-ecs-service-token/service", body);
     let error = acl(&script).apply(&step, &yes).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Invalid, "trying again soon would change nothing");
@@ -73,7 +74,7 @@ async fn invalid_selector_error_quotes_call_and_server() {
 #[tokio::test(start_paused = true)]
 async fn binding_rule_created_meanwhile_is_not_duplicated() {
     // It selects every login, which the server says with an empty selector.
-    let body = ours(json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x"}));
+    let body = owned(json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x"}));
     let step = create(ObjectKind::BindingRule, "iam-ecs-service-token/service", body.clone());
     let made = |selector: &str| {
         let mut rule = rule_of(METHOD, "service", "x", "by hand");
@@ -83,7 +84,7 @@ async fn binding_rule_created_meanwhile_is_not_duplicated() {
     let script = ScriptedConsulTransport::of(vec![made("")]);
     let written = acl(&script).apply(&step, &yes).await.unwrap();
     assert!(
-        matches!(&written, WriteResult::Stale(why) if why.contains("somebody else has made it")),
+        matches!(&written, WriteResult::Stale(reason) if reason.contains("created by another client")),
         "{written:?}"
     );
     assert_eq!(script.calls(), [format!("GET /v1/acl/binding-rules?authmethod={METHOD}")]);
@@ -94,12 +95,16 @@ async fn binding_rule_created_meanwhile_is_not_duplicated() {
 
 #[tokio::test(start_paused = true)]
 async fn auth_method_is_skipped_when_type_is_unsupported() {
-    let script = ScriptedConsulTransport::of(vec![responds(200, &json!({"Config": {"Version": "1.8.7"}})), known()]);
+    let script = ScriptedConsulTransport::of(vec![
+        responds(200, &json!({"Config": {"Version": "1.8.7"}})),
+        known_token(),
+    ]);
     let consul = Arc::new(consul(&script));
     consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let asked = script.calls().len();
     let step = create(ObjectKind::AuthMethod, METHOD, json!({"Name": METHOD, "Type": "aws-iam"}));
-    let WriteResult::Unsupported(why) = ConsulAclBackend::new(consul).apply(&step, &yes).await.unwrap() else {
+    let WriteResult::Unsupported(why) = ConsulAclBackend::new(consul).apply(&step, &yes).await.unwrap()
+    else {
         panic!("sent")
     };
     assert!(why.contains("Consul 1.8.7") && why.contains("aws-iam") && why.contains("1.12"), "{why}");
@@ -107,16 +112,16 @@ async fn auth_method_is_skipped_when_type_is_unsupported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_have_a_role_are_counted_and_none_is_kept() {
+async fn role_references_are_counted_without_secrets() {
     let all =
         [by(METHOD, 1), by(METHOD, 2), by("", 3), json!({"AccessorID": accessor(4), "AuthMethod": null})];
     let script = ScriptedConsulTransport::of(vec![tokens(&all), tokens(&[]), text(403, "Permission denied")]);
     let objects = consul(&script).objects();
-    let holders = objects.holders(TokenRefKind::Role, &accessor(70)).await.unwrap();
+    let holders = objects.token_refs(TokenRefKind::Role, &accessor(70)).await.unwrap();
     let words = holders.of_others(|method| method == METHOD).unwrap();
-    assert!(words.contains("2 that somebody made") && !words.contains("hunter2"), "{words}");
-    assert!(objects.holders(TokenRefKind::Policy, &accessor(71)).await.unwrap().is_empty());
-    let error = objects.holders(TokenRefKind::Policy, &accessor(71)).await.unwrap_err();
+    assert!(words.contains("2 created manually") && !words.contains("hunter2"), "{words}");
+    assert!(objects.token_refs(TokenRefKind::Policy, &accessor(71)).await.unwrap().is_empty());
+    let error = objects.token_refs(TokenRefKind::Policy, &accessor(71)).await.unwrap_err();
     assert!(error.message.contains("acl = \"read\""), "{error}");
     assert_eq!(
         script.calls()[..2],
@@ -128,7 +133,7 @@ async fn all_who_have_a_role_are_counted_and_none_is_kept() {
 }
 
 /// Whether it went out, given what the server says in between.
-async fn goes(step: &AclStep, probes: Vec<ScriptedResponses>) -> bool {
+async fn goes(step: &AclStep, probes: Vec<ScriptedResult>) -> bool {
     let script = ScriptedConsulTransport::of(probes);
     let written = acl(&script).apply(step, &yes).await.unwrap();
     let sent = script.calls().iter().any(|call| call.starts_with("DELETE"));
@@ -142,18 +147,23 @@ async fn role_with_foreign_references_is_not_removed() {
     let none = || responds(200, &json!([]));
     let gone = || responds(200, &json!(true));
     for (what, rules, holders, goes_out) in [
-        ("nobody has it", none(), vec![tokens(&[])], true),
+        ("no token has it", none(), vec![tokens(&[])], true),
         ("our logins have it", none(), vec![tokens(&[by(METHOD, 1)]), methods()], true),
         ("a person's token", none(), vec![tokens(&[by(METHOD, 1), by("", 2)]), methods()], false),
         ("a login by another method", none(), vec![tokens(&[by("sso", 1)]), methods()], false),
         ("a rule of others", responds(200, &rule_of("sso", "role", ROLE, "SSO")), vec![], false),
         (
-            "a rule of ours",
+            "an owned rule",
             responds(200, &rule_of(METHOD, "role", ROLE, "made [ecs-mesh:op-1]")),
             vec![tokens(&[])],
             true,
         ),
-        ("a rule for another role", responds(200, &rule_of("sso", "role", "a", "SSO")), vec![tokens(&[])], true),
+        (
+            "a rule for another role",
+            responds(200, &rule_of("sso", "role", "a", "SSO")),
+            vec![tokens(&[])],
+            true,
+        ),
     ] {
         let mut answers = vec![now(), rules];
         answers.extend(holders);

@@ -1,4 +1,4 @@
-//! What is sent to servers, by scripted answers.
+//! Requests to servers with scripted responses.
 
 mod enterprise;
 mod identities;
@@ -13,7 +13,7 @@ use super::*;
 use ecs_mesh_consul::testing::*;
 use ecs_mesh_consul::{ConsulControlPlane, TokenRefKind};
 use ecs_mesh_control_plane::NoObserver;
-use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError};
+use ecs_mesh_control_plane::http::{BodySink, HttpMethod, ResponseHead, StreamTransport, TransportError};
 
 fn acl(script: &Arc<ScriptedConsulTransport>) -> ConsulAclBackend<Arc<ScriptedConsulTransport>> {
     ConsulAclBackend::new(Arc::new(consul(script)))

@@ -1,13 +1,11 @@
-//! What others have made: taken over where we are told to, and otherwise left as it is.
+//! Objects of others: adopted if declared, otherwise not changed.
 
 use serde_json::{Value, json};
 
 use super::fixture::{AclPlanFixture, everything};
 use crate::desired::ObjectScope;
 use crate::plan::{AclAction, AclStep};
-use ecs_mesh_core::plan::report::ObjectKind::{
-    AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
-};
+use ecs_mesh_core::plan::report::ObjectKind::{AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role};
 
 /// A manifest that says what the older controller does.
 fn as_before(adopt: &[&str]) -> Value {
@@ -67,7 +65,7 @@ fn adoption_changes_only_the_mark() {
     world.run();
     assert_eq!(world.lines(), Vec::<String>::new());
     world.spec = Some(as_before(&[]));
-    assert_eq!(world.lines(), Vec::<String>::new(), "once taken over, `adopt` is needed no more");
+    assert_eq!(world.lines(), Vec::<String>::new(), "`adopt` is not needed after the adoption");
 }
 
 #[test]
@@ -94,7 +92,7 @@ fn unadopted_objects_are_conflicts_with_diffs() {
 }
 
 #[test]
-fn what_is_named_is_taken_over_and_the_rest_is_not() {
+fn only_listed_objects_are_adopted() {
     let mut world = older(&["iam-ecs-service-token", "iam-ecs-service-token/*"]);
     let written = |world: &AclPlanFixture| world.plan().iter().filter(|step| step.writes()).count();
     assert_eq!(written(&world), 5, "{:#?}", world.lines());
@@ -103,7 +101,7 @@ fn what_is_named_is_taken_over_and_the_rest_is_not() {
 }
 
 #[test]
-fn taking_over_mends_what_was_widened_and_says_so() {
+fn adoption_narrows_widened_object_with_a_warning() {
     let mut world = older(&["*"]);
     world.edit(Role, "consul-ecs-api-gateway-role", |role| {
         role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }]);
@@ -136,7 +134,7 @@ fn adopted_policy_keeps_its_case_and_converges() {
 }
 
 #[test]
-fn of_two_unmarked_rules_that_do_the_same_one_is_left() {
+fn duplicate_unmarked_rules_are_merged_on_adoption() {
     let mut world = older(&["*"]);
     let mut twin = world.object(BindingRule, "consul-ecs-mesh-gateway-role").clone();
     twin["ID"] = json!("twin");
@@ -148,7 +146,7 @@ fn of_two_unmarked_rules_that_do_the_same_one_is_left() {
 }
 
 #[test]
-fn what_another_operator_has_marked_is_never_touched() {
+fn object_of_another_operator_is_never_changed() {
     let mut spec = everything();
     spec["adopt"] = json!(["*"]);
     let mut world = AclPlanFixture::made(spec.clone());
@@ -178,7 +176,7 @@ fn what_another_operator_has_marked_is_never_touched() {
 }
 
 #[test]
-fn nothing_of_ours_rests_on_what_others_may_change() {
+fn owned_objects_do_not_depend_on_foreign_ones() {
     // A policy with our name for it, that lets do anything.
     let mut world = AclPlanFixture::empty(everything());
     world.add(
@@ -188,7 +186,7 @@ fn nothing_of_ours_rests_on_what_others_may_change() {
     world.step("conflict policy consul-ecs-mesh-gateway-policy (Description, Rules)");
     world.step("hold role consul-ecs-mesh-gateway-role");
     let rule = world.step("hold binding rule iam-ecs-service-token/mesh-gateway");
-    assert!(rule.reason.contains("role consul-ecs-mesh-gateway-role waits"), "{}", rule.reason);
+    assert!(rule.reason.contains("role consul-ecs-mesh-gateway-role is blocked"), "{}", rule.reason);
 
     // A method of others gets no rules of ours.
     let mut world = AclPlanFixture::empty(everything());
@@ -216,7 +214,7 @@ fn auth_method_of_other_type_is_not_owned() {
 }
 
 #[test]
-fn a_rule_that_others_made_on_our_method_is_told_of() {
+fn foreign_rule_of_owned_auth_method_is_reported() {
     let mut world = AclPlanFixture::made(everything());
     world.add(
         BindingRule,
@@ -228,7 +226,7 @@ fn a_rule_that_others_made_on_our_method_is_told_of() {
 }
 
 #[test]
-fn other_policies_of_the_anonymous_token_stay_on_it() {
+fn anonymous_token_keeps_other_policies() {
     let mut world = AclPlanFixture::made(everything());
     let links = json!([{ "ID": "1", "Name": "dns" }, { "ID": "2", "Name": "anonymous-token-policy" }]);
     world.edit(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| token["Policies"] = links);
@@ -245,7 +243,7 @@ fn other_policies_of_the_anonymous_token_stay_on_it() {
 }
 
 #[test]
-fn a_step_shows_no_secret() {
+fn step_debug_shows_no_secret() {
     let mut world = older(&["*"]);
     world.edit(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
         token["SecretID"] = json!("hunter2");

@@ -1,4 +1,4 @@
-//! An auth method's configuration counts as Consul reads it, in whatever letters it is written.
+//! An auth method's configuration is compared as Consul reads it, in any spelling.
 
 use std::collections::BTreeSet;
 
@@ -70,7 +70,8 @@ fn enterprise_tokens_map_to_declared_namespaces_only() {
     world.edition = Edition::Enterprise { partition: "ecs".into(), namespaces: BTreeSet::new() };
     world.run();
     assert_eq!(world.lines(), Vec::<String>::new());
-    let rules = |world: &mut AclPlanFixture, method: &str| world.object(AuthMethod, method)["NamespaceRules"].clone();
+    let rules =
+        |world: &mut AclPlanFixture, method: &str| world.object(AuthMethod, method)["NamespaceRules"].clone();
     assert_eq!(rules(&mut world, "iam-ecs-client-token"), Value::Null, "what is empty is not sent");
     assert_eq!(rules(&mut world, METHOD).as_array().unwrap().len(), 1);
     for method in [METHOD, "iam-ecs-client-token"] {

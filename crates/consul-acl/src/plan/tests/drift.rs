@@ -1,8 +1,8 @@
-//! What somebody changes behind our back.
+//! Changes by others.
 
 use serde_json::{Value, json};
 
-use super::fixture::{DEMO, AclPlanFixture, everything};
+use super::fixture::{AclPlanFixture, DEMO, everything};
 use crate::desired::ObjectScope;
 use crate::plan::AclAction;
 use ecs_mesh_core::plan::report::ObjectKind::{AuthMethod, BindingRule, Node, Policy, Role};
@@ -11,7 +11,7 @@ const METHOD: &str = "iam-ecs-service-token";
 const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";
 
 #[test]
-fn what_a_run_has_made_needs_nothing_more() {
+fn created_objects_need_no_change() {
     let mut world = AclPlanFixture::empty(everything());
     let made = world.lines();
     assert!(
@@ -37,7 +37,7 @@ fn deleted_auth_method_is_recreated_with_a_warning() {
         ]
     );
     let warnings = world.step("create auth method").warnings.join("\n");
-    assert!(warnings.contains("all tokens that it gave out went with it"), "{warnings}");
+    assert!(warnings.contains("all tokens that it issued were removed with it"), "{warnings}");
     let first = AclPlanFixture::empty(everything()).step("create auth method iam-ecs-service-token");
     assert_eq!(first.warnings, Vec::<String>::new(), "a method that never was has lost no tokens");
     world.run();
@@ -45,15 +45,15 @@ fn deleted_auth_method_is_recreated_with_a_warning() {
 }
 
 #[test]
-fn what_was_given_out_meanwhile_is_not_forgotten() {
+fn repaired_rule_warns_about_issued_tokens() {
     let mut world = AclPlanFixture::made(everything());
     world.edit(BindingRule, MESH_ROLE, |rule| rule["Selector"] = json!(""));
     let warnings = world.step("update binding rule").warnings.join("\n");
-    assert!(warnings.contains("tokens keep what this rule gave them"), "{warnings}");
+    assert!(warnings.contains("tokens keep the permissions"), "{warnings}");
 }
 
 #[test]
-fn other_ways_to_say_the_same_are_no_drift() {
+fn equivalent_spelling_is_no_drift() {
     let mut world = AclPlanFixture::made(everything());
     world.edit(AuthMethod, METHOD, |method| {
         method["MaxTokenTTL"] = json!("1440m");
@@ -74,7 +74,7 @@ fn other_ways_to_say_the_same_are_no_drift() {
 }
 
 #[test]
-fn what_nobody_declared_is_carried_forward() {
+fn undeclared_fields_are_kept() {
     let mut world = AclPlanFixture::made(everything());
     world.edit(AuthMethod, METHOD, |method| {
         method["DisplayName"] = json!("Tasks");
@@ -99,12 +99,12 @@ fn what_nobody_declared_is_carried_forward() {
 }
 
 #[test]
-fn a_ttl_that_is_left_out_keeps_the_one_that_is_there() {
+fn omitted_ttl_keeps_the_current_one() {
     let mut spec = everything();
     spec["serviceTokens"].as_object_mut().unwrap().remove("tokenTtl");
     let mut world = AclPlanFixture::made(everything());
     world.spec = Some(spec.clone());
-    assert_eq!(world.lines(), Vec::<String>::new(), "tokens would live for ever");
+    assert_eq!(world.lines(), Vec::<String>::new(), "tokens would never expire");
     spec["serviceTokens"]["tokenTtl"] = json!("0s");
     world.spec = Some(spec);
     assert_eq!(world.lines(), ["update auth method iam-ecs-service-token (MaxTokenTTL)"]);
@@ -128,7 +128,7 @@ fn duplicate_owned_rule_is_removed() {
 }
 
 #[test]
-fn what_could_not_be_read_is_neither_absent_nor_changed() {
+fn unreadable_object_is_neither_absent_nor_changed() {
     let mut world = AclPlanFixture::made(everything());
     world.objects.retain(|object| object.0 != BindingRule);
     world.unlisted.insert(BindingRule);
@@ -153,7 +153,7 @@ fn what_could_not_be_read_is_neither_absent_nor_changed() {
 }
 
 #[test]
-fn an_entry_of_a_list_is_not_taken_for_the_whole_object() {
+fn list_entry_is_not_a_complete_object() {
     let mut world = AclPlanFixture::made(everything());
     world.edit(AuthMethod, METHOD, |method| drop(method.as_object_mut().unwrap().remove("Config")));
     world.edit(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
@@ -166,13 +166,13 @@ fn an_entry_of_a_list_is_not_taken_for_the_whole_object() {
 }
 
 #[test]
-fn a_terminating_gateway_gets_just_the_policies_that_are_named() {
+fn terminating_gateway_gets_only_listed_policies() {
     let mut spec = everything();
     spec["serviceTokens"]["terminatingGatewayPolicies"] = json!(["write-db"]);
     let mut world = AclPlanFixture::made(everything());
     world.spec = Some(spec);
     let lacks = world.step("drifted role consul-ecs-terminating-gateway-role (Policies)");
-    assert!(lacks.reason.contains("policy write-db is not there"), "{}", lacks.reason);
+    assert!(lacks.reason.contains("policy write-db does not exist"), "{}", lacks.reason);
     world.add(
         Policy,
         json!({ "ID": "9", "Name": "write-db", "Rules": "service \"db\" { policy = \"write\" }" }),

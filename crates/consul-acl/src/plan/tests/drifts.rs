@@ -1,8 +1,8 @@
-//! Each drift that there can be, as a row: what somebody did, and what the plan makes of it.
+//! Each possible drift as a row: the change, and the resulting plan.
 
 use serde_json::{Value, json};
 
-use super::fixture::{DEMO, AclPlanFixture, everything};
+use super::fixture::{AclPlanFixture, DEMO, everything};
 use ecs_mesh_core::plan::report::ObjectKind::{
     self, AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
 };
@@ -15,7 +15,7 @@ const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
 
 type CommunityDriftCase = (&'static str, ObjectKind, &'static str, fn(&mut Value), &'static [&'static str]);
 
-/// What somebody did, to which object, and the lines of the plan that mends it.
+/// A change, its object, and the lines of the plan that corrects it.
 const DRIFTS: &[CommunityDriftCase] = &[
     (
         "a rule was deleted",
@@ -70,7 +70,7 @@ const DRIFTS: &[CommunityDriftCase] = &[
         &["update auth method iam-ecs-service-token (MaxTokenTTL)"],
     ),
     (
-        "tokens live for ever",
+        "tokens never expire",
         AuthMethod,
         METHOD,
         |method| drop(method.as_object_mut().unwrap().remove("MaxTokenTTL")),
@@ -84,7 +84,7 @@ const DRIFTS: &[CommunityDriftCase] = &[
         &["update auth method iam-ecs-service-token (Config.STSEndpoint)"],
     ),
     (
-        "an endpoint is there that nobody declared",
+        "an undeclared endpoint is set",
         AuthMethod,
         METHOD,
         |method| method["Config"]["IAMEndpoint"] = json!("https://iam.evil"),
@@ -182,7 +182,7 @@ const DRIFTS: &[CommunityDriftCase] = &[
         &["update auth method iam-ecs-client-token (Config.BoundIAMPrincipalARNs)"],
     ),
     (
-        "client agents' tokens live for ever",
+        "client agents' tokens never expire",
         AuthMethod,
         CLIENT_METHOD,
         |method| method["MaxTokenTTL"] = json!("0s"),
@@ -245,7 +245,7 @@ const DRIFTS: &[CommunityDriftCase] = &[
         &["create binding rule iam-ecs-client-token/client"],
     ),
     (
-        "nothing of a rule of ours is left but its mark",
+        "only the marker of an owned rule is left",
         BindingRule,
         SERVICE,
         |rule| {
@@ -323,7 +323,7 @@ const DRIFTS: &[CommunityDriftCase] = &[
 ];
 
 #[test]
-fn every_drift_is_shown_first_and_mended_by_one_run() {
+fn each_drift_is_planned_and_corrected_by_one_run() {
     for (subject, kind, name, change, expected) in DRIFTS {
         let mut world = AclPlanFixture::made(everything());
         world.edit(*kind, name, *change);

@@ -1,4 +1,4 @@
-//! What Enterprise has beyond the rest: kept right, repaired, and held where its place is not there.
+//! Enterprise objects: kept, corrected, and blocked if their namespace does not exist.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use ecs_mesh_core::plan::report::ObjectKind::{self, AnonymousToken, AuthMethod, 
 const METHOD: &str = "iam-ecs-service-token";
 const CROSS: &str = "cross-namespace-read";
 
-/// The partition `ecs` with these namespaces looked after, and those that are there; nothing of ours in it yet.
+/// The partition `ecs` with managed and existing namespaces, without owned objects.
 fn empty(after: &[&str], there: &[&str]) -> AclPlanFixture {
     let mut spec = everything();
     spec["enterprise"] = json!({ "crossNamespace": "present" });
@@ -115,7 +115,7 @@ const DRIFTS: &[EnterpriseDriftCase] = &[
 ];
 
 #[test]
-fn every_drift_is_shown_first_and_mended_by_one_run() {
+fn each_drift_is_planned_and_corrected_by_one_run() {
     assert_eq!(made().lines(), Vec::<String>::new());
     for (subject, kind, name, change, expected) in DRIFTS {
         let mut world = made();
@@ -127,7 +127,7 @@ fn every_drift_is_shown_first_and_mended_by_one_run() {
 }
 
 #[test]
-fn what_else_a_namespace_has_stays() {
+fn namespace_keeps_other_policies() {
     let mut world = made();
     let namespace = world.object(Namespace, "team-a").clone();
     assert_eq!(namespace["Description"], "theirs");
@@ -138,10 +138,10 @@ fn what_else_a_namespace_has_stays() {
 }
 
 #[test]
-fn a_namespace_that_does_not_exist_holds_itself_alone() {
+fn missing_namespace_blocks_only_itself() {
     let mut world = empty(&["default", "gone"], &["default"]);
     let held = world.step("hold namespace gone");
-    assert!(held.reason.contains("there is no namespace gone: make it"), "{}", held.reason);
+    assert!(held.reason.contains("namespace gone does not exist: create it"), "{}", held.reason);
     let others = world.plan().into_iter().filter(|step| step.action == AclAction::Hold).count();
     assert_eq!(others, 1, "all else goes on: {:#?}", world.lines());
     world.run();

@@ -1,11 +1,11 @@
-//! A Consul that does what a plan says, and people who meddle with it.
+//! A fake Consul that applies a plan, with changes by others.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::desired::{DatacenterRole, DesiredObjects, Edition, ObjectId, ObjectScope, AclContext, desired};
-use crate::plan::{ActualObjects, AclAction, AclStep, plan_objects};
+use crate::desired::{AclContext, DatacenterRole, DesiredObjects, Edition, ObjectId, ObjectScope, desired};
+use crate::plan::{AclAction, AclStep, ActualObjects, plan_objects};
 use ecs_mesh_api::ConsulAuthSpec;
 use ecs_mesh_consul::TokenRefs;
 use ecs_mesh_core::plan::report::ObjectKind;

@@ -1,8 +1,8 @@
-//! Taking it away again: only when told to, only what is ours, and nothing of others along with it.
+//! Removal: only if declared, only owned objects, and without effect on objects of others.
 
 use serde_json::json;
 
-use super::fixture::{DEMO, AclPlanFixture, everything};
+use super::fixture::{AclPlanFixture, DEMO, everything};
 use crate::desired::{DatacenterRole, Edition, ObjectScope};
 use crate::plan::{AclAction, AclStep};
 use ecs_mesh_core::plan::report::ObjectKind::{
@@ -10,7 +10,7 @@ use ecs_mesh_core::plan::report::ObjectKind::{
 };
 
 #[test]
-fn a_part_that_is_dropped_is_left_alone_and_told_of() {
+fn dropped_part_is_unmanaged_and_reported() {
     let mut spec = everything();
     let mut world = AclPlanFixture::made(spec.clone());
     spec.as_object_mut().unwrap().remove("clientTokens");
@@ -35,7 +35,7 @@ fn a_part_that_is_dropped_is_left_alone_and_told_of() {
     world.spec = None;
     let steps = world.plan();
     assert!(steps.iter().all(|step| step.action == AclAction::Unmanaged), "{:#?}", world.lines());
-    assert_eq!(steps.len(), 4 + 4 + 2 + 5 + 1, "all but the anonymous token, which is nobody's");
+    assert_eq!(steps.len(), 4 + 4 + 2 + 5 + 1, "all but the anonymous token, which has no owner");
 
     // A slip in the manifest is no reason to delete what it declares.
     world.manifests_incomplete = true;
@@ -50,7 +50,7 @@ fn a_part_that_is_dropped_is_left_alone_and_told_of() {
 }
 
 #[test]
-fn a_part_goes_rules_first_and_policies_last() {
+fn part_is_removed_rules_first_policies_last() {
     let mut spec = everything();
     let mut world = AclPlanFixture::made(spec.clone());
     world.tokens = Some(12);
@@ -66,16 +66,16 @@ fn a_part_goes_rules_first_and_policies_last() {
         ]
     );
     let warnings = world.step("remove auth method").warnings.join("\n");
-    assert!(warnings.contains("all 12 tokens that it gave out"), "{warnings}");
+    assert!(warnings.contains("all 12 tokens that it issued"), "{warnings}");
     world.tokens = None;
     let warnings = world.step("remove auth method").warnings.join("\n");
-    assert!(warnings.contains("how many is not known"), "{warnings}");
+    assert!(warnings.contains("number unknown"), "{warnings}");
     world.run();
     assert_eq!(world.lines(), Vec::<String>::new());
 }
 
 #[test]
-fn a_kind_of_gateway_goes_by_itself() {
+fn gateway_kind_is_removed_alone() {
     let mut spec = everything();
     let mut world = AclPlanFixture::made(spec.clone());
     spec["serviceTokens"]["gateways"] = json!(["mesh-gateway", "terminating-gateway"]);
@@ -94,7 +94,7 @@ fn a_kind_of_gateway_goes_by_itself() {
 }
 
 #[test]
-fn the_whole_set_goes_when_it_is_declared_absent() {
+fn absent_consul_auth_removes_all_objects() {
     let mut world = AclPlanFixture::made(everything());
     let others = json!({ "ID": "1", "Name": "dns", "Rules": "" });
     world.add(Policy, others.clone());
@@ -115,7 +115,7 @@ fn the_whole_set_goes_when_it_is_declared_absent() {
 }
 
 #[test]
-fn what_is_not_ours_stays_when_all_is_declared_absent() {
+fn absent_consul_auth_keeps_foreign_objects() {
     let mut world = AclPlanFixture::made(everything());
     for (_, _, body) in &mut world.objects {
         if let Some(text) = body["Description"].as_str() {
@@ -124,13 +124,12 @@ fn what_is_not_ours_stays_when_all_is_declared_absent() {
     }
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent", "adopt": ["*"] }));
     world.services = Some(0);
-    let written: Vec<_> =
-        world.plan().into_iter().filter(AclStep::writes).map(|step| step.id.kind).collect();
+    let written: Vec<_> = world.plan().into_iter().filter(AclStep::writes).map(|step| step.id.kind).collect();
     assert_eq!(written, [Node]);
 }
 
 #[test]
-fn nothing_of_others_goes_along() {
+fn removal_never_cascades_to_foreign_objects() {
     let mut spec = everything();
     let mut world = AclPlanFixture::made(spec.clone());
     world.add(
@@ -144,13 +143,13 @@ fn nothing_of_others_goes_along() {
     spec["clientTokens"] = json!({ "state": "absent" });
     world.spec = Some(spec);
     let method = world.step("hold auth method iam-ecs-client-token");
-    assert!(method.reason.contains("would go with it (x of iam-ecs-client-token)"), "{}", method.reason);
+    assert!(method.reason.contains("would be removed (x of iam-ecs-client-token)"), "{}", method.reason);
     let policy = world.step("hold policy consul-ecs-client-policy");
     assert!(policy.reason.contains("would lose it (agents)"), "{}", policy.reason);
 }
 
 #[test]
-fn a_node_goes_only_when_it_is_known_to_be_empty() {
+fn node_is_removed_only_when_known_to_be_empty() {
     let mut world = AclPlanFixture::made(everything());
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
     assert!(world.step("hold node").reason.contains("not known"));
@@ -161,7 +160,7 @@ fn a_node_goes_only_when_it_is_known_to_be_empty() {
 }
 
 #[test]
-fn what_could_not_be_listed_is_not_taken_for_gone() {
+fn unlisted_objects_are_unknown() {
     let mut world = AclPlanFixture::made(everything());
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
     world.unlisted.insert(BindingRule);
@@ -171,14 +170,14 @@ fn what_could_not_be_listed_is_not_taken_for_gone() {
 }
 
 #[test]
-fn a_cluster_that_no_binding_names_any_more_keeps_its_node() {
+fn unbound_cluster_keeps_its_node() {
     let mut world = AclPlanFixture::made(everything());
     world.clusters.clear();
     assert_eq!(world.lines(), [format!("leave node {DEMO}")]);
 }
 
 #[test]
-fn the_anonymous_token_is_the_primary_datacenters_business() {
+fn anonymous_token_is_changed_in_primary_only() {
     for datacenter in [DatacenterRole::Secondary, DatacenterRole::Unknown("403".to_owned())] {
         let mut world = AclPlanFixture::empty(everything());
         world.datacenter = datacenter.clone();
@@ -193,7 +192,7 @@ fn the_anonymous_token_is_the_primary_datacenters_business() {
 
 /// Two set-ups of one operator, for the partitions `default` and `ecs` of one Consul.
 #[test]
-fn partitions_do_not_take_each_others_objects_away() {
+fn partitions_keep_each_others_objects() {
     let partition =
         |name: &str| Edition::Enterprise { partition: name.into(), namespaces: ["default".into()].into() };
     let mut spec = everything();
@@ -250,7 +249,7 @@ const METHOD: &str = "iam-ecs-service-token";
 fn removing_gateway_role_warns_with_token_count() {
     let world = without_mesh_gateways(&[(MESH_ROLE, "a", METHOD), (MESH_ROLE, "b", METHOD)]);
     let step = world.step("remove role");
-    assert!(step.warnings[0].contains("2 tokens of logins have it and lose it"), "{:?}", step.warnings);
+    assert!(step.warnings[0].contains("2 login tokens lose it"), "{:?}", step.warnings);
     assert!(world.step("remove policy").warnings.is_empty(), "they have it through the role");
 
     // Where the method goes, its tokens go with it, and that is said there.
@@ -261,13 +260,13 @@ fn removing_gateway_role_warns_with_token_count() {
 }
 
 #[test]
-fn a_token_that_a_person_made_keeps_its_role_and_its_policy() {
+fn manual_token_keeps_its_role_and_policy() {
     let world = without_mesh_gateways(&[(MESH_ROLE, "4fa6e11c", ""), (MESH_POLICY, "77d1", "")]);
     let role = world.step("hold role");
-    assert!(role.reason.contains("1 that somebody made (4fa6e11c)"), "{}", role.reason);
+    assert!(role.reason.contains("1 created manually (4fa6e11c)"), "{}", role.reason);
     let policy = world.step("hold policy");
-    assert!(policy.reason.contains("1 that somebody made (77d1)"), "{}", policy.reason);
-    // The rule takes nothing from anybody who is logged in.
+    assert!(policy.reason.contains("1 created manually (77d1)"), "{}", policy.reason);
+    // Removing the rule does not affect issued tokens.
     world.step("remove binding rule");
 }
 
@@ -279,7 +278,7 @@ fn foreign_and_anonymous_tokens_block_removal() {
         (MESH_POLICY, "00000000-0000-0000-0000-000000000002", ""),
     ]);
     let role = world.step("hold role");
-    assert!(role.reason.contains("2 of logins by auth method sso, which is not ours"), "{}", role.reason);
+    assert!(role.reason.contains("2 of logins by the unowned auth method sso"), "{}", role.reason);
     let policy = world.step("hold policy");
     assert!(policy.reason.contains("the anonymous token"), "{}", policy.reason);
 }
@@ -302,17 +301,17 @@ fn anonymous_policy_is_removed_after_detaching() {
 }
 
 #[test]
-fn a_role_that_a_rule_of_others_binds_stays() {
+fn role_bound_by_foreign_rule_is_kept() {
     let mut world = without_mesh_gateways(&[]);
     let rule = json!({ "ID": "x", "AuthMethod": "sso", "BindType": "role", "BindName": MESH_ROLE });
     world.add(BindingRule, rule);
     let role = world.step("hold role");
-    assert!(role.reason.contains("rules that are not ours bind it"), "{}", role.reason);
+    assert!(role.reason.contains("binding rules of other owners bind it"), "{}", role.reason);
     assert!(role.reason.contains("(x of sso)"), "{}", role.reason);
 }
 
 #[test]
-fn what_is_not_known_to_be_unused_stays() {
+fn object_with_unknown_use_is_kept() {
     let mut world = without_mesh_gateways(&[]);
     world.holders = None;
     assert!(world.step("hold role").reason.contains("not known which tokens"));

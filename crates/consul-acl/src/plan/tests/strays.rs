@@ -1,4 +1,4 @@
-//! What is there and nobody declared: what is left of a declaration is told from what gives more than one ever did.
+//! Undeclared objects: remains of a declaration, and objects that grant more than was ever declared.
 
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn changed_rules_are_matched_deterministically() {
 }
 
 #[test]
-fn a_rule_that_is_not_declared_any_more_takes_no_place() {
+fn undeclared_rule_replaces_no_missing_rule() {
     let mut world = AclPlanFixture::made(everything());
     let mut spec = everything();
     spec["serviceTokens"]["gateways"] = json!(["mesh-gateway", "terminating-gateway"]);
@@ -91,7 +91,7 @@ fn undeclared_owned_role_with_grants_is_a_warning() {
         });
         assert_eq!(world.lines(), ["create role consul-ecs-mesh-gateway-role", "stray role renamed"]);
         let warning = world.step("stray").warnings.join("");
-        assert!(warning.contains("tokens that have this role keep it"), "{warning}");
+        assert!(warning.contains("tokens with this role keep it"), "{warning}");
     }
 }
 
@@ -117,7 +117,7 @@ fn foreign_rule_matches_method_ignoring_case() {
     let step = world.step("leave binding rule IAM-ECS-SERVICE-TOKEN/admin");
     assert!(step.warnings[0].contains("also get role admin"), "{:?}", step.warnings);
 
-    // One of ours keeps them, for in a rule they never change.
+    // An owned rule keeps its spelling, which never changes in a rule.
     let mut world = AclPlanFixture::made(everything());
     world.edit(BindingRule, MESH_ROLE, |rule| {
         rule["AuthMethod"] = json!("IAM-ECS-SERVICE-TOKEN");
@@ -153,7 +153,7 @@ fn similar_foreign_rule_is_a_warning() {
     let words = "Bind a Consul role from IAM role tag for ECS based mesh gateways";
     world.add(BindingRule, rule("x", words, "admin"));
     let step = world.step("leave binding rule iam-ecs-service-token/mesh-gateway");
-    assert!(step.reason.starts_with("it resembles one of ours"), "{}", step.reason);
+    assert!(step.reason.starts_with("resembles an owned object"), "{}", step.reason);
     assert!(step.warnings[0].contains("also get role admin"), "{:?}", step.warnings);
 
     let mut world = AclPlanFixture::made(everything());

@@ -1,5 +1,5 @@
-//! What must wait for something else holds up no more than itself: what is too much is taken away at once, and what is
-//! still not as declared is not passed off as well.
+//! A blocked object blocks only itself: excess is removed at once, and an object that is not as declared is not reported as
+//! unchanged.
 
 use serde_json::json;
 
@@ -35,7 +35,7 @@ fn widened_role_is_narrowed_despite_missing_policy() {
     let mut world = with_policies();
     widen(&mut world);
     let step = world.step("update role consul-ecs-terminating-gateway-role (Policies)");
-    assert!(step.warnings.join("").contains("policy write-db is not there"), "{:?}", step.warnings);
+    assert!(step.warnings.join("").contains("policy write-db does not exist"), "{:?}", step.warnings);
     let AclAction::Update { fields, .. } = &step.action else { panic!("{step:?}") };
     assert_eq!(fields[0].after, Some(json!([{ "Name": "write-queue" }])));
     assert_eq!(world.lines().len(), 1, "{:#?}", world.lines());
@@ -57,7 +57,7 @@ fn widened_role_is_narrowed_despite_missing_policy() {
 }
 
 #[test]
-fn a_role_that_waits_for_a_policy_holds_up_no_rule() {
+fn role_waiting_for_policy_blocks_no_rule() {
     let mut world = with_policies();
     widen(&mut world);
     world.edit(BindingRule, ROLE, |rule| rule["BindName"] = json!("admin"));
@@ -99,7 +99,7 @@ fn rule_is_repaired_without_binding_a_foreign_role() {
         rule["Selector"] = json!("");
     });
     let step = world.step("update binding rule iam-ecs-service-token/terminating-gateway (Selector)");
-    assert!(step.warnings.join("").contains("role consul-ecs-terminating-gateway-role is not ours"));
+    assert!(step.warnings.join("").contains("role consul-ecs-terminating-gateway-role is not owned"));
     world.run();
     world.step("drifted binding rule iam-ecs-service-token/terminating-gateway (BindName)");
     world.step("conflict role consul-ecs-terminating-gateway-role");

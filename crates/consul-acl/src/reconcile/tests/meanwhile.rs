@@ -1,5 +1,4 @@
-//! What happens while the set-up is kept: other manifests come into force, a policy cannot be written, a method is
-//! declared no more.
+//! Changes during a reconcile: newer manifests, a policy that cannot be written, an auth method that is no longer declared.
 
 use super::*;
 
@@ -47,11 +46,14 @@ async fn widened_role_is_narrowed_when_policy_write_fails() {
     let kept = bench.pass().await;
     assert!(!kept.ended_well);
     let audited = audited(&kept.log);
-    let narrowed = ("consul-ecs-mesh-gateway-role".to_owned(), "update".to_owned(), "done".to_owned());
+    let narrowed = ("consul-ecs-mesh-gateway-role".to_owned(), "update".to_owned(), "success".to_owned());
     assert_eq!(audited.iter().filter(|line| **line == narrowed).count(), 1, "{audited:#?}");
     assert_eq!(kept.states, [("ok", 7), ("drifted", 2)].into(), "neither is passed off as well");
     assert!(kept.took < Duration::from_secs(10), "nothing is waited for to show: {:?}", kept.took);
-    assert_eq!(server.by_hand(HttpMethod::Get, ROLE, &Value::Null)["Policies"].as_array().map_or(0, Vec::len), 0);
+    assert_eq!(
+        server.by_hand(HttpMethod::Get, ROLE, &Value::Null)["Policies"].as_array().map_or(0, Vec::len),
+        0
+    );
 
     let kept = bench.pass().await;
     assert!(kept.ended_well, "{}", kept.log);
@@ -81,11 +83,11 @@ async fn owned_auth_method_is_watched_until_removed() {
     for set in [of("eu-v2"), None] {
         bench.declare(set);
         bench.target.watch_auth_methods(&bench.host.manifests());
-        assert!(wait_for_request(&bench, &server, "eu-v1").await, "before anybody has looked");
+        assert!(wait_for_request(&bench, &server, "eu-v1").await, "before the first snapshot");
         bench.pass().await;
         assert!(wait_for_request(&bench, &server, "eu-v1").await);
     }
-    // Whoever starts with these manifests learns of it, and has the tokens listed soon.
+    // A process that starts with these manifests finds the auth method and lists its tokens soon.
     let anew = AclReconcileFixture::at(&server);
     anew.declare(None);
     assert!(!wait_for_request(&anew, &server, "eu-v1").await);
@@ -97,5 +99,7 @@ async fn owned_auth_method_is_watched_until_removed() {
     }
     server.by_hand(HttpMethod::Delete, "/v1/acl/auth-method/eu-v1", &Value::Null);
     anew.pass().await;
-    assert!(!wait_for_request(&anew, &server, "eu-v1").await && wait_for_request(&anew, &server, "eu-v2").await);
+    assert!(
+        !wait_for_request(&anew, &server, "eu-v1").await && wait_for_request(&anew, &server, "eu-v2").await
+    );
 }
