@@ -276,9 +276,9 @@ def role():
     expected = documented("The operator's task role")
     # The reference has one cluster; the stack was given two, and both must have come through.
     for statement in expected["Statement"]:
-        if statement["Sid"] == "ListTasksOfTheCluster":
+        if statement["Sid"] == "ListTasks":
             statement["Condition"]["ArnEquals"]["ecs:cluster"] = CLUSTERS
-        if statement["Sid"] == "DescribeTasksOfTheCluster":
+        if statement["Sid"] == "DescribeTasks":
             statement["Resource"] = [f"{arn.replace(':cluster/', ':task/')}/*" for arn in CLUSTERS]
     expected = json.loads(json.dumps(expected).replace("ecs-mesh-events", queue))
     assert plain(found) == plain(expected), f"{plain(found)}\nis not the reference's\n{plain(expected)}"

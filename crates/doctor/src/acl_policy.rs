@@ -1,4 +1,4 @@
-//! The least ACL policy that the operator's own token needs at a Consul control plane, in HCL.
+//! The least-privilege ACL policy of the operator's own token, in HCL.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ const WRITE: &str = "write";
 /// The policy for the `ControlPlane` of this name, or for the only one of type `consul`.
 ///
 /// # Errors
-/// In words, where there is none, or several and none is named.
+/// If no such control plane exists, or several and none is named.
 pub fn token_policy(set: &ManifestSet, name: Option<&str>) -> Result<String, String> {
     let of_consul = set.control_planes.iter().filter(|(_, spec)| spec.kind == ControlPlaneType::Consul);
     let all: Vec<_> = of_consul.filter_map(|(name, spec)| Some((&**name, spec.consul.as_ref()?))).collect();
@@ -23,30 +23,30 @@ pub fn token_policy(set: &ManifestSet, name: Option<&str>) -> Result<String, Str
         Some(wanted) => all.iter().find(|(name, _)| *name == wanted),
         None if all.len() > 1 => {
             return Err(format!(
-                "several ControlPlanes are of type consul ({}): give one by --control-plane",
+                "several ControlPlanes are of type consul ({}): name one with --control-plane",
                 names.join(", ")
             ));
         }
         None => all.first(),
     };
     let Some((name, connection)) = chosen else {
-        let known = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
-        return Err(format!("the manifests have no such ControlPlane of type consul: {known}"));
+        let known = if names.is_empty() { "none is of type consul".to_owned() } else { names.join(", ") };
+        return Err(format!("no such ControlPlane of type consul in the manifests; found: {known}"));
     };
     Ok(RequiredPermissions::of(set, name).hcl(name, connection))
 }
 
-/// What the manifests let the operator do there.
+/// The operator's permissions that the manifests require.
 pub(super) struct RequiredPermissions {
-    /// The clusters whose nodes it keeps.
+    /// Clusters whose nodes the operator registers.
     nodes: BTreeSet<ClusterArn>,
-    /// What the names of further such clusters begin with, where a pattern selects them.
+    /// Name prefixes of further such clusters, which patterns select.
     node_prefixes: BTreeSet<String>,
-    /// Whether it attaches policies to namespaces.
+    /// Whether the operator attaches policies to namespaces.
     writes_namespaces: bool,
-    /// Whether it removes what tasks have left.
+    /// Whether the operator removes registrations.
     removes: bool,
-    /// Whether it keeps the identity set-up.
+    /// Whether the operator manages identity objects.
     keeps_identities: bool,
 }
 
@@ -62,13 +62,13 @@ impl RequiredPermissions {
             nodes: clusters.filter(|_| auth.is_some()).collect(),
             node_prefixes: prefixes.filter(|_| auth.is_some()).collect(),
             writes_namespaces: enterprise.cross_namespace.is_some() || enterprise.cross_partition.is_some(),
-            // A binding that is paused is meant to go on.
+            // A paused binding will continue later.
             removes: bindings().any(|binding| binding.spec.policy == LifecyclePolicy::Sync),
             keeps_identities: auth.is_some(),
         }
     }
 
-    /// The rights to write among them.
+    /// The write permissions.
     pub(super) fn rights(&self) -> BTreeSet<AclPermission> {
         let mut rights = BTreeSet::new();
         if self.writes_acls() {
@@ -91,28 +91,27 @@ impl RequiredPermissions {
 
     fn hcl(&self, name: &str, connection: &ConsulConnection) -> String {
         let acls = if self.writes_acls() {
-            "# Tokens of logins: to list them, and to remove those of tasks that are gone. The identity set-up.\n\
+            "# List login tokens, remove those of stopped tasks, and manage identity objects.\n\
              acl = \"write\"\n"
         } else {
-            "# Tokens of logins: to list them.\nacl = \"read\"\n"
+            "# List login tokens.\nacl = \"read\"\n"
         };
-        let mut nodes = String::from(
-            "# Whatever may not be seen is left out of answers, and then nothing follows from them.\n",
-        );
+        let mut nodes =
+            String::from("# Consul filters answers by permission, and filtered answers are not used.\n");
         nodes += &rule("node_prefix", "", READ);
         if !self.nodes.is_empty() || !self.node_prefixes.is_empty() {
-            nodes += "# The nodes of the identity set-up.\n";
+            nodes += "# Nodes of the bound clusters.\n";
         }
         nodes.extend(self.nodes.iter().map(|cluster| rule("node", cluster.as_str(), WRITE)));
         nodes.extend(self.node_prefixes.iter().map(|prefix| rule("node_prefix", prefix, WRITE)));
         let power = if self.removes { WRITE } else { READ };
-        let services = format!("# Services of tasks that are gone.\n{}", rule("service_prefix", "", power));
-        let agents = format!("# The servers' version.\n{}", rule("agent_prefix", "", READ));
+        let services = format!("# Remove services of stopped tasks.\n{}", rule("service_prefix", "", power));
+        let agents = format!("# Read the servers' version.\n{}", rule("agent_prefix", "", READ));
         let head = format!("# The operator's token at ControlPlane {name}.\n");
         let namespaces = if self.writes_namespaces {
-            "# Policies that all tokens of a namespace get.\noperator = \"write\"\n"
+            "# Attach default policies to namespaces.\noperator = \"write\"\n"
         } else if !connection.namespaces.is_empty() {
-            "# Which namespaces there are.\noperator = \"read\"\n"
+            "# List namespaces.\noperator = \"read\"\n"
         } else {
             ""
         };
@@ -129,7 +128,7 @@ impl RequiredPermissions {
     }
 }
 
-/// What every cluster that the pattern selects begins with.
+/// The common prefix of all clusters that the pattern selects.
 fn prefix(pattern: &str) -> String {
     const OF_EVERY_CLUSTER: &str = "arn:aws";
     let literal = pattern.split(['*', '?']).next().unwrap_or_default();
@@ -154,7 +153,7 @@ mod tests {
         set_with(planes, cluster, more, &format!("controlPlane: {}, ", planes[0].0))
     }
 
-    /// `binding` are fields of the binding.
+    /// `binding`: fields of the binding.
     fn set_with(
         planes: &[(&str, &str)],
         cluster: &str,
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_on_the_page_is_the_one_that_is_printed() {
+    fn documented_acl_policy_is_the_printed_one() {
         let page = include_str!("../../../docs/reference/permissions.md");
         let block = page.split("```hcl\n").nth(1).unwrap().split("```").next().unwrap();
         let block = block.replace("PARTITION", "aws").replace("REGION", "eu-west-1");
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_written_only_where_they_are_kept() {
+    fn node_write_needs_a_consul_auth() {
         let pattern = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*";
         for (cluster, more, is_written) in
             [(PROD, auth(""), true), (PROD, String::new(), false), (pattern, String::new(), false)]
@@ -224,24 +223,24 @@ mod tests {
         insta::assert_snapshot!(token_policy(&set(&planes, PROD, &auth(", enterprise: {crossNamespace: present}")), None).unwrap(), @r#"
         # The operator's token at ControlPlane consul.
         partition "ecs" {
-          # Policies that all tokens of a namespace get.
+          # Attach default policies to namespaces.
           operator = "write"
-          # Whatever may not be seen is left out of answers, and then nothing follows from them.
+          # Consul filters answers by permission, and filtered answers are not used.
           node_prefix "" {
             policy = "read"
           }
-          # The nodes of the identity set-up.
+          # Nodes of the bound clusters.
           node "arn:aws:ecs:eu-west-1:111122223333:cluster/prod" {
             policy = "write"
           }
-          # The servers' version.
+          # Read the servers' version.
           agent_prefix "" {
             policy = "read"
           }
           namespace_prefix "" {
-            # Tokens of logins: to list them, and to remove those of tasks that are gone. The identity set-up.
+            # List login tokens, remove those of stopped tasks, and manage identity objects.
             acl = "write"
-            # Services of tasks that are gone.
+            # Remove services of stopped tasks.
             service_prefix "" {
               policy = "write"
             }
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn who_removes_nothing_needs_to_write_nothing() {
+    fn policy_without_removals_needs_no_write() {
         let set = |more: &str| {
             let binding = "controlPlane: consul, policy: upsert-only, ";
             set_with(&[("consul", "")], PROD, more, binding)
@@ -264,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_seen_by_a_rule_of_their_own() {
+    fn listing_namespaces_needs_operator_read() {
         let planes = [("consul", ", namespaces: ['*']")];
         let printed = token_policy(&set(&planes, PROD, ""), None).unwrap();
         assert!(printed.contains("\noperator = \"read\"\n"), "{printed}");
     }
 
     #[test]
-    fn of_several_control_planes_one_must_be_named() {
+    fn control_plane_must_be_named_if_there_are_several() {
         let set = set(&[("a", ""), ("b", "")], PROD, "");
         assert!(token_policy(&set, None).unwrap_err().contains("a, b"));
         assert!(token_policy(&set, Some("c")).unwrap_err().contains("a, b"));

@@ -1,14 +1,14 @@
-//! Every kind of check, in the order of the report. `docs/reference/doctor.md` has a row for each, which a test keeps.
+//! Every kind of check, in the order of the report. A test compares the rows of `docs/reference/doctor.md` with it.
 
 use super::report::CheckKind;
 
 macro_rules! catalogue {
-    ($($const:ident $name:literal $needs:literal;)*) => {
+    ($($const:ident $name:literal $expected:literal;)*) => {
         $(
             #[doc = concat!("The check `", $name, "`.")]
-            pub const $const: CheckKind = CheckKind { name: $name, expected: $needs };
+            pub const $const: CheckKind = CheckKind { name: $name, expected: $expected };
         )*
-        /// All of them.
+        /// All checks, in the order of the report.
         pub const ALL: &[CheckKind] = &[$($const),*];
     };
 }
@@ -16,18 +16,18 @@ macro_rules! catalogue {
 catalogue! {
     MANIFESTS "manifests" "manifests that load without an error, with a ControlPlane and a MeshBinding";
     REGION "aws.region" "an AWS Region, from --region, AWS_REGION or the profile";
-    CERTIFICATES "aws.certificates" "CA certificates on this system, to check those of AWS by";
+    CERTIFICATES "aws.certificates" "CA certificates on this system, to verify AWS endpoints";
     CREDENTIALS "aws.credentials" "AWS credentials that the SDK's default chain finds";
-    IDENTITY "aws.identity" "an identity that AWS knows";
+    IDENTITY "aws.identity" "an identity that AWS accepts";
     SCOPE "aws.scope" "caller, queue and clusters in one account, Region and partition";
     QUEUE "queue.exists" "a standard queue that the caller can read";
     QUEUE_RECEIVE "queue.receive" "sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue";
-    QUEUE_POLICY "queue.policy" "a policy that lets events.amazonaws.com send for the rules, and for nobody else's";
+    QUEUE_POLICY "queue.policy" "a policy that allows events.amazonaws.com to send for these rules only";
     QUEUE_ENCRYPTION "queue.encryption" "encryption that EventBridge can use";
     QUEUE_VISIBILITY "queue.visibility" "a visibility time-out from 10 s to 15 min";
     QUEUE_RETENTION "queue.retention" "a retention of at least an hour";
     QUEUE_DEAD_LETTERS "queue.dead-letters" "a redrive policy with 3 or more receives, to a queue that exists and keeps messages longer";
-    QUEUE_DEPTH "queue.depth" "no messages that nobody takes";
+    QUEUE_DEPTH "queue.depth" "no backlog of messages";
     EVENTS_TASKS "events.tasks" "an enabled rule that sends every task state change of each bound cluster to the queue";
     EVENTS_ROLES "events.roles" "an enabled rule that sends changes of role tags to the queue";
     EVENTS_TARGET "events.target" "a target that sends events as they are";
@@ -39,23 +39,23 @@ catalogue! {
     GET_ROLE "permissions.get-role" "iam:GetRole on the tasks' roles";
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
     PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14";
-    PLANE_MODE "control-plane.mode" "a zone's own control plane that takes writes";
+    PLANE_MODE "control-plane.mode" "a zone control plane that accepts writes";
     PLANE_TOKEN "control-plane.token" "a token that the control plane accepts";
-    PLANE_LIST "control-plane.dataplanes" "leave to list Dataplanes";
+    PLANE_LIST "control-plane.dataplanes" "permission to list Dataplanes";
     PLANE_MESH "control-plane.mesh" "each bound mesh";
-    CONSUL_REACHED "consul.reached" "Consul's servers that answer at the address";
+    CONSUL_REACHED "consul.reached" "Consul servers that answer at the address";
     CONSUL_VERSION "consul.version" "Consul 1.12 or later, the first with logins by AWS IAM";
-    CONSUL_EDITION "consul.edition" "partition and namespaces for Consul Enterprise alone";
-    CONSUL_NAMESPACES "consul.namespaces" "each namespace that is given";
+    CONSUL_EDITION "consul.edition" "partition and namespaces with Consul Enterprise only";
+    CONSUL_NAMESPACES "consul.namespaces" "each configured namespace";
     CONSUL_ACLS "consul.acls" "ACLs that are on";
     CONSUL_TOKEN "consul.token" "a valid ACL token for the operator";
-    CONSUL_TOKENS "consul.tokens" "leave to list the tokens of logins, and to remove them";
+    CONSUL_TOKENS "consul.tokens" "permission to list and remove login tokens";
     CONSUL_METHOD "consul.auth-method" "the auth method by which tasks log in, of type aws-iam";
-    CONSUL_RULES "consul.binding-rules" "leave to read the auth method's binding rules, of which there is one at least";
-    CONSUL_POLICIES "consul.policies" "leave to read policies";
-    CONSUL_ROLES "consul.roles" "leave to read roles";
-    CONSUL_NODE "consul.node" "a node for each bound cluster, and leave to keep it where a ConsulAuth is declared";
-    CONSUL_SERVICES "consul.services" "leave to read the services of each bound cluster, and to remove them";
+    CONSUL_RULES "consul.binding-rules" "permission to read the auth method's binding rules, and at least one rule";
+    CONSUL_POLICIES "consul.policies" "permission to read policies";
+    CONSUL_ROLES "consul.roles" "permission to read roles";
+    CONSUL_NODE "consul.node" "a node for each bound cluster, and with a ConsulAuth permission to register it";
+    CONSUL_SERVICES "consul.services" "permission to read and remove the services of each bound cluster";
 }
 
 #[cfg(test)]

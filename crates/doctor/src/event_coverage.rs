@@ -1,25 +1,25 @@
-//! Whether an EventBridge rule lets through everything that is needed: sound, so a yes is a yes.
+//! Determines whether an EventBridge rule matches all required events. Sound: a positive answer is always right.
 //!
-//! A need is a set of fields of which the text (or a pattern over it) is known. A pattern covers it when each field that
-//! the pattern looks at is known and allowed; a field that is not known could hold anything.
+//! Required events are a set of fields whose text, or a pattern over it, is known. A rule's pattern covers them if each field
+//! that the pattern tests is known and allowed; an unknown field could have any value.
 //! Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html>.
 
 use serde_json::Value;
 
 use ecs_mesh_model::Glob;
 
-/// What is known of a field of the events that are needed.
+/// The known value of a field of the required events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FieldKnowledge {
-    /// Just this text.
+    /// Exactly this text.
     Text(String),
     /// All texts that the pattern matches.
     Matching(Glob),
-    /// It is there, with any text.
+    /// Present, with any text.
     Something,
 }
 
-/// The events that are needed: fields by their dotted path, such as `detail.clusterArn`.
+/// The required events: fields by their dotted path, such as `detail.clusterArn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequiredEvents(pub(super) Vec<(&'static str, FieldKnowledge)>);
 
@@ -29,24 +29,23 @@ impl RequiredEvents {
     }
 }
 
-/// Why a pattern does not let through all that is needed.
+/// The reason why a pattern does not match all required events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CoverageGap {
     /// The field's path.
     pub(super) field: String,
-    /// What the pattern allows there.
+    /// The values that the pattern allows.
     pub(super) allows: String,
 }
 
 impl CoverageGap {
-    /// Whether the rule is about other events altogether.
+    /// Whether the rule matches other kinds of events.
     pub(super) fn is_about_others(&self) -> bool {
         matches!(self.field.as_str(), "source" | "detail-type" | "detail.eventName" | "detail.eventSource")
     }
 }
 
-/// Nothing where the pattern lets through all that is needed, else the first gap; that of the fields that tell what
-/// kind of event it is before others.
+/// The first gap of the pattern, if any. Gaps in the fields of the event's kind come first.
 pub(super) fn gap(pattern: &str, need: &RequiredEvents) -> Option<CoverageGap> {
     let Ok(pattern) = serde_json::from_str::<Value>(pattern) else {
         return Some(CoverageGap { field: "the pattern".to_owned(), allows: "no JSON".to_owned() });
@@ -61,7 +60,7 @@ fn find_gap(pattern: &Value, path: &str, need: &RequiredEvents, gaps: &mut Vec<C
     for (field, wanted) in pattern.as_object().into_iter().flatten() {
         let path = if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
         match wanted {
-            Value::Array(ways) if field == "$or" => look_at_ways(ways, &path, need, gaps),
+            Value::Array(alternatives) if field == "$or" => check_alternatives(alternatives, &path, need, gaps),
             Value::Object(_) => find_gap(wanted, &path, need, gaps),
             Value::Array(allowed) => {
                 let fits =
@@ -75,13 +74,13 @@ fn find_gap(pattern: &Value, path: &str, need: &RequiredEvents, gaps: &mut Vec<C
     }
 }
 
-/// It is enough that one way lets through all.
-fn look_at_ways(ways: &[Value], path: &str, need: &RequiredEvents, gaps: &mut Vec<CoverageGap>) {
+/// One alternative that matches all is sufficient.
+fn check_alternatives(alternatives: &[Value], path: &str, need: &RequiredEvents, gaps: &mut Vec<CoverageGap>) {
     let parent = path.strip_suffix("$or").unwrap_or(path).trim_end_matches('.');
     let mut first = None;
-    for way in ways {
+    for alternative in alternatives {
         let mut here = Vec::new();
-        find_gap(way, parent, need, &mut here);
+        find_gap(alternative, parent, need, &mut here);
         if here.is_empty() {
             return;
         }
@@ -109,7 +108,7 @@ fn allows(one: &Value, known: &FieldKnowledge) -> bool {
         ("wildcard", FieldKnowledge::Text(text)) => wildcard(wanted, text),
         ("prefix", FieldKnowledge::Matching(glob)) => fixed_start(glob).starts_with(wanted),
         ("suffix", FieldKnowledge::Matching(glob)) => fixed_end(glob).ends_with(wanted),
-        // A `*` of the glob can only be taken in by a `*` of the rule, which then takes in whatever it stands for.
+        // Only a `*` of the rule matches a `*` of the glob, and then it matches everything that the glob's `*` stands for.
         ("wildcard", FieldKnowledge::Matching(glob)) => wildcard(wanted, glob.as_str()),
         _ => false,
     }
@@ -126,7 +125,7 @@ fn is_folded(operator: &str, wanted: &Value, known: &FieldKnowledge) -> bool {
     }
 }
 
-/// Only a text that is known can be told to be another.
+/// Only for a known text it is certain that it differs.
 fn anything_but(wanted: &Value, known: &FieldKnowledge) -> bool {
     let FieldKnowledge::Text(text) = known else { return false };
     match wanted {
@@ -183,8 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_leaves_out_is_found() {
-        let all_prod = FieldKnowledge::Matching(Glob::new("arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*"));
+    fn uncovered_events_are_found() {
+        let all_prod =
+            FieldKnowledge::Matching(Glob::new("arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*"));
         for (pattern, cluster, gap_in) in [
             (json!({"source": ["aws.ecs"]}), FieldKnowledge::Text(PROD.into()), None),
             (json!({"source": ["aws.iam"]}), FieldKnowledge::Text(PROD.into()), Some("source")),
@@ -250,7 +250,7 @@ mod tests {
             ("source", FieldKnowledge::Text("aws.ecs".to_owned())),
             ("detail.clusterArn", FieldKnowledge::Text(PROD.to_owned())),
         ]);
-        let ways = [
+        let alternatives = [
             json!(PROD),
             json!("x"),
             json!({"prefix": "arn:aws:ecs:"}),
@@ -269,9 +269,9 @@ mod tests {
             json!({"exists": false}),
             json!({"prefix": {"equals-ignore-case": "ARN:"}}),
         ];
-        for way in ways {
-            let pattern = json!({"source": ["aws.ecs"], "detail": {"clusterArn": [way]}});
-            // A `?` is no wildcard at EventBridge, which the sandbox's matcher does not know.
+        for alternative in alternatives {
+            let pattern = json!({"source": ["aws.ecs"], "detail": {"clusterArn": [alternative]}});
+            // EventBridge has no wildcard `?`, but the sandbox's matcher has.
             let lets_through = pattern_matches(&pattern, &event) && !pattern.to_string().contains('?');
             assert_eq!(gap(&pattern.to_string(), &known).is_none(), lets_through, "{pattern}");
         }

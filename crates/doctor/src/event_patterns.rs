@@ -1,4 +1,4 @@
-//! The event patterns that the rules need, from the manifests alone.
+//! The required EventBridge event patterns, from the manifests.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -7,13 +7,13 @@ use super::event_coverage::{FieldKnowledge, RequiredEvents};
 use super::scope::DoctorScope;
 use ecs_mesh_model::Glob;
 
-/// The name under which the documents have the rule of task state changes.
+/// Documented name of the rule for task state changes.
 pub(super) const TASKS_RULE: &str = "ecs-mesh-tasks";
-/// The name under which the documents have the rule of role tags.
+/// Documented name of the rule for role tags.
 pub(super) const ROLES_RULE: &str = "ecs-mesh-roles";
 const TASK_STATE_CHANGE: &str = "ECS Task State Change";
 const CLOUDTRAIL: &str = "AWS API Call via CloudTrail";
-/// The calls that change a role's tags, or end it.
+/// The calls that change a role's tags or delete it.
 const ROLE_CALLS: [&str; 3] = ["TagRole", "UntagRole", "DeleteRole"];
 
 /// The patterns by rule.
@@ -22,18 +22,18 @@ pub struct EventPatterns {
     /// Task state changes of the bound clusters.
     #[serde(rename = "ecs-mesh-tasks")]
     pub tasks: Value,
-    /// Changes of role tags; none where no binding looks at them.
+    /// Changes of role tags; `None` if no binding checks role tags.
     #[serde(rename = "ecs-mesh-roles", skip_serializing_if = "Option::is_none")]
     pub roles: Option<Value>,
 }
 
 impl EventPatterns {
-    /// What the set-up needs.
+    /// The patterns for this scope.
     pub fn new(scope: &DoctorScope) -> Self {
         let mut tasks = json!({"source": ["aws.ecs"], "detail-type": [TASK_STATE_CHANGE]});
         let clusters: Vec<Value> = scope.clusters.iter().map(|cluster| allowing(&cluster.glob)).collect();
-        let takes_all = scope.clusters.iter().any(|cluster| cluster.glob.as_str() == "*");
-        if !clusters.is_empty() && !takes_all {
+        let selects_all = scope.clusters.iter().any(|cluster| cluster.glob.as_str() == "*");
+        if !clusters.is_empty() && !selects_all {
             tasks["detail"] = Value::Object(Map::from_iter([("clusterArn".to_owned(), json!(clusters))]));
         }
         let roles = json!({
@@ -43,7 +43,7 @@ impl EventPatterns {
     }
 }
 
-/// A rule knows `*` alone, and not twice in a row; what comes too much for that is counted and deleted.
+/// The pattern of a glob. EventBridge supports `*` only, without repetition; surplus events are counted and deleted.
 fn allowing(glob: &Glob) -> Value {
     if glob.is_literal() {
         return json!(glob.as_str());
@@ -57,7 +57,7 @@ fn allowing(glob: &Glob) -> Value {
     json!({"wildcard": pattern})
 }
 
-/// What a rule must let through for one of the clusters.
+/// The events of one cluster that a rule must match.
 pub(super) fn need_of_tasks(scope: &DoctorScope, cluster: &Glob) -> RequiredEvents {
     let cluster = if cluster.is_literal() {
         FieldKnowledge::Text(cluster.as_str().to_owned())
@@ -66,7 +66,7 @@ pub(super) fn need_of_tasks(scope: &DoctorScope, cluster: &Glob) -> RequiredEven
     };
     let mut need = envelope(scope, "aws.ecs", TASK_STATE_CHANGE, scope.region.as_deref());
     need.push(("detail.clusterArn", cluster));
-    // Each of these is in every such event.
+    // Every such event has these fields.
     for field in
         ["detail.taskArn", "detail.lastStatus", "detail.desiredStatus", "detail.version", "detail.group"]
     {
@@ -75,7 +75,7 @@ pub(super) fn need_of_tasks(scope: &DoctorScope, cluster: &Glob) -> RequiredEven
     RequiredEvents(need)
 }
 
-/// What a rule must let through for each call that changes role tags.
+/// The events of role changes that a rule must match.
 pub(super) fn needs_of_roles(scope: &DoctorScope, iam_region: &str) -> Vec<RequiredEvents> {
     let of = |call: &str| {
         let mut need = envelope(scope, "aws.iam", CLOUDTRAIL, Some(iam_region));
@@ -87,7 +87,12 @@ pub(super) fn needs_of_roles(scope: &DoctorScope, iam_region: &str) -> Vec<Requi
     ROLE_CALLS.into_iter().map(of).collect()
 }
 
-fn envelope(scope: &DoctorScope, source: &str, kind: &str, region: Option<&str>) -> Vec<(&'static str, FieldKnowledge)> {
+fn envelope(
+    scope: &DoctorScope,
+    source: &str,
+    kind: &str,
+    region: Option<&str>,
+) -> Vec<(&'static str, FieldKnowledge)> {
     let text = |text: &str| FieldKnowledge::Text(text.to_owned());
     let mut fields = vec![("source", text(source)), ("detail-type", text(kind))];
     fields.extend(scope.account.as_deref().map(|account| ("account", text(account))));

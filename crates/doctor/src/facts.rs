@@ -1,36 +1,36 @@
-//! What was found when the set-up was looked at: answers and failures, not judged yet.
+//! Facts about AWS and the control planes, failures included, before the checks are evaluated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::scope::DoctorScope;
 use super::report::CheckKind;
+use super::scope::DoctorScope;
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
 use ecs_mesh_consul as consul;
 use ecs_mesh_kuma as kuma;
 use ecs_mesh_manifests::ManifestStatus;
 
-/// A queue's attributes by name, as SQS gives them.
+/// A queue's attributes by name.
 pub type Attributes = BTreeMap<String, String>;
 
-/// Everything that was found.
+/// All gathered facts.
 #[derive(Clone, Debug)]
 pub struct DoctorFacts {
-    /// The manifests as loaded.
+    /// The loaded manifests.
     pub manifests: ManifestStatus,
-    /// The queue's URL as given.
+    /// The given queue URL.
     pub queue_url: Option<String>,
-    /// Where things are; an error for a queue URL that is none.
+    /// Account, Region and clusters; an error for an invalid queue URL.
     pub scope: Result<DoctorScope, String>,
-    /// AWS; an error where it cannot even be asked.
+    /// AWS; an error if no client could be created.
     pub aws: Result<AwsFacts, AwsUnavailable>,
-    /// Each control plane; an error where the manifest's connection cannot even be prepared.
+    /// Each control plane; an error if its connection could not be prepared.
     pub control_planes: BTreeMap<Arc<str>, Result<ControlPlaneFacts, String>>,
 }
 
-/// What a control plane said of itself.
+/// Diagnostics of a control plane.
 #[derive(Clone, Debug)]
 pub enum ControlPlaneFacts {
     /// Kuma or Kong Mesh.
@@ -39,72 +39,72 @@ pub enum ControlPlaneFacts {
     Consul(Box<consul::ConsulDiagnostics>),
 }
 
-/// Why AWS was not asked.
+/// Why no AWS client could be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AwsUnavailable {
-    /// There is no Region to ask in.
+    /// No Region is configured.
     NoRegion(String),
-    /// There is nothing to trust it by.
+    /// No CA certificates are available.
     NoRoots(String),
 }
 
-/// What AWS said.
+/// Facts about AWS.
 #[derive(Clone, Debug)]
 pub struct AwsFacts {
-    /// The Region that is asked.
+    /// The Region in use.
     pub region: String,
-    /// Where the credentials come from, in words.
+    /// The source of the credentials.
     pub source: &'static str,
-    /// When they end, if they do.
+    /// Expiry of the credentials, if any.
     pub credentials: Result<Option<SystemTime>, AwsError>,
-    /// Who AWS says it is.
+    /// The caller's identity.
     pub caller: Result<CallerIdentity, AwsError>,
-    /// The rest; `None` where AWS takes nothing from this caller.
+    /// Other reads; `None` if AWS does not accept the credentials.
     pub observations: Option<AwsObservations>,
 }
 
-/// What a caller whom AWS knows was told.
+/// Reads with accepted credentials.
 #[derive(Clone, Debug, Default)]
 pub struct AwsObservations {
     /// The queue and its dead-letter queue.
     pub queue: Option<QueueFacts>,
     /// The rules that send to the queue.
     pub rules: Option<Result<Vec<RuleFacts>, AwsError>>,
-    /// The rules in IAM's Region that send to the default bus of the queue's, where these are two.
+    /// Rules in IAM's Region that forward to the default bus of the queue's Region, if the Regions differ.
     pub forwarding: Option<Result<Vec<RuleFacts>, AwsError>>,
     /// The dead-letter queues of targets, by ARN.
     pub undelivered: BTreeMap<String, Result<Attributes, AwsError>>,
-    /// Each of the operator's read calls that was tried.
+    /// Attempted read calls of the operator.
     pub reads: Vec<ReadAttempt>,
 }
 
 /// A queue.
 #[derive(Clone, Debug)]
 pub struct QueueFacts {
-    /// Its attributes.
+    /// The queue's attributes.
     pub attributes: Result<Attributes, AwsError>,
-    /// Those of the queue that its redrive policy names.
+    /// Attributes of the dead-letter queue of the redrive policy.
     pub dead_letters: Option<Result<Attributes, AwsError>>,
 }
 
-/// A rule and what it does.
+/// A rule and its targets.
 #[derive(Clone, Debug)]
 pub struct RuleFacts {
-    /// Its name.
+    /// The rule's name.
     pub name: String,
     /// The rule.
     pub rule: Result<EventRule, AwsError>,
-    /// Its targets.
+    /// The rule's targets.
     pub targets: Result<Vec<EventTarget>, AwsError>,
 }
 
-/// A read call that was tried.
+/// An attempted read call.
 #[derive(Clone, Debug)]
 pub struct ReadAttempt {
-    /// The check that it answers.
+    /// The check that uses the result.
     pub id: CheckKind,
-    /// What was asked for.
+    /// The resource of the call.
     pub subject: String,
-    /// What came of it, in words.
+    /// The result as text.
     pub outcome: Result<String, AwsError>,
 }

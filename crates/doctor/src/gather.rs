@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{DoctorFacts, AwsUnavailable, ControlPlaneFacts};
-use super::scope::{DoctorScope, named_clusters};
 use super::acl_policy::RequiredPermissions;
+use super::facts::{AwsUnavailable, ControlPlaneFacts, DoctorFacts};
+use super::scope::{DoctorScope, named_clusters};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, HumanDuration};
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, ConnectError};
-use ecs_mesh_consul::{DiagnosticsRequest, ConsulControlPlane, DEFAULT_METHOD, AclPermission};
+use ecs_mesh_consul::{AclPermission, ConsulControlPlane, DEFAULT_METHOD, DiagnosticsRequest};
 use ecs_mesh_consul_acl::reconcile::watched_auth_methods;
 use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_controller::{NoSecrets, Secrets};
@@ -38,16 +38,16 @@ pub struct DoctorRequest {
     pub region: Option<String>,
 }
 
-/// Finds out everything. Ends, whatever does not answer; no failure stops another question.
-pub async fn gather(question: DoctorRequest) -> DoctorFacts {
-    let DoctorRequest { operator, manifests, queue_url, region } = question;
+/// Gathers all facts. Always ends; one failure does not prevent other reads.
+pub async fn gather(request: DoctorRequest) -> DoctorFacts {
+    let DoctorRequest { operator, manifests, queue_url, region } = request;
     let set = Arc::clone(&manifests.set);
     let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
     let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
     let clients = clients
         .map_err(|_| {
-            let why = format!("no Region was found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region");
-            AwsUnavailable::NoRegion(why)
+            let error = format!("no Region found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region");
+            AwsUnavailable::NoRegion(error)
         })
         .and_then(|clients| {
             clients.map_err(|error| match error {
@@ -56,19 +56,19 @@ pub async fn gather(question: DoctorRequest) -> DoctorFacts {
             })
         });
     let known = clients.as_ref().ok().map(|clients| clients.region().to_owned()).or(region);
-    let place = DoctorScope::new(&set, queue_url.as_deref(), known.as_deref());
+    let scope = DoctorScope::new(&set, queue_url.as_deref(), known.as_deref());
     let secrets: Arc<dyn Secrets> = match &clients {
         Ok(clients) => Arc::new(clients.secrets.clone()),
         Err(_) => Arc::new(NoSecrets),
     };
     let of_aws = async {
         match &clients {
-            Ok(clients) => Ok(aws::ask(clients, &set, queue_url.as_deref(), place.as_ref().ok()).await),
+            Ok(clients) => Ok(aws::ask(clients, &set, queue_url.as_deref(), scope.as_ref().ok()).await),
             Err(error) => Err(error.clone()),
         }
     };
     let (aws, control_planes) = tokio::join!(of_aws, control_planes(&set, &operator, &secrets));
-    DoctorFacts { manifests, queue_url, scope: place, aws, control_planes }
+    DoctorFacts { manifests, queue_url, scope, aws, control_planes }
 }
 
 async fn control_planes(
@@ -76,33 +76,33 @@ async fn control_planes(
     operator: &OperatorId,
     secrets: &Arc<dyn Secrets>,
 ) -> BTreeMap<Arc<str>, Result<ControlPlaneFacts, String>> {
-    let mut looks = tokio::task::JoinSet::new();
+    let mut probes = tokio::task::JoinSet::new();
     for (name, spec) in &set.control_planes {
         let wanted = ProbeScope::of(set, name);
         let (name, spec) = (Arc::clone(name), Arc::clone(spec));
         let (operator, secrets) = (operator.clone(), Arc::clone(secrets));
-        looks.spawn(async move {
-            let read_cache = match spec.kind {
+        probes.spawn(async move {
+            let facts = match spec.kind {
                 ControlPlaneType::Kuma => kuma(&spec, operator, &wanted).await,
                 ControlPlaneType::Consul => consul(&spec, operator, secrets, &wanted).await,
             };
-            (name, read_cache)
+            (name, facts)
         });
     }
-    // A look that panicked would be missing, and a missing one is a check that is missing: it fails loudly instead.
-    looks.join_all().await.into_iter().collect()
+    // `join_all` panics if a probe panicked, instead of omitting its checks.
+    probes.join_all().await.into_iter().collect()
 }
 
-/// What the manifests have of a control plane's.
+/// The objects of a control plane that the manifests name.
 struct ProbeScope {
     meshes: BTreeSet<MeshName>,
-    /// Those that are named in full.
+    /// Literal clusters.
     clusters: BTreeSet<ClusterArn>,
-    /// The auth methods by which tasks log in: those that are declared, or the usual one.
+    /// The tasks' auth methods: declared ones, or the default.
     methods: BTreeSet<Arc<str>>,
-    /// Those whose logins' tokens are looked after.
-    looked_after: BTreeSet<Arc<str>>,
-    /// What the operator's own token must be allowed to write.
+    /// Auth methods whose tokens the operator removes.
+    watched: BTreeSet<Arc<str>>,
+    /// Required write permissions of the operator's token.
     rights: BTreeSet<AclPermission>,
 }
 
@@ -120,13 +120,17 @@ impl ProbeScope {
             meshes: bound().map(|binding| binding.spec.mesh.clone()).collect(),
             clusters: bound().flat_map(|binding| named_clusters(&binding.spec.selector.clusters)).collect(),
             methods,
-            looked_after: watched_auth_methods(set, name),
+            watched: watched_auth_methods(set, name),
             rights: RequiredPermissions::of(set, name).rights(),
         }
     }
 }
 
-async fn kuma(spec: &ControlPlaneSpec, operator: OperatorId, wanted: &ProbeScope) -> Result<ControlPlaneFacts, String> {
+async fn kuma(
+    spec: &ControlPlaneSpec,
+    operator: OperatorId,
+    wanted: &ProbeScope,
+) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
     let plane = KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver))?;
@@ -142,7 +146,7 @@ async fn consul(
     let mut connection = spec.consul.clone().ok_or("spec.consul is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
     let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)?;
-    plane.watch_auth_methods(wanted.looked_after.clone());
+    plane.watch_auth_methods(wanted.watched.clone());
     let (clusters, methods) = (wanted.clusters.clone(), wanted.methods.clone());
     let asked = DiagnosticsRequest { clusters, methods, permissions: wanted.rights.clone() };
     Ok(ControlPlaneFacts::Consul(Box::new(plane.diagnose(&asked).await)))

@@ -1,17 +1,17 @@
-//! The least IAM policy for a set-up: for the operator, and for a person or pipeline that runs the doctor.
+//! The least-privilege IAM policies of the operator and of the `doctor` command.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::scope::DoctorScope;
 
-/// For whom the policy is.
+/// The principal of the policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PolicyPrincipal {
     /// The operator's task role.
     #[default]
     Operator,
-    /// Whoever runs `doctor`: all that the operator reads, and the rules.
+    /// The caller of `doctor`: the operator's reads, and the EventBridge rules.
     Doctor,
 }
 
@@ -61,39 +61,35 @@ fn statement<A: Into<String>, R: Into<String>>(
 }
 
 impl IamPolicy {
-    /// What the reader needs for this set-up. `role_path` is the IAM path below which the tasks' roles lie: `/`, or
-    /// `/mesh/`.
+    /// The principal's permissions. `role_path` is the IAM path of the tasks' roles: `/`, or `/mesh/`.
     ///
     /// # Errors
-    /// In words, when the set-up does not tell the queue's Region or binds no cluster.
+    /// If the queue's Region is unknown, or no cluster is bound.
     pub fn new(scope: &DoctorScope, reader: PolicyPrincipal, role_path: &str) -> Result<Self, String> {
         if scope.clusters.is_empty() {
-            return Err("no MeshBinding in the manifests names a cluster, so there is nothing to scope the policy to: \
-                        give the manifests that bind one"
-                .to_owned());
+            return Err(
+                "no MeshBinding in the manifests selects a cluster to which the policy could be restricted"
+                    .to_owned(),
+            );
         }
         let mut statements = clusters(scope);
         if scope.reads_roles {
             statements.push(roles(scope, role_path));
         }
         if !scope.secrets.is_empty() {
-            let secrets = scope.secrets.iter().map(|arn| whole(arn));
-            statements.push(statement(
-                "SecretsOfTheControlPlanes",
-                ["secretsmanager:GetSecretValue"],
-                secrets,
-            ));
+            let secrets = scope.secrets.iter().map(|arn| full_secret_arn(arn));
+            statements.push(statement("ReadControlPlaneSecrets", ["secretsmanager:GetSecretValue"], secrets));
         }
         if let Some(queue) = &scope.queue {
             let arn = scope.queue_arn().ok_or("the queue's Region is not known: give --region")?;
             let read = ["sqs:GetQueueAttributes"];
             let work = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", read[0]];
             statements.push(match reader {
-                PolicyPrincipal::Operator => statement("TheQueue", work, [arn]),
-                // Its dead-letter queue, too, which by custom has the queue's name and something behind it.
+                PolicyPrincipal::Operator => statement("ConsumeQueue", work, [arn]),
+                // Includes the dead-letter queue, which by convention has the queue's name as prefix.
                 PolicyPrincipal::Doctor => {
                     let family = scope.arn("sqs", &format!("{}*", queue.name));
-                    statement("TheQueueAndItsDeadLetters", read, [family])
+                    statement("ReadQueues", read, [family])
                 }
             });
             if reader == PolicyPrincipal::Doctor {
@@ -104,12 +100,12 @@ impl IamPolicy {
     }
 }
 
-/// A secret's ARN ends in six random characters, which may be left out where it is read and must not be in a policy.
-fn whole(arn: &str) -> String {
+/// The full ARN of a secret: a read may omit its six random characters, a policy may not.
+fn full_secret_arn(arn: &str) -> String {
     let name = arn.rsplit(':').next().unwrap_or_default();
     let tail = name.rsplit_once('-').map_or("", |(_, tail)| tail);
-    let is_whole = tail.len() == 6 && tail.bytes().all(|b| b.is_ascii_alphanumeric());
-    if is_whole { arn.to_owned() } else { format!("{arn}-??????") }
+    let is_full = tail.len() == 6 && tail.bytes().all(|b| b.is_ascii_alphanumeric());
+    if is_full { arn.to_owned() } else { format!("{arn}-??????") }
 }
 
 fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
@@ -119,14 +115,14 @@ fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
     let operator = if patterns { "ArnLike" } else { "ArnEquals" };
     let mut statements = Vec::new();
     if patterns {
-        statements.push(statement("ClustersByPattern", ["ecs:ListClusters"], ["*"]));
+        statements.push(statement("ListClusters", ["ecs:ListClusters"], ["*"]));
     }
-    let mut list = statement("ListTasksOfTheCluster", ["ecs:ListTasks"], ["*"]);
+    let mut list = statement("ListTasks", ["ecs:ListTasks"], ["*"]);
     list.condition = Some(serde_json::json!({ operator: {"ecs:cluster": arns} }));
     statements.push(list);
     let tasks = unique(scope.clusters.iter().map(|cluster| cluster.tasks(partition)));
-    statements.push(statement("DescribeTasksOfTheCluster", ["ecs:DescribeTasks"], tasks));
-    statements.push(statement("TaskDefinitionsTellTheTaskRole", ["ecs:DescribeTaskDefinition"], ["*"]));
+    statements.push(statement("DescribeTasks", ["ecs:DescribeTasks"], tasks));
+    statements.push(statement("DescribeTaskDefinitions", ["ecs:DescribeTaskDefinition"], ["*"]));
     statements
 }
 
@@ -135,16 +131,16 @@ fn roles(scope: &DoctorScope, role_path: &str) -> IamStatement {
     let path = role_path.trim_matches('/');
     let path = if path.is_empty() { String::new() } else { format!("{path}/") };
     let arn = format!("arn:{}:iam::{account}:role/{path}*", scope.partition);
-    statement("TagsOfTheTasksRoles", ["iam:GetRole"], [arn])
+    statement("GetTaskRoles", ["iam:GetRole"], [arn])
 }
 
-/// The rules of the queue's Region, and of the Region in which IAM tells of its calls.
+/// The rules of the queue's Region, and of the Region of IAM's events.
 fn rules(scope: &DoctorScope) -> [IamStatement; 2] {
     let account = scope.account.as_deref().unwrap_or("*");
     let rules = format!("arn:{}:events:*:{account}:rule/*", scope.partition);
     [
-        statement("RulesOfTheQueue", ["events:ListRuleNamesByTarget"], ["*"]),
-        statement("TheRules", ["events:DescribeRule", "events:ListTargetsByRule"], [rules]),
+        statement("ListRulesOfQueue", ["events:ListRuleNamesByTarget"], ["*"]),
+        statement("DescribeRules", ["events:DescribeRule", "events:ListTargetsByRule"], [rules]),
     ]
 }
 

@@ -1,11 +1,20 @@
-//! What a set-up needs, and what of it is missing.
+//! Checks permissions, queue, event rules and control planes of an installation.
 //!
-//! [`gather`] asks everything that can be asked without changing anything: no message is taken, nothing is written. What
-//! it brings together are plain [`DoctorFacts`], failures included; [`examine`] judges them without asking anything, so one
-//! failed question never hides another's answer. `docs/reference/doctor.md` explains each check.
+//! [`gather`] reads everything without changing anything: no message is received, nothing is written. Its result are plain
+//! [`DoctorFacts`], failures included. [`examine`] evaluates the facts without I/O, so that one failed read never hides
+//! another result. `docs/reference/doctor.md` explains each check.
+//!
+//! ```
+//! use ecs_mesh_doctor::{CheckStatus, DoctorReport, catalogue};
+//!
+//! let checks = vec![catalogue::REGION.ok("AWS", "eu-west-1")];
+//! let report = DoctorReport::new(checks);
+//! assert_eq!((report.status, report.exit_code()), (CheckStatus::Ok, 0));
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod acl_policy;
 pub mod catalogue;
 mod checks;
 mod event_coverage;
@@ -13,19 +22,21 @@ mod event_patterns;
 mod facts;
 mod gather;
 mod iam_policy;
-mod scope;
-mod report;
 mod queue_policy;
-mod acl_policy;
+mod report;
+mod scope;
 
+pub use acl_policy::token_policy;
 pub use checks::examine;
 pub use event_patterns::EventPatterns;
-pub use facts::{Attributes, AwsFacts, DoctorFacts, AwsUnavailable, ControlPlaneFacts, QueueFacts, ReadAttempt, RuleFacts, AwsObservations};
+pub use facts::{
+    Attributes, AwsFacts, AwsObservations, AwsUnavailable, ControlPlaneFacts, DoctorFacts, QueueFacts,
+    ReadAttempt, RuleFacts,
+};
 pub use gather::{DoctorRequest, gather};
 pub use iam_policy::{IamPolicy, PolicyPrincipal};
+pub use report::{CheckKind, CheckResult, CheckStatus, CheckSummary, DoctorReport};
 pub use scope::DoctorScope;
-pub use report::{CheckResult, CheckKind, DoctorReport, CheckStatus, CheckSummary};
-pub use acl_policy::token_policy;
 
 #[cfg(test)]
 mod tests;

@@ -1,29 +1,29 @@
-//! Whether a queue's policy lets EventBridge send for a rule, and whom else it lets.
+//! Evaluates whether a queue's policy allows EventBridge to send for a rule, and which others it allows.
 //!
-//! Understands what such policies hold in practice; what it does not understand it calls unclear, never allowed.
+//! Supports the elements that such policies have in practice; anything else is unclear, never allowed.
 //! Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html>.
 
 use serde_json::Value;
 
 use ecs_mesh_model::Glob;
 
-/// What a policy says to a rule's messages.
+/// Verdict of a policy on a rule's messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PolicyVerdict {
-    /// They may come; `also` says who else may, where that is too many.
+    /// Allowed; `also` names further senders if the policy is too broad.
     Allowed {
-        /// Who else may send.
+        /// Further allowed senders.
         also: Option<&'static str>,
     },
-    /// No statement lets them.
+    /// No statement allows them.
     NotAllowed,
     /// A statement forbids them.
     Forbidden,
-    /// It depends on something that is not looked at.
+    /// Depends on elements that are not evaluated.
     Unclear(String),
 }
 
-/// Who sends what where.
+/// A rule that sends to a queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RuleSender<'a> {
     /// The rule's ARN.
@@ -41,7 +41,7 @@ enum Tristate {
     Yes,
 }
 
-/// Judges the policy's text; an empty one allows nobody.
+/// Evaluates the policy's text; an empty policy allows no sender.
 pub(super) fn evaluate(policy: &str, sender: RuleSender<'_>) -> PolicyVerdict {
     if policy.trim().is_empty() {
         return PolicyVerdict::NotAllowed;
@@ -56,15 +56,19 @@ pub(super) fn evaluate(policy: &str, sender: RuleSender<'_>) -> PolicyVerdict {
     match (denied, allowed) {
         (Tristate::Yes, _) => PolicyVerdict::Forbidden,
         (_, Tristate::No) => PolicyVerdict::NotAllowed,
-        (Tristate::Maybe, _) => PolicyVerdict::Unclear("a Deny statement has conditions of its own".to_owned()),
+        (Tristate::Maybe, _) => {
+            PolicyVerdict::Unclear("a Deny statement has conditions of its own".to_owned())
+        }
         (Tristate::No, Tristate::Maybe) => {
             PolicyVerdict::Unclear("the statement that allows it has conditions of its own".to_owned())
         }
-        (Tristate::No, Tristate::Yes) => PolicyVerdict::Allowed { also: of("Allow").find_map(|s| too_many(s)) },
+        (Tristate::No, Tristate::Yes) => {
+            PolicyVerdict::Allowed { also: of("Allow").find_map(|s| too_many(s)) }
+        }
     }
 }
 
-/// Whether the statement speaks of EventBridge, of sending, and of this queue.
+/// Whether the statement concerns EventBridge, sending, and this queue.
 fn is_about(statement: &Value, sender: RuleSender<'_>) -> bool {
     let principal = &statement["Principal"];
     let by_service = list(&principal["Service"]).any(|name| name == "events.amazonaws.com");
@@ -142,7 +146,7 @@ fn too_many(statement: &Value) -> Option<&'static str> {
     if bounds("aws:SourceArn", &has_account) || bounds("aws:SourceAccount", &|account| !is_wild(account)) {
         return None;
     }
-    Some(if is_anyone(&statement["Principal"]) { "anybody at all" } else { "the rules of any AWS account" })
+    Some(if is_anyone(&statement["Principal"]) { "any caller" } else { "the rules of any AWS account" })
 }
 
 /// The items of a list, or the one thing that stands for a list of one.
@@ -197,7 +201,7 @@ mod tests {
         let mut open = allow(&json!({}));
         open["Principal"] = json!("*");
         open["Action"] = json!(["SQS:*"]);
-        assert_eq!(says(&json!([open])), PolicyVerdict::Allowed { also: Some("anybody at all") });
+        assert_eq!(says(&json!([open])), PolicyVerdict::Allowed { also: Some("any caller") });
     }
 
     #[test]

@@ -1,28 +1,28 @@
-//! What was found, how bad it is, and what to do about it.
+//! The report: each check with its status, message and fix.
 
 use serde::Serialize;
 
-/// How bad a finding is.
+/// Status of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// As it should be.
+    /// Passed.
     Ok,
-    /// Good to know; nothing to do.
+    /// Informational.
     Info,
-    /// It could not be found out.
+    /// Could not be checked.
     Unknown,
-    /// It works, and something will be lost or late.
+    /// Works, but something will be lost or late.
     Warning,
-    /// The operator cannot do its work so.
+    /// The operator cannot work.
     Error,
 }
 
 impl CheckStatus {
-    /// All, from the best to the worst.
+    /// All statuses, best first.
     pub const ALL: [Self; 5] = [Self::Ok, Self::Info, Self::Unknown, Self::Warning, Self::Error];
 
-    /// The word in tables and JSON.
+    /// The word in text and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -34,45 +34,45 @@ impl CheckStatus {
     }
 }
 
-/// A kind of check: its stable name, and what it asks for.
+/// A kind of check: its stable name and its expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckKind {
-    /// `queue.policy` and its like, stable between versions.
+    /// Name such as `queue.policy`; stable between versions.
     pub name: &'static str,
-    /// What is needed, in a sentence's part.
+    /// The expected state.
     pub expected: &'static str,
 }
 
-/// One check and what came of it.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckResult {
-    /// Which check; `docs/reference/doctor.md` explains each.
+    /// The check's name; `docs/reference/doctor.md` explains each.
     pub id: &'static str,
-    /// What was looked at: a cluster, a rule, a control plane.
+    /// The checked object: a cluster, a rule, a control plane.
     pub subject: String,
-    /// How bad it is.
+    /// The status.
     pub status: CheckStatus,
-    /// What was found. Never holds a secret.
+    /// What was found; never a secret.
     pub message: String,
-    /// What is needed.
+    /// The expected state.
     pub expected: &'static str,
-    /// What to do about it, where something is to be done: a command, or words.
+    /// How to fix it, if needed: a command or a description.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
 impl CheckKind {
-    /// All is well.
+    /// Passed.
     pub fn ok(self, subject: impl Into<String>, message: impl Into<String>) -> CheckResult {
         self.check(CheckStatus::Ok, subject.into(), message.into(), None)
     }
 
-    /// Good to know.
+    /// Informational.
     pub fn info(self, subject: impl Into<String>, message: impl Into<String>) -> CheckResult {
         self.check(CheckStatus::Info, subject.into(), message.into(), None)
     }
 
-    /// It could not be found out.
+    /// Could not be checked.
     pub fn unknown(
         self,
         subject: impl Into<String>,
@@ -82,7 +82,7 @@ impl CheckKind {
         self.check(CheckStatus::Unknown, subject.into(), message.into(), Some(fix.into()))
     }
 
-    /// It works, and something will be lost or late.
+    /// Works, but something will be lost or late.
     pub fn warning(
         self,
         subject: impl Into<String>,
@@ -92,45 +92,56 @@ impl CheckKind {
         self.check(CheckStatus::Warning, subject.into(), message.into(), Some(fix.into()))
     }
 
-    /// The operator cannot do its work so.
-    pub fn error(self, subject: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) -> CheckResult {
+    /// The operator cannot work.
+    pub fn error(
+        self,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> CheckResult {
         self.check(CheckStatus::Error, subject.into(), message.into(), Some(fix.into()))
     }
 
-    fn check(self, status: CheckStatus, subject: String, message: String, fix: Option<String>) -> CheckResult {
+    fn check(
+        self,
+        status: CheckStatus,
+        subject: String,
+        message: String,
+        fix: Option<String>,
+    ) -> CheckResult {
         let fix = fix.filter(|fix| !fix.is_empty());
         CheckResult { id: self.name, subject, status, message, expected: self.expected, fix }
     }
 }
 
-/// How many checks have each status.
+/// Number of checks by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CheckSummary {
-    /// As it should be.
+    /// Checks with status `ok`.
     pub ok: usize,
-    /// Good to know.
+    /// Checks with status `info`.
     pub info: usize,
-    /// Not found out.
+    /// Checks with status `unknown`.
     pub unknown: usize,
-    /// Lost or late.
+    /// Checks with status `warning`.
     pub warning: usize,
-    /// Cannot work.
+    /// Checks with status `error`.
     pub error: usize,
 }
 
-/// All checks, in the order in which a person would mend things.
+/// All checks, in the order in which to fix them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DoctorReport {
-    /// The worst status of all.
+    /// The worst status.
     pub status: CheckStatus,
-    /// How many checks have each status.
+    /// Number of checks by status.
     pub summary: CheckSummary,
     /// The checks.
     pub checks: Vec<CheckResult>,
 }
 
 impl DoctorReport {
-    /// The report of these checks.
+    /// Builds the report.
     pub fn new(checks: Vec<CheckResult>) -> Self {
         let count = |status| checks.iter().filter(|check| check.status == status).count();
         let summary = CheckSummary {
@@ -144,7 +155,7 @@ impl DoctorReport {
         Self { status, summary, checks }
     }
 
-    /// 0: nothing to do; 1: an error; 2: only warnings and unknowns.
+    /// 0: nothing above `info`; 1: an error; 2: warnings or unknowns.
     pub fn exit_code(&self) -> u8 {
         match self.status {
             CheckStatus::Ok | CheckStatus::Info => 0,
@@ -159,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_check_decides_the_exit_code() {
+    fn exit_code_follows_the_worst_status() {
         let id = CheckKind { name: "a.b", expected: "x" };
         for (checks, code) in [
             (vec![], 0),

@@ -1,4 +1,4 @@
-//! Where the set-up is, as far as manifests, queue URL and Region tell it without asking AWS.
+//! Account, Region and clusters, as far as manifests, queue URL and Region show them without calls to AWS.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,36 +11,35 @@ use ecs_mesh_model::{ClusterArn, Glob};
 /// The queue, by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueLocation {
-    /// Its Region, where the URL is one of AWS's.
+    /// The Region, if the URL is an AWS URL.
     pub region: Option<String>,
-    /// 12 digits.
+    /// The account id, 12 digits.
     pub account: String,
-    /// Its name; that of a FIFO queue ends in `.fifo`.
+    /// The name; that of a FIFO queue ends in `.fifo`.
     pub name: String,
 }
 
 impl QueueLocation {
     /// Reads `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME`, or that path behind another host.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let wrong = || {
+        let error = || {
             format!(
                 "{:?} is not the URL of an SQS queue: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
                 url.chars().take(200).collect::<String>()
             )
         };
-        let host = queue_host(url).ok_or_else(wrong)?;
+        let host = queue_host(url).ok_or_else(error)?;
         let mut path = url.rsplit('/');
         let (name, account) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
         if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(wrong());
+            return Err(error());
         }
         let region = region_of_queue_host(host).map(str::to_owned);
         Ok(Self { region, account: account.to_owned(), name: name.to_owned() })
     }
 }
 
-/// A cluster's ARN or a pattern over it, taken apart. A part that the pattern does not fix is `*`, or what the
-/// set-up tells otherwise.
+/// The parts of a cluster ARN or pattern. A part that the pattern does not fix is the known value, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClusterLocation {
     /// As written.
@@ -50,27 +49,27 @@ pub struct ClusterLocation {
     name: String,
 }
 
-/// What is known of where things are.
+/// Known account, Region and clusters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoctorScope {
     /// `aws`, `aws-cn`, `aws-us-gov`, …
     pub partition: String,
-    /// The Region, if anything tells it.
+    /// The Region, if known.
     pub region: Option<String>,
-    /// The account, if anything tells it.
+    /// The account, if known.
     pub account: Option<String>,
     /// The queue.
     pub queue: Option<QueueLocation>,
-    /// What the bindings select.
+    /// Clusters that bindings select.
     pub clusters: Vec<ClusterLocation>,
-    /// Whether any binding looks at role tags.
+    /// Whether any binding checks role tags.
     pub reads_roles: bool,
-    /// ARNs of the secrets that the control planes' connections name.
+    /// ARNs of the control planes' secrets.
     pub secrets: Vec<String>,
 }
 
 impl DoctorScope {
-    /// Puts together what the set-up tells; `region` is the one that is given or that the environment has.
+    /// Derives the scope; `region`: from the flag or the environment.
     pub fn new(set: &ManifestSet, queue_url: Option<&str>, region: Option<&str>) -> Result<Self, String> {
         let queue = queue_url.map(QueueLocation::parse).transpose()?;
         let mut globs: Vec<&Glob> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
@@ -91,7 +90,8 @@ impl DoctorScope {
             .map(|cluster| cluster.partition().to_owned())
             .or_else(|| globs.iter().find_map(|glob| fixed_partition(glob)))
             .unwrap_or_else(|| partition_of(region.as_deref().unwrap_or_default()).to_owned());
-        let clusters = globs.into_iter().map(|glob| parse_pattern(glob, region.as_deref(), account.as_deref()));
+        let clusters =
+            globs.into_iter().map(|glob| parse_pattern(glob, region.as_deref(), account.as_deref()));
         let clusters = clusters.collect();
         let reads_roles = set.bindings.values().any(|b| b.spec.role_tags.mode != RoleTagMode::Off);
         let secrets = secrets(set);
@@ -136,7 +136,7 @@ fn secrets(set: &ManifestSet) -> Vec<String> {
     named.into_iter().collect()
 }
 
-/// Those clusters of a selector that are named in full.
+/// The literal clusters of a selector.
 pub(super) fn named_clusters(selector: &[Glob]) -> impl Iterator<Item = ClusterArn> {
     let literal = selector.iter().filter(|glob| glob.is_literal());
     literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok())
@@ -152,7 +152,7 @@ fn parse_pattern(glob: &Glob, region: Option<&str>, account: Option<&str>) -> Cl
         Some(part) if parts.len() == 6 && *part != "*" => (*part).to_owned(),
         _ => known.unwrap_or("*").to_owned(),
     };
-    // Only the operator's own account and Region are ever asked.
+    // The operator reads only its own account and Region.
     ClusterLocation {
         glob: glob.clone(),
         region: part(3, region),
@@ -181,7 +181,7 @@ pub(super) fn partition_of(region: &str) -> &'static str {
     PREFIXES.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
 }
 
-/// The Region in which a partition's IAM tells of its calls; `None` for those of which it is not known here.
+/// The Region of the events of a partition's IAM, if known.
 pub(super) fn iam_region(partition: &str) -> Option<&'static str> {
     match partition {
         "aws" => Some("us-east-1"),
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_scoped_as_far_as_it_is_fixed() {
+    fn pattern_is_scoped_as_far_as_it_is_fixed() {
         for (glob, expected) in [
             (
                 "arn:aws:ecs:eu-west-1:111122223333:cluster/prod",
@@ -207,13 +207,13 @@ mod tests {
             ("arn:aws:ecs:eu-west-1:*/prod", "arn:aws:ecs:us-east-2:444455556666:cluster/prod"),
             ("*", "arn:aws:ecs:us-east-2:444455556666:cluster/*"),
         ] {
-            let place = parse_pattern(&Glob::new(glob), Some("us-east-2"), Some("444455556666"));
-            assert_eq!(place.arn("aws"), expected, "{glob}");
+            let location = parse_pattern(&Glob::new(glob), Some("us-east-2"), Some("444455556666"));
+            assert_eq!(location.arn("aws"), expected, "{glob}");
         }
     }
 
     #[test]
-    fn a_queue_url_tells_account_and_region() {
+    fn queue_url_has_account_and_region() {
         let queue = QueueLocation::parse("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q").unwrap();
         assert_eq!((queue.region.as_deref(), queue.name.as_str()), (Some("cn-north-1"), "q"));
         let queue = QueueLocation::parse("http://127.0.0.1:4566/111122223333/q").unwrap();

@@ -1,15 +1,16 @@
-//! What is printed agrees with the documents, and what no sandbox can show is judged right.
+//! Printed policies agree with the documentation, and checks of states that the sandbox cannot produce.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::facts::{AwsFacts, DoctorFacts, ControlPlaneFacts, QueueFacts, RuleFacts, AwsObservations};
-use super::{CheckResult, EventPatterns, DoctorScope, IamPolicy, PolicyPrincipal, CheckStatus, examine};
+use super::facts::{AwsFacts, AwsObservations, ControlPlaneFacts, DoctorFacts, QueueFacts, RuleFacts};
+use super::{CheckResult, CheckStatus, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
 use ecs_mesh_consul::{
-    ConsulProbes, AuthMethod, ConsulVersion, LoginTokenCounts, ClusterNodeInfo, OwnToken, AclPermission, AclPermissions, ConsulDiagnostics,
+    AclPermission, AclPermissions, AuthMethod, ClusterNodeInfo, ConsulDiagnostics, ConsulProbes,
+    ConsulVersion, LoginTokenCounts, OwnToken,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_manifests::{ManifestSources, ManifestStatus as Manifests};
@@ -50,7 +51,7 @@ fn consul(more: &str) -> Manifests {
     Manifests::from(&loaded)
 }
 
-/// What is found of servers that say this of themselves.
+/// The checks of servers with this version.
 fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut ConsulProbes)) -> Vec<CheckResult> {
     let method = AuthMethod { kind: "aws-iam".to_owned(), ..AuthMethod::default() };
     let name = "iam-ecs-service-token".to_owned();
@@ -110,14 +111,17 @@ fn missing_namespace_error_names_the_manifest_field() {
         answers.namespaces = found.map(|(name, found)| (name.to_owned(), found)).into();
     });
     let of: Vec<_> = checks.iter().filter(|check| check.id == "consul.namespaces").collect();
-    assert_eq!([of[0].status, of[1].status, of[2].status], [CheckStatus::Ok, CheckStatus::Error, CheckStatus::Unknown]);
+    assert_eq!(
+        [of[0].status, of[1].status, of[2].status],
+        [CheckStatus::Ok, CheckStatus::Error, CheckStatus::Unknown]
+    );
     let fix = of[1].fix.as_deref().unwrap();
     assert!(of[1].subject.contains("lost") && fix.contains("spec.consul.namespaces"), "{:?}", of[1]);
     assert_eq!(status_of(&of_servers("1.21.4", "", |_| {}), "consul.namespaces"), CheckStatus::Ok);
 }
 
 #[test]
-fn an_auth_method_of_another_type_lets_no_task_in() {
+fn auth_method_of_another_type_is_an_error() {
     let checks = of_servers("1.21.4", "", |answers| {
         let jwt = AuthMethod { kind: "jwt".to_owned(), ..AuthMethod::default() };
         answers.methods.insert("iam-ecs-service-token".to_owned(), Ok(Some(jwt)));
@@ -135,7 +139,12 @@ fn lacks(denied: &[AclPermission], allowed: &[AclPermission]) -> AclPermissions 
 fn missing_write_permission_fails_the_matching_check() {
     let web = || AclPermission::Service("web".into());
     for (rights, id, status, words) in [
-        (lacks(&[AclPermission::Acls], &[AclPermission::Services]), "consul.tokens", CheckStatus::Error, "acl = \"write\""),
+        (
+            lacks(&[AclPermission::Acls], &[AclPermission::Services]),
+            "consul.tokens",
+            CheckStatus::Error,
+            "acl = \"write\"",
+        ),
         (
             lacks(&[AclPermission::Services], &[AclPermission::Acls]),
             "consul.services",
@@ -160,7 +169,12 @@ fn missing_write_permission_fails_the_matching_check() {
             CheckStatus::Warning,
             "node_prefix \"arn:aws\"",
         ),
-        (lacks(&[AclPermission::Operator], &[]), "consul.namespaces", CheckStatus::Error, "operator = \"write\""),
+        (
+            lacks(&[AclPermission::Operator], &[]),
+            "consul.namespaces",
+            CheckStatus::Error,
+            "operator = \"write\"",
+        ),
     ] {
         let checks = of_servers("1.21.4", "", |answers| answers.permissions = Ok(rights.clone()));
         let bad: Vec<_> = checks.iter().filter(|check| check.status > CheckStatus::Info).collect();
@@ -180,8 +194,9 @@ fn missing_write_permission_fails_the_matching_check() {
 #[test]
 fn unknown_permissions_are_not_ok_and_reported_once() {
     let checks = of_servers("1.21.4", "", |answers| {
-        let message = "POST /x: Consul answered 404 (no such call); check the address".to_owned();
-        answers.permissions = Err(MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None });
+        let message = "POST /x: Consul responded 404 (no such call); help: check the address".to_owned();
+        answers.permissions =
+            Err(MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None });
         let found = ClusterNodeInfo { has_node: Ok(true), services: Ok(1) };
         answers.clusters.insert(ecs_mesh_model::ClusterArn::parse(PROD).unwrap(), found);
     });
@@ -209,7 +224,7 @@ fn unattributed_tokens_have_their_own_check() {
 }
 
 #[test]
-fn manifests_are_counted_by_kind_with_the_right_ending() {
+fn manifests_are_counted_by_kind() {
     let manifests = consul("");
     let facts = DoctorFacts { manifests, ..facts(QUEUE_URL, "eu-west-1") };
     let found = &of(&facts, "manifests")[0].message;
@@ -250,7 +265,7 @@ fn iam_policy_lists_consul_secrets_verbatim() {
             let policy = json!(IamPolicy::new(&place, reader, "/").unwrap());
             let statements = policy["Statement"].as_array().unwrap();
             let of_secrets: Vec<&Value> =
-                statements.iter().filter(|one| one["Sid"] == "SecretsOfTheControlPlanes").collect();
+                statements.iter().filter(|one| one["Sid"] == "ReadControlPlaneSecrets").collect();
             assert_eq!(of_secrets.len(), 1, "{policy}");
             assert_eq!(of_secrets[0]["Action"], "secretsmanager:GetSecretValue");
             assert_eq!(of_secrets[0]["Resource"], printed);
@@ -264,14 +279,14 @@ fn policy(clusters: &[&str], more: &str, reader: PolicyPrincipal) -> Value {
 }
 
 #[test]
-fn the_policy_on_the_page_is_the_one_that_is_printed() {
+fn documented_iam_policy_is_the_printed_one() {
     assert_eq!(blocks("The operator's task role")[0], policy(&[PROD], "", PolicyPrincipal::Operator));
 }
 
 #[test]
-fn what_the_page_adds_for_the_doctor_is_what_is_printed() {
+fn documented_doctor_permissions_are_the_printed_ones() {
     let printed = policy(&[PROD], "", PolicyPrincipal::Doctor);
-    let added = blocks("Whoever runs doctor").remove(0);
+    let added = blocks("The doctor command").remove(0);
     let statements = printed["Statement"].as_array().unwrap();
     assert_eq!(statements[statements.len() - 3..], *added.as_array().unwrap());
     let operators = policy(&[PROD], "", PolicyPrincipal::Operator);
@@ -280,7 +295,7 @@ fn what_the_page_adds_for_the_doctor_is_what_is_printed() {
 }
 
 #[test]
-fn the_patterns_on_the_page_are_those_that_are_printed() {
+fn documented_event_patterns_are_the_printed_ones() {
     let set = manifests(&[PROD], "").set;
     let printed = EventPatterns::new(&place(&set, None, None));
     assert_eq!(blocks("The rules"), [printed.tasks, printed.roles.unwrap()]);
@@ -325,21 +340,22 @@ fn partition_comes_from_clusters_or_region() {
     ] {
         let set = manifests(&[cluster], "").set;
         let printed =
-            json!(IamPolicy::new(&place(&set, None, region), PolicyPrincipal::Operator, "/").unwrap()).to_string();
+            json!(IamPolicy::new(&place(&set, None, region), PolicyPrincipal::Operator, "/").unwrap())
+                .to_string();
         let all = printed.matches("arn:").count();
         assert_eq!(printed.matches(partition).count(), all, "{printed}");
     }
 }
 
 #[test]
-fn a_policy_without_a_queues_region_says_what_to_give() {
+fn policy_without_queue_region_names_the_flag() {
     let set = manifests(&["*"], "").set;
     let place = place(&set, Some("http://127.0.0.1:1/111122223333/q"), None);
     let error = IamPolicy::new(&place, PolicyPrincipal::Operator, "/").unwrap_err();
     assert!(error.contains("--region"), "{error}");
 }
 
-/// A set-up as it should be, in the Region where IAM tells of its calls, so that nothing is forwarded.
+/// Valid facts, in the Region of IAM's events, so that nothing is forwarded.
 fn facts(queue_url: &str, region: &str) -> DoctorFacts {
     let cluster = PROD.replace("eu-west-1", region);
     let manifests = manifests(&[&cluster], "");
@@ -358,8 +374,10 @@ fn facts(queue_url: &str, region: &str) -> DoctorFacts {
         rules: Some(Ok(vec![RuleFacts { name: "all".into(), rule: Ok(rule), targets: Ok(vec![target]) }])),
         ..AwsObservations::default()
     };
-    let caller =
-        CallerIdentity { arn: "arn:aws:sts::111122223333:assumed-role/op/1".into(), account: "111122223333".into() };
+    let caller = CallerIdentity {
+        arn: "arn:aws:sts::111122223333:assumed-role/op/1".into(),
+        account: "111122223333".into(),
+    };
     let aws = AwsFacts {
         region: region.to_owned(),
         source: "the ECS task's role",
@@ -367,7 +385,13 @@ fn facts(queue_url: &str, region: &str) -> DoctorFacts {
         caller: Ok(caller),
         observations: Some(seen),
     };
-    DoctorFacts { manifests, queue_url: Some(queue_url.to_owned()), scope: place, aws: Ok(aws), control_planes: BTreeMap::new() }
+    DoctorFacts {
+        manifests,
+        queue_url: Some(queue_url.to_owned()),
+        scope: place,
+        aws: Ok(aws),
+        control_planes: BTreeMap::new(),
+    }
 }
 
 fn of(facts: &DoctorFacts, id: &str) -> Vec<CheckResult> {
@@ -380,7 +404,7 @@ fn target_of(facts: &mut DoctorFacts) -> &mut EventTarget {
 }
 
 #[test]
-fn a_fifo_queue_is_refused() {
+fn fifo_queue_is_an_error() {
     let facts = facts(&format!("{QUEUE_URL}.fifo"), "eu-west-1");
     assert_eq!(of(&facts, "queue.exists")[0].status, CheckStatus::Error);
 }
@@ -398,7 +422,7 @@ fn input_transformer_on_target_is_an_error() {
 }
 
 #[test]
-fn a_short_retry_and_a_role_at_the_target_are_told() {
+fn short_retry_and_target_role_are_warnings() {
     let mut facts = facts(QUEUE_URL, "eu-west-1");
     target_of(&mut facts).retried_for = Some(60);
     assert_eq!(of(&facts, "events.target")[0].status, CheckStatus::Warning);
@@ -408,7 +432,7 @@ fn a_short_retry_and_a_role_at_the_target_are_told() {
 }
 
 #[test]
-fn a_queue_in_another_region_gets_nothing_from_the_rules_here() {
+fn queue_in_another_region_is_an_error() {
     let mut facts = facts(QUEUE_URL, "eu-west-1");
     facts.aws.as_mut().unwrap().region = "eu-central-1".to_owned();
     let message: Vec<CheckStatus> = of(&facts, "aws.scope").iter().map(|check| check.status).collect();
@@ -416,16 +440,17 @@ fn a_queue_in_another_region_gets_nothing_from_the_rules_here() {
 }
 
 #[test]
-fn where_iam_itself_tells_nothing_needs_to_be_forwarded() {
+fn iam_region_needs_no_forwarding() {
     let url = QUEUE_URL.replace("eu-west-1", "us-east-1");
     assert_eq!(of(&facts(&url, "us-east-1"), "events.roles").len(), 1);
 }
 
 #[test]
 fn aws_managed_kms_key_fails_and_customer_key_warns() {
-    for (key, status) in
-        [("alias/aws/sqs", CheckStatus::Error), ("arn:aws:kms:eu-west-1:111122223333:key/1", CheckStatus::Info)]
-    {
+    for (key, status) in [
+        ("alias/aws/sqs", CheckStatus::Error),
+        ("arn:aws:kms:eu-west-1:111122223333:key/1", CheckStatus::Info),
+    ] {
         let mut facts = facts(QUEUE_URL, "eu-west-1");
         let queue = facts.aws.as_mut().unwrap().observations.as_mut().unwrap().queue.as_mut().unwrap();
         queue.attributes.as_mut().unwrap().insert("KmsMasterKeyId".to_owned(), key.to_owned());

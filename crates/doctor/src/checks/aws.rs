@@ -1,11 +1,11 @@
-//! Who asks, and whether all is in one place.
+//! Region, credentials, identity, and whether everything is in one account and Region.
 
 use std::time::SystemTime;
 
 use crate::catalogue::{CERTIFICATES, CREDENTIALS, IDENTITY, REGION, SCOPE};
-use crate::facts::{AwsFacts, DoctorFacts, AwsUnavailable};
-use crate::scope::{DoctorScope, partition_of};
+use crate::facts::{AwsFacts, AwsUnavailable, DoctorFacts};
 use crate::report::CheckResult;
+use crate::scope::{DoctorScope, partition_of};
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::ClusterArn;
 
@@ -20,7 +20,7 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
             return vec![CERTIFICATES.error("AWS", message, fix)];
         }
     };
-    let trust = CERTIFICATES.ok("AWS", "there are some, or the endpoint that is set needs none");
+    let trust = CERTIFICATES.ok("AWS", "found, or the configured endpoint needs none");
     let mut checks = vec![REGION.ok("AWS", &aws.region), trust, credentials(aws), identity(aws)];
     checks.extend(scope(facts, aws));
     checks
@@ -31,7 +31,7 @@ fn credentials(aws: &AwsFacts) -> CheckResult {
         Ok(end) => {
             let life = match end {
                 Some(end) => remaining(*end),
-                None => "which do not end".to_owned(),
+                None => "without expiry".to_owned(),
             };
             CREDENTIALS.ok(aws.source, format!("found, {life}"))
         }
@@ -41,8 +41,8 @@ fn credentials(aws: &AwsFacts) -> CheckResult {
 
 fn remaining(end: SystemTime) -> String {
     match end.duration_since(SystemTime::now()) {
-        Ok(left) => format!("which end in {} min and are fetched anew", left.as_secs() / 60),
-        Err(_) => "which have ended".to_owned(),
+        Ok(left) => format!("expire in {} min and are refreshed", left.as_secs() / 60),
+        Err(_) => "expired".to_owned(),
     }
 }
 
@@ -54,19 +54,15 @@ fn identity(aws: &AwsFacts) -> CheckResult {
             let fix = error.hint.trim_start_matches("; ");
             match error.kind {
                 AwsErrorKind::Credentials => IDENTITY.error("AWS", found, fix),
-                _ => IDENTITY.unknown(
-                    "AWS",
-                    found,
-                    format!("{fix}; STS has an endpoint of its own to be reached"),
-                ),
+                _ => IDENTITY.unknown("AWS", found, format!("{fix}; STS needs its own reachable endpoint")),
             }
         }
     }
 }
 
 fn scope(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
-    let place = match &facts.scope {
-        Ok(place) => place,
+    let scope = match &facts.scope {
+        Ok(scope) => scope,
         Err(error) => {
             let fix = "`aws sqs get-queue-url --queue-name NAME` prints it";
             return vec![SCOPE.error(facts.queue_url.clone().unwrap_or_default(), error, fix)];
@@ -75,8 +71,8 @@ fn scope(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
     let account = aws.caller.as_ref().ok().map(|caller| caller.account.as_str());
     let partition = aws.caller.as_ref().ok().and_then(|caller| caller.arn.split(':').nth(1));
     let partition = partition.unwrap_or_else(|| partition_of(&aws.region));
-    let mut checks = unreadable_clusters(place, aws, account, partition);
-    if let Some(check) = queue(place, aws, account) {
+    let mut checks = unreadable_clusters(scope, aws, account, partition);
+    if let Some(check) = queue(scope, aws, account) {
         checks.push(check);
     }
     if checks.is_empty() {
@@ -86,11 +82,16 @@ fn scope(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
     checks
 }
 
-/// Clusters that nobody here can read.
-fn unreadable_clusters(scope: &DoctorScope, aws: &AwsFacts, account: Option<&str>, partition: &str) -> Vec<CheckResult> {
+/// Clusters outside the caller's partition, account or Region.
+fn unreadable_clusters(
+    scope: &DoctorScope,
+    aws: &AwsFacts,
+    account: Option<&str>,
+    partition: &str,
+) -> Vec<CheckResult> {
     let literal = scope.clusters.iter().filter(|cluster| cluster.glob.is_literal());
     let named = literal.filter_map(|cluster| ClusterArn::parse(cluster.glob.as_str()).ok());
-    let wrong = named.filter_map(|cluster| {
+    let outside = named.filter_map(|cluster| {
         let (what, theirs, ours) = if cluster.partition() != partition {
             ("partition", cluster.partition(), partition)
         } else if account.is_some_and(|account| account != cluster.account()) {
@@ -100,28 +101,28 @@ fn unreadable_clusters(scope: &DoctorScope, aws: &AwsFacts, account: Option<&str
         } else {
             return None;
         };
-        let found = format!("the cluster is in {what} {theirs}, and the caller in {ours}");
+        let found = format!("the cluster is in {what} {theirs}, the caller in {ours}");
         let fix = "run an operator there, with credentials of that account and --region; or correct \
                     MeshBinding.spec.selector.clusters";
         Some(SCOPE.error(cluster.as_str(), found, fix))
     });
-    wrong.collect()
+    outside.collect()
 }
 
 fn queue(scope: &DoctorScope, aws: &AwsFacts, account: Option<&str>) -> Option<CheckResult> {
     let queue = scope.queue.as_ref()?;
     let region = queue.region.as_deref().unwrap_or(&aws.region);
     if region != aws.region {
-        let found = format!("the queue is in Region {region}, and the clusters' events in {}", aws.region);
+        let found = format!("the queue is in Region {region}, the clusters' events are in {}", aws.region);
         return Some(SCOPE.error(
             &queue.name,
             found,
-            "make the queue in the clusters' Region: rules send to no other",
+            "create the queue in the clusters' Region, since rules send to no other",
         ));
     }
     if account.is_some_and(|account| account != queue.account) {
         let found = format!(
-            "the queue is in account {}, and the caller in {}",
+            "the queue is in account {}, the caller in {}",
             queue.account,
             account.unwrap_or_default()
         );

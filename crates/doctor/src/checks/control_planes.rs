@@ -1,14 +1,14 @@
-//! The control planes: whether each is one, takes writes, and knows the caller. Consul's are in `consul`.
+//! Control planes: reachable, supported, writable, and with an accepted token. Consul is in `consul`.
 
 use super::consul;
 use crate::catalogue::{
     CONSUL_REACHED, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
 };
-use crate::facts::{DoctorFacts, ControlPlaneFacts};
-use crate::report::{CheckResult, CheckKind};
+use crate::facts::{ControlPlaneFacts, DoctorFacts};
+use crate::report::{CheckKind, CheckResult};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_kuma::{KumaProbes, ServerConfig, CallerInfo, KumaDiagnostics, KumaVersion};
+use ecs_mesh_kuma::{CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, ServerConfig};
 
 const ADMIN: &str = "mesh-system:admin";
 const ANONYMOUS: &str = "mesh-system:unauthenticated";
@@ -16,19 +16,19 @@ const ANONYMOUS: &str = "mesh-system:unauthenticated";
 pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let set = &facts.manifests.set;
     let mut checks = Vec::new();
-    for (name, seen) in &facts.control_planes {
+    for (name, diagnostics) in &facts.control_planes {
         let Some(spec) = set.control_planes.get(name) else { continue };
         let reached = match spec.kind {
             ControlPlaneType::Kuma => PLANE_REACHED,
             ControlPlaneType::Consul => CONSUL_REACHED,
         };
-        let about = format!("{name} ({})", address(spec));
-        match seen {
-            Ok(ControlPlaneFacts::Kuma(survey)) => checks.extend(kuma(&about, spec.kuma.as_ref(), survey)),
-            Ok(ControlPlaneFacts::Consul(survey)) => {
-                checks.extend(consul::check(set, name, &about, survey));
+        let subject = format!("{name} ({})", address(spec));
+        match diagnostics {
+            Ok(ControlPlaneFacts::Kuma(found)) => checks.extend(kuma(&subject, spec.kuma.as_ref(), found)),
+            Ok(ControlPlaneFacts::Consul(found)) => {
+                checks.extend(consul::check(set, name, &subject, found));
             }
-            Err(error) => checks.push(reached.error(about, error, "correct the ControlPlane manifest")),
+            Err(error) => checks.push(reached.error(subject, error, "correct the ControlPlane manifest")),
         }
     }
     checks
@@ -39,29 +39,30 @@ fn address(spec: &ControlPlaneSpec) -> &str {
     kuma.or(spec.consul.as_ref().map(|connection| connection.address.as_str())).unwrap_or_default()
 }
 
-fn kuma(subject: &str, connection: Option<&KumaConnection>, survey: &KumaDiagnostics) -> Vec<CheckResult> {
-    let Some(answers) = &survey.probes else {
-        return vec![not_reached(PLANE_REACHED, subject, survey.version.as_ref().err())];
+fn kuma(
+    subject: &str,
+    connection: Option<&KumaConnection>,
+    diagnostics: &KumaDiagnostics,
+) -> Vec<CheckResult> {
+    let Some(answers) = &diagnostics.probes else {
+        return vec![not_reached(PLANE_REACHED, subject, diagnostics.version.as_ref().err())];
     };
     let mut checks = vec![
-        PLANE_REACHED.ok(subject, "it answers"),
-        version(subject, survey.version.as_ref()),
+        PLANE_REACHED.ok(subject, "reachable"),
+        version(subject, diagnostics.version.as_ref()),
         mode(subject, answers.configuration.as_ref()),
-        token(subject, connection, answers.caller.as_ref(), survey.version.as_ref().ok()),
-        list(subject, answers, survey.version.as_ref().ok()),
+        token(subject, connection, answers.caller.as_ref(), diagnostics.version.as_ref().ok()),
+        list(subject, answers, diagnostics.version.as_ref().ok()),
     ];
     checks.extend(meshes(subject, answers));
     checks
 }
 
 pub(super) fn not_reached(id: CheckKind, subject: &str, error: Option<&MeshError>) -> CheckResult {
-    let said = error.map_or("it gave no answer", |error| error.message.as_str());
-    let (message, fix) = said.split_once("; ").unwrap_or((
-        said,
-        "see that the control plane runs, that this machine may connect to it, and that \
-         the address in the ControlPlane manifest is right",
-    ));
-    id.error(subject, message, fix)
+    let (message, fix) = error.map_or(("no response", None), MeshError::split_help);
+    let check_connection = "check that the control plane runs, that this machine may connect to it, and the address in \
+                            the ControlPlane manifest";
+    id.error(subject, message, fix.unwrap_or(check_connection))
 }
 
 fn version(subject: &str, version: Result<&KumaVersion, &MeshError>) -> CheckResult {
@@ -76,8 +77,8 @@ fn version(subject: &str, version: Result<&KumaVersion, &MeshError>) -> CheckRes
         (2, 7..=14) => PLANE_VERSION.ok(subject, &version.text),
         _ => PLANE_VERSION.warning(
             subject,
-            format!("{}, which this operator has not been tried with", version.text),
-            "use a version from 2.7 to 2.14, or look closely at the first registrations",
+            format!("{}, which is not tested with this operator", version.text),
+            "use a version from 2.7 to 2.14, or verify the first registrations",
         ),
     }
 }
@@ -86,11 +87,11 @@ fn mode(subject: &str, configuration: Result<&ServerConfig, &MeshError>) -> Chec
     let configuration = match configuration {
         Ok(configuration) => configuration,
         Err(error) if error.kind == MeshErrorKind::Forbidden => {
-            let found = "GET /config is not for this token: health discovery is taken to be on";
+            let found = "the token may not read GET /config: health discovery is assumed to be on";
             return PLANE_MODE.unknown(
                 subject,
                 found,
-                "give an admin's token, or see that it is a zone's control plane",
+                "use an admin token, or make sure that the address is that of a zone control plane",
             );
         }
         Err(error) => return failed(PLANE_MODE, subject, error),
@@ -129,23 +130,22 @@ fn token(
     if is(ADMIN) {
         return PLANE_TOKEN.ok(subject, format!("taken for {}, an administrator", caller.name));
     }
-    // Kuma keeps secrets and tokens to administrators and lets everybody write Dataplanes, so this does work.
+    // Kuma restricts secrets and tokens to administrators, but any caller may write Dataplanes, so this works.
     if is(ANONYMOUS) && !given && version.is_some_and(KumaVersion::is_open_source) {
-        let found = "no token is given, and Kuma lets anonymous callers write Dataplanes: so may anybody else who reaches \
+        let found = "no token is configured, and Kuma allows anonymous callers to write Dataplanes: so may any client that reaches \
                      the address, which the network's rules must keep to those who should";
         return PLANE_TOKEN.info(subject, found);
     }
     if is(ANONYMOUS) {
         let found = if given {
-            "a token is given, and the caller is anonymous all the same"
+            "a token is configured, but the caller is anonymous"
         } else {
-            "no token is given, and whoever reaches the address is anonymous: without access control of its own anybody \
-             there can write Dataplanes"
+            "no token is configured, so the caller is anonymous: without other access control, every client that reaches \
+             the address can write Dataplanes"
         };
         return PLANE_TOKEN.warning(subject, found, fix);
     }
-    let found =
-        format!("taken for {}, no administrator: whether it may write Dataplanes is not tried", caller.name);
+    let found = format!("identified as {}, no administrator: write permission is not tested", caller.name);
     PLANE_TOKEN.info(subject, found)
 }
 
@@ -170,7 +170,7 @@ fn list(subject: &str, probes: &KumaProbes, version: Option<&KumaVersion>) -> Ch
 
 fn meshes(subject: &str, probes: &KumaProbes) -> Vec<CheckResult> {
     let judge = |(mesh, found): (&ecs_mesh_model::MeshName, &Result<_, MeshError>)| {
-        let about = format!("{mesh} on {subject}");
+        let subject = format!("{mesh} on {subject}");
         match found {
             Ok(ecs_mesh_kuma::MeshSettings { mtls, mesh_services }) => {
                 let mtls =
@@ -186,7 +186,8 @@ fn meshes(subject: &str, probes: &KumaProbes) -> Vec<CheckResult> {
 
 /// The message of a mesh error ends with what to do.
 pub(super) fn failed(id: CheckKind, subject: &str, error: &MeshError) -> CheckResult {
-    let (message, fix) = error.message.split_once("; ").unwrap_or((&error.message, ""));
+    let (message, fix) = error.split_help();
+    let fix = fix.unwrap_or_default();
     match error.kind {
         MeshErrorKind::Unreachable | MeshErrorKind::Throttled | MeshErrorKind::Conflict => {
             id.unknown(subject, message, if fix.is_empty() { "run the doctor again" } else { fix })
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
     use crate::report::CheckStatus;
 
-    fn judged(product: &str, token: Option<&str>, group: &str) -> CheckResult {
+    fn check_token(product: &str, token: Option<&str>, group: &str) -> CheckResult {
         let version = serde_json::json!({"product": product, "version": "2.11.0"});
         let connection = serde_json::json!({"address": "https://kuma:5682", "tokenFile": token});
         let caller = CallerInfo { name: group.to_owned(), groups: vec![group.to_owned()] };
@@ -213,16 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn an_anonymous_caller_is_as_it_comes_on_kuma_alone() {
+    fn anonymous_caller_is_the_default_on_kuma_only() {
         for (product, token, status) in [
             ("Kuma", None, CheckStatus::Info),
             ("Kong Mesh", None, CheckStatus::Warning),
             ("Kuma", Some("/token"), CheckStatus::Warning),
         ] {
-            let check = judged(product, token, ANONYMOUS);
+            let check = check_token(product, token, ANONYMOUS);
             assert_eq!(check.status, status, "{product} {token:?}: {check:?}");
             assert!(check.message.contains("anonymous"), "{check:?}");
         }
-        assert_eq!(judged("Kuma", None, ADMIN).status, CheckStatus::Ok);
+        assert_eq!(check_token("Kuma", None, ADMIN).status, CheckStatus::Ok);
     }
 }

@@ -1,46 +1,46 @@
-//! The rules: whether every event that is needed comes to the queue, unchanged, and what happens to those that do not.
+//! The rules: every required event reaches the queue unchanged, and undeliverable events are kept.
 
 use crate::catalogue::{EVENTS_DEAD_LETTERS, EVENTS_ROLES, EVENTS_TARGET, EVENTS_TASKS};
 use crate::event_coverage::{CoverageGap, FieldKnowledge, RequiredEvents, gap};
 use crate::event_patterns::{ROLES_RULE, TASKS_RULE, need_of_tasks, needs_of_roles};
-use crate::facts::{DoctorFacts, RuleFacts, AwsObservations};
-use crate::scope::{DoctorScope, iam_region};
+use crate::facts::{AwsObservations, DoctorFacts, RuleFacts};
+use crate::queue_policy::{self, PolicyVerdict, RuleSender};
 use crate::report::CheckResult;
-use crate::queue_policy::{self, RuleSender, PolicyVerdict};
+use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_aws::sdk::{EventRule, EventTarget};
 
 use super::queue;
 
 pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
-    let (Ok(aws), Ok(place), Some(_)) = (&facts.aws, &facts.scope, &facts.queue_url) else {
-        // Said above, by `queue.exists`; without a queue no rule is needed.
+    let (Ok(aws), Ok(scope), Some(_)) = (&facts.aws, &facts.scope, &facts.queue_url) else {
+        // Reported by `queue.exists`; without a queue no rule is needed.
         return Vec::new();
     };
-    let Some(seen) = &aws.observations else {
+    let Some(observations) = &aws.observations else {
         return vec![EVENTS_TASKS.unknown(
             "rules",
-            "not looked at: AWS does not know the caller",
-            "mend aws.credentials first",
+            "not checked: AWS does not accept the credentials",
+            "fix aws.credentials first",
         )];
     };
-    let rules = match &seen.rules {
+    let rules = match &observations.rules {
         Some(Ok(rules)) => rules,
         Some(Err(error)) => return vec![super::failed(EVENTS_TASKS, "the default event bus", error)],
         None => return Vec::new(),
     };
-    let mut checks: Vec<CheckResult> = place
+    let mut checks: Vec<CheckResult> = scope
         .clusters
         .iter()
-        .map(|cluster| tasks(place, rules, cluster.glob.as_str(), &need_of_tasks(place, &cluster.glob)))
+        .map(|cluster| tasks(scope, rules, cluster.glob.as_str(), &need_of_tasks(scope, &cluster.glob)))
         .collect();
-    checks.extend(roles(place, seen, rules));
+    checks.extend(roles(scope, observations, rules));
     for rule in rules {
-        checks.extend(target(rule, seen, place));
+        checks.extend(target(rule, observations, scope));
     }
     checks
 }
 
-/// What the rules together do for one need.
+/// How the rules cover one kind of required events.
 enum RuleCoverage<'a> {
     By(&'a EventRule),
     Disabled(&'a EventRule),
@@ -85,11 +85,11 @@ fn tasks(scope: &DoctorScope, rules: &[RuleFacts], cluster: &str, need: &Require
             id.error(cluster, format!("the rule {} is disabled", rule.name), enable(rule))
         }
         RuleCoverage::Leaving(rule, gap) => id.error(cluster, missing_events(rule, &gap, need), put),
-        RuleCoverage::Unknown(why) => id.unknown(cluster, why, "give the caller events:DescribeRule"),
+        RuleCoverage::Unknown(reason) => id.unknown(cluster, reason, "give the caller events:DescribeRule"),
         RuleCoverage::Nothing => {
             let region = scope.region.as_deref().unwrap_or("the Region");
             let found = format!(
-                "no rule of the default event bus of {region} sends them: changes are found by sweeps alone"
+                "no rule of the default event bus of {region} sends them: the operator relies on sweeps"
             );
             id.error(cluster, found, put)
         }
@@ -97,39 +97,38 @@ fn tasks(scope: &DoctorScope, rules: &[RuleFacts], cluster: &str, need: &Require
 }
 
 fn roles(scope: &DoctorScope, observations: &AwsObservations, rules: &[RuleFacts]) -> Vec<CheckResult> {
-    let (id, about) = (EVENTS_ROLES, "changes of role tags");
+    let (id, subject) = (EVENTS_ROLES, "changes of role tags");
     if !scope.reads_roles {
-        return vec![id.info(about, "not needed: no binding looks at role tags")];
+        return vec![id.info(subject, "not needed: no binding checks role tags")];
     }
     let Some(home) = iam_region(&scope.partition) else {
-        let found =
-            format!("where IAM of {} tells of its calls is not known here: not looked at", scope.partition);
-        return vec![id.info(about, found)];
+        let found = format!("not checked: the Region of IAM's events is unknown for {}", scope.partition);
+        return vec![id.info(subject, found)];
     };
     let needs = needs_of_roles(scope, home);
     let mut checks = vec![roles_at(
-        about,
+        subject,
         rules,
         &needs,
         &format!("{}; give it the queue as target", put_rule(ROLES_RULE)),
     )];
     if let Some(forwarding) = &observations.forwarding {
-        let about = format!("{about}, on their way from {home}");
+        let subject = format!("{subject}, forwarded from {home}");
         let bus = scope.arn("events", "event-bus/default");
         let fix = format!(
-            "IAM tells of its calls in {home} alone: make the same rule there, {} --region {home}, with the target {bus} and \
+            "IAM's events are in {home} only: create the same rule there, {} --region {home}, with the target {bus} and \
              a role that may events:PutEvents on it",
             put_rule(ROLES_RULE).trim_end_matches('`')
         );
         checks.push(match forwarding {
-            Ok(rules) => roles_at(&about, rules, &needs, &fix),
-            Err(error) => super::failed(id, &about, error),
+            Ok(rules) => roles_at(&subject, rules, &needs, &fix),
+            Err(error) => super::failed(id, &subject, error),
         });
     }
     checks
 }
 
-/// The calls need not come by one rule.
+/// Several rules together may cover the calls.
 fn roles_at(subject: &str, rules: &[RuleFacts], expected: &[RequiredEvents], fix: &str) -> CheckResult {
     let id = EVENTS_ROLES;
     let mut by = Vec::new();
@@ -139,16 +138,20 @@ fn roles_at(subject: &str, rules: &[RuleFacts], expected: &[RequiredEvents], fix
             RuleCoverage::Disabled(rule) => {
                 return id.warning(subject, format!("the rule {} is disabled", rule.name), enable(rule));
             }
-            RuleCoverage::Leaving(rule, gap) => return id.warning(subject, missing_events(rule, &gap, need), fix),
-            RuleCoverage::Unknown(why) => return id.unknown(subject, why, "give the caller events:DescribeRule"),
+            RuleCoverage::Leaving(rule, gap) => {
+                return id.warning(subject, missing_events(rule, &gap, need), fix);
+            }
+            RuleCoverage::Unknown(reason) => {
+                return id.unknown(subject, reason, "give the caller events:DescribeRule");
+            }
             RuleCoverage::Nothing => {
-                let found = "no rule sends them: a tag that is taken away is found by roleTags.recheck, minutes later";
+                let found = "no rule sends them: a removed tag is found by roleTags.recheck, minutes later";
                 return id.warning(subject, format!("{}: {found}", call_of(need)), fix);
             }
         }
     }
     by.dedup();
-    let trail = "a CloudTrail trail that logs management events must be on, which is not looked at";
+    let trail = "a CloudTrail trail for management events is required, which is not checked";
     id.ok(subject, format!("by the rule {}; {trail}", by.join(", ")))
 }
 
@@ -165,10 +168,10 @@ fn missing_events(rule: &EventRule, gap: &CoverageGap, need: &RequiredEvents) ->
     let wanted = match wanted {
         Some((_, FieldKnowledge::Text(text))) => format!("{text} is needed"),
         Some((_, FieldKnowledge::Matching(glob))) => format!("all of {glob} are needed"),
-        _ => "it must not be looked at".to_owned(),
+        _ => "no filter is allowed".to_owned(),
     };
     format!(
-        "the rule {} lets only some through: its pattern has {} {}, and {wanted}",
+        "the rule {} matches only some: its pattern has {} {}, and {wanted}",
         rule.name, gap.field, gap.allows
     )
 }
@@ -184,16 +187,16 @@ fn enable(rule: &EventRule) -> String {
     format!("`aws events enable-rule --name {}`", rule.name)
 }
 
-/// What the rule's target does to events, and to those that it cannot deliver.
+/// Checks the rule's targets: unmodified events, and a dead-letter queue.
 fn target(observations: &RuleFacts, all: &AwsObservations, scope: &DoctorScope) -> Vec<CheckResult> {
     let targets = match &observations.targets {
         Ok(targets) => targets,
         Err(error) => return vec![super::failed(EVENTS_TARGET, &observations.name, error)],
     };
-    let about = |target: &EventTarget| format!("{}, target {}", observations.name, target.id);
+    let subject = |target: &EventTarget| format!("{}, target {}", observations.name, target.id);
     let arn = observations.rule.as_ref().map(|rule| rule.arn.as_str()).unwrap_or_default();
     let both = targets.iter().flat_map(|target| {
-        [unmodified_events(&about(target), target), undelivered(&about(target), arn, target, all, scope)]
+        [unmodified_events(&subject(target), target), undelivered(&subject(target), arn, target, all, scope)]
     });
     both.collect()
 }
@@ -202,32 +205,38 @@ fn unmodified_events(subject: &str, target: &EventTarget) -> CheckResult {
     let id = EVENTS_TARGET;
     if !target.rewritten_by.is_empty() {
         let by = target.rewritten_by.join(" and ");
-        let found = format!("{by} changes the events: the operator cannot read what comes");
+        let found = format!("{by} changes the events: the operator cannot decode them");
         return id.error(subject, found, format!("put the target again without {by}"));
     }
     if target.role.is_some() {
-        let found =
-            "it has a RoleArn: the queue's policy is what counts within an account, and such a role may fail";
+        let found = "the target has a RoleArn, which is not needed: within an account the queue's policy decides, and the role may fail";
         return id.warning(subject, found, "put the target again without RoleArn");
     }
     match target.retried_for {
         Some(seconds) if seconds < 3600 => id.warning(
             subject,
-            format!("delivery is given up after {seconds} s"),
+            format!("delivery stops after {seconds} s"),
             "put the target again with RetryPolicy.MaximumEventAgeInSeconds 86400",
         ),
-        _ => id.ok(subject, "it sends events as they are"),
+        _ => id.ok(subject, "events are sent unmodified"),
     }
 }
 
-fn undelivered(subject: &str, rule: &str, target: &EventTarget, all: &AwsObservations, scope: &DoctorScope) -> CheckResult {
+fn undelivered(
+    subject: &str,
+    rule: &str,
+    target: &EventTarget,
+    all: &AwsObservations,
+    scope: &DoctorScope,
+) -> CheckResult {
     let id = EVENTS_DEAD_LETTERS;
     let Some(dead) = &target.dead_letters else {
-        let found = "none: what cannot be delivered within a day is dropped unseen, and found by sweeps";
+        let found =
+            "none: events that cannot be delivered within a day are dropped, and sweeps find the changes";
         return id.warning(subject, found, "put the target again with DeadLetterConfig {\"Arn\": \"ARN\"}");
     };
     let fix = format!(
-        "let the policy of {dead} allow sqs:SendMessage to events.amazonaws.com with aws:SourceArn {rule}"
+        "make the policy of {dead} allow sqs:SendMessage to events.amazonaws.com with aws:SourceArn {rule}"
     );
     let account = rule.split(':').nth(4).or(scope.account.as_deref()).unwrap_or_default();
     match all.undelivered.get(dead) {
@@ -235,17 +244,19 @@ fn undelivered(subject: &str, rule: &str, target: &EventTarget, all: &AwsObserva
             let policy = queue::text(attributes, "Policy");
             match queue_policy::evaluate(policy, RuleSender { rule, account, queue: dead }) {
                 PolicyVerdict::Allowed { .. } => id.ok(subject, dead),
-                PolicyVerdict::Unclear(why) => {
-                    id.unknown(subject, format!("whether {dead} takes them is not clear: {why}"), fix)
-                }
+                PolicyVerdict::Unclear(reason) => id.unknown(
+                    subject,
+                    format!("cannot determine whether {dead} accepts them: {reason}"),
+                    fix,
+                ),
                 PolicyVerdict::NotAllowed | PolicyVerdict::Forbidden => id.warning(
                     subject,
-                    format!("{dead} does not let the rule send: what cannot be delivered is lost"),
+                    format!("{dead} does not allow the rule to send: undeliverable events are lost"),
                     fix,
                 ),
             }
         }
         Some(Err(error)) => super::failed(id, subject, error),
-        None => id.unknown(subject, format!("{dead} was not looked at"), "run the doctor again"),
+        None => id.unknown(subject, format!("{dead} was not checked"), "run the doctor again"),
     }
 }

@@ -7,11 +7,10 @@ use crate::report::CheckResult;
 pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let status = &facts.manifests;
     let fix = "correct the manifest; docs/reference/manifests.md has every field";
-    let place = |finding: &ecs_mesh_api::manifests::ManifestFinding| finding.file.display().to_string();
-    let errors =
-        status.errors.iter().map(|finding| MANIFESTS.error(place(finding), finding.to_string(), fix));
+    let file = |finding: &ecs_mesh_api::manifests::ManifestFinding| finding.file.display().to_string();
+    let errors = status.errors.iter().map(|finding| MANIFESTS.error(file(finding), finding.to_string(), fix));
     let warnings =
-        status.warnings.iter().map(|finding| MANIFESTS.warning(place(finding), finding.to_string(), fix));
+        status.warnings.iter().map(|finding| MANIFESTS.warning(file(finding), finding.to_string(), fix));
     let mut checks: Vec<CheckResult> = errors.chain(warnings).collect();
     let set = &status.set;
     let kinds = [
@@ -25,15 +24,15 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
         |(count, kind): (usize, &str)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" });
     let found = format!("{}: {}", counted((status.files, "file")), kinds.map(counted).join(", "));
     if status.errors.is_empty() {
-        let about = "all manifests";
+        let subject = "all manifests";
         checks.push(if set.control_planes.is_empty() || set.bindings.is_empty() {
             MANIFESTS.warning(
-                about,
+                subject,
                 found,
                 "write a ControlPlane and a MeshBinding: without them the operator does nothing",
             )
         } else {
-            MANIFESTS.ok(about, found)
+            MANIFESTS.ok(subject, found)
         });
     }
     checks

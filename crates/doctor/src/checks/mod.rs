@@ -1,4 +1,4 @@
-//! From facts to findings: pure, one file for each group of checks.
+//! Evaluates the checks: pure, one file for each group.
 
 mod aws;
 mod consul;
@@ -13,9 +13,9 @@ use super::facts::DoctorFacts;
 use super::report::DoctorReport;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
 
-use super::report::{CheckResult, CheckKind};
+use super::report::{CheckKind, CheckResult};
 
-/// Judges what was found.
+/// Evaluates all checks.
 pub fn examine(facts: &DoctorFacts) -> DoctorReport {
     let mut checks = manifests::check(facts);
     checks.extend(aws::check(facts));
@@ -26,17 +26,17 @@ pub fn examine(facts: &DoctorFacts) -> DoctorReport {
     DoctorReport::new(checks)
 }
 
-/// A read call that failed: denied and not found are errors, since nothing will come of it; the rest is not known.
+/// The result for a failed read: denied and not found are errors, since retries do not help; others are unknown.
 fn failed(id: CheckKind, subject: &str, error: &AwsError) -> CheckResult {
     let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
     let fix = error.hint.trim_start_matches("; ");
     match error.kind {
-        AwsErrorKind::Denied if !is_of_the_doctor(error) => {
-            let all = "`ecs-mesh-operator doctor --print-iam-policy` prints the whole policy";
+        AwsErrorKind::Denied if !is_called_by_doctor_only(error) => {
+            let all = "`ecs-mesh-operator doctor --print-iam-policy` prints the complete policy";
             id.error(subject, found, format!("{fix}; {all}"))
         }
         AwsErrorKind::Denied => {
-            let all = "`ecs-mesh-operator doctor --print-iam-policy --for doctor` prints what the doctor needs";
+            let all = "`ecs-mesh-operator doctor --print-iam-policy --for doctor` prints the policy of the doctor command";
             id.unknown(subject, found, format!("{fix}; {all}"))
         }
         AwsErrorKind::NotFound => id.error(subject, found, fix),
@@ -47,7 +47,7 @@ fn failed(id: CheckKind, subject: &str, error: &AwsError) -> CheckResult {
     }
 }
 
-/// What the operator itself never calls.
-fn is_of_the_doctor(error: &AwsError) -> bool {
+/// Whether the operator itself never makes this call.
+fn is_called_by_doctor_only(error: &AwsError) -> bool {
     error.operation.starts_with("events:") || error.operation.starts_with("sts:")
 }

@@ -1,4 +1,4 @@
-//! The queue: whether it can be read, keeps messages long enough, and loses none unseen.
+//! The queue: readable, with sufficient retention, and without unnoticed loss of messages.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::catalogue::{
     QUEUE, QUEUE_DEAD_LETTERS, QUEUE_DEPTH, QUEUE_ENCRYPTION, QUEUE_POLICY, QUEUE_RECEIVE, QUEUE_RETENTION,
     QUEUE_VISIBILITY,
 };
-use crate::facts::{Attributes, DoctorFacts, QueueFacts, AwsObservations};
-use crate::scope::DoctorScope;
+use crate::facts::{Attributes, AwsObservations, DoctorFacts, QueueFacts};
+use crate::queue_policy::{self, PolicyVerdict, RuleSender};
 use crate::report::CheckResult;
-use crate::queue_policy::{self, RuleSender, PolicyVerdict};
+use crate::scope::DoctorScope;
 
 /// SQS's own default.
 const DEFAULT_RETENTION: u64 = 4 * 24 * 3600;
@@ -22,26 +22,27 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let Some(url) = facts.queue_url.as_deref() else {
         return vec![QUEUE.info("no queue", "none is given: changes are found by sweeps alone")];
     };
-    let (Ok(aws), Ok(place)) = (&facts.aws, &facts.scope) else {
-        return vec![QUEUE.unknown(url, "not looked at: see above", "mend what is above first")];
+    let (Ok(aws), Ok(scope)) = (&facts.aws, &facts.scope) else {
+        return vec![QUEUE.unknown(url, "not checked: see above", "fix the errors above first")];
     };
     let Some(AwsObservations { queue: Some(queue), .. }) = &aws.observations else {
         return vec![QUEUE.unknown(
             url,
-            "not looked at: AWS does not know the caller",
-            "mend aws.credentials first",
+            "not checked: AWS does not accept the credentials",
+            "fix aws.credentials first",
         )];
     };
     let attributes = match &queue.attributes {
         Ok(attributes) => attributes,
         Err(error) => return vec![super::failed(QUEUE, url, error)],
     };
-    let name = place.queue.as_ref().map_or("", |queue| queue.name.as_str());
+    let name = scope.queue.as_ref().map_or("", |queue| queue.name.as_str());
     let mut checks = vec![
         kind(url, name),
-        QUEUE_RECEIVE.info(url, "not tried: a message that the doctor takes would be nobody's for a while"),
+        QUEUE_RECEIVE
+            .info(url, "not attempted: a message that doctor received would be invisible to the operator"),
     ];
-    checks.extend(policy(url, place, attributes, aws.observations.as_ref()));
+    checks.extend(policy(url, scope, attributes, aws.observations.as_ref()));
     checks.push(encryption(url, attributes));
     checks.push(visibility(url, attributes));
     checks.push(retention(url, attributes));
@@ -55,29 +56,32 @@ fn kind(url: &str, name: &str) -> CheckResult {
     if name.to_lowercase().ends_with(".fifo") {
         return QUEUE.error(
             url,
-            "it is a FIFO queue: a rule sends to it only with a message group, and one poison message holds up the rest",
-            "make a standard queue: `aws sqs create-queue --queue-name ecs-mesh-events`",
+            "a FIFO queue: rules need a message group for it, and one poison message blocks the others",
+            "create a standard queue: `aws sqs create-queue --queue-name ecs-mesh-events`",
         );
     }
-    QUEUE.ok(url, "a standard queue that can be read")
+    QUEUE.ok(url, "a readable standard queue")
 }
 
-/// The policy, as each rule that sends to the queue meets it.
-fn policy(url: &str, scope: &DoctorScope, attributes: &Attributes, observations: Option<&AwsObservations>) -> Vec<CheckResult> {
+/// Evaluates the queue's policy for each rule that sends to the queue.
+fn policy(
+    url: &str,
+    scope: &DoctorScope,
+    attributes: &Attributes,
+    observations: Option<&AwsObservations>,
+) -> Vec<CheckResult> {
     let policy = text(attributes, "Policy");
-    let Some(Ok(rules)) = observations.and_then(|seen| seen.rules.as_ref()) else {
-        let found = "the rules cannot be read, so whether it lets them send is not known";
+    let Some(Ok(rules)) = observations.and_then(|observations| observations.rules.as_ref()) else {
+        let found = "the rules cannot be read, so it is unknown whether they may send";
         return vec![QUEUE_POLICY.unknown(url, found, "see events.tasks")];
     };
     let arn = scope.queue_arn().unwrap_or_default();
     let known = rules.iter().filter_map(|rule| rule.rule.as_ref().ok());
-    let judged: Vec<CheckResult> = known.map(|rule| evaluate(policy, &arn, url, &rule.arn)).collect();
-    if judged.is_empty() {
-        return vec![
-            QUEUE_POLICY.info(url, "no rule sends to the queue that the policy could be held against"),
-        ];
+    let results: Vec<CheckResult> = known.map(|rule| evaluate(policy, &arn, url, &rule.arn)).collect();
+    if results.is_empty() {
+        return vec![QUEUE_POLICY.info(url, "no rule sends to the queue, so the policy is not evaluated")];
     }
-    judged
+    results
 }
 
 fn evaluate(policy: &str, queue: &str, url: &str, rule: &str) -> CheckResult {
@@ -88,20 +92,22 @@ fn evaluate(policy: &str, queue: &str, url: &str, rule: &str) -> CheckResult {
          file://queue.json`"
     );
     match queue_policy::evaluate(policy, RuleSender { rule, account, queue }) {
-        PolicyVerdict::Allowed { also: None } => QUEUE_POLICY.ok(rule, "it may send, and no stranger"),
-        PolicyVerdict::Allowed { also: Some(who) } => {
-            QUEUE_POLICY.warning(rule, format!("it may send, and so may {who}"), fix)
+        PolicyVerdict::Allowed { also: None } => {
+            QUEUE_POLICY.ok(rule, "this rule may send, and no unrelated sender")
+        }
+        PolicyVerdict::Allowed { also: Some(others) } => {
+            QUEUE_POLICY.warning(rule, format!("this rule may send, but so may {others}"), fix)
         }
         PolicyVerdict::NotAllowed => QUEUE_POLICY.error(
             rule,
-            "no statement of the queue's policy lets the rule send: its events are lost",
+            "no statement of the queue's policy allows the rule to send: its events are lost",
             fix,
         ),
         PolicyVerdict::Forbidden => {
             QUEUE_POLICY.error(rule, "a Deny statement of the queue's policy forbids the rule", fix)
         }
-        PolicyVerdict::Unclear(why) => {
-            QUEUE_POLICY.unknown(rule, format!("whether it may send is not clear: {why}"), fix)
+        PolicyVerdict::Unclear(reason) => {
+            QUEUE_POLICY.unknown(rule, format!("cannot determine whether the rule may send: {reason}"), fix)
         }
     }
 }
@@ -116,17 +122,17 @@ fn encryption(url: &str, attributes: &Attributes) -> CheckResult {
     if key == "alias/aws/sqs" || key.ends_with(":alias/aws/sqs") {
         return QUEUE_ENCRYPTION.error(
             url,
-            "by the key alias/aws/sqs, whose policy cannot let EventBridge use it: every event is lost",
+            "by the key alias/aws/sqs, whose policy cannot allow EventBridge: every event is lost",
             format!(
                 "`aws sqs set-queue-attributes --queue-url {url} --attributes \
-                 KmsMasterKeyId=,SqsManagedSseEnabled=true`, or take a customer key"
+                 KmsMasterKeyId=,SqsManagedSseEnabled=true`, or use a customer key"
             ),
         );
     }
     QUEUE_ENCRYPTION.info(
         url,
         format!(
-            "by the key {key}, whose policy is not looked at: it must let events.amazonaws.com use \
+            "by the key {key}, whose policy is not checked: it must allow events.amazonaws.com \
              kms:GenerateDataKey and kms:Decrypt, and the operator kms:Decrypt"
         ),
     )
@@ -139,17 +145,17 @@ fn visibility(url: &str, attributes: &Attributes) -> CheckResult {
     match seconds {
         0..10 => QUEUE_VISIBILITY.warning(
             url,
-            format!("{found}: messages come again while they are worked on"),
+            format!("{found}: messages are redelivered while they are handled"),
             fix,
         ),
         10..=900 => QUEUE_VISIBILITY.ok(url, found),
-        _ => QUEUE_VISIBILITY.warning(url, format!("{found}: what a crash interrupts waits that long"), fix),
+        _ => QUEUE_VISIBILITY.warning(url, format!("{found}: after a crash, messages wait that long"), fix),
     }
 }
 
 fn retention(url: &str, attributes: &Attributes) -> CheckResult {
     let seconds = number(attributes, "MessageRetentionPeriod").unwrap_or(DEFAULT_RETENTION);
-    let found = in_words(seconds);
+    let found = format_duration(seconds);
     if seconds < 3600 {
         let fix = format!(
             "`aws sqs set-queue-attributes --queue-url {url} --attributes MessageRetentionPeriod=345600`"
@@ -168,11 +174,7 @@ fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueFacts) -> Check
     let policy: serde_json::Value =
         serde_json::from_str(text(attributes, "RedrivePolicy")).unwrap_or_default();
     let Some(arn) = policy["deadLetterTargetArn"].as_str() else {
-        return id.warning(
-            url,
-            "no redrive policy: messages that nobody can handle come again until they expire",
-            set,
-        );
+        return id.warning(url, "no redrive policy: poison messages are redelivered until they expire", set);
     };
     let receives = match &policy["maxReceiveCount"] {
         serde_json::Value::String(text) => text.parse().ok(),
@@ -181,33 +183,29 @@ fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueFacts) -> Check
     let dead = match &queue.dead_letters {
         Some(Ok(dead)) => dead,
         Some(Err(error)) if error.kind == ecs_mesh_aws::aws::AwsErrorKind::NotFound => {
-            return id.error(
-                arn,
-                "the dead-letter queue does not exist: SQS keeps such messages, and they come again",
-                set,
-            );
+            return id.error(arn, "the dead-letter queue does not exist: SQS redelivers its messages", set);
         }
         Some(Err(error)) => {
-            let found = format!("it cannot be read: {}: {}", error.code, error.message);
+            let found = format!("reading the dead-letter queue: {}: {}", error.code, error.message);
             return id.unknown(arn, found, "give the caller sqs:GetQueueAttributes on the dead-letter queue");
         }
-        None => return id.unknown(arn, "it was not looked at", "run the doctor again"),
+        None => return id.unknown(arn, "not checked", "run the doctor again"),
     };
     if receives.is_some_and(|receives| receives < FEWEST_RECEIVES) {
         let found = format!(
-            "maxReceiveCount is {}: a restart can make a dead letter of a good message",
+            "maxReceiveCount is {}: a restart can turn valid messages into dead letters",
             receives.unwrap_or(0)
         );
         return id.warning(arn, found, set);
     }
     let of = |attributes| number(attributes, "MessageRetentionPeriod").unwrap_or(DEFAULT_RETENTION);
     let (theirs, ours) = (of(dead), of(attributes));
-    // A message's age counts from when it came first, so equal times leave little.
+    // A message's age counts from its first delivery, so an equal retention leaves little time.
     if theirs < ours {
         let found = format!(
-            "it keeps messages for {}, and the queue for {}: age counts on",
-            in_words(theirs),
-            in_words(ours)
+            "messages are kept for {} and in the queue for {}, counted from the first delivery",
+            format_duration(theirs),
+            format_duration(ours)
         );
         let dead_url = url.rsplit_once('/').map_or("", |(base, _)| base);
         let name = arn.rsplit(':').next().unwrap_or_default();
@@ -217,34 +215,33 @@ fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueFacts) -> Check
         return id.warning(arn, found, fix);
     }
     let receives = receives.map_or_else(|| "some".to_owned(), |receives| receives.to_string());
-    id.ok(arn, format!("after {receives} receives, kept for {}", in_words(theirs)))
+    id.ok(arn, format!("after {receives} receives, kept for {}", format_duration(theirs)))
 }
 
 fn depth(url: &str, name: &str, attributes: &Attributes) -> CheckResult {
     let count = |name| number(attributes, name).unwrap_or(0);
-    let (visible, taken) =
+    let (visible, in_flight) =
         (count("ApproximateNumberOfMessages"), count("ApproximateNumberOfMessagesNotVisible"));
-    let found = format!(
-        "about {visible} waiting and {taken} being worked on; the oldest one's age is in CloudWatch alone"
-    );
+    let found =
+        format!("about {visible} waiting and {in_flight} in flight; CloudWatch has the age of the oldest");
     if visible < MANY_MESSAGES {
         return QUEUE_DEPTH.ok(url, found);
     }
     let fix = format!(
-        "see that an operator runs with this queue; its age: `aws cloudwatch get-metric-statistics --namespace AWS/SQS \
+        "check that an operator runs with this queue; age of the oldest message: `aws cloudwatch get-metric-statistics --namespace AWS/SQS \
          --metric-name ApproximateAgeOfOldestMessage --dimensions Name=QueueName,Value={name} --period 60 \
          --statistics Maximum --start-time START --end-time END`"
     );
     QUEUE_DEPTH.warning(url, found, fix)
 }
 
-/// Dead letters are events that were lost: a person should look.
+/// Dead letters are lost events, which need attention.
 fn waiting_dead_letters(queue: &QueueFacts) -> Option<CheckResult> {
     let dead = queue.dead_letters.as_ref()?.as_ref().ok()?;
     let waiting = number(dead, "ApproximateNumberOfMessages").filter(|count| *count > 0)?;
     let arn = text(dead, "QueueArn");
-    let fix = "look at them, then `aws sqs start-message-move-task --source-arn ARN` or purge them; sweeps have \
-                repaired what they would have said";
+    let fix = "inspect them, then `aws sqs start-message-move-task --source-arn ARN` or purge them; sweeps have already \
+                applied their effect";
     Some(QUEUE_DEPTH.warning(arn, format!("about {waiting} dead letters"), fix))
 }
 
@@ -256,7 +253,7 @@ fn number(attributes: &Attributes, name: &str) -> Option<u64> {
     attributes.get(name)?.parse().ok()
 }
 
-fn in_words(seconds: u64) -> String {
+fn format_duration(seconds: u64) -> String {
     let (days, hours) = (seconds / 86_400, seconds / 3_600);
     match seconds {
         86_400.. if seconds.is_multiple_of(86_400) => format!("{days} d"),

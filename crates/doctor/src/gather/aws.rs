@@ -1,24 +1,24 @@
-//! The questions to AWS. The queue is never received from: a message that the doctor takes is one that nobody handles.
+//! Reads from AWS. Never receives messages, since the operator would miss them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalogue;
-use crate::facts::{Attributes, AwsFacts, QueueFacts, ReadAttempt, RuleFacts, AwsObservations};
+use crate::facts::{Attributes, AwsFacts, AwsObservations, QueueFacts, ReadAttempt, RuleFacts};
 use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, RoleArn, TaskArn, TaskDefinitionArn, TaskId};
 
-/// Most clusters that are tried; who has more has them by a pattern, and one permission for all.
-const MOST_CLUSTERS: usize = 20;
-/// Most tasks of a cluster that are looked at for their definitions.
-const MOST_TASKS: usize = 20;
-/// Most definitions and roles that are tried.
-const MOST_ROLES: usize = 10;
-/// Most pages of clusters that are searched for those that a pattern selects.
-const MOST_PAGES: usize = 10;
-/// The id of no task.
+/// Limit of checked clusters; more than that are usually selected by a pattern, with one permission for all.
+const MAX_CLUSTERS: usize = 20;
+/// Limit of described tasks of a cluster.
+const MAX_TASKS: usize = 20;
+/// Limit of read definitions and roles.
+const MAX_ROLES: usize = 10;
+/// Limit of pages of the cluster list.
+const MAX_PAGES: usize = 10;
+/// A task id that does not exist.
 const NO_TASK: &str = "00000000000000000000000000000000";
 
 pub(super) async fn ask(
@@ -28,13 +28,13 @@ pub(super) async fn ask(
     scope: Option<&DoctorScope>,
 ) -> AwsFacts {
     let (credentials, caller) = tokio::join!(clients.setup.credentials_end(), clients.setup.caller());
-    // Whom AWS does not know it tells nothing, each time after the same wait.
+    // With rejected credentials every further call fails after the same wait.
     let is_known = !matches!(&caller, Err(error) if error.kind == AwsErrorKind::Credentials);
-    let seen = if is_known { Some(see(clients, set, queue_url, scope).await) } else { None };
-    AwsFacts { region: clients.region().to_owned(), source: source(), credentials, caller, observations: seen }
+    let observations = if is_known { Some(observe(clients, set, queue_url, scope).await) } else { None };
+    AwsFacts { region: clients.region().to_owned(), source: source(), credentials, caller, observations }
 }
 
-/// Where the default chain looks first, of what is there.
+/// The first configured source of the default chain.
 fn source() -> &'static str {
     const SOURCES: [(&str, &str); 5] = [
         ("AWS_ACCESS_KEY_ID", "the environment (AWS_ACCESS_KEY_ID)"),
@@ -48,18 +48,23 @@ fn source() -> &'static str {
     found.map_or("the default profile, or the EC2 instance", |(_, words)| words)
 }
 
-async fn see(clients: &AwsClients, set: &ManifestSet, url: Option<&str>, scope: Option<&DoctorScope>) -> AwsObservations {
+async fn observe(
+    clients: &AwsClients,
+    set: &ManifestSet,
+    url: Option<&str>,
+    scope: Option<&DoctorScope>,
+) -> AwsObservations {
     let of_queue = async {
         match (url, scope) {
-            (Some(url), Some(place)) => queue_and_rules(clients, url, place).await,
+            (Some(url), Some(scope)) => queue_and_rules(clients, url, scope).await,
             _ => AwsObservations::default(),
         }
     };
-    let (seen, reads) = tokio::join!(of_queue, reads(clients, set));
-    AwsObservations { reads, ..seen }
+    let (observations, reads) = tokio::join!(of_queue, reads(clients, set));
+    AwsObservations { reads, ..observations }
 }
 
-/// The queue, the rules that fill it, and where each puts what it cannot deliver.
+/// The queue, its rules, and the targets' dead-letter queues.
 async fn queue_and_rules(clients: &AwsClients, url: &str, scope: &DoctorScope) -> AwsObservations {
     let arn = scope.queue_arn().unwrap_or_default();
     let home = iam_region(&scope.partition).filter(|home| scope.region.as_deref() != Some(home));
@@ -99,7 +104,7 @@ async fn attributes(clients: &AwsClients, url: &str) -> Result<Attributes, AwsEr
     queue.all_attributes().await
 }
 
-/// Dead-letter queues lie in the account and Region of their queue, so their URL differs in the name alone.
+/// A dead-letter queue is in the account and Region of its queue, so only the name in the URL differs.
 async fn attributes_by_arn(clients: &AwsClients, url: &str, arn: &str) -> Result<Attributes, AwsError> {
     let base = url.rsplit_once('/').map_or("", |(base, _)| base);
     let name = arn.rsplit(':').next().unwrap_or_default();
@@ -112,22 +117,22 @@ fn dead_letters_of(attributes: &Attributes) -> Option<String> {
 }
 
 async fn rules(clients: &AwsClients, region: Option<&str>, target: &str) -> Result<Vec<RuleFacts>, AwsError> {
-    let mut seen = Vec::new();
+    let mut rules = Vec::new();
     for name in clients.setup.list_rules_of_target(region, target).await? {
         let (rule, targets) =
             tokio::join!(clients.setup.rule(region, &name), clients.setup.targets(region, &name));
         let targets = targets.map(|all| all.into_iter().filter(|one| one.arn == target).collect());
-        seen.push(RuleFacts { name, rule, targets });
+        rules.push(RuleFacts { name, rule, targets });
     }
-    Ok(seen)
+    Ok(rules)
 }
 
-/// Every read call of the operator, on what it would read.
+/// Attempts every read call of the operator.
 async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
     let mut reads = Vec::new();
     let mut definitions = BTreeSet::new();
     let mut roles = BTreeSet::new();
-    for cluster in clusters(clients, set, &mut reads).await.iter().take(MOST_CLUSTERS) {
+    for cluster in clusters(clients, set, &mut reads).await.iter().take(MAX_CLUSTERS) {
         try_cluster(clients, cluster, &mut reads, &mut definitions, &mut roles).await;
         if reads.last().is_some_and(is_unavailable) {
             return reads;
@@ -137,9 +142,9 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
         try_no_definition(clients, set, &mut reads).await;
     }
     try_definitions(clients, &definitions, &mut reads, &mut roles).await;
-    for role in roles.iter().take(MOST_ROLES) {
+    for role in roles.iter().take(MAX_ROLES) {
         let outcome = clients.iam.role_tags(role).await;
-        let outcome = outcome.map(|tags| format!("its {} tags can be read", tags.len()));
+        let outcome = outcome.map(|tags| format!("{} tags were read", tags.len()));
         reads.push(ReadAttempt { id: catalogue::GET_ROLE, subject: role.to_string(), outcome });
         if reads.last().is_some_and(is_unavailable) {
             break;
@@ -148,15 +153,19 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
     reads
 }
 
-/// Who does not answer once is not waited for again.
+/// Whether the endpoint did not answer; further calls would wait again.
 fn is_unavailable(read: &ReadAttempt) -> bool {
     matches!(&read.outcome, Err(error) if error.kind == AwsErrorKind::Unavailable)
 }
 
-/// The bound clusters of this Region, those that patterns select included.
-async fn clusters(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<ReadAttempt>) -> BTreeSet<ClusterArn> {
+/// The bound clusters of this Region, including those that patterns select.
+async fn clusters(
+    clients: &AwsClients,
+    set: &ManifestSet,
+    reads: &mut Vec<ReadAttempt>,
+) -> BTreeSet<ClusterArn> {
     let globs: BTreeSet<_> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
-    let mut message: BTreeSet<ClusterArn> = globs
+    let mut clusters_found: BTreeSet<ClusterArn> = globs
         .iter()
         .filter(|glob| glob.is_literal())
         .filter_map(|glob| ClusterArn::parse(glob.as_str()).ok())
@@ -166,20 +175,24 @@ async fn clusters(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<ReadA
             let count = all.len();
             let selected: Vec<_> =
                 all.into_iter().filter(|c| globs.iter().any(|glob| glob.matches(c.as_str()))).collect();
-            let words = format!("{} of {count} clusters are selected", selected.len());
-            message.extend(selected);
-            words
+            let text = format!("{} of {count} clusters are selected", selected.len());
+            clusters_found.extend(selected);
+            text
         });
-        reads.push(ReadAttempt { id: catalogue::LIST_CLUSTERS, subject: clients.region().to_owned(), outcome });
+        reads.push(ReadAttempt {
+            id: catalogue::LIST_CLUSTERS,
+            subject: clients.region().to_owned(),
+            outcome,
+        });
     }
-    // In another Region there is nobody to ask; `aws.scope` says so.
-    message.retain(|cluster| cluster.region() == clients.region());
-    message
+    // Clusters of other Regions are reported by `aws.scope`.
+    clusters_found.retain(|cluster| cluster.region() == clients.region());
+    clusters_found
 }
 
 async fn listed_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
     let (mut all, mut next) = (Vec::new(), None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = clients.ecs.list_clusters(next).await?;
         all.extend(page.items);
         next = page.next;
@@ -197,7 +210,7 @@ async fn try_cluster(
     definitions: &mut BTreeSet<TaskDefinitionArn>,
     roles: &mut BTreeSet<RoleArn>,
 ) {
-    let mut some: Vec<TaskId> = Vec::new();
+    let mut tasks: Vec<TaskId> = Vec::new();
     let mut outcome = Ok(Vec::new());
     for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {
         match clients.ecs.list_tasks(cluster, desired, None).await {
@@ -207,7 +220,7 @@ async fn try_cluster(
                     let (count, desired) = (page.items.len(), desired.as_str());
                     counts.push(format!("{count} tasks{more} with desired status {desired}"));
                 }
-                some.extend(page.items.iter().map(TaskArn::id).cloned());
+                tasks.extend(page.items.iter().map(TaskArn::id).cloned());
             }
             Err(error) => {
                 outcome = Err(error);
@@ -220,12 +233,12 @@ async fn try_cluster(
     if reads.last().is_some_and(is_unavailable) {
         return;
     }
-    some.truncate(MOST_TASKS);
-    if some.is_empty() {
-        // Any answer about it tells that it may be asked.
-        some.extend(TaskId::parse(NO_TASK));
+    tasks.truncate(MAX_TASKS);
+    if tasks.is_empty() {
+        // Any answer shows that the call is allowed.
+        tasks.extend(TaskId::parse(NO_TASK));
     }
-    let outcome = clients.ecs.describe_tasks(cluster, &some).await.map(|described| {
+    let outcome = clients.ecs.describe_tasks(cluster, &tasks).await.map(|described| {
         definitions.extend(described.tasks.iter().map(|task| task.definition.clone()));
         roles.extend(described.tasks.iter().filter_map(|task| task.role_override.clone()));
         format!("{} tasks described", described.tasks.len())
@@ -233,7 +246,7 @@ async fn try_cluster(
     reads.push(ReadAttempt { id: catalogue::DESCRIBE_TASKS, subject: cluster.to_string(), outcome });
 }
 
-/// Where no task runs, the answer about a definition that does not exist tells whether it may be asked.
+/// Without running tasks, the answer about a missing definition shows whether the call is allowed.
 async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<ReadAttempt>) {
     let mut globs = set.bindings.values().flat_map(|b| &b.spec.selector.clusters);
     let Some(cluster) = globs.find_map(|glob| ClusterArn::parse(glob.as_str()).ok()) else { return };
@@ -242,11 +255,15 @@ async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut 
     let Ok(arn) = TaskDefinitionArn::parse(&text) else { return };
     let outcome = match clients.ecs.describe_task_definition(&arn).await {
         Err(error) if matches!(error.kind, AwsErrorKind::Invalid | AwsErrorKind::NotFound) => {
-            Ok("it may be asked; no task runs whose definition could be looked at".to_owned())
+            Ok("the call is allowed; no running task has a definition to read".to_owned())
         }
-        other => other.map(|_| "it may be asked".to_owned()),
+        other => other.map(|_| "the call is allowed".to_owned()),
     };
-    reads.push(ReadAttempt { id: catalogue::DESCRIBE_DEFINITIONS, subject: clients.region().to_owned(), outcome });
+    reads.push(ReadAttempt {
+        id: catalogue::DESCRIBE_DEFINITIONS,
+        subject: clients.region().to_owned(),
+        outcome,
+    });
 }
 
 async fn try_definitions(
@@ -255,12 +272,12 @@ async fn try_definitions(
     reads: &mut Vec<ReadAttempt>,
     roles: &mut BTreeSet<RoleArn>,
 ) {
-    for arn in definitions.iter().take(MOST_ROLES) {
+    for arn in definitions.iter().take(MAX_ROLES) {
         let outcome = clients.ecs.describe_task_definition(arn).await.map(|definition| {
-            let words =
+            let text =
                 if definition.task_role.is_some() { "it has a task role" } else { "it has no task role" };
             roles.extend(definition.task_role);
-            words.to_owned()
+            text.to_owned()
         });
         reads.push(ReadAttempt { id: catalogue::DESCRIBE_DEFINITIONS, subject: arn.to_string(), outcome });
     }
