@@ -28,9 +28,9 @@ macro_rules! at_real_consuls {
     };
 }
 
+mod blocking_queries;
 mod identity;
 mod objects;
 mod permissions;
 pub(crate) mod server;
 mod tasks;
-mod blocking_queries;

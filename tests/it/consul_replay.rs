@@ -13,7 +13,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use self::normal::{normal, sorted};
-use self::server::{MANAGEMENT, NameMapping, ConsulReplayServer};
+use self::server::{ConsulReplayServer, MANAGEMENT, NameMapping};
 
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/consul/scenario-1.21.jsonl");
 
@@ -32,13 +32,13 @@ const HEADERS: [(&str, bool); 7] = [
 const TOLERATED: &[(&str, &str)] = &[];
 
 #[tokio::test]
-async fn the_server_answers_as_the_fixtures_say() {
+async fn emulated_consul_matches_the_fixtures() {
     let differences = differences(&read(Path::new(OWN))).await;
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 #[tokio::test]
-async fn the_server_answers_as_whole_recordings_say() {
+async fn emulated_consul_matches_the_recordings() {
     let Ok(directory) = std::env::var("ECS_MESH_RECORDINGS") else {
         println!("skipped: ECS_MESH_RECORDINGS names no directory of recordings");
         return;
@@ -80,7 +80,11 @@ async fn differences(exchanges: &[Value]) -> Vec<String> {
     differences
 }
 
-async fn difference(server: &ConsulReplayServer, names: &mut NameMapping, exchange: &Value) -> Option<String> {
+async fn difference(
+    server: &ConsulReplayServer,
+    names: &mut NameMapping,
+    exchange: &Value,
+) -> Option<String> {
     let text = |field: &str| exchange[field].as_str().unwrap_or_default();
     let (method, path, note) = (text("method"), text("path"), text("note"));
     let mut url = format!("{}{}", server.url, names.ours(path));

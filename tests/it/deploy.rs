@@ -20,7 +20,7 @@ fn check(name: &str) {
 }
 
 #[test]
-fn cfn_lint_finds_nothing_in_the_templates_and_the_policy() {
+fn cfn_lint_accepts_templates_and_policy() {
     check("lint");
 }
 
@@ -40,7 +40,7 @@ fn stack_task_role_matches_the_reference() {
 }
 
 #[test]
-fn only_the_stacks_own_rules_send_to_its_queues() {
+fn queue_policies_allow_only_the_stacks_rules() {
     check("queue_policy");
 }
 

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, RuleTarget};
-use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::kuma::http::{NoKumaFaults, serve};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::world::{ScenarioService, deploy};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -95,10 +95,12 @@ fn document(kind: &str, name: &str, spec: &str) -> String {
 impl DoctorSetup {
     async fn new() -> Self {
         let refusing = Arc::new(RefuseDoctorCall::default());
-        let endpoints =
-            Endpoints::start(EndpointOptions { aws_faults: Arc::clone(&refusing) as _, ..EndpointOptions::default() })
-                .await
-                .unwrap();
+        let endpoints = Endpoints::start(EndpointOptions {
+            aws_faults: Arc::clone(&refusing) as _,
+            ..EndpointOptions::default()
+        })
+        .await
+        .unwrap();
         let service = ScenarioService { name: "app".to_owned(), port: 15_000, app_port: 8_080, count: 2 };
         endpoints.with(|cloud, _, now| deploy(cloud, &service, ControlPlanes::Kuma, now)).unwrap();
         let directory = TempDir::new().unwrap();
@@ -171,7 +173,11 @@ impl DoctorSetup {
     }
 }
 
-async fn run(environment: &BTreeMap<String, String>, directory: &std::path::Path, more: &[&str]) -> DoctorRun {
+async fn run(
+    environment: &BTreeMap<String, String>,
+    directory: &std::path::Path,
+    more: &[&str],
+) -> DoctorRun {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
     command.arg("doctor").arg("--manifests").arg(directory).args(more);
     command.env_clear().env("HOME", directory).env("AWS_EC2_METADATA_DISABLED", "true").envs(environment);

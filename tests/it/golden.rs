@@ -11,13 +11,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::ManifestFinding;
-use ecs_mesh_control_plane::{ControlPlane, RegistrationOwner, Registration};
-use ecs_mesh_core::intent::{DesiredRegistration, Fact, TaskFacts, Evaluation, MissingFact, RoleTags, Evaluator, Verdict};
-use ecs_mesh_kuma::{HttpResponse, KumaControlPlane, HttpMethod, NoObserver, Transport, TransportError};
+use ecs_mesh_control_plane::{ControlPlane, Registration, RegistrationOwner};
+use ecs_mesh_core::intent::{
+    DesiredRegistration, Evaluation, Evaluator, Fact, MissingFact, RoleTags, TaskFacts, Verdict,
+};
+use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
 use ecs_mesh_manifests::{Loaded, ManifestSources};
 use ecs_mesh_model::Reason;
 use ecs_mesh_model::{
-    TaskContainer, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskContainer, TaskDefinition,
     TaskDefinitionArn, TaskGroup,
 };
 use serde::Deserialize;
@@ -102,7 +104,12 @@ impl Default for ServerSettings {
 
 #[async_trait]
 impl Transport for ServerSettings {
-    async fn send(&self, _: HttpMethod, path: &str, _: Option<Vec<u8>>) -> Result<HttpResponse, TransportError> {
+    async fn send(
+        &self,
+        _: HttpMethod,
+        path: &str,
+        _: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
         let said = match path {
             "/" => json!({"product": "Kuma", "version": self.version}),
             "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": self.health_discovery}}}),
@@ -229,7 +236,8 @@ async fn outcome(case: &IntentCase) -> Value {
     let loaded = load(&case.manifests);
     let (judgement, asked) = evaluate(case, &loaded);
     let mut out = Map::new();
-    let findings = |findings: &[ManifestFinding]| findings.iter().map(|f| said(f).into()).collect::<Vec<Value>>();
+    let findings =
+        |findings: &[ManifestFinding]| findings.iter().map(|f| said(f).into()).collect::<Vec<Value>>();
     let mut add = |name: &str, value: Value| {
         if value.as_array().is_none_or(|list| !list.is_empty()) {
             out.insert(name.to_owned(), value);
@@ -271,7 +279,8 @@ fn halves(text: &str) -> (&str, Option<&str>) {
 fn check(path: &Path, update: bool) -> Result<(), String> {
     let text = fs::read_to_string(path).unwrap();
     let (above, expected) = halves(&text);
-    let case: IntentCase = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
+    let case: IntentCase =
+        serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let found = serde_saphyr::to_string(&runtime.block_on(outcome(&case))).unwrap();
     if update {
@@ -293,7 +302,7 @@ fn cases() -> Vec<PathBuf> {
 }
 
 #[test]
-fn each_task_becomes_what_its_golden_file_says() {
+fn each_intent_matches_its_golden_file() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = String::new();
     for path in cases() {

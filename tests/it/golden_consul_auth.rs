@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_consul_acl::desired::{
-    DatacenterRole, DesiredObject, DesiredObjects, Edition, ObjectId, AclContext, UndeclaredPolicy, DesiredState, desired,
-    named_clusters,
+    AclContext, DatacenterRole, DesiredObject, DesiredObjects, DesiredState, Edition, ObjectId,
+    UndeclaredPolicy, desired, named_clusters,
 };
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
@@ -111,7 +111,8 @@ fn check(path: &Path, update: bool) -> Result<(), String> {
     let text = fs::read_to_string(path).unwrap();
     let (above, expected) =
         text.split_once("\n---\n").map_or((text.as_str(), None), |(case, expected)| (case, Some(expected)));
-    let case: ConsulAuthCase = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
+    let case: ConsulAuthCase =
+        serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
     let found = serde_saphyr::to_string(&outcome(&case)).unwrap();
     if update {
         fs::write(path, format!("{}\n---\n{found}", above.trim_end())).unwrap();
@@ -132,7 +133,7 @@ fn cases() -> Vec<PathBuf> {
 }
 
 #[test]
-fn each_set_up_becomes_what_its_golden_file_says() {
+fn each_consul_auth_matches_its_golden_file() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = String::new();
     for path in cases() {

@@ -28,12 +28,12 @@ macro_rules! at_both_consuls {
 }
 
 mod adoption;
-pub(crate) mod fixture;
 mod drifts;
+mod faults;
+pub(crate) mod fixture;
+mod lifecycle;
 mod logins;
 pub(crate) mod removal;
-mod faults;
-mod lifecycle;
 
 use std::sync::{Arc, Mutex};
 

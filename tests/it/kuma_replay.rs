@@ -17,13 +17,13 @@ use tokio::net::TcpListener;
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kuma/scenario-2.14.jsonl");
 
 #[tokio::test]
-async fn the_control_plane_answers_as_the_fixtures_say() {
+async fn emulated_kuma_matches_the_fixtures() {
     let exchanges = read(Path::new(OWN), Exchange::from_fixture);
     assert_eq!(differences(&exchanges).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn the_control_plane_answers_as_whole_recordings_say() {
+async fn emulated_kuma_matches_the_recordings() {
     let Ok(directory) = std::env::var("ECS_MESH_RECORDINGS") else {
         println!("skipped: ECS_MESH_RECORDINGS names no directory of recordings");
         return;
@@ -61,7 +61,7 @@ impl KumaFaults for LoseKumaResponses {
 }
 
 #[tokio::test]
-async fn a_fault_loses_the_answer_with_or_without_the_effect() {
+async fn fault_drops_response_before_or_after_the_effect() {
     let server = KumaReplayServer::start(KumaConfig::default(), Arc::new(LoseKumaResponses)).await;
     let client = client();
     let mut seen = Vec::new();

@@ -45,14 +45,14 @@ fn promtool(programs: &std::path::Path, arguments: &[&str], input: &str) -> Stri
 }
 
 #[test]
-fn the_alerts_fire_for_what_they_are_there_for() {
+fn alerts_fire_in_their_test_series() {
     let Some(programs) = programs("the alert rules") else { return };
     promtool(&programs, &["check", "rules", rules("rules.yaml").to_str().unwrap()], "");
     promtool(&programs, &["test", "rules", rules("tests.yaml").to_str().unwrap()], "");
 }
 
 #[test]
-fn each_alert_has_its_test_and_its_place_in_the_how_to() {
+fn each_alert_has_a_test_and_a_runbook_section() {
     let text = std::fs::read_to_string(rules("rules.yaml")).unwrap();
     let tests = std::fs::read_to_string(rules("tests.yaml")).unwrap();
     let page = include_str!("../../docs/how-to/observe.md");
@@ -147,7 +147,7 @@ async fn fetch(url: &str, accept: Option<&str>) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_real_prometheus_scrapes_a_run_in_the_sandbox() {
+async fn prometheus_scrapes_a_sandbox_run() {
     let Some(programs) = programs("a scrape by Prometheus") else { return };
     // Another test may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();

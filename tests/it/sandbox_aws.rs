@@ -18,8 +18,8 @@ use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeN
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use ecs_mesh_model::{Tags, Timestamp};
 use ecs_mesh_sandbox::aws::{
-    AwsFault, AwsFaults, Cloud, CloudConfig, CreateRole, AwsFront, NoAwsFaults, RegisterTaskDefinition, RunTask,
-    SendMessage, RuleTarget, Throttling, serve,
+    AwsFault, AwsFaults, AwsFront, Cloud, CloudConfig, CreateRole, NoAwsFaults, RegisterTaskDefinition,
+    RuleTarget, RunTask, SendMessage, Throttling, serve,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -63,8 +63,9 @@ impl SandboxServer {
         let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
         let read = clock.clone();
         let cloud = Cloud::new(config, Timestamp(clock.load(Ordering::SeqCst)));
-        let front =
-            AwsFront::new(Arc::new(Mutex::new(cloud)), faults, move || Timestamp(read.load(Ordering::SeqCst)));
+        let front = AwsFront::new(Arc::new(Mutex::new(cloud)), faults, move || {
+            Timestamp(read.load(Ordering::SeqCst))
+        });
         Self::serve(front, clock).await
     }
 
@@ -147,7 +148,7 @@ fn awsvpc() -> NetworkConfiguration {
 }
 
 #[tokio::test]
-async fn the_sdk_starts_lists_describes_and_stops_tasks() {
+async fn sdk_starts_lists_describes_and_stops_tasks() {
     let sandbox = SandboxServer::start().await;
     let ecs = sandbox.ecs();
     ecs.create_cluster().cluster_name("prod").send().await.unwrap();
@@ -211,7 +212,7 @@ async fn the_sdk_starts_lists_describes_and_stops_tasks() {
 }
 
 #[tokio::test]
-async fn the_sdk_knows_the_errors_by_their_types() {
+async fn sdk_decodes_errors_by_type() {
     let sandbox = SandboxServer::start().await;
     sandbox.furnish();
     let (ecs, sqs, iam) = (sandbox.ecs(), sandbox.sqs(), sandbox.iam());
@@ -284,7 +285,7 @@ async fn task_events_are_received_and_batch_deleted() {
 }
 
 #[tokio::test]
-async fn a_waiting_receive_gets_a_message_that_comes_later() {
+async fn long_poll_receives_a_later_message() {
     let sandbox = SandboxServer::start().await;
     sandbox.furnish();
     let sqs = sandbox.sqs();
@@ -298,7 +299,7 @@ async fn a_waiting_receive_gets_a_message_that_comes_later() {
 }
 
 #[tokio::test]
-async fn a_shutdown_does_not_wait_for_a_waiting_receive() {
+async fn shutdown_does_not_wait_for_a_long_poll() {
     let sandbox = SandboxServer::start().await;
     sandbox.furnish();
     let sqs = sandbox.sqs();
@@ -349,7 +350,7 @@ async fn list_roles_omits_tags() {
 }
 
 #[tokio::test]
-async fn the_sdk_retries_a_throttled_a_failed_and_a_dropped_call() {
+async fn sdk_retries_throttled_failed_and_dropped_calls() {
     let script = Arc::new(FaultScript::default());
     let sandbox = SandboxServer::with(CloudConfig::default(), script.clone()).await;
     sandbox.furnish();
@@ -369,7 +370,7 @@ async fn the_sdk_retries_a_throttled_a_failed_and_a_dropped_call() {
 }
 
 #[tokio::test]
-async fn faults_after_the_effect_hide_an_effect_that_is_there() {
+async fn fault_after_the_effect_keeps_the_effect() {
     let script = Arc::new(FaultScript::default());
     let sandbox = SandboxServer::with(CloudConfig::default(), script.clone()).await;
     let once = sandbox.sdk().into_builder().retry_config(RetryConfig::disabled()).build();
@@ -388,7 +389,7 @@ async fn faults_after_the_effect_hide_an_effect_that_is_there() {
 }
 
 #[tokio::test]
-async fn quotas_refuse_what_comes_too_fast() {
+async fn quotas_throttle_excess_calls() {
     let config = CloudConfig { throttling: Some(Throttling::published()), ..CloudConfig::default() };
     let sandbox = SandboxServer::with(config, Arc::new(NoAwsFaults)).await;
     sandbox.furnish();

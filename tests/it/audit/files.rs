@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{PLANTED, AuditRun, audit, root};
+use super::{AuditRun, PLANTED, audit, root};
 
 const FILES: [&str; 4] = ["--task-definition", "good.json", "described.json", "broken.json"];
 
@@ -47,7 +47,7 @@ fn judged(schema: &str, documents: &Value) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn each_form_of_output_is_as_it_was() {
+async fn output_formats_match_their_golden_files() {
     for (form, name) in [("text", "table.txt"), ("json", "report.json"), ("sarif", "report.sarif")] {
         let said = of_files(&["--output", form]).await;
         assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
@@ -88,7 +88,7 @@ async fn valid_file_has_no_finding_and_lists_unchecked() {
 }
 
 #[tokio::test]
-async fn an_audit_of_nothing_says_what_could_be_given() {
+async fn audit_of_nothing_lists_the_possible_inputs() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("mesh.yaml"), "").unwrap();
     let said = audit(&BTreeMap::new(), directory.path(), &["--manifests", "mesh.yaml", "--offline"]).await;
@@ -97,7 +97,7 @@ async fn an_audit_of_nothing_says_what_could_be_given() {
 }
 
 #[tokio::test]
-async fn what_is_nothing_to_look_at_is_wrong_usage() {
+async fn audit_without_input_is_a_usage_error() {
     for with in [&[][..], &["--offline"], &["--region", "eu-west-1"], &["--output", "json"]] {
         let said = audit(&BTreeMap::new(), &root(), with).await;
         assert_eq!(said.code, Some(1), "{with:?}");
@@ -106,7 +106,7 @@ async fn what_is_nothing_to_look_at_is_wrong_usage() {
 }
 
 #[tokio::test]
-async fn the_sarif_is_sarif_by_its_own_schema() {
+async fn sarif_fits_the_sarif_schema() {
     let Some(schema) = std::env::var("SARIF_SCHEMA").ok() else {
         println!("skipped: audit's SARIF against SARIF's own schema: SARIF_SCHEMA names no file");
         return;
@@ -120,7 +120,7 @@ async fn the_sarif_is_sarif_by_its_own_schema() {
 }
 
 #[tokio::test]
-async fn the_sarif_has_what_code_scanning_asks_for() {
+async fn sarif_has_the_fields_for_code_scanning() {
     let log = of_files(&["--output", "sarif"]).await.json();
     let run = &log["runs"][0];
     let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
@@ -142,7 +142,7 @@ async fn the_sarif_has_what_code_scanning_asks_for() {
 }
 
 #[tokio::test]
-async fn the_json_fits_its_published_schema() {
+async fn json_fits_the_published_schema() {
     let report = of_files(&["--output", "json"]).await.json();
     let schema = root().join("docs/reference/audit.schema.json");
     let Some(found) = judged(schema.to_str().unwrap(), &json!({"report": report, "worse": {}})) else {

@@ -9,7 +9,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ecs_mesh_model::{Tags, Timestamp};
 use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition};
-use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -51,10 +51,12 @@ impl AuditSetup {
     /// A service that runs as it should, and a Consul that fits it.
     async fn new() -> Self {
         let refusing = Arc::new(RefuseAuditCall::default());
-        let endpoints =
-            Endpoints::start(EndpointOptions { aws_faults: Arc::clone(&refusing) as _, ..EndpointOptions::default() })
-                .await
-                .unwrap();
+        let endpoints = Endpoints::start(EndpointOptions {
+            aws_faults: Arc::clone(&refusing) as _,
+            ..EndpointOptions::default()
+        })
+        .await
+        .unwrap();
         let cluster = endpoints.cluster.clone();
         let role = endpoints.with(|cloud, _, now| deploy(cloud, &cluster, now));
         let account = role.split(':').nth(4).unwrap();
@@ -166,7 +168,11 @@ async fn serve(consul: FakeConsulResponses) -> String {
     address
 }
 
-async fn answer(State(consul): State<FakeConsulResponses>, headers: axum::http::HeaderMap, uri: Uri) -> Response {
+async fn answer(
+    State(consul): State<FakeConsulResponses>,
+    headers: axum::http::HeaderMap,
+    uri: Uri,
+) -> Response {
     if headers.get("x-consul-token").is_none_or(|token| token != TOKEN) {
         return (StatusCode::FORBIDDEN, "ACL not found").into_response();
     }
@@ -177,7 +183,7 @@ async fn answer(State(consul): State<FakeConsulResponses>, headers: axum::http::
 }
 
 #[tokio::test]
-async fn a_set_up_as_it_should_be_has_no_finding() {
+async fn correct_setup_has_no_finding() {
     let setup = AuditSetup::new().await;
     let said = setup.report().await;
     assert_eq!((said.code, said.found()), (Some(0), vec![]), "{}\n{}", said.out, said.err);
@@ -208,7 +214,7 @@ async fn audit_finds_misconfigured_running_tasks() {
 }
 
 #[tokio::test]
-async fn what_aws_does_not_tell_is_unknown_and_hides_nothing_else() {
+async fn denied_aws_call_is_unknown_and_hides_nothing_else() {
     let setup = AuditSetup::new().await;
     for (refused, rule) in [
         ("iam:SimulatePrincipalPolicy", "CONSUL-ROLE-GET-ROLE"),

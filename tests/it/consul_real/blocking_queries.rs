@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::server::{MANAGEMENT, RealConsul, UNKNOWN};
-use crate::identity;
 use crate::e2e::harness::eventually;
+use crate::identity;
 
 at_real_consuls! {
     the_sandboxs_consul_locks_and_waits_as_a_real_one_does(Acls::On)
@@ -193,14 +193,23 @@ impl StepRunner {
         Self { http, url: url.to_owned(), token: token.to_owned(), stops_delivered: Vec::new() }
     }
 
-    fn send(&self, method: &str, path: &str, body: &str) -> impl Future<Output = BlockingQueryResponse> + use<> {
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> impl Future<Output = BlockingQueryResponse> + use<> {
         let request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
         let request = request.header("X-Consul-Token", &self.token).body(body.to_owned());
         async move {
             let answer = request.send().await.unwrap();
             let index = answer.headers().get("x-consul-index").map(|index| index.to_str().unwrap());
             let index = index.map_or(0, |index| index.parse().unwrap());
-            BlockingQueryResponse { status: answer.status().as_u16(), index, body: answer.text().await.unwrap() }
+            BlockingQueryResponse {
+                status: answer.status().as_u16(),
+                index,
+                body: answer.text().await.unwrap(),
+            }
         }
     }
 

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::server::{Acls, MANAGEMENT, ConsulRelease, RealConsul};
-use crate::identity::fixture::{DEMO, IdentityFixture, lines};
+use super::server::{Acls, ConsulRelease, MANAGEMENT, RealConsul};
 use crate::identity::everything;
+use crate::identity::fixture::{DEMO, IdentityFixture, lines};
 use crate::identity::removal::{
     ROLE, a_persons_tokens_keep_their_role_and_policy, reason, without_mesh_gateways,
 };

@@ -1,4 +1,6 @@
-use ecs_mesh_consul::{AclPolicy, AclRole, DiagnosticsRequest, AuthMethod, BindingRule, ClusterNode, ObjectLink};
+use ecs_mesh_consul::{
+    AclPolicy, AclRole, AuthMethod, BindingRule, ClusterNode, DiagnosticsRequest, ObjectLink,
+};
 use ecs_mesh_control_plane::MeshErrorKind;
 use serde_json::{Map, Value, json};
 
@@ -35,7 +37,8 @@ async fn acl_objects_are_made_read_changed_and_removed(server: &RealConsul) {
     let role = AclRole { name: "ecs".into(), policies: vec![ObjectLink::named("ecs")], ..AclRole::default() };
     let role = objects.put_role(&role).await.unwrap();
     assert_eq!(role.policies, [ObjectLink { id: made.id.clone(), name: "ecs".into() }]);
-    let missing = AclRole { name: "other".into(), policies: vec![ObjectLink::named("none")], ..AclRole::default() };
+    let missing =
+        AclRole { name: "other".into(), policies: vec![ObjectLink::named("none")], ..AclRole::default() };
     assert_eq!(objects.put_role(&missing).await.unwrap_err().kind, MeshErrorKind::Invalid);
     assert!(objects.delete_policy(&made.id).await.unwrap());
     assert_eq!(

@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
 
-use ecs_mesh_consul::{DiagnosticsRequest, ClusterNodeInfo, AclPermission};
-use ecs_mesh_control_plane::{ControlPlane as _, PartialList, MeshError, MeshErrorKind, list_owned};
+use ecs_mesh_consul::{AclPermission, ClusterNodeInfo, DiagnosticsRequest};
+use ecs_mesh_control_plane::{ControlPlane as _, MeshError, MeshErrorKind, PartialList, list_owned};
 use ecs_mesh_model::ClusterArn;
 
 use super::server::{MANAGEMENT, METHOD, RealConsul, UNKNOWN, cluster, id, task};
 
 at_real_consuls! {
     insufficient_token_proves_nothing(Acls::On)
-    where_acls_are_off_it_is_said_so(Acls::Off)
+    disabled_acls_are_reported(Acls::Off)
 }
 
 const READS: &str =
@@ -83,8 +83,13 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
     let asked = |clusters: &BTreeSet<ClusterArn>| DiagnosticsRequest {
         clusters: clusters.clone(),
         methods: [METHOD.into()].into(),
-        permissions: [AclPermission::Acls, AclPermission::Services, AclPermission::Node("anchor".into()), AclPermission::Nodes("arn:".into())]
-            .into(),
+        permissions: [
+            AclPermission::Acls,
+            AclPermission::Services,
+            AclPermission::Node("anchor".into()),
+            AclPermission::Nodes("arn:".into()),
+        ]
+        .into(),
     };
     let web = AclPermission::Service("web".into());
     let survey = reader.diagnose(&asked(&clusters)).await.probes.unwrap();
@@ -108,12 +113,15 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
     assert_eq!(lacking.collect::<Vec<_>>(), [AclPermission::Node("anchor".into())]);
     // More than one call's.
     let many = (0..150).map(|number| AclPermission::Node(format!("arn:{number}").as_str().into()));
-    let many = DiagnosticsRequest { permissions: many.chain([AclPermission::Node("x".into())]).collect(), ..DiagnosticsRequest::default() };
+    let many = DiagnosticsRequest {
+        permissions: many.chain([AclPermission::Node("x".into())]).collect(),
+        ..DiagnosticsRequest::default()
+    };
     let permissions = some.diagnose(&many).await.probes.unwrap().permissions.unwrap();
     assert_eq!((permissions.len(), permissions.values().filter(|may| !**may).count()), (151, 1));
 }
 
-async fn where_acls_are_off_it_is_said_so(server: &RealConsul) {
+async fn disabled_acls_are_reported(server: &RealConsul) {
     let consul = server.client(None);
     let clusters = BTreeSet::from([cluster("anchor")]);
     let asked = DiagnosticsRequest { clusters: clusters.clone(), ..DiagnosticsRequest::default() };

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ecs_mesh_control_plane::{ControlPlane as _, MeshErrorKind, RegistrationOwner, RegistrationSummary, list_owned};
+use ecs_mesh_control_plane::{
+    ControlPlane as _, MeshErrorKind, RegistrationOwner, RegistrationSummary, list_owned,
+};
 use ecs_mesh_core::intent::{OwnershipLabels, RegistrationId};
 use ecs_mesh_model::OperatorId;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, Cloud, CreateRole};
 use ecs_mesh_sandbox::consul::{EntityDetails, SignedLogin};
 use serde_json::{Value, json};
 
-use super::server::{ACCOUNT, REGION, ConsulReplayServer};
+use super::server::{ACCOUNT, ConsulReplayServer, REGION};
 
 const SERVICE: &str = "consul.hashicorp.com.service-name";
 const KIND: &str = "consul.hashicorp.com.gateway-kind";

@@ -120,7 +120,8 @@ impl NameMapping {
         for exchange in exchanges {
             let secret = text(exchange, "token");
             let stops_delivered = text(exchange, "response");
-            let stops_delivered = stops_delivered.split_once("AccessorID '").map(|(_, rest)| rest[..36].to_owned());
+            let stops_delivered =
+                stops_delivered.split_once("AccessorID '").map(|(_, rest)| rest[..36].to_owned());
             let own = text(exchange, "path").ends_with("/token/self");
             let read = exchange["response"]["AccessorID"].as_str().filter(|_| own).map(str::to_owned);
             if let Some(accessor) = stops_delivered.or(read)

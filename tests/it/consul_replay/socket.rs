@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::server::{ACCOUNT, MANAGEMENT, ConsulReplayServer};
+use super::server::{ACCOUNT, ConsulReplayServer, MANAGEMENT};
 
 struct LoseConsulResponses;
 
@@ -27,7 +27,7 @@ impl ConsulFaults for LoseConsulResponses {
 }
 
 #[tokio::test]
-async fn a_fault_loses_the_answer_with_or_without_the_effect() {
+async fn fault_drops_response_before_or_after_the_effect() {
     let server = ConsulReplayServer::with(ConsulConfig::default(), Arc::new(LoseConsulResponses)).await;
     let mut seen = Vec::new();
     for key in ["lost", "never", "late", "refused"] {
@@ -63,7 +63,7 @@ async fn excess_connection_is_refused() {
 }
 
 #[tokio::test]
-async fn the_account_answers_signed_requests_over_http_as_in_process() {
+async fn account_answers_alike_over_http_and_in_process() {
     let server = ConsulReplayServer::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let aws_url = format!("http://{}", listener.local_addr().unwrap());
@@ -92,7 +92,8 @@ async fn the_account_answers_signed_requests_over_http_as_in_process() {
             (found.status(), &found.headers()["content-type"]),
             (StatusCode::OK, &"text/xml".parse().unwrap())
         );
-        let wanted = server.cloud.with(|cloud, now| in_process::send_signed(cloud, now, &aws_url, &call)).unwrap();
+        let wanted =
+            server.cloud.with(|cloud, now| in_process::send_signed(cloud, now, &aws_url, &call)).unwrap();
         let found = found.text().await.unwrap();
         assert!(found.ends_with(&wanted.body), "{found}");
     }
@@ -109,7 +110,7 @@ async fn leader(address: &str) -> (u16, TcpStream) {
 }
 
 #[tokio::test]
-async fn a_token_may_come_in_either_header() {
+async fn token_is_accepted_in_either_header() {
     let server = ConsulReplayServer::start().await;
     let url = format!("{}/v1/acl/token/self", server.url);
     let own = server.client.get(&url).header("x-consul-token", MANAGEMENT).send().await.unwrap();

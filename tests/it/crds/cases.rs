@@ -7,8 +7,8 @@ use std::fs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::validators::{self, ReportedErrors, NamedManifests};
 use super::root;
+use super::validators::{self, NamedManifests, ReportedErrors};
 
 #[derive(Deserialize)]
 struct CaseTable {
@@ -99,20 +99,20 @@ fn put(manifest: &mut Value, path: &str, value: &Value) {
 }
 
 #[test]
-fn loading_refuses_what_the_table_says() {
+fn loader_rejects_the_cases_of_the_table() {
     let table = CaseTable::read();
     table.check("loader", &validators::loading(&table.manifests()));
 }
 
 #[test]
-fn the_schema_for_editors_refuses_what_the_table_says() {
+fn editor_schema_rejects_the_cases_of_the_table() {
     let table = CaseTable::read();
     let Some(said) = validators::editor(&table.manifests()) else { return };
     table.check("editor", &said);
 }
 
 #[test]
-fn the_api_server_refuses_what_the_table_says() {
+fn api_server_rejects_the_cases_of_the_table() {
     let table = CaseTable::read();
     let Some(said) = validators::server(&validators::definitions(), &table.manifests()) else { return };
     table.check("server", &said.manifests);
@@ -145,7 +145,8 @@ fn api_server_accepts_the_crds() {
 fn schemas_accept_all_committed_manifests() {
     let manifests = committed();
     let loading = validators::loading(&manifests);
-    let accepted: NamedManifests = manifests.into_iter().filter(|(name, _)| loading[name].is_empty()).collect();
+    let accepted: NamedManifests =
+        manifests.into_iter().filter(|(name, _)| loading[name].is_empty()).collect();
     assert!(accepted.len() > 100, "only {} manifests were found", accepted.len());
     let refused = |faults: ReportedErrors| -> Vec<String> {
         let refused = faults.into_iter().filter(|(_, faults)| !faults.is_empty());

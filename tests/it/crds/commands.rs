@@ -36,7 +36,7 @@ spec: {workloads: [nobody], outbounds: []}
 ";
 
 #[test]
-fn schemas_are_written_where_they_are_wanted_and_checked_there() {
+fn crds_writes_and_checks_the_output_directory() {
     let scratch = tempfile::tempdir().unwrap();
     let directory = scratch.path().join("deeper/crds");
     let (code, out, _) = call(&["crds", "--output-dir", path(&directory), "--check"]);
@@ -60,13 +60,13 @@ fn schemas_are_written_where_they_are_wanted_and_checked_there() {
 }
 
 #[test]
-fn a_dash_prints_the_definitions_alone() {
+fn dash_prints_only_the_definitions() {
     let (code, out, _) = call(&["crds", "--output-dir", "-"]);
     assert_eq!((code, out.matches("\nkind: CustomResourceDefinition\n").count()), (0, 5));
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_named() {
+fn unwritable_directory_is_named() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("file");
     fs::write(&file, "").unwrap();
@@ -109,7 +109,7 @@ fn validate_partial_still_reports_errors() {
 }
 
 #[test]
-fn warnings_fail_only_those_who_ask_for_it() {
+fn deny_warnings_fails_validation() {
     let scratch = tempfile::tempdir().unwrap();
     fs::write(scratch.path().join("a.yaml"), LIST).unwrap();
     let directory = path(scratch.path());
@@ -119,7 +119,7 @@ fn warnings_fail_only_those_who_ask_for_it() {
 }
 
 #[test]
-fn a_program_gets_each_finding_in_its_parts() {
+fn validate_json_has_each_finding_as_fields() {
     let (code, out, _) =
         call(&["validate", "--output", "json", "examples/manifests/redis-users.yaml", "nowhere"]);
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -139,7 +139,7 @@ fn a_program_gets_each_finding_in_its_parts() {
 }
 
 #[test]
-fn to_validate_nothing_is_wrong_usage() {
+fn validate_requires_manifests() {
     let (code, _, err) = call(&["validate"]);
     assert!(code != 0 && err.contains("<PATH>..."), "{err}");
 }

@@ -12,7 +12,7 @@ fn renewing() -> bool {
 }
 
 #[test]
-fn the_committed_schemas_are_what_the_types_give() {
+fn committed_schemas_match_the_types() {
     for file in schema::files() {
         let path = schemas().join(&file.name);
         if renewing() {
@@ -27,7 +27,7 @@ fn the_committed_schemas_are_what_the_types_give() {
 }
 
 #[test]
-fn the_tables_of_the_reference_are_what_the_types_give() {
+fn reference_tables_match_the_types() {
     let path = root().join("docs/reference/manifests.md");
     let committed = fs::read_to_string(&path).unwrap();
     let mut wanted = committed.clone();

@@ -28,7 +28,7 @@ fn pattern(setup: &DoctorSetup, pattern: &Value) {
 }
 
 #[tokio::test]
-async fn each_thing_that_is_wrong_with_the_rules_is_found() {
+async fn misconfigured_rule_fails_the_matching_check() {
     each_is_found(&[
         (
             "rule disabled",
@@ -107,7 +107,7 @@ async fn each_thing_that_is_wrong_with_the_rules_is_found() {
 }
 
 #[tokio::test]
-async fn each_thing_that_is_wrong_with_the_queue_is_found() {
+async fn misconfigured_queue_fails_the_matching_check() {
     each_is_found(&[
         (
             "no queue policy",
@@ -179,7 +179,7 @@ async fn each_thing_that_is_wrong_with_the_queue_is_found() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_not_there_hides_nothing_else() {
+async fn missing_queue_does_not_hide_other_checks() {
     let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     setup.cloud(|cloud, _| cloud.delete_queue(QUEUE).unwrap());
@@ -189,7 +189,7 @@ async fn a_queue_that_is_not_there_hides_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_denied_is_named_with_what_to_allow() {
+async fn denied_call_is_reported_with_its_permission() {
     let cases = [
         ("ecs:ListClusters", "permissions.list-clusters", "error", &[][..]),
         ("ecs:ListTasks", "permissions.list-tasks", "error", &[]),
@@ -213,7 +213,7 @@ async fn a_call_that_is_denied_is_named_with_what_to_allow() {
 }
 
 #[tokio::test]
-async fn clusters_of_another_account_or_region_are_told() {
+async fn foreign_clusters_are_reported() {
     let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     for (cluster, words) in [
@@ -230,7 +230,7 @@ async fn clusters_of_another_account_or_region_are_told() {
 }
 
 #[tokio::test]
-async fn without_credentials_the_rest_is_looked_at() {
+async fn missing_credentials_do_not_hide_other_checks() {
     let mut setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     setup.environment.retain(|name, _| !name.contains("KEY"));

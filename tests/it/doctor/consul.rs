@@ -15,7 +15,9 @@ use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{AWS_SECRET, DoctorRun, DoctorSetup, assert_found, catalogue, document, now, run, silent, website};
+use super::{
+    AWS_SECRET, DoctorRun, DoctorSetup, assert_found, catalogue, document, now, run, silent, website,
+};
 
 const MANAGEMENT: &str = "6f7b0c5e-2d11-4c7a-9a55-4f0c8e5a1d20";
 const METHOD: &str = "iam-ecs-service-token";
@@ -76,12 +78,12 @@ impl ConsulSetup {
         let node = json!({"Node": setup.endpoints.cluster, "Address": "127.0.0.1",
             "NodeMeta": {"synthetic-node": "true"}});
         put(&front, "/v1/catalog/register", &node);
-        let house = Self { setup, front, url, rule };
-        house.manifests(&house.url, "", &document("ConsulAuth", "ecs", AUTH));
-        let secret = token(&house.front, "operator", &house.printed().await);
-        house.token(&secret);
-        house.manifests(&house.url, "", "");
-        house
+        let harness = Self { setup, front, url, rule };
+        harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", AUTH));
+        let secret = token(&harness.front, "operator", &harness.printed().await);
+        harness.token(&secret);
+        harness.manifests(&harness.url, "", "");
+        harness
     }
 
     /// `more` are further fields of `spec.consul`, and `documents` further manifests.
@@ -148,8 +150,8 @@ impl ConsulSetup {
 
 #[tokio::test]
 async fn printed_acl_policy_passes_every_check() {
-    let house = ConsulSetup::new().await;
-    let said = house.report().await;
+    let harness = ConsulSetup::new().await;
+    let said = harness.report().await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     assert_eq!(said.json()["summary"]["warning"], json!(0), "{}", said.out);
     let of_consul = catalogue().filter(|id| !id.starts_with("control-plane.")).collect::<BTreeSet<_>>();
@@ -158,16 +160,16 @@ async fn printed_acl_policy_passes_every_check() {
 
 #[tokio::test]
 async fn printed_acl_policy_is_minimal() {
-    let house = ConsulSetup::new().await;
-    let cluster = ClusterArn::parse(&house.setup.endpoints.cluster).unwrap();
+    let harness = ConsulSetup::new().await;
+    let cluster = ClusterArn::parse(&harness.setup.endpoints.cluster).unwrap();
     let clusters = BTreeSet::from([cluster.clone()]);
     let id = "0123456789abcdef0123456789abcdef";
-    let consul = house.client();
+    let consul = harness.client();
     consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert!(consul.version().is_some(), "the token may see the version");
     let service = json!({"Node": cluster.as_str(), "SkipNodeUpdate": true, "Service": {
         "ID": format!("web-{id}"), "Service": "web", "Meta": {"source": "consul-ecs", "task-id": id}}});
-    put(&house.front, "/v1/catalog/register", &service);
+    put(&harness.front, "/v1/catalog/register", &service);
     let found = list_owned(&consul, &clusters).await.unwrap().seen;
     assert_eq!(found.len(), 1);
     let read = consul.get(&found[0].id).await.unwrap();
@@ -185,9 +187,9 @@ async fn printed_acl_policy_is_minimal() {
 
 #[tokio::test]
 async fn missing_acl_rule_fails_the_matching_check() {
-    let house = ConsulSetup::new().await;
-    let healthy = house.healthy().await;
-    let whole = house.printed().await;
+    let harness = ConsulSetup::new().await;
+    let healthy = harness.healthy().await;
+    let whole = harness.printed().await;
     for (rule, id, status, words) in [
         ("acl = \"write\"", "consul.tokens", "error", &["acl = \\\"write\\\"", "--print-acl-policy"][..]),
         ("acl = \"write\"", "consul.auth-method", "error", &["acl = \\\"read\\\""]),
@@ -200,25 +202,25 @@ async fn missing_acl_rule_fails_the_matching_check() {
         assert!(whole.contains(rule), "{rule} is not in {whole}");
         let name = format!("without-{}", id.replace('.', "-"));
         // So that there is a service to be hidden.
-        let service = json!({"Node": house.setup.endpoints.cluster, "SkipNodeUpdate": true,
+        let service = json!({"Node": harness.setup.endpoints.cluster, "SkipNodeUpdate": true,
             "Service": {"ID": "vm", "Service": "vm"}});
-        put(&house.front, "/v1/catalog/register", &service);
-        house.token(&token(&house.front, &name, &whole.replace(rule, "")));
-        let said = house.report().await;
+        put(&harness.front, "/v1/catalog/register", &service);
+        harness.token(&token(&harness.front, &name, &whole.replace(rule, "")));
+        let said = harness.report().await;
         assert_found(&said, &healthy, id, status, words, &[]);
     }
 }
 
 #[tokio::test]
 async fn read_only_token_fails_with_missing_rules() {
-    let house = ConsulSetup::new().await;
-    let healthy = house.healthy().await;
-    house.manifests(&house.url, "", &document("ConsulAuth", "ecs", AUTH));
-    let reads = house.printed().await.replace("write", "read");
-    house.token(&token(&house.front, "reader", &reads));
-    let said = house.report().await;
+    let harness = ConsulSetup::new().await;
+    let healthy = harness.healthy().await;
+    harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", AUTH));
+    let reads = harness.printed().await.replace("write", "read");
+    harness.token(&token(&harness.front, "reader", &reads));
+    let said = harness.report().await;
     assert_eq!(said.code, Some(1), "{}", said.out);
-    let cluster = house.setup.endpoints.cluster.as_str();
+    let cluster = harness.setup.endpoints.cluster.as_str();
     for (id, words) in [
         ("consul.tokens", "add `acl = \\\"write\\\"`"),
         ("consul.services", "add `service_prefix \\\"\\\" { policy = \\\"write\\\" }`"),
@@ -231,17 +233,17 @@ async fn read_only_token_fails_with_missing_rules() {
 
 #[tokio::test]
 async fn unreachable_consul_does_not_hide_aws_checks() {
-    let house = ConsulSetup::new().await;
-    let healthy = house.healthy().await;
+    let harness = ConsulSetup::new().await;
+    let healthy = harness.healthy().await;
     let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     for (address, words) in [
         (nobody, "connecting to"),
-        (silent().await, "no whole answer within 5s"),
+        (silent().await, "no complete response within 5s"),
         (website().await, "an HTML page"),
-        (house.setup.endpoints.aws_url.clone(), "no response of Consul's API"),
+        (harness.setup.endpoints.aws_url.clone(), "no response of Consul's API"),
     ] {
-        house.manifests(&address, ", timeout: 30s", "");
-        let said = house.report().await;
+        harness.manifests(&address, ", timeout: 30s", "");
+        let said = harness.report().await;
         assert_found(&said, &healthy, "consul.reached", "error", &[words, &address], &["consul."]);
         assert_eq!(said.code, Some(1), "{}", said.out);
     }
@@ -249,8 +251,8 @@ async fn unreachable_consul_does_not_hide_aws_checks() {
 
 #[tokio::test]
 async fn unknown_missing_and_management_tokens_are_reported() {
-    let house = ConsulSetup::new().await;
-    let healthy = house.healthy().await;
+    let harness = ConsulSetup::new().await;
+    let healthy = harness.healthy().await;
     let needs_it = [
         "consul.tokens",
         "consul.auth",
@@ -260,8 +262,8 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         "consul.node",
         "consul.services",
     ];
-    house.token(UNKNOWN);
-    let said = house.report().await;
+    harness.token(UNKNOWN);
+    let said = harness.report().await;
     assert_found(
         &said,
         &healthy,
@@ -270,8 +272,8 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         &["not known to these servers", "tokenSecret"],
         &needs_it,
     );
-    house.manifests_without_token(&house.url, "", "");
-    let said = house.report().await;
+    harness.manifests_without_token(&harness.url, "", "");
+    let said = harness.report().await;
     assert_found(
         &said,
         &healthy,
@@ -280,51 +282,51 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         &["no token is given", "--print-acl-policy"],
         &needs_it,
     );
-    house.manifests(&house.url, "", "");
-    house.token(MANAGEMENT);
-    let said = house.report().await;
+    harness.manifests(&harness.url, "", "");
+    harness.token(MANAGEMENT);
+    let said = harness.report().await;
     assert_found(&said, &healthy, "consul.token", "warning", &["may do everything"], &[]);
 }
 
 #[tokio::test]
-async fn servers_without_acls_are_told() {
-    let house = ConsulSetup::new().await;
-    let healthy = house.healthy().await;
+async fn servers_without_acls_are_reported() {
+    let harness = ConsulSetup::new().await;
+    let healthy = harness.healthy().await;
     let (_, open) = server(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }).await;
-    house.manifests(&open, "", "");
-    let said = house.report().await;
+    harness.manifests(&open, "", "");
+    let said = harness.report().await;
     let of_acls = ["consul.tokens", "consul.auth", "consul.bind", "consul.pol", "consul.roles"];
     assert_found(&said, &healthy, "consul.acls", "error", &["off", "acl.enabled"], &of_acls);
 }
 
 #[tokio::test]
-async fn enterprises_fields_with_the_open_source_edition_are_told() {
-    let house = ConsulSetup::new().await;
-    let healthy = house.healthy().await;
-    house.manifests(&house.url, ", namespaces: [team]", "");
-    let said = house.report().await;
+async fn enterprise_fields_fail_on_open_source_consul() {
+    let harness = ConsulSetup::new().await;
+    let healthy = harness.healthy().await;
+    harness.manifests(&harness.url, ", namespaces: [team]", "");
+    let said = harness.report().await;
     assert_found(&said, &healthy, "consul.edition", "error", &["leave out", "namespaces"], &[]);
-    house.manifests(&house.url, ", partition: ecs", "");
-    let said = house.report().await;
+    harness.manifests(&harness.url, ", partition: ecs", "");
+    let said = harness.report().await;
     assert_found(&said, &healthy, "consul.edition", "error", &["leave out", "partition"], &[]);
 }
 
 #[tokio::test]
 async fn doctor_accepts_objects_a_run_will_create() {
-    let house = ConsulSetup::new().await;
-    let healthy = house.healthy().await;
-    call(&house.front, "DELETE", &format!("/v1/acl/binding-rule/{}", house.rule), &Value::Null);
-    let said = house.report().await;
+    let harness = ConsulSetup::new().await;
+    let healthy = harness.healthy().await;
+    call(&harness.front, "DELETE", &format!("/v1/acl/binding-rule/{}", harness.rule), &Value::Null);
+    let said = harness.report().await;
     assert_found(&said, &healthy, "consul.binding-rules", "error", &["none", METHOD, "ConsulAuth"], &[]);
-    call(&house.front, "DELETE", &format!("/v1/acl/auth-method/{METHOD}"), &Value::Null);
-    let said = house.report().await;
+    call(&harness.front, "DELETE", &format!("/v1/acl/auth-method/{METHOD}"), &Value::Null);
+    let said = harness.report().await;
     assert_found(&said, &healthy, "consul.auth-method", "error", &["there is none", "ConsulAuth"], &[]);
-    put(&house.front, "/v1/catalog/deregister", &json!({"Node": house.setup.endpoints.cluster}));
-    let said = house.report().await;
-    let cluster = house.setup.endpoints.cluster.as_str();
+    put(&harness.front, "/v1/catalog/deregister", &json!({"Node": harness.setup.endpoints.cluster}));
+    let said = harness.report().await;
+    let cluster = harness.setup.endpoints.cluster.as_str();
     assert_found(&said, &healthy, "consul.node", "error", &["there is none", cluster], &[]);
-    house.manifests(&house.url, "", &document("ConsulAuth", "ecs", AUTH));
-    let said = house.report().await;
+    harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", AUTH));
+    let said = harness.report().await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     for id in ["consul.auth-method", "consul.binding-rules"] {
         assert_found(&said, &healthy, id, "info", &["a run makes"], &[]);
@@ -334,6 +336,6 @@ async fn doctor_accepts_objects_a_run_will_create() {
     assert!(nodes.any(|check| check["found"].as_str().unwrap().contains("a run makes")), "{report}");
     // Its tasks log in by another name.
     let other = AUTH.replace("{boundPrincipals", "{authMethod: other, boundPrincipals");
-    house.manifests(&house.url, "", &document("ConsulAuth", "ecs", &other));
-    assert_found(&house.report().await, &healthy, "consul.auth-method", "info", &["other on consul"], &[]);
+    harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", &other));
+    assert_found(&harness.report().await, &healthy, "consul.auth-method", "info", &["other on consul"], &[]);
 }

@@ -12,7 +12,7 @@ async fn unreachable_kuma_does_not_hide_aws_checks() {
     let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     for (address, words) in [
         (nobody, "connecting to"),
-        (silent().await, "no whole answer within 5s"),
+        (silent().await, "no complete response within 5s"),
         (website().await, "an HTML page"),
         (setup.endpoints.aws_url.clone(), "not how a Kuma control plane"),
     ] {
@@ -26,7 +26,7 @@ async fn unreachable_kuma_does_not_hide_aws_checks() {
 }
 
 #[tokio::test]
-async fn a_control_plane_that_does_not_suit_is_told() {
+async fn unsuitable_control_plane_is_reported() {
     let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     let guarded = KumaConfig {

@@ -25,7 +25,7 @@ async fn healthy_setup_passes_every_check() {
 }
 
 #[tokio::test]
-async fn the_doctor_only_reads_and_takes_no_message() {
+async fn doctor_only_reads_and_receives_no_message() {
     let setup = DoctorSetup::new().await;
     let before = setup.endpoints.front.calls();
     setup.report().await;
@@ -54,7 +54,7 @@ async fn invalid_manifests_do_not_hide_other_checks() {
 }
 
 #[tokio::test]
-async fn secrets_are_in_no_output_whatever_the_log() {
+async fn output_contains_no_secret_at_any_log_level() {
     let setup = DoctorSetup::new().await;
     let guarded = KumaConfig {
         localhost_is_admin: false,
@@ -89,7 +89,7 @@ async fn text_report_is_plain_without_a_terminal() {
 }
 
 #[tokio::test]
-async fn the_objects_fields_are_those_of_the_page() {
+async fn json_fields_match_the_reference() {
     let setup = DoctorSetup::new().await;
     setup.attribute(QUEUE, "RedrivePolicy", "");
     let report = setup.report().await.json();
@@ -139,7 +139,7 @@ async fn policy_and_rules_are_printed_without_aws() {
 }
 
 #[tokio::test]
-async fn without_an_operator_id_nothing_is_looked_at() {
+async fn doctor_requires_an_operator_id() {
     let setup = DoctorSetup::new().await;
     let said = setup.doctor(&[]).await;
     assert!(said.err.contains("--operator-id") && said.out.is_empty(), "{}", said.err);

@@ -1,5 +1,4 @@
-//! Consuls that cannot be used, and tokens of our own that are not enough: each is told of with what to do, and nothing
-//! is removed.
+//! Unusable Consul servers and insufficient operator tokens: each is reported with a remedy, and nothing is removed.
 
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -12,65 +11,65 @@ use tokio::net::TcpListener;
 
 use super::consul_harness::{ConsulHarness, JoinedTask, bound, consul_at};
 use super::harness::{Harness, OperatorProcess};
-use super::servers::{silent, website};
+use super::servers::{hanging_server, html_server};
 
-/// A house with one dead task, whose things are there still.
-async fn with_a_dead_task() -> (ConsulHarness, JoinedTask) {
-    let house = ConsulHarness::open().await;
-    let tasks = house.deploy("web", 1).await;
-    let dead = house.join("web", &tasks[0]).await;
-    house.0.scale("web", 0).await;
-    house.once_stopped(&dead.id).await;
-    (house, dead)
+/// A harness with one stopped task whose objects still exist.
+async fn with_stopped_task() -> (ConsulHarness, JoinedTask) {
+    let harness = ConsulHarness::start().await;
+    let tasks = harness.deploy("web", 1).await;
+    let dead = harness.join("web", &tasks[0]).await;
+    harness.0.scale("web", 0).await;
+    harness.wait_until_stopped(&dead.id).await;
+    (harness, dead)
 }
 
-/// An operator whose own token is another one.
-fn operator_with(house: &ConsulHarness, token: &str) -> OperatorProcess {
-    let mut environment = house.0.environment.clone();
+/// Starts an operator with another token of its own.
+fn operator_with(harness: &ConsulHarness, token: &str) -> OperatorProcess {
+    let mut environment = harness.0.environment.clone();
     environment.insert("CONSUL_HTTP_TOKEN".to_owned(), token.to_owned());
-    house.0.manifest("all.yaml", &house.manifests(""));
-    house.0.operator_with("operator", &environment, &[])
+    harness.0.manifest("all.yaml", &harness.manifests(""));
+    harness.0.operator_with("operator", &environment, &[])
 }
 
-/// After a few sweeps everything is there still, and nobody said more than a few times what is wrong.
-async fn assert_nothing_is_removed(house: &ConsulHarness, operator: &OperatorProcess, dead: &JoinedTask) {
+/// Waits for a few sweeps and checks that all objects still exist and that warnings are not repeated.
+async fn assert_nothing_is_removed(harness: &ConsulHarness, operator: &OperatorProcess, dead: &JoinedTask) {
     operator.wait_for_sweeps(3).await;
-    let all = house.everything().await;
-    for name in dead.names(house.cluster()) {
+    let all = harness.all_objects().await;
+    for name in dead.names(harness.cluster()) {
         assert!(all.contains_key(&name), "{name} is gone:\n{}", operator.stderr());
     }
     assert_eq!(operator.lines(&[("change", "remove"), ("result", "success")]), Vec::<Value>::new());
-    let loud = operator.warnings();
-    assert!(loud.len() <= 3, "{loud:?}");
+    let warnings = operator.warnings();
+    assert!(warnings.len() <= 3, "{warnings:?}");
 }
 
 #[tokio::test]
 async fn unknown_own_token_removes_nothing() {
-    let (house, dead) = with_a_dead_task().await;
-    let planted = "b1a9d2c4-planted-bad-token";
-    let operator = operator_with(&house, planted);
+    let (harness, dead) = with_stopped_task().await;
+    let bad_token = "b1a9d2c4-planted-bad-token";
+    let operator = operator_with(&harness, bad_token);
     let line = operator.line(&[("level", "WARN"), ("control_plane", "consul"), ("*", "tokenEnv")]).await;
     assert_eq!(line["reason"], "forbidden", "{line}");
-    assert_nothing_is_removed(&house, &operator, &dead).await;
-    assert!(!operator.stderr().contains(planted));
+    assert_nothing_is_removed(&harness, &operator, &dead).await;
+    assert!(!operator.stderr().contains(bad_token));
 }
 
 #[tokio::test]
-async fn a_token_that_may_not_remove_tokens_is_told_what_it_needs() {
-    let (house, dead) = with_a_dead_task().await;
+async fn denied_removal_names_the_missing_permission() {
+    let (harness, dead) = with_stopped_task().await;
     let rules = "acl = \"read\"\nnode_prefix \"\" { policy = \"write\" }\nservice_prefix \"\" { policy = \"write\" }\n\
                  agent_prefix \"\" { policy = \"read\" }";
-    let token = house.token_with("no-acl-write", rules).await;
-    let operator = operator_with(&house, &token);
+    let token = harness.token_with("no-acl-write", rules).await;
+    let operator = operator_with(&harness, &token);
     let call = format!("DELETE /v1/acl/token/{}", dead.accessor);
-    assert!(house.everything().await.contains_key(&format!("token {}", dead.accessor)));
+    assert!(harness.all_objects().await.contains_key(&format!("token {}", dead.accessor)));
     let removal = [("target", "audit"), ("change", "remove"), ("name", dead.accessor.as_str())];
     let line = operator.line(&removal).await;
     assert_eq!((&line["level"], &line["result"]), (&"WARN".into(), &"error".into()), "{line}");
     assert_eq!(line["version"], env!("CARGO_PKG_VERSION"), "{line}");
     let error = line["error"].as_str().unwrap();
     assert!(error.contains(&call) && error.contains("acl = \"write\""), "{line}");
-    // Its next attempts say nothing new.
+    // Further attempts log no further line.
     let sweeps = operator.sweeps("").len();
     operator.wait_for_sweeps(sweeps + 2).await;
     let audited = operator.lines(&[("target", "audit"), ("name", &dead.accessor)]);
@@ -80,18 +79,18 @@ async fn a_token_that_may_not_remove_tokens_is_told_what_it_needs() {
 
 #[tokio::test]
 async fn filtered_list_removes_nothing() {
-    let (house, dead) = with_a_dead_task().await;
-    // Sees the nodes, and of the services none: an empty list, with a header that says why.
+    let (harness, dead) = with_stopped_task().await;
+    // The token may read nodes but no services: Consul answers an empty list with the filter header.
     let rules =
         "acl = \"write\"\nnode_prefix \"\" { policy = \"write\" }\nagent_prefix \"\" { policy = \"read\" }";
-    let token = house.token_with("no-services", rules).await;
-    let operator = operator_with(&house, &token);
+    let token = harness.token_with("no-services", rules).await;
+    let operator = operator_with(&harness, &token);
     let segment = [("level", "WARN"), ("reason", "forbidden"), ("segment", "")];
     operator.line(&[&segment[..], &[("*", "service_prefix")]].concat()).await;
     let token = format!("token {}", dead.accessor);
-    let left = house.once("the token is gone", |all| !all.contains_key(&token)).await;
+    let left = harness.wait_for_objects("the token is gone", |all| !all.contains_key(&token)).await;
     operator.wait_for_sweeps(3).await;
-    for name in dead.names(house.cluster()).iter().filter(|name| **name != token) {
+    for name in dead.names(harness.cluster()).iter().filter(|name| **name != token) {
         assert!(left.contains_key(name), "{name} is gone:\n{}", operator.stderr());
     }
     assert_eq!(operator.lines(&segment).len(), 1, "{}", operator.stderr());
@@ -99,51 +98,51 @@ async fn filtered_list_removes_nothing() {
 }
 
 #[tokio::test]
-async fn a_consul_that_hangs_holds_up_no_kuma() {
-    let house = Harness::open().await;
-    let hanging = silent().await;
-    let mut environment = house.environment.clone();
+async fn hung_consul_does_not_delay_kuma() {
+    let harness = Harness::start().await;
+    let hanging = hanging_server().await;
+    let mut environment = harness.environment.clone();
     environment.insert("CONSUL_HTTP_TOKEN".to_owned(), "any".to_owned());
-    let cluster = house.variable("ECS_MESH_CLUSTER_ARN");
+    let cluster = harness.variable("ECS_MESH_CLUSTER_ARN");
     let manifests = [
-        house.usual(),
+        harness.base_manifests(),
         consul_at("hanging", &hanging.url, ", timeout: 2m"),
         bound("b", "hanging", cluster, ""),
     ];
-    house.manifest("all.yaml", &manifests.concat());
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    harness.manifest("all.yaml", &manifests.concat());
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
     let arguments = ["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"];
-    let mut operator = house.operator_with("operator", &environment, &arguments);
-    house.deploy("app", 3).await;
-    house.dataplanes_once("Dataplanes while it hangs", |found| found.len() == 3).await;
-    house.scale("app", 0).await;
-    house.dataplanes_once("removals while it hangs", std::collections::BTreeMap::is_empty).await;
-    assert!((1..=60).contains(&hanging.count_call()), "{} calls", hanging.count_call());
+    let mut operator = harness.operator_with("operator", &environment, &arguments);
+    harness.deploy("app", 3).await;
+    harness.wait_for_dataplanes("Dataplanes while it hangs", |found| found.len() == 3).await;
+    harness.scale("app", 0).await;
+    harness.wait_for_dataplanes("removals while it hangs", std::collections::BTreeMap::is_empty).await;
+    assert!((1..=60).contains(&hanging.call_count()), "{} calls", hanging.call_count());
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
 }
 
-/// An operator at another address than the house's Consul.
-fn operator_at(house: &ConsulHarness, address: &str) -> OperatorProcess {
-    let manifests = [consul_at("consul", address, ""), bound("house", "consul", house.cluster(), "")];
-    house.0.manifest("all.yaml", &manifests.concat());
-    house.0.operator(&[])
+/// Starts an operator whose Consul is at another address.
+fn operator_at(harness: &ConsulHarness, address: &str) -> OperatorProcess {
+    let manifests = [consul_at("consul", address, ""), bound("harness", "consul", harness.cluster(), "")];
+    harness.0.manifest("all.yaml", &manifests.concat());
+    harness.0.operator(&[])
 }
 
 #[tokio::test]
-async fn what_is_no_consul_is_told_of() {
-    let house = ConsulHarness::open().await;
-    let website = website().await;
-    let operator = operator_at(&house, &website.url);
+async fn server_that_is_no_consul_is_reported() {
+    let harness = ConsulHarness::start().await;
+    let website = html_server().await;
+    let operator = operator_at(&harness, &website.url);
     let warning = [("level", "WARN"), ("control_plane", "consul"), ("reason", "unexpected_response")];
     operator.line(&[&warning[..], &[("*", "spec.consul.address")]].concat()).await;
     operator.wait_for_sweeps(2).await;
-    assert!(website.count_call() <= 60, "{} calls", website.count_call());
+    assert!(website.call_count() <= 60, "{} calls", website.call_count());
 }
 
 #[tokio::test]
-async fn where_acls_are_off_that_is_told_of() {
-    let house = ConsulHarness::open().await;
+async fn consul_without_acls_is_reported() {
+    let harness = ConsulHarness::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let now = || {
@@ -155,6 +154,6 @@ async fn where_acls_are_off_that_is_told_of() {
     let nobody = Arc::new(|_: &_| Err("nobody is there".to_owned()));
     let front = ConsulFront::new(server, nobody, Arc::new(NoConsulFaults), Arc::new(now));
     tokio::spawn(serve(listener, front, std::future::pending()));
-    let operator = operator_at(&house, &url);
+    let operator = operator_at(&harness, &url);
     operator.line(&[("level", "WARN"), ("control_plane", "consul"), ("*", "acl.enabled")]).await;
 }

@@ -1,4 +1,4 @@
-//! A house with a Consul: tasks in the sandbox's ECS, and what they do at Consul, done by the test in their place.
+//! A harness with Consul: tasks run in the sandbox's ECS, and the test logs in and registers on their behalf.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use super::harness::{Harness, OperatorProcess, document, eventually, tag};
 pub(super) const TAG: &str = "consul.hashicorp.com.service-name";
 const METHOD: &str = "iam-ecs-service-token";
 
-/// What a task has at Consul.
+/// A task with its token and services at Consul.
 #[derive(Clone, Debug)]
 pub(super) struct JoinedTask {
     pub(super) id: String,
@@ -24,7 +24,7 @@ pub(super) struct JoinedTask {
 }
 
 impl JoinedTask {
-    /// The names of all that it has, as [`ConsulHarness::everything`] names them.
+    /// The names of the task's objects, as in [`ConsulHarness::everything`].
     pub(super) fn names(&self, node: &str) -> [String; 5] {
         let Self { id, accessor, service, .. } = self;
         [
@@ -40,8 +40,8 @@ impl JoinedTask {
 pub(super) struct ConsulHarness(pub(super) Harness);
 
 impl ConsulHarness {
-    pub(super) async fn open() -> Self {
-        Self(Harness::open_with(&["--control-plane", "consul"]).await)
+    pub(super) async fn start() -> Self {
+        Self(Harness::start_with(&["--control-plane", "consul"]).await)
     }
 
     pub(super) fn cluster(&self) -> &str {
@@ -55,16 +55,16 @@ impl ConsulHarness {
     /// Manifests for the sandbox's Consul and cluster; `more` are further fields of the binding's `spec`.
     pub(super) fn manifests(&self, more: &str) -> String {
         let address = self.0.variable("CONSUL_HTTP_ADDR");
-        [consul_at("consul", address, ""), bound("house", "consul", self.cluster(), more)].concat()
+        [consul_at("consul", address, ""), bound("harness", "consul", self.cluster(), more)].concat()
     }
 
-    /// Starts an operator that hears events.
+    /// Starts an operator that reads the event queue.
     pub(super) fn operator(&self) -> OperatorProcess {
         let queue = self.0.variable("ECS_MESH_QUEUE_URL").to_owned();
         self.0.operator(&["--queue-url", &queue, "--log", "debug"])
     }
 
-    /// Calls Consul: the status, and the answer.
+    /// Calls Consul and returns the status and the body.
     pub(super) async fn call(
         &self,
         method: &str,
@@ -86,38 +86,38 @@ impl ConsulHarness {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// With every power.
-    pub(super) async fn done(&self, method: &str, path: &str, body: &Value) -> Value {
+    /// Calls Consul with the management token and expects success.
+    pub(super) async fn call_as_admin(&self, method: &str, path: &str, body: &Value) -> Value {
         let (status, answer) = self.call(method, path, Some(self.management()), body).await;
         assert_eq!(status, 200, "{method} {path}: {answer}");
         answer
     }
 
-    /// The secret of a new token with these rules.
+    /// Creates a token with these rules and returns its secret.
     pub(super) async fn token_with(&self, name: &str, rules: &str) -> String {
-        self.done("PUT", "/v1/acl/policy", &json!({"Name": name, "Rules": rules})).await;
+        self.call_as_admin("PUT", "/v1/acl/policy", &json!({"Name": name, "Rules": rules})).await;
         let token = json!({"Description": name, "Policies": [{"Name": name}]});
-        let token = self.done("PUT", "/v1/acl/token", &token).await;
+        let token = self.call_as_admin("PUT", "/v1/acl/token", &token).await;
         token["SecretID"].as_str().unwrap().to_owned()
     }
 
-    /// All tokens, services and checks there are, by names of their own, as the API shows them.
-    pub(super) async fn everything(&self) -> BTreeMap<String, String> {
+    /// All tokens, services and checks by name, as shown by the API.
+    pub(super) async fn all_objects(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
-        for token in self.done("GET", "/v1/acl/tokens", &Value::Null).await.as_array().unwrap() {
+        for token in self.call_as_admin("GET", "/v1/acl/tokens", &Value::Null).await.as_array().unwrap() {
             all.insert(format!("token {}", token["AccessorID"].as_str().unwrap()), token.to_string());
         }
-        for node in self.done("GET", "/v1/catalog/nodes", &Value::Null).await.as_array().unwrap() {
+        for node in self.call_as_admin("GET", "/v1/catalog/nodes", &Value::Null).await.as_array().unwrap() {
             let name = node["Node"].as_str().unwrap();
             let segment: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
             let path = format!("/v1/catalog/node-services/{segment}");
-            let found = self.done("GET", &path, &Value::Null).await;
+            let found = self.call_as_admin("GET", &path, &Value::Null).await;
             for service in found["Services"].as_array().into_iter().flatten() {
                 let id = service["ID"].as_str().unwrap();
                 all.insert(format!("service {id} on {name}"), service.to_string());
             }
             for check in self
-                .done("GET", &format!("/v1/health/node/{segment}"), &Value::Null)
+                .call_as_admin("GET", &format!("/v1/health/node/{segment}"), &Value::Null)
                 .await
                 .as_array()
                 .unwrap()
@@ -131,30 +131,30 @@ impl ConsulHarness {
         all
     }
 
-    /// Everything, once it is as it should be.
-    pub(super) async fn once(
+    /// Waits until all objects fit the condition.
+    pub(super) async fn wait_for_objects(
         &self,
-        what: &str,
+        expected: &str,
         fits: impl Fn(&BTreeMap<String, String>) -> bool,
     ) -> BTreeMap<String, String> {
-        eventually(what, || async {
-            let all = self.everything().await;
+        eventually(expected, || async {
+            let all = self.all_objects().await;
             fits(&all).then_some(all)
         })
         .await
     }
 
-    /// Everything, once what this task had is gone.
-    pub(super) async fn once_gone(&self, joined: &JoinedTask) -> BTreeMap<String, String> {
+    /// Waits until the task's objects are gone and returns the others.
+    pub(super) async fn wait_until_gone(&self, joined: &JoinedTask) -> BTreeMap<String, String> {
         let names = joined.names(self.cluster());
-        self.once("what the task had is gone", |all| names.iter().all(|name| !all.contains_key(name))).await
+        self.wait_for_objects("what the task had is gone", |all| names.iter().all(|name| !all.contains_key(name))).await
     }
 
     pub(super) fn role_arn(service: &str) -> String {
         format!("arn:aws:iam::111122223333:role/consul-ecs/{service}-task")
     }
 
-    /// Role, definition and a service of so many tasks, which run. Gives their ids.
+    /// Creates role, task definition and service, waits until the tasks run, and returns their ids.
     pub(super) async fn deploy(&self, service: &str, count: usize) -> Vec<String> {
         let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
             "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]}"#;
@@ -173,7 +173,7 @@ impl ConsulHarness {
         self.0.running(count).await
     }
 
-    /// What a task does at its start: logs in, and registers itself and its proxy.
+    /// Logs in and registers service and proxy, as a task does at its start.
     pub(super) async fn join(&self, service: &str, id: &str) -> JoinedTask {
         let (accessor, secret) = self.log_in(service, &self.meta(id)).await;
         let arn = format!("{}/{id}", self.cluster().replacen(":cluster/", ":task/", 1));
@@ -200,7 +200,7 @@ impl ConsulHarness {
         JoinedTask { id: id.to_owned(), accessor, secret, service: service.to_owned() }
     }
 
-    /// What a task does when it is stopped cleanly.
+    /// Deregisters and logs out, as a task does at a clean stop.
     pub(super) async fn leave(&self, joined: &JoinedTask) {
         let secret = Some(joined.secret.as_str());
         for suffix in ["-sidecar-proxy", ""] {
@@ -211,7 +211,7 @@ impl ConsulHarness {
         assert_eq!(self.call("POST", "/v1/acl/logout", secret, &Value::Null).await.0, 200);
     }
 
-    /// What a task of the cluster says of itself at its login.
+    /// The metadata of a task's login.
     pub(super) fn meta(&self, id: &str) -> Vec<(&'static str, String)> {
         vec![
             ("consul.hashicorp.com/cluster", self.cluster().to_owned()),
@@ -219,7 +219,7 @@ impl ConsulHarness {
         ]
     }
 
-    /// Logs in as a service's role. Gives the accessor and the secret of the token.
+    /// Logs in as a service's role and returns the token's accessor and secret.
     pub(super) async fn log_in(&self, service: &str, meta: &[(&'static str, String)]) -> (String, String) {
         let sts = aws_sdk_sts::Client::new(&self.0.sdk());
         let assumed = sts.assume_role().role_arn(Self::role_arn(service)).role_session_name("task");
@@ -254,7 +254,7 @@ impl ConsulHarness {
     }
 
     /// Waits until a task has stopped.
-    pub(super) async fn once_stopped(&self, id: &str) {
+    pub(super) async fn wait_until_stopped(&self, id: &str) {
         eventually("the task has stopped", || async {
             let described = self.0.ecs().describe_tasks().cluster("sandbox").tasks(id).send().await.unwrap();
             (described.tasks()[0].last_status() == Some("STOPPED")).then_some(())
@@ -262,20 +262,20 @@ impl ConsulHarness {
         .await;
     }
 
-    /// Has ECS stop a task.
+    /// Stops a task through ECS.
     pub(super) async fn stop(&self, id: &str) {
         self.0.ecs().stop_task().cluster("sandbox").task(id).send().await.unwrap();
     }
 }
 
-/// A Consul; `more` are further fields of `spec.consul`.
+/// A `ControlPlane` of type Consul; `more` are further fields of `spec.consul`.
 pub(super) fn consul_at(name: &str, address: &str, more: &str) -> String {
     let spec =
         format!("{{type: consul, consul: {{address: \"{address}\", tokenEnv: CONSUL_HTTP_TOKEN{more}}}}}");
     document("ControlPlane", name, &spec)
 }
 
-/// A binding to it with short waits; `more` are further fields of `spec`.
+/// A binding to a Consul with short intervals; `more` are further fields of `spec`.
 pub(super) fn bound(name: &str, control_plane: &str, cluster: &str, more: &str) -> String {
     let spec = format!(
         "{{controlPlane: {control_plane}, selector: {{clusters: [\"{cluster}\"]}}, \

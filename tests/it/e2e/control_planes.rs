@@ -1,5 +1,4 @@
-//! Control planes that cannot be used: each is told of once, in words that say what to do, is not asked again and
-//! again, and holds up nobody else.
+//! Unusable control planes: each is reported once with a remedy, is not called in a loop, and delays no other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,21 +6,23 @@ use std::time::Duration;
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaMode};
 
 use super::harness::{Harness, OperatorProcess, binding, control_plane, tag, workload};
-use super::servers::{TestKuma, TestServer, absent, self_signed, silent, unknown, website};
+use super::servers::{
+    TestKuma, TestServer, hanging_server, html_server, refused_address, self_signed_server, unresolvable_name,
+};
 
-/// A few tasks, a few sweeps and every first retry come to some twenty calls; a loop comes to thousands.
-const MOST_CALLS: usize = 60;
-/// One of the trouble; one of the circuit, or of what could not be learned.
-const MOST_LINES: usize = 2;
+/// Some tasks, sweeps and first retries make about twenty calls; a loop would make thousands.
+const MAX_CALLS: usize = 60;
+/// One line for the error, one for the circuit or for missing capabilities.
+const MAX_LINES: usize = 2;
 
-/// A control plane at which nothing works.
+/// A control plane that cannot be used.
 struct BrokenControlPlane {
     name: &'static str,
     server: TestServer,
     /// Further fields of `spec.kuma`.
     more: String,
     mesh: &'static str,
-    /// The `reason` of the warning, and a part of its text.
+    /// The `reason` of the expected warning and a part of its line.
     warning: (&'static str, &'static str),
 }
 
@@ -36,16 +37,16 @@ impl BrokenControlPlane {
         [("level", "WARN"), ("control_plane", self.name), ("reason", reason), ("*", part)]
     }
 
-    /// Binds a cluster of its own, with two tasks, to it. Gives the manifests.
-    async fn furnish(&self, house: &Harness) -> String {
+    /// Creates a cluster with two tasks and returns manifests that bind it to the control plane.
+    async fn create(&self, harness: &Harness) -> String {
         let name = self.name;
-        let made = house.ecs().create_cluster().cluster_name(name).send().await.unwrap();
+        let made = harness.ecs().create_cluster().cluster_name(name).send().await.unwrap();
         let cluster = made.cluster.unwrap().cluster_arn.unwrap();
-        house.role(name).await;
+        harness.role(name).await;
         let mesh = tag("kuma.io/mesh", self.mesh);
-        house.iam().tag_role().role_name(format!("{name}-task")).tags(mesh).send().await.unwrap();
-        house.define(name).await;
-        house.serve(name, name, 2).await;
+        harness.iam().tag_role().role_name(format!("{name}-task")).tags(mesh).send().await.unwrap();
+        harness.define(name).await;
+        harness.serve(name, name, 2).await;
         let binding = binding(name, name, &cluster, "");
         [
             control_plane(name, &self.server.url, &self.more),
@@ -55,14 +56,14 @@ impl BrokenControlPlane {
         .concat()
     }
 
-    /// It is told of as it should be, not often, and not called often.
-    async fn assert_told_once(&self, operator: &OperatorProcess) {
+    /// Checks that the warning is logged, and that lines and calls stay few.
+    async fn assert_reported_once(&self, operator: &OperatorProcess) {
         operator.line(&self.fields()).await;
         let lines = operator.lines(&[("control_plane", self.name)]).into_iter();
-        let loud: Vec<String> =
+        let warnings: Vec<String> =
             lines.filter(|line| line["level"] != "INFO").map(|line| line.to_string()).collect();
-        assert!(loud.len() <= MOST_LINES, "{} lines:\n{}", loud.len(), loud.join("\n"));
-        assert!(self.server.count_call() <= MOST_CALLS, "{}: {} calls", self.name, self.server.count_call());
+        assert!(warnings.len() <= MAX_LINES, "{} lines:\n{}", warnings.len(), warnings.join("\n"));
+        assert!(self.server.call_count() <= MAX_CALLS, "{}: {} calls", self.name, self.server.call_count());
     }
 }
 
@@ -82,37 +83,49 @@ async fn unusable_control_plane_does_not_block_others() {
     let global = KumaConfig { mode: KumaMode::Global, ..KumaConfig::default() };
     let global = TestKuma::start(global, Duration::ZERO).await;
     let all = [
-        BrokenControlPlane::new("absent", absent(), ("unreachable", "ControlPlane.spec.kuma.address")),
-        BrokenControlPlane::new("unknown", unknown(), ("unreachable", "kuma.invalid")),
-        BrokenControlPlane::new("website", website().await, ("unexpected_response", "HTML")),
-        BrokenControlPlane::new("self-signed", self_signed(), ("unreachable", "ControlPlane.spec.kuma.caFile")),
+        BrokenControlPlane::new("absent", refused_address(), ("unreachable", "ControlPlane.spec.kuma.address")),
+        BrokenControlPlane::new("unknown", unresolvable_name(), ("unreachable", "kuma.invalid")),
+        BrokenControlPlane::new("website", html_server().await, ("unexpected_response", "HTML")),
+        BrokenControlPlane::new(
+            "self-signed",
+            self_signed_server(),
+            ("unreachable", "ControlPlane.spec.kuma.caFile"),
+        ),
         BrokenControlPlane {
             more: format!(", tokenFile: \"{}\"", token.path().display()),
             ..BrokenControlPlane::new("closed", closed.server, ("forbidden", "tokenFile"))
         },
         BrokenControlPlane {
             mesh: "nowhere",
-            ..BrokenControlPlane::new("other-mesh", other_mesh.server, ("mesh_not_found", "MeshBinding.spec.mesh"))
+            ..BrokenControlPlane::new(
+                "other-mesh",
+                other_mesh.server,
+                ("mesh_not_found", "MeshBinding.spec.mesh"),
+            )
         },
-        BrokenControlPlane::new("read-only", read_only.server, ("read_only", "ControlPlane.spec.kuma.address")),
+        BrokenControlPlane::new(
+            "read-only",
+            read_only.server,
+            ("read_only", "ControlPlane.spec.kuma.address"),
+        ),
         BrokenControlPlane::new("global", global.server, ("read_only", "ControlPlane.spec.kuma.address")),
     ];
-    let house = Harness::open().await;
-    let mut manifests = house.usual();
+    let harness = Harness::start().await;
+    let mut manifests = harness.base_manifests();
     for broken in &all {
-        manifests.push_str(&broken.furnish(&house).await);
+        manifests.push_str(&broken.create(&harness).await);
     }
-    house.manifest("all.yaml", &manifests);
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator(&["--queue-url", &queue]);
-    house.deploy("app", 2).await;
-    house.dataplanes_once("Dataplanes at the good control plane", |found| found.len() == 2).await;
-    house.scale("app", 0).await;
-    house.dataplanes_once("removals at the good control plane", BTreeMap::is_empty).await;
-    // Sweeps come one after the other, so that by then there were retries enough.
+    harness.manifest("all.yaml", &manifests);
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = harness.operator(&["--queue-url", &queue]);
+    harness.deploy("app", 2).await;
+    harness.wait_for_dataplanes("Dataplanes at the good control plane", |found| found.len() == 2).await;
+    harness.scale("app", 0).await;
+    harness.wait_for_dataplanes("removals at the good control plane", BTreeMap::is_empty).await;
+    // Three sweeps leave enough time for retries.
     operator.wait_for_sweeps(3).await;
     for broken in &all {
-        broken.assert_told_once(&operator).await;
+        broken.assert_reported_once(&operator).await;
     }
     assert!(!operator.stderr().contains("planted-wrong-token"));
     assert!(!operator.stderr().contains("MeshError"), "words for persons: {}", operator.stderr());
@@ -124,22 +137,22 @@ async fn unusable_control_plane_does_not_block_others() {
 
 #[tokio::test]
 async fn hung_control_plane_does_not_block_others() {
-    let house = Harness::open().await;
-    // Longer than anybody waits here: whoever waits for it is never done.
+    let harness = Harness::start().await;
+    // Longer than the test waits, so that waiting for this call would fail the test.
     let hanging = BrokenControlPlane {
         more: ", timeout: 2m".to_owned(),
-        ..BrokenControlPlane::new("hanging", silent().await, ("unreachable", ""))
+        ..BrokenControlPlane::new("hanging", hanging_server().await, ("unreachable", ""))
     };
-    let manifests = [house.usual(), hanging.furnish(&house).await].concat();
-    house.manifest("all.yaml", &manifests);
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator(&["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"]);
-    house.deploy("app", 3).await;
-    house.dataplanes_once("Dataplanes while it hangs", |found| found.len() == 3).await;
-    house.scale("app", 0).await;
-    house.dataplanes_once("removals while it hangs", BTreeMap::is_empty).await;
+    let manifests = [harness.base_manifests(), hanging.create(&harness).await].concat();
+    harness.manifest("all.yaml", &manifests);
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = harness.operator(&["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"]);
+    harness.deploy("app", 3).await;
+    harness.wait_for_dataplanes("Dataplanes while it hangs", |found| found.len() == 3).await;
+    harness.scale("app", 0).await;
+    harness.wait_for_dataplanes("removals while it hangs", BTreeMap::is_empty).await;
     assert!(operator.lines(&hanging.fields()).is_empty(), "a call ended before its time limit");
-    assert!((1..=MOST_CALLS).contains(&hanging.server.count_call()), "{} calls", hanging.server.count_call());
+    assert!((1..=MAX_CALLS).contains(&hanging.server.call_count()), "{} calls", hanging.server.call_count());
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
 }

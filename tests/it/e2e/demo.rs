@@ -1,4 +1,4 @@
-//! The command `sandbox`, as a user or a script runs it.
+//! The command `sandbox`, run by a person or a script.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ async fn consul_demo_cleans_up_and_keeps_invariants() {
     let consul = &summary["consul"];
     assert!(consul["logins"].as_u64() >= Some(8), "{summary}");
     assert!(consul["tasksDiedRegistered"].as_u64() >= Some(1), "{summary}");
-    // The forgotten task adds two: a token of a service, and one of a client.
+    // The unknown task of the fixtures adds a service token and a client token.
     assert_eq!(
         consul["tokensRemoved"].as_u64(),
         consul["tasksDiedRegistered"].as_u64().map(|dead| dead + 2),

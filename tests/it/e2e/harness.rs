@@ -1,4 +1,4 @@
-//! A sandbox and an operator as processes of their own, each with its own ports, directory and environment.
+//! Runs sandbox and operator as processes with their own ports, directory and environment.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,19 +15,19 @@ use aws_sdk_ecs::types::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long something that must happen may take on a machine that is busy with other things.
+/// Time limit of an expected event, long enough for a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
-/// How often it is looked whether it has happened.
+/// Interval between checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// What `look` finds, as soon as it finds something.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+/// Polls `check` until it returns a value.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(expected: &str, check: impl Fn() -> F) -> T {
     let end = Instant::now() + TIMEOUT;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = check().await {
             return found;
         }
-        assert!(Instant::now() < end, "this has not come: {what}");
+        assert!(Instant::now() < end, "timed out waiting for: {expected}");
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
@@ -40,7 +40,7 @@ pub(crate) struct OperatorProcess {
 }
 
 impl OperatorProcess {
-    /// Starts the program with just this environment; what it writes goes to files in `directory`.
+    /// Starts the program with exactly this environment. Its output goes to files in `directory`.
     pub(crate) fn start(
         directory: &Path,
         name: &str,
@@ -52,7 +52,7 @@ impl OperatorProcess {
         Self::launch(&mut command, directory, name, environment)
     }
 
-    /// Starts any program so. Its standard input ends when this process does.
+    /// Starts any program in the same way. Its standard input ends with this process.
     pub(super) fn launch(
         command: &mut Command,
         directory: &Path,
@@ -64,7 +64,7 @@ impl OperatorProcess {
             .env_clear()
             .env("TMPDIR", directory)
             .env("HOME", directory)
-            // Many run side by side, and there is one default port.
+            // Many operators run at once, and the default port is one.
             .env("ECS_MESH_METRICS_ADDRESS", "none")
             .envs(environment)
             .stdin(Stdio::piped())
@@ -83,7 +83,7 @@ impl OperatorProcess {
         std::fs::read_to_string(&self.err).unwrap()
     }
 
-    /// The log so far, an object a line.
+    /// The lines of the JSON log so far.
     pub(super) fn log(&self) -> Vec<Value> {
         self.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
@@ -172,9 +172,10 @@ impl Drop for OperatorProcess {
     }
 }
 
-/// A sandbox without a world, and a directory for what a test needs.
+/// A sandbox without scenario services, and a directory for manifests and logs.
 pub(super) struct Harness {
-    // Before the directory, which it writes into: dropped in this order. None where the endpoints are this process's.
+    // Declared before the directory, since fields drop in order and the process writes into it. `None` if the endpoints
+    // belong to this process.
     _sandbox: Option<OperatorProcess>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) directory: TempDir,
@@ -183,12 +184,12 @@ pub(super) struct Harness {
 
 impl Harness {
     /// Starts the sandbox and waits for its endpoints.
-    pub(super) async fn open() -> Self {
-        Self::open_with(&[]).await
+    pub(super) async fn start() -> Self {
+        Self::start_with(&[]).await
     }
 
     /// Starts the sandbox with more arguments.
-    pub(super) async fn open_with(more: &[&str]) -> Self {
+    pub(super) async fn start_with(more: &[&str]) -> Self {
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = TempDir::new().unwrap();
@@ -207,8 +208,8 @@ impl Harness {
         Self::with_defaults(Some(sandbox), environment, directory)
     }
 
-    /// Around endpoints of this process.
-    pub(super) fn around(environment: BTreeMap<&'static str, String>) -> Self {
+    /// Uses endpoints of this process.
+    pub(super) fn with_endpoints(environment: BTreeMap<&'static str, String>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self::with_defaults(None, environment, TempDir::new().unwrap())
@@ -224,7 +225,7 @@ impl Harness {
         Self { _sandbox: sandbox, environment, directory, http }
     }
 
-    /// A variable that the sandbox told to export.
+    /// A variable that the sandbox printed for export.
     pub(super) fn variable(&self, name: &str) -> &str {
         &self.environment[name]
     }
@@ -233,19 +234,19 @@ impl Harness {
         self.directory.path().join(name)
     }
 
-    /// Writes a manifest file at one stroke.
+    /// Replaces a manifest file atomically.
     pub(super) fn manifest(&self, name: &str, text: &str) {
         let draft = self.path("draft");
         std::fs::write(&draft, text).unwrap();
         std::fs::rename(draft, self.path("manifests").join(name)).unwrap();
     }
 
-    /// Starts an operator on the house's manifests and queue.
+    /// Starts an operator with the harness's manifests.
     pub(super) fn operator(&self, more: &[&str]) -> OperatorProcess {
         self.operator_with("operator", &self.environment, more)
     }
 
-    /// Starts an operator with another environment. `name` names its log.
+    /// Starts an operator with another environment; `name` names its log file.
     pub(super) fn operator_with(
         &self,
         name: &str,
@@ -256,7 +257,7 @@ impl Harness {
         let mut arguments = vec![
             "run",
             "--operator-id",
-            "house",
+            "harness",
             "--manifests",
             manifests.to_str().unwrap(),
             "--log-format",
@@ -266,25 +267,26 @@ impl Harness {
         OperatorProcess::start(self.directory.path(), name, environment, &arguments)
     }
 
-    /// Runs a subcommand that ends by itself on the house's manifests: its exit code, standard output and standard error.
-    pub(super) async fn ask(&self, arguments: &[&str]) -> (i32, String, String) {
+    /// Runs a subcommand to its end and returns exit code, standard output and standard error.
+    pub(super) async fn run_to_end(&self, arguments: &[&str]) -> (i32, String, String) {
         let manifests = self.path("manifests");
         let mut all = arguments.to_vec();
-        all.extend(["--operator-id", "house", "--manifests", manifests.to_str().unwrap()]);
-        let mut process = OperatorProcess::start(self.directory.path(), arguments[0], &self.environment, &all);
+        all.extend(["--operator-id", "harness", "--manifests", manifests.to_str().unwrap()]);
+        let mut process =
+            OperatorProcess::start(self.directory.path(), arguments[0], &self.environment, &all);
         let code = process.code().await.expect("it ended by itself");
         (code, process.stdout(), process.stderr())
     }
 
-    /// A plan in its JSON form, with its exit code.
+    /// Runs `plan` with JSON output and returns exit code and report.
     pub(super) async fn plan(&self) -> (i32, Value) {
-        let (code, out, err) = self.ask(&["plan", "--output", "json"]).await;
-        let plan = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}\n{err}"));
-        fits_its_schema(&out);
+        let (code, out, err) = self.run_to_end(&["plan", "--output", "json"]).await;
+        let plan = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
+        assert_fits_schema(&out);
         (code, plan)
     }
 
-    /// What the control plane answers to a GET, as text.
+    /// The control plane's response to a GET.
     pub(super) async fn get(&self, path: &str) -> String {
         let url = format!("{}{path}", self.variable("KUMA_API_URL"));
         self.http.get(url).send().await.unwrap().text().await.unwrap()
@@ -298,23 +300,23 @@ impl Harness {
         assert!(answer.status().is_success(), "{:?}", answer.text().await);
     }
 
-    /// The Dataplanes of the house's operator, by name.
+    /// The Dataplanes of the harness's operator, by name.
     pub(super) async fn dataplanes(&self) -> BTreeMap<String, Value> {
         let list: Value = serde_json::from_str(&self.get("/meshes/default/dataplanes").await).unwrap();
         let items = list["items"].as_array().unwrap().iter();
         items
-            .filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "house")
+            .filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "harness")
             .map(|item| (item["name"].as_str().unwrap().to_owned(), item.clone()))
             .collect()
     }
 
-    /// The Dataplanes, once they are as they should be.
-    pub(super) async fn dataplanes_once(
+    /// Waits until the Dataplanes fit the condition.
+    pub(super) async fn wait_for_dataplanes(
         &self,
-        what: &str,
+        expected: &str,
         fits: impl Fn(&BTreeMap<String, Value>) -> bool,
     ) -> BTreeMap<String, Value> {
-        eventually(what, || async {
+        eventually(expected, || async {
             let found = self.dataplanes().await;
             fits(&found).then_some(found)
         })
@@ -337,7 +339,7 @@ impl Harness {
         aws_sdk_iam::Client::new(&self.sdk())
     }
 
-    /// Makes the role that a service's tasks run as, with the tags that let it in.
+    /// Creates the task role of a service with the tags that allow it in the mesh.
     pub(super) async fn role(&self, service: &str) {
         let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
             "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]}"#;
@@ -351,7 +353,7 @@ impl Harness {
             .unwrap();
     }
 
-    /// Registers a definition of the service's family.
+    /// Registers a task definition of the service's family.
     pub(super) async fn define(&self, service: &str) {
         let app = ContainerDefinition::builder().name("app").image("app:1").memory(128).build();
         let definition = self.ecs().register_task_definition().family(service);
@@ -364,7 +366,7 @@ impl Harness {
             .unwrap();
     }
 
-    /// Makes the service.
+    /// Creates the service.
     pub(super) async fn serve(&self, cluster: &str, service: &str, count: i32) {
         let request = self.ecs().create_service().cluster(cluster).service_name(service);
         request
@@ -377,7 +379,7 @@ impl Harness {
             .unwrap();
     }
 
-    /// Role, definition and service at once, in the sandbox's own cluster.
+    /// Creates role, task definition and service in the sandbox's cluster.
     pub(super) async fn deploy(&self, service: &str, count: i32) {
         self.role(service).await;
         self.define(service).await;
@@ -389,7 +391,7 @@ impl Harness {
         request.desired_count(count).send().await.unwrap();
     }
 
-    /// The ids of the cluster's tasks that are to run.
+    /// The ids of the cluster's tasks whose desired status is RUNNING.
     pub(super) async fn task_ids(&self) -> Vec<String> {
         let listed = self.ecs().list_tasks().cluster("sandbox").send().await.unwrap();
         let mut ids: Vec<String> =
@@ -398,7 +400,7 @@ impl Harness {
         ids
     }
 
-    /// The ids of the cluster's tasks, once so many run.
+    /// Waits until this many tasks run and returns their ids.
     pub(super) async fn running(&self, count: usize) -> Vec<String> {
         eventually("the tasks run", || async {
             let ids = self.task_ids().await;
@@ -413,11 +415,11 @@ impl Harness {
         .await
     }
 
-    /// Manifests for the sandbox's cluster and control plane: one service `app` of tasks of family `app`.
-    pub(super) fn usual(&self) -> String {
+    /// Manifests for the sandbox's cluster and control plane: service `app` from tasks of family `app`.
+    pub(super) fn base_manifests(&self) -> String {
         [
             control_plane("kuma", self.variable("KUMA_API_URL"), ""),
-            binding("house", "kuma", self.variable("ECS_MESH_CLUSTER_ARN"), ""),
+            binding("harness", "kuma", self.variable("ECS_MESH_CLUSTER_ARN"), ""),
             workload("app", "app"),
         ]
         .concat()
@@ -433,12 +435,12 @@ pub(crate) fn awsvpc() -> NetworkConfiguration {
     NetworkConfiguration::builder().awsvpc_configuration(inner).build()
 }
 
-/// A control plane; `more` are further fields of `spec.kuma`.
+/// A `ControlPlane` of type Kuma; `more` are further fields of `spec.kuma`.
 pub(super) fn control_plane(name: &str, address: &str, more: &str) -> String {
     document("ControlPlane", name, &format!("{{type: kuma, kuma: {{address: \"{address}\"{more}}}}}"))
 }
 
-/// A binding with short waits; `more` are further fields of `spec`.
+/// A `MeshBinding` with short intervals; `more` are further fields of `spec`.
 pub(super) fn binding(name: &str, control_plane: &str, cluster: &str, more: &str) -> String {
     let cleanup = "{sweepInterval: 10s, graceAge: 20s, drain: 0s}";
     let spec = format!(
@@ -447,7 +449,7 @@ pub(super) fn binding(name: &str, control_plane: &str, cluster: &str, more: &str
     document("MeshBinding", name, &spec)
 }
 
-/// A workload of one port.
+/// A `Workload` with one port.
 pub(super) fn workload(name: &str, family: &str) -> String {
     let inbound = "{name: http, containerPort: 8080, port: 15000, protocol: http}";
     let spec = format!("{{selector: {{families: [{family}]}}, service: {family}, inbounds: [{inbound}]}}");
@@ -460,16 +462,16 @@ pub(super) fn document(kind: &str, name: &str, spec: &str) -> String {
     )
 }
 
-/// A published validator's word, where there is one.
-fn fits_its_schema(plan: &str) {
+/// Validates a plan against its published schema, if a validator is installed.
+fn assert_fits_schema(plan: &str) {
     let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
-        let why = "SCHEMA_TEST_PYTHON does not name a Python with jsonschema";
-        let _ = writeln!(std::io::stderr(), "judging a plan by its schema skipped: {why}");
+        let error = "SCHEMA_TEST_PYTHON does not name a Python with jsonschema";
+        let _ = writeln!(std::io::stderr(), "skipped: validation of a plan against its schema: {error}");
         return;
     };
     let program = "import json, sys, jsonschema\n\
                    jsonschema.validate(json.loads(sys.argv[1]), json.load(open(sys.argv[2])))";
     let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/plan.schema.json");
-    let judged = Command::new(python).args(["-c", program, plan, schema]).output().unwrap();
-    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+    let validated = Command::new(python).args(["-c", program, plan, schema]).output().unwrap();
+    assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stderr));
 }

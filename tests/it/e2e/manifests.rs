@@ -1,104 +1,104 @@
-//! Manifests that are missing, wrong, or at odds with each other, as the process meets them.
+//! Missing, invalid and contradicting manifests at the start and while the operator runs.
 
 use super::harness::{Harness, binding, document, workload};
 
-/// What a start with just this manifest comes to: the exit code and standard error.
+/// Starts an operator with this manifest alone and returns exit code and standard error.
 async fn start_with(text: &str) -> (Option<i32>, String) {
-    let house = Harness::open().await;
-    house.manifest("all.yaml", text);
-    let mut operator = house.operator(&[]);
+    let harness = Harness::start().await;
+    harness.manifest("all.yaml", text);
+    let mut operator = harness.operator(&[]);
     (operator.code().await, operator.stderr())
 }
 
 #[tokio::test]
-async fn a_start_with_an_empty_directory_is_refused_with_what_to_do() {
-    let house = Harness::open().await;
-    let mut operator = house.operator(&[]);
+async fn start_fails_with_a_help_when_no_manifests_exist() {
+    let harness = Harness::start().await;
+    let mut operator = harness.operator(&[]);
     assert_eq!(operator.code().await, Some(1));
-    let words = operator.stderr();
+    let stderr = operator.stderr();
     for part in ["error: ", "*.yaml"] {
-        assert!(words.contains(part), "{words}");
+        assert!(stderr.contains(part), "{stderr}");
     }
 }
 
 #[tokio::test]
 async fn empty_manifests_at_start_are_loaded_later() {
-    let house = Harness::open().await;
-    house.manifest("all.yaml", "# nothing yet\n");
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let operator = house.operator(&["--queue-url", &queue]);
+    let harness = Harness::start().await;
+    harness.manifest("all.yaml", "# nothing yet\n");
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue]);
     operator.line(&[("level", "WARN"), ("paths", "")]).await;
-    house.deploy("app", 1).await;
-    house.manifest("all.yaml", &house.usual());
-    house.dataplanes_once("a Dataplane by the new manifests", |found| found.len() == 1).await;
+    harness.deploy("app", 1).await;
+    harness.manifest("all.yaml", &harness.base_manifests());
+    harness.wait_for_dataplanes("a Dataplane by the new manifests", |found| found.len() == 1).await;
 }
 
 #[tokio::test]
-async fn a_start_with_nothing_valid_is_refused_with_the_place() {
+async fn start_fails_with_location_when_all_are_invalid() {
     let text = workload("app", "app").replace("containerPort", "contianerPort");
-    let (code, words) = start_with(&text).await;
+    let (code, stderr) = start_with(&text).await;
     assert_eq!(code, Some(1));
-    for part in ["all.yaml:4", "Workload/app", "spec.inbounds[0].contianerPort", "containerPort"]
-    {
-        assert!(words.contains(part), "{words}");
+    for part in ["all.yaml:4", "Workload/app", "spec.inbounds[0].contianerPort", "containerPort"] {
+        assert!(stderr.contains(part), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn an_unknown_kind_is_refused_with_the_known_ones() {
-    let (code, words) = start_with(&document("Worklaod", "app", "{}")).await;
+async fn unknown_kind_is_rejected_with_the_known_kinds() {
+    let (code, stderr) = start_with(&document("Worklaod", "app", "{}")).await;
     assert_eq!(code, Some(1));
     for part in ["all.yaml:2", "Worklaod", "Workload", "ControlPlane", "MeshBinding", "OutboundList"] {
-        assert!(words.contains(part), "{words}");
+        assert!(stderr.contains(part), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn text_that_is_no_yaml_is_refused_with_its_line() {
-    let (code, words) = start_with("apiVersion: ecs-mesh.dev/v1alpha1\nkind: [Workload\n").await;
+async fn invalid_yaml_is_rejected_with_its_line() {
+    let (code, stderr) = start_with("apiVersion: ecs-mesh.dev/v1alpha1\nkind: [Workload\n").await;
     assert_eq!(code, Some(1));
-    assert!(words.contains("all.yaml:"), "{words}");
-    assert!(!words.contains("panicked"), "{words}");
+    assert!(stderr.contains("all.yaml:"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
 #[tokio::test]
 async fn invalid_manifest_at_start_does_not_block_others() {
-    let house = Harness::open().await;
-    house.manifest("good.yaml", &house.usual());
-    house.manifest("bad.yaml", &workload("bad", "bad").replace("service:", "servcie:"));
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let operator = house.operator(&["--queue-url", &queue]);
-    house.deploy("app", 1).await;
-    house.dataplanes_once("a Dataplane by the good manifests", |found| found.len() == 1).await;
+    let harness = Harness::start().await;
+    harness.manifest("good.yaml", &harness.base_manifests());
+    harness.manifest("bad.yaml", &workload("bad", "bad").replace("service:", "servcie:"));
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue]);
+    harness.deploy("app", 1).await;
+    harness.wait_for_dataplanes("a Dataplane by the good manifests", |found| found.len() == 1).await;
     let location = [("file", "bad.yaml"), ("line", "4"), ("path", "spec.servcie")];
     operator.line(&[&[("level", "ERROR")], &location[..]].concat()).await;
 }
 
 #[tokio::test]
-async fn tasks_of_two_workloads_are_held_and_both_are_named() {
-    let house = Harness::open().await;
-    let twice = [house.usual(), workload("app-too", "app")].concat();
-    house.manifest("all.yaml", &twice);
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let operator = house.operator(&["--queue-url", &queue]);
-    house.deploy("app", 1).await;
-    let line = operator.line(&[("level", "WARN"), ("reason", "workloads_overlap"), ("error", "app-too")]).await;
+async fn overlapping_workloads_hold_their_tasks() {
+    let harness = Harness::start().await;
+    let twice = [harness.base_manifests(), workload("app-too", "app")].concat();
+    harness.manifest("all.yaml", &twice);
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue]);
+    harness.deploy("app", 1).await;
+    let line =
+        operator.line(&[("level", "WARN"), ("reason", "workloads_overlap"), ("error", "app-too")]).await;
     assert!(line["error"].as_str().unwrap().replace("app-too", "").contains("app"), "{line}");
-    assert!(house.dataplanes().await.is_empty());
-    house.manifest("all.yaml", &house.usual());
-    house.dataplanes_once("a Dataplane once it is clear", |found| found.len() == 1).await;
+    assert!(harness.dataplanes().await.is_empty());
+    harness.manifest("all.yaml", &harness.base_manifests());
+    harness.wait_for_dataplanes("a Dataplane once it is clear", |found| found.len() == 1).await;
 }
 
 #[tokio::test]
-async fn tasks_of_two_bindings_are_held_and_both_are_named() {
-    let house = Harness::open().await;
+async fn overlapping_bindings_hold_their_tasks() {
+    let harness = Harness::start().await;
     let twice =
-        [house.usual(), binding("second", "kuma", house.variable("ECS_MESH_CLUSTER_ARN"), "")].concat();
-    house.manifest("all.yaml", &twice);
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let operator = house.operator(&["--queue-url", &queue]);
-    house.deploy("app", 1).await;
+        [harness.base_manifests(), binding("second", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), "")].concat();
+    harness.manifest("all.yaml", &twice);
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue]);
+    harness.deploy("app", 1).await;
     let reason = [("level", "WARN"), ("reason", "bindings_overlap")];
-    operator.line(&[&reason[..], &[("error", "second"), ("error", "house")]].concat()).await;
-    assert!(house.dataplanes().await.is_empty());
+    operator.line(&[&reason[..], &[("error", "second"), ("error", "harness")]].concat()).await;
+    assert!(harness.dataplanes().await.is_empty());
 }

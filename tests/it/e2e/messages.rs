@@ -1,11 +1,11 @@
-//! What may lie in the queue, and a queue that is not there.
+//! Unusable messages in the queue, and a missing queue.
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
 
 use super::harness::{Harness, eventually};
 
-/// Bodies that the operator cannot use, or that mean nothing to it.
+/// Message bodies that the operator cannot parse or that do not concern it.
 fn bodies() -> Vec<(&'static str, String)> {
     let event = |detail_type: &str, source: &str, detail: serde_json::Value| {
         json!({
@@ -32,21 +32,21 @@ fn bodies() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// How many of [`bodies`] can never be read.
+/// Number of [`bodies`] that cannot be parsed.
 const POISON: usize = 4;
 
-async fn send_all(house: &Harness) {
+async fn send_all(harness: &Harness) {
     for (what, body) in bodies() {
         let sent =
-            house.sqs().send_message().queue_url(house.variable("ECS_MESH_QUEUE_URL")).message_body(body);
+            harness.sqs().send_message().queue_url(harness.variable("ECS_MESH_QUEUE_URL")).message_body(body);
         sent.send().await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
     }
 }
 
-/// How many messages a queue holds, seen or hidden.
-async fn held(house: &Harness, url: &str) -> usize {
-    let asked = house.sqs().get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
-    let answer = asked.send().await.unwrap();
+/// Number of messages in a queue, visible or in flight.
+async fn message_count(harness: &Harness, url: &str) -> usize {
+    let request = harness.sqs().get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
+    let answer = request.send().await.unwrap();
     let count = |name| answer.attributes().and_then(|all| all.get(&name)).unwrap().parse::<usize>().unwrap();
     count(QueueAttributeName::ApproximateNumberOfMessages)
         + count(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)
@@ -54,14 +54,14 @@ async fn held(house: &Harness, url: &str) -> usize {
 
 #[tokio::test]
 async fn unusable_messages_are_counted_and_deleted() {
-    let house = Harness::open().await;
-    house.manifest("all.yaml", &house.usual());
-    send_all(&house).await;
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let operator = house.operator(&["--queue-url", &queue, "--log", "debug"]);
-    eventually("an empty queue", || async { (held(&house, &queue).await == 0).then_some(()) }).await;
-    house.deploy("app", 1).await;
-    house.dataplanes_once("a Dataplane after all that", |found| found.len() == 1).await;
+    let harness = Harness::start().await;
+    harness.manifest("all.yaml", &harness.base_manifests());
+    send_all(&harness).await;
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue, "--log", "debug"]);
+    eventually("an empty queue", || async { (message_count(&harness, &queue).await == 0).then_some(()) }).await;
+    harness.deploy("app", 1).await;
+    harness.wait_for_dataplanes("a Dataplane after all that", |found| found.len() == 1).await;
     let failures = operator.lines(&[("reason", ""), ("path", ""), ("action", "")]);
     assert_eq!(failures.len(), POISON, "{failures:?}");
     for reason in ["not_json", "missing_field"] {
@@ -72,30 +72,30 @@ async fn unusable_messages_are_counted_and_deleted() {
 
 #[tokio::test]
 async fn redrive_moves_poison_to_the_dead_letter_queue() {
-    let house = Harness::open().await;
-    house.manifest("all.yaml", &house.usual());
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let quick = house.sqs().set_queue_attributes().queue_url(&queue);
-    quick.attributes(QueueAttributeName::VisibilityTimeout, "1").send().await.unwrap();
-    send_all(&house).await;
-    let _operator = house.operator(&["--queue-url", &queue, "--poison", "redrive"]);
-    house.deploy("app", 1).await;
-    house.dataplanes_once("a Dataplane meanwhile", |found| found.len() == 1).await;
+    let harness = Harness::start().await;
+    harness.manifest("all.yaml", &harness.base_manifests());
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let request = harness.sqs().set_queue_attributes().queue_url(&queue);
+    request.attributes(QueueAttributeName::VisibilityTimeout, "1").send().await.unwrap();
+    send_all(&harness).await;
+    let _operator = harness.operator(&["--queue-url", &queue, "--poison", "redrive"]);
+    harness.deploy("app", 1).await;
+    harness.wait_for_dataplanes("a Dataplane meanwhile", |found| found.len() == 1).await;
     let dead = format!("{queue}-dead");
-    eventually("the dead letters", || async { (held(&house, &dead).await == POISON).then_some(()) }).await;
-    eventually("an empty queue", || async { (held(&house, &queue).await == 0).then_some(()) }).await;
+    eventually("the dead letters", || async { (message_count(&harness, &dead).await == POISON).then_some(()) }).await;
+    eventually("an empty queue", || async { (message_count(&harness, &queue).await == 0).then_some(()) }).await;
 }
 
 #[tokio::test]
-async fn without_its_queue_the_operator_says_so_once_and_sweeps() {
-    let house = Harness::open().await;
-    house.manifest("all.yaml", &house.usual());
-    let nowhere = format!("{}-missing", house.variable("ECS_MESH_QUEUE_URL"));
-    house.deploy("app", 1).await;
-    let mut operator = house.operator(&["--queue-url", &nowhere]);
-    house.dataplanes_once("a Dataplane by the first sweep", |found| found.len() == 1).await;
-    house.scale("app", 2).await;
-    house.dataplanes_once("a Dataplane by a later sweep", |found| found.len() == 2).await;
+async fn missing_queue_is_logged_once_and_sweeps_continue() {
+    let harness = Harness::start().await;
+    harness.manifest("all.yaml", &harness.base_manifests());
+    let missing = format!("{}-missing", harness.variable("ECS_MESH_QUEUE_URL"));
+    harness.deploy("app", 1).await;
+    let mut operator = harness.operator(&["--queue-url", &missing]);
+    harness.wait_for_dataplanes("a Dataplane by the first sweep", |found| found.len() == 1).await;
+    harness.scale("app", 2).await;
+    harness.wait_for_dataplanes("a Dataplane by a later sweep", |found| found.len() == 2).await;
     let failures = operator.lines(&[("level", "WARN"), ("error", "-missing")]);
     assert!((1..=2).contains(&failures.len()), "{failures:?}");
     assert!(operator.is_running());

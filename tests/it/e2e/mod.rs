@@ -1,20 +1,20 @@
-//! The program as its users meet it: real processes on loopback, driven through the AWS SDK, seen through the control
-//! plane's API, the logs and the exit codes.
+//! End-to-end tests: real processes on loopback, driven through the AWS SDK, and observed through the control plane's
+//! API, log fields and exit codes.
 //!
-//! Nothing here asserts how long something takes: what must come is waited for, up to [`harness::PATIENCE`].
+//! Tests assert no durations: they wait for expected events up to [`harness::TIMEOUT`].
 
-mod startup;
 mod consul;
-mod consul_harness;
 mod consul_failures;
-mod shutdown;
+mod consul_harness;
+mod control_planes;
+mod demo;
 pub(crate) mod harness;
 mod manifests;
 mod messages;
 mod moto;
 mod plan;
-mod control_planes;
 mod probes;
 mod servers;
-mod demo;
+mod shutdown;
+mod startup;
 mod task_lifecycle;

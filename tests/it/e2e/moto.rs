@@ -1,7 +1,7 @@
-//! The operator against an AWS that is not the project's own: moto, whose EventBridge delivers events of `aws.ecs`.
+//! The operator against an independent AWS emulator: moto, whose EventBridge delivers events of `aws.ecs`.
 //!
-//! moto sends no events by itself, so the test tells what ECS and CloudTrail would. At moto `StopTask` skips all states
-//! but STOPPED, so the event of a task that is to stop, and still runs, comes before the call.
+//! moto sends no events itself, so the test sends those of ECS and CloudTrail. `StopTask` of moto goes to STOPPED at
+//! once, so the event of a stopping task is sent before the call.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,31 +20,31 @@ use crate::conformance::python;
 const ACCOUNT: &str = "111122223333";
 const PATTERN: &str = r#"{"source": ["aws.ecs", "aws.iam"]}"#;
 
-/// A house whose AWS is moto; its Kuma stays the sandbox's.
+/// A harness with moto as AWS and the sandbox's Kuma.
 struct MotoHarness {
-    // Before the house, in whose directory it writes: dropped in this order.
+    // Declared before the harness, since fields drop in order and moto writes into its directory.
     _moto: OperatorProcess,
-    house: Harness,
+    harness: Harness,
     subnet: String,
 }
 
 impl MotoHarness {
-    async fn open(python: &OsStr) -> Self {
-        let mut house = Harness::open().await;
-        let moto = start(python, house.directory.path());
+    async fn start_all(python: &OsStr) -> Self {
+        let mut harness = Harness::start().await;
+        let moto = start(python, harness.directory.path());
         let url =
             eventually("moto's endpoint", || async { moto.stdout().lines().next().map(str::to_owned) }).await;
-        house.environment.insert("AWS_ENDPOINT_URL".to_owned(), url.clone());
-        let cluster = house.ecs().create_cluster().cluster_name("moto").send().await.unwrap();
+        harness.environment.insert("AWS_ENDPOINT_URL".to_owned(), url.clone());
+        let cluster = harness.ecs().create_cluster().cluster_name("moto").send().await.unwrap();
         let arn = cluster.cluster.unwrap().cluster_arn.unwrap();
-        house.environment.insert("ECS_MESH_CLUSTER_ARN".to_owned(), arn);
-        let queue = create_queue_and_rules(&house).await;
-        house.environment.insert("ECS_MESH_QUEUE_URL".to_owned(), queue);
-        Self { _moto: moto, subnet: subnet(&url).await, house }
+        harness.environment.insert("ECS_MESH_CLUSTER_ARN".to_owned(), arn);
+        let queue = create_queue_and_rules(&harness).await;
+        harness.environment.insert("ECS_MESH_QUEUE_URL".to_owned(), queue);
+        Self { _moto: moto, subnet: subnet(&url).await, harness }
     }
 
     fn events(&self) -> aws_sdk_eventbridge::Client {
-        aws_sdk_eventbridge::Client::new(&self.house.sdk())
+        aws_sdk_eventbridge::Client::new(&self.harness.sdk())
     }
 
     async fn put(&self, source: &str, detail_type: &str, detail: &Value) {
@@ -56,28 +56,28 @@ impl MotoHarness {
 
     async fn run(&self) -> Task {
         let network = AwsVpcConfiguration::builder().subnets(&self.subnet).set_security_groups(Some(vec![]));
-        let request = self.house.ecs().run_task().cluster("moto").task_definition("app");
+        let request = self.harness.ecs().run_task().cluster("moto").task_definition("app");
         let network = NetworkConfiguration::builder().awsvpc_configuration(network.build().unwrap()).build();
         let started = request.launch_type(LaunchType::Fargate).network_configuration(network).send().await;
         started.unwrap().tasks.unwrap().remove(0)
     }
 
     async fn stop(&self, task: &Task) {
-        let request = self.house.ecs().stop_task().cluster("moto").task(task.task_arn().unwrap());
+        let request = self.harness.ecs().stop_task().cluster("moto").task(task.task_arn().unwrap());
         request.send().await.unwrap();
     }
 
-    /// Tells of a task as ECS does, by what DescribeTasks says of it.
-    async fn tell(&self, task: &Task, version: u64, desired: &str, last: &str) {
+    /// Sends a task's event as ECS does, with the content of DescribeTasks.
+    async fn send_task_event(&self, task: &Task, version: u64, desired: &str, last: &str) {
         let described =
-            self.house.ecs().describe_tasks().cluster("moto").tasks(task.task_arn().unwrap()).send().await;
+            self.harness.ecs().describe_tasks().cluster("moto").tasks(task.task_arn().unwrap()).send().await;
         let task = described.unwrap().tasks.unwrap().remove(0);
         let detail = state_change(&task, version, desired, last);
         self.put("aws.ecs", "ECS Task State Change", &detail).await;
     }
 
-    /// Tells of a call that changed a role, as CloudTrail does.
-    async fn tell_of_role(&self, call: &str, role: &str) {
+    /// Sends the CloudTrail event of a call that changed a role.
+    async fn send_role_event(&self, call: &str, role: &str) {
         let detail = json!({
             "eventTime": now(), "eventSource": "iam.amazonaws.com", "eventName": call, "awsRegion": "us-east-1",
             "requestParameters": {"roleName": role}, "responseElements": null, "eventType": "AwsApiCall",
@@ -93,9 +93,9 @@ fn start(python: &OsStr, directory: &Path) -> OperatorProcess {
     OperatorProcess::launch(&mut command, directory, "moto", &environment)
 }
 
-/// Makes a queue that gets the events; its URL.
-async fn create_queue_and_rules(house: &Harness) -> String {
-    let (sqs, events) = (house.sqs(), aws_sdk_eventbridge::Client::new(&house.sdk()));
+/// Creates a queue that receives the events and returns its URL.
+async fn create_queue_and_rules(harness: &Harness) -> String {
+    let (sqs, events) = (harness.sqs(), aws_sdk_eventbridge::Client::new(&harness.sdk()));
     let url = sqs.create_queue().queue_name("events").send().await.unwrap().queue_url.unwrap();
     let request = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::QueueArn);
     let arn =
@@ -106,7 +106,8 @@ async fn create_queue_and_rules(house: &Harness) -> String {
     url
 }
 
-/// One of moto's own subnets: it takes no other. There is no client of EC2 here, and moto checks no signature.
+/// One of moto's own subnets, since moto accepts no other. The request is raw, since the EC2 client is not a
+/// dependency and moto checks no signature.
 async fn subnet(url: &str) -> String {
     let signed = "AWS4-HMAC-SHA256 Credential=AKID/20270101/eu-west-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
     let request = reqwest::Client::builder().no_proxy().build().unwrap().post(url);
@@ -117,7 +118,7 @@ async fn subnet(url: &str) -> String {
     rest.split('<').next().unwrap().to_owned()
 }
 
-/// The `detail` of ECS's event in its documented form.
+/// The `detail` of an ECS event as documented.
 fn state_change(task: &Task, version: u64, desired: &str, last: &str) -> Value {
     let attachment = &task.attachments()[0];
     let details = attachment.details().iter().map(|pair| json!({"name": pair.name(), "value": pair.value()}));
@@ -166,52 +167,59 @@ fn outbounds(port: u16) -> String {
 #[tokio::test]
 async fn task_lifecycle_on_moto() {
     let Some(python) = python("the run against moto") else { return };
-    let moto = MotoHarness::open(&python).await;
-    let house = &moto.house;
-    house.role("app").await;
-    house.define("app").await;
-    house.manifest("all.yaml", &house.usual());
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator(&["--queue-url", &queue]);
+    let moto = MotoHarness::start_all(&python).await;
+    let harness = &moto.harness;
+    harness.role("app").await;
+    harness.define("app").await;
+    harness.manifest("all.yaml", &harness.base_manifests());
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = harness.operator(&["--queue-url", &queue]);
     operator.wait_for_sweep(true).await;
 
-    // One task that an event tells of, and one that nobody tells of: the sweep finds it.
-    let stops_delivered = moto.run().await;
-    moto.tell(&stops_delivered, 1, "RUNNING", "RUNNING").await;
-    house.dataplanes_once("the task of the event", |found| found.contains_key(id(&stops_delivered))).await;
-    let untold = moto.run().await;
-    let both = house.dataplanes_once("the task of the sweep", |found| found.len() == 2).await;
-    for task in [&stops_delivered, &untold] {
+    // One task with an event, and one without, which the sweep finds.
+    let with_event = moto.run().await;
+    moto.send_task_event(&with_event, 1, "RUNNING", "RUNNING").await;
+    harness.wait_for_dataplanes("the task of the event", |found| found.contains_key(id(&with_event))).await;
+    let without_event = moto.run().await;
+    let both = harness.wait_for_dataplanes("the task of the sweep", |found| found.len() == 2).await;
+    for task in [&with_event, &without_event] {
         assert_eq!(both[id(task)]["networking"]["address"].as_str(), Some(address(task)), "{both:?}");
     }
 
-    // An edited list reaches both.
-    house.manifest("outbounds.yaml", &outbounds(6379));
+    // An edited OutboundList is applied to both.
+    harness.manifest("outbounds.yaml", &outbounds(6379));
     let edited = |dataplane: &Value| dataplane["networking"]["outbound"][0]["port"].as_u64() == Some(6379);
-    house.dataplanes_once("the outbound at both", |found| found.values().all(edited)).await;
+    harness.wait_for_dataplanes("the outbound at both", |found| found.values().all(edited)).await;
 
-    // A role that loses its tag loses its registrations, and gets them back with it.
-    house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
-    moto.tell_of_role("UntagRole", "app-task").await;
-    house.dataplanes_once("withdrawal of both", BTreeMap::is_empty).await;
+    // A removed role tag removes the registrations, and a restored one registers again.
+    harness.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
+    moto.send_role_event("UntagRole", "app-task").await;
+    harness.wait_for_dataplanes("withdrawal of both", BTreeMap::is_empty).await;
     operator.line(&[("reason", "rejected"), ("error", "app-task"), ("error", "kuma.io/mesh")]).await;
-    house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
-    moto.tell_of_role("TagRole", "app-task").await;
-    house.dataplanes_once("registration of both", |found| found.len() == 2).await;
+    harness.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
+    moto.send_role_event("TagRole", "app-task").await;
+    harness.wait_for_dataplanes("registration of both", |found| found.len() == 2).await;
 
-    // A task that is to stop is drained; removed only when ECS says that it has stopped.
-    moto.tell(&stops_delivered, 2, "STOPPED", "RUNNING").await;
-    let drained =
-        |found: &BTreeMap<String, Value>| found[id(&stops_delivered)]["labels"]["ecs-mesh.dev/drain"] == "stopping";
-    let draining = house.dataplanes_once("the drain", drained).await;
-    assert_eq!(draining[id(&stops_delivered)]["networking"]["inbound"][0]["health"], json!({}), "{draining:?}");
-    moto.stop(&stops_delivered).await;
-    moto.tell(&stops_delivered, 3, "STOPPED", "STOPPED").await;
-    house.dataplanes_once("removal of the stopped task", |found| !found.contains_key(id(&stops_delivered))).await;
+    // A stopping task is drained, and removed only when ECS reports STOPPED.
+    moto.send_task_event(&with_event, 2, "STOPPED", "RUNNING").await;
+    let drained = |found: &BTreeMap<String, Value>| {
+        found[id(&with_event)]["labels"]["ecs-mesh.dev/drain"] == "stopping"
+    };
+    let draining = harness.wait_for_dataplanes("the drain", drained).await;
+    assert_eq!(
+        draining[id(&with_event)]["networking"]["inbound"][0]["health"],
+        json!({}),
+        "{draining:?}"
+    );
+    moto.stop(&with_event).await;
+    moto.send_task_event(&with_event, 3, "STOPPED", "STOPPED").await;
+    harness
+        .wait_for_dataplanes("removal of the stopped task", |found| !found.contains_key(id(&with_event)))
+        .await;
 
-    // A stop that nobody tells of is found by the sweep.
-    moto.stop(&untold).await;
-    house.dataplanes_once("removal by the sweep", BTreeMap::is_empty).await;
+    // The sweep finds a stop without an event.
+    moto.stop(&without_event).await;
+    harness.wait_for_dataplanes("removal by the sweep", BTreeMap::is_empty).await;
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
     assert!(operator.lines(&[("reason", ""), ("action", "")]).is_empty(), "{}", operator.stderr());

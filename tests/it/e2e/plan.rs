@@ -1,4 +1,4 @@
-//! `plan` and `run --dry-run`: what they say is what a run then does, and they write nothing.
+//! `plan` and `run --dry-run` show exactly the changes of a later run and write nothing.
 
 use std::collections::BTreeSet;
 
@@ -11,28 +11,28 @@ use serde_json::{Value, json};
 
 use super::harness::{Harness, OperatorProcess, binding, control_plane, document, eventually, workload};
 
-/// The items of a plan, as (name, change, blocked by).
+/// The items of a plan as (name, change, blocked by).
 fn items(plan: &Value) -> BTreeSet<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let all = plan["items"].as_array().unwrap().iter();
     all.map(|item| (text(&item["name"]), text(&item["change"]), text(&item["blockedBy"]))).collect()
 }
 
-/// What a run's log says that it did, in a plan's words.
-fn done(operator: &OperatorProcess) -> BTreeSet<(String, String, String)> {
+/// The changes in a run's log, in the form of [`items`].
+fn applied(operator: &OperatorProcess) -> BTreeSet<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let lines = operator.lines(&[("task", ""), ("change", ""), ("result", "success")]).into_iter();
     lines.map(|line| (text(&line["name"]), text(&line["change"]), String::new())).collect()
 }
 
-/// The run does just what the plan says. (A line of the log comes after the write that it tells of.)
-async fn does(operator: &OperatorProcess, plan: &Value) {
-    let all = || async { (done(operator).len() >= items(plan).len()).then_some(()) };
+/// Checks that the run makes exactly the planned changes. A change is logged after its write, so lines are awaited.
+async fn assert_applies(operator: &OperatorProcess, plan: &Value) {
+    let all = || async { (applied(operator).len() >= items(plan).len()).then_some(()) };
     eventually("the run has done as much as was planned", all).await;
-    assert_eq!(done(operator), items(plan));
+    assert_eq!(applied(operator), items(plan));
 }
 
-async fn end(mut operator: OperatorProcess) {
+async fn stop(mut operator: OperatorProcess) {
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
 }
@@ -44,21 +44,21 @@ fn outbounds(port: u16) -> String {
 
 #[tokio::test]
 async fn run_applies_exactly_what_plan_shows() {
-    let house = Harness::open().await;
-    house.deploy("app", 3).await;
-    house.running(3).await;
-    house.manifest("base.yaml", &house.usual());
-    // Without the queue: old events of a stopped task would have it drained first, and then removed.
-    let mut environment = house.environment.clone();
+    let harness = Harness::start().await;
+    harness.deploy("app", 3).await;
+    harness.running(3).await;
+    harness.manifest("base.yaml", &harness.base_manifests());
+    // Without the queue, since old events of a stopped task would drain the registration before its removal.
+    let mut environment = harness.environment.clone();
     environment.remove("ECS_MESH_QUEUE_URL");
 
-    // Nothing is there yet.
-    let (code, plan) = house.plan().await;
+    // No registration exists.
+    let (code, plan) = harness.plan().await;
     assert_eq!((code, &plan["summary"]["create"], &plan["complete"]), (2, &json!(3), &json!(true)), "{plan}");
-    assert_eq!(house.dataplanes().await.len(), 0, "a plan wrote something");
-    let operator = house.operator_with("first", &environment, &[]);
-    let made = house.dataplanes_once("three Dataplanes", |found| found.len() == 3).await;
-    does(&operator, &plan).await;
+    assert_eq!(harness.dataplanes().await.len(), 0, "a plan wrote something");
+    let operator = harness.operator_with("first", &environment, &[]);
+    let made = harness.wait_for_dataplanes("three Dataplanes", |found| found.len() == 3).await;
+    assert_applies(&operator, &plan).await;
     for item in plan["items"].as_array().unwrap() {
         let (planned, real) = (&item["registration"], &made[item["name"].as_str().unwrap()]);
         assert_eq!(planned["networking"]["address"], real["networking"]["address"], "{item}");
@@ -67,51 +67,51 @@ async fn run_applies_exactly_what_plan_shows() {
             "{item}"
         );
     }
-    end(operator).await;
+    stop(operator).await;
 
-    // One task goes, and the others get an outbound.
-    let stopped = house.task_ids().await[0].clone();
-    house.scale("app", 2).await;
-    house.ecs().stop_task().cluster("sandbox").task(&stopped).send().await.unwrap();
+    // One task stops, and the others get an outbound.
+    let stopped = harness.task_ids().await[0].clone();
+    harness.scale("app", 2).await;
+    harness.ecs().stop_task().cluster("sandbox").task(&stopped).send().await.unwrap();
     let tasks = eventually("two tasks, the stopped one gone", || async {
-        let tasks = house.task_ids().await;
-        let described = house.ecs().describe_tasks().cluster("sandbox").tasks(&stopped).send().await.unwrap();
+        let tasks = harness.task_ids().await;
+        let described = harness.ecs().describe_tasks().cluster("sandbox").tasks(&stopped).send().await.unwrap();
         let gone = described.tasks().iter().all(|task| task.last_status() == Some("STOPPED"));
         (gone && tasks.len() == 2 && !tasks.contains(&stopped)).then_some(tasks)
     })
     .await;
-    house.manifest("outbounds.yaml", &outbounds(6000));
-    let (code, plan) = house.plan().await;
+    harness.manifest("outbounds.yaml", &outbounds(6000));
+    let (code, plan) = harness.plan().await;
     assert_eq!(code, 2, "{plan}");
     let update = plan["items"].as_array().unwrap().iter().find(|item| item["change"] == "update").unwrap();
     assert_eq!(update["fields"][0]["path"], "networking.outbound", "{update}");
     assert_eq!(update["fields"].as_array().unwrap().len(), 1, "{update}");
     let removal = plan["items"].as_array().unwrap().iter().find(|item| item["change"] == "remove").unwrap();
     assert_eq!((&removal["name"], &removal["evidence"]), (&json!(stopped), &json!("stopped")), "{removal}");
-    let operator = house.operator_with("second", &environment, &[]);
-    house
-        .dataplanes_once("the removal and the outbounds", |found| {
+    let operator = harness.operator_with("second", &environment, &[]);
+    harness
+        .wait_for_dataplanes("the removal and the outbounds", |found| {
             found.keys().all(|name| tasks.contains(name))
                 && found.values().all(|plane| plane["networking"]["outbound"][0]["port"] == 6000)
         })
         .await;
-    does(&operator, &plan).await;
-    end(operator).await;
+    assert_applies(&operator, &plan).await;
+    stop(operator).await;
 
-    let (code, plan) = house.plan().await;
+    let (code, plan) = harness.plan().await;
     assert_eq!((code, &plan["summary"]["unchanged"], &plan["items"]), (0, &json!(2), &json!([])), "{plan}");
-    let (code, text, _) = house.ask(&["plan"]).await;
+    let (code, text, _) = harness.run_to_end(&["plan"]).await;
     assert_eq!((code, text.lines().count()), (0, 1), "{text}");
     assert!(text.contains("2 unchanged"), "{text}");
 }
 
 #[tokio::test]
 async fn plan_lists_skipped_changes_with_reason() {
-    let house = Harness::open().await;
+    let harness = Harness::start().await;
     for service in ["app", "bare", "other"] {
-        house.define(service).await;
+        harness.define(service).await;
         if service == "bare" {
-            house
+            harness
                 .iam()
                 .create_role()
                 .role_name("bare-task")
@@ -120,31 +120,29 @@ async fn plan_lists_skipped_changes_with_reason() {
                 .await
                 .unwrap();
         } else {
-            house.role(service).await;
+            harness.role(service).await;
         }
-        house.serve("sandbox", service, 1).await;
+        harness.serve("sandbox", service, 1).await;
     }
-    house.running(3).await;
-    house.manifest("base.yaml", &[house.usual(), workload("bare", "bare")].concat());
-    let (code, plan) = house.plan().await;
+    harness.running(3).await;
+    harness.manifest("base.yaml", &[harness.base_manifests(), workload("bare", "bare")].concat());
+    let (code, plan) = harness.plan().await;
     assert_eq!((code, &plan["summary"]["create"]), (2, &json!(1)), "{plan}");
     assert_eq!((&plan["summary"]["reject"], &plan["summary"]["ignore"]), (&json!(1), &json!(1)), "{plan}");
-    let (_, text, _) = house.ask(&["plan", "--all"]).await;
-    for words in
-        ["+ create", "x reject", "kuma.io/mesh", "Workload", "1 to create", "1 rejected"]
-    {
-        assert!(text.contains(words), "{words} is not in:\n{text}");
+    let (_, text, _) = harness.run_to_end(&["plan", "--all"]).await;
+    for part in ["+ create", "x reject", "kuma.io/mesh", "Workload", "1 to create", "1 rejected"] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     assert!(!text.contains('\u{1b}'), "colours in a file:\n{text}");
 
-    // The same under a pause: nothing would be done.
+    // A paused binding changes nothing.
     let paused = [
-        control_plane("kuma", house.variable("KUMA_API_URL"), ""),
-        binding("house", "kuma", house.variable("ECS_MESH_CLUSTER_ARN"), ", paused: true"),
+        control_plane("kuma", harness.variable("KUMA_API_URL"), ""),
+        binding("harness", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), ", paused: true"),
         workload("app", "app"),
     ];
-    house.manifest("base.yaml", &paused.concat());
-    let (code, plan) = house.plan().await;
+    harness.manifest("base.yaml", &paused.concat());
+    let (code, plan) = harness.plan().await;
     assert_eq!(
         (code, &plan["summary"]["paused"], &plan["summary"]["create"]),
         (0, &json!(1), &json!(0)),
@@ -154,23 +152,23 @@ async fn plan_lists_skipped_changes_with_reason() {
 
 #[tokio::test]
 async fn plan_shows_changes_held_by_the_guard() {
-    let house = Harness::open().await;
-    house.deploy("app", 12).await;
-    house.manifest("base.yaml", &house.usual());
-    let operator = house.operator(&[]);
-    house.dataplanes_once("twelve Dataplanes", |found| found.len() == 12).await;
-    end(operator).await;
+    let harness = Harness::start().await;
+    harness.deploy("app", 12).await;
+    harness.manifest("base.yaml", &harness.base_manifests());
+    let operator = harness.operator(&[]);
+    harness.wait_for_dataplanes("twelve Dataplanes", |found| found.len() == 12).await;
+    stop(operator).await;
 
-    // A slip in a selector: no workload takes them any more.
-    house.manifest("base.yaml", &house.usual().replace("families: [app]", "families: [ap]"));
-    let (code, plan) = house.plan().await;
+    // A typo in a selector: no workload selects the tasks.
+    harness.manifest("base.yaml", &harness.base_manifests().replace("families: [app]", "families: [ap]"));
+    let (code, plan) = harness.plan().await;
     let summary = &plan["summary"];
     assert_eq!((code, &summary["drain"], &summary["heldByGuard"]), (2, &json!(3), &json!(9)), "{plan}");
 
-    // And what ECS no longer lists is shown as a removal to come.
+    // A registration whose task ECS no longer lists is a future removal.
     let gone = json!({
         "type": "Dataplane", "mesh": "default", "name": "ffffffffffffffffffffffffffffffff",
-        "labels": house.dataplanes().await.values().next().unwrap()["labels"].as_object().unwrap().iter()
+        "labels": harness.dataplanes().await.values().next().unwrap()["labels"].as_object().unwrap().iter()
             .filter(|(key, _)| key.starts_with("ecs-mesh.dev/"))
             .map(|(key, value)| {
                 let value = if key.ends_with("task-id") { json!("f".repeat(32)) } else { value.clone() };
@@ -178,9 +176,9 @@ async fn plan_shows_changes_held_by_the_guard() {
             }).collect::<serde_json::Map<_, _>>(),
         "networking": {"address": "10.0.77.77", "inbound": [{"port": 1, "tags": {"kuma.io/service": "app", "kuma.io/protocol": "http"}}]},
     });
-    house.put(&format!("/meshes/default/dataplanes/{}", "f".repeat(32)), &gone).await;
-    house.manifest("base.yaml", &house.usual());
-    let (code, plan) = house.plan().await;
+    harness.put(&format!("/meshes/default/dataplanes/{}", "f".repeat(32)), &gone).await;
+    harness.manifest("base.yaml", &harness.base_manifests());
+    let (code, plan) = harness.plan().await;
     assert_eq!((code, plan["items"].as_array().unwrap().len()), (2, 1), "{plan}");
     let item = &plan["items"][0];
     assert_eq!((&item["change"], &item["name"]), (&json!("remove"), &json!("f".repeat(32))), "{plan}");
@@ -188,29 +186,29 @@ async fn plan_shows_changes_held_by_the_guard() {
 }
 
 #[tokio::test]
-async fn a_renamed_binding_does_not_get_past_its_guard() {
-    let house = Harness::open().await;
-    house.deploy("app", 12).await;
-    house.manifest("base.yaml", &house.usual());
-    let operator = house.operator(&["--graceful-shutdown-timeout", "5s"]);
-    house.dataplanes_once("twelve Dataplanes", |found| found.len() == 12).await;
-    // At one stroke the binding gets another name, and a slip leaves no workload for the tasks.
+async fn renamed_binding_keeps_its_guard() {
+    let harness = Harness::start().await;
+    harness.deploy("app", 12).await;
+    harness.manifest("base.yaml", &harness.base_manifests());
+    let operator = harness.operator(&["--graceful-shutdown-timeout", "5s"]);
+    harness.wait_for_dataplanes("twelve Dataplanes", |found| found.len() == 12).await;
+    // One edit renames the binding and, by a typo, leaves the tasks without a workload.
     let renamed =
-        house.usual().replace("name: house", "name: mansion").replace("families: [app]", "families: [ap]");
-    house.manifest("base.yaml", &renamed);
+        harness.base_manifests().replace("name: harness", "name: mansion").replace("families: [app]", "families: [ap]");
+    harness.manifest("base.yaml", &renamed);
     let guard = [("level", "WARN"), ("reason", "held_by_guard")];
     operator.line(&guard).await;
-    house.dataplanes_once("three go", |found| found.len() == 9).await;
-    // Not a line each, but their number, as often as it has doubled.
+    harness.wait_for_dataplanes("three go", |found| found.len() == 9).await;
+    // The log has no line for each task but their number, each time it has doubled.
     let most = || operator.lines(&guard).iter().filter_map(|line| line["tasks"].as_u64()).max();
-    let stops_delivered = || async { most().filter(|tasks| (5..=9).contains(tasks)) };
-    eventually("the guard has answered for the rest", stops_delivered).await;
+    let guarded = || async { most().filter(|tasks| (5..=9).contains(tasks)) };
+    eventually("the guard has answered for the rest", guarded).await;
     assert!(operator.lines(&guard).len() <= 4, "{}", operator.stderr());
-    assert_eq!(house.dataplanes().await.len(), 9);
-    end(operator).await;
+    assert_eq!(harness.dataplanes().await.len(), 9);
+    stop(operator).await;
 }
 
-/// Hands everything on to `url`, but for one call, which it denies.
+/// A proxy to `url` that denies one call.
 async fn deny(url: String, what: &'static str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let handle = move |request: Request| {
@@ -242,23 +240,23 @@ async fn deny(url: String, what: &'static str) -> String {
 
 #[tokio::test]
 async fn plan_reports_unknown_and_plans_the_rest() {
-    let mut house = Harness::open().await;
-    house.deploy("app", 1).await;
-    house.running(1).await;
-    // A control plane that is not there, and one that is; GetRole is denied, and one binding does without.
-    let cluster = house.variable("ECS_MESH_CLUSTER_ARN").to_owned();
+    let mut harness = Harness::start().await;
+    harness.deploy("app", 1).await;
+    harness.running(1).await;
+    // One control plane is unreachable, GetRole is denied, and one binding names a missing cluster.
+    let cluster = harness.variable("ECS_MESH_CLUSTER_ARN").to_owned();
     let manifests = [
-        control_plane("kuma", house.variable("KUMA_API_URL"), ""),
+        control_plane("kuma", harness.variable("KUMA_API_URL"), ""),
         control_plane("away", "http://127.0.0.1:9", ""),
-        binding("house", "kuma", &cluster, ""),
+        binding("harness", "kuma", &cluster, ""),
         binding("gone", "away", "arn:aws:ecs:eu-west-1:111122223333:cluster/another", ""),
         workload("app", "app"),
     ];
-    house.manifest("base.yaml", &manifests.concat());
-    let endpoint = deny(house.variable("AWS_ENDPOINT_URL").to_owned(), "Action=GetRole").await;
-    let real = house.environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint).unwrap();
+    harness.manifest("base.yaml", &manifests.concat());
+    let endpoint = deny(harness.variable("AWS_ENDPOINT_URL").to_owned(), "Action=GetRole").await;
+    let real = harness.environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint).unwrap();
     let (code, plan) = {
-        let (code, out, _) = house.ask(&["plan", "--output", "json", "--retry-timeout", "1s"]).await;
+        let (code, out, _) = harness.run_to_end(&["plan", "--output", "json", "--retry-timeout", "1s"]).await;
         (code, serde_json::from_str::<Value>(&out).unwrap())
     };
     assert_eq!(
@@ -266,59 +264,59 @@ async fn plan_reports_unknown_and_plans_the_rest() {
         (1, &json!(false), &json!(1)),
         "{plan}"
     );
-    let why = plan["items"][0]["reason"].as_str().unwrap();
-    assert!(why.contains("iam:GetRole") && why.contains("app-task"), "{why}");
-    let gaps = plan["unresolved"].to_string();
-    assert!(gaps.contains("control plane away") && gaps.contains("cluster/another"), "{gaps}");
+    let reason = plan["items"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("iam:GetRole") && reason.contains("app-task"), "{reason}");
+    let unresolved = plan["unresolved"].to_string();
+    assert!(unresolved.contains("control plane away") && unresolved.contains("cluster/another"), "{unresolved}");
 
-    // The rest is planned all the same.
-    house.environment.insert("AWS_ENDPOINT_URL".to_owned(), real);
-    let (code, out, _) = house.ask(&["plan", "--retry-timeout", "1s"]).await;
+    // The rest is planned.
+    harness.environment.insert("AWS_ENDPOINT_URL".to_owned(), real);
+    let (code, out, _) = harness.run_to_end(&["plan", "--retry-timeout", "1s"]).await;
     assert_eq!(code, 1, "{out}");
-    for words in ["+ create", "control plane away", "1 to create"] {
-        assert!(out.contains(words), "{words} is not in:\n{out}");
+    for part in ["+ create", "control plane away", "1 to create"] {
+        assert!(out.contains(part), "{part} is not in:\n{out}");
     }
 }
 
 #[tokio::test]
-async fn a_plan_without_any_usable_control_plane_says_so_and_ends() {
-    let house = Harness::open().await;
-    let address = house.variable("KUMA_API_URL").to_owned();
+async fn plan_fails_without_a_usable_control_plane() {
+    let harness = Harness::start().await;
+    let address = harness.variable("KUMA_API_URL").to_owned();
     let manifests = [
         control_plane("kuma", &address, ", tokenFile: /nowhere/token"),
-        binding("house", "kuma", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        binding("harness", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), ""),
     ];
-    house.manifest("base.yaml", &manifests.concat());
-    let (code, out, _) = house.ask(&["plan", "--retry-timeout", "0s"]).await;
+    harness.manifest("base.yaml", &manifests.concat());
+    let (code, out, _) = harness.run_to_end(&["plan", "--retry-timeout", "0s"]).await;
     assert_eq!(code, 1, "{out}");
-    for words in ["/nowhere/token"] {
-        assert!(out.contains(words), "{words}: {out}");
+    for part in ["/nowhere/token"] {
+        assert!(out.contains(part), "{part}: {out}");
     }
 }
 
 #[tokio::test]
 async fn dry_run_writes_nothing_and_reads_no_queue() {
-    let house = Harness::open().await;
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let harness = Harness::start().await;
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
     let refused = ["--dry-run", "--queue-url", &queue, "--dry-run-queue-url", &queue];
-    house.manifest("base.yaml", &house.usual());
-    let mut twice = house.operator_with("twice", &house.environment, &refused);
+    harness.manifest("base.yaml", &harness.base_manifests());
+    let mut twice = harness.operator_with("twice", &harness.environment, &refused);
     assert_eq!(twice.code().await, Some(1));
     assert!(twice.stderr().contains("--dry-run-queue-url"), "{}", twice.stderr());
 
-    let operator = house.operator(&["--dry-run", "--queue-url", &queue]);
+    let operator = harness.operator(&["--dry-run", "--queue-url", &queue]);
     operator.wait_for_sweeps(1).await;
-    house.deploy("app", 1).await;
-    let task = eventually("a task", || async { house.task_ids().await.first().cloned() }).await;
+    harness.deploy("app", 1).await;
+    let task = eventually("a task", || async { harness.task_ids().await.first().cloned() }).await;
     let target = "ecs_mesh_operator::operator::dry_run";
     operator.line(&[("target", target), ("change", "create"), ("task", &task)]).await;
     assert_eq!(operator.lines(&[("target", "audit")]), Vec::<Value>::new());
-    let sqs = house.sqs();
+    let sqs = harness.sqs();
     let attributes = sqs.get_queue_attributes().queue_url(&queue);
     let attributes = attributes.attribute_names("All".into()).send().await.unwrap();
     let waiting = &attributes.attributes().unwrap()
         [&aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessages];
     assert_ne!(waiting, "0", "the dry run took the real operator's events");
-    assert_eq!(house.dataplanes().await.len(), 0);
-    end(operator).await;
+    assert_eq!(harness.dataplanes().await.len(), 0);
+    stop(operator).await;
 }

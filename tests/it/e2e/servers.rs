@@ -1,4 +1,4 @@
-//! Control planes of all kinds, in this process, that count what they are asked.
+//! Working and broken control planes in this process that count calls.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener as StdListener;
@@ -16,19 +16,19 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 
-/// Where a server is, and how often it was called (or connected to, where it gives no answers).
+/// A server's URL and its number of calls, or of connections if it does not respond.
 pub(super) struct TestServer {
     pub(super) url: String,
     calls: Arc<AtomicUsize>,
 }
 
 impl TestServer {
-    pub(super) fn count_call(&self) -> usize {
+    pub(super) fn call_count(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 }
 
-/// Holds up writes for so long, and counts.
+/// Delays writes and counts calls.
 struct DelayedWrites {
     calls: Arc<AtomicUsize>,
     writes: Arc<AtomicUsize>,
@@ -46,7 +46,7 @@ impl KumaFaults for DelayedWrites {
     }
 }
 
-/// A Kuma control plane of this process.
+/// A Kuma control plane in this process.
 pub(super) struct TestKuma {
     pub(super) server: TestServer,
     pub(super) cp: Arc<Mutex<KumaCp>>,
@@ -64,12 +64,12 @@ impl TestKuma {
         Self { server: TestServer { url, calls }, cp, writes }
     }
 
-    /// How many PUTs came.
+    /// Number of PUT requests.
     pub(super) fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// How many Dataplanes there are.
+    /// Number of Dataplanes.
     pub(super) fn dataplanes(&self) -> usize {
         self.cp.lock().unwrap().dataplanes().count()
     }
@@ -80,8 +80,8 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap())
 }
 
-/// Takes connections and never says a word.
-pub(super) async fn silent() -> TestServer {
+/// Accepts connections and never responds.
+pub(super) async fn hanging_server() -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let calls = Arc::new(AtomicUsize::new(0));
@@ -96,20 +96,20 @@ pub(super) async fn silent() -> TestServer {
     TestServer { url, calls }
 }
 
-/// Nobody listens there.
-pub(super) fn absent() -> TestServer {
+/// An address that refuses connections.
+pub(super) fn refused_address() -> TestServer {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     TestServer { url, calls: Arc::default() }
 }
 
-/// A name that no resolver knows.
-pub(super) fn unknown() -> TestServer {
+/// A host name that does not resolve.
+pub(super) fn unresolvable_name() -> TestServer {
     TestServer { url: "http://kuma.invalid:5681".to_owned(), calls: Arc::default() }
 }
 
-/// A web server that is no control plane: a page for everything.
-pub(super) async fn website() -> TestServer {
+/// A web server that answers an HTML page for each path.
+pub(super) async fn html_server() -> TestServer {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
     let page = move || {
@@ -122,8 +122,8 @@ pub(super) async fn website() -> TestServer {
     TestServer { url, calls }
 }
 
-/// Speaks TLS with a certificate that no system trusts.
-pub(super) fn self_signed() -> TestServer {
+/// A TLS server with an untrusted certificate.
+pub(super) fn self_signed_server() -> TestServer {
     let fixture = |name| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls")).join(name);
     let certificate = CertificateDer::from_pem_file(fixture("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(fixture("server.key")).unwrap();
@@ -138,7 +138,7 @@ pub(super) fn self_signed() -> TestServer {
             count.fetch_add(1, Ordering::SeqCst);
             let connection = rustls::ServerConnection::new(config.clone()).unwrap();
             let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
-            // The client breaks off: what comes of it is of no interest.
+            // The client aborts the handshake.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.flush();
         }

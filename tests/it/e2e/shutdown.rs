@@ -1,4 +1,4 @@
-//! The stop: what is in flight is finished, what hangs is not waited for beyond the deadline.
+//! Graceful shutdown: reconciles in flight finish, and the deadline bounds the wait.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use super::harness::{Harness, binding, control_plane, eventually, workload};
 use super::servers::TestKuma;
 
 #[tokio::test]
-async fn a_stop_finishes_what_is_in_flight() {
-    let house = Harness::open().await;
+async fn shutdown_finishes_reconciles_in_flight() {
+    let harness = Harness::start().await;
     let kuma = TestKuma::start(KumaConfig::default(), Duration::from_secs(3)).await;
     let manifests = [
         control_plane("slow", &kuma.server.url, ""),
-        binding("house", "slow", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        binding("harness", "slow", harness.variable("ECS_MESH_CLUSTER_ARN"), ""),
         workload("app", "app"),
     ];
-    house.manifest("all.yaml", &manifests.concat());
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator(&["--queue-url", &queue]);
-    house.deploy("app", 1).await;
+    harness.manifest("all.yaml", &manifests.concat());
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = harness.operator(&["--queue-url", &queue]);
+    harness.deploy("app", 1).await;
     eventually("a write that has begun", || async { (kuma.writes() == 1).then_some(()) }).await;
     assert_eq!(kuma.dataplanes(), 0);
     operator.signal("TERM");
@@ -31,17 +31,17 @@ async fn a_stop_finishes_what_is_in_flight() {
 
 #[tokio::test]
 async fn shutdown_ends_at_the_deadline() {
-    let house = Harness::open().await;
+    let harness = Harness::start().await;
     let kuma = TestKuma::start(KumaConfig::default(), Duration::from_hours(1)).await;
     let manifests = [
         control_plane("slow", &kuma.server.url, ", timeout: 2m"),
-        binding("house", "slow", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        binding("harness", "slow", harness.variable("ECS_MESH_CLUSTER_ARN"), ""),
         workload("app", "app"),
     ];
-    house.manifest("all.yaml", &manifests.concat());
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator(&["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"]);
-    house.deploy("app", 1).await;
+    harness.manifest("all.yaml", &manifests.concat());
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = harness.operator(&["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"]);
+    harness.deploy("app", 1).await;
     eventually("a write that has begun", || async { (kuma.writes() == 1).then_some(()) }).await;
     operator.signal("INT");
     assert_eq!(operator.code().await, Some(0));

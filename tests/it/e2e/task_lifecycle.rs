@@ -1,4 +1,4 @@
-//! One thread through everything: from an ECS event to the control plane and back to nothing.
+//! The lifecycle of tasks end to end: register, update, revoke, drain and remove.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Harness, OperatorProcess, awsvpc, binding, control_plane, document, tag, workload};
 
-/// Must never be seen.
+/// Secrets that the log must not contain.
 const SECRETS: [&str; 4] = [
     "planted-in-an-override",
     "planted-in-a-role-tag",
@@ -32,15 +32,15 @@ fn outbound_ports(dataplane: &Value) -> Vec<u64> {
     listed.into_iter().flatten().filter_map(|outbound| outbound["port"].as_u64()).collect()
 }
 
-/// Two Dataplanes that are none of the operator's business.
-async fn furnish_with_others(house: &Harness) {
+/// Creates two Dataplanes of other owners.
+async fn create_foreign_dataplanes(harness: &Harness) {
     let inbound = json!({"port": 8080, "tags": {"kuma.io/service": "legacy", "kuma.io/protocol": "http"}});
-    let by_hand = json!({
+    let manual = json!({
         "type": "Dataplane", "mesh": "default", "name": "legacy-gateway",
         "networking": {"address": "10.9.9.9", "inbound": [inbound]},
     });
-    house.put("/meshes/default/dataplanes/legacy-gateway", &by_hand).await;
-    let others = json!({
+    harness.put("/meshes/default/dataplanes/legacy-gateway", &manual).await;
+    let foreign_dataplanes = json!({
         "type": "Dataplane", "mesh": "default", "name": "0123456789abcdef0123456789abcdef",
         "labels": {
             "ecs-mesh.dev/operator": "neighbour",
@@ -49,33 +49,33 @@ async fn furnish_with_others(house: &Harness) {
         },
         "networking": {"address": "10.9.9.10", "inbound": [inbound]},
     });
-    house.put("/meshes/default/dataplanes/0123456789abcdef0123456789abcdef", &others).await;
+    harness.put("/meshes/default/dataplanes/0123456789abcdef0123456789abcdef", &foreign_dataplanes).await;
 }
 
-async fn others(house: &Harness) -> [String; 2] {
+async fn foreign_dataplanes(harness: &Harness) -> [String; 2] {
     [
-        house.get("/meshes/default/dataplanes/legacy-gateway").await,
-        house.get("/meshes/default/dataplanes/0123456789abcdef0123456789abcdef").await,
+        harness.get("/meshes/default/dataplanes/legacy-gateway").await,
+        harness.get("/meshes/default/dataplanes/0123456789abcdef0123456789abcdef").await,
     ]
 }
 
-fn write_manifests(house: &Harness) {
-    std::fs::write(house.path("token"), "planted-in-the-token-file\n").unwrap();
-    let token_file = format!(", tokenFile: \"{}\"", house.path("token").display());
+fn write_manifests(harness: &Harness) {
+    std::fs::write(harness.path("token"), "planted-in-the-token-file\n").unwrap();
+    let token_file = format!(", tokenFile: \"{}\"", harness.path("token").display());
     let base = [
-        control_plane("kuma", house.variable("KUMA_API_URL"), &token_file),
-        binding("house", "kuma", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        control_plane("kuma", harness.variable("KUMA_API_URL"), &token_file),
+        binding("harness", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), ""),
         workload("app", "app"),
     ];
-    house.manifest("base.yaml", &base.concat());
-    house.manifest("outbounds.yaml", &outbounds(&[6379]));
+    harness.manifest("base.yaml", &base.concat());
+    harness.manifest("outbounds.yaml", &outbounds(&[6379]));
 }
 
-/// A task outside the service, whose overrides hold a secret.
-async fn run_with_secret(house: &Harness) {
+/// Runs a standalone task with a secret in its overrides.
+async fn run_with_secret(harness: &Harness) {
     let variable = KeyValuePair::builder().name("PASSWORD").value("planted-in-an-override").build();
     let container = ContainerOverride::builder().name("app").environment(variable).build();
-    let request = house.ecs().run_task().cluster("sandbox").task_definition("app");
+    let request = harness.ecs().run_task().cluster("sandbox").task_definition("app");
     request
         .overrides(TaskOverride::builder().container_overrides(container).build())
         .launch_type(LaunchType::Fargate)
@@ -85,7 +85,7 @@ async fn run_with_secret(house: &Harness) {
         .unwrap();
 }
 
-/// Ends the operator as ECS does, and checks that it ended well.
+/// Stops the operator as ECS does, and checks the exit.
 async fn stop(operator: &mut OperatorProcess) {
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
@@ -93,7 +93,7 @@ async fn stop(operator: &mut OperatorProcess) {
     assert_eq!(stopped[0]["cancelled"], 0, "{stopped:?}");
 }
 
-/// The line comes after the write that the control plane shows, so it is waited for.
+/// Waits for the audit line, which follows the write.
 async fn assert_audited(operator: &OperatorProcess, task: &str, change: &str) {
     let line = operator.line(&[("target", "audit"), ("change", change), ("task", task)]).await;
     assert_eq!(line["service"], "app", "{line}");
@@ -104,7 +104,7 @@ async fn assert_audited(operator: &OperatorProcess, task: &str, change: &str) {
     assert!(line["reason"].as_str().is_some_and(|reason| reason.len() > 5), "{line}");
 }
 
-fn assert_discreet(operator: &OperatorProcess) {
+fn assert_no_secret_logged(operator: &OperatorProcess) {
     let log = operator.stderr();
     for secret in SECRETS {
         let line = log.lines().find(|line| line.contains(secret));
@@ -114,22 +114,22 @@ fn assert_discreet(operator: &OperatorProcess) {
 
 #[tokio::test]
 async fn task_lifecycle_end_to_end() {
-    let house = Harness::open().await;
-    furnish_with_others(&house).await;
-    let others_before = others(&house).await;
-    write_manifests(&house);
-    let mut environment = house.environment.clone();
+    let harness = Harness::start().await;
+    create_foreign_dataplanes(&harness).await;
+    let others_before = foreign_dataplanes(&harness).await;
+    write_manifests(&harness);
+    let mut environment = harness.environment.clone();
     environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "planted-in-the-aws-key".to_owned());
-    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator_with("first", &environment, &["--queue-url", &queue, "--log", "debug"]);
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = harness.operator_with("first", &environment, &["--queue-url", &queue, "--log", "debug"]);
 
-    // Tasks appear.
-    house.deploy("app", 2).await;
+    // Tasks start.
+    harness.deploy("app", 2).await;
     let secret = tag("note", "planted-in-a-role-tag");
-    house.iam().tag_role().role_name("app-task").tags(secret).send().await.unwrap();
-    run_with_secret(&house).await;
-    let registered = house.dataplanes_once("three Dataplanes", |found| found.len() == 3).await;
-    assert_eq!(registered.keys().cloned().collect::<Vec<_>>(), house.task_ids().await);
+    harness.iam().tag_role().role_name("app-task").tags(secret).send().await.unwrap();
+    run_with_secret(&harness).await;
+    let registered = harness.wait_for_dataplanes("three Dataplanes", |found| found.len() == 3).await;
+    assert_eq!(registered.keys().cloned().collect::<Vec<_>>(), harness.task_ids().await);
     for (name, dataplane) in &registered {
         assert_eq!(dataplane["labels"]["ecs-mesh.dev/task-id"], name.as_str());
         assert!(dataplane["labels"]["ecs-mesh.dev/cluster-id"].is_string(), "{dataplane}");
@@ -140,60 +140,60 @@ async fn task_lifecycle_end_to_end() {
         assert_audited(&operator, name, "create").await;
     }
 
-    // An edited list reaches them where they are.
-    house.manifest("outbounds.yaml", &outbounds(&[6379, 6380]));
+    // An edited OutboundList updates the registrations.
+    harness.manifest("outbounds.yaml", &outbounds(&[6379, 6380]));
     let two_each =
         |found: &BTreeMap<String, Value>| found.values().all(|d| outbound_ports(d) == [6379, 6380]);
-    let edited = house.dataplanes_once("the edited outbounds at each task", two_each).await;
+    let edited = harness.wait_for_dataplanes("the edited outbounds at each task", two_each).await;
     assert!(edited.keys().eq(registered.keys()));
 
-    // An edit that is wrong changes nothing and is reported with its place.
+    // An invalid edit changes nothing and is reported with its location.
     let wrong = outbounds(&[6381]).replace("targetPort", "tragetPort");
-    house.manifest("outbounds.yaml", &wrong);
+    harness.manifest("outbounds.yaml", &wrong);
     let location = [("file", "outbounds.yaml"), ("line", "4"), ("path", "spec.outbounds[0].tragetPort")];
     operator.line(&[&[("level", "ERROR")], &location[..]].concat()).await;
-    assert_eq!(house.dataplanes().await, edited);
-    house.manifest("outbounds.yaml", &outbounds(&[6379]));
-    house
-        .dataplanes_once("the mended outbounds", |found| found.values().all(|d| outbound_ports(d) == [6379]))
+    assert_eq!(harness.dataplanes().await, edited);
+    harness.manifest("outbounds.yaml", &outbounds(&[6379]));
+    harness
+        .wait_for_dataplanes("the mended outbounds", |found| found.values().all(|d| outbound_ports(d) == [6379]))
         .await;
 
-    // A role that loses its tag loses its registrations, and gets them back with it.
-    house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
-    house.dataplanes_once("withdrawal of the role's tasks", BTreeMap::is_empty).await;
+    // A removed role tag removes the registrations, and a restored one registers again.
+    harness.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
+    harness.wait_for_dataplanes("withdrawal of the role's tasks", BTreeMap::is_empty).await;
     let violation = [("error", "app-task"), ("error", "kuma.io/mesh")];
     operator.line(&[&[("level", "WARN"), ("reason", "rejected")], &violation[..]].concat()).await;
     for task in registered.keys() {
         assert_audited(&operator, task, "remove").await;
     }
-    house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
-    let again = house.dataplanes_once("registration of the role's tasks", |found| found.len() == 3).await;
+    harness.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
+    let again = harness.wait_for_dataplanes("registration of the role's tasks", |found| found.len() == 3).await;
     assert!(again.keys().eq(registered.keys()));
 
-    // Tasks that stop are drained first, and removed when they have stopped.
-    house.scale("app", 0).await;
+    // Stopping tasks are drained, and removed once stopped.
+    harness.scale("app", 0).await;
     let drained = |found: &BTreeMap<String, Value>| {
         found.values().filter(|d| d["labels"]["ecs-mesh.dev/drain"] == "stopping").count() == 2
     };
-    let draining = house.dataplanes_once("two drained Dataplanes", drained).await;
+    let draining = harness.wait_for_dataplanes("two drained Dataplanes", drained).await;
     for dataplane in draining.values().filter(|d| d["labels"]["ecs-mesh.dev/drain"].is_string()) {
         assert_eq!(dataplane["networking"]["inbound"][0]["health"], json!({}), "{dataplane}");
     }
-    house.dataplanes_once("removal of the service's tasks", |found| found.len() == 1).await;
+    harness.wait_for_dataplanes("removal of the service's tasks", |found| found.len() == 1).await;
 
-    // A new start with everything in place writes nothing.
+    // A restart with unchanged tasks writes nothing.
     stop(&mut operator).await;
     let times = |found: &BTreeMap<String, Value>| -> Vec<(String, Value)> {
         found.iter().map(|(name, d)| (name.clone(), d["modificationTime"].clone())).collect()
     };
-    let before = times(&house.dataplanes().await);
-    let mut second = house.operator_with("second", &environment, &["--queue-url", &queue, "--log", "trace"]);
+    let before = times(&harness.dataplanes().await);
+    let mut second = harness.operator_with("second", &environment, &["--queue-url", &queue, "--log", "trace"]);
     second.line(&[("outcome", "Equal"), ("task", &before[0].0)]).await;
     second.wait_for_sweep(true).await;
-    assert_eq!(times(&house.dataplanes().await), before);
-    assert_eq!(others(&house).await, others_before);
+    assert_eq!(times(&harness.dataplanes().await), before);
+    assert_eq!(foreign_dataplanes(&harness).await, others_before);
     stop(&mut second).await;
     assert_eq!(second.lines(&[("change", "")]), Vec::<Value>::new());
-    assert_discreet(&operator);
-    assert_discreet(&second);
+    assert_no_secret_logged(&operator);
+    assert_no_secret_logged(&second);
 }

@@ -55,9 +55,7 @@ fn older() -> Value {
     })
 }
 
-async fn legacy_objects_conflict_until_adopted(
-    desk: IdentityFixture,
-) {
+async fn legacy_objects_conflict_until_adopted(desk: IdentityFixture) {
     let auth = older();
     furnish(&desk).await;
     let before = desk.everything().await;

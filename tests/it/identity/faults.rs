@@ -48,9 +48,10 @@ async fn a_token_that_may_look_and_not_write_makes_what_it_may(mut desk: Identit
 }
 
 #[tokio::test]
-async fn where_acls_are_off_it_is_said_so() {
+async fn disabled_acls_are_reported() {
     let desk =
-        fresh_with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }, Arc::new(NoConsulFaults)).await;
+        fresh_with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }, Arc::new(NoConsulFaults))
+            .await;
     let plan = desk.plan(Some(&everything())).await;
     assert!(reasons(&plan).iter().any(|why| why.contains("ACLs are off")), "{:#?}", reasons(&plan));
     // The cluster's node needs none.
@@ -97,7 +98,7 @@ impl ConsulFaults for LossyResponses {
 }
 
 #[tokio::test]
-async fn a_rule_whose_making_was_not_answered_is_not_made_twice() {
+async fn lost_create_response_makes_no_duplicate_rule() {
     let desk = fresh_with(ConsulConfig::default(), Arc::new(LossyResponses::default())).await;
     // Each run may lose answers of its own.
     for _ in 0..6 {
@@ -118,7 +119,7 @@ impl ConsulFaults for UnlistableRoles {
 }
 
 #[tokio::test]
-async fn what_cannot_be_listed_holds_up_only_what_rests_on_it() {
+async fn failed_list_blocks_only_dependent_objects() {
     let desk = fresh_with(ConsulConfig::default(), Arc::new(UnlistableRoles)).await;
     let ran = desk.run(Some(&everything())).await;
     // Four policies, two methods, the service's rule, the node and the anonymous token.

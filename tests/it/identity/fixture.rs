@@ -17,10 +17,9 @@ use ecs_mesh_model::{
     ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
 };
 use ecs_mesh_operator::operator::{
-    DryRunRecorder, ConnectFn, Connected, Operator, OperatorDeps, PlanOptions, ReadRates, RunOptions,
+    ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, ReadRates, RunOptions,
 };
 use ecs_mesh_operator::telemetry::metrics::Metrics;
-use ecs_mesh_operator::telemetry::state::StateSource as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +60,11 @@ impl Ecs for EmptyAccount {
         Ok(ListPage { items: Vec::new(), next: None })
     }
 
-    async fn describe_tasks(&self, _cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {
+    async fn describe_tasks(
+        &self,
+        _cluster: &ClusterArn,
+        tasks: &[TaskId],
+    ) -> Result<DescribeTasksOutput, AwsError> {
         Ok(DescribeTasksOutput { missing: tasks.to_vec(), ..DescribeTasksOutput::default() })
     }
 
@@ -96,7 +99,7 @@ impl RunResult {
     /// How many changes of identity objects were written.
     pub(crate) fn writes(&self) -> u64 {
         let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_changes_total{"));
-        lines.filter(|line| line.contains("result=\"ok\"")).map(value).sum()
+        lines.filter(|line| line.contains("result=\"success\"")).map(value).sum()
     }
 
     /// How many objects are in this state.

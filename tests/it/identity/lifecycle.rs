@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use ecs_mesh_model::Tags;
 use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
 use ecs_mesh_sandbox::consul::{EntityDetails, SignedLogin};
-use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -100,7 +100,14 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
         (method["MaxTokenTTL"] == "2h0m0s").then_some(())
     })
     .await;
-    operator.line(&[("target", "audit"), ("change", "update"), ("kind", "auth_method"), ("fields", "MaxTokenTTL")]).await;
+    operator
+        .line(&[
+            ("target", "audit"),
+            ("change", "update"),
+            ("kind", "auth_method"),
+            ("fields", "MaxTokenTTL"),
+        ])
+        .await;
 
     let task = deploy(aws, &account).await;
     let accessor = log_in(aws, url, &account, &task).await;
@@ -141,8 +148,16 @@ async fn repaired(desk: &IdentityFixture, operator: &OperatorProcess, account: &
         })
         .await;
         eventually("a line in the audit trail for each", || async {
-            let made = operator.lines(&[("target", "audit"), ("change", "create"), ("name", &format!("{METHOD}/service"))]);
-            let changed = operator.lines(&[("target", "audit"), ("change", "update"), ("fields", "BoundIAMPrincipalARNs")]);
+            let made = operator.lines(&[
+                ("target", "audit"),
+                ("change", "create"),
+                ("name", &format!("{METHOD}/service")),
+            ]);
+            let changed = operator.lines(&[
+                ("target", "audit"),
+                ("change", "update"),
+                ("fields", "BoundIAMPrincipalARNs"),
+            ]);
             // The rule was made once before.
             (made.len() == time + 1 && changed.len() == time).then_some(())
         })

@@ -3,7 +3,7 @@
 use ecs_mesh_model::Tags;
 use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
 use ecs_mesh_sandbox::consul::{EntityDetails, SignedLogin};
-use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use serde_json::{Value, json};
 
 use super::fixture::IdentityFixture;
@@ -19,7 +19,7 @@ const SERVICE: &str = "consul.hashicorp.com.service-name";
 const KIND: &str = "consul.hashicorp.com.gateway-kind";
 
 #[tokio::test]
-async fn a_newer_consul_lets_in_whom_the_sandboxs_does() {
+async fn real_consul_accepts_the_sandbox_logins() {
     let what = "logins by IAM at a real Consul of 1.12 or later";
     let Some(consul) = RealConsul::start(ConsulRelease::Newer, what, Acls::On).await else { return };
     let aws = Endpoints::start(EndpointOptions::default()).await.unwrap();

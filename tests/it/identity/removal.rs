@@ -24,7 +24,10 @@ pub(crate) fn without_mesh_gateways() -> Value {
 
 pub(crate) fn reason(plan: &PlanReport, name: &str) -> String {
     let mut changes = plan.changes.iter().map(|planned| &planned.change);
-    changes.find(|item| item.name.as_deref() == Some(name)).map(|item| item.reason.clone()).unwrap_or_default()
+    changes
+        .find(|item| item.name.as_deref() == Some(name))
+        .map(|item| item.reason.clone())
+        .unwrap_or_default()
 }
 
 /// Tokens that a person made keep what they have, at any server.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, Iam, QueueMessage, ListPage, EventQueue};
+use ecs_mesh_aws::aws::{
+    AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, EventQueue, Iam, ListPage, QueueMessage,
+};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
@@ -12,8 +14,8 @@ use ecs_mesh_sandbox::aws::{CloudTask, ListTasks, ReceiveMessages};
 use ecs_mesh_sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};
 
-use super::faults::SimFault;
 use super::env::SimEnv;
+use super::faults::SimFault;
 
 /// So long after it began, a task may not be known everywhere.
 const NEWBORN: Duration = Duration::from_secs(10);
@@ -138,7 +140,11 @@ impl Ecs for SimAws {
         Ok(ListPage { items, next: listed.next_token })
     }
 
-    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {
+    async fn describe_tasks(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+    ) -> Result<DescribeTasksOutput, AwsError> {
         let now = self.call("ecs:DescribeTasks", &tasks.len().to_string()).await?;
         let faults = &self.0.faults;
         let stale = faults.staleness(SimFault::StaleDescribe, 0.3, Duration::from_secs(3));

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::aws::SimAws;
-use super::env::{SimReport, SimEnv, SETTLE_TIME, QUIET_PERIOD, SLOW_STEP, STEP};
+use super::env::{QUIET_PERIOD, SETTLE_TIME, SLOW_STEP, STEP, SimEnv, SimReport};
 
 /// The operator's id.
 pub(super) const OPERATOR: &str = "simulated";
@@ -202,7 +202,11 @@ impl<S: Scenario> Driver<S> {
     fn held(&self) -> BTreeSet<String> {
         let Some((operator, _)) = &self.operator else { return BTreeSet::new() };
         let planes = operator.workers();
-        planes.values().flat_map(|plane| plane.tasks_held_by_guard()).map(|task| task.id().to_string()).collect()
+        planes
+            .values()
+            .flat_map(|plane| plane.tasks_held_by_guard())
+            .map(|task| task.id().to_string())
+            .collect()
     }
 
     fn finish(mut self) -> SimReport {

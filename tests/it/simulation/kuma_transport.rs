@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ecs_mesh_kuma::{HttpResponse, HttpMethod, Transport, TransportError, TransportErrorKind};
+use ecs_mesh_kuma::{HttpMethod, HttpResponse, Transport, TransportError, TransportErrorKind};
 use ecs_mesh_sandbox::kuma::KumaRequest;
 use tokio::time::sleep;
 

@@ -10,13 +10,13 @@ use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
 use ecs_mesh_operator::operator::{ConnectFn, Connected};
-use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
-use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{ManifestOptions, Naming, World, WorldConfig, manifests};
 
-use super::driver::{Driver, OPERATOR, INVALID_DOCUMENT, Scenario};
-use super::env::{SimReport, SimEnv, START, load_whatever, under_paused_clock, violation};
+use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario};
+use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
 use super::kuma_transport::SimKumaTransport;
 
 /// What both sides of the simulation see.
@@ -99,7 +99,8 @@ impl KumaScenario {
             max_fraction: 0.3,
             min_owned: 10,
         });
-        let shared = KumaShared { ground: Arc::new(ground), kuma: Mutex::new(kuma), judge: Mutex::new(judge) };
+        let shared =
+            KumaShared { ground: Arc::new(ground), kuma: Mutex::new(kuma), judge: Mutex::new(judge) };
         Self { shared: Arc::new(shared), world, care, generation: 1, more_outbounds: false }
     }
 
@@ -166,7 +167,8 @@ impl Scenario for KumaScenario {
         let shared = Arc::clone(&self.shared);
         Arc::new(move |_, _| {
             let id = OperatorId::parse(OPERATOR).unwrap();
-            let plane = KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
+            let plane =
+                KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
             Ok(Connected::new(Arc::new(plane)))
         })
     }

@@ -9,16 +9,16 @@
 mod aws;
 mod consul;
 mod driver;
-mod faults;
 mod env;
-mod life;
+mod faults;
 mod kuma_transport;
+mod life;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use faults::SimFault;
 use env::SimReport;
+use faults::SimFault;
 
 /// Seeds that once found a fault; they run every time.
 const REGRESSIONS: &[u64] = &[
@@ -71,7 +71,8 @@ fn struck(endings: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, 
     let mut all: BTreeMap<String, u64> = kinds.iter().map(|kind| (format!("{kind:?}"), 0)).collect();
     for (_, report) in endings {
         let faults = report.faults.iter().map(|(kind, count)| (format!("{kind:?}"), count));
-        let fixture_observations = report.fixture_observations.iter().map(|(what, count)| ((*what).to_owned(), count));
+        let fixture_observations =
+            report.fixture_observations.iter().map(|(what, count)| ((*what).to_owned(), count));
         for (what, count) in faults.chain(fixture_observations) {
             *all.entry(what).or_default() += count;
         }
@@ -135,7 +136,7 @@ mod kuma {
     }
 
     #[test]
-    fn a_seed_replays_exactly() {
+    fn seed_replays_exactly() {
         [3, 6, 11].into_iter().for_each(|seed| super::replays(seed, super::life::run));
     }
 }

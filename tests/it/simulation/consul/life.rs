@@ -13,17 +13,20 @@ use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Connected, Operator};
 use ecs_mesh_sandbox::aws::{Cloud, LifeTimes};
-use ecs_mesh_sandbox::oracle::{ConsulOracle, OracleConfig};
-use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_sandbox::oracle::{ConsulOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{
-    ManifestOptions, ConsulManifestOptions, ConsulBootstrap, Naming, World, WorldConfig, admin_token, manifests,
+    ConsulBootstrap, ConsulManifestOptions, ManifestOptions, Naming, World, WorldConfig, admin_token,
+    manifests,
 };
 use tokio::time::Instant;
 
-use super::super::driver::{Driver, OPERATOR, INVALID_DOCUMENT, Scenario, in_a_while};
+use super::super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
+use super::super::env::{
+    QUIET_PERIOD, START, SimEnv, SimReport, load_whatever, under_paused_clock, violation,
+};
 use super::super::faults::SimFault;
-use super::super::env::{SimReport, SimEnv, QUIET_PERIOD, START, load_whatever, under_paused_clock, violation};
 use super::declared::{self, Administrator};
 use super::shared::{ConsulShared, OperatorToken};
 use super::transport::SimConsulTransport;
@@ -362,7 +365,8 @@ impl Scenario for ConsulScenario {
         let unheard_of = |id: &str| self.without_sweeps && !self.stops_delivered.contains(id);
         let leaks = judge.find_leaks(&cloud, &consul, &|id| held.contains(id) || unheard_of(id), now);
         let leaks = leaks.into_iter().map(|words| format!("I1 after quiet: {words}"));
-        let touched = judge.modified_fixtures(&consul).into_iter().map(|words| format!("I3 after quiet: {words}"));
+        let touched =
+            judge.modified_fixtures(&consul).into_iter().map(|words| format!("I3 after quiet: {words}"));
         let missing = judge.find_missing(&cloud, &consul, &|_| self.withdraws, now);
         let missing = missing.into_iter().map(|words| format!("after quiet: {words}"));
         let mut violations: Vec<String> = leaks.chain(touched).chain(missing).collect();

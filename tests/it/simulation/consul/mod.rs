@@ -44,6 +44,6 @@ fn invariants_hold_for_every_seed() {
 }
 
 #[test]
-fn a_seed_replays_exactly() {
+fn seed_replays_exactly() {
     [2, 5].into_iter().for_each(|seed| replays(seed, life::run));
 }

@@ -12,8 +12,8 @@ use ecs_mesh_sandbox::oracle::ConsulOracle;
 use ecs_mesh_sandbox::world::{CLUSTER, ConsulBootstrap, MANAGEMENT_TOKEN};
 use serde_json::{Value, json};
 
+use super::super::env::{START, SimEnv};
 use super::super::faults::SimFault;
-use super::super::env::{SimEnv, START};
 
 /// How many tasks that began between two lists live at a time.
 const RUSHED: usize = 3;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError, TransportErrorKind};
+use ecs_mesh_control_plane::http::{
+    BodySink, HttpMethod, ResponseHead, StreamTransport, TransportError, TransportErrorKind,
+};
 use ecs_mesh_sandbox::consul::ConsulRequest;
 use tokio::time::sleep;
 
