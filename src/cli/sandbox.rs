@@ -64,15 +64,15 @@ pub(super) struct SandboxArgs {
     serve: bool,
 
     /// Port of the AWS endpoint on 127.0.0.1 [default: any free port]
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     aws_port: u16,
 
     /// Port of the Kuma API on 127.0.0.1 [default: any free port]
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     kuma_port: u16,
 
     /// Port of the Consul API on 127.0.0.1 [default: any free port]
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     consul_port: u16,
 
     /// Listen address of the operator's /metrics, /healthz and /readyz: IP:PORT, or none

@@ -122,7 +122,7 @@ impl DemoSummary {
         let mut text = String::new();
         let mut row = |name: &str, message: String| {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {name:<26}{message}");
+            let _ = writeln!(text, "  {name:<29}{message}");
         };
         row("tasks", format!("{} started, {} stopped", self.task_counts.started, self.task_counts.stopped));
         if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {

@@ -78,9 +78,12 @@ impl Listener for PerClientListener {
             let (stream, address) = Listener::accept(&mut self.listener).await;
             match self.slot(address.ip()) {
                 Some(slot) => {
-                    return (ClientConnection { stream, cut: ConnectionCut::default(), _slot: slot }, address);
+                    return (
+                        ClientConnection { stream, cut: ConnectionCut::default(), _slot: slot },
+                        address,
+                    );
                 }
-                None => turn_away(stream),
+                None => reject_connection(stream),
             }
         }
     }
@@ -90,7 +93,7 @@ impl Listener for PerClientListener {
     }
 }
 
-fn turn_away(mut stream: TcpStream) {
+fn reject_connection(mut stream: TcpStream) {
     tokio::spawn(async move {
         // The client may have disconnected.
         if stream.write_all(TOO_MANY_CONNECTIONS).await.is_ok() {

@@ -75,7 +75,7 @@ fn everything(level: &str) -> String {
 
 impl ConsulServer {
     /// Creates the built-in policies.
-    pub(super) fn make_builtin_policies(&mut self) {
+    pub(super) fn create_builtin_policies(&mut self) {
         let builtin = [
             (GLOBAL_MANAGEMENT, "global-management", "read and write access to everything", "write"),
             (READ_ONLY, "builtin/global-read-only", "read access to everything", "read"),

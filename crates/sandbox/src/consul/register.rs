@@ -44,7 +44,7 @@ impl ConsulServer {
         let body = decode::body(&REGISTER, &call.request.body, UnknownFields::Dropped);
         let body = body
             .map_err(|what| ConsulErrorResponse::malformed(format!("decoding the registration: {what}")))?;
-        self.here(text(&body, "Datacenter"))?;
+        self.check_datacenter(text(&body, "Datacenter"))?;
         let caller = self.caller(call.secret)?;
         let registration =
             registration(&body, self.config.strict_service_names).map_err(ConsulErrorResponse::invalid)?;
@@ -157,7 +157,7 @@ impl ConsulServer {
         let body = decode::body(&DEREGISTER, &call.request.body, UnknownFields::Dropped);
         let body =
             body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the request: {what}")))?;
-        self.here(text(&body, "Datacenter"))?;
+        self.check_datacenter(text(&body, "Datacenter"))?;
         let (node, service, check) = (text(&body, "Node"), text(&body, "ServiceID"), text(&body, "CheckID"));
         if node.is_empty() {
             return Err(ConsulErrorResponse::invalid("a node must be named in Node"));
@@ -232,7 +232,7 @@ impl ConsulServer {
     }
 
     /// Registers the server's own node, as every agent does.
-    pub(super) fn make_own_node(&mut self) {
+    pub(super) fn register_own_node(&mut self) {
         let index = self.commit();
         let (name, id) = (self.config.node_name.clone(), self.node_id.clone());
         let local = "127.0.0.1";

@@ -66,9 +66,9 @@ impl ConsulServer {
             journal: Vec::new(),
             index: 3,
         };
-        server.make_builtin_policies();
-        server.make_builtin_tokens(now);
-        server.make_own_node();
+        server.create_builtin_policies();
+        server.create_builtin_tokens(now);
+        server.register_own_node();
         server
     }
 
@@ -169,7 +169,7 @@ impl ConsulServer {
     }
 
     /// Checks that the request is for this datacenter, which is the default.
-    pub(super) fn here(&self, datacenter: &str) -> Result<(), ConsulErrorResponse> {
+    pub(super) fn check_datacenter(&self, datacenter: &str) -> Result<(), ConsulErrorResponse> {
         if datacenter.is_empty() || datacenter == self.config.datacenter {
             return Ok(());
         }
@@ -187,7 +187,7 @@ impl ConsulServer {
         if call.request.method == "GET" && route.has_index() {
             call.target.wait().map_err(ConsulErrorResponse::malformed)?;
         }
-        self.here(call.target.parameter("dc"))
+        self.check_datacenter(call.target.parameter("dc"))
     }
 
     fn answer(

@@ -113,9 +113,9 @@ impl StoredToken {
 
 impl ConsulServer {
     /// Creates the anonymous token, and the management token if it is configured.
-    pub(super) fn make_builtin_tokens(&mut self, now: Timestamp) {
+    pub(super) fn create_builtin_tokens(&mut self, now: Timestamp) {
         if let Some(secret) = self.config.management_token.clone() {
-            self.make_management_token(now, secret, "Initial Management Token");
+            self.create_management_token(now, secret, "Initial Management Token");
         }
         let index = self.commit();
         let anonymous = StoredToken {
@@ -129,7 +129,7 @@ impl ConsulServer {
         self.acl.put_token(anonymous, index);
     }
 
-    fn make_management_token(&mut self, now: Timestamp, secret: String, description: &str) -> StoredToken {
+    fn create_management_token(&mut self, now: Timestamp, secret: String, description: &str) -> StoredToken {
         let index = self.commit();
         let token = StoredToken {
             accessor: self.ids.uuid(),

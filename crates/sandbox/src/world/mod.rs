@@ -299,7 +299,7 @@ impl World {
             ..UpdateService::default()
         };
         if cloud.update_service(&request, now).is_ok() {
-            self.record_event("scale", format!("{name} scales to {count} tasks"));
+            self.record_event("scale", format!("{name} scales to a desired count of {count}"));
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) struct PendingEventBridgeEvent {
 
 impl Cloud {
     pub(super) fn emit_task_event(&mut self, task: &CloudTask, now: Timestamp) {
-        if !self.is_anyone_listening() {
+        if !self.has_enabled_rules() {
             return;
         }
         let event = PendingEventBridgeEvent {
@@ -63,7 +63,7 @@ impl Cloud {
     }
 
     fn emit_of_service(&mut self, detail_type: &str, service: &str, detail: Value, now: Timestamp) {
-        if !self.is_anyone_listening() {
+        if !self.has_enabled_rules() {
             return;
         }
         let event = PendingEventBridgeEvent {
@@ -78,7 +78,7 @@ impl Cloud {
 
     /// Emits a CloudTrail event for an IAM call. CloudTrail delivers these in one Region only.
     pub(super) fn emit_iam_call(&mut self, name: &str, parameters: &Value, now: Timestamp) {
-        if !self.is_anyone_listening() {
+        if !self.has_enabled_rules() {
             return;
         }
         let account = self.config.account.clone();
@@ -117,7 +117,7 @@ impl Cloud {
         self.emit(event, now);
     }
 
-    fn is_anyone_listening(&self) -> bool {
+    fn has_enabled_rules(&self) -> bool {
         self.rules.values().any(|rule| rule.enabled && !rule.targets.is_empty())
     }
 
@@ -148,7 +148,7 @@ impl Cloud {
         let targets: Vec<(String, Option<String>)> = self
             .rules
             .values()
-            .filter(|rule| rule.lets_through(&event))
+            .filter(|rule| rule.accepts(&event))
             .flat_map(super::EventBridgeRule::destinations)
             .collect();
         if targets.is_empty() {

@@ -29,7 +29,7 @@ pub struct EventBridgeRule {
 }
 
 impl EventBridgeRule {
-    pub(super) fn lets_through(&self, event: &Value) -> bool {
+    pub(super) fn accepts(&self, event: &Value) -> bool {
         self.enabled && pattern::matches(&self.parsed, event)
     }
 

@@ -257,7 +257,7 @@ impl Cloud {
             check_scheduled: false,
         };
         self.services.insert(key.clone(), service);
-        self.tell_new_deployment(&key, now);
+        self.emit_new_deployment(&key, now);
         self.schedule_check(&key, now);
         Ok(self.services[&key].clone())
     }
@@ -292,7 +292,7 @@ impl Cloud {
             }
         }
         if new {
-            self.tell_new_deployment(&key, now);
+            self.emit_new_deployment(&key, now);
         }
         self.schedule_check(&key, now);
         Ok(self.services[&key].clone())
@@ -375,7 +375,7 @@ impl Cloud {
         }
     }
 
-    fn tell_new_deployment(&mut self, key: &EcsServiceKey, now: Timestamp) {
+    fn emit_new_deployment(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get(key) else { return };
         let (arn, id) = (service.arn.clone(), service.deployments[0].id.clone());
         self.emit_deployment(&arn, &id, "SERVICE_DEPLOYMENT_IN_PROGRESS", now);
