@@ -8,6 +8,7 @@ mod consul_replay;
 mod crds;
 mod deploy;
 mod doctor;
+mod features;
 mod e2e;
 mod golden;
 mod golden_consul_auth;
