@@ -156,6 +156,14 @@ impl MeshError {
     pub fn new(kind: MeshErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after: None }
     }
+
+    /// Splits the message into the problem and the next step, which follows `; help: `.
+    pub fn split_help(&self) -> (&str, Option<&str>) {
+        match self.message.split_once("; help: ") {
+            Some((problem, help)) => (problem, Some(help)),
+            None => (&self.message, None),
+        }
+    }
 }
 
 /// A mesh control plane.

@@ -130,14 +130,10 @@ pub(super) fn health_discovery(config: &Value) -> Option<HealthDiscovery> {
 /// The reason if the configuration shows that this control plane accepts no Dataplanes.
 pub(super) fn refuses_writes(config: &Value) -> Option<&'static str> {
     if config.get("mode").and_then(Value::as_str) == Some("global") {
-        return Some(
-            "a global control plane accepts no Dataplanes; help: use the address of the zone's control plane",
-        );
+        return Some("a global control plane accepts no Dataplanes");
     }
     if config.pointer("/apiServer/readOnly").and_then(Value::as_bool) == Some(true) {
-        return Some(
-            "the API is read-only (KUMA_API_SERVER_READ_ONLY); help: use an address that accepts writes",
-        );
+        return Some("the API is read-only (KUMA_API_SERVER_READ_ONLY)");
     }
     None
 }

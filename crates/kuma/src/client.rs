@@ -282,7 +282,10 @@ impl<T: Transport> KumaControlPlane<T> {
             None => Ok(()),
             Some(reason) => Err(MeshError::new(
                 MeshErrorKind::ReadOnly,
-                format!("GET /config: {reason} (ControlPlane.spec.kuma.address)"),
+                format!(
+                    "GET /config: {reason}; help: set ControlPlane.spec.kuma.address to the zone's own control plane, \
+                     with writes enabled"
+                ),
             )),
         }
     }

@@ -1,4 +1,4 @@
-//! Things broken at AWS, one at a time.
+//! Faults in the AWS account, one at a time.
 
 use ecs_mesh_sandbox::world::{DEAD_LETTERS, QUEUE};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::{DoctorSetup, assert_found, silent};
 
-/// What is broken, how, the check that finds it, how bad it is, and words of the finding.
+/// Name of the fault, its cause, the check that finds it, its status, and parts of the message.
 type DoctorCase = (&'static str, fn(&DoctorSetup), &'static str, &'static str, &'static [&'static str]);
 
 async fn each_is_found(cases: &[DoctorCase]) {
@@ -223,7 +223,7 @@ async fn foreign_clusters_are_reported() {
     ] {
         setup.manifests(cluster, &setup.kuma_url(), "");
         let said = setup.report().await;
-        // There is nobody to ask there, and rules of another partition are others.
+        // The Region is unreachable, and another partition has other rules.
         assert_found(&said, &healthy, "aws.scope", "error", &words, &["permissions.", "events.", "queue."]);
         assert_eq!(said.code, Some(1), "{}", said.out);
     }

@@ -1,5 +1,5 @@
-//! Consul control planes: each thing that tasks or the operator need there, broken once; and the policy that the
-//! operator's token needs, which is enough and names what is missing of it.
+//! Consul control planes: each requirement of tasks and operator, broken once; and the printed ACL policy, which is
+//! sufficient and minimal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -22,10 +22,10 @@ use super::{
 const MANAGEMENT: &str = "6f7b0c5e-2d11-4c7a-9a55-4f0c8e5a1d20";
 const METHOD: &str = "iam-ecs-service-token";
 const AUTH: &str = "{controlPlane: consul, serviceTokens: {boundPrincipals: ['arn:aws:iam::111122223333:role/consul-ecs/*']}}";
-/// Nobody's token.
+/// A token of no object.
 const UNKNOWN: &str = "00000000-dead-beef-0000-000000000000";
 
-/// A set-up with a Consul in which tasks can log in, and a token that may do just what is needed.
+/// A setup with a Consul that accepts tasks' logins, and an operator token with minimal permissions.
 struct ConsulSetup {
     setup: DoctorSetup,
     front: ConsulFront,
@@ -55,7 +55,7 @@ fn call(front: &ConsulFront, method: &str, path: &str, body: &Value) -> Value {
     response.json()
 }
 
-/// The secret of a new token with these rules.
+/// Creates a token with these rules and returns its secret.
 fn token(front: &ConsulFront, name: &str, rules: &str) -> String {
     let policy = put(front, "/v1/acl/policy", &json!({"Name": name, "Rules": rules}));
     let token = json!({"Description": name, "Policies": [{"ID": policy["ID"]}]});
@@ -201,7 +201,7 @@ async fn missing_acl_rule_fails_the_matching_check() {
     ] {
         assert!(whole.contains(rule), "{rule} is not in {whole}");
         let name = format!("without-{}", id.replace('.', "-"));
-        // So that there is a service to be hidden.
+        // A service that a token without permissions does not see.
         let service = json!({"Node": harness.setup.endpoints.cluster, "SkipNodeUpdate": true,
             "Service": {"ID": "vm", "Service": "vm"}});
         put(&harness.front, "/v1/catalog/register", &service);
@@ -334,7 +334,7 @@ async fn doctor_accepts_objects_a_run_will_create() {
     let report = said.json();
     let mut nodes = report["checks"].as_array().unwrap().iter().filter(|check| check["id"] == "consul.node");
     assert!(nodes.any(|check| check["found"].as_str().unwrap().contains("a run makes")), "{report}");
-    // Its tasks log in by another name.
+    // The tasks use another auth method.
     let other = AUTH.replace("{boundPrincipals", "{authMethod: other, boundPrincipals");
     harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", &other));
     assert_found(&harness.report().await, &healthy, "consul.auth-method", "info", &["other on consul"], &[]);

@@ -1,4 +1,4 @@
-//! Control planes that are none, or none that will do.
+//! Unreachable and unsuitable control planes.
 
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaMode};
 use tokio::net::TcpListener;
@@ -16,7 +16,7 @@ async fn unreachable_kuma_does_not_hide_aws_checks() {
         (website().await, "an HTML page"),
         (setup.endpoints.aws_url.clone(), "not how a Kuma control plane"),
     ] {
-        // Patience that is written for the operator is not the doctor's.
+        // `doctor` does not use the operator's long timeout.
         setup.manifests(&setup.endpoints.cluster, &address, ", timeout: 30s");
         let said = setup.report().await;
         let words = [words, address.as_str()];
@@ -61,7 +61,7 @@ async fn unsuitable_control_plane_is_reported() {
         assert_found(&said, &healthy, id, status, &[word, &address], &[]);
         assert_ne!(said.code, Some(0), "{}", said.out);
     }
-    // Kuma comes so, and all works.
+    // The default configuration of Kuma works.
     let address = kuma(guarded).await;
     setup.manifests(&setup.endpoints.cluster, &address, "");
     let said = setup.report().await;

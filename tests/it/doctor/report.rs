@@ -1,4 +1,4 @@
-//! What is printed: the report, its exit code, the policy and the rules, and no secret.
+//! Output of `doctor`: report, exit code, policies and event patterns, without secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,7 +131,7 @@ async fn policy_and_rules_are_printed_without_aws() {
     let clusters = &rules["ecs-mesh-tasks"]["detail"]["clusterArn"];
     assert_eq!(*clusters, json!(["arn:aws-cn:ecs:cn-north-1:111122223333:cluster/c"]));
     assert_eq!(rules["ecs-mesh-roles"]["source"], json!(["aws.iam"]));
-    // Of half the manifests it would be half of what is needed.
+    // Incomplete manifests would give an incomplete policy.
     std::fs::write(directory.path().join("wrong.yaml"), "kind: Nothing\n").unwrap();
     let said = run(&nothing, directory.path(), &["--print-iam-policy"]).await;
     assert_eq!(said.code, Some(1));
