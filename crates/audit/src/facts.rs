@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::line_index::LineIndex;
 use super::report::FindingLocation;
 use ecs_mesh_aws::aws::AwsError;
-use ecs_mesh_aws::inspect::{Redacted, SimulationResult, FullContainer, FullTaskDefinition};
+use ecs_mesh_aws::inspect::{FullContainer, FullTaskDefinition, Redacted, SimulationResult};
 use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
@@ -192,7 +192,10 @@ impl AuditedDefinition {
     pub(crate) fn container_place(&self, index: usize, field: &str) -> FindingLocation {
         let dot = if field.is_empty() { "" } else { "." };
         let place = self.place(&format!("containerDefinitions[{index}]{dot}{field}"));
-        FindingLocation { container: self.definition.containers.get(index).map(|container| container.name.clone()), ..place }
+        FindingLocation {
+            container: self.definition.containers.get(index).map(|container| container.name.clone()),
+            ..place
+        }
     }
 
     /// Containers with their index.

@@ -15,23 +15,24 @@
 
 #![forbid(unsafe_code)]
 
-pub mod rules_catalog;
 mod facts;
 mod gather;
 mod line_index;
 mod parse;
 mod report;
 mod rules;
+pub mod rules_catalog;
 mod sarif;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use facts::{
-    AuditedAuthMethod, AuditedBindingRule, ConsulFacts, AuditedDefinition, AuditFacts, Fetched, DefinitionOrigin, AuditedControlPlane, PolicyText, AuditedRole, DefinitionUse,
+    AuditFacts, AuditedAuthMethod, AuditedBindingRule, AuditedControlPlane, AuditedDefinition, AuditedRole,
+    ConsulFacts, DefinitionOrigin, DefinitionUse, Fetched, PolicyText,
 };
-pub use gather::{SourcesAllowed, AuditRequest, gather};
-pub use report::{AuditFinding, FindingLocation, AuditReport, AuditRule, Severity, AuditSummary};
+pub use gather::{AuditRequest, SourcesAllowed, gather};
+pub use report::{AuditFinding, AuditReport, AuditRule, AuditSummary, FindingLocation, Severity};
 pub use rules::examine;
 pub use sarif::sarif;
 pub use text::render_text;

@@ -118,7 +118,14 @@ impl AuditRule {
     /// A violation of the rule.
     pub fn violation(&self, location: FindingLocation, message: impl Into<String>) -> AuditFinding {
         let fix = self.fix.to_owned();
-        AuditFinding { rule: self.id, severity: self.severity, location, message: message.into(), rationale: self.rationale, fix }
+        AuditFinding {
+            rule: self.id,
+            severity: self.severity,
+            location,
+            message: message.into(),
+            rationale: self.rationale,
+            fix,
+        }
     }
 
     /// The rule could not be evaluated.
@@ -190,7 +197,10 @@ impl AuditReport {
     pub fn new(mut findings: Vec<AuditFinding>, definitions: usize) -> Self {
         findings.sort_by(|a, b| {
             let key = |one: &AuditFinding| (Reverse(one.severity), one.rule);
-            key(a).cmp(&key(b)).then_with(|| a.location.cmp(&b.location)).then_with(|| a.message.cmp(&b.message))
+            key(a)
+                .cmp(&key(b))
+                .then_with(|| a.location.cmp(&b.location))
+                .then_with(|| a.message.cmp(&b.message))
         });
         findings.dedup();
         let count = |severity| findings.iter().filter(|one| one.severity == severity).count();
@@ -225,8 +235,15 @@ impl AuditReport {
 mod tests {
     use super::*;
 
-    const RULE: AuditRule =
-        AuditRule { id: "A-B", group: "", severity: Severity::Error, title: "", rationale: "", fix: "fix", source: "" };
+    const RULE: AuditRule = AuditRule {
+        id: "A-B",
+        group: "",
+        severity: Severity::Error,
+        title: "",
+        rationale: "",
+        fix: "fix",
+        source: "",
+    };
 
     #[test]
     fn exit_code_follows_the_highest_severity() {

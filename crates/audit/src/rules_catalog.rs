@@ -394,10 +394,12 @@ mod tests {
     fn rules_section() -> String {
         let mut section = String::new();
         for group in ALL.chunk_by(|a, b| a.group == b.group) {
-            writeln!(section, "### {}\n\n| rule | severity | finding |\n|---|---|---|", group[0].group).unwrap();
+            writeln!(section, "### {}\n\n| rule | severity | finding |\n|---|---|---|", group[0].group)
+                .unwrap();
             for rule in group {
                 let (anchor, title) = (rule.id.to_lowercase(), rule.title.replace('|', "\\|"));
-                writeln!(section, "| [`{}`](#{anchor}) | {} | {title} |", rule.id, rule.severity.as_str()).unwrap();
+                writeln!(section, "| [`{}`](#{anchor}) | {} | {title} |", rule.id, rule.severity.as_str())
+                    .unwrap();
             }
             section.push('\n');
         }

@@ -8,8 +8,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::rules_catalog;
 use super::report::{AuditFinding, AuditReport, AuditRule, FindingLocation, Severity, sentence};
+use super::rules_catalog;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 /// Characters that are not escaped in the path of a URI.
@@ -41,8 +41,12 @@ pub fn sarif(report: &AuditReport, root: &Path) -> Value {
 }
 
 fn rule(rule: &AuditRule) -> Value {
-    let markdown =
-        format!("{}\n\n**Fix:** {}\n\n[Source]({})", sentence(rule.rationale), sentence(rule.fix), rule.source);
+    let markdown = format!(
+        "{}\n\n**Fix:** {}\n\n[Source]({})",
+        sentence(rule.rationale),
+        sentence(rule.fix),
+        rule.source
+    );
     json!({
         "id": rule.id,
         "shortDescription": {"text": sentence(rule.title)},
@@ -59,8 +63,12 @@ fn rule(rule: &AuditRule) -> Value {
 
 fn result(finding: &AuditFinding, root: &Path) -> Value {
     let index = rules_catalog::ALL.iter().position(|rule| rule.id == finding.rule);
-    let mut message =
-        format!("{} {} Fix: {}", sentence(&finding.message), sentence(finding.rationale), sentence(&finding.fix));
+    let mut message = format!(
+        "{} {} Fix: {}",
+        sentence(&finding.message),
+        sentence(finding.rationale),
+        sentence(&finding.fix)
+    );
     let at = &finding.location;
     let place: Vec<&str> = [&at.container, &at.field].into_iter().flatten().map(String::as_str).collect();
     if !place.is_empty() {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use super::report::{AuditFinding, FindingLocation, AuditReport, Severity};
+use super::report::{AuditFinding, AuditReport, FindingLocation, Severity};
 
 /// Renders the report with ANSI colours.
 pub fn render_text(report: &AuditReport) -> String {

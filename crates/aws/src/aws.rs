@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use ecs_mesh_controller::BatchError;
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
-    Timestamp, Reason,
+    ClusterArn, DesiredStatus, Reason, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn,
+    TaskId, Timestamp,
 };
 
 /// Kind of a failed call, which decides how the caller reacts.
@@ -107,7 +107,11 @@ pub trait Ecs: Send + Sync {
     ) -> Result<ListPage<TaskArn>, AwsError>;
 
     /// Up to 100 tasks of one cluster, with their ECS tags.
-    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError>;
+    async fn describe_tasks(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+    ) -> Result<DescribeTasksOutput, AwsError>;
 
     /// One revision of a task definition; it never changes.
     async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError>;

@@ -16,13 +16,13 @@
 #![forbid(unsafe_code)]
 
 pub mod aws;
-pub mod task_definition_cache;
-pub mod task_describer;
+pub mod consumer;
 pub mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fakes;
 pub mod inspect;
-pub mod consumer;
 pub mod role_tag_cache;
 pub mod sdk;
 pub mod store;
+pub mod task_definition_cache;
+pub mod task_describer;

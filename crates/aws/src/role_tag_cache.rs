@@ -11,14 +11,15 @@ use super::aws::{AwsError, AwsErrorKind, Iam, batch_failure};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
 use ecs_mesh_core::intent::{Fact, RoleTags};
-use ecs_mesh_model::{RoleArn, Tags, Timestamp, Reason};
+use ecs_mesh_model::{Reason, RoleArn, Tags, Timestamp};
 
 /// IAM is eventually consistent: two reads must lie this far apart to confirm each other.
 pub const ROLE_CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Delays of the reads after a CloudTrail event: the event may be visible before the change, and the second read must be
 /// far enough from the end of the first to confirm it.
-pub const ROLE_RECHECK_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(11), Duration::from_mins(1)];
+pub const ROLE_RECHECK_DELAYS: [Duration; 3] =
+    [Duration::ZERO, Duration::from_secs(11), Duration::from_mins(1)];
 
 /// How long a failed read is cached, so that a thousand tasks of one role cause one call.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
@@ -106,7 +107,9 @@ impl RoleTagCache {
                 (Some(reading), _) if reading.last.age_at(now) < max_age => {
                     return Fact::Known(reading.fact());
                 }
-                (_, Some((at, reason))) if at.age_at(now) < FAILURE_TTL => return Fact::Unknown(reason.clone()),
+                (_, Some((at, reason))) if at.age_at(now) < FAILURE_TTL => {
+                    return Fact::Unknown(reason.clone());
+                }
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, Ecs, batch_failure};
 use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
-use ecs_mesh_model::{TaskDefinition, TaskDefinitionArn, Reason};
+use ecs_mesh_model::{Reason, TaskDefinition, TaskDefinitionArn};
 
 /// Limit of cached definitions; the oldest is evicted first. At a few hundred bytes each this is a few megabytes.
 const MAX_CACHED: usize = 5_000;

@@ -11,7 +11,7 @@ use super::aws::{AwsError, AwsErrorKind, Ecs};
 use super::store::{Observation, ObservationSource, TaskStore};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket};
-use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, Reason};
+use ecs_mesh_model::{ClusterArn, Reason, TaskArn, TaskId};
 
 /// Most tasks of one DescribeTasks call.
 const BATCH: usize = 100;
@@ -118,7 +118,8 @@ impl BatchCall for DescribeTasksCall {
                 (self.on_leaving)(&arn, observed);
             }
         }
-        answers.extend(described.failed.into_iter().map(|(id, reason)| (id, DescribeOutcome::Failed(reason))));
+        answers
+            .extend(described.failed.into_iter().map(|(id, reason)| (id, DescribeOutcome::Failed(reason))));
         answers.extend(described.missing.into_iter().map(|id| (id, DescribeOutcome::Missing)));
         Ok(requests
             .into_iter()
@@ -209,7 +210,10 @@ mod tests {
             scene.describer.describe(&one, GRACE),
             scene.describer.describe(&one, Duration::MAX),
         );
-        assert_eq!((a, b, c), (Ok(DescribeOutcome::Found), Ok(DescribeOutcome::Found), Ok(DescribeOutcome::Found)));
+        assert_eq!(
+            (a, b, c),
+            (Ok(DescribeOutcome::Found), Ok(DescribeOutcome::Found), Ok(DescribeOutcome::Found))
+        );
         let named = scene.ecs.described.lock().unwrap().concat();
         assert_eq!(named.iter().filter(|id| *id == "1").count(), 1, "{named:?}");
     }
@@ -263,7 +267,10 @@ mod tests {
         );
         let why = scene.describe(2).await.unwrap_err();
         assert!(why.message.contains(&task_arn(2).to_string()), "{why}");
-        assert_eq!((scene.liveness(1), scene.liveness(2)), (TaskLiveness::StoppedUnconfirmed, TaskLiveness::StoppedUnconfirmed));
+        assert_eq!(
+            (scene.liveness(1), scene.liveness(2)),
+            (TaskLiveness::StoppedUnconfirmed, TaskLiveness::StoppedUnconfirmed)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,7 +279,11 @@ mod tests {
         scene.store.observe(task(5_000, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
         *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::NotFound);
         assert!(scene.describe(5_000).await.unwrap_err().message.contains("for a reason"));
-        assert_eq!(scene.liveness(5_000), TaskLiveness::StoppedUnconfirmed, "not even an unknown cluster proves a stop");
+        assert_eq!(
+            scene.liveness(5_000),
+            TaskLiveness::StoppedUnconfirmed,
+            "not even an unknown cluster proves a stop"
+        );
     }
 
     #[tokio::test(start_paused = true)]

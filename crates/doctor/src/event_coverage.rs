@@ -60,7 +60,9 @@ fn find_gap(pattern: &Value, path: &str, need: &RequiredEvents, gaps: &mut Vec<C
     for (field, wanted) in pattern.as_object().into_iter().flatten() {
         let path = if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
         match wanted {
-            Value::Array(alternatives) if field == "$or" => check_alternatives(alternatives, &path, need, gaps),
+            Value::Array(alternatives) if field == "$or" => {
+                check_alternatives(alternatives, &path, need, gaps)
+            }
             Value::Object(_) => find_gap(wanted, &path, need, gaps),
             Value::Array(allowed) => {
                 let fits =
@@ -75,7 +77,12 @@ fn find_gap(pattern: &Value, path: &str, need: &RequiredEvents, gaps: &mut Vec<C
 }
 
 /// One alternative that matches all is sufficient.
-fn check_alternatives(alternatives: &[Value], path: &str, need: &RequiredEvents, gaps: &mut Vec<CoverageGap>) {
+fn check_alternatives(
+    alternatives: &[Value],
+    path: &str,
+    need: &RequiredEvents,
+    gaps: &mut Vec<CoverageGap>,
+) {
     let parent = path.strip_suffix("$or").unwrap_or(path).trim_end_matches('.');
     let mut first = None;
     for alternative in alternatives {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::facts::{AuditedDefinition, AuditFacts, DefinitionOrigin, AuditedRole, DefinitionUse};
+use crate::facts::{AuditFacts, AuditedDefinition, AuditedRole, DefinitionOrigin, DefinitionUse};
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
@@ -63,7 +63,11 @@ pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mu
 }
 
 /// The clusters whose tasks are audited. Clusters that patterns select are added to their control planes.
-async fn clusters(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mut AuditFacts) -> BTreeSet<ClusterArn> {
+async fn clusters(
+    clients: &AwsClients,
+    scope: &AuditScope<'_>,
+    facts: &mut AuditFacts,
+) -> BTreeSet<ClusterArn> {
     let set = scope.set;
     let of_consul = || set.bindings.values().filter(|one| one.control_plane_type == ControlPlaneType::Consul);
     let has_patterns = of_consul().flat_map(|one| &one.spec.selector.clusters).any(|glob| !glob.is_literal());
@@ -162,7 +166,9 @@ async fn roles(clients: &AwsClients, facts: &mut AuditFacts) {
 }
 
 /// Retries throttled calls: quotas are shared by the whole account.
-async fn retry_throttled<T, F: Future<Output = Result<T, AwsError>>>(call: impl Fn() -> F) -> Result<T, AwsError> {
+async fn retry_throttled<T, F: Future<Output = Result<T, AwsError>>>(
+    call: impl Fn() -> F,
+) -> Result<T, AwsError> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..MAX_ATTEMPTS {
         match call().await {

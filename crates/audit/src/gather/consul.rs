@@ -11,7 +11,7 @@ use crate::facts::{AuditedAuthMethod, AuditedBindingRule, ConsulFacts, Fetched, 
 use ecs_mesh_api::{ConsulConnection, HumanDuration};
 use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_consul as consul;
-use ecs_mesh_consul::{ConsulControlPlane, AuthConfig};
+use ecs_mesh_consul::{AuthConfig, ConsulControlPlane};
 use ecs_mesh_control_plane::{MeshError, NoObserver};
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
@@ -37,7 +37,8 @@ pub(super) async fn ask(
 fn facts(config: AuthConfig, clusters: &BTreeSet<ClusterArn>) -> ConsulFacts {
     let AuthConfig { version, acls, methods, rules, roles, anonymous, nodes } = config;
     let version = known(version).and_then(|version| {
-        version.ok_or_else(|| "the token may not read it (agent_prefix \"\" { policy = \"read\" })".to_owned())
+        version
+            .ok_or_else(|| "the token may not read it (agent_prefix \"\" { policy = \"read\" })".to_owned())
     });
     // Older servers do not report that they filtered an answer.
     let may_filter = version.as_ref().is_ok_and(|version| !version.has_iam_logins());

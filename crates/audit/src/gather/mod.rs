@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{AuditedAuthMethod, AuditFacts, Fetched, AuditedControlPlane};
+use super::facts::{AuditFacts, AuditedAuthMethod, AuditedControlPlane, Fetched};
 use super::parse::definition;
 use super::report::FindingLocation;
 use ecs_mesh_api::manifests::ManifestSet;
@@ -61,7 +61,9 @@ pub async fn gather(request: AuditRequest) -> AuditFacts {
     for result in reading.unwrap_or_default() {
         match result {
             Ok(definition) => {
-                facts.definitions.push(super::facts::AuditedDefinition { control_planes: names.clone(), ..definition });
+                facts
+                    .definitions
+                    .push(super::facts::AuditedDefinition { control_planes: names.clone(), ..definition });
             }
             Err(unreadable) => facts.unreadable.push(unreadable),
         }
@@ -109,7 +111,10 @@ fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, AuditedControlPlane> {
             let globs = bindings.flat_map(|binding| &binding.spec.selector.clusters);
             let literal = globs.filter(|glob| glob.is_literal());
             let clusters = literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok()).collect();
-            (Arc::clone(name), AuditedControlPlane { clusters, declared: declared(set, name), response: None })
+            (
+                Arc::clone(name),
+                AuditedControlPlane { clusters, declared: declared(set, name), response: None },
+            )
         })
         .collect()
 }
@@ -143,7 +148,11 @@ fn method(login: &LoginSettings<'_>, tags: &[&str]) -> AuditedAuthMethod {
     }
 }
 
-async fn ask_planes(set: &ManifestSet, control_planes: &mut BTreeMap<Arc<str>, AuditedControlPlane>, secrets: &Arc<dyn Secrets>) {
+async fn ask_planes(
+    set: &ManifestSet,
+    control_planes: &mut BTreeMap<Arc<str>, AuditedControlPlane>,
+    secrets: &Arc<dyn Secrets>,
+) {
     let mut reads = tokio::task::JoinSet::new();
     for (name, plane) in control_planes.iter() {
         let Some(spec) = set.control_planes.get(name) else { continue };

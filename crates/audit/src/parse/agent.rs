@@ -1,7 +1,7 @@
 //! The configuration of the agent in a `consul-client` container (consul-ecs before 0.6), from its command and variables,
 //! and the flags of its `consul login`.
 
-use ecs_mesh_aws::inspect::{Redacted, FullContainer};
+use ecs_mesh_aws::inspect::{FullContainer, Redacted};
 use ecs_mesh_consul_acl::hcl::HclBlock;
 
 /// The variables from which the agent's image takes configuration.

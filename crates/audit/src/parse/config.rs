@@ -51,7 +51,12 @@ pub(crate) fn all(definition: &AuditedDefinition) -> Vec<Result<TaskConfig, NotA
     found
 }
 
-fn one(definition: &AuditedDefinition, container: usize, place: FindingLocation, text: &str) -> Result<TaskConfig, NotAnObject> {
+fn one(
+    definition: &AuditedDefinition,
+    container: usize,
+    place: FindingLocation,
+    text: &str,
+) -> Result<TaskConfig, NotAnObject> {
     match serde_json::from_str::<Value>(text) {
         Ok(value) if value.is_object() => {
             let older = ["/consulHTTPAddr", "/consulCACertFile", "/consulLogin/extraLoginFlags"];
@@ -64,7 +69,10 @@ fn one(definition: &AuditedDefinition, container: usize, place: FindingLocation,
         Err(error) => {
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
-            Err((place, format!("{message} at line {}, column {} of the value", error.line(), error.column())))
+            Err((
+                place,
+                format!("{message} at line {}, column {} of the value", error.line(), error.column()),
+            ))
         }
     }
 }

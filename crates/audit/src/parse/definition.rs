@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::line_index::LineIndex;
 use crate::facts::{AuditedDefinition, DefinitionOrigin};
+use crate::line_index::LineIndex;
 use ecs_mesh_aws::inspect::FullTaskDefinition;
 
 /// A text that is not a task definition.

@@ -86,7 +86,8 @@ const SERVERS: &[FieldSchema] = &[
     may("skipServerWatch", Flag),
 ];
 
-const SERVER_DEFAULTS: &[FieldSchema] = &[may("caCertFile", Text), may("tls", Flag), may("tlsServerName", Text)];
+const SERVER_DEFAULTS: &[FieldSchema] =
+    &[may("caCertFile", Text), may("tls", Flag), may("tlsServerName", Text)];
 
 const SERVER_HTTP: &[FieldSchema] = &[
     may("caCertFile", Text),
@@ -207,7 +208,13 @@ pub(crate) fn schema_violations(value: &Value, is_older: bool) -> Vec<SchemaViol
     found
 }
 
-fn object(value: &Value, fields: &[FieldSchema], closed: bool, path: &str, message: &mut Vec<SchemaViolation>) {
+fn object(
+    value: &Value,
+    fields: &[FieldSchema],
+    closed: bool,
+    path: &str,
+    message: &mut Vec<SchemaViolation>,
+) {
     let Some(given) = value.as_object() else {
         return message.push(violation(path, format!("it is {}; an object is needed", kind_of(value))));
     };
@@ -268,7 +275,8 @@ fn check(value: &Value, kind: &FieldKind, path: &str, message: &mut Vec<SchemaVi
         OneOf(words) if value.as_str().is_some_and(|text| words.contains(&text)) => return,
         OneOf(words) => {
             let words = words.join(", ");
-            return message.push(violation(path, format!("it is {}; one of {words} is needed", kind_of(value))));
+            return message
+                .push(violation(path, format!("it is {}; one of {words} is needed", kind_of(value))));
         }
         Texts if list_of(Value::is_string) => return,
         Texts => "a list of texts",

@@ -73,11 +73,10 @@ fn shape(text: &str) -> Option<SecretShape> {
     let bytes = text.as_bytes();
     let dashes = [8, 13, 18, 23];
     if bytes.len() == 36
-        && bytes.iter().enumerate().all(
-            |(location, b)| {
-                if dashes.contains(&location) { *b == b'-' } else { b.is_ascii_hexdigit() }
-            },
-        )
+        && bytes
+            .iter()
+            .enumerate()
+            .all(|(location, b)| if dashes.contains(&location) { *b == b'-' } else { b.is_ascii_hexdigit() })
     {
         // Ids of built-in tokens are public.
         return (!text.starts_with("00000000-0000-0000-0000-")).then_some(SecretShape::Uuid);

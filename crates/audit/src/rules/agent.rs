@@ -3,16 +3,20 @@
 use super::auth_methods::has_none;
 use super::login::{AWS_IAM, OWN_META};
 use super::planes;
-use crate::rules_catalog::{
-    AGENT_ACL, AGENT_AUDIT, AGENT_CA, AGENT_LOGIN, AGENT_PARTITION, AGENT_POLICY, AGENT_TOKEN, LOGIN_METHOD,
-};
-use crate::facts::{AuditedDefinition, AuditFacts};
+use crate::facts::{AuditFacts, AuditedDefinition};
 use crate::parse::agent::{AgentConfig, values};
 use crate::parse::config::{CLIENT, TaskConfig};
 use crate::report::{AuditFinding, FindingLocation};
+use crate::rules_catalog::{
+    AGENT_ACL, AGENT_AUDIT, AGENT_CA, AGENT_LOGIN, AGENT_PARTITION, AGENT_POLICY, AGENT_TOKEN, LOGIN_METHOD,
+};
 use ecs_mesh_consul_acl::hcl::HclBlock;
 
-pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Vec<AuditFinding> {
+pub(super) fn check(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    config: Option<&TaskConfig>,
+) -> Vec<AuditFinding> {
     let Some((index, container)) = definition.containers().find(|(_, container)| container.name == CLIENT)
     else {
         return Vec::new();
@@ -32,8 +36,7 @@ pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: 
         }
     }
     if !agent.is_seen {
-        let found =
-            "the agent's configuration is neither in the command nor in CONSUL_LOCAL_CONFIG";
+        let found = "the agent's configuration is neither in the command nor in CONSUL_LOCAL_CONFIG";
         findings.push(AGENT_ACL.unknown(at(), found));
         return findings;
     }
@@ -51,7 +54,12 @@ pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: 
     findings
 }
 
-fn of_login(facts: &AuditFacts, definition: &AuditedDefinition, flags: &[String], location: &FindingLocation) -> Vec<AuditFinding> {
+fn of_login(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    flags: &[String],
+    location: &FindingLocation,
+) -> Vec<AuditFinding> {
     let is_there =
         |name: &str| flags.iter().any(|flag| flag.trim_start_matches('-').split('=').next() == Some(name));
     let mut lacks = Vec::new();
@@ -71,7 +79,8 @@ fn of_login(facts: &AuditFacts, definition: &AuditedDefinition, flags: &[String]
     }
     let mut findings = Vec::new();
     if !lacks.is_empty() {
-        findings.push(AGENT_LOGIN.violation(location.clone(), format!("the login lacks {}", lacks.join(", "))));
+        findings
+            .push(AGENT_LOGIN.violation(location.clone(), format!("the login lacks {}", lacks.join(", "))));
     }
     for method in values(flags, "method").into_iter().filter(|method| !method.starts_with('$')) {
         for (name, plane) in planes(facts, definition) {

@@ -1,9 +1,9 @@
 //! The anonymous token, which any client can use: it may read nodes and services, and no more.
 
 use super::consul_path;
-use crate::rules_catalog::ANONYMOUS;
 use crate::facts::{ConsulFacts, PolicyText};
 use crate::report::{AuditFinding, FindingLocation};
+use crate::rules_catalog::ANONYMOUS;
 use ecs_mesh_consul_acl::hcl::HclBlock;
 
 pub(super) fn check(name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
@@ -11,7 +11,8 @@ pub(super) fn check(name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
     let finding = |policy: &PolicyText| {
         let powers = powers(policy);
         let place = FindingLocation::resource(consul_path(name, "policy", &policy.name)).field("Rules");
-        (!powers.is_empty()).then(|| ANONYMOUS.violation(place, format!("the policy grants {}", powers.join(", "))))
+        (!powers.is_empty())
+            .then(|| ANONYMOUS.violation(place, format!("the policy grants {}", powers.join(", "))))
     };
     policies.iter().filter_map(finding).collect()
 }

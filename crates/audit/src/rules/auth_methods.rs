@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::consul_path;
 use super::login::AWS_IAM;
+use crate::facts::{AuditedAuthMethod, AuditedControlPlane};
+use crate::report::{AuditFinding, FindingLocation};
 use crate::rules_catalog::{
     ACLS_OFF, METHOD_FOREIGN, METHOD_MISSING, METHOD_WHOLE_ACCOUNT, METHOD_WILDCARD, SERVER_VERSION,
 };
-use crate::facts::{AuditedAuthMethod, AuditedControlPlane};
-use crate::report::{AuditFinding, FindingLocation};
 use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_model::ClusterArn;
 
@@ -25,7 +25,12 @@ pub(super) fn has_dead_wildcards(method: &AuditedAuthMethod) -> bool {
 }
 
 /// `type_reported`: a finding reports already that the tasks' method has another type. `logs_in`: a task logs in.
-pub(super) fn check(name: &str, plane: &AuditedControlPlane, type_reported: bool, logs_in: bool) -> Vec<AuditFinding> {
+pub(super) fn check(
+    name: &str,
+    plane: &AuditedControlPlane,
+    type_reported: bool,
+    logs_in: bool,
+) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     if plane.acls() == Ok(false) {
         let is_declared = plane.declared.as_ref().is_some_and(|declared| !declared.is_empty());
@@ -46,14 +51,14 @@ pub(super) fn check(name: &str, plane: &AuditedControlPlane, type_reported: bool
     }
     let accounts: BTreeSet<&str> = plane.clusters.iter().map(ClusterArn::account).collect();
     for method in mine {
-        let at =
-            || FindingLocation::resource(consul_path(name, "auth-method", &method.name)).field("Config.BoundIAMPrincipalARNs");
+        let at = || {
+            FindingLocation::resource(consul_path(name, "auth-method", &method.name))
+                .field("Config.BoundIAMPrincipalARNs")
+        };
         if has_dead_wildcards(method) {
             let ineffective = method.principals.iter().filter(|principal| principal.contains('*'));
             let ineffective = ineffective.map(String::as_str).collect::<Vec<_>>().join(", ");
-            let found = format!(
-                "EnableIAMEntityDetails is off, so no wildcard matches: {ineffective}"
-            );
+            let found = format!("EnableIAMEntityDetails is off, so no wildcard matches: {ineffective}");
             findings.push(METHOD_WILDCARD.violation(at(), found));
         }
         for principal in &method.principals {

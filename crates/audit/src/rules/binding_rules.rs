@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::consul_path;
 use super::login::AWS_IAM;
-use crate::rules_catalog::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
-use crate::facts::{AuditedAuthMethod, AuditedBindingRule, ConsulFacts, AuditFacts};
+use crate::facts::{AuditFacts, AuditedAuthMethod, AuditedBindingRule, ConsulFacts};
 use crate::parse::config;
 use crate::report::{AuditFinding, FindingLocation};
+use crate::rules_catalog::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
 use ecs_mesh_consul::DEFAULT_METHOD;
 
 pub(super) fn check(facts: &AuditFacts, name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
@@ -20,7 +20,12 @@ pub(super) fn check(facts: &AuditFacts, name: &str, response: &ConsulFacts) -> V
     for method in methods.iter().filter(|method| method.kind == AWS_IAM) {
         let mine: Vec<&AuditedBindingRule> =
             rules.iter().filter(|rule| rule.method.eq_ignore_ascii_case(&method.name)).collect();
-        findings.extend(none(name, method, &mine, methods_logged_in_to.contains(&method.name.to_ascii_lowercase())));
+        findings.extend(none(
+            name,
+            method,
+            &mine,
+            methods_logged_in_to.contains(&method.name.to_ascii_lowercase()),
+        ));
         findings.extend(tags(name, method, &mine));
         findings.extend(mine.iter().filter_map(|rule| no_role(name, response, rule)));
         findings.extend(duplicate(name, &mine));
@@ -30,13 +35,20 @@ pub(super) fn check(facts: &AuditFacts, name: &str, response: &ConsulFacts) -> V
 
 /// The auth methods that services of this control plane log in to, in lower case: Consul ignores the case of their names.
 fn methods_logged_in_to(facts: &AuditFacts, name: &str) -> BTreeSet<String> {
-    let mine =
-        facts.definitions.iter().filter(|definition| definition.control_planes.iter().any(|plane| **plane == *name));
+    let mine = facts
+        .definitions
+        .iter()
+        .filter(|definition| definition.control_planes.iter().any(|plane| **plane == *name));
     let named = mine.filter_map(|definition| Some(config::first(definition)?.method().to_ascii_lowercase()));
     named.chain([DEFAULT_METHOD.to_owned()]).collect()
 }
 
-fn none(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule], binds_services: bool) -> Option<AuditFinding> {
+fn none(
+    name: &str,
+    method: &AuditedAuthMethod,
+    rules: &[&AuditedBindingRule],
+    binds_services: bool,
+) -> Option<AuditFinding> {
     let found = if rules.is_empty() {
         "the auth method has no binding rule"
     } else if binds_services && !rules.iter().any(|rule| rule.bind_type == "service") {
@@ -44,7 +56,9 @@ fn none(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule], b
     } else {
         return None;
     };
-    Some(RULE_NONE.violation(FindingLocation::resource(consul_path(name, "auth-method", &method.name)), found))
+    Some(
+        RULE_NONE.violation(FindingLocation::resource(consul_path(name, "auth-method", &method.name)), found),
+    )
 }
 
 /// Uses of a tag that the method does not list.
@@ -77,7 +91,10 @@ fn tags(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule]) -
 
 fn not_listed(name: &str, method: &AuditedAuthMethod, tag: &str, users: &TagUsers<'_>) -> AuditFinding {
     let ids = |ids: &BTreeSet<&str>| ids.iter().copied().collect::<Vec<_>>().join(", ");
-    let of_method = || FindingLocation::resource(consul_path(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
+    let of_method = || {
+        FindingLocation::resource(consul_path(name, "auth-method", &method.name))
+            .field("Config.IAMEntityTags")
+    };
     let mut uses = Vec::new();
     if users.namespace {
         uses.push(format!("a namespace rule uses entity_tags.{tag}"));
@@ -99,7 +116,9 @@ fn not_listed(name: &str, method: &AuditedAuthMethod, tag: &str, users: &TagUser
     }
     let mut selecting = users.selectors.iter();
     let place = match (selecting.next(), selecting.next()) {
-        (Some(only), None) => FindingLocation::resource(consul_path(name, "binding-rule", only)).field("Selector"),
+        (Some(only), None) => {
+            FindingLocation::resource(consul_path(name, "binding-rule", only)).field("Selector")
+        }
         _ => of_method(),
     };
     RULE_SELECTOR.violation(place, found)
@@ -138,7 +157,9 @@ fn duplicate(name: &str, rules: &[&AuditedBindingRule]) -> Vec<AuditFinding> {
         match first.get(&key) {
             Some(other) => {
                 let place = FindingLocation::resource(consul_path(name, "binding-rule", &rule.id));
-                findings.push(RULE_DUPLICATE.violation(place, format!("same type, name and selector as {other}")));
+                findings.push(
+                    RULE_DUPLICATE.violation(place, format!("same type, name and selector as {other}")),
+                );
             }
             None => {
                 first.insert(key, &rule.id);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::rules_catalog::{
-    CONFIG_DIFFERS, CONFIG_FIELD, CONFIG_MISSING, CONFIG_NOT_JSON, SERVICE_META, SERVICE_NAME,
-};
 use crate::facts::AuditedDefinition;
 use crate::parse::config::{self, TaskConfig, VARIABLE};
 use crate::parse::schema;
 use crate::report::{AuditFinding, Severity};
+use crate::rules_catalog::{
+    CONFIG_DIFFERS, CONFIG_FIELD, CONFIG_MISSING, CONFIG_NOT_JSON, SERVICE_META, SERVICE_NAME,
+};
 use ecs_mesh_model::is_consul_service;
 
 /// Keys by which clean-up identifies the task.
@@ -23,7 +23,9 @@ pub(super) fn check(definition: &AuditedDefinition) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     // Most task definitions repeat the same text in several containers.
     let mut seen = BTreeSet::new();
-    for (place, reason) in all.iter().filter_map(|one| one.as_ref().err()).filter(|(_, reason)| seen.insert(reason)) {
+    for (place, reason) in
+        all.iter().filter_map(|one| one.as_ref().err()).filter(|(_, reason)| seen.insert(reason))
+    {
         findings.push(CONFIG_NOT_JSON.violation(place.clone(), reason));
     }
     let objects: Vec<&TaskConfig> = all.iter().filter_map(|one| one.as_ref().ok()).collect();
@@ -33,7 +35,8 @@ pub(super) fn check(definition: &AuditedDefinition) -> Vec<AuditFinding> {
     let mut schema_violations = fields(first);
     if !first.is_controller() {
         let name = service_name(definition, first);
-        schema_violations.retain(|violation| name.as_ref().is_none_or(|name| name.location != violation.location));
+        schema_violations
+            .retain(|violation| name.as_ref().is_none_or(|name| name.location != violation.location));
         findings.extend(name);
         findings.extend(service_meta(first));
     }
@@ -51,9 +54,10 @@ fn missing(definition: &AuditedDefinition) -> Vec<AuditFinding> {
             return vec![CONFIG_MISSING.unknown(at("secrets"), found)];
         }
         if !container.environment_files.is_empty() {
-            return vec![
-                CONFIG_MISSING.unknown(at("environmentFiles"), "the value may be in an environment file, which is not read"),
-            ];
+            return vec![CONFIG_MISSING.unknown(
+                at("environmentFiles"),
+                "the value may be in an environment file, which is not read",
+            )];
         }
     }
     let found = "no container has CONSUL_ECS_CONFIG_JSON, or it is empty";
@@ -74,7 +78,8 @@ fn fields(config: &TaskConfig) -> Vec<AuditFinding> {
     };
     let mut findings: Vec<AuditFinding> = schema_violations.into_iter().map(finding).collect();
     if !config.is_controller() && config.value.get("service").is_none() && config.gateway().is_none() {
-        findings.push(CONFIG_FIELD.violation(config.location("service"), "neither service nor gateway is set"));
+        findings
+            .push(CONFIG_FIELD.violation(config.location("service"), "neither service nor gateway is set"));
     }
     findings
 }
@@ -84,13 +89,15 @@ fn differing(definition: &AuditedDefinition, objects: &[&TaskConfig]) -> Vec<Aud
     let mut findings = Vec::new();
     let mut seen = BTreeSet::from([first.container]);
     for other in others {
-        let name = |index: usize| definition.definition.containers.get(index).map_or("", |one| one.name.as_str());
+        let name =
+            |index: usize| definition.definition.containers.get(index).map_or("", |one| one.name.as_str());
         if other.value != first.value {
             let found = format!("the value differs from that of container {}", name(first.container));
             findings.push(CONFIG_DIFFERS.violation(other.location(""), found));
         } else if !seen.insert(other.container) {
             let found = "the container has it twice";
-            findings.push(CONFIG_DIFFERS.violation(other.location(""), found).with_severity(Severity::Warning));
+            findings
+                .push(CONFIG_DIFFERS.violation(other.location(""), found).with_severity(Severity::Warning));
         }
     }
     findings

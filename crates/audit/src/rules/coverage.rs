@@ -2,16 +2,20 @@
 //! finding was either kept or is named here.
 
 use super::consul_path;
-use crate::rules_catalog::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
-use crate::facts::{ConsulFacts, AuditFacts};
+use crate::facts::{AuditFacts, ConsulFacts};
 use crate::report::{AuditFinding, FindingLocation};
+use crate::rules_catalog::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
 
 pub(super) fn check(facts: &AuditFacts) -> Vec<AuditFinding> {
-    let unreadable =
-        facts.unreadable.iter().map(|(location, reason)| DEFINITION_UNREADABLE.violation(location.clone(), reason));
+    let unreadable = facts
+        .unreadable
+        .iter()
+        .map(|(location, reason)| DEFINITION_UNREADABLE.violation(location.clone(), reason));
     let hidden = facts.unreadable_definitions.iter().map(|(arn, error)| {
         let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
-        DEFINITION_UNREADABLE.unknown(FindingLocation::resource(arn.as_str()), found).with_fix(fix(error.hint))
+        DEFINITION_UNREADABLE
+            .unknown(FindingLocation::resource(arn.as_str()), found)
+            .with_fix(fix(error.hint))
     });
     let mut findings: Vec<AuditFinding> = unreadable.chain(hidden).collect();
     findings.extend(manifests(facts));
@@ -38,7 +42,7 @@ fn aws(facts: &AuditFacts) -> Vec<AuditFinding> {
         None => Vec::new(),
         Some(Err(reason)) => {
             vec![AWS_UNKNOWN.unknown(at(), reason).with_fix("correct that, and run the audit again")]
-        },
+        }
         Some(Ok(())) => {
             let failed = facts.clusters.iter().filter_map(|(arn, tasks)| Some((arn, tasks.as_ref().err()?)));
             let finding = |(arn, error): (&ecs_mesh_model::ClusterArn, &ecs_mesh_aws::aws::AwsError)| {
@@ -85,7 +89,8 @@ fn names_no_consul(facts: &AuditFacts) -> bool {
 /// Checks that were not requested.
 pub(super) fn not_checked(facts: &AuditFacts) -> Vec<String> {
     let mut checks = Vec::new();
-    if facts.definitions.is_empty() && facts.unreadable.is_empty() && facts.unreadable_definitions.is_empty() {
+    if facts.definitions.is_empty() && facts.unreadable.is_empty() && facts.unreadable_definitions.is_empty()
+    {
         let reason = match &facts.aws {
             None => "none was given, and running tasks were not requested",
             Some(_) => "none was given, and no running task was found in the requested clusters",
@@ -133,9 +138,8 @@ fn missing(name: &str, consul: &ConsulFacts) -> Vec<AuditFinding> {
             .with_fix("give the ControlPlane a token that may read it (acl = \"read\", node and agent read)")
     };
     let facts = facts.into_iter().filter_map(|(kind, reason)| Some(finding(kind, reason?)));
-    let nodes =
-        nodes.map(|(cluster, reason)| {
-            PLANE_UNKNOWN.unknown(FindingLocation::resource(consul_path(name, "node", cluster)), reason)
-        });
+    let nodes = nodes.map(|(cluster, reason)| {
+        PLANE_UNKNOWN.unknown(FindingLocation::resource(consul_path(name, "node", cluster)), reason)
+    });
     facts.chain(nodes).collect()
 }

@@ -4,20 +4,24 @@ use std::collections::BTreeSet;
 
 use super::auth_methods::{has_dead_wildcards, has_none};
 use super::{consul_path, planes};
-use crate::rules_catalog::{
-    LOGIN_DISABLED, LOGIN_ENTITY, LOGIN_FLAGS, LOGIN_META, LOGIN_METHOD, LOGIN_STATIC, LOGIN_STS, METHOD_TYPE,
-};
-use crate::facts::{AuditedAuthMethod, AuditedDefinition, AuditFacts, AuditedControlPlane};
+use crate::facts::{AuditFacts, AuditedAuthMethod, AuditedControlPlane, AuditedDefinition};
 use crate::parse::agent::values;
 use crate::parse::config::{CLIENT, TaskConfig};
 use crate::report::{AuditFinding, FindingLocation, Severity};
+use crate::rules_catalog::{
+    LOGIN_DISABLED, LOGIN_ENTITY, LOGIN_FLAGS, LOGIN_META, LOGIN_METHOD, LOGIN_STATIC, LOGIN_STS, METHOD_TYPE,
+};
 
 /// Metadata that consul-ecs sets on the token, and clean-up reads.
 pub(super) const OWN_META: [&str; 2] = ["consul.hashicorp.com/task-id", "consul.hashicorp.com/cluster"];
 pub(super) const AWS_IAM: &str = "aws-iam";
 const TOKEN: &str = "CONSUL_HTTP_TOKEN";
 
-pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
+pub(super) fn check(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    config: &TaskConfig,
+) -> Vec<AuditFinding> {
     let mut findings = meta(config);
     findings.extend(flags(definition, config));
     findings.extend(sts_region(config));
@@ -61,7 +65,8 @@ fn disabled(facts: &AuditFacts, definition: &AuditedDefinition, config: &TaskCon
         }
     }
     if definition.control_planes.is_empty() {
-        findings.push(not_judged(at(), &format!("{found}; whether ACLs are on was not requested from Consul")));
+        findings
+            .push(not_judged(at(), &format!("{found}; whether ACLs are on was not requested from Consul")));
     }
     findings
 }
@@ -106,13 +111,17 @@ fn against(plane: &str, method: &AuditedAuthMethod, config: &TaskConfig) -> Vec<
     let entity = config.location("consulLogin.includeEntity");
     match (config.includes_entity(), method.entity_details) {
         (false, true) => {
-            let found = format!("includeEntity is false, and {} at {plane} has EnableIAMEntityDetails", method.name);
+            let found =
+                format!("includeEntity is false, and {} at {plane} has EnableIAMEntityDetails", method.name);
             findings.push(LOGIN_ENTITY.violation(entity, found));
         }
         // The auth method's finding reports it.
         (true, false) if has_dead_wildcards(method) => {}
         (true, false) => {
-            let found = format!("includeEntity is true, and {} at {plane} has no EnableIAMEntityDetails", method.name);
+            let found = format!(
+                "includeEntity is true, and {} at {plane} has no EnableIAMEntityDetails",
+                method.name
+            );
             findings.push(LOGIN_ENTITY.violation(entity, found).with_severity(Severity::Warning));
         }
         _ => {}
@@ -125,7 +134,8 @@ fn against(plane: &str, method: &AuditedAuthMethod, config: &TaskConfig) -> Vec<
         findings.push(LOGIN_STS.violation(config.location("consulLogin.stsEndpoint"), found));
     }
     if method.server_id_is_known && config.server_id() != method.server_id {
-        let found = format!("serverIdHeaderValue is not the ServerIDHeaderValue of {} at {plane}", method.name);
+        let found =
+            format!("serverIdHeaderValue is not the ServerIDHeaderValue of {} at {plane}", method.name);
         findings.push(LOGIN_STS.violation(config.location("consulLogin.serverIdHeaderValue"), found));
     }
     findings
@@ -143,7 +153,10 @@ fn meta(config: &TaskConfig) -> Vec<AuditFinding> {
     let meta = config.map("/consulLogin/meta");
     let own = OWN_META.iter().filter(|key| meta.contains_key(**key));
     own.map(|key| {
-        LOGIN_META.violation(config.location(&format!("consulLogin.meta[{key:?}]")), "consul-ecs sets this key itself")
+        LOGIN_META.violation(
+            config.location(&format!("consulLogin.meta[{key:?}]")),
+            "consul-ecs sets this key itself",
+        )
     })
     .collect()
 }

@@ -15,15 +15,16 @@ mod servers;
 mod task;
 mod upstreams;
 
-use super::rules_catalog::{METHOD_TYPE, NOT_CONSUL};
-use super::facts::{AuditedDefinition, AuditFacts, DefinitionOrigin, AuditedControlPlane};
+use super::facts::{AuditFacts, AuditedControlPlane, AuditedDefinition, DefinitionOrigin};
 use super::parse::config::{self as task_config, CLIENT, TaskConfig, VARIABLE};
-use super::report::{AuditFinding, FindingLocation, AuditReport};
+use super::report::{AuditFinding, AuditReport, FindingLocation};
+use super::rules_catalog::{METHOD_TYPE, NOT_CONSUL};
 use ecs_mesh_core::intent::TASK_MESH_TAG;
 
 /// Whether a task of the control plane logs in.
 fn logs_in(facts: &AuditFacts, name: &str) -> bool {
-    let mut here = facts.definitions.iter().filter(|one| one.control_planes.iter().any(|plane| **plane == *name));
+    let mut here =
+        facts.definitions.iter().filter(|one| one.control_planes.iter().any(|plane| **plane == *name));
     here.any(|one| task_config::first(one).is_some_and(|config| config.logs_in()))
 }
 
@@ -77,7 +78,10 @@ fn of_definition(facts: &AuditFacts, definition: &AuditedDefinition) -> Vec<Audi
 }
 
 /// The control planes of the definition's tasks.
-fn planes<'a>(facts: &'a AuditFacts, definition: &'a AuditedDefinition) -> impl Iterator<Item = (&'a str, &'a AuditedControlPlane)> {
+fn planes<'a>(
+    facts: &'a AuditFacts,
+    definition: &'a AuditedDefinition,
+) -> impl Iterator<Item = (&'a str, &'a AuditedControlPlane)> {
     definition.control_planes.iter().filter_map(|name| Some((&**name, facts.control_planes.get(name)?)))
 }
 
@@ -97,9 +101,12 @@ fn is_of_consul(definition: &AuditedDefinition) -> bool {
 
 /// One finding for each file, since files are given on purpose; one in all for running tasks.
 fn not_of_consul(definitions: &[&AuditedDefinition]) -> Vec<AuditFinding> {
-    let (files, running): (Vec<&AuditedDefinition>, Vec<&AuditedDefinition>) =
-        definitions.iter().copied().partition(|definition| matches!(definition.origin, DefinitionOrigin::File { .. }));
-    let message = "no CONSUL_ECS_CONFIG_JSON, no container of consul-ecs and no tag consul.hashicorp.com/mesh";
+    let (files, running): (Vec<&AuditedDefinition>, Vec<&AuditedDefinition>) = definitions
+        .iter()
+        .copied()
+        .partition(|definition| matches!(definition.origin, DefinitionOrigin::File { .. }));
+    let message =
+        "no CONSUL_ECS_CONFIG_JSON, no container of consul-ecs and no tag consul.hashicorp.com/mesh";
     let mut findings: Vec<_> =
         files.iter().map(|definition| NOT_CONSUL.violation(definition.place(""), message)).collect();
     if let Some(first) = running.first() {

@@ -1,9 +1,9 @@
 //! Nodes of bound clusters, on which tasks register.
 
 use super::consul_path;
-use crate::rules_catalog::NODE_MISSING;
 use crate::facts::ConsulFacts;
 use crate::report::{AuditFinding, FindingLocation};
+use crate::rules_catalog::NODE_MISSING;
 
 pub(super) fn check(name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
     let missing = response.nodes.iter().filter(|(_, known)| **known == Ok(false));

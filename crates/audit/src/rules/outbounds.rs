@@ -4,15 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::rules_catalog::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
-use crate::facts::{AuditedDefinition, AuditFacts, DefinitionUse};
+use crate::facts::{AuditFacts, AuditedDefinition, DefinitionUse};
 use crate::parse::config::TaskConfig;
 use crate::report::AuditFinding;
+use crate::rules_catalog::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ControlPlaneType, WorkloadSpec};
 use ecs_mesh_model::Glob;
 
-pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
+pub(super) fn check(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    config: &TaskConfig,
+) -> Vec<AuditFinding> {
     let Some(manifests) = &facts.manifests else { return Vec::new() };
     let workloads = manifests.set.workloads.iter();
     let mine = workloads.filter(|(_, workload)| {

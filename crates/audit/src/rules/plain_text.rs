@@ -1,10 +1,10 @@
 //! Tokens and keys in plain text. A finding has the location and the kind, never the value.
 
-use crate::rules_catalog::SECRET_IN_PLAIN;
 use crate::facts::AuditedDefinition;
 use crate::parse::config::VARIABLE;
 use crate::parse::secrets;
 use crate::report::AuditFinding;
+use crate::rules_catalog::SECRET_IN_PLAIN;
 use ecs_mesh_aws::inspect::Redacted;
 
 pub(super) fn check(definition: &AuditedDefinition) -> Vec<AuditFinding> {

@@ -4,25 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth_methods::has_dead_wildcards;
 use super::{is_of_consul, planes};
+use crate::facts::{AuditFacts, AuditedAuthMethod, AuditedDefinition, AuditedRole};
+use crate::parse::config::{self, TaskConfig};
+use crate::report::{AuditFinding, FindingLocation, Severity};
 use crate::rules_catalog::{
     ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE,
     ROLE_SHARED, ROLE_UNREADABLE,
 };
-use crate::facts::{AuditedAuthMethod, AuditedDefinition, AuditFacts, AuditedRole};
-use crate::parse::config::{self, TaskConfig};
-use crate::report::{AuditFinding, FindingLocation, Severity};
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_core::intent::BoundPrincipals;
 use ecs_mesh_core::intent::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, Tags, is_consul_service};
 
-pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Vec<AuditFinding> {
+pub(super) fn check(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    config: Option<&TaskConfig>,
+) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     let bare = definition.definition.task_role.as_deref().filter(|role| !role.is_empty());
     if let Some(role) = bare.filter(|role| RoleArn::parse(role).is_err()) {
-        let found =
-            format!("taskRoleArn is {role:?}, not an ARN: account, path and tags are not checked");
+        let found = format!("taskRoleArn is {role:?}, not an ARN: account, path and tags are not checked");
         let finding = ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found);
         let is_requested = facts.aws.is_some() || !definition.control_planes.is_empty();
         let finding = if is_requested { finding } else { finding.with_severity(Severity::Info) };
@@ -48,7 +51,12 @@ pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: 
     findings
 }
 
-fn account(facts: &AuditFacts, definition: &AuditedDefinition, role: &RoleArn, location: &FindingLocation) -> Option<AuditFinding> {
+fn account(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    role: &RoleArn,
+    location: &FindingLocation,
+) -> Option<AuditFinding> {
     let mut accounts = definition.accounts();
     if accounts.is_empty() {
         let clusters = planes(facts, definition).flat_map(|(_, plane)| &plane.clusters);
@@ -59,11 +67,17 @@ fn account(facts: &AuditFacts, definition: &AuditedDefinition, role: &RoleArn, l
         return None;
     }
     let accounts: Vec<String> = accounts.into_iter().collect();
-    let found = format!("the role is in account {}, the tasks are in {}", role.account(), accounts.join(", "));
+    let found =
+        format!("the role is in account {}, the tasks are in {}", role.account(), accounts.join(", "));
     Some(ROLE_ACCOUNT.violation(location.clone(), found))
 }
 
-fn path(plane: &str, method: &AuditedAuthMethod, role: &RoleArn, location: &FindingLocation) -> Option<AuditFinding> {
+fn path(
+    plane: &str,
+    method: &AuditedAuthMethod,
+    role: &RoleArn,
+    location: &FindingLocation,
+) -> Option<AuditFinding> {
     let bound = |entity_details| BoundPrincipals { arns: &method.principals, entity_details };
     // The auth method's finding reports wildcards that do not match for lack of role details.
     let lacks_only_details = || has_dead_wildcards(method) && bound(true).allows(role);
@@ -84,11 +98,13 @@ fn of_iam(
     let mut findings = Vec::new();
     match &found_role.tags {
         Ok(tags) => {
-            findings
-                .extend(config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, location)));
+            findings.extend(
+                config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, location)),
+            );
         }
         Err(error) if error.kind == AwsErrorKind::NotFound => {
-            findings.push(ROLE_MISSING.violation(location.clone(), format!("{}: {}", error.code, error.message)));
+            findings
+                .push(ROLE_MISSING.violation(location.clone(), format!("{}: {}", error.code, error.message)));
             return findings;
         }
         Err(error) => {
@@ -100,7 +116,8 @@ fn of_iam(
         && !simulated.allowed
     {
         let needs_context = !simulated.missing_context.is_empty();
-        let found = format!("IAM's policy simulator returns {} for iam:GetRole on itself", simulated.decision);
+        let found =
+            format!("IAM's policy simulator returns {} for iam:GetRole on itself", simulated.decision);
         findings.push(if needs_context {
             let keys = simulated.missing_context.join(", ");
             ROLE_GET_ROLE.unknown(location.clone(), format!("{found}, without the context keys {keys}"))
@@ -135,7 +152,8 @@ fn of_tags(
         // The finding about the task's name comes first.
         Some(_) if !is_consul_service(&service) => {}
         found => {
-            let found = found.map_or_else(|| "the tag is missing".to_owned(), |found| format!("the tag is {found:?}"));
+            let found = found
+                .map_or_else(|| "the tag is missing".to_owned(), |found| format!("the tag is {found:?}"));
             let found = format!("{found}; the task registers {service:?}");
             let fix = if is_consul_service(&service) {
                 set(SERVICE_TAG, &service)
@@ -149,7 +167,8 @@ fn of_tags(
     let found = tags.get(NAMESPACE_TAG).map(String::as_str).filter(|tag| !tag.is_empty());
     if found.unwrap_or("default") != namespace.unwrap_or("default") {
         let say = |text: Option<&str>| text.map_or_else(|| "missing".to_owned(), |text| format!("{text:?}"));
-        let message = format!("the tag is {}, and {}.namespace {}", say(found), config.subject(), say(namespace));
+        let message =
+            format!("the tag is {}, and {}.namespace {}", say(found), config.subject(), say(namespace));
         let finding = ROLE_NAMESPACE.violation(at(NAMESPACE_TAG), message);
         findings.push(finding.with_fix(set(NAMESPACE_TAG, namespace.unwrap_or("default"))));
     }
@@ -191,7 +210,9 @@ fn gateway(config: &TaskConfig, tags: &Tags) -> Option<(String, Severity)> {
         (Some(tag), Some(kind)) => {
             Some((format!("the tag is {tag:?}, and gateway.kind {kind:?}"), Severity::Error))
         }
-        (None, Some(kind)) => Some((format!("the tag is missing, and gateway.kind is {kind:?}"), Severity::Error)),
+        (None, Some(kind)) => {
+            Some((format!("the tag is missing, and gateway.kind is {kind:?}"), Severity::Error))
+        }
         (Some(tag), None) => Some((
             format!("the tag is {tag:?}, and the task is no gateway: it gets a gateway's permissions"),
             Severity::Warning,
@@ -204,15 +225,19 @@ fn gateway(config: &TaskConfig, tags: &Tags) -> Option<(String, Severity)> {
 pub(super) fn shared(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
     let mut services: BTreeMap<RoleArn, (BTreeSet<String>, FindingLocation)> = BTreeMap::new();
     for definition in facts.definitions.iter().filter(|definition| is_of_consul(definition)) {
-        let Some(config) = config::first(definition).filter(|config| !config.is_controller()) else { continue };
+        let Some(config) = config::first(definition).filter(|config| !config.is_controller()) else {
+            continue;
+        };
         for role in definition.roles() {
-            let place = FindingLocation { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
+            let place =
+                FindingLocation { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
             let (names, _) = services.entry(role).or_insert_with(|| (BTreeSet::new(), place));
             names.insert(config.service(definition.family()));
         }
     }
     for (role, (names, place)) in services.into_iter().filter(|(_, (names, _))| names.len() > 1) {
-        let message = format!("tasks of {} run as this role", names.into_iter().collect::<Vec<_>>().join(", "));
+        let message =
+            format!("tasks of {} run as this role", names.into_iter().collect::<Vec<_>>().join(", "));
         let mut is_reported = false;
         for finding in findings.iter_mut().filter(|finding| {
             finding.rule == ROLE_SERVICE.id && finding.location.resource.as_deref() == Some(role.as_str())

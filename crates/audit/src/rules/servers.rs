@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::rules_catalog::{SERVERS_ADDRESS, SERVERS_CA, SERVERS_NAME, SERVERS_TLS};
 use crate::facts::AuditedDefinition;
 use crate::parse::config::TaskConfig;
 use crate::report::{AuditFinding, Severity};
+use crate::rules_catalog::{SERVERS_ADDRESS, SERVERS_CA, SERVERS_NAME, SERVERS_TLS};
 
 const COMMAND: &str = "exec=";
 
@@ -129,7 +129,8 @@ fn tls(config: &TaskConfig, channels: &[ServerChannel; 2]) -> Vec<AuditFinding> 
 fn ca(config: &TaskConfig, channels: &[ServerChannel; 2], is_off_on_purpose: bool) -> Vec<AuditFinding> {
     let at = |name: &str| config.location(&format!("consulServers.{name}.caCertFile"));
     let mut findings = Vec::new();
-    let idle: Vec<&ServerChannel> = channels.iter().filter(|one| is_off_on_purpose && !one.tls && one.has_ca).collect();
+    let idle: Vec<&ServerChannel> =
+        channels.iter().filter(|one| is_off_on_purpose && !one.tls && one.has_ca).collect();
     if let Some(first) = idle.first() {
         let variables: Vec<&str> = idle.iter().map(|one| one.variable).collect();
         let found = format!("a CA is given ({} or caCertFile), and TLS is off", variables.join(", "));
@@ -158,8 +159,9 @@ fn older(config: &TaskConfig) -> Vec<AuditFinding> {
     let at = || config.location("consulHTTPAddr");
     let fix = "set the servers' URL, such as https://consul.internal:8501";
     let Some(url) = config.text("/consulHTTPAddr") else {
-        let needed =
-            config.logs_in().then(|| SERVERS_ADDRESS.violation(at(), "the address is missing, and the login needs it"));
+        let needed = config
+            .logs_in()
+            .then(|| SERVERS_ADDRESS.violation(at(), "the address is missing, and the login needs it"));
         return needed.into_iter().map(|finding| finding.with_fix(fix)).collect();
     };
     if !url.starts_with("http://") && !url.starts_with("https://") {

@@ -1,9 +1,9 @@
 //! The task definition: role, network mode, tags, and the containers whose health is synced.
 
-use crate::rules_catalog::{HEALTH_SYNC, NETWORK_MODE, TAG_MESH, TAG_PARTITION, TASK_ROLE_MISSING};
 use crate::facts::{AuditedDefinition, DefinitionOrigin};
 use crate::parse::config::TaskConfig;
 use crate::report::{AuditFinding, FindingLocation, Severity};
+use crate::rules_catalog::{HEALTH_SYNC, NETWORK_MODE, TAG_MESH, TAG_PARTITION, TASK_ROLE_MISSING};
 use ecs_mesh_core::intent::{
     TASK_MESH_TAG as MESH_TAG, TASK_NAMESPACE_TAG as NAMESPACE_TAG, TASK_PARTITION_TAG as PARTITION_TAG,
 };
@@ -26,7 +26,8 @@ fn role(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Option<A
     let all_override = !definition.uses.is_empty() && definition.uses.iter().all(|one| one.role.is_some());
     let finding = TASK_ROLE_MISSING.violation(definition.place("taskRoleArn"), "taskRoleArn is absent");
     let needed = config.is_none_or(TaskConfig::logs_in);
-    (is_missing && !all_override).then(|| if needed { finding } else { finding.with_severity(Severity::Warning) })
+    (is_missing && !all_override)
+        .then(|| if needed { finding } else { finding.with_severity(Severity::Warning) })
 }
 
 fn network(definition: &AuditedDefinition) -> Option<AuditFinding> {
@@ -105,7 +106,8 @@ fn partition_tags(tags: &Tags, location: &FindingLocation, config: Option<&TaskC
         // A file without tags does not show the tasks' tags.
         let found = found.map_or("default", String::as_str);
         if found != wanted && !tags.is_empty() {
-            findings.push(finding(format!("{tag} is {found:?}, and {}.{field} {wanted:?}", config.subject())));
+            findings
+                .push(finding(format!("{tag} is {found:?}, and {}.{field} {wanted:?}", config.subject())));
         }
     }
     findings

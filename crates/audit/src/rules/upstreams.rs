@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::rules_catalog::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
 use crate::facts::AuditedDefinition;
 use crate::parse::config::TaskConfig;
 use crate::report::AuditFinding;
+use crate::rules_catalog::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
 use ecs_mesh_model::is_consul_service;
 
 pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Severity::{Error, Info, Unknown, Warning};
-use super::{AuditCase, SECRET, AuditFixture, check, findings};
+use super::{AuditCase, AuditFixture, SECRET, check, findings};
 use crate::facts::AuditedAuthMethod;
 
 fn login(world: &mut AuditFixture, field: &str, value: Value) {

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::rules_catalog;
 use super::facts::{
-    AuditedAuthMethod, AuditedBindingRule, ConsulFacts, AuditedDefinition, AuditFacts, DefinitionOrigin, AuditedControlPlane, PolicyText, AuditedRole, DefinitionUse,
+    AuditFacts, AuditedAuthMethod, AuditedBindingRule, AuditedControlPlane, AuditedDefinition, AuditedRole,
+    ConsulFacts, DefinitionOrigin, DefinitionUse, PolicyText,
 };
 use super::parse::definition;
+use super::rules_catalog;
 use super::{AuditFinding, Severity, examine};
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
 use ecs_mesh_aws::inspect::SimulationResult;
@@ -94,13 +95,18 @@ impl AuditFixture {
             ],
             "tags": [{"key": "consul.hashicorp.com/mesh", "value": "true"}],
         });
-        let may = SimulationResult { allowed: true, decision: "allowed".to_owned(), missing_context: Vec::new() };
+        let may =
+            SimulationResult { allowed: true, decision: "allowed".to_owned(), missing_context: Vec::new() };
         let role = AuditedRole {
             // Consul converts the tag to lower case.
             tags: Ok(tags(&[("consul.hashicorp.com.service-name", "KV")])),
             get_role: Ok(may),
         };
-        let plane = AuditedControlPlane { clusters: BTreeSet::from([cluster()]), declared: None, response: Some(Ok(consul())) };
+        let plane = AuditedControlPlane {
+            clusters: BTreeSet::from([cluster()]),
+            declared: None,
+            response: Some(Ok(consul())),
+        };
         let facts = AuditFacts {
             aws: Some(Ok(())),
             clusters: BTreeMap::from([(cluster(), Ok(1))]),
@@ -146,7 +152,12 @@ impl AuditFixture {
     pub(super) fn runs(&mut self, pairs: &[(&str, &str)]) {
         self.definition["taskDefinitionArn"] =
             json!("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7");
-        self.uses.push(DefinitionUse { cluster: cluster(), service: Some("kv".into()), role: None, tags: tags(pairs) });
+        self.uses.push(DefinitionUse {
+            cluster: cluster(),
+            service: Some("kv".into()),
+            role: None,
+            tags: tags(pairs),
+        });
     }
 
     pub(super) fn facts(mut self) -> AuditFacts {
@@ -163,7 +174,9 @@ impl AuditFixture {
         let read = definition::read("task.json", &self.definition.to_string()).unwrap();
         let origin = if self.uses.is_empty() { read.origin.clone() } else { DefinitionOrigin::Ecs };
         let planes = self.facts.control_planes.keys().cloned().collect();
-        self.facts.definitions.insert(0, AuditedDefinition { origin, uses: self.uses, control_planes: planes, ..read });
+        self.facts
+            .definitions
+            .insert(0, AuditedDefinition { origin, uses: self.uses, control_planes: planes, ..read });
         if !self.manifests.is_empty() {
             self.facts.manifests = Some(manifests(&self.manifests));
         }
@@ -239,8 +252,9 @@ pub(super) fn findings(break_it: impl FnOnce(&mut AuditFixture)) -> Vec<AuditFin
 pub(super) fn check(cases: &[AuditCase]) {
     for (rule, severity, words, break_it) in cases {
         let findings = findings(break_it);
-        let fits =
-            |one: &&AuditFinding| one.rule == *rule && one.severity == *severity && one.message.contains(words);
+        let fits = |one: &&AuditFinding| {
+            one.rule == *rule && one.severity == *severity && one.message.contains(words)
+        };
         assert!(findings.iter().any(|one| fits(&one)), "{rule} {severity:?} {words:?} in {findings:#?}");
         assert!(!format!("{findings:?}").contains(SECRET), "{findings:#?}");
     }

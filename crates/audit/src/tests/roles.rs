@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Severity::{Error, Unknown, Warning};
-use super::{AuditCase, ROLE, AuditFixture, check, failure, findings};
+use super::{AuditCase, AuditFixture, ROLE, check, failure, findings};
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::RoleArn;
 
@@ -33,7 +33,9 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-ROLE-UNREADABLE", Unknown, "iam:GetRole failed: Denied", |world| {
         world.role().tags = Err(failure(AwsErrorKind::Denied, "iam:GetRole"));
     }),
-    ("CONSUL-ROLE-UNREADABLE", Unknown, "not an ARN", |world| world.definition["taskRoleArn"] = json!("kv-task")),
+    ("CONSUL-ROLE-UNREADABLE", Unknown, "not an ARN", |world| {
+        world.definition["taskRoleArn"] = json!("kv-task")
+    }),
     ("CONSUL-ROLE-TAG-SERVICE", Error, "\"web\"; the task registers \"kv\"", |world| {
         world.role_tag(SERVICE, "web");
     }),

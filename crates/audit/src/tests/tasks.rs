@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Severity::{Error, Info, Unknown, Warning};
-use super::{AuditCase, AuditFinding, SECRET, AuditFixture, check, failure, findings};
+use super::{AuditCase, AuditFinding, AuditFixture, SECRET, check, failure, findings};
 use crate::report::FindingLocation;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::TaskDefinitionArn;
@@ -40,7 +40,10 @@ pub(super) const CASES: &[AuditCase] = &[
     }),
     ("TASK-DEFINITION-UNREADABLE", Unknown, "Denied", |world| {
         let arn = TaskDefinitionArn::parse("arn:aws:ecs:eu-west-1:111122223333:task-definition/x:1").unwrap();
-        world.facts.unreadable_definitions.insert(arn, failure(AwsErrorKind::Denied, "ecs:DescribeTaskDefinition"));
+        world
+            .facts
+            .unreadable_definitions
+            .insert(arn, failure(AwsErrorKind::Denied, "ecs:DescribeTaskDefinition"));
     }),
     ("MANIFEST-INVALID", Error, "", |world| world.manifests = "kind: Nothing\n".to_owned()),
     ("CONSUL-NOT-IN-MESH", Info, "no container of consul-ecs", |world| {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::aws::{QueueMessage, EventQueue};
+use super::aws::{EventQueue, QueueMessage};
 use super::events::{Decoded, RoleEvent, decode};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::Backoff;
@@ -269,7 +269,9 @@ async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<String>
         calls.spawn(async move {
             match queue.delete(&batch).await {
                 Ok(failed) if failed.is_empty() => {}
-                Ok(failed) => debug!(count = failed.len(), "deleting messages failed; the queue redelivers them"),
+                Ok(failed) => {
+                    debug!(count = failed.len(), "deleting messages failed; the queue redelivers them");
+                }
                 Err(error) => debug!(%error, "deleting messages failed; the queue redelivers them"),
             }
         });

@@ -129,7 +129,8 @@ struct ConsumerFixture {
 }
 
 fn scene(queue: FakeQueue, poison: PoisonPolicy, receivers: usize) -> ConsumerFixture {
-    let (queue, handler, counts) = (Arc::new(queue), Arc::<RecordingHandler>::default(), Arc::<Counts>::default());
+    let (queue, handler, counts) =
+        (Arc::new(queue), Arc::<RecordingHandler>::default(), Arc::<Counts>::default());
     let consumer = QueueConsumer {
         queue: queue.clone(),
         handler: handler.clone(),

@@ -38,7 +38,10 @@ pub(super) fn read_detail<'a, D: Deserialize<'a>>(detail: &'a str) -> Result<D, 
 
 /// The reason and location of an error; no location for the whole text. Only the category and the location are used, since
 /// serde's message quotes the value. The path comes from a second read, so that valid bodies do not pay for it.
-fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> (PoisonReason, Option<String>) {
+fn explain<'a, T: Deserialize<'a>>(
+    text: &'a str,
+    error: &serde_json::Error,
+) -> (PoisonReason, Option<String>) {
     if !error.is_data() {
         return (PoisonReason::NotJson, Some(format!("line {} column {}", error.line(), error.column())));
     }
@@ -49,7 +52,10 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
 }
 
 /// The text of a required, non-empty field.
-pub(super) fn need<'t>(field: Option<&'t BorrowedText<'_>>, path: &'static str) -> Result<&'t str, PoisonMessage> {
+pub(super) fn need<'t>(
+    field: Option<&'t BorrowedText<'_>>,
+    path: &'static str,
+) -> Result<&'t str, PoisonMessage> {
     given(field).ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, path))
 }
 
@@ -59,8 +65,13 @@ pub(super) fn given<'t>(field: Option<&'t BorrowedText<'_>>) -> Option<&'t str> 
 }
 
 /// The time of an optional field. An unreadable time is an error, since its format is not the documented one.
-pub(super) fn time(field: Option<&BorrowedText<'_>>, path: &'static str) -> Result<Option<Timestamp>, PoisonMessage> {
+pub(super) fn time(
+    field: Option<&BorrowedText<'_>>,
+    path: &'static str,
+) -> Result<Option<Timestamp>, PoisonMessage> {
     given(field)
-        .map(|text| Timestamp::parse(text).ok_or_else(|| PoisonMessage::new(PoisonReason::InvalidTimestamp, path)))
+        .map(|text| {
+            Timestamp::parse(text).ok_or_else(|| PoisonMessage::new(PoisonReason::InvalidTimestamp, path))
+        })
         .transpose()
 }

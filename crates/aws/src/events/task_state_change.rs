@@ -118,7 +118,8 @@ fn task_arn(detail: &TaskDetail<'_>) -> Result<TaskArn, PoisonMessage> {
 
 fn version(detail: &TaskDetail<'_>) -> Result<u64, PoisonMessage> {
     let path = "detail.version";
-    let number = detail.version.as_ref().ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, path))?;
+    let number =
+        detail.version.as_ref().ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, path))?;
     number.as_u64().ok_or_else(|| PoisonMessage::new(PoisonReason::InvalidVersion, path))
 }
 
@@ -150,15 +151,20 @@ fn own_address(detail: &TaskDetail<'_>) -> Result<Option<std::net::IpAddr>, Pois
         .flatten()
         .flat_map(|container| container.interfaces.iter().flatten())
         .map(|interface| (text(interface.v4.as_ref()), text(interface.v6.as_ref())));
-    address::of_task(&attachments, containers)
-        .map_err(|_| PoisonMessage::new(PoisonReason::InvalidAddress, "detail.attachments or detail.containers"))
+    address::of_task(&attachments, containers).map_err(|_| {
+        PoisonMessage::new(PoisonReason::InvalidAddress, "detail.attachments or detail.containers")
+    })
 }
 
 fn text<'t>(field: Option<&'t BorrowedText<'_>>) -> &'t str {
     given(field).unwrap_or_default()
 }
 
-fn arn<T>(text: &str, path: &'static str, parse: fn(&str) -> Result<T, ArnError>) -> Result<T, PoisonMessage> {
+fn arn<T>(
+    text: &str,
+    path: &'static str,
+    parse: fn(&str) -> Result<T, ArnError>,
+) -> Result<T, PoisonMessage> {
     parse(text).map_err(|_| PoisonMessage::new(PoisonReason::InvalidArn, path))
 }
 

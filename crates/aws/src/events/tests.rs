@@ -169,7 +169,12 @@ fn poison_names_the_field() {
         ("/detail/version", json!("4"), "wrong_type", "detail.version"),
         ("/detail/updatedAt", json!("yesterday"), "invalid_timestamp", "detail.updatedAt"),
         ("/detail/createdAt", json!(1_795_317_818), "wrong_type", "detail.createdAt"),
-        ("/detail/overrides", json!({"taskRoleArn": "kv-canary"}), "invalid_arn", "detail.overrides.taskRoleArn"),
+        (
+            "/detail/overrides",
+            json!({"taskRoleArn": "kv-canary"}),
+            "invalid_arn",
+            "detail.overrides.taskRoleArn",
+        ),
         (
             "/detail/attachments/0/details/4/value",
             json!("10.0.1"),
@@ -194,7 +199,12 @@ fn role_change_with_invalid_role_is_poison() {
     for (pointer, value, reason, path) in [
         ("/account", json!("1"), "invalid_name", "account"),
         ("/detail/requestParameters", json!(null), "missing_field", "detail.requestParameters.roleName"),
-        ("/detail/requestParameters/roleName", json!("a/b"), "invalid_name", "detail.requestParameters.roleName"),
+        (
+            "/detail/requestParameters/roleName",
+            json!("a/b"),
+            "invalid_name",
+            "detail.requestParameters.roleName",
+        ),
         ("/detail/eventName", json!(null), "missing_field", "detail.eventName"),
     ] {
         let mut event: Value = serde_json::from_str(&fixture("cloudtrail_tag_role")).unwrap();

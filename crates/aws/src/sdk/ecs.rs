@@ -11,8 +11,8 @@ use super::error;
 use crate::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, ListPage};
 use crate::events::address::{self, Attachment};
 use ecs_mesh_model::{
-    ArnError, ClusterArn, TaskContainer, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
-    TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern_tags,
+    ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskContainer,
+    TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern_tags,
 };
 
 /// ECS of one account and Region.
@@ -63,7 +63,11 @@ impl Ecs for SdkEcs {
         Ok(ListPage { items, next: token(answer.next_token) })
     }
 
-    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {
+    async fn describe_tasks(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+    ) -> Result<DescribeTasksOutput, AwsError> {
         if tasks.is_empty() {
             return Ok(DescribeTasksOutput::default());
         }

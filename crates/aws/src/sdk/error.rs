@@ -97,10 +97,7 @@ const HINTS_BY_CODE: &[(&str, &str)] = &[
         "timeout",
         "; AWS did not answer in time: check the network, security groups and VPC endpoints if this persists",
     ),
-    (
-        "connection",
-        "; AWS could not be reached: check DNS, routes, proxies, and AWS_ENDPOINT_URL if set",
-    ),
+    ("connection", "; AWS could not be reached: check DNS, routes, proxies, and AWS_ENDPOINT_URL if set"),
 ];
 
 /// Permissions to grant, by operation.

@@ -7,7 +7,8 @@ use super::call::CallRunner;
 use super::ecs::unreadable;
 use crate::aws::AwsError;
 use crate::inspect::{
-    Redacted, AuditApi, PortMapping, SecretVariable, SimulationResult, Variable, FullContainer, FullTaskDefinition,
+    AuditApi, FullContainer, FullTaskDefinition, PortMapping, Redacted, SecretVariable, SimulationResult,
+    Variable,
 };
 use ecs_mesh_model::{RoleArn, TaskDefinitionArn};
 

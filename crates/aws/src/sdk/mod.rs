@@ -68,9 +68,7 @@ impl Default for AwsOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// Neither the options nor the default chain have a Region.
-    #[error(
-        "no AWS Region found; set AWS_REGION, or `region` in the AWS profile (ECS and EC2 provide it)"
-    )]
+    #[error("no AWS Region found; set AWS_REGION, or `region` in the AWS profile (ECS and EC2 provide it)")]
     NoRegion,
     /// The system has no CA certificates.
     #[error(

@@ -13,7 +13,7 @@ use aws_sdk_sqs::types::{
 
 use super::call::CallRunner;
 use super::{CONNECT_TIMEOUT, error};
-use crate::aws::{AwsError, AwsErrorKind, QueueMessage, EventQueue};
+use crate::aws::{AwsError, AwsErrorKind, EventQueue, QueueMessage};
 use ecs_mesh_model::Timestamp;
 
 /// SQS's largest batch.
@@ -195,5 +195,10 @@ fn message(found: aws_sdk_sqs::types::Message) -> Option<QueueMessage> {
     let sent_at = attribute(Attribute::SentTimestamp).and_then(|text| text.parse().ok()).map(Timestamp);
     let receives =
         attribute(Attribute::ApproximateReceiveCount).and_then(|text| text.parse().ok()).unwrap_or(1);
-    Some(QueueMessage { receipt: found.receipt_handle?, body: found.body.unwrap_or_default(), sent_at, receives })
+    Some(QueueMessage {
+        receipt: found.receipt_handle?,
+        body: found.body.unwrap_or_default(),
+        sent_at,
+        receives,
+    })
 }

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::aws::{AwsError, AwsErrorKind, Ecs, Iam, EventQueue};
+use crate::aws::{AwsError, AwsErrorKind, Ecs, EventQueue, Iam};
 use crate::inspect::AuditApi;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinitionArn, TaskId, Timestamp};
 
@@ -96,7 +96,11 @@ impl SdkFixture {
 
 async fn answer(State(script): State<Arc<ResponseScript>>, headers: HeaderMap, body: Bytes) -> Response {
     let target = headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap()).to_owned();
-    script.seen.lock().unwrap().push(RecordedRequest { target, body: String::from_utf8(body.to_vec()).unwrap() });
+    script
+        .seen
+        .lock()
+        .unwrap()
+        .push(RecordedRequest { target, body: String::from_utf8(body.to_vec()).unwrap() });
     tokio::time::sleep(script.delay).await;
     let (status, body) = script.answers.lock().unwrap().pop_front().expect("more calls than answers");
     (StatusCode::from_u16(status).unwrap(), body).into_response()

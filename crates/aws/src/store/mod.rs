@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::record::{Absence, TaskRecord, MIN_ABSENT_SWEEPS, StopState};
+use self::record::{Absence, MIN_ABSENT_SWEEPS, StopState, TaskRecord};
 use ecs_mesh_core::plan::TaskLiveness;
 use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
 
@@ -96,7 +96,9 @@ impl TaskStore {
         if task.last_status.is_stopped() {
             match source {
                 ObservationSource::Describe => record.stopped = StopState::Confirmed,
-                ObservationSource::Event if record.stopped == StopState::No => record.stopped = StopState::Unconfirmed,
+                ObservationSource::Event if record.stopped == StopState::No => {
+                    record.stopped = StopState::Unconfirmed
+                }
                 ObservationSource::Event => {}
             }
         }
@@ -158,7 +160,8 @@ impl TaskStore {
         if let Some(record) = self.lock().get_mut(task) {
             record.absence = None;
             record.missing_at = None;
-            if record.stopped == StopState::No && record.task.as_ref().is_some_and(|task| !task.is_leaving()) {
+            if record.stopped == StopState::No && record.task.as_ref().is_some_and(|task| !task.is_leaving())
+            {
                 record.alive_at = record.alive_at.max(Some(now));
             }
         }
@@ -264,8 +267,8 @@ impl TaskStore {
     /// Removes tasks that stopped long ago, and absent tasks without a registration.
     pub fn expire(&self, registered: impl Fn(&TaskArn) -> bool, now: Timestamp) {
         self.lock().retain(|arn, record| {
-            let over =
-                record.stopped == StopState::Confirmed || record.absence.is_some_and(|a| a.sweeps >= MIN_ABSENT_SWEEPS);
+            let over = record.stopped == StopState::Confirmed
+                || record.absence.is_some_and(|a| a.sweeps >= MIN_ABSENT_SWEEPS);
             !over || record.touched_at.age_at(now) < STOPPED_TASK_TTL || registered(arn)
         });
     }

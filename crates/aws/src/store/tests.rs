@@ -40,13 +40,19 @@ fn liveness(store: &TaskStore, now: Timestamp) -> TaskLiveness {
 fn older_event_changes_nothing() {
     let store = TaskStore::default();
     store.observe(task(5, LastStatus::Deactivating), ObservationSource::Event, NOW);
-    assert_eq!(store.observe(task(4, LastStatus::Running), ObservationSource::Event, NOW), Observation::default());
+    assert_eq!(
+        store.observe(task(4, LastStatus::Running), ObservationSource::Event, NOW),
+        Observation::default()
+    );
     assert_eq!(liveness(&store, NOW), TaskLiveness::Leaving);
 }
 
 #[test]
 fn first_stop_is_reported_once_from_any_source() {
-    for (first, second) in [(ObservationSource::Event, ObservationSource::Describe), (ObservationSource::Describe, ObservationSource::Event)] {
+    for (first, second) in [
+        (ObservationSource::Event, ObservationSource::Describe),
+        (ObservationSource::Describe, ObservationSource::Event),
+    ] {
         let store = TaskStore::default();
         store.observe(task(5, LastStatus::Running), ObservationSource::Describe, NOW);
         let leaving = store.observe(task(6, LastStatus::Deactivating), ObservationSource::Event, NOW);
@@ -100,7 +106,11 @@ fn absence_ages_from_the_first_missing_sweep_to_the_last() {
     let (short, later) = (NOW.plus(GRACE.saturating_sub(Duration::from_secs(1))), NOW.plus(GRACE * 2));
     store.record_absence(&arn(), NOW.plus(Duration::ZERO), NOW);
     store.record_absence(&arn(), short, later);
-    assert_eq!(liveness(&store, later), TaskLiveness::Missing { due: false }, "time without a sweep is no evidence");
+    assert_eq!(
+        liveness(&store, later),
+        TaskLiveness::Missing { due: false },
+        "time without a sweep is no evidence"
+    );
     store.record_absence(&arn(), later, later);
     assert_eq!(liveness(&store, later), TaskLiveness::Missing { due: true });
 }
@@ -114,7 +124,11 @@ fn absence_needs_a_describe_right_before_the_decision() {
     store.record_missing(&arn(), GRACE, later);
     assert!(matches!(liveness(&store, later.plus(Duration::from_secs(2))), TaskLiveness::Absent { .. }));
     let delayed = later.plus(Duration::from_secs(5));
-    assert_eq!(liveness(&store, delayed), TaskLiveness::Missing { due: true }, "an open circuit held the removal");
+    assert_eq!(
+        liveness(&store, delayed),
+        TaskLiveness::Missing { due: true },
+        "an open circuit held the removal"
+    );
     store.record_missing(&arn(), GRACE, delayed);
     assert!(matches!(liveness(&store, delayed), TaskLiveness::Absent { .. }));
 }
@@ -187,7 +201,11 @@ fn stopped_task_outlives_its_late_events() {
 fn tags_survive_events_without_tags() {
     let store = TaskStore::default();
     let tags = ecs_mesh_model::intern_tags([("team".to_owned(), "a".to_owned())].into());
-    store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, ObservationSource::Describe, NOW);
+    store.observe(
+        Task { tags: Some(tags), ..task(1, LastStatus::Pending) },
+        ObservationSource::Describe,
+        NOW,
+    );
     store.observe(task(2, LastStatus::Running), ObservationSource::Event, NOW);
     assert!(store.snapshot(&arn(), GRACE, NOW).task.unwrap().tags.is_some());
 }

@@ -5,9 +5,10 @@ const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consu
 
 #[tokio::test]
 async fn secret_is_read_by_its_arn() {
-    let world =
-        SdkFixture::answering([ok(&json!({"ARN": SECRET, "Name": "consul-token", "SecretString": "s3cret"}))])
-            .await;
+    let world = SdkFixture::answering([ok(
+        &json!({"ARN": SECRET, "Name": "consul-token", "SecretString": "s3cret"}),
+    )])
+    .await;
     assert_eq!(world.aws.secrets.read(SECRET).await, Ok("s3cret".to_owned()));
     assert_eq!(world.script.seen.lock().unwrap()[0].target, "secretsmanager.GetSecretValue");
     assert_eq!(world.seen(0), json!({"SecretId": SECRET}));
