@@ -1,4 +1,4 @@
-//! `audit` as its users meet it: a process that looks at files, or at a sandbox and a Consul on loopback.
+//! `audit` as a process: checks files, or a sandbox and a Consul on loopback.
 
 mod files;
 mod running;
@@ -9,10 +9,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The token in `tests/fixtures/audit/described.json`, which nothing may show.
+/// The secret in `tests/fixtures/audit/described.json` that no output may contain.
 const PLANTED: &str = "3f2a9c0d-5e6b-4a71-8293-a4b5c6d7e8f9";
 
-/// What a process said.
+/// Exit code and output of a process.
 struct AuditRun {
     code: Option<i32>,
     out: String,

@@ -1,10 +1,10 @@
-//! The sandbox's AWS beside other implementations of it: the same Python test functions against all of them.
+//! Compares the sandbox's AWS with other emulators: the same Python test functions run against all of them.
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::Command;
 
-/// The Python that has what `tests/python/requirements.txt` names; else says that `what` is skipped.
+/// A Python with the packages of `tests/python/requirements.txt`; without one, prints that `what` is skipped.
 pub(crate) fn python(what: &str) -> Option<OsString> {
     let python = std::env::var_os("SANDBOX_TEST_PYTHON");
     if python.is_none() {
@@ -13,12 +13,12 @@ pub(crate) fn python(what: &str) -> Option<OsString> {
     python
 }
 
-/// Prints what the test harness would swallow from a test that passes.
+/// Prints a line that the test harness does not capture.
 fn tell(text: &str) {
     std::io::stdout().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
-/// Which functions are skipped at which server, and why, is printed: `docs/reference/sandbox-conformance.md`.
+/// Skipped functions and their reasons are in `docs/reference/sandbox-conformance.md`.
 #[test]
 fn emulators_agree_except_known_deviations() {
     let Some(python) = python("the comparison of the sandbox with moto and ministack") else { return };

@@ -1,11 +1,11 @@
-//! The Consul client against real Consuls: what tasks leave there is found and removed, and nothing else; ACL objects
-//! are kept as they are meant.
+//! The Consul client against real Consul servers: finds and removes exactly the objects of stopped tasks, and keeps ACL
+//! objects as declared.
 //!
-//! `CONSUL_TEST_BIN` names the oldest that is looked after; `test.sh` gets one (1.8, which has no logins by AWS
-//! IAM: tasks log in by a JWT here, to an auth method of the usual name). `CONSUL_BIN` may name a newer one, of 1.12 or
-//! later, at which the same is tested. Where one is not named, its tests are skipped.
+//! `CONSUL_TEST_BIN` names a Consul of the oldest supported version, 1.8. `test.sh` installs it. Without logins by AWS
+//! IAM, tasks log in with a JWT to an auth method of the usual name. `CONSUL_BIN` names a Consul 1.12 or later for the
+//! same tests. Tests of a server that is not named are skipped.
 
-/// Each of these at the oldest Consul and at a newer one.
+/// Runs each test against the oldest Consul and a newer one.
 macro_rules! at_real_consuls {
     ($($test:ident($acls:expr))+) => {
         mod at_the_oldest {

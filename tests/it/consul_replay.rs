@@ -1,7 +1,7 @@
-//! The sandbox's Consul answers as a real one did: statuses, headers, and stored bodies.
+//! The sandbox's Consul answers like a recorded one: status, headers and stored bodies.
 //!
-//! The project's own facts are replayed in every run. `ECS_MESH_RECORDINGS` names a directory of whole recordings
-//! (`consul-1.21*.jsonl`) to replay beside them.
+//! Each run replays the fixtures. `ECS_MESH_RECORDINGS` names a directory of complete recordings
+//! (`consul-1.21*.jsonl`) to replay as well.
 
 mod login;
 mod normal;
@@ -17,7 +17,7 @@ use self::server::{ConsulReplayServer, MANAGEMENT, NameMapping};
 
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/consul/scenario-1.21.jsonl");
 
-/// Headers that have to be there, with the value or with any.
+/// Required headers, with a value or with any value.
 const HEADERS: [(&str, bool); 7] = [
     ("Content-Type", true),
     ("X-Consul-Default-Acl-Policy", true),
@@ -28,7 +28,7 @@ const HEADERS: [(&str, bool); 7] = [
     ("X-Consul-Results-Filtered-By-Acls", true),
 ];
 
-/// Differences that are known, each with its reason: the start of an exchange's id, and why.
+/// Known differences: the prefix of an exchange's id, and the reason.
 const TOLERATED: &[(&str, &str)] = &[];
 
 #[tokio::test]
@@ -65,7 +65,7 @@ fn read(path: &Path) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// All exchanges, in their order, on one server.
+/// Replays all exchanges in order on one server.
 async fn differences(exchanges: &[Value]) -> Vec<String> {
     let server = ConsulReplayServer::start().await;
     let mut names = NameMapping::of(exchanges);
@@ -110,7 +110,7 @@ async fn difference(
             request = request.body(names.with_secret(path, &body));
         }
     }
-    // What another client does while this one waits.
+    // The call of another client during this blocking query.
     let meanwhile = server.on_busy_step(note);
     let (response, ()) = tokio::join!(request.send(), meanwhile);
     let response = response.unwrap();

@@ -1,8 +1,9 @@
-//! What `deploy/` holds, checked by cfn-lint, hadolint and moto. `tests/python/deploy.py` does the work.
+//! Checks `deploy/` with cfn-lint, hadolint and moto, through `tests/python/deploy.py`.
 
 use std::process::Command;
 
-/// Runs one check. Set `DEPLOY_TEST_PYTHON` to a Python that has `tests/python/requirements-deploy.txt`.
+/// Runs one check with the Python of `DEPLOY_TEST_PYTHON`, which has the packages of
+/// `tests/python/requirements-deploy.txt`.
 fn check(name: &str) {
     let Some(python) = std::env::var_os("DEPLOY_TEST_PYTHON") else {
         println!("skipped: DEPLOY_TEST_PYTHON does not name a Python with cfn-lint, moto and hadolint");

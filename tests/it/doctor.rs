@@ -1,7 +1,6 @@
-//! `doctor` as its users meet it: a process that looks at a sandbox in which one thing is broken.
+//! `doctor` as a process, against a sandbox with one thing broken.
 //!
-//! Each test breaks one thing, and asks for three: that it is found, that the exit code says so, and that no other check
-//! is missing for it.
+//! Each test breaks one thing and asserts the finding, the exit code, and that all other checks still run.
 
 mod aws;
 mod consul;
@@ -24,7 +23,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// Never in anything that is printed.
+/// Secrets that no output may contain.
 const AWS_SECRET: &str = "planted-in-the-aws-key";
 const TOKEN: &str = "planted-in-the-token-file";
 
@@ -43,7 +42,7 @@ impl AwsFaults for RefuseDoctorCall {
     }
 }
 
-/// An account with a service that runs, a control plane, and manifests that fit.
+/// An account with a running service, a control plane, and matching manifests.
 struct DoctorSetup {
     endpoints: Endpoints,
     refusing: Arc<RefuseDoctorCall>,
@@ -51,7 +50,7 @@ struct DoctorSetup {
     environment: BTreeMap<String, String>,
 }
 
-/// What a process said.
+/// Exit code and output of a process.
 struct DoctorRun {
     code: Option<i32>,
     out: String,
@@ -69,7 +68,7 @@ impl DoctorRun {
         checks.iter().map(|check| check["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The worst status of the check, and the finding that has it.
+    /// The worst status of the check, with its finding.
     fn worst(&self, id: &str) -> (String, String) {
         let report = self.json();
         let checks = report["checks"].as_array().unwrap().iter().filter(|check| check["id"] == id);
@@ -165,7 +164,7 @@ impl DoctorSetup {
         self.doctor(&["--operator-id", "x", "--output", "json"]).await
     }
 
-    /// Everything that is looked at where all is well.
+    /// The checks of a healthy setup.
     async fn healthy(&self) -> BTreeSet<String> {
         let said = self.report().await;
         assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
@@ -194,7 +193,7 @@ fn catalogue() -> impl Iterator<Item = String> {
     ecs_mesh_doctor::catalogue::ALL.iter().map(|id| id.name.to_owned())
 }
 
-/// Asserts that the check is as bad as it should be and says these words, with the others still there.
+/// Asserts the status and text of a check, and that all other checks ran.
 fn assert_found(
     said: &DoctorRun,
     healthy: &BTreeSet<String>,
@@ -214,7 +213,7 @@ fn assert_found(
     assert_eq!(missing, Vec::<String>::new(), "not looked at any more");
 }
 
-/// Another control plane, in this process.
+/// A further control plane in this process.
 async fn kuma(config: KumaConfig) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -223,7 +222,7 @@ async fn kuma(config: KumaConfig) -> String {
     url
 }
 
-/// Takes connections, and never answers.
+/// Accepts connections and never responds.
 async fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -236,7 +235,7 @@ async fn silent() -> String {
     url
 }
 
-/// Answers everything with a page.
+/// Answers an HTML page for each path.
 async fn website() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,6 +1,6 @@
-//! Golden files: each file of `tests/golden/intent/` holds a task with all that is known of it, and below the line
-//! `---` what follows: the Dataplane that Kuma gets, or that a task may be in Consul's mesh, or why not, in the words
-//! that a person reads. `UPDATE_GOLDEN=1 cargo test --test it golden` renews what stands below the line.
+//! Golden files of the evaluation: each file of `tests/golden/intent/` has a task with the known facts, and below the
+//! line `---` the result: the Dataplane, the admission at Consul, or the reason for neither.
+//! `UPDATE_GOLDEN=1 cargo test --test it golden` renews the results.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,25 +25,25 @@ use ecs_mesh_model::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// What stands above the line.
+/// The input, above the line.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct IntentCase {
     task: TaskInput,
-    /// `None`: it cannot be read.
+    /// `None`: unreadable.
     definition: Option<DefinitionInput>,
-    /// By ARN; a role that is not here cannot be read.
+    /// By ARN; any other role is unreadable.
     #[serde(default)]
     roles: BTreeMap<String, RoleInput>,
-    /// Spec by `KIND/NAME`. A `ControlPlane/kuma` is always there, and is who judges; unless there is a
+    /// Spec by `KIND/NAME`. A `ControlPlane/kuma` always exists and is evaluated, unless there is a
     /// `ControlPlane/consul`.
     manifests: BTreeMap<String, Value>,
-    /// The task has registered itself, as tasks do with Consul.
+    /// The task has registered itself, as at Consul.
     #[serde(default)]
     registered: bool,
     #[serde(default)]
     server: ServerSettings,
-    /// `networking.outbound` of the registration that is there already.
+    /// `networking.outbound` of the existing registration.
     registered_outbounds: Option<Value>,
 }
 
@@ -55,7 +55,7 @@ struct TaskInput {
     definition: TaskDefinitionArn,
     role_override: Option<RoleArn>,
     address: Option<std::net::IpAddr>,
-    /// What a describe tells; `None`: it fails.
+    /// The described tags; `None`: the describe fails.
     tags: Option<Tags>,
 }
 
@@ -81,13 +81,13 @@ struct ContainerInput {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RoleInput {
-    /// `None`: IAM knows no such role.
+    /// `None`: the role does not exist.
     tags: Option<Tags>,
-    /// How often, 10 s apart, just this was read.
+    /// Number of equal reads, 10 s apart.
     reads: u32,
 }
 
-/// What the control plane says of itself.
+/// Capabilities of the control plane.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct ServerSettings {
@@ -172,7 +172,7 @@ fn load(manifests: &BTreeMap<String, Value>) -> Loaded {
     ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap()
 }
 
-/// The verdict, and the facts that it was asked for on the way.
+/// The verdict, and the facts that the evaluation asked for.
 fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
     let operator = operator();
     let is_of_consul = loaded.set.control_planes.contains_key("consul");
@@ -265,13 +265,13 @@ async fn outcome(case: &IntentCase) -> Value {
     out.into()
 }
 
-/// A finding without the place of the file, which is made for the test.
+/// A finding without the path of the temporary file.
 fn said(finding: &ManifestFinding) -> String {
     let subject = finding.subject.as_deref().unwrap_or_default();
     format!("{subject}: {}: {}", finding.path, finding.message)
 }
 
-/// What stands above the line and below.
+/// Splits a file into input and result.
 fn halves(text: &str) -> (&str, Option<&str>) {
     text.split_once("\n---\n").map_or((text, None), |(case, expected)| (case, Some(expected)))
 }

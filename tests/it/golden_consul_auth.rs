@@ -1,5 +1,5 @@
-//! `tests/golden/consul-auth/*.yaml`: manifests, above a line `---`; the objects that are wanted in Consul, below it.
-//! `UPDATE_GOLDEN=1` renews what is below.
+//! Golden files of the desired ACL objects: each file of `tests/golden/consul-auth/` has manifests, and below the line
+//! `---` the desired objects. `UPDATE_GOLDEN=1` renews the objects.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,13 +20,13 @@ use serde_json::{Map, Value, json};
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConsulAuthCase {
-    /// What the `ControlPlane` of the name `consul` says beside its address.
+    /// Further fields of the `ControlPlane` named `consul`.
     #[serde(default)]
     consul: Map<String, Value>,
     manifests: BTreeMap<String, Value>,
     #[serde(default)]
     datacenter: DatacenterCase,
-    /// What `*` stands for.
+    /// The namespaces that `*` matches.
     #[serde(default)]
     namespaces: Vec<String>,
 }

@@ -1,7 +1,7 @@
-//! Consul's identity set-up over the wire, against the sandbox's Consul and against the real one that `CONSUL_BIN` names:
-//! a plan shows what a run does, a run does it and nothing else, and the next one has nothing left to do.
+//! ACL objects at the sandbox's Consul and at the real one that `CONSUL_BIN` names: a run makes exactly the planned
+//! changes, and the next run makes none.
 
-/// Each of these at the desk of the sandbox's Consul, and at that of a newer real one.
+/// Runs each test against the sandbox's Consul and a real one, 1.12 or later.
 macro_rules! at_both_consuls {
     ($($test:ident)+) => {
         mod at_the_sandboxs {
@@ -48,7 +48,7 @@ use fixture::IdentityFixture;
 
 pub(crate) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
-/// A sandbox's Consul with nothing in it.
+/// An empty Consul of the sandbox.
 pub(crate) async fn fresh() -> IdentityFixture {
     fresh_with(ConsulConfig::default(), Arc::new(NoConsulFaults)).await
 }
@@ -65,7 +65,7 @@ async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Iden
     IdentityFixture::at(&url, MANAGEMENT)
 }
 
-/// The address of a Consul of the sandbox's, where roles of this account log in.
+/// The address of a sandbox Consul that accepts logins of this account's roles.
 async fn with_account(aws: &Endpoints) -> String {
     let clock = Clock::system();
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
@@ -78,7 +78,7 @@ async fn with_account(aws: &Endpoints) -> String {
     url
 }
 
-/// All that can be declared without Enterprise.
+/// A spec with all fields of open-source Consul.
 pub(crate) fn everything() -> Value {
     json!({
         "controlPlane": "consul",
@@ -93,7 +93,7 @@ pub(crate) fn everything() -> Value {
     })
 }
 
-/// Makes all of it.
+/// Creates all objects of [`everything`].
 async fn make_everything(desk: &IdentityFixture) {
     desk.run(Some(&everything())).await;
 }

@@ -1,7 +1,7 @@
-//! The sandbox's Kuma control plane answers as a real one did: statuses, stored bodies, and the fields of errors.
+//! The sandbox's Kuma control plane answers like a recorded one: status, stored bodies and error fields.
 //!
-//! The project's own facts are replayed in every run. `ECS_MESH_RECORDINGS` names a directory of whole recordings
-//! (`kuma-2.14*.jsonl`) to replay beside them.
+//! Each run replays the fixtures. `ECS_MESH_RECORDINGS` names a directory of complete recordings
+//! (`kuma-2.14*.jsonl`) to replay as well.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -77,7 +77,7 @@ async fn fault_drops_response_before_or_after_the_effect() {
     );
 }
 
-/// What is wanted of an answer's body.
+/// The expectation of a response body.
 enum ExpectedBody {
     Body(Value),
     Part(Value),
@@ -118,7 +118,7 @@ impl Exchange {
         exchange
     }
 
-    /// A recording says in notes what a fixture says in fields.
+    /// Converts the notes of a recording into the fields of a fixture.
     fn from_recording(line: &Value) -> Self {
         let note = text(line, "note");
         let response = normal(&line["response"]);
@@ -206,7 +206,7 @@ impl Exchange {
 }
 
 fn client() -> reqwest::Client {
-    // Another test of this binary may have been first: the provider is the same.
+    // Another test of this binary may have installed the same provider.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::new()
 }
@@ -230,7 +230,7 @@ impl KumaReplayServer {
         Self { base, cp, now }
     }
 
-    /// A server with the settings of that name.
+    /// A server with the named settings.
     async fn named(name: &str) -> Self {
         let mut config = KumaConfig::default();
         match name {
@@ -265,7 +265,7 @@ fn text(line: &Value, field: &str) -> String {
     line[field].as_str().unwrap_or_default().to_owned()
 }
 
-/// A body without what differs from run to run.
+/// A body without values that differ between runs.
 fn normal(body: &Value) -> Value {
     const CHANGING: [&str; 4] = ["creationTime", "modificationTime", "clusterId", "instanceId"];
     match body {
@@ -285,7 +285,7 @@ fn normal(body: &Value) -> Value {
     }
 }
 
-/// Only what `part` has too.
+/// Keeps only the fields of `part`.
 fn cut_to(part: &Value, body: &Value) -> Value {
     match (part, body) {
         (Value::Object(part), Value::Object(body)) => part

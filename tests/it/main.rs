@@ -1,4 +1,4 @@
-//! All integration tests, in one binary: the SDK links once.
+//! All integration tests in one binary, so that the AWS SDK is linked once.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod audit;

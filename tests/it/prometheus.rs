@@ -1,6 +1,7 @@
-//! A real Prometheus scrapes a run in the sandbox; promtool judges the metrics and the alert rules.
+//! A real Prometheus scrapes a sandbox run, and promtool checks metrics and alert rules.
 //!
-//! `PROMETHEUS_BIN` names the directory of `prometheus` and `promtool`; `test.sh` gets them. Without it these are skipped.
+//! `PROMETHEUS_BIN` names the directory of `prometheus` and `promtool`, which `test.sh` installs. Without it the tests
+//! are skipped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::e2e::harness::{OperatorProcess, eventually};
 
-/// Where the programs are, or `None`, said so.
+/// The directory of the programs; without one, prints that the test is skipped.
 fn programs(what: &str) -> Option<PathBuf> {
     let programs = std::env::var_os("PROMETHEUS_BIN").map(PathBuf::from);
     if programs.is_none() {
@@ -27,7 +28,7 @@ fn rules(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus")).join(name)
 }
 
-/// What promtool says, once it is content.
+/// Runs promtool, expects success, and returns its output.
 fn promtool(programs: &std::path::Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(programs.join("promtool"))
         .args(arguments)
@@ -87,7 +88,7 @@ struct Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -105,7 +106,7 @@ impl Prometheus {
             rules("rules.yaml").display()
         );
         std::fs::write(&config, text).unwrap();
-        // Free now, and nobody else is likely to take it before Prometheus does.
+        // The port is free and probably stays so until Prometheus binds it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = directory.path().join("prometheus.log");
         let child = Command::new(programs.join("prometheus"))
@@ -127,7 +128,7 @@ impl Prometheus {
         serde_json::from_str(&answer.text().await.ok()?).ok()
     }
 
-    /// The value of the one series that the query gives.
+    /// The value of a query's only series.
     async fn value(&self, query: &str) -> Option<f64> {
         let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
         let answer = self.get(&format!("/api/v1/query?query={query}")).await?;
@@ -149,7 +150,7 @@ async fn fetch(url: &str, accept: Option<&str>) -> (String, String) {
 #[tokio::test]
 async fn prometheus_scrapes_a_sandbox_run() {
     let Some(programs) = programs("a scrape by Prometheus") else { return };
-    // Another test may have installed it already.
+    // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let directory = TempDir::new().unwrap();
     let arguments = [
@@ -170,7 +171,7 @@ async fn prometheus_scrapes_a_sandbox_run() {
     let target = line["address"].as_str().unwrap().to_owned();
     let prometheus = Prometheus::start(&programs, &directory, &target);
 
-    // It asks for OpenMetrics, and says of each target what was wrong with what it read.
+    // Prometheus requests OpenMetrics and reports parse errors of each target.
     eventually("a target that is up without an error", || async {
         let targets = prometheus.get("/api/v1/targets").await?;
         let target = &targets["data"]["activeTargets"][0];

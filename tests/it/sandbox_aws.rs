@@ -1,4 +1,4 @@
-//! The sandbox's AWS, driven over HTTP by the AWS SDK for Rust. By boto3, beside others: `conformance`.
+//! The sandbox's AWS, called over HTTP by the AWS SDK for Rust. `conformance` calls it with boto3.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A running endpoint whose clock moves only when told.
+/// A running endpoint with a manual clock.
 struct SandboxServer {
     front: AwsFront,
     clock: Arc<AtomicI64>,
@@ -34,7 +34,7 @@ struct SandboxServer {
     served: JoinHandle<std::io::Result<()>>,
 }
 
-/// Faults by `service.Operation`, one a call, first come first served.
+/// Faults by `service.Operation`, one for each call in order.
 #[derive(Default)]
 struct FaultScript(Mutex<BTreeMap<String, VecDeque<AwsFault>>>);
 
@@ -70,7 +70,7 @@ impl SandboxServer {
     }
 
     async fn serve(front: AwsFront, clock: Arc<AtomicI64>) -> Self {
-        // Another test may have installed it already.
+        // Another test may have installed the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -106,7 +106,7 @@ impl SandboxServer {
         aws_sdk_iam::Client::new(&self.sdk())
     }
 
-    /// The cluster `prod`, the definition `kv`, and a queue that gets every event.
+    /// Creates the cluster `prod`, the task definition `kv`, and a queue that receives all events.
     fn furnish(&self) {
         self.front.with(|cloud, now| {
             cloud.create_cluster("prod", Tags::new()).unwrap();
@@ -126,7 +126,7 @@ impl SandboxServer {
     }
 }
 
-/// What every SDK client of the sandbox is made from: one TLS stack, fast retries.
+/// The SDK configuration of all clients: one TLS stack, fast retries.
 pub(crate) fn sdk(url: &str) -> SdkConfig {
     let http =
         aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
@@ -193,7 +193,7 @@ async fn sdk_starts_lists_describes_and_stops_tasks() {
     assert_eq!(task.attachments()[0].r#type(), Some("ElasticNetworkInterface"));
     let address = task.containers()[0].network_interfaces()[0].private_ipv4_address();
     assert!(address.unwrap().starts_with("10.0.0."), "{address:?}");
-    // The SDK reads the fraction of epoch seconds as a float and cuts it off.
+    // The SDK reads epoch seconds as a float and truncates the fraction.
     let took = task.started_at().unwrap().as_secs_f64() - task.created_at().unwrap().as_secs_f64();
     assert!((took - 0.6).abs() < 0.001, "{took}");
 
@@ -310,7 +310,7 @@ async fn shutdown_does_not_wait_for_a_long_poll() {
     assert!(waiting.await.unwrap().unwrap().messages().is_empty());
 }
 
-/// Until an operation was called that often.
+/// Waits until an operation was called this often.
 async fn count_call(sandbox: &SandboxServer, call: &str, count: u64) {
     while sandbox.front.calls().get(call).copied().unwrap_or(0) < count {
         tokio::task::yield_now().await;

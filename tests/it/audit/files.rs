@@ -1,4 +1,4 @@
-//! Files alone, as a pipeline judges them before a deploy.
+//! Audits of files alone, as in a pipeline before a deployment.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -26,7 +26,7 @@ fn golden(name: &str, found: &str) {
     assert_eq!(found, wanted, "{name} differs: UPDATE_GOLDEN=1 renews it, then read the diff");
 }
 
-/// The misfits that a judge of others finds; `None` where there is none, which has been said.
+/// The violations of a JSON Schema; `None` without a validator, which is printed.
 fn judged(schema: &str, documents: &Value) -> Option<Value> {
     let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
         println!(
@@ -136,7 +136,7 @@ async fn sarif_has_the_fields_for_code_scanning() {
         assert!(!place["artifactLocation"]["uri"].as_str().unwrap().is_empty(), "{result}");
         assert!(place["region"]["startLine"].as_u64().unwrap() > 0, "{result}");
     }
-    // A field's finding is at the field's line.
+    // A finding about a field has the field's line.
     let bridge = results.iter().find(|one| one["ruleId"] == "CONSUL-NETWORK-MODE").unwrap();
     assert_eq!(bridge["locations"][0]["physicalLocation"]["region"]["startLine"], 8);
 }

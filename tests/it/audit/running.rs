@@ -1,4 +1,4 @@
-//! What runs: task definitions and roles from the sandbox's AWS, and a Consul on loopback that answers as a real one does.
+//! Audits of running tasks: task definitions and roles from the sandbox's AWS, and a fake Consul on loopback.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ fn policy(rules: &str) -> Value {
     json!({"ID": "p", "Name": "anonymous-token-policy", "Rules": rules})
 }
 
-/// Refuses one operation.
+/// Denies one operation.
 #[derive(Default)]
 struct RefuseAuditCall(Mutex<Option<&'static str>>);
 
@@ -35,7 +35,7 @@ impl AwsFaults for RefuseAuditCall {
     }
 }
 
-/// A Consul's answers by path.
+/// The fake Consul's responses by path.
 type FakeConsulResponses = Arc<Mutex<BTreeMap<String, Value>>>;
 
 struct AuditSetup {
@@ -48,7 +48,7 @@ struct AuditSetup {
 }
 
 impl AuditSetup {
-    /// A service that runs as it should, and a Consul that fits it.
+    /// A correctly configured running service with a matching Consul.
     async fn new() -> Self {
         let refusing = Arc::new(RefuseAuditCall::default());
         let endpoints = Endpoints::start(EndpointOptions {
@@ -121,7 +121,7 @@ fn deploy(cloud: &mut Cloud, cluster: &str, now: Timestamp) -> String {
     role.arn
 }
 
-/// The service's tags are its tasks', too.
+/// Propagates the service's tags to its tasks.
 fn with_tags(service: CreateService, tags: Tags) -> CreateService {
     CreateService { tags, propagate_tags: Some("SERVICE".to_owned()), ..service }
 }

@@ -1,4 +1,4 @@
-//! Locks and waits, step by step at a real Consul and at the sandbox's: the same answers to the same steps.
+//! Sessions, locks and blocking queries: a real Consul and the sandbox's give the same responses to the same steps.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn the_sandboxs_consul_locks_and_waits_as_a_real_one_does(server: &RealCon
     assert_eq!(own.stops_delivered.len(), real.stops_delivered.len());
 }
 
-/// For some 20 seconds.
+/// About 20 seconds.
 async fn a_session_that_nobody_renews_lets_go_as_in_the_sandbox(server: &RealConsul) {
     let (mut real, mut own) = tellers(server).await;
     let all = async |at: &mut StepRunner| {
@@ -43,11 +43,11 @@ async fn a_session_that_nobody_renews_lets_go_as_in_the_sandbox(server: &RealCon
     assert_eq!(own.stops_delivered, real.stops_delivered, "the sandbox's, and the real one's");
 }
 
-/// At the real one, and at the sandbox's.
+/// Compares the real Consul with the sandbox's.
 async fn tellers(server: &RealConsul) -> (StepRunner, StepRunner) {
     let sandbox = identity::fresh().await;
     let real = StepRunner::new(server.url(), MANAGEMENT);
-    // Sessions are on the server's own node, which comes a little later than the server.
+    // Sessions need the server's own node, which is registered shortly after the start.
     eventually("a server with its own node's check", || async {
         (real.send("PUT", "/v1/session/create", "{}").await.status == 200).then_some(())
     })
@@ -172,7 +172,7 @@ async fn waits(at: &mut StepRunner) {
     at.wakes("a session that ends", "/v1/session/list", ("PUT", &end, "")).await;
 }
 
-/// Takes the steps at one Consul, and tells what came of each.
+/// Runs the steps at one Consul and collects the results.
 struct StepRunner {
     http: reqwest::Client,
     url: String,
@@ -182,7 +182,7 @@ struct StepRunner {
 
 struct BlockingQueryResponse {
     status: u16,
-    /// 0 where there is none.
+    /// 0 without an index.
     index: u64,
     body: String,
 }
@@ -224,7 +224,7 @@ impl StepRunner {
         self.tell(what, &answer);
     }
 
-    /// Makes one, and gives its id.
+    /// Creates a session and returns its id.
     async fn session(&mut self, what: &str, body: &Value) -> String {
         let answer = self.send("PUT", "/v1/session/create", &body.to_string()).await;
         self.tell(what, &answer);
@@ -243,7 +243,7 @@ impl StepRunner {
         (index, format!("{path}{more}index={index}"))
     }
 
-    /// Nothing happens, and the answer comes when its time is over.
+    /// Without a change, the response comes at the end of the wait.
     async fn waits_in_vain(&mut self, what: &str, path: &str) {
         let (index, path) = self.after(path).await;
         let began = Instant::now();
@@ -253,7 +253,7 @@ impl StepRunner {
         self.tell(&format!("{what}, waited for in vain"), &answer);
     }
 
-    /// The answer comes when this is done, and not before.
+    /// The response comes after this change and not before.
     async fn wakes(&mut self, what: &str, path: &str, (method, of, body): (&str, &str, &str)) {
         let (index, path) = self.after(path).await;
         let mut waiting = tokio::spawn(self.send("GET", &format!("{path}&wait=2m"), ""));
@@ -266,8 +266,8 @@ impl StepRunner {
     }
 }
 
-/// Without what differs from one server to the next. Of a node and of tokens only which services, and that there are
-/// some: what else is said of them came with the versions.
+/// A body without values that differ between servers. Nodes and tokens keep only their services and their existence,
+/// since other fields depend on the version.
 fn shown(answer: &BlockingQueryResponse) -> String {
     if answer.status >= 400 {
         return "an error".to_owned();
@@ -291,7 +291,7 @@ fn shown(answer: &BlockingQueryResponse) -> String {
             }
         }
     }
-    // Sessions come in the order of their ids, and the real one has one more.
+    // Sessions are in the order of their ids, and the real server has one more.
     if let Value::Array(items) = &mut body {
         items.sort_by_key(Value::to_string);
         items.dedup();

@@ -15,7 +15,7 @@ at_real_consuls! {
     a_role_and_a_policy_go_only_when_nobody_else_has_them(Acls::On)
 }
 
-/// Of 1.8 alone: newer ones have all of it, as `tests/it/identity` shows.
+/// For 1.8 alone; `tests/it/identity` covers newer versions.
 #[tokio::test]
 async fn acl_objects_converge_on_real_consul() {
     let what = "an identity set-up at the oldest Consul";
@@ -103,7 +103,7 @@ async fn a_role_and_a_policy_go_only_when_nobody_else_has_them(server: &RealCons
     let desk = IdentityFixture::at(server.url(), MANAGEMENT);
     desk.run(Some(&everything())).await;
     let (auth, sso) = (without_mesh_gateways(), "sso");
-    // Somebody's own way to log in, which gives the gateways' role.
+    // A foreign auth method that grants the gateways' role.
     server.let_tasks_log_in(sso).await;
     let rule = json!({"AuthMethod": sso, "BindType": "role", "BindName": ROLE});
     let rule = server.put("/v1/acl/binding-rule", &rule).await;

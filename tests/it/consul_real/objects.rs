@@ -18,7 +18,7 @@ fn map(value: Value) -> Map<String, Value> {
 async fn acl_objects_are_made_read_changed_and_removed(server: &RealConsul) {
     let objects = server.client(Some(MANAGEMENT)).objects();
 
-    // Policies and roles: found by name, changed by id, a name taken once.
+    // Policies and roles are found by name and changed by id, and a name is unique.
     assert_eq!(objects.policy("ecs").await.unwrap(), None);
     let policy = AclPolicy {
         name: "ecs".into(),
@@ -50,7 +50,7 @@ async fn acl_objects_are_made_read_changed_and_removed(server: &RealConsul) {
     assert!(objects.delete_role(&role.id).await.unwrap());
     assert_eq!(objects.role("ecs").await.unwrap(), None);
 
-    // An auth method is made and replaced alike, and takes its rules with it.
+    // An auth method is created and replaced by the same call, and its removal removes its rules.
     assert_eq!(objects.auth_method(METHOD).await.unwrap(), None);
     server.let_tasks_log_in(METHOD).await;
     let method = objects.auth_method(METHOD).await.unwrap().unwrap();

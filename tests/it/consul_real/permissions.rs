@@ -19,7 +19,7 @@ fn assert_forbidden(error: &MeshError, words: &str) {
     assert!(error.message.contains(words), "{error}");
 }
 
-/// Why tokens are not listed. Not every server says that it leaves out services, too, so there may be a list without.
+/// The error of the token list. Not every server reports that it filters services, so the list may be empty instead.
 fn refusal(listed: Result<PartialList, MeshError>) -> MeshError {
     match listed {
         Ok(mut listed) => {
@@ -57,12 +57,12 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
 
     let blind =
         server.client(Some(&server.token_with("blind", "node_prefix \"\" { policy = \"read\" }").await));
-    // It need not see the agent.
+    // The token needs no permission for the agent.
     blind.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let management = server.client(Some(MANAGEMENT));
     management.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let stops_delivered = management.version().unwrap();
-    // Newer servers tell everybody their version, and the oldest only whom they let see the agent.
+    // Newer servers show their version to everyone; the oldest needs the permission `agent:read`.
     if !stops_delivered.has_iam_logins() {
         assert_eq!(blind.version(), None);
     } else if (stops_delivered.major, stops_delivered.minor) >= (1, 16) {
@@ -109,9 +109,9 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
     let some = server.client(Some(&server.token_with("some", rules).await));
     let permissions = some.diagnose(&asked(&clusters)).await.probes.unwrap().permissions.unwrap();
     let lacking = permissions.iter().filter(|(_, may)| !**may).map(|(right, _)| right.clone());
-    // What is denied is not shown, so that nobody asks for it by name.
+    // Denied objects are not listed, so no call names them.
     assert_eq!(lacking.collect::<Vec<_>>(), [AclPermission::Node("anchor".into())]);
-    // More than one call's.
+    // More permissions than one call checks.
     let many = (0..150).map(|number| AclPermission::Node(format!("arn:{number}").as_str().into()));
     let many = DiagnosticsRequest {
         permissions: many.chain([AclPermission::Node("x".into())]).collect(),

@@ -1,6 +1,6 @@
-//! A Consul of our own on loopback, stopped at the end, and what tasks and administrators do there.
+//! Starts a real Consul on loopback, and makes the calls of tasks and administrators.
 //!
-//! Two releases can be named, and each test says at which it holds.
+//! Two releases can be named; each test states the one it runs against.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,26 +20,26 @@ use tempfile::TempDir;
 
 use crate::e2e::harness::eventually;
 
-/// The token that may do everything.
+/// The management token.
 pub(crate) const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";
-/// A token that is none.
+/// An unknown token.
 pub(super) const UNKNOWN: &str = "00000000-dead-beef-0000-000000000000";
 pub(super) const METHOD: &str = "iam-ecs-service-token";
 
 const JWT: &str = include_str!("../../fixtures/consul/login.jwt");
 const JWT_KEY: &str = include_str!("../../fixtures/consul/jwt.pub.pem");
 
-/// How new it is.
+/// The release of a Consul.
 #[derive(Clone, Copy)]
 pub(crate) enum ConsulRelease {
-    /// 1.8, the oldest that is looked after: without logins by AWS IAM.
+    /// 1.8, the oldest supported version, without logins by AWS IAM.
     Oldest,
     /// 1.12 or later.
     Newer,
 }
 
 impl ConsulRelease {
-    /// The environment variable that names it.
+    /// The environment variable with the path of the program.
     fn variable(self) -> &'static str {
         match self {
             Self::Oldest => "CONSUL_TEST_BIN",
@@ -48,7 +48,7 @@ impl ConsulRelease {
     }
 }
 
-/// Whether it has ACLs, and denies everything that is not allowed.
+/// Whether ACLs are enabled, with default policy `deny`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acls {
     On,
@@ -66,7 +66,7 @@ pub(crate) struct RealConsul {
 
 impl Drop for RealConsul {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -77,23 +77,23 @@ impl Drop for RealConsul {
 }
 
 impl RealConsul {
-    /// `None`, said so, where no program is named.
+    /// `None` if no program is named, which is printed.
     pub(crate) async fn start(release: ConsulRelease, what: &str, acls: Acls) -> Option<Self> {
         let Some(path) = std::env::var_os(release.variable()) else {
             println!("skipped: {what}: {} names no Consul", release.variable());
             return None;
         };
-        // Another test may have installed it already.
+        // Another test may have installed the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = TempDir::new().unwrap();
-        // Free now, all at once, and nobody else is likely to take them before Consul does.
+        // The ports are free and probably stay so until Consul binds them.
         let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = free.iter().map(|port| port.local_addr().unwrap().port()).collect();
         drop(free);
         let mut config = json!({"ports": {
             "http": ports[0], "server": ports[1], "serf_lan": ports[2], "serf_wan": -1, "dns": -1, "grpc": -1,
         }});
-        // With a setting that it does not know it does not start.
+        // Consul does not start with an unknown setting.
         let version = version(&path);
         if version >= (1, 14) {
             config["ports"]["grpc_tls"] = (-1).into();
@@ -137,7 +137,7 @@ impl RealConsul {
         &self.url
     }
 
-    /// As an administrator; `None` without a good answer.
+    /// Calls Consul with the management token; `None` on failure.
     pub(super) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
         let mut request = self
             .http
@@ -154,7 +154,7 @@ impl RealConsul {
         self.ask("PUT", path, Some(body)).await.unwrap_or_else(|| panic!("PUT {path} {body} failed"))
     }
 
-    /// The client under test, with this token, or with none.
+    /// The client under test with this token, or without one.
     pub(super) fn client(&self, token: Option<&str>) -> RealControlPlane {
         let mut spec = json!({"address": self.url, "timeout": "5s"});
         if let Some(token) = token {
@@ -167,7 +167,7 @@ impl RealConsul {
         RealControlPlane::connect(&spec, operator, Arc::new(NoObserver), Arc::new(NoSecrets)).unwrap()
     }
 
-    /// The secret of a new token with these rules.
+    /// Creates a token with these rules and returns its secret.
     pub(super) async fn token_with(&self, name: &str, rules: &str) -> String {
         self.put("/v1/acl/policy", &json!({"Name": name, "Rules": rules})).await;
         let token =
@@ -175,7 +175,7 @@ impl RealConsul {
         token["SecretID"].as_str().unwrap().to_owned()
     }
 
-    /// An auth method of this name, by which tasks can log in.
+    /// Creates an auth method of this name for tasks.
     pub(super) async fn let_tasks_log_in(&self, method: &str) {
         let config = json!({
             "BoundAudiences": ["consul"], "BoundIssuer": "ecs-mesh-test", "JWTValidationPubKeys": [JWT_KEY],
@@ -186,7 +186,7 @@ impl RealConsul {
         self.put("/v1/acl/binding-rule", &rule).await;
     }
 
-    /// Logs in as a task does; gives the accessor.
+    /// Logs in as a task and returns the accessor.
     pub(super) async fn log_in(&self, method: &str, meta: Value) -> String {
         let body = json!({"AuthMethod": method, "BearerToken": JWT.trim(), "Meta": meta});
         let token = self.ask("POST", "/v1/acl/login", Some(&body)).await.expect("a login");
@@ -200,7 +200,7 @@ impl RealConsul {
         id(&format!("token/{}", self.log_in(METHOD, meta).await))
     }
 
-    /// Registers a service as a task does.
+    /// Registers a service as a task.
     pub(super) async fn register(&self, task: &TaskArn, service: &str) -> RegistrationId {
         let service_id = format!("{service}-{}", task.id());
         let meta =

@@ -38,7 +38,7 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealCon
     of_others.insert(server.log_in_as(&alive).await);
     of_others.insert(server.register(&alive, "web").await);
     let not_here = [server.log_in_as(&elsewhere).await, server.register(&elsewhere, "web").await];
-    // Neither is anybody's to remove.
+    // Neither may be removed.
     let nobodys = [
         server.log_in(METHOD, json!({})).await,
         server.log_in(METHOD, json!({"consul.hashicorp.com/task-id": "x"})).await,
@@ -79,7 +79,7 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealCon
         let read = consul.get(&id(&format!("service/{service}@{anchor}"))).await.unwrap().unwrap();
         assert_eq!(read.owner, RegistrationOwner::Foreign, "{service}");
     }
-    // What is gone is not there to be removed.
+    // A second removal finds nothing.
     assert!(!consul.delete(&id(&format!("service/web-{}@{anchor}", gone.id()))).await.unwrap());
     assert!(!consul.delete(&id(&format!("service/web@{}", cluster("never")))).await.unwrap());
     let names = consul.list_services(&ecs_mesh_model::MeshName::default()).await.unwrap();
@@ -103,7 +103,7 @@ async fn batch_removal_skips_reregistered_service(server: &RealConsul) {
     for id in &services {
         assert!(consul.get(id).await.unwrap().is_some());
     }
-    // The same id, again and otherwise: another life of it.
+    // The same id is registered again with other content.
     let meta = json!({"source": "consul-ecs", "task-id": task(&anchor, 7).id().as_str(), "new": "yes"});
     server.register_as(&anchor, &format!("web-{}", task(&anchor, 7).id()), "web", &meta).await;
     let mut removals = JoinSet::new();
@@ -120,7 +120,7 @@ async fn batch_removal_skips_reregistered_service(server: &RealConsul) {
     }
     let left = list_owned(&*consul, &BTreeSet::from([anchor])).await.unwrap().seen;
     assert_eq!(ids(&left), BTreeSet::from([services[7].clone()]));
-    // Read again, it may go.
+    // After another read the removal succeeds.
     consul.get(&services[7]).await.unwrap();
     assert!(consul.delete(&services[7]).await.unwrap());
 }

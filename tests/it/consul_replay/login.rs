@@ -1,4 +1,4 @@
-//! Bearer tokens, which a recording can't hold: made anew for a role of the kind that the note names.
+//! Bearer tokens, which a recording cannot contain: created for a role of the kind in the note.
 
 use ecs_mesh_model::Tags;
 use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, Cloud, CreateRole};
@@ -12,7 +12,7 @@ const KIND: &str = "consul.hashicorp.com.gateway-kind";
 
 type RoleTagPairs = &'static [(&'static str, &'static str)];
 
-/// What the note says; the role's path and name, and its tags. Else it is the service `web`.
+/// Notes with the role's path, name and tags. Any other note means the service `web`.
 const ROLES: &[(&str, &str, &str, RoleTagPairs)] = &[
     ("outside the bound path", "/other/", "outside", &[(SERVICE, "web")]),
     ("without the service-name tag", "/consul-ecs/", "untagged", &[]),
@@ -22,10 +22,10 @@ const ROLES: &[(&str, &str, &str, RoleTagPairs)] = &[
 ];
 
 impl ConsulReplayServer {
-    /// The body of a login with a bearer token.
+    /// A login body with a bearer token.
     pub(super) fn login(&self, note: &str, body: &str) -> String {
         let mut body: Value = serde_json::from_str(body).unwrap();
-        // In brackets stands what can't be written down.
+        // Brackets mark values that the recording omits.
         if !body["BearerToken"].as_str().is_some_and(|token| token.starts_with('(')) {
             return body.to_string();
         }
@@ -65,7 +65,7 @@ fn role(
 ) -> AssumedRole {
     let tags: Tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let request = CreateRole { path: path.to_owned(), ..CreateRole::for_tasks(name, tags) };
-    // Later logins of the same kind find it there.
+    // Later logins of the same kind find the role.
     drop(cloud.create_role(request, now));
     let role_arn = format!("arn:aws:iam::{ACCOUNT}:role{path}{name}");
     let request = AssumeRole { role_arn, session_name: "task".into(), duration_seconds: None };

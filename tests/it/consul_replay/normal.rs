@@ -1,8 +1,8 @@
-//! What does not differ from run to run.
+//! Normal forms of bodies, without values that differ between runs.
 
 use serde_json::{Value, json};
 
-/// Fields whose values no two servers share.
+/// Fields whose values differ between servers.
 const OWN: [&str; 11] = [
     "AccessorID",
     "SecretID",
@@ -17,7 +17,7 @@ const OWN: [&str; 11] = [
     "CreateIndexes",
 ];
 
-/// A body without what differs from run to run. That such a value is there, and of its type, stays.
+/// A body without values that differ between runs. Presence and type of such values remain.
 pub(super) fn normal(body: &Value) -> Value {
     match body {
         Value::Object(fields) => fields
@@ -31,7 +31,7 @@ pub(super) fn normal(body: &Value) -> Value {
                         json!(number.as_u64() != Some(0))
                     }
                     Value::String(text) if text.starts_with("synthetic-policy-") => json!("synthetic-policy"),
-                    // The server's own objects are described in its own words.
+                    // The server describes its own objects differently in each version.
                     Value::String(text) if field == "Description" && text.starts_with("A ") => json!("…"),
                     other => normal(other),
                 };
@@ -45,7 +45,7 @@ pub(super) fn normal(body: &Value) -> Value {
     }
 }
 
-/// Lists come in the order of ids, which differ; so they are compared in the order of what else is in them.
+/// Sorts lists by their remaining content, since they are in the order of ids, which differ.
 pub(super) fn sorted(body: Value) -> Value {
     match body {
         Value::Array(items) => {

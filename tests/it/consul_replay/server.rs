@@ -1,4 +1,4 @@
-//! A server with its AWS, and the names that things have there instead of in the recording.
+//! An emulated server with its AWS, and the map from recorded ids to its ids.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 pub(super) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 pub(super) const ACCOUNT: &str = "123456789012";
 pub(super) const REGION: &str = "us-east-1";
-/// What others do on another node wakes nobody here.
+/// Changes on this node wake no blocking query of the recording.
 const OTHER: &str = "on ANOTHER node";
 const NODE: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
 
@@ -33,7 +33,7 @@ impl ConsulReplayServer {
     }
 
     pub(super) async fn with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Self {
-        // Another test of this binary may have been first: the provider is the same.
+        // Another test of this binary may have installed the same provider.
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Clock::system();
         let now = clock.now();
@@ -53,7 +53,7 @@ impl ConsulReplayServer {
         Self { url, aws_url, client: reqwest::Client::new(), cloud, consul }
     }
 
-    /// The same read, waiting from the index at which it is here; not for long where nothing comes.
+    /// The same read as a blocking query from the current index, with a short wait if no change is expected.
     pub(super) async fn waiting(&self, url: &str, note: &str) -> String {
         let (base, query) = url.split_once('?').unwrap();
         let first = self.client.get(base).header("x-consul-token", MANAGEMENT).send().await.unwrap();
@@ -66,7 +66,7 @@ impl ConsulReplayServer {
         format!("{base}?{}", query.collect::<Vec<_>>().join("&"))
     }
 
-    /// What the note says that somebody else does meanwhile.
+    /// The concurrent call of another client in the note.
     pub(super) async fn on_busy_step(&self, note: &str) {
         let service = |node: &str, name: &str| {
             let task = "0123456789abcdef0123456789abcdef";
@@ -100,20 +100,20 @@ impl ConsulReplayServer {
     }
 }
 
-/// What has another name here than in the recording.
+/// The map from values of the recording to values of this server.
 #[derive(Default)]
 pub(super) struct NameMapping {
-    /// Ids there, and here.
+    /// Recorded id to id of this server.
     ids: BTreeMap<String, String>,
-    /// Secrets here, by accessor there.
+    /// Secret of this server by recorded accessor.
     secrets: BTreeMap<String, String>,
-    /// Accessors there, by secret there.
+    /// Recorded accessor by recorded secret.
     accessors: BTreeMap<String, String>,
 }
 
 impl NameMapping {
-    /// Secrets are masked in the recording, but for those that requests carry. Which token such a one belongs to shows
-    /// where somebody reads it, or is told its accessor; the rest belong to logins that nobody else claims.
+    /// Assigns recorded secrets to tokens. The recording masks secrets except those in requests. A read of the own token or
+    /// a response with the accessor reveals the token; the remaining secrets belong to the remaining logins.
     pub(super) fn of(exchanges: &[Value]) -> Self {
         let mut names = Self::default();
         let text = |exchange: &Value, field: &str| exchange[field].as_str().unwrap_or_default().to_owned();
@@ -142,12 +142,12 @@ impl NameMapping {
         names
     }
 
-    /// The text with the ids that things have here.
+    /// Replaces recorded ids by those of this server.
     pub(super) fn ours(&self, text: &str) -> String {
         self.ids.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here))
     }
 
-    /// The secret that a request carries.
+    /// The secret of a request.
     pub(super) fn token(&self, recorded: &str) -> Option<String> {
         match recorded {
             "none" | "" => None,
@@ -159,7 +159,7 @@ impl NameMapping {
         }
     }
 
-    /// A body that names a token by its masked secret names it by the one here.
+    /// Replaces a masked secret in a body by the secret of this server.
     pub(super) fn with_secret(&self, path: &str, body: &str) -> String {
         let mask = "\"(secret)\"";
         if !body.contains(mask) {
@@ -169,7 +169,7 @@ impl NameMapping {
         body.replace(mask, &format!("{:?}", self.secrets[there]))
     }
 
-    /// Remembers what has which id here. In lists the order differs, and everything in them was met before.
+    /// Records the ids of a response. Lists are ignored, since their order differs and their items are known.
     pub(super) fn learn(&mut self, there: &Value, here: &Value) {
         for field in ["ID", "AccessorID"] {
             if let (Some(there), Some(here)) = (there[field].as_str(), here[field].as_str())

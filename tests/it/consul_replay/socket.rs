@@ -1,4 +1,4 @@
-//! What only a socket shows: answers that are lost, and connections that are too many.
+//! Faults that need a socket: lost responses and excess connections.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ async fn excess_connection_is_refused() {
     }
     assert_eq!(leader(&address).await.0, 429);
     held.clear();
-    // The server learns of the end a moment later.
+    // The server notices the closed connection shortly after.
     while leader(&address).await.0 != 200 {
         tokio::task::yield_now().await;
     }
@@ -99,10 +99,10 @@ async fn account_answers_alike_over_http_and_in_process() {
     }
 }
 
-/// The status of a request on a connection of its own, and the connection.
+/// The status of a request on a new connection, and the connection.
 async fn leader(address: &str) -> (u16, TcpStream) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // One that is turned away may be closed before it has asked.
+    // A refused connection may be closed before the request is sent.
     drop(stream.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: consul\r\n\r\n").await);
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.unwrap();

@@ -1,5 +1,5 @@
-//! The table `tests/fixtures/manifests/cases.yaml`, and all manifests of examples, reference and golden files, before
-//! three judges.
+//! The cases of `tests/fixtures/manifests/cases.yaml`, and all manifests of examples, reference and golden files, in
+//! three validators.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ struct ManifestCase {
     base: String,
     at: String,
     set: Value,
-    /// The field that a judge names, where it is not the one at `at`.
+    /// The field in a validator's finding, if it differs from `at`.
     names: Option<String>,
     #[serde(default)]
     refused_by: BTreeSet<String>,
@@ -44,7 +44,7 @@ impl CaseTable {
         bases.chain(cases).collect()
     }
 
-    /// Holds each case against what the judge said.
+    /// Compares each case with a validator's findings.
     fn check(&self, judge: &str, said: &ReportedErrors) {
         let mut wrong = Vec::new();
         for kind in self.bases.keys().filter(|kind| !said[*kind].is_empty()) {
@@ -68,7 +68,7 @@ impl ManifestCase {
     }
 }
 
-/// Puts the value at the path, `spec.inbounds[0].port`, or takes away what is there for null.
+/// Sets the value at the path, such as `spec.inbounds[0].port`; null removes the field.
 fn put(manifest: &mut Value, path: &str, value: &Value) {
     let pointer = path.replace('[', ".").replace(']', "");
     let (parents, last) = pointer.rsplit_once('.').map_or(("", pointer.as_str()), |split| split);
@@ -160,7 +160,7 @@ fn schemas_accept_all_committed_manifests() {
     }
 }
 
-/// Of the examples, the reference and the golden files, one document each.
+/// The documents of examples, reference and golden files.
 fn committed() -> NamedManifests {
     let mut manifests = NamedManifests::new();
     let mut add = |file: &str, text: &str| {
@@ -175,7 +175,7 @@ fn committed() -> NamedManifests {
     }
     let reference = fs::read_to_string(root().join("docs/reference/manifests.md")).unwrap();
     for block in reference.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
-        // The first shows what all kinds have in common, and the last that there may be none.
+        // The first document shows the common fields, and the last is empty.
         if !block.contains("spec: {}") && block.contains("kind:") {
             add(block, block);
         }

@@ -1,4 +1,4 @@
-//! `crds` and `validate` as a person or a hook calls them.
+//! The commands `crds` and `validate`.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::{root, schemas};
 
-/// Exit code, standard output, standard error.
+/// Runs the program and returns exit code, standard output and standard error.
 fn call(arguments: &[&str]) -> (i32, String, String) {
     let done = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"))
         .current_dir(root())

@@ -1,4 +1,4 @@
-//! What is committed is what the types give. `make golden` renews it.
+//! Committed schemas and reference tables match the types. `make golden` renews them.
 
 use std::collections::BTreeSet;
 use std::fs;

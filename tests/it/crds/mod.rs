@@ -1,4 +1,4 @@
-//! The manifests' schemas: current, taken by those who have to take them, and of one mind with loading.
+//! The schemas of the manifests: current, accepted by their consumers, and consistent with the loader.
 
 mod cases;
 mod commands;

@@ -1,5 +1,5 @@
-//! Three judges of a manifest: loading, the JSON Schema for editors in a published validator, and the API server's own
-//! code with the definitions for Kubernetes. Each says which fields are at fault.
+//! Three validators of a manifest: the loader, the JSON Schema for editors in a published validator, and the code of the
+//! Kubernetes API server with the CRDs. Each returns the invalid fields.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use super::{root, schemas};
 
-/// YAML of one document by a name for it.
+/// Documents as YAML by name.
 pub(super) type NamedManifests = BTreeMap<String, String>;
 
-/// What is at fault in each, by its name; empty where it is accepted.
+/// Findings of each document by name; empty if it is accepted.
 pub(super) type ReportedErrors = BTreeMap<String, Vec<ReportedError>>;
 
 #[derive(Debug, Deserialize)]
@@ -28,7 +28,8 @@ pub(super) struct ReportedError {
 }
 
 impl ReportedError {
-    /// Whether it is about this field or one within. Of rules between fields the API server tells the field in words.
+    /// Whether the finding is about this field or one within. For rules between fields the API server names the field in
+    /// the message.
     pub(super) fn names(&self, field: &str) -> bool {
         let within = self
             .at
@@ -38,7 +39,7 @@ impl ReportedError {
     }
 }
 
-/// Each manifest by itself, so nothing is said of what it refers to.
+/// Loads each manifest alone, without checks of references.
 pub(super) fn loading(manifests: &NamedManifests) -> ReportedErrors {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("a.yaml");
@@ -51,7 +52,7 @@ pub(super) fn loading(manifests: &NamedManifests) -> ReportedErrors {
     manifests.iter().map(judge).collect()
 }
 
-/// `None` where there is no validator, which has been said.
+/// `None` without a validator, which is printed.
 pub(super) fn editor(manifests: &NamedManifests) -> Option<ReportedErrors> {
     let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
         skipped("JSON Schema", "SCHEMA_TEST_PYTHON does not name a Python with jsonschema");
@@ -63,15 +64,15 @@ pub(super) fn editor(manifests: &NamedManifests) -> Option<ReportedErrors> {
     Some(serde_json::from_value(ask(judge, &json!({ "schema": schema, "manifests": manifests }))).unwrap())
 }
 
-/// What the API server says.
+/// Findings of the API server.
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiServerReply {
-    /// Of the definitions.
+    /// Findings about the CRDs.
     pub(super) definitions: Vec<String>,
     pub(super) manifests: ReportedErrors,
 }
 
-/// `None` where its code cannot be had, which has been said.
+/// `None` if its code is not available, which is printed.
 pub(super) fn server(definitions: &[String], manifests: &NamedManifests) -> Option<ApiServerReply> {
     static JUDGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match JUDGE.get_or_init(build) {
@@ -86,7 +87,7 @@ pub(super) fn server(definitions: &[String], manifests: &NamedManifests) -> Opti
     }
 }
 
-/// The committed definitions.
+/// The committed CRDs.
 pub(super) fn definitions() -> Vec<String> {
     let mut paths: Vec<PathBuf> = fs::read_dir(schemas()).unwrap().map(|file| file.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
@@ -94,7 +95,7 @@ pub(super) fn definitions() -> Vec<String> {
     paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// Builds the judge; an error says why it cannot be had. Code that does not build is a failure.
+/// Builds the validator; an error is the reason why its modules are not available. A failed build fails the test.
 fn build() -> Result<PathBuf, String> {
     let source = root().join("tests/crds");
     let go = |arguments: &[&str]| Command::new("go").current_dir(&source).args(arguments).output();
@@ -114,7 +115,7 @@ fn last_line(text: &[u8]) -> String {
     String::from_utf8_lossy(text).trim().lines().last().unwrap_or_default().to_owned()
 }
 
-/// Asks in JSON on standard input, which both judges read to its end before they answer.
+/// Sends JSON to standard input, which both validators read to the end before they respond.
 fn ask(mut judge: Command, question: &Value) -> Value {
     let mut running =
         judge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -124,7 +125,7 @@ fn ask(mut judge: Command, question: &Value) -> Value {
     serde_json::from_slice(&answer.stdout).unwrap()
 }
 
-/// Written past the test harness, which shows nothing of tests that pass.
+/// Prints a line that the test harness does not capture.
 fn skipped(judge: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "judging by {judge} skipped: {why}");
 }

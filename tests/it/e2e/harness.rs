@@ -163,7 +163,7 @@ impl OperatorProcess {
 
 impl Drop for OperatorProcess {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -190,7 +190,7 @@ impl Harness {
 
     /// Starts the sandbox with more arguments.
     pub(super) async fn start_with(more: &[&str]) -> Self {
-        // Another test may have installed it already.
+        // Another test may have installed the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = TempDir::new().unwrap();
         let arguments = [&["sandbox", "--serve", "--world", "none"], more].concat();

@@ -12,7 +12,7 @@ at_both_consuls! {
     invalid_manifest_at_start_removes_nothing
 }
 
-/// Objects as the older controller left them.
+/// Objects as created by the older controller.
 async fn furnish(desk: &IdentityFixture) {
     let objects: Value =
         serde_json::from_str(include_str!("../../fixtures/consul/older-controller.json")).unwrap();
@@ -43,7 +43,7 @@ async fn furnish(desk: &IdentityFixture) {
     desk.put("/v1/acl/token/00000000-0000-0000-0000-000000000002", &token).await;
 }
 
-/// What the older controller had.
+/// A spec that matches the older controller's objects.
 fn older() -> Value {
     json!({
         "controlPlane": "consul",
@@ -117,7 +117,7 @@ async fn only_state_absent_removes_objects(desk: IdentityFixture) {
     let made = desk.everything().await;
     let plan = desk.plan(None).await;
     assert!(!plan.will_write());
-    // Of the anonymous token nothing is said: it is nobody's.
+    // The anonymous token has no owner.
     assert_eq!(plan.summary.unmanaged, 16, "{:#?}", lines(&plan));
     assert_eq!(desk.run(None).await.writes(), 0);
     assert_eq!(desk.everything().await, made);

@@ -58,7 +58,7 @@ async fn a_cluster_that_only_a_pattern_selects_gets_its_node_too(mut desk: Ident
 
 type ConsulMutation = for<'a> fn(&'a IdentityFixture) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// What somebody does, and what the plan then says.
+/// A foreign change, and the resulting plan.
 struct DriftScenario(&'static str, ConsulMutation, &'static [&'static str]);
 
 macro_rules! drift {
@@ -67,7 +67,7 @@ macro_rules! drift {
     };
 }
 
-/// A method, changed.
+/// A changed auth method.
 async fn change_method(desk: &IdentityFixture, path: &[&str], value: serde_json::Value) {
     let mut method = desk.get(METHOD).await;
     let mut at = &mut method;

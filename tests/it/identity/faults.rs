@@ -17,7 +17,7 @@ at_both_consuls! {
     without_the_lease_nothing_is_written
 }
 
-/// What the plan says of why something is unknown.
+/// The plan's reasons for unknown objects.
 fn reasons(plan: &PlanReport) -> BTreeSet<String> {
     let unknown = plan.changes.iter().filter(|planned| planned.change.change == Change::Unknown);
     unknown.map(|planned| planned.change.reason.clone()).collect()
@@ -54,7 +54,7 @@ async fn disabled_acls_are_reported() {
             .await;
     let plan = desk.plan(Some(&everything())).await;
     assert!(reasons(&plan).iter().any(|why| why.contains("ACLs are off")), "{:#?}", reasons(&plan));
-    // The cluster's node needs none.
+    // The cluster's node does not depend on it.
     assert_eq!(desk.run(Some(&everything())).await.objects("ok"), 1);
 }
 
@@ -83,7 +83,7 @@ async fn widened_role_is_narrowed_and_counted_as_drift() {
     assert_eq!(desk.get(name).await.get("Policies"), None, "an empty list is not said");
 }
 
-/// Answers get lost after the write took effect, a few times each.
+/// Drops some responses after the write took effect.
 #[derive(Default)]
 struct LossyResponses(AtomicU32);
 
@@ -100,7 +100,7 @@ impl ConsulFaults for LossyResponses {
 #[tokio::test]
 async fn lost_create_response_makes_no_duplicate_rule() {
     let desk = fresh_with(ConsulConfig::default(), Arc::new(LossyResponses::default())).await;
-    // Each run may lose answers of its own.
+    // Each run may lose other responses.
     for _ in 0..6 {
         desk.run(Some(&everything())).await;
     }
@@ -109,7 +109,7 @@ async fn lost_create_response_makes_no_duplicate_rule() {
     assert_eq!(lines(&desk.plan(Some(&everything())).await), BTreeSet::new());
 }
 
-/// One kind of object cannot be listed.
+/// Fails the list of one kind of object.
 struct UnlistableRoles;
 
 impl ConsulFaults for UnlistableRoles {
@@ -122,6 +122,6 @@ impl ConsulFaults for UnlistableRoles {
 async fn failed_list_blocks_only_dependent_objects() {
     let desk = fresh_with(ConsulConfig::default(), Arc::new(UnlistableRoles)).await;
     let ran = desk.run(Some(&everything())).await;
-    // Four policies, two methods, the service's rule, the node and the anonymous token.
+    // Four policies, two auth methods, the service's rule, the node and the anonymous token.
     assert_eq!((ran.writes(), ran.objects("unknown"), ran.objects("held")), (9, 4, 4), "{}", ran.text);
 }

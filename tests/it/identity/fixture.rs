@@ -1,4 +1,4 @@
-//! An operator in this process, at work on a Consul's identity set-up; and an administrator's desk beside it.
+//! Runs an operator in this process on a Consul's ACL objects, and makes the calls of an administrator.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::e2e::harness::eventually;
 
 pub(crate) const DEMO: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/anchor";
-/// Selected by a pattern alone.
+/// A cluster that only a pattern selects.
 pub(crate) const PROD: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/prod-1";
 
-/// An account with two clusters and no task.
+/// An account with two clusters and no tasks.
 struct EmptyAccount;
 
 fn not_found(operation: &'static str) -> AwsError {
@@ -88,21 +88,21 @@ impl Lease for NeverHeld {
     }
 }
 
-/// What a run left behind.
+/// The result of a run.
 pub(crate) struct RunResult {
     pub(crate) metrics: Arc<Metrics>,
-    /// The text of `/metrics` at its end.
+    /// The text of `/metrics` at the end of the run.
     pub(crate) text: String,
 }
 
 impl RunResult {
-    /// How many changes of identity objects were written.
+    /// Number of changes of ACL objects.
     pub(crate) fn writes(&self) -> u64 {
         let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_changes_total{"));
         lines.filter(|line| line.contains("result=\"success\"")).map(value).sum()
     }
 
-    /// How many objects are in this state.
+    /// Number of objects in this state.
     pub(crate) fn objects(&self, state: &str) -> u64 {
         let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_objects{"));
         lines.filter(|line| line.contains(&format!("state=\"{state}\""))).map(value).sum()
@@ -118,18 +118,18 @@ pub(crate) struct IdentityFixture {
     management: String,
     http: reqwest::Client,
     directory: TempDir,
-    /// The secret of the operator's token; the administrator's unless said otherwise.
+    /// The secret of the operator's token; by default the administrator's.
     pub(crate) token: Option<String>,
     pub(crate) lease: Arc<dyn Lease>,
-    /// The cluster's pattern that a binding selects beside the one that it names.
+    /// A further cluster pattern of the binding.
     pub(crate) pattern: Option<&'static str>,
-    /// Makes the manifests unloadable beside this.
+    /// Adds an invalid document to the manifests.
     pub(crate) broken: bool,
 }
 
 impl IdentityFixture {
     pub(crate) fn at(url: &str, management: &str) -> Self {
-        // Another test may have installed it already.
+        // Another test may have installed the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             url: url.to_owned(),
@@ -143,7 +143,7 @@ impl IdentityFixture {
         }
     }
 
-    /// As an administrator; `None` without a good answer.
+    /// Calls Consul as an administrator; `None` on failure.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
         let url = format!("{}{path}", self.url);
         let mut request = self.http.request(method.parse().unwrap(), url);
@@ -167,7 +167,7 @@ impl IdentityFixture {
         self.ask("DELETE", path, None).await.unwrap_or_else(|| panic!("DELETE {path} failed"));
     }
 
-    /// The secret of a new token with these rules.
+    /// Creates a token with these rules and returns its secret.
     pub(crate) async fn token_with(&self, name: &str, rules: &str) -> String {
         self.put("/v1/acl/policy", &json!({"Name": name, "Rules": rules})).await;
         let token = self.put("/v1/acl/token", &json!({"Policies": [{"Name": name}]})).await;
@@ -183,7 +183,7 @@ impl IdentityFixture {
             .clone()
     }
 
-    /// All of the set-up as the server has it, indexes and ids included.
+    /// All ACL objects with indexes and ids.
     pub(crate) async fn everything(&self) -> Value {
         let names = |list: &Value| -> Vec<String> {
             list.as_array().unwrap().iter().map(|one| one["Name"].as_str().unwrap().to_owned()).collect()
@@ -206,7 +206,7 @@ impl IdentityFixture {
         })
     }
 
-    /// The same without what differs from one making to the next, in one order.
+    /// All ACL objects without generated values, sorted.
     pub(crate) async fn content(&self) -> Value {
         content(self.everything().await)
     }
@@ -263,7 +263,7 @@ impl IdentityFixture {
         })
     }
 
-    /// What a run would do.
+    /// Plans a run.
     pub(crate) async fn plan(&self, auth: Option<&Value>) -> PlanReport {
         self.manifests(auth);
         let metrics = Arc::new(Metrics::default());
@@ -276,7 +276,7 @@ impl IdentityFixture {
         operator.plan(&recorder, manifests, options).await.unwrap()
     }
 
-    /// Runs until everything has been looked at, and is as it will be for now.
+    /// Runs the operator until all objects have settled.
     pub(crate) async fn run(&self, auth: Option<&Value>) -> RunResult {
         self.manifests(auth);
         let metrics = Arc::new(Metrics::default());
@@ -300,7 +300,7 @@ impl IdentityFixture {
     }
 }
 
-/// The plan's lines that are worth a look: what, of which object, and in which fields.
+/// The changes of a plan: change, kind, name and fields.
 pub(crate) fn lines(plan: &PlanReport) -> BTreeSet<String> {
     let changes = plan.changes.iter().map(|planned| &planned.change);
     let changes = changes.filter(|item| !matches!(item.change, Change::Unchanged | Change::Ignore));

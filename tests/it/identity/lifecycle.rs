@@ -1,5 +1,5 @@
-//! The whole way with AWS beside it: a plan and a run of the program, a task's login by its role, and the clean-up once
-//! it has stopped. Against the sandbox's Consul, and against the one that `CONSUL_BIN` names (1.12 or later).
+//! The lifecycle of a task at Consul: plan and run of the program, login by the task role, and clean-up after the stop.
+//! Runs against the sandbox's Consul and the one that `CONSUL_BIN` names (1.12 or later).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use crate::e2e::harness::{OperatorProcess, eventually};
 const METHOD: &str = "iam-ecs-service-token";
 
 async fn aws() -> Endpoints {
-    // Another test may have installed it already.
+    // Another test may have installed the provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Endpoints::start(EndpointOptions::default()).await.unwrap()
 }
@@ -51,7 +51,7 @@ impl ConsulEcsProgram<'_> {
         OperatorProcess::start(self.directory.path(), name, &self.environment, &all)
     }
 
-    /// Exit code, and what would be done to which object.
+    /// Runs `plan` and returns the exit code and the changes of ACL objects.
     async fn plan(&self, name: &str) -> (Option<i32>, BTreeSet<String>) {
         let mut process = self.start(name, &["plan", "--output", "json"]);
         let code = process.code().await;
@@ -124,12 +124,12 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
         (is_gone && services["Services"].as_array().is_none_or(Vec::is_empty)).then_some(())
     })
     .await;
-    // The node and all else stay.
+    // The node and the other objects remain.
     assert_eq!(program.plan("plan-at-last").await, (Some(0), BTreeSet::new()));
     assert!(!operator.stderr().contains(management), "no secret in the log");
 }
 
-/// What somebody does behind the back of an operator that goes on running is put right by it, each time.
+/// Checks that a running operator corrects foreign changes repeatedly.
 async fn repaired(desk: &IdentityFixture, operator: &OperatorProcess, account: &str) {
     const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
     let path = format!("/v1/acl/auth-method/{METHOD}");
@@ -158,7 +158,7 @@ async fn repaired(desk: &IdentityFixture, operator: &OperatorProcess, account: &
                 ("change", "update"),
                 ("fields", "BoundIAMPrincipalARNs"),
             ]);
-            // The rule was made once before.
+            // The first line is the rule's creation.
             (made.len() == time + 1 && changed.len() == time).then_some(())
         })
         .await;
@@ -169,7 +169,7 @@ fn principals(account: &str) -> String {
     format!("arn:aws:iam::{account}:role/consul-ecs/*")
 }
 
-/// The manifests; `more` is said of the tasks' logins.
+/// Writes the manifests; `more` are further fields of `serviceTokens`.
 fn furnish(aws: &Endpoints, url: &str, directory: &TempDir, account: &str, more: &Value) {
     let token = directory.path().join("token");
     let mut logins = json!({
@@ -200,7 +200,7 @@ fn furnish(aws: &Endpoints, url: &str, directory: &TempDir, account: &str, more:
     std::fs::write(directory.path().join("manifests/all.yaml"), text).unwrap();
 }
 
-/// One task that runs as a role that may log in. Gives its id.
+/// Starts a task whose role may log in and returns its id.
 async fn deploy(aws: &Endpoints, account: &str) -> String {
     let tags: Tags =
         [("consul.hashicorp.com.service-name".to_owned(), "web".to_owned())].into_iter().collect();
@@ -237,7 +237,7 @@ async fn deploy(aws: &Endpoints, account: &str) -> String {
     .await
 }
 
-/// As the task logs in and registers itself. Gives its token's accessor.
+/// Logs in and registers as the task, and returns the token's accessor.
 async fn log_in(aws: &Endpoints, url: &str, account: &str, task: &str) -> String {
     let (credentials, now): (AssumedRole, _) = aws.with(|cloud, _, now| {
         let role_arn = format!("arn:aws:iam::{account}:role/consul-ecs/web");

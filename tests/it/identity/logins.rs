@@ -1,4 +1,4 @@
-//! Who may log in by AWS IAM, with what: a real Consul and the sandbox's say the same of each.
+//! Logins by AWS IAM: a real Consul and the sandbox's accept and reject the same ones.
 
 use ecs_mesh_model::Tags;
 use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
@@ -11,9 +11,9 @@ use super::{MANAGEMENT, with_account};
 use crate::consul_real::server::{self, Acls, ConsulRelease, RealConsul};
 
 const METHOD: &str = "iam-ecs-service-token";
-/// Wants to see its own name signed.
+/// An auth method that requires a signed server id.
 const SIGNED: &str = "signed";
-/// Asks an STS at which nobody listens.
+/// An auth method whose STS endpoint refuses connections.
 const ASTRAY: &str = "astray";
 const SERVICE: &str = "consul.hashicorp.com.service-name";
 const KIND: &str = "consul.hashicorp.com.gateway-kind";
@@ -115,12 +115,12 @@ async fn furnish(aws: &Endpoints, desk: &IdentityFixture) {
     desk.put("/v1/acl/binding-rule", &rule).await;
 }
 
-/// Credentials of a role, which is made if it is not there.
+/// Credentials of a role, which is created if missing.
 fn role(aws: &Endpoints, path: &str, name: &str, tags: &[(&str, &str)]) -> AssumedRole {
     let tags: Tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let account = CloudConfig::default().account;
     aws.with(|cloud, _, now| {
-        // It is there for the second Consul.
+        // The role exists for the second Consul.
         let _ =
             cloud.create_role(CreateRole { path: path.to_owned(), ..CreateRole::for_tasks(name, tags) }, now);
         let role_arn = format!("arn:aws:iam::{account}:role{path}{name}");
@@ -129,7 +129,7 @@ fn role(aws: &Endpoints, path: &str, name: &str, tags: &[(&str, &str)]) -> Assum
     })
 }
 
-/// The status, and of what was let in its services and roles.
+/// The status, and the services and roles of an accepted login.
 async fn outcome(aws: &Endpoints, url: &str, login: &SignedLogin<'_>) -> String {
     let now = aws.with(|_, _, now| now);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -14,7 +14,7 @@ at_both_consuls! {
 pub(crate) const ROLE: &str = "consul-ecs-mesh-gateway-role";
 const POLICY: &str = "consul-ecs-mesh-gateway-policy";
 
-/// The mesh gateways are to go.
+/// A spec without mesh gateways.
 pub(crate) fn without_mesh_gateways() -> Value {
     let mut auth = everything();
     auth["serviceTokens"]["gateways"] = json!(["terminating-gateway", "api-gateway"]);
@@ -30,7 +30,7 @@ pub(crate) fn reason(plan: &PlanReport, name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Tokens that a person made keep what they have, at any server.
+/// Manually created tokens keep their permissions at each server.
 pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &IdentityFixture) {
     let auth = without_mesh_gateways();
     let token = |body: Value| async move {

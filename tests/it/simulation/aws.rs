@@ -1,4 +1,4 @@
-//! AWS as the operator sees it: late, stale, throttled, cut short, and sometimes not there.
+//! AWS as the operator sees it: delayed, stale, throttled, truncated, and sometimes down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::env::SimEnv;
 use super::faults::SimFault;
 
-/// So long after it began, a task may not be known everywhere.
+/// Time after its start in which a task may be missing from reads.
 const NEWBORN: Duration = Duration::from_secs(10);
 
 pub(super) struct SimAws(pub(super) Arc<SimEnv>);
@@ -34,7 +34,7 @@ fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
 }
 
 impl SimAws {
-    /// The way there, and what may befall a call on it.
+    /// The delay and the faults of a call.
     async fn call(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
         sleep(self.0.faults.latency()).await;
         self.0.count_call(operation);
@@ -68,8 +68,8 @@ impl SimAws {
         faults.fires(SimFault::Denied, 0.005).then_some(AwsErrorKind::Denied)
     }
 
-    /// Whether DescribeTasks does not know a task that lives. It knows all that a list has hidden, until a list shows
-    /// them again: they could not be told from tasks that are gone.
+    /// Whether DescribeTasks reports a live task as MISSING. Tasks that a list has hidden are described until a list shows
+    /// them again, since they would otherwise look like removed tasks.
     fn misses(&self, task: &CloudTask, now: Timestamp) -> bool {
         let faults = &self.0.faults;
         if !self.0.consul_checks || faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
@@ -81,7 +81,7 @@ impl SimAws {
         faults.fires(SimFault::FalselyMissing, 0.1)
     }
 
-    /// Tasks on a page: few, so that lists have several, where the harshest world is meant.
+    /// Tasks of a page: few in the harsh environment, so that lists have several pages.
     fn page(&self) -> usize {
         if self.0.counts_calls() { 100 } else { 7 }
     }
@@ -108,7 +108,7 @@ impl Ecs for SimAws {
         if let Some(token) =
             page.clone().or(Some(String::new())).filter(|_| faults.fires(SimFault::EmptyPage, 0.03))
         {
-            // An empty page with a token: more follows.
+            // An empty page with a token: more pages follow.
             return Ok(ListPage { items: Vec::new(), next: Some(token) });
         }
         let request = ListTasks {

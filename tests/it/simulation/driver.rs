@@ -1,5 +1,5 @@
-//! The course of a life, wherever it is lived: an eventful time, in which the operator is now and then killed and
-//! started again; the end of all faults; a time to settle; and a silence in which nothing may be written.
+//! The phases of a simulated run: a busy phase with operator restarts, the end of all faults, a settle phase, and a
+//! quiet phase in which nothing may be written.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,52 +19,52 @@ use super::env::{QUIET_PERIOD, SETTLE_TIME, SLOW_STEP, STEP, SimEnv, SimReport};
 
 /// The operator's id.
 pub(super) const OPERATOR: &str = "simulated";
-/// A document in which somebody made a slip.
+/// An invalid manifest document.
 pub(super) const INVALID_DOCUMENT: &str =
     "---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: Workload\nmetadata: {name: slip}\nspec: {}\n";
 
-/// What is particular to the place where a life is lived.
+/// The part of a run that depends on the kind of control plane.
 pub(super) trait Scenario {
     fn env(&self) -> &Arc<SimEnv>;
 
-    /// Makes control plane clients.
+    /// Creates control plane clients.
     fn connect(&self) -> ConnectFn;
 
-    /// The manifests to begin with.
+    /// The first manifests.
     fn manifests(&self) -> ManifestStatus;
 
-    /// The world moves on, and the judge looks.
+    /// Advances the world and checks the writes.
     fn step(&mut self);
 
-    /// What the operator knows now.
+    /// Checks the operator's state.
     fn observe(&mut self, _operator: &Operator) {}
 
-    /// What else happens in an eventful time.
+    /// Injects further events in the busy phase.
     fn on_busy_step(&mut self, _rng: &mut fastrand::Rng) {}
 
-    /// Somebody edits the manifests; nobody does so everywhere.
+    /// Edits the manifests, if the scenario has edits.
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus>;
 
-    /// Somebody puts them right.
+    /// Restores complete manifests.
     fn fix(&mut self) -> Option<ManifestStatus>;
 
-    /// The operator is another process now.
+    /// Records a restart of the operator.
     fn on_restart(&mut self);
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults.
     fn stop_faults(&mut self);
 
-    /// What is not as it should be after quiet. `held` are the tasks that a guard holds.
+    /// Violations after the settle phase. `held` are the tasks that a guard holds.
     fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String>;
 
-    /// What the operator has written, in numbers.
+    /// The operator's writes as counts.
     fn write_summary(&self) -> String;
 
-    /// The sum of it all.
+    /// Fills in the report.
     fn finish(self, report: &mut SimReport);
 }
 
-/// A life under way.
+/// A run in progress.
 pub(super) struct Driver<S> {
     seed: u64,
     rng: fastrand::Rng,
@@ -187,7 +187,7 @@ impl<S: Scenario> Driver<S> {
         self.operator = Some((operator, task));
     }
 
-    /// Killed wherever it just is, and started again.
+    /// Kills the operator at its current await point and starts it again.
     fn restart_operator(&mut self) {
         if let Some((_, task)) = self.operator.take() {
             task.abort();
@@ -222,7 +222,7 @@ impl<S: Scenario> Driver<S> {
     }
 }
 
-/// Some time from now.
+/// A random instant in this range of seconds from now.
 pub(super) fn in_a_while(rng: &mut fastrand::Rng, seconds: std::ops::Range<u64>) -> Instant {
     Instant::now() + Duration::from_millis(rng.u64(seconds.start * 1_000..seconds.end * 1_000))
 }

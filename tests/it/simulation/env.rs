@@ -1,4 +1,4 @@
-//! What every life has: an account, faults, a clock, a lease, and a history of all that happened.
+//! The environment of a run: account, faults, clock, lease and history.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,25 +18,25 @@ use super::faults::{SimFault, SimFaults};
 
 /// 2026-11-22T00:00:00Z.
 pub(super) const START: Timestamp = Timestamp(1_795_305_600_000);
-/// How often the world moves when nothing new happens.
+/// Step of the world in the settle and quiet phases.
 pub(super) const SLOW_STEP: Duration = Duration::from_millis(400);
-/// How often the world moves.
+/// Step of the world.
 pub(super) const STEP: Duration = Duration::from_millis(100);
-/// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
+/// Length of the settle phase. It covers sweeps, grace age, backoff and circuits.
 pub(super) const SETTLE_TIME: Duration = Duration::from_mins(5);
-/// How long nothing may be written after that.
+/// Length of the quiet phase.
 pub(super) const QUIET_PERIOD: Duration = Duration::from_mins(2);
 
-/// A lease that is lost now and then.
+/// A lease that is lost at times.
 pub(super) struct SimLease(AtomicBool);
 
 impl SimLease {
-    /// It is held from now on.
+    /// Acquires the lease for the rest of the run.
     pub(super) fn acquire(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Lost, or held again. Whether it is held now.
+    /// Loses or reacquires the lease, and returns whether it is held.
     pub(super) fn toggle(&self) -> bool {
         !self.0.fetch_xor(true, Ordering::Relaxed)
     }
@@ -48,7 +48,7 @@ impl Lease for SimLease {
     }
 }
 
-/// What the operator and the world both stand on.
+/// The environment shared by operator and world.
 pub(super) struct SimEnv {
     pub(super) cloud: Mutex<Cloud>,
     pub(super) faults: SimFaults,
@@ -56,7 +56,7 @@ pub(super) struct SimEnv {
     pub(super) lease: Arc<SimLease>,
     pub(super) writes_without_lease: Mutex<Vec<String>>,
     pub(super) clock: Clock,
-    /// Whether there are traps beyond what a life at Kuma has.
+    /// Whether the environment has the additional faults of Consul runs.
     pub(super) consul_checks: bool,
     history: Mutex<Vec<String>>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
@@ -65,14 +65,14 @@ pub(super) struct SimEnv {
 }
 
 impl SimEnv {
-    /// An account with a cluster and a queue, as harsh as the seed says.
+    /// An account with a cluster and a queue; the seed decides the fault rate.
     pub(super) fn new(seed: u64, rng: &mut fastrand::Rng, consul_checks: bool) -> Self {
-        // One life in four has no faults: there the promises must hold to the letter, too.
+        // One run in four has no faults, so that deadlines are checked as well.
         let level = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
         let clock = Clock::simulated(START);
         let delivery = if level > 0.0 { harsh_delivery() } else { Delivery::default() };
         let reuse = [AddressReuse::Immediate, AddressReuse::Lifo, AddressReuse::Fifo][rng.usize(..3)];
-        // ECS promises an hour; after that a stopped task is MISSING.
+        // ECS shows stopped tasks for at least one hour, then reports MISSING.
         let stopped_kept = Duration::from_secs(if rng.bool() { 3_600 } else { 100 });
         let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
         let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
@@ -107,18 +107,18 @@ impl SimEnv {
         *self.calls.lock().unwrap().entry(to).or_default() += 1;
     }
 
-    /// How many calls there were whose names begin so.
+    /// Number of calls with this prefix.
     pub(super) fn calls_to(&self, prefix: &str) -> u64 {
         let calls = self.calls.lock().unwrap();
         calls.iter().filter(|(to, _)| to.starts_with(prefix)).map(|(_, count)| count).sum()
     }
 
-    /// Whether it is a time in which calls are counted: nothing makes them more.
+    /// Whether calls are counted for the limit of the quiet phase.
     pub(super) fn counts_calls(&self) -> bool {
         self.consul_checks && !self.faults.are_enabled()
     }
 
-    /// The operator gets this message. What says that a task has stopped is remembered.
+    /// Delivers a message to the operator, and records delivered STOPPED events.
     pub(super) fn record_delivery(&self, message: &str) {
         if !self.consul_checks {
             return;
@@ -132,31 +132,31 @@ impl SimEnv {
         }
     }
 
-    /// Of which tasks' end the operator was told since the last call, and when.
+    /// Tasks whose STOPPED event was delivered since the last call, with the time.
     pub(super) fn take_stops_delivered(&self) -> Vec<(String, Timestamp)> {
         std::mem::take(&mut *self.stops_delivered.lock().unwrap())
     }
 
-    /// What happens after each list that the operator asked for, and before its next call.
+    /// Sets a hook that runs after each list of the operator, before its next call.
     pub(super) fn after_each_list(&self, what: impl Fn() + Send + 'static) {
         *self.list_hook.lock().unwrap() = Some(Box::new(what));
     }
 
-    /// The operator has its list.
+    /// Runs the hook after a list.
     pub(super) fn between_lists(&self) {
         if let Some(what) = &*self.list_hook.lock().unwrap() {
             what();
         }
     }
 
-    /// Notes a write without the lease.
+    /// Records a write without the lease.
     pub(super) fn must_hold_the_lease(&self, message: &dyn std::fmt::Display) {
         if !self.lease.holds() {
             self.writes_without_lease.lock().unwrap().push(format!("I7: {message} without the lease"));
         }
     }
 
-    /// The history, which a variable may send to a file.
+    /// Takes the history; an environment variable may write it to a file.
     pub(super) fn take_history(&self) -> Vec<String> {
         let history = std::mem::take(&mut *self.history.lock().unwrap());
         if let Some(file) = std::env::var_os("SIM_HISTORY") {
@@ -165,7 +165,7 @@ impl SimEnv {
         history
     }
 
-    /// An event that is days old, of a task that nobody remembers, with an address that somebody else has by now.
+    /// Sends an event that is days old, of an unknown task, with an address that another task has by now.
     pub(super) fn send_ghost(&self, rng: &mut fastrand::Rng) {
         let mut cloud = self.cloud.lock().unwrap();
         let Some(task) = cloud.all_tasks().find(|task| task.address().is_some()).cloned() else { return };
@@ -199,35 +199,35 @@ fn harsh_delivery() -> Delivery {
     }
 }
 
-/// How a life ended.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub(super) struct SimReport {
     pub(super) violations: Vec<String>,
     pub(super) history: Vec<String>,
     pub(super) tasks: u64,
-    /// Registrations that the operator made; at Consul, logins.
+    /// Registrations created by the operator; at Consul, logins.
     pub(super) created: u64,
     pub(super) removed: u64,
     pub(super) restarts: u64,
-    /// How often each kind of fault has struck.
+    /// Number of injected faults by kind.
     pub(super) faults: BTreeMap<SimFault, u64>,
-    /// How often the operator looked while what others have left was there.
+    /// Number of operator reads while each foreign fixture existed.
     pub(super) fixture_observations: BTreeMap<&'static str, u64>,
-    /// How many tasks' ends were held against the clock.
+    /// Number of task stops with a checked deadline.
     pub(super) timed: u64,
-    /// Calls to ECS and to the control plane in the silence.
+    /// Calls to ECS and to the control plane in the quiet phase.
     pub(super) silent_calls: (u64, u64),
 }
 
-/// Runs a life on one thread, under a paused clock.
+/// Runs a scenario on one thread with a paused clock.
 pub(super) fn under_paused_clock<F: Future<Output = SimReport>>(life: impl FnOnce() -> F) -> SimReport {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    // All of it within the runtime: outside, even the first look at the clock would be at the real one.
+    // Everything runs within the runtime, since the paused clock exists only there.
     runtime.block_on(async move { life().await })
 }
 
-/// A finding of the judge's, for people.
+/// A violation as text.
 pub(super) fn violation(found: &InvariantViolation) -> String {
     format!("{} at {}s: {}", found.invariant, (found.at.0 - START.0) / 1_000, found.message)
 }

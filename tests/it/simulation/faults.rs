@@ -1,4 +1,4 @@
-//! What goes wrong, by the seed; and how often each kind of it has struck.
+//! Faults injected by the seed, with a count of each kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -6,76 +6,76 @@ use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
 
-/// A kind of thing that goes wrong.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SimFault {
-    /// Every call to AWS fails for a while.
+    /// All calls to AWS fail for some time.
     AwsOutage,
     Throttled,
     AwsError,
     AwsHangs,
     Denied,
-    /// Of any of these, or of the outage: a whole DescribeTasks.
+    /// A complete DescribeTasks call fails, by any of these or the outage.
     FailedDescribe,
-    /// One task among DescribeTasks's failures, for another reason than MISSING.
+    /// DescribeTasks returns a task as a failure with another reason than MISSING.
     FailureInDescribe,
-    /// DescribeTasks does not know a task that lives.
+    /// DescribeTasks reports a live task as MISSING.
     FalselyMissing,
-    /// DescribeTasks does not know a task yet that has just begun.
+    /// DescribeTasks reports a task that has just started as MISSING.
     MissingNewborn,
-    /// DescribeTasks shows what was.
+    /// DescribeTasks returns old state.
     StaleDescribe,
-    /// ListTasks shows nothing, and that is all.
+    /// ListTasks returns an empty complete list.
     EmptyList,
-    /// A page without anything, and more to come.
+    /// ListTasks returns an empty page before others.
     EmptyPage,
-    /// Some are left out of a page.
+    /// ListTasks omits some tasks of a page.
     ShortList,
-    /// For minutes ListTasks leaves out some tasks, as if there were none.
+    /// ListTasks omits some tasks for minutes.
     HiddenTasks,
-    /// ListTasks shows what was.
+    /// ListTasks returns old state.
     StaleList,
-    /// A role's tags as they were.
+    /// IAM returns old role tags.
     StaleTags,
     /// All roles lose their tags at once.
     MassRevocation,
-    /// A message cannot be deleted, and comes again.
+    /// A message is not deleted and is redelivered.
     UndeletedMessage,
-    /// No call to the control plane gets through for a while.
+    /// The control plane is unreachable for some time.
     MeshOutage,
     Unreachable,
-    /// An answer takes longer than anybody waits.
+    /// A response takes longer than the timeout.
     ServerHangs,
-    /// An answer takes long, and comes.
+    /// A response takes long but arrives.
     SlowServer,
     ServerError,
     RateLimited,
-    /// Done, and nobody hears of it.
+    /// The write takes effect, and the response is lost.
     LostAnswer,
-    /// Done, and called an error.
+    /// The write takes effect, and the response is an error.
     ErrorAfterEffect,
-    /// Somebody else wrote a moment before.
+    /// Another client writes immediately before.
     WriteConflict,
-    /// A list that breaks off in the middle.
+    /// The response to a list breaks off.
     BrokenAnswer,
-    /// A list with something left out, since our own token may not see it.
+    /// A list omits items that the operator's token may not read.
     FilteredList,
-    /// One with everything left out.
+    /// A list omits all items.
     FilteredEmptyList,
-    /// Our own token is not known for a while.
+    /// The operator's token is unknown for some time.
     UnknownToken,
-    /// A removal gets "not found", since our own token is not known.
+    /// A removal gets "not found" because the operator's token is unknown.
     NotFoundForBadToken,
-    /// A task begins and logs in while the operator is between two of its lists.
+    /// A task starts and logs in between two lists of the operator.
     LoginBetweenLists,
-    /// The tokens are listed while a task that is stopping still needs its own.
+    /// Tokens are listed while a stopping task still needs its token.
     DrainingTask,
-    /// A declared object is changed or removed by somebody else.
+    /// Another client changes or removes a declared object.
     Drift,
 }
 
 impl SimFault {
-    /// What may strike in each life.
+    /// Faults of all runs.
     const EVERYWHERE: &[Self] = &[
         Self::AwsOutage,
         Self::Throttled,
@@ -99,12 +99,12 @@ impl SimFault {
         Self::ErrorAfterEffect,
     ];
 
-    /// What may strike in a life at Kuma.
+    /// Faults of Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
         [Self::EVERYWHERE, &[Self::WriteConflict]].concat()
     }
 
-    /// What may strike in a life at Consul.
+    /// Faults of Consul runs.
     pub(super) fn at_consul() -> Vec<Self> {
         let own = [
             Self::FalselyMissing,
@@ -126,27 +126,27 @@ impl SimFault {
     }
 }
 
-/// The chances, and the dice.
+/// Fault injection with its source of randomness.
 pub(super) struct SimFaults {
     dice: Mutex<FaultDice>,
 }
 
 struct FaultDice {
     rng: fastrand::Rng,
-    /// Multiplies every chance: 0 is a world without faults.
+    /// Factor of all probabilities; 0 disables faults.
     level: f64,
     struck: BTreeMap<SimFault, u64>,
     aws_down_until: Timestamp,
     mesh_down_until: Timestamp,
-    /// Until when ListTasks hides those tasks whose ids end in one of some digits, and in which.
+    /// ListTasks omits tasks whose ids end in one of these digits until this time.
     hidden: (Timestamp, u8),
-    /// Tasks that a list has hidden, and that no list has shown since.
+    /// Tasks that a list has omitted and no later list has shown.
     unlisted: BTreeSet<String>,
-    /// A list that is not whole shows it.
+    /// Whether incomplete lists are recognisable.
     lists_are_honest: bool,
 }
 
-/// Of so many tasks ListTasks hides one.
+/// ListTasks omits one in this many tasks.
 const HIDES_ONE_IN: u8 = 4;
 
 impl SimFaults {
@@ -174,28 +174,28 @@ impl SimFaults {
         dice.hidden.0 = Timestamp(0);
     }
 
-    /// Whether anything can go wrong.
+    /// Whether faults are enabled.
     pub(super) fn are_enabled(&self) -> bool {
         self.dice.lock().unwrap().level > 0.0
     }
 
-    /// How often each kind has struck.
+    /// Number of faults by kind.
     pub(super) fn struck(&self) -> BTreeMap<SimFault, u64> {
         self.dice.lock().unwrap().struck.clone()
     }
 
-    /// One has struck.
+    /// Counts a fault.
     pub(super) fn count(&self, fault: SimFault) {
         *self.dice.lock().unwrap().struck.entry(fault).or_default() += 1;
     }
 
-    /// Whether something of this chance happens now.
+    /// Draws an event of this probability.
     pub(super) fn happens(&self, chance: f64) -> bool {
         let mut dice = self.dice.lock().unwrap();
         dice.rng.f64() < chance * dice.level
     }
 
-    /// Whether a fault of this chance strikes now.
+    /// Draws a fault of this probability.
     pub(super) fn fires(&self, fault: SimFault, chance: f64) -> bool {
         let hit = self.happens(chance);
         if hit {
@@ -204,14 +204,14 @@ impl SimFaults {
         hit
     }
 
-    /// How long something takes on its way.
+    /// The latency of a call.
     pub(super) fn latency(&self) -> Duration {
         let mut dice = self.dice.lock().unwrap();
         let most = if dice.level > 0.0 { 120 } else { 20 };
         Duration::from_millis(dice.rng.u64(1..=most))
     }
 
-    /// How far behind a read is, up to `most`.
+    /// The staleness of a read, up to `most`.
     pub(super) fn staleness(&self, fault: SimFault, chance: f64, most: Duration) -> Duration {
         let stale = {
             let mut dice = self.dice.lock().unwrap();
@@ -227,7 +227,7 @@ impl SimFaults {
         self.dice.lock().unwrap().rng.usize(..below.max(1))
     }
 
-    /// Takes a whole service down for a while.
+    /// Takes AWS or the control plane down for some time.
     pub(super) fn outage(&self, mesh: bool, until: Timestamp) {
         if self.are_enabled() {
             self.count(if mesh { SimFault::MeshOutage } else { SimFault::AwsOutage });
@@ -236,18 +236,18 @@ impl SimFaults {
         }
     }
 
-    /// From now on no list lacks tasks without a sign of it, where nobody would ever list again.
+    /// Makes all incomplete lists recognisable, for runs without later sweeps.
     pub(super) fn lists_are_honest(&self) {
         self.dice.lock().unwrap().lists_are_honest = true;
     }
 
-    /// Whether a list lacks tasks, by a fault of this chance.
+    /// Whether a list omits tasks, by a fault of this probability.
     pub(super) fn lacks_tasks(&self, fault: SimFault, chance: f64) -> bool {
         let honest = self.dice.lock().unwrap().lists_are_honest;
         !honest && self.fires(fault, chance)
     }
 
-    /// ListTasks hides some tasks until then.
+    /// ListTasks omits some tasks until this time.
     pub(super) fn hide_tasks(&self, until: Timestamp) {
         if self.are_enabled() {
             let mut dice = self.dice.lock().unwrap();
@@ -255,13 +255,13 @@ impl SimFaults {
         }
     }
 
-    /// Whether ListTasks hides the task of this id.
+    /// Whether ListTasks omits this task.
     pub(super) fn hides(&self, id: &str, now: Timestamp) -> bool {
         let (until, those) = self.dice.lock().unwrap().hidden;
         now < until && id.bytes().last().is_some_and(|digit| digit % HIDES_ONE_IN == those)
     }
 
-    /// Remembers whether a list has just hidden the task or shown it.
+    /// Records whether a list has omitted or shown the task.
     pub(super) fn record_listed(&self, id: &str, hidden: bool) {
         let unlisted = &mut self.dice.lock().unwrap().unlisted;
         if hidden {
@@ -271,7 +271,7 @@ impl SimFaults {
         }
     }
 
-    /// Whether a list has hidden the task, and none has shown it since.
+    /// Whether a list has omitted the task and no later list has shown it.
     pub(super) fn is_unlisted(&self, id: &str) -> bool {
         self.dice.lock().unwrap().unlisted.contains(id)
     }

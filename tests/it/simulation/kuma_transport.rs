@@ -1,4 +1,4 @@
-//! The way to the control plane: slow, broken before the effect, and broken after it.
+//! The transport to Kuma: slow, and broken before or after the effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl Transport for SimKumaTransport {
         self.0.judge_writes();
         sleep(faults.latency()).await;
         if faults.fires(SimFault::LostAnswer, 0.02) {
-            // It took effect, and nobody hears of it.
+            // The write took effect, and the response is lost.
             sleep(Duration::from_secs(5)).await;
             return Err(broken(TransportErrorKind::Timeout));
         }

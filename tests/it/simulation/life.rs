@@ -1,4 +1,4 @@
-//! A life at Kuma, where the operator registers tasks.
+//! A run at Kuma, where the operator registers tasks.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -19,7 +19,7 @@ use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario};
 use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
 use super::kuma_transport::SimKumaTransport;
 
-/// What both sides of the simulation see.
+/// State shared by operator and world.
 pub(super) struct KumaShared {
     pub(super) ground: Arc<SimEnv>,
     pub(super) kuma: Mutex<KumaCp>,
@@ -35,7 +35,7 @@ impl Deref for KumaShared {
 }
 
 impl KumaShared {
-    /// Judges what was just written, against the world as it is at this moment.
+    /// Checks the latest writes against the current world.
     pub(super) fn judge_writes(&self) {
         let mut kuma = self.kuma.lock().unwrap();
         let journal = kuma.take_journal();
@@ -47,7 +47,7 @@ impl KumaShared {
     }
 }
 
-/// Lives the life of a seed.
+/// Runs a seed.
 pub(super) fn run(seed: u64) -> SimReport {
     under_paused_clock(|| {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -59,11 +59,11 @@ pub(super) fn run(seed: u64) -> SimReport {
 struct KumaScenario {
     shared: Arc<KumaShared>,
     world: World,
-    /// What the manifests are written for.
+    /// Options of the manifests.
     care: ManifestOptions,
-    /// Edits so far.
+    /// Number of edits.
     generation: u64,
-    /// Whether the list that lets svc-* call kv is in force.
+    /// Whether the OutboundList from svc-* to kv is applied.
     more_outbounds: bool,
 }
 
@@ -104,7 +104,7 @@ impl KumaScenario {
         Self { shared: Arc::new(shared), world, care, generation: 1, more_outbounds: false }
     }
 
-    /// The manifests, without the workloads of some services, and perhaps with a slip.
+    /// The manifests without the workloads of some services, optionally with an invalid document.
     fn written_down(&self, without: &[&str], broken: bool) -> ManifestStatus {
         let services: Vec<_> =
             self.world.services().iter().filter(|s| !without.contains(&s.name.as_str())).cloned().collect();
@@ -133,8 +133,7 @@ impl KumaScenario {
         services[rng.usize(..services.len())].name.clone()
     }
 
-    /// Running tasks have the outbounds that the manifests in force give them. Those that are gone, and whose removal
-    /// the guard holds back, have what they had.
+    /// Checks that running tasks have the outbounds of the manifests. Stopped tasks that the guard holds keep theirs.
     fn wrong_outbounds(&self, held: &BTreeSet<String>) -> Vec<String> {
         let mut wrong = Vec::new();
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
@@ -143,7 +142,7 @@ impl KumaScenario {
             let task =
                 TaskId::parse(id).ok().and_then(|id| cloud.task(&self.shared.cluster.task(id).to_string()));
             if task.is_none_or(|task| task.desired_status == DesiredStatus::Stopped) {
-                // A guard may hold what is left of a task that is gone.
+                // A guard may hold the registration of a stopped task.
                 continue;
             }
             let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
@@ -188,7 +187,7 @@ impl Scenario for KumaScenario {
         }
     }
 
-    /// Lists come and go, workloads are deleted and written again, and sometimes a file has a slip in it.
+    /// Toggles the OutboundList, deletes and restores workloads, and at times adds an invalid document.
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
         Some(match rng.u8(..10) {
             0..5 => {
@@ -198,13 +197,13 @@ impl Scenario for KumaScenario {
             5..7 => {
                 let service = self.a_service(rng);
                 let now = self.shared.now();
-                // Until the next edit at least, and what that leads to.
+                // Undeclared until the next edit and its effects.
                 let until = now.plus(Duration::from_mins(3));
                 self.shared.judge.lock().unwrap().record_undeclared(&service, now, until);
                 self.rewritten(&[&service], false)
             }
             7..9 => {
-                // Nothing may go for the silence of a set that could not be read whole.
+                // An incomplete manifest set removes nothing.
                 let service = self.a_service(rng);
                 self.rewritten(&[&service], true)
             }

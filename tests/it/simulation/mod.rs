@@ -1,8 +1,8 @@
-//! Whole lives under a paused clock: the real operator over a simulated AWS and control plane, with everything going
-//! wrong that a seed decides. The judge holds each write against the world's truth as it happens; after quiet nothing
-//! may be left over and nothing may be written.
+//! Simulation: the real operator over a simulated AWS and control plane, with a paused clock and faults drawn from a
+//! seed. The oracle checks each write against the world's truth. After the settle phase nothing may be left over, and
+//! nothing may be written.
 //!
-//! There are lives at Kuma, where the operator registers tasks, and lives at Consul, where tasks register themselves.
+//! At Kuma the operator registers tasks; at Consul tasks register themselves.
 //! `SIM_SEEDS=5000 cargo test --test it simulation -- --nocapture` runs seeds 0 to 4999 of both,
 //! `SIM_FIRST=17 SIM_SEEDS=1 …` replays seed 17.
 
@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 use env::SimReport;
 use faults::SimFault;
 
-/// Seeds that once found a fault; they run every time.
+/// Seeds that found defects. They run every time.
 const REGRESSIONS: &[u64] = &[
     24,    // two tasks that want one name at a time each found it free
     70,    // the same, at a restart
@@ -35,7 +35,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Runs seeds on both cores; each on a thread of its own.
+/// Runs seeds on all cores, each on one thread.
 fn run_all(seeds: &[u64], run: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let chunks: Vec<Vec<u64>> =
@@ -53,7 +53,7 @@ fn run_all(seeds: &[u64], run: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
     endings
 }
 
-/// The seeds to run: as many as the environment says, and those that once found a fault.
+/// The seeds to run: those that the environment selects, and the regressions.
 fn seeds(default: u64, regressions: &[u64]) -> Vec<u64> {
     let first = number("SIM_FIRST", 0);
     let mut seeds: Vec<u64> = (first..first + number("SIM_SEEDS", default)).collect();
@@ -63,10 +63,10 @@ fn seeds(default: u64, regressions: &[u64]) -> Vec<u64> {
     seeds
 }
 
-/// In so many lives everything that can go wrong does.
+/// Number of runs in which each kind of fault must occur.
 const MANY: usize = 30;
 
-/// How often each kind of fault struck, and how often the operator looked while what others have left was there.
+/// Number of faults by kind, and of operator reads while each foreign fixture existed.
 fn struck(endings: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, u64> {
     let mut all: BTreeMap<String, u64> = kinds.iter().map(|kind| (format!("{kind:?}"), 0)).collect();
     for (_, report) in endings {
@@ -80,7 +80,7 @@ fn struck(endings: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, 
     all
 }
 
-/// Nothing went wrong in any of these lives, and much happened.
+/// Checks that the runs have no violation and enough activity.
 fn judge(kind: &str, endings: &[(u64, SimReport)], kinds: &[SimFault]) {
     let mut failures = String::new();
     for (seed, report) in endings.iter().filter(|(_, report)| !report.violations.is_empty()) {
@@ -111,14 +111,14 @@ fn judge(kind: &str, endings: &[(u64, SimReport)], kinds: &[SimFault]) {
         println!("{count:>7} {what}");
     }
     assert!(failures.is_empty(), "{failures}");
-    // A simulation in which little happens proves little.
+    // Runs with little activity prove little.
     assert!(total(|e| e.created) > 10 * endings.len() as u64, "hardly anything was registered");
     assert!(total(|e| e.removed) > 3 * endings.len() as u64, "hardly anything was removed");
     let never: Vec<_> = struck.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
     assert!(endings.len() < MANY || never.is_empty(), "never struck: {never:?}");
 }
 
-/// A seed lives the same life twice.
+/// Checks that a seed gives the same history twice.
 fn replays(seed: u64, run: fn(u64) -> SimReport) {
     let (once, again) = (run(seed), run(seed));
     let differs = once.history.iter().zip(&again.history).position(|(a, b)| a != b);

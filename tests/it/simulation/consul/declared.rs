@@ -1,5 +1,5 @@
-//! The identity set-up of a life in which a `ConsulAuth` is declared: what somebody else does to it, and what it has to
-//! be like in the end, which is what the golden file says.
+//! ACL objects of runs with a `ConsulAuth`: foreign changes during the run, and the expected objects at its end, which
+//! are those of a golden file.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::super::driver::OPERATOR;
 
 const GOLDEN: &str = include_str!("../../../golden/consul-auth/service-tokens.yaml");
-/// Who may log in, as in the golden file.
+/// The bound principals, as in the golden file.
 const BOUND: &str = "arn:aws:iam::111122223333:role/consul-ecs/*";
 
-/// On each object of the operator's.
+/// The ownership mark of the operator's objects.
 pub(super) fn mark() -> String {
     format!("[ecs-mesh:{OPERATOR}]")
 }
@@ -37,7 +37,7 @@ spec:
     )
 }
 
-/// Whoever may do everything at Consul.
+/// An administrator of Consul.
 pub(super) struct Administrator<'a> {
     pub(super) consul: &'a mut ConsulServer,
     pub(super) secret: &'a str,
@@ -68,7 +68,7 @@ impl Administrator<'_> {
         format!("/v1/acl/binding-rule/{}", rule["ID"].as_str().unwrap())
     }
 
-    /// What is there bears the operator's mark from now on.
+    /// Adds the operator's ownership mark to all existing objects.
     pub(super) fn hand_over(&mut self) {
         let mut method = self.get(&format!("/v1/acl/auth-method/{LOGIN_METHOD}"));
         method["Description"] = mark().into();
@@ -80,7 +80,7 @@ impl Administrator<'_> {
         self.consul.take_journal();
     }
 
-    /// Does something to what is declared. In words, if there was something to do it to.
+    /// Changes or removes a declared object. Returns the change, if there was an object.
     pub(super) fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<&'static str> {
         match rng.u8(..5) {
             0 => {
@@ -120,7 +120,7 @@ impl Administrator<'_> {
         }
     }
 
-    /// All that bears the operator's mark, by kind and name: what a reader of the golden file would compare.
+    /// Objects with the operator's mark by kind and name, in the form of the golden file.
     fn content(&mut self) -> BTreeMap<String, Value> {
         let mut content = BTreeMap::new();
         let (policies, roles) = (self.get("/v1/acl/policies"), self.get("/v1/acl/roles"));
@@ -147,7 +147,7 @@ impl Administrator<'_> {
         content.into_iter().map(|(name, body)| (name, essence(&body))).collect()
     }
 
-    /// Where the content is not as declared.
+    /// Differences between actual and declared objects.
     pub(super) fn differences(&mut self, aws: &str) -> Vec<String> {
         let (is, should_be) = (self.content(), declared(aws));
         let names: std::collections::BTreeSet<&String> = is.keys().chain(should_be.keys()).collect();
@@ -161,7 +161,7 @@ impl Administrator<'_> {
     }
 }
 
-/// What makes out an object, in one form for what is declared and what is there.
+/// The compared content of an object, in one form for declared and actual objects.
 fn essence(body: &Value) -> Value {
     let fields = ["Description", "Rules", "AuthMethod", "BindName", "BindType", "Type"];
     let mut essence: serde_json::Map<String, Value> =
@@ -179,7 +179,7 @@ fn essence(body: &Value) -> Value {
     Value::Object(essence)
 }
 
-/// What the golden file says, in the words of this operator and this account.
+/// The objects of the golden file with the names of this operator and account.
 fn declared(aws: &str) -> BTreeMap<String, Value> {
     let text =
         GOLDEN.split_once("---\n").unwrap().1.replace("ecs-mesh:golden", &format!("ecs-mesh:{OPERATOR}"));
@@ -187,7 +187,7 @@ fn declared(aws: &str) -> BTreeMap<String, Value> {
     let objects = golden["objects"].as_array().unwrap().iter().filter_map(|one| {
         let (object, mut body) = (one["object"].as_str().unwrap(), one["body"].clone());
         if object.starts_with("node ") {
-            // Here it is nobody's.
+            // The object has no owner here.
             return None;
         }
         let name = match body["BindName"].as_str() {
@@ -203,7 +203,7 @@ fn declared(aws: &str) -> BTreeMap<String, Value> {
     objects.collect()
 }
 
-/// As the administrator.
+/// Calls Consul as the administrator.
 pub(super) fn administrator(consul: &mut ConsulServer, now: Timestamp) -> Administrator<'_> {
     Administrator { consul, secret: MANAGEMENT_TOKEN, now }
 }

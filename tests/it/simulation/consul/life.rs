@@ -1,4 +1,4 @@
-//! A life at Consul, where tasks log in and register themselves.
+//! A run at Consul, where tasks log in and register themselves.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,21 +31,20 @@ use super::declared::{self, Administrator};
 use super::shared::{ConsulShared, OperatorToken};
 use super::transport::SimConsulTransport;
 
-/// Where the account is, for logins.
+/// The address of the account's AWS, for logins.
 const AWS: &str = "http://aws.simulated";
-/// From the delivery of the news that a task has stopped until what it left is gone, where nothing goes wrong.
+/// Time limit from the delivery of a STOPPED event to the removal of the task's objects, without faults.
 const WITHIN: Duration = Duration::from_secs(1);
-/// Sweeps in the silence, at the most.
+/// Maximum sweeps in the quiet phase.
 const SWEEPS: u64 = QUIET_PERIOD.as_secs() / 30 + 1;
-/// Calls to ECS for a sweep, however many tasks there are: two lists, and a second page where a life has left more
-/// than a hundred stopped ones.
+/// Calls to ECS of a sweep: two lists, and a second page if more than a hundred tasks have stopped.
 const ECS_CALLS: u64 = 3;
-/// Calls to Consul for a sweep and a look at the identity set-up, and what that takes more where some is declared.
+/// Calls to Consul of a sweep and an ACL reconcile, and further calls with declared ACL objects.
 const CONSUL_CALLS: (u64, u64) = (12, 3);
-/// So long after it began, or got its lease or its binding, the operator may have other things to do first.
+/// Grace after a start, a lease or a binding, in which the operator may be busy with other work.
 const BEGINS: Duration = Duration::from_secs(10);
 
-/// Lives the life of a seed.
+/// Runs a seed.
 pub(super) fn run(seed: u64) -> SimReport {
     under_paused_clock(|| {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1));
@@ -58,39 +57,39 @@ pub(super) fn run(seed: u64) -> SimReport {
 struct ConsulScenario {
     shared: Arc<ConsulShared>,
     world: World,
-    /// There is none in this life; the world moves both.
+    /// Unused Kuma, which the world steps as well.
     kuma: KumaCp,
-    /// What running tasks have goes with their roles' tags.
+    /// `onRevoked: withdraw` applies: objects of running tasks are removed with their role tags.
     withdraws: bool,
-    /// A sweep at each start and no other: what events told has to suffice.
+    /// Sweeps happen at starts alone, so that events must suffice.
     without_sweeps: bool,
-    /// Another binding would take some tasks by their tags.
+    /// A second binding selects by task tags.
     by_tags: bool,
-    /// The identity set-up is declared. What somebody else does to it, this one does.
+    /// ACL objects are declared; makes foreign changes to them.
     meddler: Option<String>,
     next_drift: Instant,
-    /// Nothing goes wrong in this life.
+    /// The run has no faults.
     is_fair: bool,
     care: ManifestOptions,
     generation: u64,
     bound: bool,
-    /// Since when nothing has kept the operator from acting at once.
+    /// The time since which the operator could act at once.
     undisturbed_since: Timestamp,
-    /// Tasks of whose end the operator was told.
+    /// Tasks whose STOPPED event was delivered.
     stops_delivered: BTreeSet<String>,
     timed: u64,
     next_token: Instant,
-    /// From then on ListTasks hides some tasks for a while.
+    /// When ListTasks next omits some tasks.
     next_hiding: Instant,
-    /// Then all roles lose their tags, once in a life.
+    /// When all roles lose their tags, once in a run.
     revocation: Option<Instant>,
 }
 
-/// For so many seconds ListTasks hides some tasks: longer than the grace age and two sweeps.
+/// Seconds for which ListTasks omits tasks: longer than the grace age and two sweeps.
 const HIDDEN: std::ops::Range<u64> = 70..150;
 
-/// Another team's: it takes no task, and which it takes hangs on their tags. So each task is described. The shortest
-/// sweep interval of all bindings counts, so this one has its life's.
+/// A second binding that selects no task. Its tag selector makes the operator describe each task. It has the run's sweep
+/// interval, since the shortest interval of all bindings applies.
 const BY_TAGS: &str = "---
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: MeshBinding
@@ -101,7 +100,7 @@ spec:
   cleanup: {sweepInterval: SWEEP_INTERVAL}
 ";
 
-/// Tasks that stop take their time, so that much happens meanwhile.
+/// Slows down stops, so that other events happen during them.
 fn slow(cloud: &mut Cloud, rng: &mut fastrand::Rng, stopped_kept: Option<Duration>) {
     let life = cloud.config().life.clone();
     cloud.set_life(LifeTimes {
@@ -122,7 +121,7 @@ impl ConsulScenario {
             ConsulBootstrap { cluster: cluster.clone(), aws: AWS.to_owned(), region: "eu-west-1".to_owned() };
         let mut consul = ConsulBootstrap::server(seed, START);
         home.configure(&mut consul, START).unwrap();
-        // Without sweeps nobody would look for drifts.
+        // Without sweeps the operator does not look for drift.
         let meddler = (!without_sweeps && rng.bool()).then(|| {
             declared::administrator(&mut consul, START).hand_over();
             admin_token(&mut consul, START).unwrap()
@@ -137,7 +136,7 @@ impl ConsulScenario {
         };
         let (world, fixtures) = {
             let mut cloud = ground.cloud.lock().unwrap();
-            // What ECS has forgotten, only sweeps find.
+            // Only sweeps find tasks that ECS has forgotten.
             slow(&mut cloud, rng, without_sweeps.then_some(Duration::from_hours(1)));
             let mut world = World::start(world, &mut cloud, &mut kuma, START).unwrap();
             let fixtures = world.join_consul(&home, &mut cloud, &mut consul, START).unwrap();
@@ -171,7 +170,7 @@ impl ConsulScenario {
         };
         let is_fair = !ground.faults.are_enabled();
         if without_sweeps {
-            // What the only sweep does not find nobody else would tell of.
+            // Tasks that the only sweep misses would not be found.
             ground.faults.lists_are_honest();
         }
         Self {
@@ -196,7 +195,7 @@ impl ConsulScenario {
         }
     }
 
-    /// The manifests, with the binding or without, and perhaps with a slip.
+    /// The manifests with or without the binding, optionally with an invalid document.
     fn written_down(&self, broken: bool) -> ManifestStatus {
         let mut text = manifests(&self.care, &[]);
         if !self.bound {
@@ -222,7 +221,7 @@ impl ConsulScenario {
 
     fn rewritten(&mut self, bound: bool, broken: bool) -> Option<ManifestStatus> {
         if self.without_sweeps {
-            // What changes in the manifests is swept for.
+            // A manifest change triggers a sweep.
             return None;
         }
         self.generation += 1;
@@ -231,7 +230,7 @@ impl ConsulScenario {
         Some(self.written_down(broken))
     }
 
-    /// Somebody changes what is declared.
+    /// Makes a foreign change to a declared object.
     fn drift(&self, rng: &mut fastrand::Rng) {
         let Some(secret) = &self.meddler else { return };
         let now = self.shared.now();
@@ -245,7 +244,7 @@ impl ConsulScenario {
         }
     }
 
-    /// What the operator was told has to follow at once, unless something keeps it from that.
+    /// Starts the deadline of each delivered STOPPED event, unless the operator is impaired.
     fn check_timers(&mut self) {
         let now = self.shared.now();
         let stops_delivered = self.shared.take_stops_delivered();
@@ -299,7 +298,7 @@ impl Scenario for ConsulScenario {
         }
     }
 
-    /// What it has forgotten has to be gone, whatever its own token was told.
+    /// Checks that objects that the operator has forgotten are gone, whatever responses its token got.
     fn observe(&mut self, operator: &Operator) {
         let planes = operator.workers();
         let known = planes.values().flat_map(|plane| {
@@ -310,8 +309,8 @@ impl Scenario for ConsulScenario {
         self.shared.judge.lock().unwrap().record_known(known, &consul, self.shared.now());
     }
 
-    /// For a while the operator's own token is not known, or may not see all there is; lists hide tasks that live; and
-    /// once all roles lose their tags.
+    /// Makes the operator's token unknown or limited for some time, hides live tasks from lists, and removes all role tags
+    /// once.
     fn on_busy_step(&mut self, rng: &mut fastrand::Rng) {
         if Instant::now() >= self.next_token {
             let tokens = [OperatorToken::Unknown, OperatorToken::CannotRead, OperatorToken::CannotReadAll];
@@ -339,7 +338,7 @@ impl Scenario for ConsulScenario {
         }
     }
 
-    /// The binding comes and goes, and sometimes a file has a slip in it: nothing may go for either.
+    /// Removes and restores the binding, and at times adds an invalid document. Neither may remove an object.
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
         let (unbound, broken) = (rng.u8(..4) == 0, rng.u8(..4) == 0);
         self.rewritten(!unbound, broken)

@@ -1,12 +1,12 @@
-//! Lives at Consul: tasks log in and register themselves, and the operator takes away what the dead left. What goes
-//! wrong besides AWS's own troubles: answers that are lost after a removal took effect, lists that break off, servers
-//! that hang, a token of our own that is not known for a while, and one that may not see all there is; and tasks that
-//! log in just between two of the operator's lists. ECS hides tasks from its lists for minutes, and does not know those
-//! yet that have just begun; once all roles lose their tags. What the operator forgets has to be gone.
+//! Runs at Consul: tasks log in and register themselves, and the operator removes the objects of stopped tasks.
+//! In addition to faults of AWS: responses are lost after a removal took effect, lists break off, servers hang, the
+//! operator's token is unknown or limited for some time, and tasks log in between two lists of the operator. ECS omits
+//! tasks from lists for minutes and does not know new tasks at once; all roles lose their tags once. Objects that the
+//! operator forgets must be gone.
 //!
-//! In one life of four nothing goes wrong: there what is left of a task must be gone within a second of the news. In
-//! one of three there are no sweeps but the first: there events have to suffice. In another third the identity set-up
-//! is declared, and somebody keeps changing it.
+//! One run in four has no faults: the objects of a task must be gone within a second of its STOPPED event. One in three
+//! has no sweep but the first, so that events must suffice. Another third declares ACL objects, which a foreign client
+//! keeps changing.
 
 mod declared;
 mod life;
@@ -16,7 +16,7 @@ mod transport;
 use super::faults::SimFault;
 use super::{MANY, judge, replays, run_all, seeds};
 
-/// Seeds that once found a fault; they run every time.
+/// Seeds that found defects. They run every time.
 const REGRESSIONS: &[u64] = &[
     20064, // our own token was bad, good and bad again, and a token that was there counted as gone
     20136, // tokens of running tasks were removed on an absence that was young, old or contradicted

@@ -1,4 +1,4 @@
-//! What both sides of a life at Consul see: the ground, the servers, the judge, and the operator's own token.
+//! State shared by operator and world at Consul: environment, servers, oracle, and the operator's token.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -15,18 +15,18 @@ use serde_json::{Value, json};
 use super::super::env::{START, SimEnv};
 use super::super::faults::SimFault;
 
-/// How many tasks that began between two lists live at a time.
+/// Maximum live tasks that were started between two lists.
 const RUSHED: usize = 3;
 
-/// The operator's own token.
+/// The state of the operator's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OperatorToken {
     Good,
-    /// The servers do not know it.
+    /// Unknown to the servers.
     Unknown,
-    /// It may remove, and see no services: lists are cut short.
+    /// May remove, but reads no services: lists are filtered.
     CannotRead,
-    /// It may remove, and see some services.
+    /// May remove, and reads some services.
     CannotReadAll,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct ConsulShared {
     pub(super) consul: Mutex<ConsulServer>,
     pub(super) judge: Mutex<ConsulOracle>,
     pub(super) home: ConsulBootstrap,
-    /// How often the operator looked while these were there.
+    /// Number of operator reads while each foreign fixture existed.
     pub(super) fixture_observations: Mutex<BTreeMap<&'static str, u64>>,
-    /// What the operator's token is until then.
+    /// The state of the operator's token until an instant.
     token: Mutex<(OperatorToken, Timestamp)>,
     blind: String,
     shortsighted: String,
@@ -52,7 +52,7 @@ impl Deref for ConsulShared {
     }
 }
 
-/// The secret of a token with every power over tokens and nodes, and these.
+/// Creates a token with all permissions on tokens and nodes, and these rules; returns its secret.
 fn token_with(consul: &mut ConsulServer, name: &str, services: &str) -> String {
     let mut put = |path: &str, body: &Value| {
         let answer = consul.handle(START, &ConsulRequest::new("PUT", path, Some(MANAGEMENT_TOKEN), body));
@@ -79,7 +79,7 @@ impl ConsulShared {
         let shortsighted = token_with(&mut consul, "shortsighted", some);
         consul.take_journal();
         let judge = judge(&mut consul);
-        // What is on another node is seen by nobody who looks at this one's.
+        // Reads of this node do not show other nodes.
         let listed = |node: Option<&str>| node.is_none_or(|node| node == home.cluster);
         let fixtures = judge.fixtures().iter().filter(|fixture| listed(fixture.node()));
         let shared = Arc::new(Self {
@@ -107,7 +107,7 @@ impl ConsulShared {
         if self.now() < until { token } else { OperatorToken::Good }
     }
 
-    /// For a while the operator's own token is another.
+    /// Replaces the operator's token for some time.
     pub(super) fn spoil_token(&self, token: OperatorToken, time: Duration) {
         let until = self.now().plus(time);
         self.record(|| format!("token {token:?} until {}", until.0 - START.0));
@@ -127,7 +127,7 @@ impl ConsulShared {
         }
     }
 
-    /// Judges what was just written, against the world as it is at this moment.
+    /// Checks the latest writes against the current world.
     pub(super) fn judge_writes(&self) {
         let mut cloud = self.cloud.lock().unwrap();
         let mut consul = self.consul.lock().unwrap();
@@ -138,11 +138,11 @@ impl ConsulShared {
         }
     }
 
-    /// The operator has listed the tokens, or the services of the cluster's node.
+    /// Runs after the operator has listed tokens or the services of the cluster's node.
     pub(super) fn was_listed(&self, tokens: bool, body: &[u8]) {
         let judge = self.judge.lock().unwrap();
         let mut fixture_observations = self.fixture_observations.lock().unwrap();
-        // That they are still there shows at the end.
+        // Their existence is checked at the end.
         for fixture in judge.fixtures().iter().filter(|fixture| fixture.node().is_none() == tokens) {
             fixture_observations.entry(fixture.description).and_modify(|count| *count += 1);
         }
@@ -157,7 +157,7 @@ impl ConsulShared {
         }
     }
 
-    /// Now and then a task begins and logs in at this very moment.
+    /// At times starts a task that logs in at this moment.
     fn rush(&self) {
         if !self.faults.happens(0.04) {
             return;
@@ -174,7 +174,7 @@ impl ConsulShared {
         let (task, role) = (&begun[0], like.task_role_arn().unwrap_or_default());
         let meta = ConsulBootstrap::meta(&self.home.cluster, task.id());
         let mut consul = self.consul.lock().unwrap();
-        // Its role may have lost its tag.
+        // The role may have lost its tag.
         if self.home.log_in(&mut cloud, &mut consul, role, &meta, now).is_ok() {
             self.faults.count(SimFault::LoginBetweenLists);
             self.record(|| format!("task {} logs in between two lists", task.id()));

@@ -1,5 +1,5 @@
-//! The way to Consul, and the token that goes along: slow, broken before the effect, in the middle of an answer, and
-//! after the effect.
+//! The transport to Consul with the operator's token: slow, and broken before the effect, within a response, or after
+//! the effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use tokio::time::sleep;
 use super::super::faults::SimFault;
 use super::shared::{ConsulShared, OperatorToken};
 
-/// How long a call waits for its answer.
+/// Time limit of a call.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Answers come in parts of so many bytes.
+/// Size of a response's chunks in bytes.
 const PART: usize = 500;
 
 pub(super) struct SimConsulTransport(pub(super) Arc<ConsulShared>);
@@ -25,14 +25,14 @@ fn broken(kind: TransportErrorKind) -> TransportError {
     TransportError { kind, message: "simulated".to_owned() }
 }
 
-/// An answer in words.
+/// A text response.
 fn said(status: u16, retry_after: Option<Duration>, text: &str, sink: &mut dyn BodySink) -> ResponseHead {
     let head = ResponseHead { status, retry_after, filtered: false };
     sink.write(&head, text.as_bytes());
     head
 }
 
-/// Nothing is in it, and its answer says so.
+/// An empty list with the filter header.
 fn is_empty(body: &[u8]) -> bool {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let list = body.get("Services").unwrap_or(&body);
@@ -40,7 +40,7 @@ fn is_empty(body: &[u8]) -> bool {
 }
 
 impl SimConsulTransport {
-    /// What befalls a call before it gets there.
+    /// Faults before a call takes effect.
     async fn inject(&self, sink: &mut dyn BodySink) -> Option<Result<ResponseHead, TransportError>> {
         let faults = &self.0.faults;
         if faults.mesh_is_down(self.0.now()) || faults.fires(SimFault::Unreachable, 0.02) {
@@ -62,7 +62,7 @@ impl SimConsulTransport {
         None
     }
 
-    /// What there is to count in an answer.
+    /// Counts kinds of faults that show in a response.
     fn counts(&self, method: HttpMethod, path: &str, token: OperatorToken, head: &ResponseHead, body: &[u8]) {
         let faults = &self.0.faults;
         if token == OperatorToken::Unknown {
@@ -98,7 +98,7 @@ impl StreamTransport for SimConsulTransport {
         sleep(faults.latency()).await;
         self.0.count_call("mesh");
         if method == HttpMethod::Delete && faults.happens(0.1) {
-            // It was good a moment ago.
+            // The token was valid before.
             self.0.spoil_token(OperatorToken::Unknown, Duration::from_secs(15));
         }
         let token = self.0.token_now();
@@ -123,7 +123,7 @@ impl StreamTransport for SimConsulTransport {
         }
         sleep(faults.latency()).await;
         if faults.fires(SimFault::LostAnswer, 0.02) {
-            // It took effect, and nobody hears of it.
+            // The write took effect, and the response is lost.
             sleep(TIMEOUT).await;
             return Err(broken(TransportErrorKind::Timeout));
         }
