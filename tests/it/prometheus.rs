@@ -184,7 +184,7 @@ async fn prometheus_scrapes_a_sandbox_run() {
     .await;
     let query = "sum(ecs_mesh_owned_registrations)";
     eventually("as many registrations in Prometheus as at the control plane", || async {
-        let kuma = sandbox.stdout().split("Kuma at ").nth(1)?.split(',').next()?.to_owned();
+        let kuma = sandbox.stdout().split("Kuma at ").nth(1)?.split([',', ';']).next()?.to_owned();
         let (_, list) = fetch(&format!("{kuma}/meshes/default/dataplanes"), None).await;
         let list: Value = serde_json::from_str(&list).ok()?;
         let ours = list["items"].as_array()?.iter();
