@@ -92,14 +92,14 @@ impl<S: Scenario> Driver<S> {
         let held = self.held();
         let left = self.scenario.check_after_quiet(&held);
         self.report.violations.extend(left);
-        let calls = |ground: &SimEnv| (ground.calls_to("ecs:"), ground.calls_to("mesh"));
+        let calls = |env: &SimEnv| (env.calls_to("ecs:"), env.calls_to("mesh"));
         let (before, called) = (self.scenario.write_summary(), calls(self.scenario.env()));
         self.advance(QUIET_PERIOD).await;
         let (after, calls) = (self.scenario.write_summary(), calls(self.scenario.env()));
         self.report.silent_calls = (calls.0 - called.0, calls.1 - called.1);
         if before != after {
-            let words = format!("I6: written although nothing happened: {before} then {after}");
-            self.report.violations.push(words);
+            let message = format!("I6: written although nothing happened: {before} then {after}");
+            self.report.violations.push(message);
         }
         self.finish()
     }
@@ -119,15 +119,15 @@ impl<S: Scenario> Driver<S> {
                 next_restart = self.random_instant(40..200);
             }
             if now >= next_outage {
-                let ground = self.scenario.env();
-                let until = ground.now().plus(Duration::from_secs(self.rng.u64(5..60)));
-                ground.faults.outage(self.rng.bool(), until);
+                let env = self.scenario.env();
+                let until = env.now().plus(Duration::from_secs(self.rng.u64(5..60)));
+                env.faults.outage(self.rng.bool(), until);
                 next_outage = self.random_instant(60..200);
             }
             if now >= lease_turns {
-                let ground = self.scenario.env();
-                let held = ground.lease.toggle();
-                ground.record(|| format!("lease held: {held}"));
+                let env = self.scenario.env();
+                let held = env.lease.toggle();
+                env.record(|| format!("lease held: {held}"));
                 lease_turns = self.random_instant(if held { 60..200 } else { 3..25 });
             }
             if now >= next_edit {
@@ -165,16 +165,16 @@ impl<S: Scenario> Driver<S> {
     }
 
     fn start_operator(&mut self) {
-        let ground = Arc::clone(self.scenario.env());
-        let aws = Arc::new(SimAws(Arc::clone(&ground)));
+        let env = Arc::clone(self.scenario.env());
+        let aws = Arc::new(SimAws(Arc::clone(&env)));
         let operator = Operator::new(OperatorDeps {
             recorder: None,
             id: OperatorId::parse(OPERATOR).unwrap(),
             ecs: Arc::clone(&aws) as _,
             iam: Arc::clone(&aws) as _,
             connect: self.scenario.connect(),
-            lease: Arc::clone(&ground.lease) as _,
-            clock: ground.clock.clone(),
+            lease: Arc::clone(&env.lease) as _,
+            clock: env.clock.clone(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),
             seed: self.seed.wrapping_add(self.report.restarts),
@@ -201,8 +201,8 @@ impl<S: Scenario> Driver<S> {
     /// The tasks that a guard holds.
     fn held(&self) -> BTreeSet<String> {
         let Some((operator, _)) = &self.operator else { return BTreeSet::new() };
-        let planes = operator.workers();
-        planes
+        let workers = operator.workers();
+        workers
             .values()
             .flat_map(|plane| plane.tasks_held_by_guard())
             .map(|task| task.id().to_string())
@@ -213,11 +213,11 @@ impl<S: Scenario> Driver<S> {
         if let Some((_, task)) = self.operator.take() {
             task.abort();
         }
-        let ground = Arc::clone(self.scenario.env());
-        self.report.violations.append(&mut ground.writes_without_lease.lock().unwrap());
+        let env = Arc::clone(self.scenario.env());
+        self.report.violations.append(&mut env.writes_without_lease.lock().unwrap());
         self.scenario.finish(&mut self.report);
-        self.report.faults = ground.faults.struck();
-        self.report.history = ground.take_history();
+        self.report.faults = env.faults.struck();
+        self.report.history = env.take_history();
         self.report
     }
 }

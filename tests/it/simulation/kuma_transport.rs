@@ -55,7 +55,7 @@ impl Transport for SimKumaTransport {
             self.0.kuma.lock().unwrap().inject_conflict(mesh, name);
         }
         let answer = self.0.kuma.lock().unwrap().handle(self.0.now(), &request);
-        self.0.judge_writes();
+        self.0.check_writes();
         sleep(faults.latency()).await;
         if faults.fires(SimFault::LostAnswer, 0.02) {
             // The write took effect, and the response is lost.

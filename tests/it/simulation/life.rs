@@ -21,28 +21,28 @@ use super::kuma_transport::SimKumaTransport;
 
 /// State shared by operator and world.
 pub(super) struct KumaShared {
-    pub(super) ground: Arc<SimEnv>,
+    pub(super) env: Arc<SimEnv>,
     pub(super) kuma: Mutex<KumaCp>,
-    judge: Mutex<KumaOracle>,
+    oracle: Mutex<KumaOracle>,
 }
 
 impl Deref for KumaShared {
     type Target = SimEnv;
 
     fn deref(&self) -> &SimEnv {
-        &self.ground
+        &self.env
     }
 }
 
 impl KumaShared {
     /// Checks the latest writes against the current world.
-    pub(super) fn judge_writes(&self) {
+    pub(super) fn check_writes(&self) {
         let mut kuma = self.kuma.lock().unwrap();
         let journal = kuma.take_journal();
         if !journal.is_empty() {
             let mut cloud = self.cloud.lock().unwrap();
             cloud.step(self.clock.now());
-            self.judge.lock().unwrap().check_writes(journal, &cloud, &kuma);
+            self.oracle.lock().unwrap().check_writes(journal, &cloud, &kuma);
         }
     }
 }
@@ -69,10 +69,10 @@ struct KumaScenario {
 
 impl KumaScenario {
     fn start(seed: u64, rng: &mut fastrand::Rng) -> Self {
-        let ground = SimEnv::new(seed, rng, false);
+        let env = SimEnv::new(seed, rng, false);
         let naming = if rng.bool() { Naming::TaskId } else { Naming::Hostname };
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
-        let cluster = ground.cluster.to_string();
+        let cluster = env.cluster.to_string();
         let world = WorldConfig {
             tasks: rng.usize(8..40),
             seed,
@@ -81,7 +81,7 @@ impl KumaScenario {
             control_planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
         };
-        let world = World::start(world, &mut ground.cloud.lock().unwrap(), &mut kuma, START).unwrap();
+        let world = World::start(world, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
         let care = ManifestOptions {
             kuma: Some("http://kuma:5681".to_owned()),
             consul: None,
@@ -92,7 +92,7 @@ impl KumaScenario {
             recheck: "1m",
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
-        let judge = KumaOracle::new(OracleConfig {
+        let oracle = KumaOracle::new(OracleConfig {
             operator: OPERATOR.to_owned(),
             cluster: cluster.clone(),
             tags_lag: Duration::from_secs(100),
@@ -100,7 +100,7 @@ impl KumaScenario {
             min_owned: 10,
         });
         let shared =
-            KumaShared { ground: Arc::new(ground), kuma: Mutex::new(kuma), judge: Mutex::new(judge) };
+            KumaShared { env: Arc::new(env), kuma: Mutex::new(kuma), oracle: Mutex::new(oracle) };
         Self { shared: Arc::new(shared), world, care, generation: 1, more_outbounds: false }
     }
 
@@ -159,7 +159,7 @@ impl KumaScenario {
 
 impl Scenario for KumaScenario {
     fn env(&self) -> &Arc<SimEnv> {
-        &self.shared.ground
+        &self.shared.env
     }
 
     fn connect(&self) -> ConnectFn {
@@ -199,7 +199,7 @@ impl Scenario for KumaScenario {
                 let now = self.shared.now();
                 // Undeclared until the next edit and its effects.
                 let until = now.plus(Duration::from_mins(3));
-                self.shared.judge.lock().unwrap().record_undeclared(&service, now, until);
+                self.shared.oracle.lock().unwrap().record_undeclared(&service, now, until);
                 self.rewritten(&[&service], false)
             }
             7..9 => {
@@ -216,7 +216,7 @@ impl Scenario for KumaScenario {
     }
 
     fn on_restart(&mut self) {
-        self.shared.judge.lock().unwrap().record_restart();
+        self.shared.oracle.lock().unwrap().record_restart();
     }
 
     fn stop_faults(&mut self) {
@@ -226,22 +226,22 @@ impl Scenario for KumaScenario {
     fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
         let mut wrong = self.wrong_outbounds(held);
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
-        let mut judge = self.shared.judge.lock().unwrap();
+        let mut oracle = self.shared.oracle.lock().unwrap();
         let (services, now) = (self.world.services(), self.shared.now());
-        let left = judge.check_after_quiet(&cloud, &kuma, services, &|id| held.contains(id), now);
-        wrong.extend(left.into_iter().map(|words| format!("after quiet: {words}")));
+        let left = oracle.check_after_quiet(&cloud, &kuma, services, &|id| held.contains(id), now);
+        wrong.extend(left.into_iter().map(|message| format!("after quiet: {message}")));
         wrong
     }
 
     fn write_summary(&self) -> String {
-        format!("{:?}", self.shared.judge.lock().unwrap().tally())
+        format!("{:?}", self.shared.oracle.lock().unwrap().tally())
     }
 
     fn finish(self, report: &mut SimReport) {
-        let judge = self.shared.judge.lock().unwrap();
-        report.violations.extend(judge.violations().iter().map(violation));
-        report.created = judge.tally().created;
-        report.removed = judge.tally().removed;
+        let oracle = self.shared.oracle.lock().unwrap();
+        report.violations.extend(oracle.violations().iter().map(violation));
+        report.created = oracle.tally().created;
+        report.removed = oracle.tally().removed;
         report.tasks = self.world.task_counts().started;
     }
 }

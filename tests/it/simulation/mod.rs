@@ -40,7 +40,7 @@ fn run_all(seeds: &[u64], run: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let chunks: Vec<Vec<u64>> =
         (0..threads).map(|n| seeds.iter().skip(n).step_by(threads).copied().collect()).collect();
-    let mut endings: Vec<(u64, SimReport)> = std::thread::scope(|scope| {
+    let mut reports: Vec<(u64, SimReport)> = std::thread::scope(|scope| {
         let handles: Vec<_> = chunks
             .into_iter()
             .map(|chunk| {
@@ -49,8 +49,8 @@ fn run_all(seeds: &[u64], run: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
             .collect();
         handles.into_iter().flat_map(|handle| handle.join().unwrap()).collect()
     });
-    endings.sort_by_key(|(seed, _)| *seed);
-    endings
+    reports.sort_by_key(|(seed, _)| *seed);
+    reports
 }
 
 /// The seeds to run: those that the environment selects, and the regressions.
@@ -67,9 +67,9 @@ fn seeds(default: u64, regressions: &[u64]) -> Vec<u64> {
 const MANY: usize = 30;
 
 /// Number of faults by kind, and of operator reads while each foreign fixture existed.
-fn struck(endings: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, u64> {
+fn struck(reports: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, u64> {
     let mut all: BTreeMap<String, u64> = kinds.iter().map(|kind| (format!("{kind:?}"), 0)).collect();
-    for (_, report) in endings {
+    for (_, report) in reports {
         let faults = report.faults.iter().map(|(kind, count)| (format!("{kind:?}"), count));
         let fixture_observations =
             report.fixture_observations.iter().map(|(what, count)| ((*what).to_owned(), count));
@@ -81,41 +81,41 @@ fn struck(endings: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, 
 }
 
 /// Checks that the runs have no violation and enough activity.
-fn judge(kind: &str, endings: &[(u64, SimReport)], kinds: &[SimFault]) {
+fn assert_runs(kind: &str, reports: &[(u64, SimReport)], kinds: &[SimFault]) {
     let mut failures = String::new();
-    for (seed, report) in endings.iter().filter(|(_, report)| !report.violations.is_empty()) {
+    for (seed, report) in reports.iter().filter(|(_, report)| !report.violations.is_empty()) {
         writeln!(
             failures,
             "{kind} seed {seed}: SIM_FIRST={seed} SIM_SEEDS=1 cargo test --test it simulation::{kind}::invariants_hold_for_every_seed -- --nocapture"
         )
         .unwrap();
-        for words in report.violations.iter().take(6) {
-            writeln!(failures, "    {words}").unwrap();
+        for message in report.violations.iter().take(6) {
+            writeln!(failures, "    {message}").unwrap();
         }
     }
-    let total = |what: fn(&SimReport) -> u64| endings.iter().map(|(_, report)| what(report)).sum::<u64>();
+    let total = |what: fn(&SimReport) -> u64| reports.iter().map(|(_, report)| what(report)).sum::<u64>();
     println!(
         "{} lives at {kind}: {} tasks, {} joined, {} removed, {} restarts, {} faults",
-        endings.len(),
+        reports.len(),
         total(|e| e.tasks),
         total(|e| e.created),
         total(|e| e.removed),
         total(|e| e.restarts),
         total(|e| e.faults.values().sum()),
     );
-    let most = |calls: fn(&SimReport) -> u64| endings.iter().map(|(_, report)| calls(report)).max();
+    let most = |calls: fn(&SimReport) -> u64| reports.iter().map(|(_, report)| calls(report)).max();
     let (ecs, mesh) = (most(|e| e.silent_calls.0), most(|e| e.silent_calls.1));
     println!("in the silence at most {ecs:?} calls to ECS and {mesh:?} to the control plane");
-    let struck = struck(endings, kinds);
+    let struck = struck(reports, kinds);
     for (what, count) in &struck {
         println!("{count:>7} {what}");
     }
     assert!(failures.is_empty(), "{failures}");
     // Runs with little activity prove little.
-    assert!(total(|e| e.created) > 10 * endings.len() as u64, "hardly anything was registered");
-    assert!(total(|e| e.removed) > 3 * endings.len() as u64, "hardly anything was removed");
+    assert!(total(|e| e.created) > 10 * reports.len() as u64, "hardly anything was registered");
+    assert!(total(|e| e.removed) > 3 * reports.len() as u64, "hardly anything was removed");
     let never: Vec<_> = struck.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
-    assert!(endings.len() < MANY || never.is_empty(), "never struck: {never:?}");
+    assert!(reports.len() < MANY || never.is_empty(), "never struck: {never:?}");
 }
 
 /// Checks that a seed gives the same history twice.
@@ -131,8 +131,8 @@ fn replays(seed: u64, run: fn(u64) -> SimReport) {
 mod kuma {
     #[test]
     fn invariants_hold_for_every_seed() {
-        let endings = super::run_all(&super::seeds(200, super::REGRESSIONS), super::life::run);
-        super::judge("kuma", &endings, &super::SimFault::at_kuma());
+        let reports = super::run_all(&super::seeds(200, super::REGRESSIONS), super::life::run);
+        super::assert_runs("kuma", &reports, &super::SimFault::at_kuma());
     }
 
     #[test]

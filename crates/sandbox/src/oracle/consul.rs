@@ -55,6 +55,8 @@ pub struct ConsulOracle {
     unconfirmed_removals: Vec<Timestamp>,
     /// Maximum number of objects of tasks so far.
     max_owned: usize,
+    /// The number of owned objects after the last writes.
+    owned: usize,
 }
 
 /// The id of the task that a journal entry is about.
@@ -120,6 +122,7 @@ impl ConsulOracle {
             tally: ConsulWriteCounts::default(),
             unconfirmed_removals: Vec::new(),
             max_owned: 0,
+            owned: 0,
         }
     }
 
@@ -149,7 +152,8 @@ impl ConsulOracle {
         self.stops_delivered.clear();
         self.known.clear();
         self.unconfirmed_removals.clear();
-        self.max_owned = 0;
+        // The new process lists what exists now. Tasks may leave before the next write is checked.
+        self.max_owned = self.owned;
     }
 
     /// Whether the operator made this write.
@@ -173,7 +177,8 @@ impl ConsulOracle {
                 _ => self.check_object_write(entry),
             }
         }
-        self.max_owned = self.max_owned.max(self.task_objects(consul).len());
+        self.owned = self.task_objects(consul).len();
+        self.max_owned = self.max_owned.max(self.owned);
     }
 
     /// Checks a write to an object that is neither a token nor a service.

@@ -8,7 +8,7 @@ mod registry_view;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +121,9 @@ pub struct KumaOracle {
     unconfirmed_removals: Vec<Timestamp>,
     /// Maximum number of owned registrations so far. A simulated run is hardly longer than the guard's hour.
     max_owned: usize,
+    /// Registrations drained while fewer than `min_owned` were owned. The guard admits a withdrawal at its drain, and
+    /// did not apply then.
+    drained_unguarded: BTreeSet<String>,
 }
 
 impl OracleConfig {
@@ -172,6 +175,7 @@ impl KumaOracle {
             undeclared: BTreeMap::new(),
             unconfirmed_removals: Vec::new(),
             max_owned: 0,
+            drained_unguarded: BTreeSet::new(),
         }
     }
 
@@ -297,6 +301,10 @@ impl KumaOracle {
         }
         if how == "removed" {
             self.count_unconfirmed_removals(entry, kuma);
+        } else if self.max_owned.max(self.owned(kuma).len()) < self.config.min_owned {
+            self.drained_unguarded.insert(entry.name.clone());
+        } else {
+            self.drained_unguarded.remove(&entry.name);
         }
     }
 
@@ -306,7 +314,8 @@ impl KumaOracle {
         self.unconfirmed_removals.push(entry.at);
         // The count includes the registration that was just removed.
         self.max_owned = self.max_owned.max(self.owned(kuma).len() + 1);
-        if self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
+        let unguarded = self.drained_unguarded.remove(&entry.name);
+        if !unguarded && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
             let message = format!(
                 "{} of {} removed within an hour without a STOPPED task",
                 self.unconfirmed_removals.len(),

@@ -66,7 +66,7 @@ struct ConsulScenario {
     /// A second binding selects by task tags.
     by_tags: bool,
     /// ACL objects are declared; makes foreign changes to them.
-    meddler: Option<String>,
+    foreign_client: Option<String>,
     next_drift: Instant,
     /// The run has no faults.
     is_fair: bool,
@@ -113,16 +113,16 @@ fn slow(cloud: &mut Cloud, rng: &mut fastrand::Rng, stopped_kept: Option<Duratio
 
 impl ConsulScenario {
     fn start(seed: u64, rng: &mut fastrand::Rng) -> Self {
-        let ground = SimEnv::new(seed, rng, true);
+        let env = SimEnv::new(seed, rng, true);
         let (withdraws, without_sweeps) = (rng.bool(), rng.u8(..3) == 0);
-        let cluster = ground.cluster.to_string();
+        let cluster = env.cluster.to_string();
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
         let home =
             ConsulBootstrap { cluster: cluster.clone(), aws: AWS.to_owned(), region: "eu-west-1".to_owned() };
         let mut consul = ConsulBootstrap::server(seed, START);
         home.configure(&mut consul, START).unwrap();
         // Without sweeps the operator does not look for drift.
-        let meddler = (!without_sweeps && rng.bool()).then(|| {
+        let foreign_client = (!without_sweeps && rng.bool()).then(|| {
             declared::administrator(&mut consul, START).hand_over();
             admin_token(&mut consul, START).unwrap()
         });
@@ -135,7 +135,7 @@ impl ConsulScenario {
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
         };
         let (world, fixtures) = {
-            let mut cloud = ground.cloud.lock().unwrap();
+            let mut cloud = env.cloud.lock().unwrap();
             // Only sweeps find tasks that ECS has forgotten.
             slow(&mut cloud, rng, without_sweeps.then_some(Duration::from_hours(1)));
             let mut world = World::start(world, &mut cloud, &mut kuma, START).unwrap();
@@ -157,7 +157,7 @@ impl ConsulScenario {
             recheck: "1m",
             dataplane_name: "{taskId}",
         };
-        let judge = |consul: &mut _| {
+        let oracle = |consul: &mut _| {
             let rules = OracleConfig {
                 operator: ConsulBootstrap::operator(consul, START),
                 cluster,
@@ -165,22 +165,22 @@ impl ConsulScenario {
                 max_fraction: 0.3,
                 min_owned: 10,
             };
-            let judge = ConsulOracle::new(rules, withdraws, fixtures);
-            if meddler.is_some() { judge.with_ownership_marker(declared::mark()) } else { judge }
+            let oracle = ConsulOracle::new(rules, withdraws, fixtures);
+            if foreign_client.is_some() { oracle.with_ownership_marker(declared::mark()) } else { oracle }
         };
-        let is_fair = !ground.faults.are_enabled();
+        let is_fair = !env.faults.are_enabled();
         if without_sweeps {
             // Tasks that the only sweep misses would not be found.
-            ground.faults.lists_are_honest();
+            env.faults.lists_are_honest();
         }
         Self {
-            shared: ConsulShared::new(ground, consul, home, judge),
+            shared: ConsulShared::new(env, consul, home, oracle),
             world,
             kuma,
             withdraws,
             without_sweeps,
             by_tags: rng.bool(),
-            meddler,
+            foreign_client,
             next_drift: in_a_while(rng, 20..90),
             care,
             generation: 1,
@@ -205,7 +205,7 @@ impl ConsulScenario {
             let by_tags = BY_TAGS.replace("CLUSTER", &self.care.cluster);
             text.push_str(&by_tags.replace("SWEEP_INTERVAL", self.care.sweep_interval));
         }
-        if self.meddler.is_some() {
+        if self.foreign_client.is_some() {
             text.push_str(&declared::manifest(AWS));
         }
         if broken {
@@ -232,15 +232,15 @@ impl ConsulScenario {
 
     /// Makes a foreign change to a declared object.
     fn drift(&self, rng: &mut fastrand::Rng) {
-        let Some(secret) = &self.meddler else { return };
+        let Some(secret) = &self.foreign_client else { return };
         let now = self.shared.now();
         let done = {
             let mut consul = self.shared.consul.lock().unwrap();
             Administrator { consul: &mut consul, secret, now }.edit(rng)
         };
-        if let Some(words) = done {
+        if let Some(message) = done {
             self.shared.faults.count(SimFault::Drift);
-            self.shared.record(|| words.to_owned());
+            self.shared.record(|| message.to_owned());
         }
     }
 
@@ -249,25 +249,25 @@ impl ConsulScenario {
         let now = self.shared.now();
         let stops_delivered = self.shared.take_stops_delivered();
         let consul = self.shared.consul.lock().unwrap();
-        let mut judge = self.shared.judge.lock().unwrap();
+        let mut oracle = self.shared.oracle.lock().unwrap();
         if !(self.is_fair && self.bound && self.shared.lease.holds()) {
             self.undisturbed_since = now;
-            judge.record_disturbance();
+            oracle.record_disturbance();
         }
         for (task, at) in stops_delivered {
             if self.undisturbed_since.plus(BEGINS) < at {
-                judge.record_stop_delivered(&task, at);
+                oracle.record_stop_delivered(&task, at);
                 self.timed += 1;
             }
             self.stops_delivered.insert(task);
         }
-        judge.check_deadlines(&consul, WITHIN, now);
+        oracle.check_deadlines(&consul, WITHIN, now);
     }
 }
 
 impl Scenario for ConsulScenario {
     fn env(&self) -> &Arc<SimEnv> {
-        &self.shared.ground
+        &self.shared.env
     }
 
     fn connect(&self) -> ConnectFn {
@@ -291,7 +291,7 @@ impl Scenario for ConsulScenario {
             let mut consul = self.shared.consul.lock().unwrap();
             self.world.step(&mut cloud, &mut self.kuma, Some(&mut consul), self.shared.now());
         }
-        self.shared.judge_writes();
+        self.shared.check_writes();
         self.check_timers();
         for event in self.world.take_events() {
             self.shared.record(|| format!("{} {} {}", event.actor, event.action, event.message));
@@ -300,13 +300,13 @@ impl Scenario for ConsulScenario {
 
     /// Checks that objects that the operator has forgotten are gone, whatever responses its token got.
     fn observe(&mut self, operator: &Operator) {
-        let planes = operator.workers();
-        let known = planes.values().flat_map(|plane| {
+        let workers = operator.workers();
+        let known = workers.values().flat_map(|plane| {
             let tasks = plane.registry.tasks();
             tasks.into_iter().flat_map(|task| plane.registry.entries(&task)).map(|entry| entry.id.name)
         });
         let consul = self.shared.consul.lock().unwrap();
-        self.shared.judge.lock().unwrap().record_known(known, &consul, self.shared.now());
+        self.shared.oracle.lock().unwrap().record_known(known, &consul, self.shared.now());
     }
 
     /// Makes the operator's token unknown or limited for some time, hides live tasks from lists, and removes all role tags
@@ -350,7 +350,7 @@ impl Scenario for ConsulScenario {
 
     fn on_restart(&mut self) {
         self.undisturbed_since = self.shared.now();
-        self.shared.judge.lock().unwrap().record_restart();
+        self.shared.oracle.lock().unwrap().record_restart();
     }
 
     fn stop_faults(&mut self) {
@@ -360,36 +360,36 @@ impl Scenario for ConsulScenario {
 
     fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
         let (cloud, mut consul) = (self.shared.cloud.lock().unwrap(), self.shared.consul.lock().unwrap());
-        let (judge, now) = (self.shared.judge.lock().unwrap(), self.shared.now());
+        let (oracle, now) = (self.shared.oracle.lock().unwrap(), self.shared.now());
         let unheard_of = |id: &str| self.without_sweeps && !self.stops_delivered.contains(id);
-        let leaks = judge.find_leaks(&cloud, &consul, &|id| held.contains(id) || unheard_of(id), now);
-        let leaks = leaks.into_iter().map(|words| format!("I1 after quiet: {words}"));
+        let leaks = oracle.find_leaks(&cloud, &consul, &|id| held.contains(id) || unheard_of(id), now);
+        let leaks = leaks.into_iter().map(|message| format!("I1 after quiet: {message}"));
         let touched =
-            judge.modified_fixtures(&consul).into_iter().map(|words| format!("I3 after quiet: {words}"));
-        let missing = judge.find_missing(&cloud, &consul, &|_| self.withdraws, now);
-        let missing = missing.into_iter().map(|words| format!("after quiet: {words}"));
+            oracle.modified_fixtures(&consul).into_iter().map(|message| format!("I3 after quiet: {message}"));
+        let missing = oracle.find_missing(&cloud, &consul, &|_| self.withdraws, now);
+        let missing = missing.into_iter().map(|message| format!("after quiet: {message}"));
         let mut violations: Vec<String> = leaks.chain(touched).chain(missing).collect();
-        if self.meddler.is_some() {
+        if self.foreign_client.is_some() {
             violations.extend(declared::administrator(&mut consul, now).differences(AWS));
         }
         violations
     }
 
     fn write_summary(&self) -> String {
-        format!("{:?}", self.shared.judge.lock().unwrap().tally())
+        format!("{:?}", self.shared.oracle.lock().unwrap().tally())
     }
 
     fn finish(self, report: &mut SimReport) {
-        let judge = self.shared.judge.lock().unwrap();
-        report.violations.extend(judge.violations().iter().map(violation));
+        let oracle = self.shared.oracle.lock().unwrap();
+        report.violations.extend(oracle.violations().iter().map(violation));
         let (ecs, mesh) = report.silent_calls;
-        let more = if self.meddler.is_some() { CONSUL_CALLS.1 } else { 0 };
+        let more = if self.foreign_client.is_some() { CONSUL_CALLS.1 } else { 0 };
         if ecs > SWEEPS * ECS_CALLS || mesh > SWEEPS * (CONSUL_CALLS.0 + more) {
-            let words = format!("{ecs} calls to ECS and {mesh} to Consul in the silence");
-            report.violations.push(format!("more than {SWEEPS} sweeps need: {words}"));
+            let message = format!("{ecs} calls to ECS and {mesh} to Consul in the silence");
+            report.violations.push(format!("more than {SWEEPS} sweeps need: {message}"));
         }
         report.created = self.world.agent_counts().logins;
-        report.removed = judge.tally().tokens + judge.tally().services;
+        report.removed = oracle.tally().tokens + oracle.tally().services;
         report.tasks = self.world.task_counts().started;
         report.timed = self.timed;
         report.fixture_observations = self.shared.fixture_observations.lock().unwrap().clone();

@@ -14,7 +14,7 @@ mod shared;
 mod transport;
 
 use super::faults::SimFault;
-use super::{MANY, judge, replays, run_all, seeds};
+use super::{MANY, assert_runs, replays, run_all, seeds};
 
 /// Seeds that found defects. They run every time.
 const REGRESSIONS: &[u64] = &[
@@ -36,11 +36,11 @@ const REGRESSIONS: &[u64] = &[
 
 #[test]
 fn invariants_hold_for_every_seed() {
-    let endings = run_all(&seeds(60, REGRESSIONS), life::run);
-    judge("consul", &endings, &SimFault::at_consul());
-    let timed: u64 = endings.iter().map(|(_, report)| report.timed).sum();
+    let reports = run_all(&seeds(60, REGRESSIONS), life::run);
+    assert_runs("consul", &reports, &SimFault::at_consul());
+    let timed: u64 = reports.iter().map(|(_, report)| report.timed).sum();
     println!("{timed} tasks' ends were held against the clock");
-    assert!(endings.len() < MANY || timed > 0, "hardly any end was held against the clock");
+    assert!(reports.len() < MANY || timed > 0, "hardly any end was held against the clock");
 }
 
 #[test]

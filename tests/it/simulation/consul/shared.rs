@@ -31,9 +31,9 @@ pub(super) enum OperatorToken {
 }
 
 pub(super) struct ConsulShared {
-    pub(super) ground: Arc<SimEnv>,
+    pub(super) env: Arc<SimEnv>,
     pub(super) consul: Mutex<ConsulServer>,
-    pub(super) judge: Mutex<ConsulOracle>,
+    pub(super) oracle: Mutex<ConsulOracle>,
     pub(super) home: ConsulBootstrap,
     /// Number of operator reads while each foreign fixture existed.
     pub(super) fixture_observations: Mutex<BTreeMap<&'static str, u64>>,
@@ -48,7 +48,7 @@ impl Deref for ConsulShared {
     type Target = SimEnv;
 
     fn deref(&self) -> &SimEnv {
-        &self.ground
+        &self.env
     }
 }
 
@@ -69,24 +69,24 @@ fn token_with(consul: &mut ConsulServer, name: &str, services: &str) -> String {
 
 impl ConsulShared {
     pub(super) fn new(
-        ground: SimEnv,
+        env: SimEnv,
         mut consul: ConsulServer,
         home: ConsulBootstrap,
-        judge: impl FnOnce(&mut ConsulServer) -> ConsulOracle,
+        oracle: impl FnOnce(&mut ConsulServer) -> ConsulOracle,
     ) -> Arc<Self> {
         let blind = token_with(&mut consul, "blind", "");
         let some = "service_prefix \"svc-\" { policy = \"write\" }";
         let shortsighted = token_with(&mut consul, "shortsighted", some);
         consul.take_journal();
-        let judge = judge(&mut consul);
+        let oracle = oracle(&mut consul);
         // Reads of this node do not show other nodes.
         let listed = |node: Option<&str>| node.is_none_or(|node| node == home.cluster);
-        let fixtures = judge.fixtures().iter().filter(|fixture| listed(fixture.node()));
+        let fixtures = oracle.fixtures().iter().filter(|fixture| listed(fixture.node()));
         let shared = Arc::new(Self {
             fixture_observations: Mutex::new(fixtures.map(|fixture| (fixture.description, 0)).collect()),
-            ground: Arc::new(ground),
+            env: Arc::new(env),
             consul: Mutex::new(consul),
-            judge: Mutex::new(judge),
+            oracle: Mutex::new(oracle),
             home,
             token: Mutex::new((OperatorToken::Good, START)),
             blind,
@@ -94,7 +94,7 @@ impl ConsulShared {
             rushed: Mutex::default(),
         });
         let weak = Arc::downgrade(&shared);
-        shared.ground.after_each_list(move || {
+        shared.env.after_each_list(move || {
             if let Some(shared) = weak.upgrade() {
                 shared.rush();
             }
@@ -128,22 +128,22 @@ impl ConsulShared {
     }
 
     /// Checks the latest writes against the current world.
-    pub(super) fn judge_writes(&self) {
+    pub(super) fn check_writes(&self) {
         let mut cloud = self.cloud.lock().unwrap();
         let mut consul = self.consul.lock().unwrap();
         let journal = consul.take_journal();
         if !journal.is_empty() {
             cloud.step(self.clock.now());
-            self.judge.lock().unwrap().check_writes(&journal, &cloud, &consul);
+            self.oracle.lock().unwrap().check_writes(&journal, &cloud, &consul);
         }
     }
 
     /// Runs after the operator has listed tokens or the services of the cluster's node.
     pub(super) fn was_listed(&self, tokens: bool, body: &[u8]) {
-        let judge = self.judge.lock().unwrap();
+        let oracle = self.oracle.lock().unwrap();
         let mut fixture_observations = self.fixture_observations.lock().unwrap();
         // Their existence is checked at the end.
-        for fixture in judge.fixtures().iter().filter(|fixture| fixture.node().is_none() == tokens) {
+        for fixture in oracle.fixtures().iter().filter(|fixture| fixture.node().is_none() == tokens) {
             fixture_observations.entry(fixture.description).and_modify(|count| *count += 1);
         }
         let body = String::from_utf8_lossy(body);

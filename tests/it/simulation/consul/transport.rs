@@ -114,7 +114,7 @@ impl StreamTransport for SimConsulTransport {
             body: body.unwrap_or_default(),
         };
         let answer = self.0.consul.lock().unwrap().handle(self.0.now(), &request);
-        self.0.judge_writes();
+        self.0.check_writes();
         let filtered = answer.header("X-Consul-Results-Filtered-By-ACLs") == Some("true");
         let head = ResponseHead { status: answer.status, retry_after: None, filtered };
         self.counts(method, path, token, &head, &answer.body);

@@ -257,6 +257,28 @@ fn removals_above_the_guard_limit_are_violations() {
     assert!(!found.is_empty() && found.iter().all(|one| one.invariant == Invariant::I5), "{found:?}");
 }
 
+/// The guard admits a withdrawal at its drain. Below its floor it does not apply, whatever is registered before the
+/// removal.
+#[test]
+fn removal_of_a_drain_below_the_guards_floor_is_no_violation() {
+    for drained_first in [true, false] {
+        let mut fixture = KumaFixture::new();
+        let services: Vec<String> = fixture.world.services().iter().map(|one| one.name.clone()).collect();
+        for service in &services {
+            fixture.remove_role_tag(service);
+        }
+        let floor = std::mem::replace(&mut fixture.oracle.config.min_owned, 100);
+        let going: Vec<_> = fixture.registrations().into_iter().take(9).collect();
+        if drained_first {
+            going.iter().for_each(|(_, task, body)| fixture.drain(task, body));
+        }
+        fixture.oracle.config.min_owned = floor;
+        going.iter().for_each(|(_, task, _)| fixture.remove(task));
+        let found = fixture.oracle.violations();
+        assert_eq!(found.is_empty(), drained_first, "{found:?}");
+    }
+}
+
 #[test]
 fn leaks_and_missing_tasks_are_found_after_quiet() {
     let mut fixture = KumaFixture::new();
