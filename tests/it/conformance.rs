@@ -8,13 +8,15 @@ use std::process::Command;
 pub(crate) fn python(what: &str) -> Option<OsString> {
     let python = std::env::var_os("SANDBOX_TEST_PYTHON");
     if python.is_none() {
-        tell(&format!("skipped: {what}: SANDBOX_TEST_PYTHON names no Python with boto3, moto and ministack"));
+        print_uncaptured(&format!(
+            "skipped: {what}: SANDBOX_TEST_PYTHON names no Python with boto3, moto and ministack"
+        ));
     }
     python
 }
 
 /// Prints a line that the test harness does not capture.
-fn tell(text: &str) {
+fn print_uncaptured(text: &str) {
     std::io::stdout().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
@@ -39,6 +41,6 @@ fn emulators_agree_except_known_deviations() {
         .output()
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    tell(&out);
+    print_uncaptured(&out);
     assert!(output.status.success(), "{out}\n{err}");
 }

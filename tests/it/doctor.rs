@@ -157,7 +157,7 @@ impl DoctorSetup {
     }
 
     async fn doctor(&self, more: &[&str]) -> DoctorRun {
-        run(&self.environment, self.directory.path(), more).await
+        run_doctor(&self.environment, self.directory.path(), more).await
     }
 
     async fn report(&self) -> DoctorRun {
@@ -166,13 +166,13 @@ impl DoctorSetup {
 
     /// The checks of a healthy setup.
     async fn healthy(&self) -> BTreeSet<String> {
-        let said = self.report().await;
-        assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
-        said.ids()
+        let run = self.report().await;
+        assert_eq!(run.code, Some(0), "{}\n{}", run.out, run.err);
+        run.ids()
     }
 }
 
-async fn run(
+async fn run_doctor(
     environment: &BTreeMap<String, String>,
     directory: &std::path::Path,
     more: &[&str],
@@ -195,18 +195,18 @@ fn catalogue() -> impl Iterator<Item = String> {
 
 /// Asserts the status and text of a check, and that all other checks ran.
 fn assert_found(
-    said: &DoctorRun,
+    run: &DoctorRun,
     healthy: &BTreeSet<String>,
     id: &str,
     status: &str,
-    words: &[&str],
+    parts: &[&str],
     without: &[&str],
 ) {
-    let (worst, finding) = said.worst(id);
+    let (worst, finding) = run.worst(id);
     assert_eq!(worst, status, "{finding}");
-    assert!(words.iter().all(|word| finding.contains(word)), "{words:?} in {finding}");
+    assert!(parts.iter().all(|part| finding.contains(part)), "{parts:?} in {finding}");
     let missing: Vec<_> = healthy
-        .difference(&said.ids())
+        .difference(&run.ids())
         .filter(|id| !without.iter().any(|w| id.starts_with(w)))
         .cloned()
         .collect();

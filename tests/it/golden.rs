@@ -110,12 +110,12 @@ impl Transport for ServerSettings {
         path: &str,
         _: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
-        let said = match path {
+        let describe_finding = match path {
             "/" => json!({"product": "Kuma", "version": self.version}),
             "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": self.health_discovery}}}),
             _ => json!({"meshServices": {"mode": self.mesh_services}}),
         };
-        Ok(HttpResponse { status: 200, retry_after: None, body: said.to_string().into_bytes() })
+        Ok(HttpResponse { status: 200, retry_after: None, body: describe_finding.to_string().into_bytes() })
     }
 }
 
@@ -180,26 +180,26 @@ fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
     let scope = Evaluator { manifests: &loaded.set, control_plane: kind.as_str(), kind, operator: &operator };
     let refused = || Reason::constant("access denied");
     let mut facts = TaskFacts { registered: case.registered, ..TaskFacts::default() };
-    let (mut task, mut asked) = (case.task.task(), Vec::new());
+    let (mut task, mut facts_read) = (case.task.task(), Vec::new());
     loop {
-        let judgement = scope.evaluate(&task, &facts);
-        match &judgement.verdict {
+        let evaluation = scope.evaluate(&task, &facts);
+        match &evaluation.verdict {
             Verdict::NeedsFact(MissingFact::Tags) => {
-                asked.push("the task's tags".to_owned());
+                facts_read.push("the task's tags".to_owned());
                 match &case.task.tags {
                     Some(tags) => task.tags = Some(tags.clone().into()),
                     None => facts.tags_unknown = Some(refused()),
                 }
             }
             Verdict::NeedsFact(MissingFact::Definition) => {
-                asked.push("the task definition".to_owned());
+                facts_read.push("the task definition".to_owned());
                 facts.definition = match &case.definition {
                     Some(input) => Fact::Known(Arc::new(input.definition(&task.definition))),
                     None => Fact::Unknown(refused()),
                 };
             }
             Verdict::NeedsFact(MissingFact::Role(role)) => {
-                asked.push(format!("the tags of {role}"));
+                facts_read.push(format!("the tags of {role}"));
                 facts.role = match case.roles.get(role.as_str()) {
                     Some(RoleInput { tags, reads }) => {
                         Fact::Known(RoleTags { tags: tags.clone().map(Arc::new), confirmed: *reads > 1 })
@@ -207,9 +207,9 @@ fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
                     None => Fact::Unknown(refused()),
                 };
             }
-            _ => return (judgement, asked),
+            _ => return (evaluation, facts_read),
         }
-        assert!(asked.len() <= 3, "the same is asked again and again: {asked:?}");
+        assert!(facts_read.len() <= 3, "the same is asked again and again: {facts_read:?}");
     }
 }
 
@@ -234,20 +234,24 @@ async fn rendered(case: &IntentCase, desired: &DesiredRegistration) -> Value {
 
 async fn outcome(case: &IntentCase) -> Value {
     let loaded = load(&case.manifests);
-    let (judgement, asked) = evaluate(case, &loaded);
+    let (evaluation, facts_read) = evaluate(case, &loaded);
     let mut out = Map::new();
-    let findings =
-        |findings: &[ManifestFinding]| findings.iter().map(|f| said(f).into()).collect::<Vec<Value>>();
+    let findings = |findings: &[ManifestFinding]| {
+        findings.iter().map(|f| describe_finding(f).into()).collect::<Vec<Value>>()
+    };
     let mut add = |name: &str, value: Value| {
         if value.as_array().is_none_or(|list| !list.is_empty()) {
             out.insert(name.to_owned(), value);
         }
     };
-    add("asked", asked.into());
+    add("asked", facts_read.into());
     add("manifestErrors", findings(&loaded.errors).into());
     add("manifestWarnings", findings(&loaded.warnings).into());
-    add("warnings", judgement.warnings.iter().map(|why| why.message.clone()).collect::<Vec<_>>().into());
-    match &judgement.verdict {
+    add(
+        "warnings",
+        evaluation.warnings.iter().map(|reason| reason.message.clone()).collect::<Vec<_>>().into(),
+    );
+    match &evaluation.verdict {
         Verdict::Register(desired) => {
             add("binding", (*desired.binding).into());
             add("dataplane", rendered(case, desired).await);
@@ -258,15 +262,15 @@ async fn outcome(case: &IntentCase) -> Value {
             add("rejected", message.into());
             add("confirmed", (*confirmed).into());
         }
-        Verdict::Hold(why) => add("held", format!("{}: {why}", why.label()).into()),
-        Verdict::Ignore(why) => add("ignored", format!("{}: {why}", why.label()).into()),
+        Verdict::Hold(reason) => add("held", format!("{}: {reason}", reason.label()).into()),
+        Verdict::Ignore(reason) => add("ignored", format!("{}: {reason}", reason.label()).into()),
         Verdict::NeedsFact(need) => panic!("{need:?} was given"),
     }
     out.into()
 }
 
 /// A finding without the path of the temporary file.
-fn said(finding: &ManifestFinding) -> String {
+fn describe_finding(finding: &ManifestFinding) -> String {
     let subject = finding.subject.as_deref().unwrap_or_default();
     format!("{subject}: {}: {}", finding.path, finding.message)
 }
@@ -306,8 +310,8 @@ fn each_intent_matches_its_golden_file() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = String::new();
     for path in cases() {
-        if let Err(why) = check(&path, update) {
-            writeln!(wrong, "{}: {why}", path.file_name().unwrap().display()).unwrap();
+        if let Err(reason) = check(&path, update) {
+            writeln!(wrong, "{}: {reason}", path.file_name().unwrap().display()).unwrap();
         }
     }
     assert!(

@@ -84,11 +84,11 @@ fn outcome(case: &ConsulAuthCase) -> Value {
     if undeclared == UndeclaredPolicy::Remove {
         out.insert("undeclared".to_owned(), json!("removed"));
     }
-    out.insert("objects".to_owned(), objects.iter().map(said).collect::<Vec<_>>().into());
+    out.insert("objects".to_owned(), objects.iter().map(describe_object).collect::<Vec<_>>().into());
     out.into()
 }
 
-fn said(object: &DesiredObject) -> Value {
+fn describe_object(object: &DesiredObject) -> Value {
     let DesiredObject { id, state: want, .. } = object;
     let mut out = json!({ "object": id.to_string() });
     if id.scope.partition.is_some() {
@@ -102,7 +102,7 @@ fn said(object: &DesiredObject) -> Value {
             out["attach"] = names(attach).into();
             out["detach"] = names(detach).into();
         }
-        DesiredState::Blocked(why) => out["held"] = json!(why),
+        DesiredState::Blocked(reason) => out["held"] = json!(reason),
     }
     out
 }
@@ -137,8 +137,8 @@ fn each_consul_auth_matches_its_golden_file() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = String::new();
     for path in cases() {
-        if let Err(why) = check(&path, update) {
-            writeln!(wrong, "{}: {why}", path.file_name().unwrap().display()).unwrap();
+        if let Err(reason) = check(&path, update) {
+            writeln!(wrong, "{}: {reason}", path.file_name().unwrap().display()).unwrap();
         }
     }
     assert!(

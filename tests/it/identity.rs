@@ -8,7 +8,7 @@ macro_rules! at_both_consuls {
             $(
                 #[tokio::test]
                 async fn $test() {
-                    super::$test(crate::identity::fresh().await).await;
+                    super::$test(crate::identity::empty_consul().await).await;
                 }
             )+
         }
@@ -49,16 +49,16 @@ use fixture::IdentityFixture;
 pub(crate) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
 /// An empty Consul of the sandbox.
-pub(crate) async fn fresh() -> IdentityFixture {
-    fresh_with(ConsulConfig::default(), Arc::new(NoConsulFaults)).await
+pub(crate) async fn empty_consul() -> IdentityFixture {
+    empty_consul_with(ConsulConfig::default(), Arc::new(NoConsulFaults)).await
 }
 
-async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> IdentityFixture {
+async fn empty_consul_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> IdentityFixture {
     let clock = Clock::system();
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
-    let nobody = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
-    let front = ConsulFront::new(server, nobody, faults, Arc::new(move || clock.now()));
+    let no_account = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
+    let front = ConsulFront::new(server, no_account, faults, Arc::new(move || clock.now()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, front, std::future::pending()));
@@ -66,7 +66,7 @@ async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Iden
 }
 
 /// The address of a sandbox Consul that accepts logins of this account's roles.
-async fn with_account(aws: &Endpoints) -> String {
+async fn consul_with_account(aws: &Endpoints) -> String {
     let clock = Clock::system();
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
@@ -94,6 +94,6 @@ pub(crate) fn everything() -> Value {
 }
 
 /// Creates all objects of [`everything`].
-async fn make_everything(desk: &IdentityFixture) {
-    desk.run(Some(&everything())).await;
+async fn create_everything(fixture: &IdentityFixture) {
+    fixture.run(Some(&everything())).await;
 }

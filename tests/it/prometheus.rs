@@ -39,10 +39,10 @@ fn promtool(programs: &std::path::Path, arguments: &[&str], input: &str) -> Stri
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said =
+    let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
-    said
+    assert!(output.status.success(), "promtool {arguments:?}:\n{text}");
+    text
 }
 
 #[test]

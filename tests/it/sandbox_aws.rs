@@ -107,7 +107,7 @@ impl SandboxServer {
     }
 
     /// Creates the cluster `prod`, the task definition `kv`, and a queue that receives all events.
-    fn furnish(&self) {
+    fn create_resources(&self) {
         self.front.with(|cloud, now| {
             cloud.create_cluster("prod", Tags::new()).unwrap();
             let kv = RegisterTaskDefinition::fargate("kv", Some("kv-task"), 8080);
@@ -214,7 +214,7 @@ async fn sdk_starts_lists_describes_and_stops_tasks() {
 #[tokio::test]
 async fn sdk_decodes_errors_by_type() {
     let sandbox = SandboxServer::start().await;
-    sandbox.furnish();
+    sandbox.create_resources();
     let (ecs, sqs, iam) = (sandbox.ecs(), sandbox.sqs(), sandbox.iam());
     let error = ecs.list_tasks().cluster("none").send().await.unwrap_err().into_service_error();
     assert!(error.is_cluster_not_found_exception(), "{error:?}");
@@ -241,7 +241,7 @@ async fn sdk_decodes_errors_by_type() {
 #[tokio::test]
 async fn task_events_are_received_and_batch_deleted() {
     let sandbox = SandboxServer::start().await;
-    sandbox.furnish();
+    sandbox.create_resources();
     sandbox.front.with(|cloud, now| cloud.run_task(&RunTask::awsvpc("prod", "kv"), now).unwrap());
     sandbox.advance(Duration::from_secs(5));
     let sqs = sandbox.sqs();
@@ -287,7 +287,7 @@ async fn task_events_are_received_and_batch_deleted() {
 #[tokio::test]
 async fn long_poll_receives_a_later_message() {
     let sandbox = SandboxServer::start().await;
-    sandbox.furnish();
+    sandbox.create_resources();
     let sqs = sandbox.sqs();
     let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
     let waiting = tokio::spawn(sqs.receive_message().queue_url(&url).wait_time_seconds(20).send());
@@ -301,7 +301,7 @@ async fn long_poll_receives_a_later_message() {
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_long_poll() {
     let sandbox = SandboxServer::start().await;
-    sandbox.furnish();
+    sandbox.create_resources();
     let sqs = sandbox.sqs();
     let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
     let waiting = tokio::spawn(sqs.receive_message().queue_url(&url).wait_time_seconds(20).send());
@@ -353,7 +353,7 @@ async fn list_roles_omits_tags() {
 async fn sdk_retries_throttled_failed_and_dropped_calls() {
     let script = Arc::new(FaultScript::default());
     let sandbox = SandboxServer::with(CloudConfig::default(), script.clone()).await;
-    sandbox.furnish();
+    sandbox.create_resources();
     let (ecs, sqs, iam) = (sandbox.ecs(), sandbox.sqs(), sandbox.iam());
     for fault in [AwsFault::Throttle, AwsFault::InternalError, AwsFault::Drop] {
         for call in ["ecs.ListClusters", "sqs.ListQueues", "iam.ListRoles"] {
@@ -392,7 +392,7 @@ async fn fault_after_the_effect_keeps_the_effect() {
 async fn quotas_throttle_excess_calls() {
     let config = CloudConfig { throttling: Some(Throttling::published()), ..CloudConfig::default() };
     let sandbox = SandboxServer::with(config, Arc::new(NoAwsFaults)).await;
-    sandbox.furnish();
+    sandbox.create_resources();
     let once = sandbox.sdk().into_builder().retry_config(RetryConfig::disabled()).build();
     let ecs = aws_sdk_ecs::Client::new(&once);
     for _ in 0..100 {
@@ -423,7 +423,7 @@ async fn unsigned_and_unknown_requests_are_rejected() {
         }
         answer(request)
     };
-    for (target, authorization, body, status, said) in [
+    for (target, authorization, body, status, part) in [
         (LIST, None, "{}", 400, "MissingAuthenticationTokenException"),
         ("", None, GET_ROLE, 403, "<Code>MissingAuthenticationToken</Code>"),
         ("", Some(signed), GET_ROLE, 404, "<Code>NoSuchEntity</Code>"),
@@ -436,7 +436,7 @@ async fn unsigned_and_unknown_requests_are_rejected() {
     ] {
         let (found, text) = ask(target, authorization, body).await;
         assert_eq!(found, status, "{target} {body}: {text}");
-        assert!(text.contains(said), "{target} {body}: {text}");
+        assert!(text.contains(part), "{target} {body}: {text}");
     }
     sandbox.stop().await;
 }

@@ -27,32 +27,32 @@ fn golden(name: &str, found: &str) {
 }
 
 /// The violations of a JSON Schema; `None` without a validator, which is printed.
-fn judged(schema: &str, documents: &Value) -> Option<Value> {
+fn schema_violations(schema: &str, documents: &Value) -> Option<Value> {
     let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
         println!(
             "skipped: audit's output in a JSON Schema validator: SCHEMA_TEST_PYTHON names no Python with jsonschema"
         );
         return None;
     };
-    let mut judge = Command::new(python)
+    let mut validator = Command::new(python)
         .arg(root().join("tests/python/schema.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let question = json!({"schema": schema, "documents": documents});
-    judge.stdin.take().unwrap().write_all(question.to_string().as_bytes()).unwrap();
-    let output = judge.wait_with_output().unwrap();
+    validator.stdin.take().unwrap().write_all(question.to_string().as_bytes()).unwrap();
+    let output = validator.wait_with_output().unwrap();
     Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
 #[tokio::test]
 async fn output_formats_match_their_golden_files() {
     for (form, name) in [("text", "table.txt"), ("json", "report.json"), ("sarif", "report.sarif")] {
-        let said = of_files(&["--output", form]).await;
-        assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
-        assert!(!said.out.contains(PLANTED), "{}", said.out);
-        golden(name, &said.out);
+        let run = of_files(&["--output", form]).await;
+        assert_eq!((run.code, run.err.as_str()), (Some(1), ""));
+        assert!(!run.out.contains(PLANTED), "{}", run.out);
+        golden(name, &run.out);
     }
 }
 
@@ -67,11 +67,11 @@ async fn offline_audit_uses_declared_auth_methods() {
         std::fs::write(directory.path().join("mesh.yaml"), manifests).unwrap();
         let arguments =
             ["--task-definition", "kv.json", "--manifests", "mesh.yaml", "--offline", "--output", "json"];
-        let said = audit(&BTreeMap::new(), directory.path(), &arguments).await;
-        assert_eq!(said.has("CONSUL-ROLE-PATH", "error"), !is_trusted, "{bound}: {}", said.out);
-        let left = said.json()["notChecked"].to_string();
+        let run = audit(&BTreeMap::new(), directory.path(), &arguments).await;
+        assert_eq!(run.has("CONSUL-ROLE-PATH", "error"), !is_trusted, "{bound}: {}", run.out);
+        let left = run.json()["notChecked"].to_string();
         assert!(left.contains("consul-prod") && left.contains("checked against the manifests"), "{left}");
-        assert_eq!(said.code, Some(i32::from(!is_trusted)), "{}", said.out);
+        assert_eq!(run.code, Some(i32::from(!is_trusted)), "{}", run.out);
     }
 }
 
@@ -79,29 +79,29 @@ async fn offline_audit_uses_declared_auth_methods() {
 async fn valid_file_has_no_finding_and_lists_unchecked() {
     let directory = root().join("tests/fixtures/audit");
     let arguments = ["--task-definition", "good.json", "--output", "json"];
-    let said = audit(&BTreeMap::new(), &directory, &arguments).await;
-    assert_eq!((said.code, said.found()), (Some(0), Vec::new()), "{}", said.out);
-    let left = said.json()["notChecked"].clone();
+    let run = audit(&BTreeMap::new(), &directory, &arguments).await;
+    assert_eq!((run.code, run.found()), (Some(0), Vec::new()), "{}", run.out);
+    let left = run.json()["notChecked"].clone();
     assert_eq!(left.as_array().unwrap().len(), 2, "{left}");
-    let said = audit(&BTreeMap::new(), &directory, &arguments[..2]).await;
-    assert_eq!(said.out.matches("not checked: ").count(), 2, "{}", said.out);
+    let run = audit(&BTreeMap::new(), &directory, &arguments[..2]).await;
+    assert_eq!(run.out.matches("not checked: ").count(), 2, "{}", run.out);
 }
 
 #[tokio::test]
 async fn audit_of_nothing_lists_the_possible_inputs() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("mesh.yaml"), "").unwrap();
-    let said = audit(&BTreeMap::new(), directory.path(), &["--manifests", "mesh.yaml", "--offline"]).await;
-    assert!(said.out.contains("not checked: task definitions: none was given"), "{}", said.out);
-    assert!(said.out.contains("--task-definition FILE"), "{}", said.out);
+    let run = audit(&BTreeMap::new(), directory.path(), &["--manifests", "mesh.yaml", "--offline"]).await;
+    assert!(run.out.contains("not checked: task definitions: none was given"), "{}", run.out);
+    assert!(run.out.contains("--task-definition FILE"), "{}", run.out);
 }
 
 #[tokio::test]
 async fn audit_without_input_is_a_usage_error() {
     for with in [&[][..], &["--offline"], &["--region", "eu-west-1"], &["--output", "json"]] {
-        let said = audit(&BTreeMap::new(), &root(), with).await;
-        assert_eq!(said.code, Some(1), "{with:?}");
-        assert!(said.err.contains("--task-definition") && said.out.is_empty(), "{}", said.err);
+        let run = audit(&BTreeMap::new(), &root(), with).await;
+        assert_eq!(run.code, Some(1), "{with:?}");
+        assert!(run.err.contains("--task-definition") && run.out.is_empty(), "{}", run.err);
     }
 }
 
@@ -114,9 +114,9 @@ async fn sarif_fits_the_sarif_schema() {
     let log = of_files(&["--output", "sarif"]).await.json();
     let mut worse = log.clone();
     worse["runs"][0]["results"][0]["level"] = json!("terrible");
-    let Some(found) = judged(&schema, &json!({"log": log, "worse": worse})) else { return };
+    let Some(found) = schema_violations(&schema, &json!({"log": log, "worse": worse})) else { return };
     assert_eq!(found["log"], json!([]));
-    assert_ne!(found["worse"], json!([]), "the judge lets everything through");
+    assert_ne!(found["worse"], json!([]), "the validator accepts everything");
 }
 
 #[tokio::test]
@@ -145,7 +145,8 @@ async fn sarif_has_the_fields_for_code_scanning() {
 async fn json_fits_the_published_schema() {
     let report = of_files(&["--output", "json"]).await.json();
     let schema = root().join("docs/reference/audit.schema.json");
-    let Some(found) = judged(schema.to_str().unwrap(), &json!({"report": report, "worse": {}})) else {
+    let Some(found) = schema_violations(schema.to_str().unwrap(), &json!({"report": report, "worse": {}}))
+    else {
         return;
     };
     assert_eq!(found["report"], json!([]));

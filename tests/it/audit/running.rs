@@ -87,9 +87,9 @@ impl AuditSetup {
     }
 
     async fn audit(&self, arguments: &[&str]) -> AuditRun {
-        let said = audit(&self.environment, self.directory.path(), arguments).await;
-        assert!(!said.out.contains(TOKEN) && !said.err.contains(TOKEN), "{}\n{}", said.out, said.err);
-        said
+        let run = audit(&self.environment, self.directory.path(), arguments).await;
+        assert!(!run.out.contains(TOKEN) && !run.err.contains(TOKEN), "{}\n{}", run.out, run.err);
+        run
     }
 
     async fn report(&self) -> AuditRun {
@@ -100,7 +100,7 @@ impl AuditSetup {
         self.role.rsplit('/').next().unwrap()
     }
 
-    fn says(&self, path: &str, answer: Value) {
+    fn set_response(&self, path: &str, answer: Value) {
         self.consul.lock().unwrap().insert(path.to_owned(), answer);
     }
 }
@@ -185,9 +185,9 @@ async fn answer(
 #[tokio::test]
 async fn correct_setup_has_no_finding() {
     let setup = AuditSetup::new().await;
-    let said = setup.report().await;
-    assert_eq!((said.code, said.found()), (Some(0), vec![]), "{}\n{}", said.out, said.err);
-    assert_eq!(said.json()["summary"]["definitions"], 1);
+    let run = setup.report().await;
+    assert_eq!((run.code, run.found()), (Some(0), vec![]), "{}\n{}", run.out, run.err);
+    assert_eq!(run.json()["summary"]["definitions"], 1);
 }
 
 #[tokio::test]
@@ -198,18 +198,18 @@ async fn audit_finds_misconfigured_running_tasks() {
         cloud.untag_role(setup.role_name(), &tag, now).unwrap();
         cloud.delete_role_policy(setup.role_name(), "itself").unwrap();
     });
-    setup.says(ANONYMOUS_POLICY, policy("service_prefix \"\" { policy = \"write\" }"));
-    setup.says("/v1/agent/self", json!({"Config": {"Version": "1.11.2"}}));
-    let said = setup.report().await;
-    let rules: Vec<String> = said.found().into_iter().map(|(rule, _)| rule).collect();
+    setup.set_response(ANONYMOUS_POLICY, policy("service_prefix \"\" { policy = \"write\" }"));
+    setup.set_response("/v1/agent/self", json!({"Config": {"Version": "1.11.2"}}));
+    let run = setup.report().await;
+    let rules: Vec<String> = run.found().into_iter().map(|(rule, _)| rule).collect();
     let wanted = [
         "CONSUL-ANONYMOUS-POWER",
         "CONSUL-ROLE-GET-ROLE",
         "CONSUL-ROLE-TAG-SERVICE",
         "CONSUL-SERVER-VERSION",
     ];
-    assert_eq!((said.code, rules), (Some(1), wanted.map(str::to_owned).to_vec()), "{}", said.out);
-    let role = &said.json()["findings"][2];
+    assert_eq!((run.code, rules), (Some(1), wanted.map(str::to_owned).to_vec()), "{}", run.out);
+    let role = &run.json()["findings"][2];
     assert_eq!(role["location"]["resource"], setup.role);
 }
 
@@ -223,8 +223,8 @@ async fn denied_aws_call_is_unknown_and_hides_nothing_else() {
         ("ecs:ListTasks", "AUDIT-AWS-NO-ANSWER"),
     ] {
         *setup.refusing.0.lock().unwrap() = Some(refused);
-        let said = setup.report().await;
-        assert_eq!((said.code, said.has(rule, "unknown")), (Some(2), true), "{refused}: {}", said.out);
+        let run = setup.report().await;
+        assert_eq!((run.code, run.has(rule, "unknown")), (Some(2), true), "{refused}: {}", run.out);
     }
 }
 
@@ -235,19 +235,19 @@ async fn file_is_audited_against_live_roles_and_consul() {
     let mut definition: Value = serde_json::from_str(&text).unwrap();
     definition["taskRoleArn"] = json!(setup.role.replace("kv-task", "none"));
     std::fs::write(setup.directory.path().join("kv.json"), definition.to_string()).unwrap();
-    let said =
+    let run =
         setup.audit(&["--manifests", "mesh.yaml", "--task-definition", "kv.json", "--output", "json"]).await;
-    assert_eq!(said.found(), [("CONSUL-ROLE-MISSING".to_owned(), "error".to_owned())], "{}", said.out);
-    assert_eq!(said.json()["findings"][0]["location"]["file"], "kv.json");
+    assert_eq!(run.found(), [("CONSUL-ROLE-MISSING".to_owned(), "error".to_owned())], "{}", run.out);
+    assert_eq!(run.json()["findings"][0]["location"]["file"], "kv.json");
 }
 
 #[tokio::test]
 async fn consul_rejecting_the_token_is_unknown() {
     let mut setup = AuditSetup::new().await;
     setup.environment.insert("CONSUL_TOKEN".to_owned(), "another".to_owned());
-    let said = setup.report().await;
-    assert_eq!(said.code, Some(2), "{}", said.out);
-    assert!(said.has("AUDIT-CONTROL-PLANE-NO-ANSWER", "unknown"), "{}", said.out);
+    let run = setup.report().await;
+    assert_eq!(run.code, Some(2), "{}", run.out);
+    assert!(run.has("AUDIT-CONTROL-PLANE-NO-ANSWER", "unknown"), "{}", run.out);
 }
 
 #[tokio::test]
@@ -265,13 +265,13 @@ async fn outbounds_are_compared_with_running_upstreams() {
     };
     let arguments = ["--manifests", "mesh.yaml", "more.yaml", "--output", "json"];
     with("db", 5432);
-    let said = setup.audit(&arguments).await;
-    assert_eq!((said.code, said.found()), (Some(0), vec![]), "{}", said.out);
+    let run = setup.audit(&arguments).await;
+    assert_eq!((run.code, run.found()), (Some(0), vec![]), "{}", run.out);
     with("cache", 6379);
-    let said = setup.audit(&arguments).await;
-    let rules: Vec<String> = said.found().into_iter().map(|(rule, _)| rule).collect();
-    assert_eq!(rules, ["CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"], "{}", said.out);
-    assert_eq!(said.code, Some(2));
-    let at = said.json()["findings"][0]["location"]["resource"].as_str().unwrap().to_owned();
+    let run = setup.audit(&arguments).await;
+    let rules: Vec<String> = run.found().into_iter().map(|(rule, _)| rule).collect();
+    assert_eq!(rules, ["CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"], "{}", run.out);
+    assert_eq!(run.code, Some(2));
+    let at = run.json()["findings"][0]["location"]["resource"].as_str().unwrap().to_owned();
     assert!(at.contains(":task-definition/kv:"), "{at}");
 }

@@ -9,12 +9,12 @@ use crate::e2e::harness::eventually;
 use crate::identity;
 
 at_real_consuls! {
-    the_sandboxs_consul_locks_and_waits_as_a_real_one_does(Acls::On)
-    a_session_that_nobody_renews_lets_go_as_in_the_sandbox(Acls::On)
+    sandbox_locks_and_waits_like_a_real_consul(Acls::On)
+    expired_session_releases_its_locks(Acls::On)
 }
 
-async fn the_sandboxs_consul_locks_and_waits_as_a_real_one_does(server: &RealConsul) {
-    let (mut real, mut own) = tellers(server).await;
+async fn sandbox_locks_and_waits_like_a_real_consul(server: &RealConsul) {
+    let (mut real, mut own) = runners(server).await;
     let all = async |at: &mut StepRunner| {
         sessions(at).await;
         locks(at).await;
@@ -28,15 +28,15 @@ async fn the_sandboxs_consul_locks_and_waits_as_a_real_one_does(server: &RealCon
 }
 
 /// About 20 seconds.
-async fn a_session_that_nobody_renews_lets_go_as_in_the_sandbox(server: &RealConsul) {
-    let (mut real, mut own) = tellers(server).await;
+async fn expired_session_releases_its_locks(server: &RealConsul) {
+    let (mut real, mut own) = runners(server).await;
     let all = async |at: &mut StepRunner| {
         let id = at.session("one that nobody renews", &json!({"TTL": "10s", "LockDelay": "0s"})).await;
         at.step("it locks", "PUT", &format!("{LOCK}?acquire={id}"), "one").await;
         let (index, path) = at.after(LOCK).await;
         let answer = at.send("GET", &format!("{path}&wait=2m"), "").await;
         assert!(answer.index > index, "not woken");
-        at.tell("it lets go", &answer);
+        at.record("it lets go", &answer);
         at.step("it is over", "GET", &format!("/v1/session/info/{id}"), "").await;
     };
     tokio::join!(all(&mut real), all(&mut own));
@@ -44,8 +44,8 @@ async fn a_session_that_nobody_renews_lets_go_as_in_the_sandbox(server: &RealCon
 }
 
 /// Compares the real Consul with the sandbox's.
-async fn tellers(server: &RealConsul) -> (StepRunner, StepRunner) {
-    let sandbox = identity::fresh().await;
+async fn runners(server: &RealConsul) -> (StepRunner, StepRunner) {
+    let sandbox = identity::empty_consul().await;
     let real = StepRunner::new(server.url(), MANAGEMENT);
     // Sessions need the server's own node, which is registered shortly after the start.
     eventually("a server with its own node's check", || async {
@@ -55,7 +55,7 @@ async fn tellers(server: &RealConsul) -> (StepRunner, StepRunner) {
     (real, StepRunner::new(&sandbox.url, identity::MANAGEMENT))
 }
 
-const NOBODY: &str = "4fa6e11c-21d1-3462-a316-99515e5544f7";
+const MISSING_SESSION: &str = "4fa6e11c-21d1-3462-a316-99515e5544f7";
 const LOCK: &str = "/v1/kv/ecs/lock";
 
 async fn sessions(at: &mut StepRunner) {
@@ -70,16 +70,16 @@ async fn sessions(at: &mut StepRunner) {
     at.step("cut off", "PUT", CREATE, r#"{"Na"#).await;
     at.step("by a wrong method", "POST", CREATE, "{}").await;
     at.step("read", "GET", &format!("/v1/session/info/{lasting}"), "").await;
-    at.step("nobody's, read", "GET", &format!("/v1/session/info/{NOBODY}"), "").await;
+    at.step("a missing session, read", "GET", &format!("/v1/session/info/{MISSING_SESSION}"), "").await;
     at.step("of no node", "GET", "/v1/session/node/none", "").await;
     at.step("renewed", "PUT", &format!("/v1/session/renew/{lasting}"), "").await;
-    at.step("nobody's, renewed", "PUT", &format!("/v1/session/renew/{NOBODY}"), "").await;
-    at.step("nobody's, ended", "PUT", &format!("/v1/session/destroy/{NOBODY}"), "").await;
+    at.step("a missing session, renewed", "PUT", &format!("/v1/session/renew/{MISSING_SESSION}"), "").await;
+    at.step("a missing session, ended", "PUT", &format!("/v1/session/destroy/{MISSING_SESSION}"), "").await;
     let management = std::mem::replace(&mut at.token, UNKNOWN.to_owned());
     at.step("by an unknown token", "PUT", CREATE, "{}").await;
     at.step("read by an unknown token", "GET", "/v1/session/list", "").await;
     at.token.clone_from(&management);
-    at.token = at.token_without_powers().await;
+    at.token = at.token_without_rules().await;
     at.step("by a token that may not", "PUT", CREATE, "{}").await;
     at.step("what it may see", "GET", "/v1/session/list", "").await;
     at.step("renewed by it", "PUT", &format!("/v1/session/renew/{lasting}"), "").await;
@@ -98,7 +98,7 @@ async fn locks(at: &mut StepRunner) {
     at.step("locked", "PUT", &with("acquire", &a), "one").await;
     at.step("locked again", "PUT", &with("acquire", &a), "two").await;
     at.step("locked by another", "PUT", &with("acquire", &b), "x").await;
-    at.step("locked by nobody", "PUT", &with("acquire", NOBODY), "x").await;
+    at.step("locked by a missing session", "PUT", &with("acquire", MISSING_SESSION), "x").await;
     at.step("locked by no session", "PUT", &with("acquire", ""), "x").await;
     at.step("as it is locked", "GET", LOCK, "").await;
     at.step("its value", "GET", &format!("{LOCK}?raw"), "").await;
@@ -125,7 +125,7 @@ async fn locks(at: &mut StepRunner) {
     at.step("all names", "GET", "/v1/kv/ecs?keys", "").await;
     at.step("all below", "GET", "/v1/kv/ecs?recurse", "").await;
     at.step("none below", "GET", "/v1/kv/none?recurse", "").await;
-    let powerless = at.token_without_powers().await;
+    let powerless = at.token_without_rules().await;
     let management = std::mem::replace(&mut at.token, powerless);
     at.step("read without permission", "GET", &other, "").await;
     at.step("written without permission", "PUT", &other, "x").await;
@@ -148,28 +148,29 @@ async fn waits(at: &mut StepRunner) {
     at.step("no index", "GET", &format!("{TOKENS}?index=x"), "").await;
     at.step("no duration", "GET", &format!("{TOKENS}?index=1&wait=soon"), "").await;
     for (what, path) in [("tokens", TOKENS), ("a node that is not there", NODE), ("no such key", KEY)] {
-        at.waits_in_vain(what, path).await;
+        at.wait_times_out(what, path).await;
     }
 
-    at.wakes("a new token", TOKENS, ("PUT", "/v1/acl/token", "{}")).await;
-    at.wakes("a new node", NODE, ("PUT", "/v1/catalog/register", &service("web-1"))).await;
-    at.wakes("a new service", NODE, ("PUT", "/v1/catalog/register", &service("web-2"))).await;
-    at.waits_in_vain("a node", NODE).await;
+    at.wait_returns_after("a new token", TOKENS, ("PUT", "/v1/acl/token", "{}")).await;
+    at.wait_returns_after("a new node", NODE, ("PUT", "/v1/catalog/register", &service("web-1"))).await;
+    at.wait_returns_after("a new service", NODE, ("PUT", "/v1/catalog/register", &service("web-2"))).await;
+    at.wait_times_out("a node", NODE).await;
     let gone = json!([{"Service": {"Verb": "delete", "Node": "anchor", "Service": {"ID": "web-1", "Service": "web"}}}]);
-    at.wakes("a removed service", NODE, ("PUT", "/v1/txn", &gone.to_string())).await;
+    at.wait_returns_after("a removed service", NODE, ("PUT", "/v1/txn", &gone.to_string())).await;
     let gone = r#"{"Node": "anchor", "ServiceID": "web-2"}"#;
-    at.wakes("the last service", NODE, ("PUT", "/v1/catalog/deregister", gone)).await;
+    at.wait_returns_after("the last service", NODE, ("PUT", "/v1/catalog/deregister", gone)).await;
 
     let id = at.session("one that locks", &json!({"LockDelay": "0s"})).await;
-    at.wakes("a new key", KEY, ("PUT", KEY, "one")).await;
-    at.wakes("a lock", KEY, ("PUT", &format!("{KEY}?acquire={id}"), "two")).await;
-    at.wakes("what was let go", KEY, ("PUT", &format!("{KEY}?release={id}"), "three")).await;
-    at.waits_in_vain("a key", KEY).await;
-    at.wakes("a key below", "/v1/kv/waited/?recurse", ("PUT", "/v1/kv/waited/too", "four")).await;
-    at.wakes("a key that goes", KEY, ("DELETE", KEY, "")).await;
-    at.wakes("a session", "/v1/session/list", ("PUT", "/v1/session/create", "{}")).await;
+    at.wait_returns_after("a new key", KEY, ("PUT", KEY, "one")).await;
+    at.wait_returns_after("a lock", KEY, ("PUT", &format!("{KEY}?acquire={id}"), "two")).await;
+    at.wait_returns_after("what was let go", KEY, ("PUT", &format!("{KEY}?release={id}"), "three")).await;
+    at.wait_times_out("a key", KEY).await;
+    at.wait_returns_after("a key below", "/v1/kv/waited/?recurse", ("PUT", "/v1/kv/waited/too", "four"))
+        .await;
+    at.wait_returns_after("a key that goes", KEY, ("DELETE", KEY, "")).await;
+    at.wait_returns_after("a session", "/v1/session/list", ("PUT", "/v1/session/create", "{}")).await;
     let end = format!("/v1/session/destroy/{id}");
-    at.wakes("a session that ends", "/v1/session/list", ("PUT", &end, "")).await;
+    at.wait_returns_after("a session that ends", "/v1/session/list", ("PUT", &end, "")).await;
 }
 
 /// Runs the steps at one Consul and collects the results.
@@ -213,7 +214,7 @@ impl StepRunner {
         }
     }
 
-    fn tell(&mut self, what: &str, answer: &BlockingQueryResponse) {
+    fn record(&mut self, what: &str, answer: &BlockingQueryResponse) {
         let has_index = if answer.index > 0 { "with" } else { "without" };
         let shown = shown(answer);
         self.stops_delivered.push(format!("{what}: {} {has_index} an index: {shown}", answer.status));
@@ -221,18 +222,18 @@ impl StepRunner {
 
     async fn step(&mut self, what: &str, method: &str, path: &str, body: &str) {
         let answer = self.send(method, path, body).await;
-        self.tell(what, &answer);
+        self.record(what, &answer);
     }
 
     /// Creates a session and returns its id.
     async fn session(&mut self, what: &str, body: &Value) -> String {
         let answer = self.send("PUT", "/v1/session/create", &body.to_string()).await;
-        self.tell(what, &answer);
+        self.record(what, &answer);
         let made: Value = serde_json::from_str(&answer.body).unwrap();
         made["ID"].as_str().unwrap().to_owned()
     }
 
-    async fn token_without_powers(&self) -> String {
+    async fn token_without_rules(&self) -> String {
         let made = self.send("PUT", "/v1/acl/token", "{}").await.body;
         serde_json::from_str::<Value>(&made).unwrap()["SecretID"].as_str().unwrap().to_owned()
     }
@@ -244,17 +245,17 @@ impl StepRunner {
     }
 
     /// Without a change, the response comes at the end of the wait.
-    async fn waits_in_vain(&mut self, what: &str, path: &str) {
+    async fn wait_times_out(&mut self, what: &str, path: &str) {
         let (index, path) = self.after(path).await;
         let began = Instant::now();
         let answer = self.send("GET", &format!("{path}&wait=500ms"), "").await;
         assert!(began.elapsed() >= Duration::from_millis(500), "{what}: answered before its time was over");
         assert_eq!(answer.index, index, "{what}");
-        self.tell(&format!("{what}, waited for in vain"), &answer);
+        self.record(&format!("{what}, waited for in vain"), &answer);
     }
 
     /// The response comes after this change and not before.
-    async fn wakes(&mut self, what: &str, path: &str, (method, of, body): (&str, &str, &str)) {
+    async fn wait_returns_after(&mut self, what: &str, path: &str, (method, of, body): (&str, &str, &str)) {
         let (index, path) = self.after(path).await;
         let mut waiting = tokio::spawn(self.send("GET", &format!("{path}&wait=2m"), ""));
         let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
@@ -262,7 +263,7 @@ impl StepRunner {
         assert_eq!(self.send(method, of, body).await.status, 200, "{what}");
         let answer = waiting.await.unwrap();
         assert!(answer.index > index, "{what}: {} after {index}", answer.index);
-        self.tell(&format!("{what}, waited for"), &answer);
+        self.record(&format!("{what}, waited for"), &answer);
     }
 }
 

@@ -5,14 +5,12 @@ use serde_json::json;
 use super::server::{Acls, ConsulRelease, MANAGEMENT, RealConsul};
 use crate::identity::everything;
 use crate::identity::fixture::{DEMO, IdentityFixture, lines};
-use crate::identity::removal::{
-    ROLE, a_persons_tokens_keep_their_role_and_policy, reason, without_mesh_gateways,
-};
+use crate::identity::removal::{ROLE, assert_manual_tokens_are_kept, reason, without_mesh_gateways};
 
 at_real_consuls! {
-    a_token_that_lacks_something_makes_what_it_may(Acls::On)
-    where_acls_are_off_the_reason_is_said_and_the_node_is_made(Acls::Off)
-    a_role_and_a_policy_go_only_when_nobody_else_has_them(Acls::On)
+    limited_token_creates_what_it_may(Acls::On)
+    disabled_acls_are_a_reason_and_the_node_is_created(Acls::Off)
+    role_and_policy_are_removed_only_when_unused(Acls::On)
 }
 
 /// For 1.8 alone; `tests/it/identity` covers newer versions.
@@ -20,8 +18,8 @@ at_real_consuls! {
 async fn acl_objects_converge_on_real_consul() {
     let what = "an identity set-up at the oldest Consul";
     let Some(server) = RealConsul::start(ConsulRelease::Oldest, what, Acls::On).await else { return };
-    let (desk, auth) = (IdentityFixture::at(server.url(), MANAGEMENT), everything());
-    let plan = desk.plan(Some(&auth)).await;
+    let (fixture, auth) = (IdentityFixture::at(server.url(), MANAGEMENT), everything());
+    let plan = fixture.plan(Some(&auth)).await;
     assert!(plan.complete, "{plan:#?}");
     assert_eq!(
         (plan.summary.create, plan.summary.update, plan.summary.hold),
@@ -33,32 +31,30 @@ async fn acl_objects_converge_on_real_consul() {
         plan.changes.iter().filter(|planned| planned.change.reason.contains("auth method's type"));
     assert_eq!(of_old_servers.count(), 2, "{plan:#?}");
 
-    let first = desk.run(Some(&auth)).await;
+    let first = fixture.run(Some(&auth)).await;
     assert_eq!(
         (first.writes(), first.objects("ok"), first.objects("drifted")),
         (10, 10, 7),
         "{}",
         first.text
     );
-    let made = desk.everything().await;
-    let second = desk.run(Some(&auth)).await;
+    let made = fixture.everything().await;
+    let second = fixture.run(Some(&auth)).await;
     assert_eq!(second.writes(), 0);
-    assert_eq!(desk.everything().await, made, "not even an index has moved");
+    assert_eq!(fixture.everything().await, made, "not even an index has moved");
 
-    let good = desk.content().await;
-    let mut role = desk.get("/v1/acl/role/name/consul-ecs-mesh-gateway-role").await;
+    let good = fixture.content().await;
+    let mut role = fixture.get("/v1/acl/role/name/consul-ecs-mesh-gateway-role").await;
     role["Policies"] = json!([{"Name": "consul-ecs-mesh-gateway-policy"}, {"Name": "global-management"}]);
-    desk.put(&format!("/v1/acl/role/{}", role["ID"].as_str().unwrap()), &role).await;
-    let mut policy = desk.get("/v1/acl/policy/name/consul-ecs-client-policy").await;
+    fixture.put(&format!("/v1/acl/role/{}", role["ID"].as_str().unwrap()), &role).await;
+    let mut policy = fixture.get("/v1/acl/policy/name/consul-ecs-client-policy").await;
     policy["Rules"] = "acl = \"write\"".into();
-    desk.put(&format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap()), &policy).await;
-    desk.put("/v1/catalog/deregister", &json!({"Node": DEMO})).await;
-    desk.put(
-        "/v1/acl/token/00000000-0000-0000-0000-000000000002",
-        &json!({"Description": "Anonymous Token"}),
-    )
-    .await;
-    let plan = desk.plan(Some(&auth)).await;
+    fixture.put(&format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap()), &policy).await;
+    fixture.put("/v1/catalog/deregister", &json!({"Node": DEMO})).await;
+    fixture
+        .put("/v1/acl/token/00000000-0000-0000-0000-000000000002", &json!({"Description": "Anonymous Token"}))
+        .await;
+    let plan = fixture.plan(Some(&auth)).await;
     let changes: BTreeSet<String> =
         lines(&plan).into_iter().filter(|line| !line.starts_with("hold")).collect();
     assert_eq!(
@@ -71,52 +67,52 @@ async fn acl_objects_converge_on_real_consul() {
         ]
         .into()
     );
-    assert_eq!(desk.run(Some(&auth)).await.writes(), 4);
-    assert_eq!(desk.content().await, good);
+    assert_eq!(fixture.run(Some(&auth)).await.writes(), 4);
+    assert_eq!(fixture.content().await, good);
 
     let mut absent = auth.clone();
     absent["state"] = "absent".into();
-    assert_eq!(desk.run(Some(&absent)).await.writes(), 10);
-    assert!(!desk.everything().await.to_string().contains("ecs-mesh"));
+    assert_eq!(fixture.run(Some(&absent)).await.writes(), 10);
+    assert!(!fixture.everything().await.to_string().contains("ecs-mesh"));
 }
 
-async fn a_token_that_lacks_something_makes_what_it_may(server: &RealConsul) {
-    let mut desk = IdentityFixture::at(server.url(), MANAGEMENT);
+async fn limited_token_creates_what_it_may(server: &RealConsul) {
+    let mut fixture = IdentityFixture::at(server.url(), MANAGEMENT);
     let rules = "acl = \"read\" node_prefix \"\" { policy = \"write\" }";
-    desk.token = Some(desk.token_with("reader", rules).await);
-    let ran = desk.run(Some(&everything())).await;
+    fixture.token = Some(fixture.token_with("reader", rules).await);
+    let ran = fixture.run(Some(&everything())).await;
     assert_eq!((ran.writes(), ran.objects("ok")), (1, 1), "the node: {}", ran.text);
     assert!(ran.metrics.warning_count("forbidden") > 0);
 }
 
-async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made(server: &RealConsul) {
-    let mut desk = IdentityFixture::at(server.url(), MANAGEMENT);
-    desk.token = None;
-    let plan = desk.plan(Some(&everything())).await;
+async fn disabled_acls_are_a_reason_and_the_node_is_created(server: &RealConsul) {
+    let mut fixture = IdentityFixture::at(server.url(), MANAGEMENT);
+    fixture.token = None;
+    let plan = fixture.plan(Some(&everything())).await;
     let reasons = plan.changes.iter().filter(|planned| planned.change.reason.contains("ACLs are off"));
     assert_eq!((reasons.count(), plan.summary.create), (16, 1), "{:#?}", lines(&plan));
-    assert_eq!(desk.run(Some(&everything())).await.writes(), 1);
-    assert_eq!(desk.run(Some(&everything())).await.writes(), 0);
+    assert_eq!(fixture.run(Some(&everything())).await.writes(), 1);
+    assert_eq!(fixture.run(Some(&everything())).await.writes(), 0);
 }
 
-async fn a_role_and_a_policy_go_only_when_nobody_else_has_them(server: &RealConsul) {
-    let desk = IdentityFixture::at(server.url(), MANAGEMENT);
-    desk.run(Some(&everything())).await;
+async fn role_and_policy_are_removed_only_when_unused(server: &RealConsul) {
+    let fixture = IdentityFixture::at(server.url(), MANAGEMENT);
+    fixture.run(Some(&everything())).await;
     let (auth, sso) = (without_mesh_gateways(), "sso");
     // A foreign auth method that grants the gateways' role.
-    server.let_tasks_log_in(sso).await;
+    server.create_auth_method(sso).await;
     let rule = json!({"AuthMethod": sso, "BindType": "role", "BindName": ROLE});
     let rule = server.put("/v1/acl/binding-rule", &rule).await;
-    let held = desk.plan(Some(&auth)).await;
+    let held = fixture.plan(Some(&auth)).await;
     let id = rule["ID"].as_str().unwrap();
     assert!(reason(&held, ROLE).contains(&format!("({id} of {sso})")), "{}", reason(&held, ROLE));
 
     let accessor = server.log_in(sso, json!({})).await;
-    desk.delete(&format!("/v1/acl/binding-rule/{id}")).await;
-    let held = desk.plan(Some(&auth)).await;
+    fixture.delete(&format!("/v1/acl/binding-rule/{id}")).await;
+    let held = fixture.plan(Some(&auth)).await;
     let words = "1 of logins by auth method sso, which is not ours";
     assert!(reason(&held, ROLE).contains(words), "{}", reason(&held, ROLE));
-    desk.delete(&format!("/v1/acl/token/{accessor}")).await;
+    fixture.delete(&format!("/v1/acl/token/{accessor}")).await;
 
-    a_persons_tokens_keep_their_role_and_policy(&desk).await;
+    assert_manual_tokens_are_kept(&fixture).await;
 }

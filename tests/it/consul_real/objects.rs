@@ -7,15 +7,15 @@ use serde_json::{Map, Value, json};
 use super::server::{MANAGEMENT, METHOD, RealConsul, UNKNOWN, cluster, task};
 
 at_real_consuls! {
-    acl_objects_are_made_read_changed_and_removed(Acls::On)
-    the_anonymous_token_and_clusters_nodes_are_kept(Acls::On)
+    acl_objects_are_created_read_updated_and_removed(Acls::On)
+    anonymous_token_and_nodes_are_kept(Acls::On)
 }
 
 fn map(value: Value) -> Map<String, Value> {
     serde_json::from_value(value).unwrap()
 }
 
-async fn acl_objects_are_made_read_changed_and_removed(server: &RealConsul) {
+async fn acl_objects_are_created_read_updated_and_removed(server: &RealConsul) {
     let objects = server.client(Some(MANAGEMENT)).objects();
 
     // Policies and roles are found by name and changed by id, and a name is unique.
@@ -52,7 +52,7 @@ async fn acl_objects_are_made_read_changed_and_removed(server: &RealConsul) {
 
     // An auth method is created and replaced by the same call, and its removal removes its rules.
     assert_eq!(objects.auth_method(METHOD).await.unwrap(), None);
-    server.let_tasks_log_in(METHOD).await;
+    server.create_auth_method(METHOD).await;
     let method = objects.auth_method(METHOD).await.unwrap().unwrap();
     let described = AuthMethod { description: "ours".into(), ..method.clone() };
     objects.put_auth_method(&described).await.unwrap();
@@ -93,7 +93,7 @@ async fn acl_objects_are_made_read_changed_and_removed(server: &RealConsul) {
     assert_eq!(objects.binding_rules(METHOD).await.unwrap(), []);
 }
 
-async fn the_anonymous_token_and_clusters_nodes_are_kept(server: &RealConsul) {
+async fn anonymous_token_and_nodes_are_kept(server: &RealConsul) {
     let objects = server.client(Some(MANAGEMENT)).objects();
     let policy = AclPolicy { name: "anonymous".into(), ..AclPolicy::default() };
     objects.put_policy(&policy).await.unwrap();
@@ -119,8 +119,8 @@ async fn the_anonymous_token_and_clusters_nodes_are_kept(server: &RealConsul) {
     assert_eq!((&found.node, &found.address, &found.meta), (&node.node, &node.address, &node.meta));
     objects.register_node(&ClusterNode { meta: [].into(), ..found }).await.unwrap();
     assert!(objects.node(&anchor).await.unwrap().unwrap().meta.is_empty());
-    let asked = DiagnosticsRequest { clusters: [anchor.clone()].into(), ..DiagnosticsRequest::default() };
-    let kept = server.client(Some(MANAGEMENT)).diagnose(&asked).await.probes.unwrap();
+    let request = DiagnosticsRequest { clusters: [anchor.clone()].into(), ..DiagnosticsRequest::default() };
+    let kept = server.client(Some(MANAGEMENT)).diagnose(&request).await.probes.unwrap();
     assert_eq!(kept.clusters[&anchor].services, Ok(1), "its services stay");
     objects.deregister_node_with_its_services(&anchor).await.unwrap();
     assert_eq!(objects.node(&anchor).await.unwrap(), None);

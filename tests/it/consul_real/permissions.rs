@@ -14,9 +14,9 @@ at_real_consuls! {
 const READS: &str =
     "acl = \"read\" node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
 
-fn assert_forbidden(error: &MeshError, words: &str) {
+fn assert_forbidden(error: &MeshError, part: &str) {
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
-    assert!(error.message.contains(words), "{error}");
+    assert!(error.message.contains(part), "{error}");
 }
 
 /// The error of the token list. Not every server reports that it filters services, so the list may be empty instead.
@@ -31,7 +31,7 @@ fn refusal(listed: Result<PartialList, MeshError>) -> MeshError {
 }
 
 async fn insufficient_token_proves_nothing(server: &RealConsul) {
-    server.let_tasks_log_in(METHOD).await;
+    server.create_auth_method(METHOD).await;
     let anchor = cluster("anchor");
     let clusters = BTreeSet::from([anchor.clone()]);
     let task = task(&anchor, 1);
@@ -80,7 +80,7 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
         &reader.delete(&service).await.unwrap_err(),
         "service_prefix \"\" { policy = \"write\" }",
     );
-    let asked = |clusters: &BTreeSet<ClusterArn>| DiagnosticsRequest {
+    let request = |clusters: &BTreeSet<ClusterArn>| DiagnosticsRequest {
         clusters: clusters.clone(),
         methods: [METHOD.into()].into(),
         permissions: [
@@ -92,7 +92,7 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
         .into(),
     };
     let web = AclPermission::Service("web".into());
-    let survey = reader.diagnose(&asked(&clusters)).await.probes.unwrap();
+    let survey = reader.diagnose(&request(&clusters)).await.probes.unwrap();
     assert_eq!(survey.own_token.unwrap().policies[0].name, "reader");
     assert_eq!((survey.tokens.unwrap().of_tasks, &survey.rules[METHOD]), (1, &Ok(1)));
     let permissions = survey.permissions.unwrap();
@@ -101,13 +101,13 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
 
     let all = server.client(Some(MANAGEMENT));
     assert!(all.get(&token).await.unwrap().is_some() && all.get(&service).await.unwrap().is_some());
-    let survey = all.diagnose(&asked(&clusters)).await.probes.unwrap();
+    let survey = all.diagnose(&request(&clusters)).await.probes.unwrap();
     assert!(survey.own_token.unwrap().is_management());
     assert!(survey.permissions.unwrap().values().all(|may| *may));
     let rules = "acl = \"write\" service_prefix \"\" { policy = \"write\" } service \"web\" { policy = \"deny\" } \
                  node_prefix \"arn:\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" } ";
     let some = server.client(Some(&server.token_with("some", rules).await));
-    let permissions = some.diagnose(&asked(&clusters)).await.probes.unwrap().permissions.unwrap();
+    let permissions = some.diagnose(&request(&clusters)).await.probes.unwrap().permissions.unwrap();
     let lacking = permissions.iter().filter(|(_, may)| !**may).map(|(right, _)| right.clone());
     // Denied objects are not listed, so no call names them.
     assert_eq!(lacking.collect::<Vec<_>>(), [AclPermission::Node("anchor".into())]);
@@ -124,8 +124,8 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
 async fn disabled_acls_are_reported(server: &RealConsul) {
     let consul = server.client(None);
     let clusters = BTreeSet::from([cluster("anchor")]);
-    let asked = DiagnosticsRequest { clusters: clusters.clone(), ..DiagnosticsRequest::default() };
-    let answers = consul.diagnose(&asked).await.probes.unwrap();
+    let request = DiagnosticsRequest { clusters: clusters.clone(), ..DiagnosticsRequest::default() };
+    let answers = consul.diagnose(&request).await.probes.unwrap();
     assert!(answers.acls_are_off);
     for error in [
         consul.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),

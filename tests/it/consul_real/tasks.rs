@@ -12,34 +12,34 @@ use tokio::task::JoinSet;
 use super::server::{MANAGEMENT, METHOD, RealConsul, cluster, id, task};
 
 at_real_consuls! {
-    what_a_task_left_is_found_and_removed_and_nothing_else(Acls::On)
+    only_the_tasks_objects_are_found_and_removed(Acls::On)
     batch_removal_skips_reregistered_service(Acls::On)
-    a_transaction_takes_so_many_operations_and_no_more(Acls::On)
+    transaction_size_is_limited(Acls::On)
 }
 
 fn ids(found: &[RegistrationSummary]) -> BTreeSet<RegistrationId> {
     found.iter().map(|registration| registration.id.clone()).collect()
 }
 
-async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealConsul) {
+async fn only_the_tasks_objects_are_found_and_removed(server: &RealConsul) {
     let consul = server.client(Some(MANAGEMENT));
     consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert!(consul.version().is_some());
-    server.let_tasks_log_in(METHOD).await;
-    server.let_tasks_log_in("other").await;
+    server.create_auth_method(METHOD).await;
+    server.create_auth_method("other").await;
     let (anchor, other) = (cluster("anchor"), cluster("other"));
     let (gone, alive, elsewhere) = (task(&anchor, 1), task(&anchor, 2), task(&other, 1));
     let mut of_gone = BTreeSet::new();
-    let mut of_others = BTreeSet::new();
+    let mut foreign_ids = BTreeSet::new();
     of_gone.insert(server.log_in_as(&gone).await);
     of_gone.insert(server.log_in_as(&gone).await);
     of_gone.insert(server.register(&gone, "web").await);
     of_gone.insert(server.register(&gone, "web-sidecar-proxy").await);
-    of_others.insert(server.log_in_as(&alive).await);
-    of_others.insert(server.register(&alive, "web").await);
+    foreign_ids.insert(server.log_in_as(&alive).await);
+    foreign_ids.insert(server.register(&alive, "web").await);
     let not_here = [server.log_in_as(&elsewhere).await, server.register(&elsewhere, "web").await];
     // Neither may be removed.
-    let nobodys = [
+    let foreign = [
         server.log_in(METHOD, json!({})).await,
         server.log_in(METHOD, json!({"consul.hashicorp.com/task-id": "x"})).await,
         server
@@ -53,7 +53,7 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealCon
     server.register_as(&anchor, "vm", "vm", &json!({"task-id": gone.id().as_str()})).await;
 
     let owned = list_owned(&consul, &BTreeSet::from([anchor.clone()])).await.unwrap().seen;
-    assert_eq!(ids(&owned), of_gone.union(&of_others).cloned().collect());
+    assert_eq!(ids(&owned), of_gone.union(&foreign_ids).cloned().collect());
     let found = consul.list_for_task(&gone).await.unwrap().seen;
     assert_eq!(ids(&found), of_gone);
     let ours = RegistrationOwner::Owned(OwnershipLabels::of(&OperatorId::parse("op").unwrap(), &gone));
@@ -67,11 +67,11 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealCon
     assert_eq!(consul.list_for_task(&gone).await.unwrap().seen, []);
     let checks = ["stray", "vm", &format!("web-{}", alive.id())].map(|service| format!("{service}-check"));
     assert_eq!(server.checks_on(&anchor).await, checks.into(), "a service's checks go with it");
-    assert_eq!(ids(&consul.list_for_task(&alive).await.unwrap().seen), of_others);
+    assert_eq!(ids(&consul.list_for_task(&alive).await.unwrap().seen), foreign_ids);
     for id in &not_here {
         assert!(consul.get(id).await.unwrap().is_some(), "{id}");
     }
-    for accessor in nobodys {
+    for accessor in foreign {
         let read = consul.get(&id(&format!("token/{accessor}"))).await.unwrap().unwrap();
         assert_eq!(read.owner, RegistrationOwner::Foreign, "{accessor}");
     }
@@ -125,7 +125,7 @@ async fn batch_removal_skips_reregistered_service(server: &RealConsul) {
     assert!(consul.delete(&services[7]).await.unwrap());
 }
 
-async fn a_transaction_takes_so_many_operations_and_no_more(server: &RealConsul) {
+async fn transaction_size_is_limited(server: &RealConsul) {
     let consul = server.client(Some(MANAGEMENT));
     consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let version = consul.version().unwrap();

@@ -40,8 +40,8 @@ impl ConsulReplayServer {
         let account =
             CloudConfig { region: REGION.into(), account: ACCOUNT.into(), ..CloudConfig::default() };
         let cloud = Arc::new(Mutex::new(Cloud::new(account, now)));
-        let tell = clock.clone();
-        let cloud = aws::AwsFront::new(cloud, Arc::new(aws::NoAwsFaults), move || tell.now());
+        let time = clock.clone();
+        let cloud = aws::AwsFront::new(cloud, Arc::new(aws::NoAwsFaults), move || time.now());
         let aws_url = "http://127.0.0.1:28700".to_owned();
         let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
         let server = Arc::new(Mutex::new(ConsulServer::new(config, now)));

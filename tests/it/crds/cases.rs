@@ -45,20 +45,20 @@ impl CaseTable {
     }
 
     /// Compares each case with a validator's findings.
-    fn check(&self, judge: &str, said: &ReportedErrors) {
+    fn check(&self, validator: &str, findings: &ReportedErrors) {
         let mut wrong = Vec::new();
-        for kind in self.bases.keys().filter(|kind| !said[*kind].is_empty()) {
-            wrong.push(format!("base {kind}: {:?}", said[kind]));
+        for kind in self.bases.keys().filter(|kind| !findings[*kind].is_empty()) {
+            wrong.push(format!("base {kind}: {:?}", findings[kind]));
         }
         for case in &self.cases {
-            let faults = &said[&case.name()];
+            let faults = &findings[&case.name()];
             let field = case.names.as_ref().unwrap_or(&case.at);
             let named = faults.iter().any(|fault| fault.names(field));
-            if case.refused_by.contains(judge) != named || named == faults.is_empty() {
+            if case.refused_by.contains(validator) != named || named == faults.is_empty() {
                 wrong.push(format!("{}: {faults:?}", case.name()));
             }
         }
-        assert!(wrong.is_empty(), "by {judge}:\n{}", wrong.join("\n"));
+        assert!(wrong.is_empty(), "by {validator}:\n{}", wrong.join("\n"));
     }
 }
 
@@ -107,22 +107,22 @@ fn loader_rejects_the_cases_of_the_table() {
 #[test]
 fn editor_schema_rejects_the_cases_of_the_table() {
     let table = CaseTable::read();
-    let Some(said) = validators::editor(&table.manifests()) else { return };
-    table.check("editor", &said);
+    let Some(findings) = validators::editor(&table.manifests()) else { return };
+    table.check("editor", &findings);
 }
 
 #[test]
 fn api_server_rejects_the_cases_of_the_table() {
     let table = CaseTable::read();
-    let Some(said) = validators::server(&validators::definitions(), &table.manifests()) else { return };
-    table.check("server", &said.manifests);
+    let Some(findings) = validators::server(&validators::definitions(), &table.manifests()) else { return };
+    table.check("server", &findings.manifests);
 }
 
 #[test]
 fn api_server_accepts_the_crds() {
     let definitions = validators::definitions();
-    let Some(said) = validators::server(&definitions, &NamedManifests::new()) else { return };
-    assert_eq!((definitions.len(), said.definitions), (5, vec![]));
+    let Some(findings) = validators::server(&definitions, &NamedManifests::new()) else { return };
+    assert_eq!((definitions.len(), findings.definitions), (5, vec![]));
     for (found, worse) in [
         ("x-kubernetes-list-type: map", "x-kubernetes-list-type: heap"),
         ("default: tcp", "default: tpc"),
@@ -136,8 +136,8 @@ fn api_server_accepts_the_crds() {
     ] {
         let workload = definitions.iter().find(|text| text.contains("kind: Workload\n")).unwrap();
         assert!(workload.contains(found), "{found} is not in it");
-        let said = validators::server(&[workload.replace(found, worse)], &NamedManifests::new()).unwrap();
-        assert!(!said.definitions.is_empty(), "{worse} was taken");
+        let findings = validators::server(&[workload.replace(found, worse)], &NamedManifests::new()).unwrap();
+        assert!(!findings.definitions.is_empty(), "{worse} was taken");
     }
 }
 
@@ -152,11 +152,11 @@ fn schemas_accept_all_committed_manifests() {
         let refused = faults.into_iter().filter(|(_, faults)| !faults.is_empty());
         refused.map(|(name, faults)| format!("{name}: {faults:?}")).collect()
     };
-    if let Some(said) = validators::editor(&accepted) {
-        assert_eq!(refused(said), Vec::<String>::new());
+    if let Some(findings) = validators::editor(&accepted) {
+        assert_eq!(refused(findings), Vec::<String>::new());
     }
-    if let Some(said) = validators::server(&validators::definitions(), &accepted) {
-        assert_eq!(refused(said.manifests), Vec::<String>::new());
+    if let Some(findings) = validators::server(&validators::definitions(), &accepted) {
+        assert_eq!(refused(findings.manifests), Vec::<String>::new());
     }
 }
 

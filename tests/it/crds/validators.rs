@@ -24,7 +24,7 @@ pub(super) type ReportedErrors = BTreeMap<String, Vec<ReportedError>>;
 #[derive(Debug, Deserialize)]
 pub(super) struct ReportedError {
     pub(super) at: String,
-    pub(super) why: String,
+    pub(super) reason: String,
 }
 
 impl ReportedError {
@@ -35,7 +35,7 @@ impl ReportedError {
             .at
             .strip_prefix(field)
             .is_some_and(|rest| matches!(rest.chars().next(), None | Some('.' | '[')));
-        within || self.why.contains(&format!("\"{field}\""))
+        within || self.reason.contains(&format!("\"{field}\""))
     }
 }
 
@@ -43,13 +43,13 @@ impl ReportedError {
 pub(super) fn loading(manifests: &NamedManifests) -> ReportedErrors {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("a.yaml");
-    let judge = |(name, text): (&String, &String)| {
+    let validator = |(name, text): (&String, &String)| {
         fs::write(&file, text).unwrap();
         let errors = ManifestSources::new([file.clone()]).check(ManifestScope::Partial).errors;
-        let faults = errors.into_iter().map(|error| ReportedError { at: error.path, why: error.message });
+        let faults = errors.into_iter().map(|error| ReportedError { at: error.path, reason: error.message });
         (name.clone(), faults.collect())
     };
-    manifests.iter().map(judge).collect()
+    manifests.iter().map(validator).collect()
 }
 
 /// `None` without a validator, which is printed.
@@ -58,10 +58,12 @@ pub(super) fn editor(manifests: &NamedManifests) -> Option<ReportedErrors> {
         skipped("JSON Schema", "SCHEMA_TEST_PYTHON does not name a Python with jsonschema");
         return None;
     };
-    let mut judge = Command::new(python);
-    judge.arg(root().join("tests/python/editor_schema.py"));
+    let mut validator = Command::new(python);
+    validator.arg(root().join("tests/python/editor_schema.py"));
     let schema = schemas().join(ecs_mesh_api::schema::EDITOR_SCHEMA);
-    Some(serde_json::from_value(ask(judge, &json!({ "schema": schema, "manifests": manifests }))).unwrap())
+    Some(
+        serde_json::from_value(ask(validator, &json!({ "schema": schema, "manifests": manifests }))).unwrap(),
+    )
 }
 
 /// Findings of the API server.
@@ -76,12 +78,12 @@ pub(super) struct ApiServerReply {
 pub(super) fn server(definitions: &[String], manifests: &NamedManifests) -> Option<ApiServerReply> {
     static JUDGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match JUDGE.get_or_init(build) {
-        Ok(judge) => {
+        Ok(validator) => {
             let question = json!({ "definitions": definitions, "manifests": manifests });
-            Some(serde_json::from_value(ask(Command::new(judge), &question)).unwrap())
+            Some(serde_json::from_value(ask(Command::new(validator), &question)).unwrap())
         }
-        Err(why) => {
-            skipped("API server", why);
+        Err(reason) => {
+            skipped("API server", reason);
             None
         }
     }
@@ -105,10 +107,10 @@ fn build() -> Result<PathBuf, String> {
     if !modules.status.success() {
         return Err(format!("Go modules cannot be had: {}", last_line(&modules.stderr)));
     }
-    let judge = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crds-judge");
-    let built = go(&["build", "-mod=readonly", "-o", judge.to_str().unwrap(), "."]).unwrap();
+    let validator = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crds-validator");
+    let built = go(&["build", "-mod=readonly", "-o", validator.to_str().unwrap(), "."]).unwrap();
     assert!(built.status.success(), "tests/crds: {}", String::from_utf8_lossy(&built.stderr));
-    Ok(judge)
+    Ok(validator)
 }
 
 fn last_line(text: &[u8]) -> String {
@@ -116,9 +118,9 @@ fn last_line(text: &[u8]) -> String {
 }
 
 /// Sends JSON to standard input, which both validators read to the end before they respond.
-fn ask(mut judge: Command, question: &Value) -> Value {
+fn ask(mut validator: Command, question: &Value) -> Value {
     let mut running =
-        judge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        validator.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     running.stdin.take().unwrap().write_all(question.to_string().as_bytes()).unwrap();
     let answer = running.wait_with_output().unwrap();
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
@@ -126,6 +128,6 @@ fn ask(mut judge: Command, question: &Value) -> Value {
 }
 
 /// Prints a line that the test harness does not capture.
-fn skipped(judge: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "judging by {judge} skipped: {why}");
+fn skipped(validator: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "judging by {validator} skipped: {reason}");
 }

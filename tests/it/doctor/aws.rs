@@ -10,14 +10,14 @@ use super::{DoctorSetup, assert_found, silent};
 type DoctorCase = (&'static str, fn(&DoctorSetup), &'static str, &'static str, &'static [&'static str]);
 
 async fn each_is_found(cases: &[DoctorCase]) {
-    for (what, break_it, id, status, words) in cases {
+    for (what, break_setup, id, status, parts) in cases {
         let setup = DoctorSetup::new().await;
         let healthy = setup.healthy().await;
-        break_it(&setup);
-        let said = setup.report().await;
+        break_setup(&setup);
+        let run = setup.report().await;
         println!("{what}");
-        assert_found(&said, &healthy, id, status, words, &[]);
-        assert_eq!(said.code, Some(if *status == "error" { 1 } else { 2 }), "{what}: {}", said.out);
+        assert_found(&run, &healthy, id, status, parts, &[]);
+        assert_eq!(run.code, Some(if *status == "error" { 1 } else { 2 }), "{what}: {}", run.out);
     }
 }
 
@@ -183,9 +183,9 @@ async fn missing_queue_does_not_hide_other_checks() {
     let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     setup.cloud(|cloud, _| cloud.delete_queue(QUEUE).unwrap());
-    let said = setup.report().await;
-    assert_found(&said, &healthy, "queue.exists", "error", &["NonExistentQueue"], &["queue."]);
-    assert_eq!(said.code, Some(1));
+    let run = setup.report().await;
+    assert_found(&run, &healthy, "queue.exists", "error", &["NonExistentQueue"], &["queue."]);
+    assert_eq!(run.code, Some(1));
 }
 
 #[tokio::test]
@@ -206,9 +206,9 @@ async fn denied_call_is_reported_with_its_permission() {
     let healthy = setup.healthy().await;
     for (operation, id, status, without) in cases {
         *setup.refusing.0.lock().unwrap() = Some(operation);
-        let said = setup.report().await;
-        assert_found(&said, &healthy, id, status, &[operation, "AccessDenied"], without);
-        assert_eq!(said.code, Some(if status == "error" { 1 } else { 2 }), "{operation}: {}", said.out);
+        let run = setup.report().await;
+        assert_found(&run, &healthy, id, status, &[operation, "AccessDenied"], without);
+        assert_eq!(run.code, Some(if status == "error" { 1 } else { 2 }), "{operation}: {}", run.out);
     }
 }
 
@@ -216,16 +216,16 @@ async fn denied_call_is_reported_with_its_permission() {
 async fn foreign_clusters_are_reported() {
     let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
-    for (cluster, words) in [
+    for (cluster, parts) in [
         ("arn:aws:ecs:eu-west-1:444455556666:cluster/sandbox", ["account 444455556666", "111122223333"]),
         ("arn:aws:ecs:eu-north-1:111122223333:cluster/sandbox", ["Region eu-north-1", "eu-west-1"]),
         ("arn:aws-cn:ecs:cn-north-1:111122223333:cluster/sandbox", ["partition aws-cn", "in aws"]),
     ] {
         setup.manifests(cluster, &setup.kuma_url(), "");
-        let said = setup.report().await;
+        let run = setup.report().await;
         // The Region is unreachable, and another partition has other rules.
-        assert_found(&said, &healthy, "aws.scope", "error", &words, &["permissions.", "events.", "queue."]);
-        assert_eq!(said.code, Some(1), "{}", said.out);
+        assert_found(&run, &healthy, "aws.scope", "error", &parts, &["permissions.", "events.", "queue."]);
+        assert_eq!(run.code, Some(1), "{}", run.out);
     }
 }
 
@@ -234,31 +234,31 @@ async fn missing_credentials_do_not_hide_other_checks() {
     let mut setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     setup.environment.retain(|name, _| !name.contains("KEY"));
-    let said = setup.report().await;
+    let run = setup.report().await;
     assert_found(
-        &said,
+        &run,
         &healthy,
         "aws.credentials",
         "error",
         &["task role"],
         &["queue.", "events.", "permissions."],
     );
-    assert_eq!(said.worst("queue.exists").0, "unknown");
-    assert_eq!((said.worst("control-plane.mesh").0.as_str(), said.code), ("ok", Some(1)));
+    assert_eq!(run.worst("queue.exists").0, "unknown");
+    assert_eq!((run.worst("control-plane.mesh").0.as_str(), run.code), ("ok", Some(1)));
 }
 
 #[tokio::test]
 async fn doctor_checks_control_plane_without_aws() {
     let mut setup = DoctorSetup::new().await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), format!("http://{nobody}"));
-    let said = setup.report().await;
-    assert_eq!(said.worst("permissions.list-tasks").0, "unknown", "{}", said.out);
-    assert_eq!((said.worst("control-plane.mesh").0.as_str(), said.code), ("ok", Some(2)));
+    let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), format!("http://{refused}"));
+    let run = setup.report().await;
+    assert_eq!(run.worst("permissions.list-tasks").0, "unknown", "{}", run.out);
+    assert_eq!((run.worst("control-plane.mesh").0.as_str(), run.code), ("ok", Some(2)));
     setup.environment.retain(|name, _| !name.contains("REGION"));
-    let said = setup.report().await;
-    assert_eq!((said.worst("aws.region").0.as_str(), said.code), ("error", Some(1)), "{}", said.out);
-    assert_eq!(said.worst("control-plane.mesh").0, "ok");
+    let run = setup.report().await;
+    assert_eq!((run.worst("aws.region").0.as_str(), run.code), ("error", Some(1)), "{}", run.out);
+    assert_eq!(run.worst("control-plane.mesh").0, "ok");
 }
 
 #[tokio::test]
@@ -269,24 +269,24 @@ async fn doctor_checks_control_plane_without_ca() {
     let nothing = nothing.to_str().unwrap().to_owned();
     setup.environment.insert("SSL_CERT_DIR".to_owned(), nothing.clone());
     setup.environment.insert("SSL_CERT_FILE".to_owned(), format!("{nothing}/none.pem"));
-    let said = setup.report().await;
-    assert_eq!(said.code, Some(0), "an endpoint without TLS needs none: {}", said.out);
+    let run = setup.report().await;
+    assert_eq!(run.code, Some(0), "an endpoint without TLS needs none: {}", run.out);
     setup.environment.remove("AWS_ENDPOINT_URL");
-    let said = setup.report().await;
-    let (status, finding) = said.worst("aws.certificates");
-    assert_eq!((status.as_str(), said.code), ("error", Some(1)), "{}", said.out);
+    let run = setup.report().await;
+    let (status, finding) = run.worst("aws.certificates");
+    assert_eq!((status.as_str(), run.code), ("error", Some(1)), "{}", run.out);
     assert!(finding.contains("ca-certificates"), "{finding}");
-    assert_eq!(said.worst("control-plane.mesh").0, "ok");
+    assert_eq!(run.worst("control-plane.mesh").0, "ok");
 }
 
 #[tokio::test]
 async fn doctor_checks_control_plane_when_aws_hangs() {
     let mut setup = DoctorSetup::new().await;
     setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), silent().await);
-    let said = setup.report().await;
+    let run = setup.report().await;
     for id in ["aws.identity", "queue.exists", "events.tasks", "permissions.list-tasks"] {
-        let (status, finding) = said.worst(id);
+        let (status, finding) = run.worst(id);
         assert!(status == "unknown" && finding.contains("no answer in time"), "{finding}");
     }
-    assert_eq!((said.worst("control-plane.mesh").0.as_str(), said.code), ("ok", Some(2)));
+    assert_eq!((run.worst("control-plane.mesh").0.as_str(), run.code), ("ok", Some(2)));
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{
-    AWS_SECRET, DoctorRun, DoctorSetup, assert_found, catalogue, document, now, run, silent, website,
+    AWS_SECRET, DoctorRun, DoctorSetup, assert_found, catalogue, document, now, run_doctor, silent, website,
 };
 
 const MANAGEMENT: &str = "6f7b0c5e-2d11-4c7a-9a55-4f0c8e5a1d20";
@@ -36,8 +36,8 @@ struct ConsulSetup {
 async fn server(config: ConsulConfig) -> (ConsulFront, String) {
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, now())));
-    let nobody = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
-    let front = ConsulFront::new(server, nobody, Arc::new(NoConsulFaults), Arc::new(now));
+    let refused = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
+    let front = ConsulFront::new(server, refused, Arc::new(NoConsulFaults), Arc::new(now));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, front.clone(), std::future::pending()));
@@ -118,24 +118,24 @@ impl ConsulSetup {
     }
 
     async fn printed(&self) -> String {
-        let said = run(&BTreeMap::new(), self.setup.directory.path(), &["--print-acl-policy"]).await;
-        assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-        said.out
+        let run = run_doctor(&BTreeMap::new(), self.setup.directory.path(), &["--print-acl-policy"]).await;
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+        run.out
     }
 
     async fn report(&self) -> DoctorRun {
-        let said = self.setup.report().await;
+        let run = self.setup.report().await;
         let token = std::fs::read_to_string(self.setup.directory.path().join("token")).unwrap();
         for secret in [AWS_SECRET, MANAGEMENT, token.as_str()] {
-            assert!(!said.out.contains(secret) && !said.err.contains(secret), "{}\n{}", said.out, said.err);
+            assert!(!run.out.contains(secret) && !run.err.contains(secret), "{}\n{}", run.out, run.err);
         }
-        said
+        run
     }
 
     async fn healthy(&self) -> BTreeSet<String> {
-        let said = self.report().await;
-        assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
-        said.ids()
+        let run = self.report().await;
+        assert_eq!(run.code, Some(0), "{}\n{}", run.out, run.err);
+        run.ids()
     }
 
     fn client(&self) -> ConsulControlPlane<HttpTransport> {
@@ -151,11 +151,11 @@ impl ConsulSetup {
 #[tokio::test]
 async fn printed_acl_policy_passes_every_check() {
     let harness = ConsulSetup::new().await;
-    let said = harness.report().await;
-    assert_eq!(said.code, Some(0), "{}", said.out);
-    assert_eq!(said.json()["summary"]["warning"], json!(0), "{}", said.out);
+    let run = harness.report().await;
+    assert_eq!(run.code, Some(0), "{}", run.out);
+    assert_eq!(run.json()["summary"]["warning"], json!(0), "{}", run.out);
     let of_consul = catalogue().filter(|id| !id.starts_with("control-plane.")).collect::<BTreeSet<_>>();
-    assert_eq!(said.ids(), of_consul);
+    assert_eq!(run.ids(), of_consul);
 }
 
 #[tokio::test]
@@ -189,8 +189,8 @@ async fn printed_acl_policy_is_minimal() {
 async fn missing_acl_rule_fails_the_matching_check() {
     let harness = ConsulSetup::new().await;
     let healthy = harness.healthy().await;
-    let whole = harness.printed().await;
-    for (rule, id, status, words) in [
+    let policy = harness.printed().await;
+    for (rule, id, status, parts) in [
         ("acl = \"write\"", "consul.tokens", "error", &["acl = \\\"write\\\"", "--print-acl-policy"][..]),
         ("acl = \"write\"", "consul.auth-method", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.binding-rules", "error", &["acl = \\\"read\\\""]),
@@ -199,15 +199,15 @@ async fn missing_acl_rule_fails_the_matching_check() {
         ("node_prefix \"\" {\n  policy = \"read\"\n}", "consul.node", "error", &["node_prefix", "left out"]),
         ("service_prefix \"\" {\n  policy = \"write\"\n}", "consul.services", "error", &["service_prefix"]),
     ] {
-        assert!(whole.contains(rule), "{rule} is not in {whole}");
+        assert!(policy.contains(rule), "{rule} is not in {policy}");
         let name = format!("without-{}", id.replace('.', "-"));
         // A service that a token without permissions does not see.
         let service = json!({"Node": harness.setup.endpoints.cluster, "SkipNodeUpdate": true,
             "Service": {"ID": "vm", "Service": "vm"}});
         put(&harness.front, "/v1/catalog/register", &service);
-        harness.token(&token(&harness.front, &name, &whole.replace(rule, "")));
-        let said = harness.report().await;
-        assert_found(&said, &healthy, id, status, words, &[]);
+        harness.token(&token(&harness.front, &name, &policy.replace(rule, "")));
+        let run = harness.report().await;
+        assert_found(&run, &healthy, id, status, parts, &[]);
     }
 }
 
@@ -218,34 +218,34 @@ async fn read_only_token_fails_with_missing_rules() {
     harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", AUTH));
     let reads = harness.printed().await.replace("write", "read");
     harness.token(&token(&harness.front, "reader", &reads));
-    let said = harness.report().await;
-    assert_eq!(said.code, Some(1), "{}", said.out);
+    let run = harness.report().await;
+    assert_eq!(run.code, Some(1), "{}", run.out);
     let cluster = harness.setup.endpoints.cluster.as_str();
-    for (id, words) in [
+    for (id, parts) in [
         ("consul.tokens", "add `acl = \\\"write\\\"`"),
         ("consul.services", "add `service_prefix \\\"\\\" { policy = \\\"write\\\" }`"),
         ("consul.node", &format!("add `node \\\"{cluster}\\\" {{ policy = \\\"write\\\" }}`")),
     ] {
-        assert_found(&said, &healthy, id, "error", &[words, "--print-acl-policy"], &[]);
+        assert_found(&run, &healthy, id, "error", &[parts, "--print-acl-policy"], &[]);
     }
-    assert_eq!(said.json()["summary"]["error"], 3, "{}", said.out);
+    assert_eq!(run.json()["summary"]["error"], 3, "{}", run.out);
 }
 
 #[tokio::test]
 async fn unreachable_consul_does_not_hide_aws_checks() {
     let harness = ConsulSetup::new().await;
     let healthy = harness.healthy().await;
-    let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
-    for (address, words) in [
-        (nobody, "connecting to"),
+    let refused = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    for (address, parts) in [
+        (refused, "connecting to"),
         (silent().await, "no complete response within 5s"),
         (website().await, "an HTML page"),
         (harness.setup.endpoints.aws_url.clone(), "no response of Consul's API"),
     ] {
         harness.manifests(&address, ", timeout: 30s", "");
-        let said = harness.report().await;
-        assert_found(&said, &healthy, "consul.reached", "error", &[words, &address], &["consul."]);
-        assert_eq!(said.code, Some(1), "{}", said.out);
+        let run = harness.report().await;
+        assert_found(&run, &healthy, "consul.reached", "error", &[parts, &address], &["consul."]);
+        assert_eq!(run.code, Some(1), "{}", run.out);
     }
 }
 
@@ -263,9 +263,9 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         "consul.services",
     ];
     harness.token(UNKNOWN);
-    let said = harness.report().await;
+    let run = harness.report().await;
     assert_found(
-        &said,
+        &run,
         &healthy,
         "consul.token",
         "error",
@@ -273,9 +273,9 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         &needs_it,
     );
     harness.manifests_without_token(&harness.url, "", "");
-    let said = harness.report().await;
+    let run = harness.report().await;
     assert_found(
-        &said,
+        &run,
         &healthy,
         "consul.token",
         "error",
@@ -284,8 +284,8 @@ async fn unknown_missing_and_management_tokens_are_reported() {
     );
     harness.manifests(&harness.url, "", "");
     harness.token(MANAGEMENT);
-    let said = harness.report().await;
-    assert_found(&said, &healthy, "consul.token", "warning", &["may do everything"], &[]);
+    let run = harness.report().await;
+    assert_found(&run, &healthy, "consul.token", "warning", &["may do everything"], &[]);
 }
 
 #[tokio::test]
@@ -294,9 +294,9 @@ async fn servers_without_acls_are_reported() {
     let healthy = harness.healthy().await;
     let (_, open) = server(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }).await;
     harness.manifests(&open, "", "");
-    let said = harness.report().await;
+    let run = harness.report().await;
     let of_acls = ["consul.tokens", "consul.auth", "consul.bind", "consul.pol", "consul.roles"];
-    assert_found(&said, &healthy, "consul.acls", "error", &["off", "acl.enabled"], &of_acls);
+    assert_found(&run, &healthy, "consul.acls", "error", &["off", "acl.enabled"], &of_acls);
 }
 
 #[tokio::test]
@@ -304,11 +304,11 @@ async fn enterprise_fields_fail_on_open_source_consul() {
     let harness = ConsulSetup::new().await;
     let healthy = harness.healthy().await;
     harness.manifests(&harness.url, ", namespaces: [team]", "");
-    let said = harness.report().await;
-    assert_found(&said, &healthy, "consul.edition", "error", &["leave out", "namespaces"], &[]);
+    let run = harness.report().await;
+    assert_found(&run, &healthy, "consul.edition", "error", &["leave out", "namespaces"], &[]);
     harness.manifests(&harness.url, ", partition: ecs", "");
-    let said = harness.report().await;
-    assert_found(&said, &healthy, "consul.edition", "error", &["leave out", "partition"], &[]);
+    let run = harness.report().await;
+    assert_found(&run, &healthy, "consul.edition", "error", &["leave out", "partition"], &[]);
 }
 
 #[tokio::test]
@@ -316,22 +316,22 @@ async fn doctor_accepts_objects_a_run_will_create() {
     let harness = ConsulSetup::new().await;
     let healthy = harness.healthy().await;
     call(&harness.front, "DELETE", &format!("/v1/acl/binding-rule/{}", harness.rule), &Value::Null);
-    let said = harness.report().await;
-    assert_found(&said, &healthy, "consul.binding-rules", "error", &["none", METHOD, "ConsulAuth"], &[]);
+    let run = harness.report().await;
+    assert_found(&run, &healthy, "consul.binding-rules", "error", &["none", METHOD, "ConsulAuth"], &[]);
     call(&harness.front, "DELETE", &format!("/v1/acl/auth-method/{METHOD}"), &Value::Null);
-    let said = harness.report().await;
-    assert_found(&said, &healthy, "consul.auth-method", "error", &["there is none", "ConsulAuth"], &[]);
+    let run = harness.report().await;
+    assert_found(&run, &healthy, "consul.auth-method", "error", &["there is none", "ConsulAuth"], &[]);
     put(&harness.front, "/v1/catalog/deregister", &json!({"Node": harness.setup.endpoints.cluster}));
-    let said = harness.report().await;
+    let run = harness.report().await;
     let cluster = harness.setup.endpoints.cluster.as_str();
-    assert_found(&said, &healthy, "consul.node", "error", &["there is none", cluster], &[]);
+    assert_found(&run, &healthy, "consul.node", "error", &["there is none", cluster], &[]);
     harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", AUTH));
-    let said = harness.report().await;
-    assert_eq!(said.code, Some(0), "{}", said.out);
+    let run = harness.report().await;
+    assert_eq!(run.code, Some(0), "{}", run.out);
     for id in ["consul.auth-method", "consul.binding-rules"] {
-        assert_found(&said, &healthy, id, "info", &["a run makes"], &[]);
+        assert_found(&run, &healthy, id, "info", &["a run makes"], &[]);
     }
-    let report = said.json();
+    let report = run.json();
     let mut nodes = report["checks"].as_array().unwrap().iter().filter(|check| check["id"] == "consul.node");
     assert!(nodes.any(|check| check["found"].as_str().unwrap().contains("a run makes")), "{report}");
     // The tasks use another auth method.

@@ -9,19 +9,19 @@ use super::{DoctorSetup, TOKEN, assert_found, kuma, silent, website};
 async fn unreachable_kuma_does_not_hide_aws_checks() {
     let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
-    let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
-    for (address, words) in [
-        (nobody, "connecting to"),
+    let refused = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    for (address, parts) in [
+        (refused, "connecting to"),
         (silent().await, "no complete response within 5s"),
         (website().await, "an HTML page"),
         (setup.endpoints.aws_url.clone(), "not how a Kuma control plane"),
     ] {
         // `doctor` does not use the operator's long timeout.
         setup.manifests(&setup.endpoints.cluster, &address, ", timeout: 30s");
-        let said = setup.report().await;
-        let words = [words, address.as_str()];
-        assert_found(&said, &healthy, "control-plane.reached", "error", &words, &["control-plane."]);
-        assert_eq!(said.code, Some(1), "{}", said.out);
+        let run = setup.report().await;
+        let parts = [parts, address.as_str()];
+        assert_found(&run, &healthy, "control-plane.reached", "error", &parts, &["control-plane."]);
+        assert_eq!(run.code, Some(1), "{}", run.out);
     }
 }
 
@@ -54,23 +54,23 @@ async fn unsuitable_control_plane_is_reported() {
         ),
         (guarded.clone(), with_token.as_str(), "control-plane.token", "error", "401"),
     ];
-    for (config, more, id, status, word) in cases {
+    for (config, more, id, status, part) in cases {
         let address = kuma(config).await;
         setup.manifests(&setup.endpoints.cluster, &address, more);
-        let said = setup.report().await;
-        assert_found(&said, &healthy, id, status, &[word, &address], &[]);
-        assert_ne!(said.code, Some(0), "{}", said.out);
+        let run = setup.report().await;
+        assert_found(&run, &healthy, id, status, &[part, &address], &[]);
+        assert_ne!(run.code, Some(0), "{}", run.out);
     }
     // The default configuration of Kuma works.
     let address = kuma(guarded).await;
     setup.manifests(&setup.endpoints.cluster, &address, "");
-    let said = setup.report().await;
-    assert_found(&said, &healthy, "control-plane.token", "info", &["anonymous", &address], &[]);
-    assert_eq!(said.code, Some(0), "{}", said.out);
+    let run = setup.report().await;
+    assert_found(&run, &healthy, "control-plane.token", "info", &["anonymous", &address], &[]);
+    assert_eq!(run.code, Some(0), "{}", run.out);
     let path = setup.directory.path().join("all.yaml");
     setup.manifests(&setup.endpoints.cluster, &setup.kuma_url(), "");
     let text = std::fs::read_to_string(&path).unwrap().replace("mesh: default", "mesh: nowhere");
     std::fs::write(&path, text).unwrap();
-    let said = setup.report().await;
-    assert_found(&said, &healthy, "control-plane.mesh", "error", &["nowhere", "create it"], &[]);
+    let run = setup.report().await;
+    assert_found(&run, &healthy, "control-plane.mesh", "error", &["nowhere", "create it"], &[]);
 }

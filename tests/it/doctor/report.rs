@@ -7,21 +7,21 @@ use ecs_mesh_sandbox::world::QUEUE;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{AWS_SECRET, DoctorSetup, TOKEN, assert_found, catalogue, document, kuma, run};
+use super::{AWS_SECRET, DoctorSetup, TOKEN, assert_found, catalogue, document, kuma, run_doctor};
 
 #[tokio::test]
 async fn healthy_setup_passes_every_check() {
     let setup = DoctorSetup::new().await;
-    let said = setup.report().await;
-    assert_eq!(said.code, Some(0), "{}", said.out);
-    let report = said.json();
+    let run = setup.report().await;
+    assert_eq!(run.code, Some(0), "{}", run.out);
+    let report = run.json();
     assert_eq!(
         (&report["summary"]["error"], &report["summary"]["warning"]),
         (&json!(0), &json!(0)),
         "{report}"
     );
     let of_kuma = catalogue().filter(|id| !id.starts_with("consul.")).collect::<BTreeSet<_>>();
-    assert_eq!(said.ids(), of_kuma);
+    assert_eq!(run.ids(), of_kuma);
 }
 
 #[tokio::test]
@@ -48,9 +48,9 @@ async fn invalid_manifests_do_not_hide_other_checks() {
     let healthy = setup.healthy().await;
     let wrong = document("Workload", "app", "{selector: {families: [app]}, servce: app}");
     std::fs::write(setup.directory.path().join("wrong.yaml"), wrong).unwrap();
-    let said = setup.report().await;
-    assert_found(&said, &healthy, "manifests", "error", &["wrong.yaml:4", "spec.servce"], &[]);
-    assert_eq!(said.code, Some(1));
+    let run = setup.report().await;
+    assert_found(&run, &healthy, "manifests", "error", &["wrong.yaml:4", "spec.servce"], &[]);
+    assert_eq!(run.code, Some(1));
 }
 
 #[tokio::test]
@@ -66,10 +66,10 @@ async fn output_contains_no_secret_at_any_log_level() {
     let more = format!(", tokenFile: '{}'", token.display());
     setup.manifests(&setup.endpoints.cluster, &kuma(guarded).await, &more);
     for output in ["text", "json"] {
-        let said = setup.doctor(&["--operator-id", "x", "--output", output, "--log", "trace"]).await;
-        assert_eq!(said.code, Some(0), "{}", said.out);
+        let run = setup.doctor(&["--operator-id", "x", "--output", output, "--log", "trace"]).await;
+        assert_eq!(run.code, Some(0), "{}", run.out);
         for secret in [AWS_SECRET, TOKEN] {
-            assert!(!said.out.contains(secret) && !said.err.contains(secret), "{secret}");
+            assert!(!run.out.contains(secret) && !run.err.contains(secret), "{secret}");
         }
     }
 }
@@ -78,13 +78,13 @@ async fn output_contains_no_secret_at_any_log_level() {
 async fn text_report_is_plain_without_a_terminal() {
     let setup = DoctorSetup::new().await;
     setup.attribute(QUEUE, "RedrivePolicy", "");
-    let said = setup.doctor(&["--operator-id", "x"]).await;
-    assert_eq!(said.code, Some(2));
-    assert!(!said.out.contains('\u{1b}'), "{}", said.out);
-    let warning = said.out.lines().position(|line| line.starts_with("warning  queue.dead-letters ")).unwrap();
-    let below: Vec<&str> = said.out.lines().skip(warning + 1).take(2).map(str::trim_start).collect();
+    let run = setup.doctor(&["--operator-id", "x"]).await;
+    assert_eq!(run.code, Some(2));
+    assert!(!run.out.contains('\u{1b}'), "{}", run.out);
+    let warning = run.out.lines().position(|line| line.starts_with("warning  queue.dead-letters ")).unwrap();
+    let below: Vec<&str> = run.out.lines().skip(warning + 1).take(2).map(str::trim_start).collect();
     assert!(below[0].starts_with("expected: ") && below[1].starts_with("fix:      "), "{below:?}");
-    let last = said.out.lines().last().unwrap();
+    let last = run.out.lines().last().unwrap();
     assert!(last.starts_with("0 errors, 1 warning, 0 unknown, "), "{last}");
 }
 
@@ -120,28 +120,28 @@ async fn policy_and_rules_are_printed_without_aws() {
     std::fs::write(directory.path().join("all.yaml"), text.concat()).unwrap();
     let queue = "https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q";
     let nothing = BTreeMap::new();
-    let said = run(&nothing, directory.path(), &["--queue-url", queue, "--print-iam-policy"]).await;
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-    let policy = said.json();
+    let run = run_doctor(&nothing, directory.path(), &["--queue-url", queue, "--print-iam-policy"]).await;
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    let policy = run.json();
     assert_eq!(policy["Statement"][4]["Resource"], "arn:aws-cn:sqs:cn-north-1:111122223333:q");
-    assert!(!said.out.contains("arn:aws:"), "{}", said.out);
-    let said = run(&nothing, directory.path(), &["--print-event-patterns"]).await;
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-    let rules = said.json();
+    assert!(!run.out.contains("arn:aws:"), "{}", run.out);
+    let run = run_doctor(&nothing, directory.path(), &["--print-event-patterns"]).await;
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
+    let rules = run.json();
     let clusters = &rules["ecs-mesh-tasks"]["detail"]["clusterArn"];
     assert_eq!(*clusters, json!(["arn:aws-cn:ecs:cn-north-1:111122223333:cluster/c"]));
     assert_eq!(rules["ecs-mesh-roles"]["source"], json!(["aws.iam"]));
     // Incomplete manifests would give an incomplete policy.
     std::fs::write(directory.path().join("wrong.yaml"), "kind: Nothing\n").unwrap();
-    let said = run(&nothing, directory.path(), &["--print-iam-policy"]).await;
-    assert_eq!(said.code, Some(1));
-    assert!(said.out.is_empty() && said.err.contains("wrong.yaml"), "{}", said.err);
+    let run = run_doctor(&nothing, directory.path(), &["--print-iam-policy"]).await;
+    assert_eq!(run.code, Some(1));
+    assert!(run.out.is_empty() && run.err.contains("wrong.yaml"), "{}", run.err);
 }
 
 #[tokio::test]
 async fn doctor_requires_an_operator_id() {
     let setup = DoctorSetup::new().await;
-    let said = setup.doctor(&[]).await;
-    assert!(said.err.contains("--operator-id") && said.out.is_empty(), "{}", said.err);
-    assert_ne!(said.code, Some(0));
+    let run = setup.doctor(&[]).await;
+    assert!(run.err.contains("--operator-id") && run.out.is_empty(), "{}", run.err);
+    assert_ne!(run.code, Some(0));
 }

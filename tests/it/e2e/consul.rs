@@ -31,7 +31,10 @@ async fn create_foreign_objects(harness: &ConsulHarness) {
     harness.call_as_admin("PUT", "/v1/acl/token", &manual).await;
     let other = format!("{cluster}-of-others");
     for meta in [
-        vec![("consul.hashicorp.com/cluster", other), ("consul.hashicorp.com/task-id", UNKNOWN_TASK.to_owned())],
+        vec![
+            ("consul.hashicorp.com/cluster", other),
+            ("consul.hashicorp.com/task-id", UNKNOWN_TASK.to_owned()),
+        ],
         vec![],
         vec![("consul.hashicorp.com/cluster", cluster.to_owned())],
         harness.meta("../etc/passwd"),
@@ -71,7 +74,11 @@ fn assert_audited(operator: &OperatorProcess, joined: &JoinedTask, reason: &str)
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!((&line["version"], &line["result"]), (&json!(version), &json!("success")), "{line}");
         assert!(line["timestamp"].as_str().and_then(Timestamp::parse).is_some(), "{line}");
-        assert_eq!((&line["control_plane"], &line["binding"]), (&json!("consul"), &json!("harness")), "{line}");
+        assert_eq!(
+            (&line["control_plane"], &line["binding"]),
+            (&json!("consul"), &json!("harness")),
+            "{line}"
+        );
         assert!(line["task"].as_str().is_some_and(|arn| arn.ends_with(id)), "{line}");
         assert_eq!(line["role"], ConsulHarness::role_arn("web"), "{line}");
         assert!(line["service"].as_str().is_some_and(|service| service.starts_with("web")), "{line}");

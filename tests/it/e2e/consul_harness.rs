@@ -147,7 +147,10 @@ impl ConsulHarness {
     /// Waits until the task's objects are gone and returns the others.
     pub(super) async fn wait_until_gone(&self, joined: &JoinedTask) -> BTreeMap<String, String> {
         let names = joined.names(self.cluster());
-        self.wait_for_objects("what the task had is gone", |all| names.iter().all(|name| !all.contains_key(name))).await
+        self.wait_for_objects("what the task had is gone", |all| {
+            names.iter().all(|name| !all.contains_key(name))
+        })
+        .await
     }
 
     pub(super) fn role_arn(service: &str) -> String {

@@ -83,7 +83,11 @@ async fn unusable_control_plane_does_not_block_others() {
     let global = KumaConfig { mode: KumaMode::Global, ..KumaConfig::default() };
     let global = TestKuma::start(global, Duration::ZERO).await;
     let all = [
-        BrokenControlPlane::new("absent", refused_address(), ("unreachable", "ControlPlane.spec.kuma.address")),
+        BrokenControlPlane::new(
+            "absent",
+            refused_address(),
+            ("unreachable", "ControlPlane.spec.kuma.address"),
+        ),
         BrokenControlPlane::new("unknown", unresolvable_name(), ("unreachable", "kuma.invalid")),
         BrokenControlPlane::new("website", html_server().await, ("unexpected_response", "HTML")),
         BrokenControlPlane::new(
@@ -128,7 +132,7 @@ async fn unusable_control_plane_does_not_block_others() {
         broken.assert_reported_once(&operator).await;
     }
     assert!(!operator.stderr().contains("planted-wrong-token"));
-    assert!(!operator.stderr().contains("MeshError"), "words for persons: {}", operator.stderr());
+    assert!(!operator.stderr().contains("MeshError"), "Debug output in the log: {}", operator.stderr());
     for kuma in [&closed.cp, &other_mesh.cp, &read_only.cp, &global.cp] {
         assert_eq!(kuma.lock().unwrap().dataplanes().count(), 0);
     }

@@ -93,7 +93,8 @@ async fn overlapping_workloads_hold_their_tasks() {
 async fn overlapping_bindings_hold_their_tasks() {
     let harness = Harness::start().await;
     let twice =
-        [harness.base_manifests(), binding("second", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), "")].concat();
+        [harness.base_manifests(), binding("second", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), "")]
+            .concat();
     harness.manifest("all.yaml", &twice);
     let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
     let operator = harness.operator(&["--queue-url", &queue]);

@@ -45,7 +45,8 @@ async fn send_all(harness: &Harness) {
 
 /// Number of messages in a queue, visible or in flight.
 async fn message_count(harness: &Harness, url: &str) -> usize {
-    let request = harness.sqs().get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
+    let request =
+        harness.sqs().get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
     let answer = request.send().await.unwrap();
     let count = |name| answer.attributes().and_then(|all| all.get(&name)).unwrap().parse::<usize>().unwrap();
     count(QueueAttributeName::ApproximateNumberOfMessages)
@@ -59,7 +60,8 @@ async fn unusable_messages_are_counted_and_deleted() {
     send_all(&harness).await;
     let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
     let operator = harness.operator(&["--queue-url", &queue, "--log", "debug"]);
-    eventually("an empty queue", || async { (message_count(&harness, &queue).await == 0).then_some(()) }).await;
+    eventually("an empty queue", || async { (message_count(&harness, &queue).await == 0).then_some(()) })
+        .await;
     harness.deploy("app", 1).await;
     harness.wait_for_dataplanes("a Dataplane after all that", |found| found.len() == 1).await;
     let failures = operator.lines(&[("reason", ""), ("path", ""), ("action", "")]);
@@ -82,8 +84,12 @@ async fn redrive_moves_poison_to_the_dead_letter_queue() {
     harness.deploy("app", 1).await;
     harness.wait_for_dataplanes("a Dataplane meanwhile", |found| found.len() == 1).await;
     let dead = format!("{queue}-dead");
-    eventually("the dead letters", || async { (message_count(&harness, &dead).await == POISON).then_some(()) }).await;
-    eventually("an empty queue", || async { (message_count(&harness, &queue).await == 0).then_some(()) }).await;
+    eventually("the dead letters", || async {
+        (message_count(&harness, &dead).await == POISON).then_some(())
+    })
+    .await;
+    eventually("an empty queue", || async { (message_count(&harness, &queue).await == 0).then_some(()) })
+        .await;
 }
 
 #[tokio::test]

@@ -206,11 +206,7 @@ async fn task_lifecycle_on_moto() {
         found[id(&with_event)]["labels"]["ecs-mesh.dev/drain"] == "stopping"
     };
     let draining = harness.wait_for_dataplanes("the drain", drained).await;
-    assert_eq!(
-        draining[id(&with_event)]["networking"]["inbound"][0]["health"],
-        json!({}),
-        "{draining:?}"
-    );
+    assert_eq!(draining[id(&with_event)]["networking"]["inbound"][0]["health"], json!({}), "{draining:?}");
     moto.stop(&with_event).await;
     moto.send_task_event(&with_event, 3, "STOPPED", "STOPPED").await;
     harness

@@ -75,7 +75,8 @@ async fn run_applies_exactly_what_plan_shows() {
     harness.ecs().stop_task().cluster("sandbox").task(&stopped).send().await.unwrap();
     let tasks = eventually("two tasks, the stopped one gone", || async {
         let tasks = harness.task_ids().await;
-        let described = harness.ecs().describe_tasks().cluster("sandbox").tasks(&stopped).send().await.unwrap();
+        let described =
+            harness.ecs().describe_tasks().cluster("sandbox").tasks(&stopped).send().await.unwrap();
         let gone = described.tasks().iter().all(|task| task.last_status() == Some("STOPPED"));
         (gone && tasks.len() == 2 && !tasks.contains(&stopped)).then_some(tasks)
     })
@@ -193,8 +194,10 @@ async fn renamed_binding_keeps_its_guard() {
     let operator = harness.operator(&["--graceful-shutdown-timeout", "5s"]);
     harness.wait_for_dataplanes("twelve Dataplanes", |found| found.len() == 12).await;
     // One edit renames the binding and, by a typo, leaves the tasks without a workload.
-    let renamed =
-        harness.base_manifests().replace("name: harness", "name: mansion").replace("families: [app]", "families: [ap]");
+    let renamed = harness
+        .base_manifests()
+        .replace("name: harness", "name: mansion")
+        .replace("families: [app]", "families: [ap]");
     harness.manifest("base.yaml", &renamed);
     let guard = [("level", "WARN"), ("reason", "held_by_guard")];
     operator.line(&guard).await;
@@ -267,7 +270,10 @@ async fn plan_reports_unknown_and_plans_the_rest() {
     let reason = plan["items"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("iam:GetRole") && reason.contains("app-task"), "{reason}");
     let unresolved = plan["unresolved"].to_string();
-    assert!(unresolved.contains("control plane away") && unresolved.contains("cluster/another"), "{unresolved}");
+    assert!(
+        unresolved.contains("control plane away") && unresolved.contains("cluster/another"),
+        "{unresolved}"
+    );
 
     // The rest is planned.
     harness.environment.insert("AWS_ENDPOINT_URL".to_owned(), real);

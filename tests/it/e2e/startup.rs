@@ -74,9 +74,11 @@ async fn queue_url_with_password_is_rejected_and_not_printed() {
 
 #[tokio::test]
 async fn start_fails_without_a_region() {
-    let (code, stderr) =
-        run(&[("AWS_EC2_METADATA_DISABLED", "true")], &["run", "--operator-id", "harness", "--manifests", "."])
-            .await;
+    let (code, stderr) = run(
+        &[("AWS_EC2_METADATA_DISABLED", "true")],
+        &["run", "--operator-id", "harness", "--manifests", "."],
+    )
+    .await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("AWS_REGION"), "{stderr}");
 }

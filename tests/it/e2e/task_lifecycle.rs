@@ -121,7 +121,8 @@ async fn task_lifecycle_end_to_end() {
     let mut environment = harness.environment.clone();
     environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "planted-in-the-aws-key".to_owned());
     let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = harness.operator_with("first", &environment, &["--queue-url", &queue, "--log", "debug"]);
+    let mut operator =
+        harness.operator_with("first", &environment, &["--queue-url", &queue, "--log", "debug"]);
 
     // Tasks start.
     harness.deploy("app", 2).await;
@@ -155,7 +156,9 @@ async fn task_lifecycle_end_to_end() {
     assert_eq!(harness.dataplanes().await, edited);
     harness.manifest("outbounds.yaml", &outbounds(&[6379]));
     harness
-        .wait_for_dataplanes("the mended outbounds", |found| found.values().all(|d| outbound_ports(d) == [6379]))
+        .wait_for_dataplanes("the mended outbounds", |found| {
+            found.values().all(|d| outbound_ports(d) == [6379])
+        })
         .await;
 
     // A removed role tag removes the registrations, and a restored one registers again.
@@ -167,7 +170,8 @@ async fn task_lifecycle_end_to_end() {
         assert_audited(&operator, task, "remove").await;
     }
     harness.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
-    let again = harness.wait_for_dataplanes("registration of the role's tasks", |found| found.len() == 3).await;
+    let again =
+        harness.wait_for_dataplanes("registration of the role's tasks", |found| found.len() == 3).await;
     assert!(again.keys().eq(registered.keys()));
 
     // Stopping tasks are drained, and removed once stopped.
@@ -187,7 +191,8 @@ async fn task_lifecycle_end_to_end() {
         found.iter().map(|(name, d)| (name.clone(), d["modificationTime"].clone())).collect()
     };
     let before = times(&harness.dataplanes().await);
-    let mut second = harness.operator_with("second", &environment, &["--queue-url", &queue, "--log", "trace"]);
+    let mut second =
+        harness.operator_with("second", &environment, &["--queue-url", &queue, "--log", "trace"]);
     second.line(&[("outcome", "Equal"), ("task", &before[0].0)]).await;
     second.wait_for_sweep(true).await;
     assert_eq!(times(&harness.dataplanes().await), before);

@@ -9,12 +9,12 @@ use ecs_mesh_sandbox::consul::http::{ConsulFault, ConsulFaults, NoConsulFaults};
 use serde_json::json;
 
 use super::fixture::{DEMO, IdentityFixture, NeverHeld, lines};
-use super::{everything, fresh, fresh_with};
+use super::{empty_consul, empty_consul_with, everything};
 
 at_both_consuls! {
     unreadable_objects_name_the_missing_permission
-    a_token_that_may_look_and_not_write_makes_what_it_may
-    without_the_lease_nothing_is_written
+    read_only_token_reports_denied_writes
+    run_without_the_lease_writes_nothing
 }
 
 /// The plan's reasons for unknown objects.
@@ -23,25 +23,27 @@ fn reasons(plan: &PlanReport) -> BTreeSet<String> {
     unknown.map(|planned| planned.change.reason.clone()).collect()
 }
 
-async fn unreadable_objects_name_the_missing_permission(mut desk: IdentityFixture) {
-    desk.token = Some(desk.token_with("nodes", "node_prefix \"\" { policy = \"write\" }").await);
-    let plan = desk.plan(Some(&everything())).await;
+async fn unreadable_objects_name_the_missing_permission(mut fixture: IdentityFixture) {
+    fixture.token = Some(fixture.token_with("nodes", "node_prefix \"\" { policy = \"write\" }").await);
+    let plan = fixture.plan(Some(&everything())).await;
     assert!(!plan.complete);
     assert!(lines(&plan).contains(&format!("create node {DEMO}")), "all else goes on: {:#?}", lines(&plan));
     let reasons = reasons(&plan);
     assert!(
-        reasons.iter().any(|why| why.contains("GET /v1/acl/policies") && why.contains("acl = \"read\"")),
+        reasons
+            .iter()
+            .any(|reason| reason.contains("GET /v1/acl/policies") && reason.contains("acl = \"read\"")),
         "{reasons:#?}"
     );
-    let ran = desk.run(Some(&everything())).await;
+    let ran = fixture.run(Some(&everything())).await;
     assert_eq!((ran.writes(), ran.objects("ok")), (1, 1), "the node: {}", ran.text);
     assert!(ran.objects("unknown") > 10);
 }
 
-async fn a_token_that_may_look_and_not_write_makes_what_it_may(mut desk: IdentityFixture) {
+async fn read_only_token_reports_denied_writes(mut fixture: IdentityFixture) {
     let rules = "acl = \"read\" node_prefix \"\" { policy = \"write\" }";
-    desk.token = Some(desk.token_with("reader", rules).await);
-    let ran = desk.run(Some(&everything())).await;
+    fixture.token = Some(fixture.token_with("reader", rules).await);
+    let ran = fixture.run(Some(&everything())).await;
     assert_eq!((ran.writes(), ran.objects("ok")), (1, 1), "{}", ran.text);
     assert_eq!(ran.objects("drifted"), 16);
     assert!(ran.metrics.warning_count("forbidden") > 0);
@@ -49,38 +51,40 @@ async fn a_token_that_may_look_and_not_write_makes_what_it_may(mut desk: Identit
 
 #[tokio::test]
 async fn disabled_acls_are_reported() {
-    let desk =
-        fresh_with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }, Arc::new(NoConsulFaults))
-            .await;
-    let plan = desk.plan(Some(&everything())).await;
-    assert!(reasons(&plan).iter().any(|why| why.contains("ACLs are off")), "{:#?}", reasons(&plan));
+    let fixture = empty_consul_with(
+        ConsulConfig { acls_enabled: false, ..ConsulConfig::default() },
+        Arc::new(NoConsulFaults),
+    )
+    .await;
+    let plan = fixture.plan(Some(&everything())).await;
+    assert!(reasons(&plan).iter().any(|reason| reason.contains("ACLs are off")), "{:#?}", reasons(&plan));
     // The cluster's node does not depend on it.
-    assert_eq!(desk.run(Some(&everything())).await.objects("ok"), 1);
+    assert_eq!(fixture.run(Some(&everything())).await.objects("ok"), 1);
 }
 
-async fn without_the_lease_nothing_is_written(mut desk: IdentityFixture) {
-    desk.lease = Arc::new(NeverHeld);
-    let before = desk.everything().await;
-    let ran = desk.run(Some(&everything())).await;
-    assert_eq!((ran.writes(), desk.everything().await), (0, before));
+async fn run_without_the_lease_writes_nothing(mut fixture: IdentityFixture) {
+    fixture.lease = Arc::new(NeverHeld);
+    let before = fixture.everything().await;
+    let ran = fixture.run(Some(&everything())).await;
+    assert_eq!((ran.writes(), fixture.everything().await), (0, before));
 }
 
 #[tokio::test]
 async fn widened_role_is_narrowed_and_counted_as_drift() {
-    let desk = fresh().await;
+    let fixture = empty_consul().await;
     let mut auth = everything();
     auth["serviceTokens"]["terminatingGatewayPolicies"] = json!(["write-db"]);
-    let policy = desk.put("/v1/acl/policy", &json!({"Name": "write-db", "Rules": ""})).await;
-    assert_eq!(desk.run(Some(&auth)).await.objects("ok"), 17);
+    let policy = fixture.put("/v1/acl/policy", &json!({"Name": "write-db", "Rules": ""})).await;
+    assert_eq!(fixture.run(Some(&auth)).await.objects("ok"), 17);
     let name = "/v1/acl/role/name/consul-ecs-terminating-gateway-role";
-    desk.delete(&format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap())).await;
-    let mut role = desk.get(name).await;
+    fixture.delete(&format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap())).await;
+    let mut role = fixture.get(name).await;
     role["Policies"] = json!([{"Name": "global-management"}]);
-    desk.put(&format!("/v1/acl/role/{}", role["ID"].as_str().unwrap()), &role).await;
+    fixture.put(&format!("/v1/acl/role/{}", role["ID"].as_str().unwrap()), &role).await;
 
-    let ran = desk.run(Some(&auth)).await;
+    let ran = fixture.run(Some(&auth)).await;
     assert_eq!((ran.writes(), ran.objects("drifted"), ran.objects("ok")), (1, 1, 16), "{}", ran.text);
-    assert_eq!(desk.get(name).await.get("Policies"), None, "an empty list is not said");
+    assert_eq!(fixture.get(name).await.get("Policies"), None, "an empty list is not said");
 }
 
 /// Drops some responses after the write took effect.
@@ -99,14 +103,14 @@ impl ConsulFaults for LossyResponses {
 
 #[tokio::test]
 async fn lost_create_response_makes_no_duplicate_rule() {
-    let desk = fresh_with(ConsulConfig::default(), Arc::new(LossyResponses::default())).await;
+    let fixture = empty_consul_with(ConsulConfig::default(), Arc::new(LossyResponses::default())).await;
     // Each run may lose other responses.
     for _ in 0..6 {
-        desk.run(Some(&everything())).await;
+        fixture.run(Some(&everything())).await;
     }
-    let rules = desk.get("/v1/acl/binding-rules").await;
+    let rules = fixture.get("/v1/acl/binding-rules").await;
     assert_eq!(rules.as_array().unwrap().len(), 5, "{rules:#}");
-    assert_eq!(lines(&desk.plan(Some(&everything())).await), BTreeSet::new());
+    assert_eq!(lines(&fixture.plan(Some(&everything())).await), BTreeSet::new());
 }
 
 /// Fails the list of one kind of object.
@@ -120,8 +124,8 @@ impl ConsulFaults for UnlistableRoles {
 
 #[tokio::test]
 async fn failed_list_blocks_only_dependent_objects() {
-    let desk = fresh_with(ConsulConfig::default(), Arc::new(UnlistableRoles)).await;
-    let ran = desk.run(Some(&everything())).await;
+    let fixture = empty_consul_with(ConsulConfig::default(), Arc::new(UnlistableRoles)).await;
+    let ran = fixture.run(Some(&everything())).await;
     // Four policies, two auth methods, the service's rule, the node and the anonymous token.
     assert_eq!((ran.writes(), ran.objects("unknown"), ran.objects("held")), (9, 4, 4), "{}", ran.text);
 }

@@ -287,9 +287,9 @@ impl IdentityFixture {
         let running =
             tokio::spawn(Arc::clone(&operator).run(None, manifests, RunOptions::default(), stop.clone()));
         eventually("a sweep and a look at the identity set-up", || async {
-            let planes = operator.workers();
-            let is_known = !operator.fully_swept_clusters().is_empty() && !planes.is_empty();
-            (is_known && planes.values().all(|plane| plane.is_acl_settled())).then_some(())
+            let workers = operator.workers();
+            let is_known = !operator.fully_swept_clusters().is_empty() && !workers.is_empty();
+            (is_known && workers.values().all(|plane| plane.is_acl_settled())).then_some(())
         })
         .await;
         let text = metrics.render();
@@ -315,12 +315,12 @@ pub(crate) fn lines(plan: &PlanReport) -> BTreeSet<String> {
 }
 
 fn content(value: Value) -> Value {
-    const OF_ITS_MAKING: [&str; 7] =
+    const GENERATED: [&str; 7] =
         ["ID", "CreateIndex", "ModifyIndex", "Hash", "CreateTime", "SecretID", "AccessorID"];
     match value {
         Value::Object(fields) => fields
             .into_iter()
-            .filter(|(name, value)| !OF_ITS_MAKING.contains(&name.as_str()) && !value.is_null())
+            .filter(|(name, value)| !GENERATED.contains(&name.as_str()) && !value.is_null())
             .map(|(name, value)| (name, content(value)))
             .collect(),
         Value::Array(changes) => {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fixture::IdentityFixture;
-use super::{MANAGEMENT, with_account};
+use super::{MANAGEMENT, consul_with_account};
 use crate::consul_real::server::{self, Acls, ConsulRelease, RealConsul};
 use crate::e2e::harness::{OperatorProcess, eventually};
 
@@ -27,15 +27,15 @@ async fn aws() -> Endpoints {
 #[tokio::test]
 async fn emulated_consul_task_lifecycle() {
     let aws = aws().await;
-    let url = with_account(&aws).await;
-    the_whole_way(&aws, &url, MANAGEMENT).await;
+    let url = consul_with_account(&aws).await;
+    check_lifecycle(&aws, &url, MANAGEMENT).await;
 }
 
 #[tokio::test]
 async fn real_consul_task_lifecycle() {
     let what = "the whole way with a login by IAM at a real Consul of 1.12 or later";
     let Some(consul) = RealConsul::start(ConsulRelease::Newer, what, Acls::On).await else { return };
-    the_whole_way(&aws().await, consul.url(), server::MANAGEMENT).await;
+    check_lifecycle(&aws().await, consul.url(), server::MANAGEMENT).await;
 }
 
 struct ConsulEcsProgram<'a> {
@@ -65,11 +65,11 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
-    let (desk, directory) = (IdentityFixture::at(url, management), TempDir::new().unwrap());
+async fn check_lifecycle(aws: &Endpoints, url: &str, management: &str) {
+    let (fixture, directory) = (IdentityFixture::at(url, management), TempDir::new().unwrap());
     let account = CloudConfig::default().account;
     std::fs::write(directory.path().join("token"), management).unwrap();
-    furnish(aws, url, &directory, &account, &json!({}));
+    create_objects(aws, url, &directory, &account, &json!({}));
     let environment = aws.environment().into_iter().map(|(name, value)| (name.to_owned(), value));
     let program = ConsulEcsProgram { directory: &directory, environment: environment.collect() };
 
@@ -93,10 +93,10 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
     }
     let (code, planned) = program.plan("plan-again").await;
     assert_eq!((code, planned), (Some(0), BTreeSet::new()));
-    repaired(&desk, &operator, &account).await;
-    furnish(aws, url, &directory, &account, &json!({"tokenTtl": "2h"}));
+    assert_corrected(&fixture, &operator, &account).await;
+    create_objects(aws, url, &directory, &account, &json!({"tokenTtl": "2h"}));
     eventually("a changed manifest, in force", || async {
-        let method = desk.get(&format!("/v1/acl/auth-method/{METHOD}")).await;
+        let method = fixture.get(&format!("/v1/acl/auth-method/{METHOD}")).await;
         (method["MaxTokenTTL"] == "2h0m0s").then_some(())
     })
     .await;
@@ -113,14 +113,14 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
     let accessor = log_in(aws, url, &account, &task).await;
     let token = format!("/v1/acl/token/{accessor}");
     let services = format!("/v1/catalog/node-services/{}", aws.cluster.replace('/', "%2F"));
-    assert_eq!(desk.get(&token).await["ServiceIdentities"][0]["ServiceName"], "web");
-    assert_eq!(desk.get(&services).await["Services"].as_array().unwrap().len(), 1);
+    assert_eq!(fixture.get(&token).await["ServiceIdentities"][0]["ServiceName"], "web");
+    assert_eq!(fixture.get(&services).await["Services"].as_array().unwrap().len(), 1);
 
     let ecs = aws_sdk_ecs::Client::new(&crate::sandbox_aws::sdk(&aws.aws_url));
     ecs.update_service().cluster("sandbox").service("web").desired_count(0).send().await.unwrap();
     eventually("the task's token and service, gone", || async {
-        let is_gone = desk.ask("GET", &token, None).await.is_none();
-        let services = desk.get(&services).await;
+        let is_gone = fixture.ask("GET", &token, None).await.is_none();
+        let services = fixture.get(&services).await;
         (is_gone && services["Services"].as_array().is_none_or(Vec::is_empty)).then_some(())
     })
     .await;
@@ -130,20 +130,20 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
 }
 
 /// Checks that a running operator corrects foreign changes repeatedly.
-async fn repaired(desk: &IdentityFixture, operator: &OperatorProcess, account: &str) {
+async fn assert_corrected(fixture: &IdentityFixture, operator: &OperatorProcess, account: &str) {
     const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
     let path = format!("/v1/acl/auth-method/{METHOD}");
     for time in 1..=2 {
-        let rule = desk.rule_for(SERVICE).await;
-        desk.delete(&format!("/v1/acl/binding-rule/{}", text(&rule["ID"]))).await;
-        let mut method = desk.get(&path).await;
+        let rule = fixture.rule_for(SERVICE).await;
+        fixture.delete(&format!("/v1/acl/binding-rule/{}", text(&rule["ID"]))).await;
+        let mut method = fixture.get(&path).await;
         let foreign = json!("arn:aws:iam::999999999999:role/*");
         method["Config"]["BoundIAMPrincipalARNs"].as_array_mut().unwrap().push(foreign);
-        desk.put("/v1/acl/auth-method", &method).await;
+        fixture.put("/v1/acl/auth-method", &method).await;
         eventually("the rule and the principals, as declared", || async {
-            let rules = desk.get("/v1/acl/binding-rules").await;
+            let rules = fixture.get("/v1/acl/binding-rules").await;
             let is_there = rules.as_array()?.iter().any(|rule| rule["BindName"] == SERVICE);
-            let bound = desk.get(&path).await["Config"]["BoundIAMPrincipalARNs"].clone();
+            let bound = fixture.get(&path).await["Config"]["BoundIAMPrincipalARNs"].clone();
             (is_there && bound == json!([principals(account)])).then_some(())
         })
         .await;
@@ -170,7 +170,7 @@ fn principals(account: &str) -> String {
 }
 
 /// Writes the manifests; `more` are further fields of `serviceTokens`.
-fn furnish(aws: &Endpoints, url: &str, directory: &TempDir, account: &str, more: &Value) {
+fn create_objects(aws: &Endpoints, url: &str, directory: &TempDir, account: &str, more: &Value) {
     let token = directory.path().join("token");
     let mut logins = json!({
         "boundPrincipals": [principals(account)],

@@ -7,7 +7,7 @@ use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use serde_json::{Value, json};
 
 use super::fixture::IdentityFixture;
-use super::{MANAGEMENT, with_account};
+use super::{MANAGEMENT, consul_with_account};
 use crate::consul_real::server::{self, Acls, ConsulRelease, RealConsul};
 
 const METHOD: &str = "iam-ecs-service-token";
@@ -24,7 +24,7 @@ async fn real_consul_accepts_the_sandbox_logins() {
     let Some(consul) = RealConsul::start(ConsulRelease::Newer, what, Acls::On).await else { return };
     let aws = Endpoints::start(EndpointOptions::default()).await.unwrap();
     let real = outcomes(&aws, &IdentityFixture::at(consul.url(), server::MANAGEMENT)).await;
-    let own = outcomes(&aws, &IdentityFixture::at(&with_account(&aws).await, MANAGEMENT)).await;
+    let own = outcomes(&aws, &IdentityFixture::at(&consul_with_account(&aws).await, MANAGEMENT)).await;
     assert_eq!(own, real, "the sandbox's, and the real one's");
     assert_eq!(
         real,
@@ -47,8 +47,8 @@ async fn real_consul_accepts_the_sandbox_logins() {
     );
 }
 
-async fn outcomes(aws: &Endpoints, desk: &IdentityFixture) -> Vec<String> {
-    furnish(aws, desk).await;
+async fn outcomes(aws: &Endpoints, fixture: &IdentityFixture) -> Vec<String> {
+    create_objects(aws, fixture).await;
     let web = role(aws, "/consul-ecs/", "web", &[(SERVICE, "web")]);
     let capitals = role(aws, "/consul-ecs/", "capitals", &[(SERVICE, "Web-API")]);
     let gateway = role(aws, "/consul-ecs/", "gateway", &[(SERVICE, "gw"), (KIND, "mesh-gateway")]);
@@ -84,14 +84,14 @@ async fn outcomes(aws: &Endpoints, desk: &IdentityFixture) -> Vec<String> {
         ("with no name signed", signed(None)),
         ("where nobody is asked", SignedLogin { auth_method: ASTRAY, ..login(&web) }),
     ] {
-        outcomes.push(format!("{what}: {}", outcome(aws, &desk.url, &login).await));
+        outcomes.push(format!("{what}: {}", outcome(aws, &fixture.url, &login).await));
     }
     outcomes
 }
 
-async fn furnish(aws: &Endpoints, desk: &IdentityFixture) {
+async fn create_objects(aws: &Endpoints, fixture: &IdentityFixture) {
     let account = CloudConfig::default().account;
-    desk.put("/v1/acl/role", &json!({"Name": "consul-ecs-mesh-gateway-role"})).await;
+    fixture.put("/v1/acl/role", &json!({"Name": "consul-ecs-mesh-gateway-role"})).await;
     for (name, more) in [
         (METHOD, json!({})),
         (SIGNED, json!({"ServerIDHeaderValue": "here"})),
@@ -103,16 +103,16 @@ async fn furnish(aws: &Endpoints, desk: &IdentityFixture) {
             "STSEndpoint": aws.aws_url, "IAMEndpoint": aws.aws_url,
         });
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        desk.put("/v1/acl/auth-method", &json!({"Name": name, "Type": "aws-iam", "Config": config})).await;
+        fixture.put("/v1/acl/auth-method", &json!({"Name": name, "Type": "aws-iam", "Config": config})).await;
         let service = format!("${{entity_tags.{SERVICE}}}");
         let rule = json!({"AuthMethod": name, "BindType": "service", "BindName": service});
-        desk.put("/v1/acl/binding-rule", &rule).await;
+        fixture.put("/v1/acl/binding-rule", &rule).await;
     }
     let rule = json!({
         "AuthMethod": METHOD, "BindType": "role", "BindName": "consul-ecs-mesh-gateway-role",
         "Selector": format!("entity_tags[\"{KIND}\"] == \"mesh-gateway\""),
     });
-    desk.put("/v1/acl/binding-rule", &rule).await;
+    fixture.put("/v1/acl/binding-rule", &rule).await;
 }
 
 /// Credentials of a role, which is created if missing.

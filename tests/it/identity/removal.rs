@@ -4,10 +4,10 @@ use ecs_mesh_core::plan::report::PlanReport;
 use serde_json::{Value, json};
 
 use super::fixture::{IdentityFixture, lines};
-use super::{everything, make_everything};
+use super::{create_everything, everything};
 
 at_both_consuls! {
-    what_a_person_has_given_a_token_stays
+    manual_token_grants_are_kept
     omitted_gateways_are_unchanged
 }
 
@@ -31,16 +31,16 @@ pub(crate) fn reason(plan: &PlanReport, name: &str) -> String {
 }
 
 /// Manually created tokens keep their permissions at each server.
-pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &IdentityFixture) {
+pub(crate) async fn assert_manual_tokens_are_kept(fixture: &IdentityFixture) {
     let auth = without_mesh_gateways();
     let token = |body: Value| async move {
-        let token = desk.put("/v1/acl/token", &body).await;
+        let token = fixture.put("/v1/acl/token", &body).await;
         token["AccessorID"].as_str().unwrap().to_owned()
     };
     let with_role = token(json!({"Roles": [{"Name": ROLE}]})).await;
     let with_policy = token(json!({"Policies": [{"Name": POLICY}]})).await;
     token(json!({"Policies": [{"Name": "consul-ecs-client-policy"}]})).await;
-    let plan = desk.plan(Some(&auth)).await;
+    let plan = fixture.plan(Some(&auth)).await;
     let held: BTreeSet<String> =
         lines(&plan).into_iter().filter(|line| line.starts_with("hold") && line.contains("mesh")).collect();
     assert_eq!(held, [format!("hold role {ROLE}"), format!("hold policy {POLICY}")].into(), "{plan:#?}");
@@ -48,31 +48,31 @@ pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &IdentityF
         let reason = reason(&plan, name);
         assert!(reason.contains(&format!("1 created manually ({accessor})")), "{reason}");
     }
-    desk.run(Some(&auth)).await;
-    assert_eq!(desk.get(&format!("/v1/acl/token/{with_role}")).await["Roles"][0]["Name"], ROLE);
-    assert_eq!(desk.get(&format!("/v1/acl/token/{with_policy}")).await["Policies"][0]["Name"], POLICY);
+    fixture.run(Some(&auth)).await;
+    assert_eq!(fixture.get(&format!("/v1/acl/token/{with_role}")).await["Roles"][0]["Name"], ROLE);
+    assert_eq!(fixture.get(&format!("/v1/acl/token/{with_policy}")).await["Policies"][0]["Name"], POLICY);
 
-    desk.delete(&format!("/v1/acl/token/{with_role}")).await;
-    desk.delete(&format!("/v1/acl/token/{with_policy}")).await;
-    let plan = desk.plan(Some(&auth)).await;
+    fixture.delete(&format!("/v1/acl/token/{with_role}")).await;
+    fixture.delete(&format!("/v1/acl/token/{with_policy}")).await;
+    let plan = fixture.plan(Some(&auth)).await;
     assert_eq!(plan.summary.remove, 2, "{:#?}", lines(&plan));
-    assert_eq!(desk.run(Some(&auth)).await.writes(), 2);
-    assert!(desk.ask("GET", &format!("/v1/acl/role/name/{ROLE}"), None).await.is_none());
+    assert_eq!(fixture.run(Some(&auth)).await.writes(), 2);
+    assert!(fixture.ask("GET", &format!("/v1/acl/role/name/{ROLE}"), None).await.is_none());
 }
 
-async fn what_a_person_has_given_a_token_stays(desk: IdentityFixture) {
-    make_everything(&desk).await;
-    a_persons_tokens_keep_their_role_and_policy(&desk).await;
+async fn manual_token_grants_are_kept(fixture: IdentityFixture) {
+    create_everything(&fixture).await;
+    assert_manual_tokens_are_kept(&fixture).await;
 }
 
-async fn omitted_gateways_are_unchanged(desk: IdentityFixture) {
-    make_everything(&desk).await;
+async fn omitted_gateways_are_unchanged(fixture: IdentityFixture) {
+    create_everything(&fixture).await;
     let mut auth = everything();
-    let before = desk.everything().await;
+    let before = fixture.everything().await;
     auth["serviceTokens"].as_object_mut().unwrap().remove("gateways");
-    let plan = desk.plan(Some(&auth)).await;
+    let plan = fixture.plan(Some(&auth)).await;
     assert!(!plan.will_write(), "{:#?}", lines(&plan));
     assert_eq!(plan.summary.unmanaged, 8, "each is told of: {:#?}", lines(&plan));
-    assert_eq!(desk.run(Some(&auth)).await.writes(), 0);
-    assert_eq!(desk.everything().await, before);
+    assert_eq!(fixture.run(Some(&auth)).await.writes(), 0);
+    assert_eq!(fixture.everything().await, before);
 }

@@ -99,8 +99,7 @@ impl KumaScenario {
             max_fraction: 0.3,
             min_owned: 10,
         });
-        let shared =
-            KumaShared { env: Arc::new(env), kuma: Mutex::new(kuma), oracle: Mutex::new(oracle) };
+        let shared = KumaShared { env: Arc::new(env), kuma: Mutex::new(kuma), oracle: Mutex::new(oracle) };
         Self { shared: Arc::new(shared), world, care, generation: 1, more_outbounds: false }
     }
 
