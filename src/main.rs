@@ -1,6 +1,6 @@
 //! The `ecs-mesh-operator` program.
 
-/// What a sweep of ten thousand tasks took for a moment is given back.
+// It gives memory that a large sweep needed briefly back to the system.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

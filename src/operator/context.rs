@@ -1,4 +1,4 @@
-//! What the parts of the operator share: immutable dependencies, and handles to state that each have one owner type.
+//! Shared by the parts of the operator: immutable dependencies, and handles to state that each have one owner type.
 //!
 //! The parts are the [event handler](super::event_handler), the [sweeper](super::sweeper), the
 //! [role watcher](super::role_watcher), the [manifest applier](super::manifest_applier), and a
@@ -62,7 +62,7 @@ pub(super) struct Process {
     pub dry_run: Option<Arc<DryRunRecorder>>,
 }
 
-/// What is known of AWS, and how to learn more of it within the rate limits.
+/// Known AWS state, and its readers within the rate limits.
 pub(super) struct AwsState {
     pub store: Arc<TaskStore>,
     pub describer: TaskDescriber,

@@ -67,7 +67,7 @@ pub(super) struct WritePermits {
     uncharged_removals: AtomicUsize,
 }
 
-/// What has been warned of and still holds.
+/// Conditions that were logged as warnings and still hold.
 #[derive(Default)]
 struct WorkerWarnings {
     /// Of the control plane itself, by error kind and, for a missing mesh, message.

@@ -1,4 +1,4 @@
-//! What an operator is built from.
+//! Dependencies of an operator.
 
 use std::sync::Arc;
 

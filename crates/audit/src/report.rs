@@ -106,7 +106,7 @@ pub struct AuditFinding {
     pub severity: Severity,
     /// The location.
     pub location: FindingLocation,
-    /// What was found; never a secret.
+    /// The finding; never a secret.
     pub message: String,
     /// Why the rule matters.
     pub rationale: &'static str,

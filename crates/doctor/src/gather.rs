@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The SDK may ask the EC2 instance for the Region, in several steps.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What to look at.
+/// The scope of the checks.
 #[derive(Clone, Debug)]
 pub struct DoctorRequest {
     /// The operator's identity.

@@ -130,7 +130,7 @@ fn condition(operator: &str, key: &str, values: &Value, sender: RuleSender<'_>) 
     if matches == equal { Tristate::Yes } else { Tristate::No }
 }
 
-/// Who else may send by a statement that lets EventBridge.
+/// Other principals that a statement for EventBridge lets send.
 fn too_many(statement: &Value) -> Option<&'static str> {
     let bounds = |wanted: &str, is_bound: &dyn Fn(&str) -> bool| {
         conditions(statement).any(|(operator, key, values)| {

@@ -52,7 +52,7 @@ pub struct CheckResult {
     pub subject: String,
     /// The status.
     pub status: CheckStatus,
-    /// What was found; never a secret.
+    /// The finding; never a secret.
     pub message: String,
     /// The expected state.
     pub expected: &'static str,

@@ -17,7 +17,7 @@ pub enum ArnError {
     Shape {
         /// The kind of resource that was expected.
         kind: &'static str,
-        /// What was found, cut to 120 characters.
+        /// The rejected text, cut to 120 characters.
         found: String,
         /// The shape that is allowed.
         expected: &'static str,

@@ -1,4 +1,4 @@
-//! What a worker keeps of tasks between reconciles, and the locks of registrations.
+//! Task state that a worker keeps between reconciles, and the locks of registrations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

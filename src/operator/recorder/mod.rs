@@ -38,7 +38,7 @@ pub(super) struct Subject<'a> {
     pub task: &'a TaskArn,
 }
 
-/// What is known of a registration before a step: a removal forgets it.
+/// The registration as known before a step, since a removal forgets it.
 pub(super) struct OwnerInfo {
     pub service: Option<Arc<str>>,
     pub role: Option<RoleArn>,

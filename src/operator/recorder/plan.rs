@@ -36,7 +36,7 @@ impl Recorder for DryRunRecorder {
 pub(in crate::operator) struct TaskPlanRecorder<'a> {
     subject: Subject<'a>,
     recorder: Arc<DryRunRecorder>,
-    /// What this attempt has recorded.
+    /// The records of this attempt.
     plan: Mutex<TaskPlan>,
 }
 

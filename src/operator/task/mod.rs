@@ -100,7 +100,7 @@ impl<'a> TaskRun<'a> {
         let mut next = self.attempt().await;
         let search_error = self.search_error.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(error) = &search_error {
-            // What was found is acted on, which acknowledges the event; the rest is searched again.
+            // The registrations found are processed, which acknowledges the event; the rest is searched again.
             event_since.into_iter().for_each(|at| self.worker.record_event(self.task, at));
             if !is_retry(next) {
                 next = error.requeue();

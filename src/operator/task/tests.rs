@@ -1,4 +1,4 @@
-//! What a removal leaves in the audit trail, whatever becomes of its answer or of its run, and what becomes of an event
+//! The audit trail of a removal when its response is lost or its run ends early, and the handling of an event
 //! that a run did not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,7 @@ enum RemovalBehavior {
     Lost,
     /// It does not even arrive.
     Failed(MeshErrorKind),
-    /// It takes effect, and the answer takes for ever.
+    /// It takes effect, and the response never arrives.
     Hangs,
     /// It takes effect, and whoever sent it fails.
     Panics,
@@ -51,11 +51,11 @@ struct FakeTokens {
     lookups: Mutex<usize>,
     /// How long a list takes.
     list_delay: Mutex<Duration>,
-    /// In so many of the next looks for a task's the services cannot be looked at.
+    /// Number of next searches in which the services cannot be searched.
     partial_lookups: Mutex<usize>,
 }
 
-/// What a task's services are in.
+/// The list segment of services.
 #[derive(Debug)]
 struct ServiceSegment;
 
@@ -229,14 +229,14 @@ impl TaskRunFixture {
         fixture
     }
 
-    /// What ECS says of the task.
+    /// The response of ECS about the task.
     fn is(&self, last_status: LastStatus) {
         let described = task(1, last_status);
         self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), described.clone());
         self.operator.context.aws.store.observe(described, ObservationSource::Describe, self.clock.now());
     }
 
-    /// What another operator over the same ECS, with the same clock, is made of.
+    /// Dependencies of another operator with the same ECS and clock.
     fn operator_deps(&self) -> OperatorDeps {
         OperatorDeps { clock: self.clock.clone(), ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _) }
     }
@@ -312,7 +312,7 @@ async fn with_lost_response() -> TaskRunFixture {
     let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Lost]);
     assert_eq!(fixture.run().await, Requeue::Backoff);
     assert_eq!(fixture.audited(), [line("remove", "error")]);
-    assert_eq!(fixture.removals(), 0, "nobody knows yet");
+    assert_eq!(fixture.removals(), 0, "not confirmed yet");
     fixture
 }
 
@@ -522,7 +522,7 @@ async fn sweep_waits_for_slow_list_but_not_for_hung_one() {
         let whole = Arc::clone(&fixture.operator.sweeper).sweep(&mut lists, &pulse).await;
         (whole, began.elapsed().as_secs())
     };
-    assert_eq!(sweep().await, (false, 2), "nobody knows yet how long it takes");
+    assert_eq!(sweep().await, (false, 2), "the delay is not known yet");
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(sweep().await, (true, 8));
     list_delay(3_600);
@@ -560,7 +560,7 @@ async fn partial_lookup_is_applied_and_repeated() {
     assert!(fixture.tokens.registered.lock().unwrap().is_empty());
     assert_eq!(fixture.unanswered(), None);
     fixture.run_later().await;
-    assert_eq!(*fixture.tokens.lookups.lock().unwrap(), 3, "nobody has logged of it again");
+    assert_eq!(*fixture.tokens.lookups.lock().unwrap(), 3, "no new login was searched");
 }
 
 #[tokio::test(start_paused = true)]

@@ -195,7 +195,7 @@ const OLDER_SERVICE: &[FieldSchema] = &[
 pub(crate) struct SchemaViolation {
     /// The field, `consulLogin.enabled`.
     pub(crate) field: String,
-    /// What was found and what is allowed; never a value.
+    /// The finding and the allowed form; never a value.
     pub(crate) message: String,
     /// Whether consul-ecs refuses the value; otherwise consul-ecs ignores the field.
     pub(crate) is_refused: bool,

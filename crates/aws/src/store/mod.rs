@@ -30,7 +30,7 @@ pub enum ObservationSource {
     Describe,
 }
 
-/// What an observation changed.
+/// The change that an observation made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
     /// The observation is newer than the known state, or adds to it.

@@ -65,7 +65,7 @@ impl<'a> ObjectMatches<'a> {
         self.by_desired.get(id).cloned().unwrap_or_default()
     }
 
-    /// What is there and not desired.
+    /// Objects that exist and are not desired.
     pub(super) fn unmatched(&self) -> Vec<(ObjectId, &'a Value)> {
         self.unmatched.clone()
     }

@@ -59,7 +59,7 @@ struct FakeServer {
     /// A hook for the first call that begins with this.
     meanwhile: Mutex<Option<ServerMutation>>,
     consul: Mutex<ConsulServer>,
-    /// What was read of policies and roles, and when one was last written.
+    /// Reads of policies and roles, and the time of the last write.
     before: Mutex<BTreeMap<String, (ResponseHead, Vec<u8>)>>,
     wrote: Mutex<Option<Instant>>,
     /// Method and path of each call, and of each write.

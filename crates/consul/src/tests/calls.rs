@@ -588,9 +588,9 @@ async fn disabled_acls_differ_from_unreadable_acls() {
     let denied = consul(&script).read_auth_config(&clusters()).await.unwrap();
     assert_eq!((denied.acls, denied.roles), (Ok(true), Ok(vec![])));
     assert!(denied.methods.is_err() && denied.rules.is_err() && denied.anonymous.is_err());
-    let nobody =
+    let unreachable =
         consul(&ScriptedConsulTransport::of(vec![unreachable_server()])).read_auth_config(&clusters()).await;
-    assert_eq!(nobody.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(unreachable.unwrap_err().kind, MeshErrorKind::Unreachable);
 }
 
 #[tokio::test(start_paused = true)]
@@ -667,10 +667,10 @@ async fn diagnostics_reads_fail_independently() {
     assert_eq!(probes.namespaces, [("lost".to_owned(), Ok(false)), ("team".to_owned(), Ok(true))].into());
     assert_eq!(script.calls()[2..4], ["GET /v1/namespace/team", "GET /v1/namespace/lost"]);
     assert_eq!(probes.permissions.unwrap_err().kind, MeshErrorKind::Forbidden);
-    let nobody = consul(&ScriptedConsulTransport::of(vec![unreachable_server()]))
+    let unreachable = consul(&ScriptedConsulTransport::of(vec![unreachable_server()]))
         .diagnose(&DiagnosticsRequest::default())
         .await;
-    assert!(nobody.version.is_err() && nobody.probes.is_none());
+    assert!(unreachable.version.is_err() && unreachable.probes.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What is sent to Enterprise: as its documentation says, each object in its partition and namespace. No Enterprise
+//! Requests to Enterprise, by its documentation: each object in its partition and namespace. No Enterprise
 //! server was there to try it on.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ impl FakeEnterprise {
         self.sent.lock().unwrap().iter().map(|(call, _)| call.clone()).collect()
     }
 
-    /// What was sent by this call.
+    /// The requests that this call sent.
     fn body(&self, call: &str) -> Value {
         let all = self.sent.lock().unwrap();
         let found = all.iter().find(|(sent, _)| sent == call);

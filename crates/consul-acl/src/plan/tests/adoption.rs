@@ -20,7 +20,7 @@ fn as_before(adopt: &[&str]) -> Value {
     })
 }
 
-/// What the older controller leaves, read from a real server.
+/// Objects of the older controller, read from a real server.
 fn older(adopt: &[&str]) -> AclPlanFixture {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures/consul/older-controller.json");

@@ -140,7 +140,7 @@ fn unreadable_object_is_neither_absent_nor_changed() {
     );
     assert_eq!(lines.len(), 4 + 5);
 
-    // What rests on the unknown waits; the rest is made.
+    // Objects that depend on unknown ones wait; the others are created.
     let mut world = AclPlanFixture::empty(everything());
     world.unlisted.insert(Policy);
     let steps = world.plan();

@@ -190,7 +190,7 @@ impl AclPlanFixture {
         }
     }
 
-    /// What the server makes of what it gets. It refuses what rests on something that is not there.
+    /// The server state after the steps. Rejects an object whose reference does not exist.
     fn stored(&mut self, kind: ObjectKind, mut body: Value, id: Option<&Value>) -> Value {
         self.next += 1;
         let there = |kind, name: &Value| {
