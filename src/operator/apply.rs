@@ -270,7 +270,9 @@ impl RegistrationWriter<'_> {
 
     /// Whether the evidence for a removal still holds. An absence rests on a describe made right before the removal.
     fn is_confirmed(&self, step: &PlanStep, grace: Duration) -> bool {
-        if !matches!(step.action, Action::Remove(Evidence::Absent { .. })) {
+        // A dry run also plans removals whose absence is not confirmed yet, and sends none.
+        let is_absence = matches!(step.action, Action::Remove(Evidence::Absent { .. }));
+        if !is_absence || !self.recorder.takes_effect() {
             return true;
         }
         matches!(
