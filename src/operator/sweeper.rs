@@ -224,7 +224,7 @@ impl Sweeper {
         let clusters = self.clusters_to_list(&manifests, &worker);
         match self.list_into_registry(&worker, &clusters, requested).await {
             Ok(failed) => {
-                self.context.record_unresolved(&format!("control worker {}", worker.name), None);
+                self.context.record_unresolved(&format!("control plane {}", worker.name), None);
                 // The guards must know how many registrations there are before a reconcile uses this list.
                 self.context.assign_bindings(&manifests, &worker, None);
                 if self.record_list_result(&worker, &failed) {
@@ -246,7 +246,7 @@ impl Sweeper {
                 match halt {
                     CallError::Failed(error) => {
                         self.context.record_unresolved(
-                            &format!("control worker {}", worker.name),
+                            &format!("control plane {}", worker.name),
                             Some(error.message.clone()),
                         );
                         worker.warn_once(&error);
@@ -274,7 +274,7 @@ impl Sweeper {
 
     /// Records that a list succeeded but for these segments. Whether it is the first.
     fn record_list_result(&self, worker: &ControlPlaneWorker, failed: &[FailedSegment]) -> bool {
-        let what = |segment: &str| format!("{segment} at control worker {}", worker.name);
+        let what = |segment: &str| format!("{segment} at control plane {}", worker.name);
         let (first, over) = worker.record_list_result(failed);
         over.iter().for_each(|segment| self.context.record_unresolved(&what(segment), None));
         for FailedSegment { segment, error } in failed {

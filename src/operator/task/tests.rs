@@ -43,7 +43,7 @@ enum RemovalBehavior {
     Panics,
 }
 
-/// A control worker with tokens that tasks have made.
+/// A control plane with tokens that tasks have made.
 struct FakeTokens {
     registered: Mutex<BTreeSet<RegistrationId>>,
     /// How the next removals end; after these, all are done.
