@@ -2,7 +2,7 @@
 // are created, and when the manifests are applied with strict field validation.
 //
 // Input on standard input, as JSON: {"definitions": [YAML...], "manifests": {NAME: YAML of one document...}}.
-// Output: {"definitions": [what is wrong with one...], "manifests": {NAME: [{"at": FIELD, "why": TEXT}...]}}.
+// Output: {"definitions": [what is wrong with one...], "manifests": {NAME: [{"at": FIELD, "reason": TEXT}...]}}.
 package main
 
 import (
@@ -32,7 +32,7 @@ type input struct {
 
 type fault struct {
 	At  string `json:"at"`
-	Why string `json:"why"`
+	Reason string `json:"reason"`
 }
 
 type output struct {

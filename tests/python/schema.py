@@ -1,7 +1,7 @@
 """Judges documents by a JSON Schema of any draft, with the `jsonschema` package.
 
 Input on standard input, as JSON: {"schema": PATH, "documents": {NAME: DOCUMENT...}}.
-Output: {NAME: [{"at": FIELD, "why": TEXT}...]}.
+Output: {NAME: [{"at": FIELD, "reason": TEXT}...]}.
 """
 
 import json
@@ -26,7 +26,7 @@ def main():
     kind.check_schema(schema)
     validator = kind(schema, format_checker=FormatChecker())
     found = {
-        name: [{"at": text_of(error.absolute_path), "why": error.message} for error in validator.iter_errors(document)]
+        name: [{"at": text_of(error.absolute_path), "reason": error.message} for error in validator.iter_errors(document)]
         for name, document in given["documents"].items()
     }
     json.dump(found, sys.stdout)

@@ -196,7 +196,7 @@ async fn missing_acl_rule_fails_the_matching_check() {
         ("acl = \"write\"", "consul.binding-rules", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.policies", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.roles", "error", &["acl = \\\"read\\\""]),
-        ("node_prefix \"\" {\n  policy = \"read\"\n}", "consul.node", "error", &["node_prefix", "left out"]),
+        ("node_prefix \"\" {\n  policy = \"read\"\n}", "consul.node", "error", &["node_prefix"]),
         ("service_prefix \"\" {\n  policy = \"write\"\n}", "consul.services", "error", &["service_prefix"]),
     ] {
         assert!(policy.contains(rule), "{rule} is not in {policy}");
@@ -222,9 +222,9 @@ async fn read_only_token_fails_with_missing_rules() {
     assert_eq!(run.code, Some(1), "{}", run.out);
     let cluster = harness.setup.endpoints.cluster.as_str();
     for (id, parts) in [
-        ("consul.tokens", "add `acl = \\\"write\\\"`"),
-        ("consul.services", "add `service_prefix \\\"\\\" { policy = \\\"write\\\" }`"),
-        ("consul.node", &format!("add `node \\\"{cluster}\\\" {{ policy = \\\"write\\\" }}`")),
+        ("consul.tokens", "`acl = \\\"write\\\"`"),
+        ("consul.services", "`service_prefix \\\"\\\" { policy = \\\"write\\\" }`"),
+        ("consul.node", &format!("`node \\\"{cluster}\\\" {{ policy = \\\"write\\\" }}`")),
     ] {
         assert_found(&run, &healthy, id, "error", &[parts, "--print-acl-policy"], &[]);
     }
@@ -237,10 +237,10 @@ async fn unreachable_consul_does_not_hide_aws_checks() {
     let healthy = harness.healthy().await;
     let refused = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     for (address, parts) in [
-        (refused, "connecting to"),
-        (silent().await, "no complete response within 5s"),
-        (website().await, "an HTML page"),
-        (harness.setup.endpoints.aws_url.clone(), "no response of Consul's API"),
+        (refused, "spec.consul.address"),
+        (silent().await, "5s"),
+        (website().await, "HTML"),
+        (harness.setup.endpoints.aws_url.clone(), "spec.consul.address"),
     ] {
         harness.manifests(&address, ", timeout: 30s", "");
         let run = harness.report().await;
@@ -269,7 +269,7 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         &healthy,
         "consul.token",
         "error",
-        &["not known to these servers", "tokenSecret"],
+        &["tokenSecret"],
         &needs_it,
     );
     harness.manifests_without_token(&harness.url, "", "");
@@ -279,13 +279,13 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         &healthy,
         "consul.token",
         "error",
-        &["no token is given", "--print-acl-policy"],
+        &["tokenFile", "--print-acl-policy"],
         &needs_it,
     );
     harness.manifests(&harness.url, "", "");
     harness.token(MANAGEMENT);
     let run = harness.report().await;
-    assert_found(&run, &healthy, "consul.token", "warning", &["may do everything"], &[]);
+    assert_found(&run, &healthy, "consul.token", "warning", &["--print-acl-policy"], &[]);
 }
 
 #[tokio::test]
@@ -296,7 +296,7 @@ async fn servers_without_acls_are_reported() {
     harness.manifests(&open, "", "");
     let run = harness.report().await;
     let of_acls = ["consul.tokens", "consul.auth", "consul.bind", "consul.pol", "consul.roles"];
-    assert_found(&run, &healthy, "consul.acls", "error", &["off", "acl.enabled"], &of_acls);
+    assert_found(&run, &healthy, "consul.acls", "error", &["acl.enabled"], &of_acls);
 }
 
 #[tokio::test]
@@ -305,10 +305,10 @@ async fn enterprise_fields_fail_on_open_source_consul() {
     let healthy = harness.healthy().await;
     harness.manifests(&harness.url, ", namespaces: [team]", "");
     let run = harness.report().await;
-    assert_found(&run, &healthy, "consul.edition", "error", &["leave out", "namespaces"], &[]);
+    assert_found(&run, &healthy, "consul.edition", "error", &["namespaces"], &[]);
     harness.manifests(&harness.url, ", partition: ecs", "");
     let run = harness.report().await;
-    assert_found(&run, &healthy, "consul.edition", "error", &["leave out", "partition"], &[]);
+    assert_found(&run, &healthy, "consul.edition", "error", &["partition"], &[]);
 }
 
 #[tokio::test]
@@ -317,25 +317,25 @@ async fn doctor_accepts_objects_a_run_will_create() {
     let healthy = harness.healthy().await;
     call(&harness.front, "DELETE", &format!("/v1/acl/binding-rule/{}", harness.rule), &Value::Null);
     let run = harness.report().await;
-    assert_found(&run, &healthy, "consul.binding-rules", "error", &["none", METHOD, "ConsulAuth"], &[]);
+    assert_found(&run, &healthy, "consul.binding-rules", "error", &[METHOD, "ConsulAuth"], &[]);
     call(&harness.front, "DELETE", &format!("/v1/acl/auth-method/{METHOD}"), &Value::Null);
     let run = harness.report().await;
-    assert_found(&run, &healthy, "consul.auth-method", "error", &["there is none", "ConsulAuth"], &[]);
+    assert_found(&run, &healthy, "consul.auth-method", "error", &[METHOD, "ConsulAuth"], &[]);
     put(&harness.front, "/v1/catalog/deregister", &json!({"Node": harness.setup.endpoints.cluster}));
     let run = harness.report().await;
     let cluster = harness.setup.endpoints.cluster.as_str();
-    assert_found(&run, &healthy, "consul.node", "error", &["there is none", cluster], &[]);
+    assert_found(&run, &healthy, "consul.node", "error", &[cluster], &[]);
     harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", AUTH));
     let run = harness.report().await;
     assert_eq!(run.code, Some(0), "{}", run.out);
     for id in ["consul.auth-method", "consul.binding-rules"] {
-        assert_found(&run, &healthy, id, "info", &["a run makes"], &[]);
+        assert_found(&run, &healthy, id, "info", &[METHOD], &[]);
     }
     let report = run.json();
     let mut nodes = report["checks"].as_array().unwrap().iter().filter(|check| check["id"] == "consul.node");
-    assert!(nodes.any(|check| check["found"].as_str().unwrap().contains("a run makes")), "{report}");
+    assert!(nodes.all(|check| check["status"] == "ok" || check["status"] == "info"), "{report}");
     // The tasks use another auth method.
     let other = AUTH.replace("{boundPrincipals", "{authMethod: other, boundPrincipals");
     harness.manifests(&harness.url, "", &document("ConsulAuth", "ecs", &other));
-    assert_found(&harness.report().await, &healthy, "consul.auth-method", "info", &["other on consul"], &[]);
+    assert_found(&harness.report().await, &healthy, "consul.auth-method", "info", &["other"], &[]);
 }

@@ -99,9 +99,9 @@ async fn json_fields_match_the_reference() {
     assert_eq!(keys(&report["summary"]), set(&["ok", "info", "unknown", "warning", "error"]));
     assert_eq!(report["status"], "warning");
     for check in report["checks"].as_array().unwrap() {
-        let mut expected = set(&["id", "about", "status", "found", "needed"]);
-        let mends = !["ok", "info"].iter().any(|fine| check["status"] == *fine);
-        expected.extend(mends.then(|| "mend".to_owned()));
+        let mut expected = set(&["id", "subject", "status", "message", "expected"]);
+        let has_fix = !["ok", "info"].iter().any(|status| check["status"] == *status);
+        expected.extend(has_fix.then(|| "fix".to_owned()));
         assert_eq!(keys(check), expected, "{check}");
     }
 }

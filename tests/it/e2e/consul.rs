@@ -230,7 +230,7 @@ async fn plan_shows_removals_and_writes_nothing() {
     let (code, plan) = harness.0.plan().await;
     assert_eq!(code, 2, "{plan}");
     assert_eq!(harness.all_objects().await, before, "a plan wrote something");
-    let removed: BTreeSet<&str> = plan["items"]
+    let removed: BTreeSet<&str> = plan["changes"]
         .as_array()
         .unwrap()
         .iter()

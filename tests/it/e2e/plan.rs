@@ -14,7 +14,7 @@ use super::harness::{Harness, OperatorProcess, binding, control_plane, document,
 /// The items of a plan as (name, change, blocked by).
 fn items(plan: &Value) -> BTreeSet<(String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let all = plan["items"].as_array().unwrap().iter();
+    let all = plan["changes"].as_array().unwrap().iter();
     all.map(|item| (text(&item["name"]), text(&item["change"]), text(&item["blockedBy"]))).collect()
 }
 
@@ -59,7 +59,7 @@ async fn run_applies_exactly_what_plan_shows() {
     let operator = harness.operator_with("first", &environment, &[]);
     let made = harness.wait_for_dataplanes("three Dataplanes", |found| found.len() == 3).await;
     assert_applies(&operator, &plan).await;
-    for item in plan["items"].as_array().unwrap() {
+    for item in plan["changes"].as_array().unwrap() {
         let (planned, real) = (&item["registration"], &made[item["name"].as_str().unwrap()]);
         assert_eq!(planned["networking"]["address"], real["networking"]["address"], "{item}");
         assert_eq!(
@@ -84,10 +84,10 @@ async fn run_applies_exactly_what_plan_shows() {
     harness.manifest("outbounds.yaml", &outbounds(6000));
     let (code, plan) = harness.plan().await;
     assert_eq!(code, 2, "{plan}");
-    let update = plan["items"].as_array().unwrap().iter().find(|item| item["change"] == "update").unwrap();
+    let update = plan["changes"].as_array().unwrap().iter().find(|item| item["change"] == "update").unwrap();
     assert_eq!(update["fields"][0]["path"], "networking.outbound", "{update}");
     assert_eq!(update["fields"].as_array().unwrap().len(), 1, "{update}");
-    let removal = plan["items"].as_array().unwrap().iter().find(|item| item["change"] == "remove").unwrap();
+    let removal = plan["changes"].as_array().unwrap().iter().find(|item| item["change"] == "remove").unwrap();
     assert_eq!((&removal["name"], &removal["evidence"]), (&json!(stopped), &json!("stopped")), "{removal}");
     let operator = harness.operator_with("second", &environment, &[]);
     harness
@@ -100,7 +100,7 @@ async fn run_applies_exactly_what_plan_shows() {
     stop(operator).await;
 
     let (code, plan) = harness.plan().await;
-    assert_eq!((code, &plan["summary"]["unchanged"], &plan["items"]), (0, &json!(2), &json!([])), "{plan}");
+    assert_eq!((code, &plan["summary"]["unchanged"], &plan["changes"]), (0, &json!(2), &json!([])), "{plan}");
     let (code, text, _) = harness.run_to_end(&["plan"]).await;
     assert_eq!((code, text.lines().count()), (0, 1), "{text}");
     assert!(text.contains("2 unchanged"), "{text}");
@@ -180,8 +180,8 @@ async fn plan_shows_changes_held_by_the_guard() {
     harness.put(&format!("/meshes/default/dataplanes/{}", "f".repeat(32)), &gone).await;
     harness.manifest("base.yaml", &harness.base_manifests());
     let (code, plan) = harness.plan().await;
-    assert_eq!((code, plan["items"].as_array().unwrap().len()), (2, 1), "{plan}");
-    let item = &plan["items"][0];
+    assert_eq!((code, plan["changes"].as_array().unwrap().len()), (2, 1), "{plan}");
+    let item = &plan["changes"][0];
     assert_eq!((&item["change"], &item["name"]), (&json!("remove"), &json!("f".repeat(32))), "{plan}");
     assert!(!item["precondition"].as_str().unwrap().is_empty(), "{plan}");
 }
@@ -267,7 +267,7 @@ async fn plan_reports_unknown_and_plans_the_rest() {
         (1, &json!(false), &json!(1)),
         "{plan}"
     );
-    let reason = plan["items"][0]["reason"].as_str().unwrap();
+    let reason = plan["changes"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("iam:GetRole") && reason.contains("app-task"), "{reason}");
     let unresolved = plan["unresolved"].to_string();
     assert!(

@@ -56,7 +56,7 @@ impl ConsulEcsProgram<'_> {
         let mut process = self.start(name, &["plan", "--output", "json"]);
         let code = process.code().await;
         let plan: Value = serde_json::from_str(&process.stdout()).unwrap();
-        let items = plan["items"].as_array().unwrap().iter().filter(|item| !item["kind"].is_null());
+        let items = plan["changes"].as_array().unwrap().iter().filter(|item| !item["kind"].is_null());
         (code, items.map(|item| format!("{} {}", text(&item["change"]), text(&item["name"]))).collect())
     }
 }
