@@ -48,7 +48,7 @@ fn schema_violations(schema: &str, documents: &Value) -> Option<Value> {
 
 #[tokio::test]
 async fn output_formats_match_their_golden_files() {
-    for (form, name) in [("text", "table.txt"), ("json", "report.json"), ("sarif", "report.sarif")] {
+    for (form, name) in [("text", "report.txt"), ("json", "report.json"), ("sarif", "report.sarif")] {
         let run = of_files(&["--output", form]).await;
         assert_eq!((run.code, run.err.as_str()), (Some(1), ""));
         assert!(!run.out.contains(PLANTED), "{}", run.out);
