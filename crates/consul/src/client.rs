@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
@@ -35,8 +34,7 @@ use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, PartialList, Registration,
     RegistrationSummary, RenderedRegistration, UnattributedTokenCount,
 };
-use ecs_mesh_controller::Secrets;
-use ecs_mesh_controller::{BatchError, Batcher, Lease, TokenBucket};
+use ecs_mesh_controller::{ActiveWarnings, BatchError, Batcher, Lease, Secrets, TokenBucket};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn};
@@ -62,7 +60,7 @@ pub struct ConsulControlPlane<T: StreamTransport + 'static> {
     token_semaphore: Semaphore,
     version: Arc<ArcSwapOption<ConsulVersion>>,
     /// The warning about an unknown or old version was logged.
-    warned_of_version: AtomicBool,
+    warnings: ActiveWarnings<&'static str>,
 }
 
 impl ConsulControlPlane<HttpTransport> {
@@ -122,7 +120,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             read_cache,
             token_semaphore: Semaphore::new(MAX_TOKEN_DELETES),
             version,
-            warned_of_version: AtomicBool::new(false),
+            warnings: ActiveWarnings::default(),
         }
     }
 
@@ -349,13 +347,13 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         self.api.own_token().await?;
         match &version {
             None => {
-                if self.is_first_version_warning() {
+                if self.warnings.raise("version", ()) {
                     let needs = "agent_prefix \"\" { policy = \"read\" }";
                     tracing::warn!(needs, "cannot read the Consul version; assuming 1.12 or later");
                 }
             }
             Some(version) if !version.has_iam_logins() => {
-                if self.is_first_version_warning() {
+                if self.warnings.raise("version", ()) {
                     let reason = "no logins by AWS IAM; filtered responses cannot be detected";
                     tracing::warn!(version = %version.text, reason, "unsupported Consul version (< 1.12)");
                 }
@@ -372,10 +370,6 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             Some(_) => {}
         }
         Ok(())
-    }
-
-    fn is_first_version_warning(&self) -> bool {
-        !self.warned_of_version.swap(true, Ordering::Relaxed)
     }
 
     async fn list_service_names(&self) -> Result<BTreeSet<String>, MeshError> {

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -27,7 +26,7 @@ use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, Registration,
     RegistrationSummary, RenderedRegistration,
 };
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{ActiveWarnings, Lease};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
@@ -40,7 +39,7 @@ pub struct KumaControlPlane<T> {
     skipped_items: SkippedItemLog,
     capabilities: ArcSwap<ServerCapabilities>,
     /// The warning about unknown health discovery was logged.
-    warned_of_discovery: AtomicBool,
+    warnings: ActiveWarnings<&'static str>,
 }
 
 impl KumaControlPlane<HttpTransport> {
@@ -66,7 +65,7 @@ impl<T: Transport> KumaControlPlane<T> {
             observer,
             skipped_items: SkippedItemLog::default(),
             capabilities: ArcSwap::default(),
-            warned_of_discovery: AtomicBool::new(false),
+            warnings: ActiveWarnings::default(),
         }
     }
 
@@ -266,7 +265,7 @@ impl<T: Transport> KumaControlPlane<T> {
             {
                 // A token that may write Dataplanes may lack access to the configuration.
                 if self.capabilities.load().health_discovery.is_none()
-                    && !self.warned_of_discovery.swap(true, Ordering::Relaxed)
+                    && self.warnings.raise("health discovery unknown", ())
                 {
                     // If the assumption is wrong, new registrations stay not ready.
                     tracing::warn!(%error, "cannot read health-discovery setting; assuming enabled");

@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 use super::snapshot::SourceSnapshot;
 use super::sources::{LoadOutcome, Loaded, ManifestSources, evaluate};
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
+use ecs_mesh_controller::ActiveWarnings;
 use ecs_mesh_controller::health::Heartbeat;
 
 /// Maximum number of differing reads before the change is left to the next poll.
@@ -190,7 +191,7 @@ struct SourceReader {
 /// Notifies of changes in the sources.
 struct ChangeNotifier {
     watcher: RecommendedWatcher,
-    has_warned: bool,
+    warnings: ActiveWarnings<PathBuf>,
 }
 
 impl ChangeNotifier {
@@ -205,7 +206,7 @@ impl ChangeNotifier {
             }
         };
         match notify::recommended_watcher(notify) {
-            Ok(watcher) => Some(Self { watcher, has_warned: false }),
+            Ok(watcher) => Some(Self { watcher, warnings: ActiveWarnings::default() }),
             Err(error) => {
                 warn!(%error, "file system notifications unavailable; polling the manifests");
                 None
@@ -216,12 +217,15 @@ impl ChangeNotifier {
     /// Subscribes again, since a directory that was replaced is another one.
     fn watch(&mut self, sources: &ManifestSources) {
         for directory in directories(sources.paths()) {
-            if let Err(error) = self.watcher.watch(&directory, RecursiveMode::NonRecursive)
-                && !self.has_warned
-            {
-                self.has_warned = true;
-                let path = directory.display();
-                warn!(%path, %error, "file system notifications unavailable for a directory; polling it");
+            match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.warnings.clear(&directory);
+                }
+                Err(error) if self.warnings.raise(directory.clone(), ()) => {
+                    let path = directory.display();
+                    warn!(%path, %error, "file system notifications unavailable for a directory; polling it");
+                }
+                Err(_) => {}
             }
         }
     }

@@ -2,7 +2,6 @@
 //! effect is in memory; the start-up sweep finds what a crash loses. A poison message delays no other (invariant I8).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,8 +12,8 @@ use tracing::{debug, warn};
 use super::aws::{EventQueue, QueueMessage};
 use super::events::{Decoded, RoleEvent, decode};
 use ecs_mesh_clock::Clock;
-use ecs_mesh_controller::Backoff;
 use ecs_mesh_controller::health::{Health, Heartbeat};
+use ecs_mesh_controller::{ActiveWarnings, Backoff};
 use ecs_mesh_model::Task;
 
 /// Most receipts of one `DeleteMessageBatch`.
@@ -128,11 +127,11 @@ impl QueueConsumer {
         let (done, deletions) = mpsc::channel(DELETE_QUEUE_LEN);
         let mut tasks = tokio::task::JoinSet::new();
         // All receivers see the same failure: one of them warns.
-        let has_warned = Arc::new(AtomicBool::new(false));
+        let warnings = Arc::new(ActiveWarnings::default());
         for index in 0..receivers.max(1) {
             let receiver = self.clone();
-            let (done, has_warned, stop) = (done.clone(), Arc::clone(&has_warned), stop.clone());
-            tasks.spawn(async move { receiver.receive(index as u64, done, &has_warned, stop).await });
+            let (done, warnings, stop) = (done.clone(), Arc::clone(&warnings), stop.clone());
+            tasks.spawn(async move { receiver.receive(index as u64, done, &warnings, stop).await });
         }
         drop(done);
         let mut deleter = tokio::task::JoinSet::new();
@@ -148,7 +147,7 @@ impl QueueConsumer {
         self,
         index: u64,
         done: mpsc::Sender<String>,
-        has_warned: &AtomicBool,
+        warnings: &ActiveWarnings<&'static str>,
         stop: CancellationToken,
     ) {
         let mut retry_delays = None;
@@ -171,7 +170,7 @@ impl QueueConsumer {
             match received {
                 Ok(messages) => {
                     retry_delays = None;
-                    has_warned.store(false, Ordering::Relaxed);
+                    warnings.retain(|_| false);
                     self.observer.set_queue_state(QueueState::Ok);
                     for message in messages {
                         let Some(receipt) = self.handle(message) else { continue };
@@ -187,10 +186,10 @@ impl QueueConsumer {
                 Err(error) => {
                     self.observer.record_message("receive_error", error.kind.label());
                     self.observer.set_queue_state(QueueState::Failing(error.kind.label()));
-                    if has_warned.swap(true, Ordering::Relaxed) {
-                        debug!(%error, "receiving from the event queue failed");
-                    } else {
+                    if warnings.raise(error.kind.label(), ()) {
                         warn!(%error, "receiving from the event queue failed; relying on sweeps");
+                    } else {
+                        debug!(%error, "receiving from the event queue failed");
                     }
                     let delays = retry_delays.get_or_insert_with(|| {
                         let slow = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
