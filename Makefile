@@ -4,7 +4,7 @@ FIRST ?= 0
 TIMES ?= 10
 BENCH ?=
 AT ?=
-LIVES = $(if $(AT),simulation::$(AT)::invariants_hold_for_every_seed,invariants_hold_for_every_seed)
+SIM_TESTS = $(if $(AT),simulation::$(AT)::invariants_hold_for_every_seed,invariants_hold_for_every_seed)
 
 .PHONY: help check test sim replay fmt lint deny sandbox bench deflake golden
 
@@ -14,14 +14,14 @@ help: ## This list
 check: ## All that CI checks
 	.ci/run
 
-test: ## All tests, with their set-up
+test: ## All tests, with their setup
 	./test.sh
 
-sim: ## Simulated lives: SEEDS=2000 from FIRST=0, at Kuma and Consul or AT=consul alone
-	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --locked --test it $(LIVES) -- --nocapture
+sim: ## Simulate seeds: SEEDS=2000 from FIRST=0, at Kuma and Consul or AT=consul alone
+	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --locked --test it $(SIM_TESTS) -- --nocapture
 
-replay: ## One simulated life: SEED=17 AT=consul
-	SIM_FIRST=$(SEED) SIM_SEEDS=1 cargo test --locked --test it $(LIVES) -- --nocapture
+replay: ## Replay one seed: SEED=17 AT=consul
+	SIM_FIRST=$(SEED) SIM_SEEDS=1 cargo test --locked --test it $(SIM_TESTS) -- --nocapture
 
 fmt: ## Format the code
 	cargo fmt
@@ -38,10 +38,10 @@ sandbox: ## The operator in its sandbox
 bench: ## The benchmark, of a release build: BENCH='--only rest --rest 11m' narrows it
 	cargo run --release --locked --example bench -- $(BENCH)
 
-deflake: ## All tests TIMES=10 times, until one fails
+deflake: ## All tests TIMES=10 times, until a failure
 	for n in $$(seq $(TIMES)); do echo "-- $$n of $(TIMES)"; ./test.sh --quiet || exit 1; done
 
-golden: ## Renew the golden files; look at the diff before committing
+golden: ## Renew the golden files; review the diff
 	INSTA_UPDATE=always cargo test --workspace --locked --lib
-	UPDATE_GOLDEN=1 cargo test --workspace --locked --lib the_schema_of_the_json_form
+	UPDATE_GOLDEN=1 cargo test --workspace --locked --lib schema_is_current
 	UPDATE_GOLDEN=1 cargo test --locked --test it -- golden audit::files

@@ -37,7 +37,7 @@ provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
 [[ -n "${CONSUL_BIN:-}" ]] ||
     skipped+=("a newer Consul, with logins by AWS IAM: skipped, since CONSUL_BIN names no program of 1.12 or later")
 
-# Optimised, so that hundreds of simulated lives take minutes.
+# Optimised, so that hundreds of simulated runs take minutes.
 cargo test --workspace --locked --profile sim "$@"
 
 ((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"

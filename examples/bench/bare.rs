@@ -1,5 +1,5 @@
-//! The bare loop: the same client as the operator's, the same number of receivers; receive 10, delete them, nothing
-//! else. What the queue, the SDK and the machine allow at most.
+//! The bare loop: receives 10 messages and deletes them, with the operator's client and number of receivers. Measures
+//! the limit of queue, SDK and machine.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use tokio::task::JoinSet;
 
-/// Receives and deletes until it is ended.
+/// Receives and deletes until the process is killed.
 ///
 /// # Errors
-/// In words.
+/// Describes the failure.
 pub(crate) async fn run(queue_url: &str, receivers: usize) -> Result<(), String> {
     let aws = AwsClients::connect(AwsOptions::default()).await.map_err(|error| error.to_string())?;
     let queue = Arc::new(aws.queue(queue_url).map_err(|error| error.to_string())?);
@@ -27,7 +27,7 @@ pub(crate) async fn run(queue_url: &str, receivers: usize) -> Result<(), String>
             }
         });
     }
-    // None of them ends but by an error.
+    // A receiver ends only by an error.
     match receiving.join_next().await {
         Some(Ok(ended)) => ended,
         _ => Err("a receiver broke down".to_owned()),

@@ -1,5 +1,4 @@
-//! A real Consul beside the sandbox, in which the sandbox's tasks have their tokens and services, and a relay in front
-//! of it that notes when what was taken away.
+//! A real Consul with the tokens and services of the sandbox's tasks, and a relay in front that records removals.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -17,29 +16,30 @@ use tokio::task::JoinSet;
 
 use crate::watch::Watcher;
 
-/// Names the program; without it nothing of Consul is measured.
+/// Environment variable with the path of the program; without it the Consul phases are skipped.
 pub(crate) const PROGRAM: &str = "BENCH_CONSUL_BIN";
-/// Where it keeps its log.
+/// Name of the log file.
 pub(crate) const DIRECTORY: &str = "BENCH_CONSUL_DIR";
-/// The token that may do everything, of a server that lives as long as the bench.
+/// The management token of a server that runs as long as the benchmark.
 pub(crate) const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";
 
 const METHOD: &str = "iam-ecs-service-token";
-/// 1.8 has no logins by AWS IAM: tasks log in by a JWT here, to a method of the usual name. The tokens are alike.
+/// Consul 1.8 has no logins by AWS IAM, so tasks log in with a JWT to an auth method of the usual name. The tokens have
+/// the same form.
 const JWT: &str = include_str!("../../tests/fixtures/consul/login.jwt");
 const JWT_KEY: &str = include_str!("../../tests/fixtures/consul/jwt.pub.pem");
-/// What a start may take.
+/// Time limit of the start.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Requests under way at a time while tasks log in.
+/// Concurrent requests while tasks log in.
 const AT_ONCE: usize = 8;
-/// The longest body that is relayed.
+/// Size limit of a relayed body.
 const LARGEST: usize = 256 * 1024 * 1024;
 
-/// The server, and the relay.
+/// The server and the relay.
 pub(crate) struct BenchConsul {
     child: Child,
     server: Arc<RealConsulServer>,
-    /// The relay's address, which the operator is given.
+    /// The relay's address, as configured for the operator.
     pub url: String,
 }
 
@@ -58,10 +58,10 @@ impl Drop for BenchConsul {
 }
 
 impl BenchConsul {
-    /// Starts both, if a program is named.
+    /// Starts server and relay, if a program is named.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) async fn start(watcher: Arc<Watcher>) -> Result<Option<Self>, String> {
         let (Some(program), Some(directory)) = (std::env::var_os(PROGRAM), std::env::var_os(DIRECTORY))
         else {
@@ -77,10 +77,10 @@ impl BenchConsul {
         Ok(Some(consul))
     }
 
-    /// Each task logs in, and registers its service and its sidecar.
+    /// Logs in each task and registers its service and sidecar.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) async fn log_in(&self, tasks: Vec<TaskArn>) -> Result<(), String> {
         let mut under_way = JoinSet::new();
         for task in tasks {
@@ -101,7 +101,7 @@ fn joined(ended: Option<Result<Result<(), String>, tokio::task::JoinError>>) -> 
     ended.map_or(Ok(()), |ended| ended.map_err(|error| error.to_string())?)
 }
 
-/// Starts the program with ACLs on, default deny, on loopback. Its limit on connections is the default one.
+/// Starts the program on loopback with ACLs and default policy `deny`. The connection limit is the default.
 fn run(program: &Path, directory: &Path) -> Result<(Child, String), String> {
     let io = |error: std::io::Error| format!("Consul cannot be started: {error}");
     let free: Vec<TcpListener> =
@@ -117,7 +117,7 @@ fn run(program: &Path, directory: &Path) -> Result<(Child, String), String> {
     });
     let file = directory.join("consul.json");
     std::fs::write(&file, config.to_string()).map_err(io)?;
-    // It is started in another directory.
+    // The program starts in another directory.
     let program = program.canonicalize().map_err(|error| format!("{}: {error}", program.display()))?;
     let child = Command::new(program)
         .args(["agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn", "-config-file"])
@@ -193,7 +193,7 @@ impl RealConsulServer {
         Ok(())
     }
 
-    /// Hands on a request, and notes what it took away.
+    /// Forwards a request and records removals.
     async fn relay(&self, request: Request) -> Result<Response<Body>, String> {
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, LARGEST).await.map_err(|error| error.to_string())?;
@@ -235,7 +235,7 @@ impl RealConsulServer {
     }
 }
 
-/// Serves the relay; gives its address.
+/// Serves the relay and returns its address.
 async fn relay(server: Arc<RealConsulServer>) -> Result<String, String> {
     let handle = |State(server): State<Arc<RealConsulServer>>, request: Request| async move {
         server.relay(request).await.unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! What the bench and its sandbox process say to one another: one JSON object a line, each order answered once.
+//! The protocol between benchmark and sandbox process: one JSON object a line, one response for each order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,78 +8,78 @@ use serde::{Deserialize, Serialize};
 /// An order to the sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Makes tasks that run already, and of which no event tells.
+    /// Creates running tasks without events.
     Standing(usize),
-    /// Makes tasks that run, and puts the RUNNING event of each into the queue, all at once. Measuring begins anew.
+    /// Creates running tasks, sends all RUNNING events to the queue at once, and restarts the measurement.
     Burst(usize),
-    /// Begins to start and stop tasks, so many a second, until the next order of this kind.
+    /// Starts and stops this many tasks a second until the next order of this kind.
     Lives(u32),
-    /// Every task that runs logs in to Consul and registers its services there.
+    /// Logs in all running tasks to Consul and registers their services.
     LogIn,
-    /// So many tasks that run die without a word, all at once. Measuring begins anew.
+    /// Kills this many running tasks at once, and restarts the measurement.
     Kill(usize),
-    /// Tasks die without a word, so many a second, until the next order of this kind.
+    /// Kills this many tasks a second until the next order of this kind.
     Deaths(u32),
-    /// Measuring begins anew.
+    /// Restarts the measurement.
     Mark,
-    /// Says how things are.
+    /// Requests a snapshot.
     Look,
 }
 
-/// Where the sandbox's servers are.
+/// Addresses of the sandbox's servers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SandboxAddresses {
-    /// The environment that leads an AWS SDK to them.
+    /// Environment variables for an AWS SDK.
     pub environment: BTreeMap<String, String>,
-    /// The queue.
+    /// The queue's URL.
     pub queue_url: String,
     /// The cluster's ARN.
     pub cluster: String,
     /// Kuma's address.
     pub kuma_url: String,
-    /// Consul's address, where there is one.
+    /// Consul's address, if Consul runs.
     pub consul_url: Option<String>,
 }
 
-/// What the sandbox saw, seen from the servers' side; counts are since the last mark.
+/// A snapshot from the servers' side. Counts are since the start of the measurement.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SandboxSnapshot {
-    /// Since the mark.
+    /// Time since the start of the measurement.
     pub elapsed: Duration,
-    /// Messages in the queue, waiting or in flight.
+    /// Messages in the queue, visible or in flight.
     pub queued: usize,
-    /// Messages that were handed out, repeats included.
+    /// Delivered messages, redeliveries included.
     pub handed_out: u64,
-    /// Messages that were deleted.
+    /// Deleted messages.
     pub deleted: u64,
-    /// From the mark to the last deletion.
+    /// Time of the last deletion, from the start of the measurement.
     pub last_deleted: Duration,
-    /// Dataplanes that there are now.
+    /// Current number of Dataplanes.
     pub dataplanes: usize,
-    /// Login tokens and services that there are in Consul now.
+    /// Current number of login tokens and services in Consul.
     pub identities: usize,
-    /// From the mark to the last that went.
+    /// Time of the last removal, from the start of the measurement.
     pub last_identity_gone: Duration,
     /// AWS calls by `service.Operation`.
     pub calls: BTreeMap<String, u64>,
-    /// From an event handed out to the write that it led to, by write.
+    /// Latency from the delivery of an event to its write, by kind of write.
     pub latency: BTreeMap<WriteKind, LatencySummary>,
 }
 
-/// What a write did.
+/// A kind of write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum WriteKind {
-    /// The first write of a Dataplane; its event is the first that tells of a task with an address.
+    /// Creation of a Dataplane, for the first event with the task's address.
     Create,
-    /// A later one; its event is the first that says that the task shall stop.
+    /// Drain, for the first event with desired status STOPPED.
     Drain,
-    /// The removal; its event is the first that says that it has stopped. It waits for a describe.
+    /// Removal, for the first event with last status STOPPED; includes a describe.
     Remove,
-    /// The removal of a Consul token, for the same event.
+    /// Removal of a Consul token, for the same event.
     Token,
 }
 
-/// A distribution of times, in milliseconds.
+/// A latency distribution in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LatencySummary {
     pub count: usize,
@@ -89,12 +89,12 @@ pub(crate) struct LatencySummary {
 }
 
 impl SandboxSnapshot {
-    /// ECS and IAM reads since the mark.
+    /// ECS and IAM reads since the start of the measurement.
     pub(crate) fn reads(&self) -> u64 {
         self.calls_of("ecs.") + self.calls_of("iam.")
     }
 
-    /// Calls since the mark whose names begin so.
+    /// Calls with this prefix since the start of the measurement.
     pub(crate) fn calls_of(&self, prefix: &str) -> u64 {
         self.calls.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
     }

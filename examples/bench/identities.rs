@@ -1,11 +1,11 @@
-//! What is measured with Consul: tasks that die one by one, half of them at once, and rest.
+//! Phases with Consul: tasks that stop one by one, half of all tasks at once, and idle.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::control::{WriteKind, LatencySummary, Order};
-use crate::phases::{Plan, IdleResult};
+use crate::control::{LatencySummary, Order, WriteKind};
+use crate::phases::{IdleResult, Plan};
 use crate::process::Memory;
 use crate::setup::{BenchManifestOptions, BenchSetup};
 
@@ -13,32 +13,32 @@ use crate::setup::{BenchManifestOptions, BenchSetup};
 const OF_A_TASK: usize = 3;
 const PATIENCE: Duration = Duration::from_mins(8);
 
-/// Tasks that die one by one.
+/// Tasks that stop one by one.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct GradualDeathsResult {
     pub tasks: usize,
     pub per_second: u32,
     pub seconds: f64,
-    /// From the STOPPED event handed out to the removal of the token.
+    /// Latency from the delivery of the STOPPED event to the removal of the token.
     pub token_gone: LatencySummary,
     pub ecs_reads: u64,
     pub memory: Memory,
     pub operator_cpu_s: f64,
 }
 
-/// Tasks that die all at once.
+/// Tasks that stop at once.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct MassDeathResult {
     pub tasks: usize,
     pub die: usize,
-    /// Until their last token or service was gone.
+    /// Time until the last token or service was removed.
     pub clean_after_s: f64,
     pub ecs_reads: u64,
     pub memory: Memory,
     pub operator_cpu_s: f64,
 }
 
-/// All of it.
+/// Results of the Consul phases.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct IdentityResults {
     pub deaths: Option<GradualDeathsResult>,
@@ -53,7 +53,7 @@ impl Plan {
         setup.sandbox.order(&Order::LogIn)?;
         let care = BenchManifestOptions { consul: true, interval, ..BenchManifestOptions::default() };
         setup.start_operator(&self.operator, care)?;
-        // The first sweep describes every task, at the pace that is allowed.
+        // The first sweep describes each task, within the rate limit.
         let mut reads = 0;
         loop {
             setup.pass(self.settle)?;
@@ -66,7 +66,7 @@ impl Plan {
     }
 
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn deaths(&self, tasks: usize, per_second: u32) -> Result<GradualDeathsResult, String> {
         let mut setup = self.with_identities(tasks, BenchManifestOptions::default().interval)?;
         let cpu = setup.client()?.cpu();
@@ -89,14 +89,14 @@ impl Plan {
     }
 
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn mass(&self, tasks: usize, die: usize) -> Result<MassDeathResult, String> {
         let mut setup = self.with_identities(tasks, BenchManifestOptions::default().interval)?;
         let cpu = setup.client()?.cpu();
         setup.sandbox.order(&Order::Kill(die))?;
         let left = (tasks - die) * OF_A_TASK;
         setup.wait(PATIENCE, "the removal of what the dead left", |seen| seen.identities <= left)?;
-        // What goes too far shows now.
+        // Excess removals show now.
         setup.pass(Duration::from_secs(2))?;
         let picture = setup.sandbox.order(&Order::Look)?;
         if picture.identities != left {
@@ -113,7 +113,7 @@ impl Plan {
     }
 
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn rest_with_identities(&self, tasks: usize) -> Result<IdleResult, String> {
         let interval = self.rest_interval();
         let mut setup = self.with_identities(tasks, interval)?;

@@ -1,4 +1,4 @@
-//! Where and what was measured.
+//! The machine and the code of a measurement.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-/// The machine, and the code.
+/// Machine and code.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub cpu: String,
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
     pub commit: String,
     pub profile: String,
     pub command: String,
-    /// Load before the bench began: others at work make every figure worse.
+    /// Load average before the benchmark; other load distorts the figures.
     pub load: String,
 }
 
@@ -25,13 +25,13 @@ impl Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let cpus = read("/proc/cpuinfo");
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-        let dirty = !said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
-        let commit = said("git", &["rev-parse", "--short", "HEAD"]);
+        let dirty = !output_of("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
+        let commit = output_of("git", &["rev-parse", "--short", "HEAD"]);
         Self {
             cpu: model.unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             kernel: read("/proc/sys/kernel/osrelease"),
-            rustc: said("rustc", &["--version"]),
+            rustc: output_of("rustc", &["--version"]),
             commit: if dirty { format!("{commit} with changes") } else { commit },
             profile: profile().unwrap_or_default(),
             command: std::env::args().skip(1).fold("bench".to_owned(), |all, next| format!("{all} {next}")),
@@ -40,7 +40,7 @@ impl Machine {
     }
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
@@ -54,10 +54,10 @@ fn profile() -> Option<String> {
     Some(profile_directory()?.file_name()?.to_string_lossy().into_owned())
 }
 
-/// Builds the operator as this program was built, so that it is never an older one that is measured.
+/// Builds the operator with this program's profile, so that the current code is measured.
 ///
 /// # Errors
-/// In words.
+/// Describes the failure.
 pub(crate) fn build_operator() -> Result<PathBuf, String> {
     let directory = profile_directory().ok_or("this program does not know where it is")?;
     let profile = profile().filter(|name| name != "debug").unwrap_or_else(|| "dev".to_owned());

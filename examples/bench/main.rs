@@ -1,6 +1,6 @@
-//! The benchmark: the operator as its users run it, against the sandbox, each a process of its own on this machine.
+//! The benchmark: the operator as a process against the sandbox as another process on this machine.
 //!
-//! `make bench`, or `cargo run --release --locked --example bench`. What is measured and why: `docs/benchmarks.md`.
+//! `make bench`, or `cargo run --release --locked --example bench`. `docs/benchmarks.md` describes the measurements.
 #![allow(unreachable_pub)] // nothing here is a library
 
 mod bare;
@@ -24,47 +24,46 @@ use clap::Parser;
 
 use crate::identities::IdentityResults;
 use crate::machine::Machine;
-use crate::phases::{Plan, BenchDirectory};
+use crate::phases::{BenchDirectory, Plan};
 use crate::report::BenchReport;
 
-/// Measures the operator against the sandbox. Exit code 2: an aim was missed (with --aims).
+/// Measure the operator against the sandbox. Exit code 2: a target was missed (with --targets).
 #[derive(Parser)]
 #[command(name = "bench", max_term_width = 100)]
 struct BenchArgs {
-    /// Small and short: shows that everything works, and says nothing of speed.
+    /// Run small and short phases: a functional check without representative figures
     #[arg(long)]
     quick: bool,
 
-    /// Only these.
+    /// Run only these phases
     #[arg(long, value_enum, num_args = 1..)]
     only: Vec<BenchPhase>,
 
-    /// How long to look at an operator at rest. Below 10m sweeps and looks at roles come once in that time instead of
-    /// every 10 minutes.
+    /// Length of the idle phase. Below 10m, sweeps and role reads happen once in this time instead of every 10 minutes
     #[arg(long, default_value = "60s", value_parser = duration)]
     rest: Duration,
 
-    /// How many tasks to have at rest.
+    /// Numbers of tasks in the idle phase
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000])]
     resting: Vec<usize>,
 
-    /// How many events to queue at once.
+    /// Numbers of events queued at once
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000, 15_000])]
     bursts: Vec<usize>,
 
-    /// A Consul program (1.8 or later), to measure with it, too.
+    /// Consul program (1.8 or later) for the Consul phases
     #[arg(long, env = consul::PROGRAM)]
     consul: Option<PathBuf>,
 
-    /// `text` for people, `json` for one object.
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: BenchOutput,
 
-    /// Exit with 2 when an aim is missed.
+    /// Exit with 2 if a target is missed
     #[arg(long, conflicts_with = "quick")]
-    aims: bool,
+    targets: bool,
 
-    /// The operator to measure [default: this repository's, built like the bench].
+    /// Operator program to measure [default: built from this repository with this profile]
     #[arg(long)]
     operator: Option<PathBuf>,
 
@@ -72,7 +71,7 @@ struct BenchArgs {
     role: Option<ProcessRole>,
 }
 
-/// What this program is when it starts itself.
+/// Roles in which this program starts itself.
 #[derive(clap::Subcommand)]
 enum ProcessRole {
     /// The sandbox.
@@ -113,14 +112,14 @@ fn main() -> ExitCode {
         None => args.measure(),
     }
     .unwrap_or_else(|error| {
-        // Nothing can be done when even that fails.
+        // No further report is possible.
         let _ = writeln!(std::io::stderr(), "error: {error}");
         ExitCode::FAILURE
     })
 }
 
 fn play(role: &ProcessRole) -> Result<(), String> {
-    // An error means that one is installed already.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     let result = runtime.block_on(async {
@@ -144,8 +143,8 @@ impl BenchArgs {
             BenchOutput::Json => serde_json::to_string(&report).map_err(|error| error.to_string())? + "\n",
         };
         anstream::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
-        let missed = report.aims.iter().any(|aim| !aim.met);
-        Ok(if self.aims && missed { ExitCode::from(2) } else { ExitCode::SUCCESS })
+        let missed = report.targets.iter().any(|target| !target.met);
+        Ok(if self.targets && missed { ExitCode::from(2) } else { ExitCode::SUCCESS })
     }
 
     fn plan(&self, operator: PathBuf, scratch: &BenchDirectory) -> Plan {
@@ -183,26 +182,27 @@ impl BenchArgs {
         let (mut bursts, mut steady, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         if wanted(BenchPhase::Burst) {
             for events in &plan.bursts {
-                say(&format!("{events} events at once …"));
+                progress(&format!("{events} events at once …"));
                 bursts.push(plan.burst(*events, false)?);
             }
-            say(&format!("{} events at once, of tasks that must be described …", plan.tagged_burst));
+            progress(&format!("{} events at once, of tasks that must be described …", plan.tagged_burst));
             bursts.push(plan.burst(plan.tagged_burst, true)?);
         }
         if wanted(BenchPhase::Steady) {
             for by_tag in [false, true] {
-                say(&format!("{} events a second for {:?} …", plan.steady_per_second, plan.steady));
+                progress(&format!("{} events a second for {:?} …", plan.steady_per_second, plan.steady));
                 steady.push(plan.steady(by_tag)?);
             }
         }
         if wanted(BenchPhase::Rest) {
             for tasks in &plan.resting {
-                say(&format!("{tasks} tasks at rest for {:?} …", plan.rest));
+                progress(&format!("{tasks} idle tasks for {:?} …", plan.rest));
                 rest.push(plan.rest(*tasks)?);
             }
         }
-        let identities = if wanted(BenchPhase::Consul) { self.identities(plan)? } else { IdentityResults::default() };
-        let report = BenchReport { machine, bursts, steady, rest, identities, aims: Vec::new() };
+        let identities =
+            if wanted(BenchPhase::Consul) { self.identities(plan)? } else { IdentityResults::default() };
+        let report = BenchReport { machine, bursts, steady, rest, identities, targets: Vec::new() };
         Ok(if self.quick { report } else { report.judged() })
     }
 }
@@ -210,25 +210,25 @@ impl BenchArgs {
 impl BenchArgs {
     fn identities(&self, plan: &Plan) -> Result<IdentityResults, String> {
         if self.consul.is_none() {
-            say("with Consul: skipped, since --consul names no program");
+            progress("with Consul: skipped: --consul names no program");
             return Ok(IdentityResults::default());
         }
         let (many, half, rate) = if self.quick { (40, 20, 5) } else { (1_000, 1_000, 10) };
-        say(&format!("{many} tasks with Consul, of which {rate} die a second for {:?} …", plan.steady));
+        progress(&format!("{many} tasks with Consul, of which {rate} stop a second for {:?} …", plan.steady));
         let deaths = Some(plan.deaths(many, rate)?);
-        say(&format!("{} tasks with Consul, of which {half} die at once …", 2 * half));
+        progress(&format!("{} tasks with Consul, of which {half} stop at once …", 2 * half));
         let mass = Some(plan.mass(2 * half, half)?);
         let mut rest = Vec::new();
         for tasks in plan.resting.iter().filter(|tasks| **tasks > 0) {
-            say(&format!("{tasks} tasks at rest with Consul for {:?} …", plan.rest));
+            progress(&format!("{tasks} idle tasks with Consul for {:?} …", plan.rest));
             rest.push(plan.rest_with_identities(*tasks)?);
         }
         Ok(IdentityResults { deaths, mass, rest })
     }
 }
 
-/// Tells people how far it is.
-fn say(what: &str) {
-    // A closed stream is the reader's choice.
+/// Prints progress for people.
+fn progress(what: &str) {
+    // The reader may have closed the stream.
     let _ = writeln!(anstream::stderr(), "{what}");
 }

@@ -1,4 +1,4 @@
-//! What is measured: bursts, a steady stream, and rest.
+//! The phases: bursts, a steady stream, and idle.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::control::{WriteKind, LatencySummary, Order, SandboxSnapshot};
+use crate::control::{LatencySummary, Order, SandboxSnapshot, WriteKind};
 use crate::process::Memory;
-use crate::setup::{BenchManifestOptions, INTERVAL, BenchSetup};
+use crate::setup::{BenchManifestOptions, BenchSetup, INTERVAL};
 
-/// Events of a task's whole life in the sandbox, each a change of its version.
+/// Events of a complete task lifecycle in the sandbox, one for each version.
 const EVENTS_OF_A_LIFE: u32 = 10;
-/// Longer than any life, so that a stream is steady when it is measured.
+/// Longer than a task lifecycle, so that the stream is steady when measured.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// How long the longest drain may take on a slow machine.
+/// Time limit of a phase on a slow machine.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// What is measured, and how long.
+/// Sizes and lengths of the phases.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub operator: PathBuf,
     pub directory: PathBuf,
-    /// The Consul to measure with.
+    /// The Consul program.
     pub consul: Option<PathBuf>,
     pub bursts: Vec<usize>,
     pub tagged_burst: usize,
@@ -33,24 +33,24 @@ pub(crate) struct Plan {
     pub settle: Duration,
 }
 
-/// Events that are in the queue all at once, each of another task that must be registered.
+/// Result of a burst: events queued at once, each of another unregistered task.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct BurstResult {
     pub events: usize,
-    /// Whether the binding selects by a tag, so that each task must be described.
+    /// Whether the binding selects by a tag, which requires a describe of each task.
     pub by_tag: bool,
-    /// Until the queue was empty.
+    /// Time until the queue was empty.
     pub events_per_second: f64,
-    /// The same by a loop that receives and deletes, and nothing else.
+    /// The same time of the bare loop.
     pub bare_per_second: f64,
-    /// Until the last Dataplane was written.
+    /// Time until the last Dataplane was written.
     pub written_after_s: f64,
     #[serde(flatten)]
     pub seen: PhaseMetrics,
     pub bare_cpu_s: f64,
 }
 
-/// Tasks that come and go.
+/// Result of a steady stream of starting and stopping tasks.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct SteadyResult {
     pub by_tag: bool,
@@ -60,12 +60,12 @@ pub(crate) struct SteadyResult {
     pub seen: PhaseMetrics,
 }
 
-/// Nothing happens.
+/// Result of an idle phase.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct IdleResult {
     pub tasks: usize,
     pub seconds: f64,
-    /// Between sweeps, and between readings of a role's tags.
+    /// Interval of sweeps and of role reads.
     pub interval_s: u64,
     pub memory: Memory,
     pub cpu_percent_of_a_core: f64,
@@ -73,7 +73,7 @@ pub(crate) struct IdleResult {
     pub calls: BTreeMap<String, u64>,
 }
 
-/// What every busy phase shows.
+/// Figures common to all busy phases.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PhaseMetrics {
     pub latency: BTreeMap<WriteKind, LatencySummary>,
@@ -91,7 +91,11 @@ fn per(count: u64, of: f64) -> f64 {
 
 impl PhaseMetrics {
     #[allow(clippy::cast_precision_loss)] // counts of a run
-    fn of(setup: &BenchSetup, picture: SandboxSnapshot, cpu_before: (Duration, Duration)) -> Result<Self, String> {
+    fn of(
+        setup: &BenchSetup,
+        picture: SandboxSnapshot,
+        cpu_before: (Duration, Duration),
+    ) -> Result<Self, String> {
         Ok(Self {
             reads_per_1000_events: per(picture.reads(), picture.handed_out as f64 / 1_000.0),
             latency: picture.latency,
@@ -104,7 +108,7 @@ impl PhaseMetrics {
 }
 
 impl Plan {
-    /// A short measurement must see a sweep, too: so they come as often as it lasts.
+    /// The interval for an idle phase of this length, so that a short one includes a sweep.
     pub(crate) fn rest_interval(&self) -> Duration {
         self.rest.clamp(Duration::from_secs(30), INTERVAL)
     }
@@ -114,7 +118,7 @@ impl Plan {
     }
 
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn burst(&self, events: usize, by_tag: bool) -> Result<BurstResult, String> {
         let (bare_per_second, bare_cpu_s) = self.bare(events)?;
         let mut setup = BenchSetup::new(&self.directory)?;
@@ -134,7 +138,7 @@ impl Plan {
         })
     }
 
-    /// Events a second, and CPU seconds.
+    /// Events a second, and CPU time.
     fn bare(&self, events: usize) -> Result<(f64, f64), String> {
         let mut setup = BenchSetup::new(&self.directory)?;
         setup.start_bare()?;
@@ -146,7 +150,7 @@ impl Plan {
     }
 
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn steady(&self, by_tag: bool) -> Result<SteadyResult, String> {
         let mut setup = BenchSetup::new(&self.directory)?;
         setup.start_operator(&self.operator, Self::care(by_tag))?;
@@ -165,19 +169,22 @@ impl Plan {
     }
 
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn rest(&self, tasks: usize) -> Result<IdleResult, String> {
         let interval = self.rest_interval();
         let mut setup = BenchSetup::new(&self.directory)?;
         setup.sandbox.order(&Order::Standing(tasks))?;
-        setup.start_operator(&self.operator, BenchManifestOptions { interval, ..BenchManifestOptions::default() })?;
+        setup.start_operator(
+            &self.operator,
+            BenchManifestOptions { interval, ..BenchManifestOptions::default() },
+        )?;
         setup.wait(PATIENCE, "registering all", |seen| seen.dataplanes >= tasks)?;
         setup.pass(self.settle)?;
         self.look_at_rest(&mut setup, tasks, interval)
     }
 
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn look_at_rest(
         &self,
         setup: &mut BenchSetup,
@@ -202,12 +209,12 @@ impl Plan {
     }
 }
 
-/// A directory of the bench's own, gone at the end.
+/// A temporary directory, removed at the end.
 pub(crate) struct BenchDirectory(tempfile::TempDir);
 
 impl BenchDirectory {
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn new() -> Result<Self, String> {
         tempfile::tempdir().map(Self).map_err(|error| format!("no directory can be made: {error}"))
     }

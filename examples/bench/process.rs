@@ -1,4 +1,4 @@
-//! The processes that are measured: started, watched through `/proc`, and ended with the bench.
+//! Measured processes: started, read through `/proc`, and ended with the benchmark.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::control::{Order, SandboxSnapshot, SandboxAddresses};
+use crate::control::{Order, SandboxAddresses, SandboxSnapshot};
 
-/// Linux counts CPU time in hundredths of a second, on every architecture.
+/// Linux counts CPU time in hundredths of a second on all architectures.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long the sandbox may take to end by itself.
+/// Time limit of a clean exit of the sandbox.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process that ends with its owner.
@@ -22,21 +22,21 @@ pub(crate) struct ChildProcess(Child);
 /// Memory of a process, in MB of 1,000,000 bytes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Memory {
-    /// Resident now.
+    /// Current resident size.
     pub resident: f64,
-    /// The most that was ever resident.
+    /// Peak resident size.
     pub peak: f64,
-    /// Resident now, shared pages counted by their share; absent where the kernel does not tell.
+    /// Current proportional set size; absent if the kernel does not report it.
     pub proportional: Option<f64>,
-    /// Resident now and backed by no file: what the program itself took.
+    /// Current anonymous memory: that of the program itself.
     pub anonymous: f64,
 }
 
 impl ChildProcess {
-    /// Starts it, with what it says in `log`.
+    /// Starts the process with its standard error in `log`.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self, String> {
         let name = command.get_program().to_string_lossy().into_owned();
         let file = File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
@@ -44,32 +44,32 @@ impl ChildProcess {
         child.map(Self).map_err(|error| format!("{name} cannot be started: {error}"))
     }
 
-    /// Fails, with the end of its log, if it has ended.
+    /// Fails with the end of the log if the process has exited.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn must_run(&mut self, log: &Path) -> Result<(), String> {
         match self.0.try_wait() {
             Ok(None) => Ok(()),
             _ => {
-                let said = fs::read_to_string(log).unwrap_or_default();
-                let last: Vec<&str> = said.lines().rev().take(5).collect();
-                Err(format!("a process ended too early; it last said:\n{}", last.join("\n")))
+                let log = fs::read_to_string(log).unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(5).collect();
+                Err(format!("a process exited too early; the end of its log:\n{}", last.join("\n")))
             }
         }
     }
 
-    /// CPU time so far, of all its threads.
+    /// CPU time of all threads.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = self.proc_file("stat");
-        // The name may hold blanks; what follows its bracket does not. The 12th and 13th after it are user and system.
+        // The process name may contain blanks; the fields after its bracket do not. The 12th and 13th are user and system time.
         let fields: Vec<&str> =
             stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
         let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
         TICK * (ticks(11) + ticks(12))
     }
 
-    /// Its memory.
+    /// Memory of the process.
     pub(crate) fn memory(&self) -> Memory {
         let (status, rollup) = (self.proc_file("status"), self.proc_file("smaps_rollup"));
         Memory {
@@ -93,26 +93,26 @@ fn megabytes(text: &str, field: &str) -> Option<f64> {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The sandbox's process, which takes orders.
+/// The sandbox process, which reads orders.
 pub(crate) struct SandboxProcess {
     pub process: ChildProcess,
     pub place: SandboxAddresses,
-    /// Closed, it ends the sandbox, and with it what the sandbox started.
+    /// Closing it ends the sandbox and its child processes.
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
 impl SandboxProcess {
-    /// Starts this program once more, as the sandbox.
+    /// Starts this program as the sandbox.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn start(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
@@ -128,18 +128,21 @@ impl SandboxProcess {
         let mut answers = BufReader::new(answers);
         let place = match read_lines(&mut answers) {
             Ok(place) => place,
-            Err(why) => {
-                let said = fs::read_to_string(directory.join("sandbox.log")).unwrap_or_default();
-                return Err(format!("{why}; it last said: {}", said.lines().last().unwrap_or_default()));
+            Err(error) => {
+                let log = fs::read_to_string(directory.join("sandbox.log")).unwrap_or_default();
+                return Err(format!(
+                    "{error}; the end of its log: {}",
+                    log.lines().last().unwrap_or_default()
+                ));
             }
         };
         Ok(Self { process, place, orders: Some(orders), answers })
     }
 
-    /// Gives an order and waits until it is carried out.
+    /// Sends an order and waits for its response.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn order(&mut self, order: &Order) -> Result<SandboxSnapshot, String> {
         let line = serde_json::to_string(order).map_err(|error| error.to_string())?;
         let orders = self.orders.as_mut().ok_or("the sandbox was ended")?;

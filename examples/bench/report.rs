@@ -1,15 +1,15 @@
-//! The figures for people, and what they mean against the aims.
+//! The figures as text, and the comparison with the targets.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::control::{WriteKind, LatencySummary};
+use crate::control::{LatencySummary, WriteKind};
 use crate::identities::{GradualDeathsResult, IdentityResults, MassDeathResult};
 use crate::machine::Machine;
 use crate::phases::{BurstResult, IdleResult, SteadyResult};
 
-/// All that was measured.
+/// All results.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct BenchReport {
     pub machine: Machine,
@@ -17,10 +17,10 @@ pub(crate) struct BenchReport {
     pub steady: Vec<SteadyResult>,
     pub rest: Vec<IdleResult>,
     pub identities: IdentityResults,
-    pub aims: Vec<BenchTarget>,
+    pub targets: Vec<BenchTarget>,
 }
 
-/// What was aimed at, and what came of it.
+/// A target and the measured value.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct BenchTarget {
     pub what: String,
@@ -41,25 +41,30 @@ impl BenchTarget {
 }
 
 impl BenchReport {
-    /// Holds the figures against the aims, as far as they were measured at the size that an aim names.
+    /// Compares the figures with the targets whose size was measured.
     pub(crate) fn judged(self) -> Self {
-        Self { aims: self.judge(), ..self }
+        Self { targets: self.evaluate(), ..self }
     }
 
-    fn judge(&self) -> Vec<BenchTarget> {
-        let mut aims = Vec::new();
+    fn evaluate(&self) -> Vec<BenchTarget> {
+        let mut targets = Vec::new();
         for steady in self.steady.iter().filter(|steady| !steady.by_tag && steady.events_per_second > 900.0) {
             for (change, name) in [(WriteKind::Create, "create"), (WriteKind::Drain, "drain")] {
                 let p99 = latency(&steady.seen.latency, change).p99_ms;
                 let what = format!("p99 from event to {name}, at 1,000 events/s");
-                aims.push(BenchTarget::at_most(&what, 25.0, "ms", p99));
+                targets.push(BenchTarget::at_most(&what, 25.0, "ms", p99));
             }
             let reads = steady.seen.reads_per_1000_events;
-            aims.push(BenchTarget::at_most("AWS reads per 1,000 events, at 1,000 events/s", 25.0, "reads", reads));
+            targets.push(BenchTarget::at_most(
+                "AWS reads per 1,000 events, at 1,000 events/s",
+                25.0,
+                "reads",
+                reads,
+            ));
         }
         for burst in self.bursts.iter().filter(|burst| burst.events == 15_000 && !burst.by_tag) {
             let share = burst.share() * 100.0;
-            aims.push(BenchTarget {
+            targets.push(BenchTarget {
                 what: "15,000 events drained, of the bare loop's rate".to_owned(),
                 limit: "≥ 80 %".to_owned(),
                 measured: format!("{share:.0} %"),
@@ -68,18 +73,28 @@ impl BenchReport {
         }
         for rest in &self.rest {
             match rest.tasks {
-                0 => aims.push(BenchTarget::at_most("resident, idle", 20.0, "MB", rest.memory.resident)),
+                0 => targets.push(BenchTarget::at_most("resident, idle", 20.0, "MB", rest.memory.resident)),
                 10_000 => {
                     let (reads, cpu) = (rest.ecs_reads_per_minute, rest.cpu_percent_of_a_core);
-                    aims.push(BenchTarget::at_most("resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
-                    aims.push(BenchTarget::at_most("ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
-                    aims.push(BenchTarget::at_most("CPU, 10,000 tasks at rest", 0.2, "% of a core", cpu));
+                    targets.push(BenchTarget::at_most(
+                        "resident, 10,000 tasks",
+                        40.0,
+                        "MB",
+                        rest.memory.resident,
+                    ));
+                    targets.push(BenchTarget::at_most(
+                        "ECS reads a minute, 10,000 idle tasks",
+                        30.0,
+                        "reads",
+                        reads,
+                    ));
+                    targets.push(BenchTarget::at_most("CPU, 10,000 idle tasks", 0.2, "% of a core", cpu));
                 }
                 _ => {}
             }
         }
-        self.identities.judge(&mut aims);
-        aims
+        self.identities.evaluate(&mut targets);
+        targets
     }
 
     pub(crate) fn text(&self) -> String {
@@ -97,8 +112,8 @@ impl BenchReport {
         write_steady(out, &self.steady)?;
         write_rest(out, "At rest", &self.rest)?;
         self.identities.write(out)?;
-        for BenchTarget { what, limit, measured, met } in &self.aims {
-            writeln!(out, "{}  {what}: {measured} (aim {limit})", if *met { "met   " } else { "MISSED" })?;
+        for BenchTarget { what, limit, measured, met } in &self.targets {
+            writeln!(out, "{}  {what}: {measured} (target {limit})", if *met { "met   " } else { "MISSED" })?;
         }
         Ok(())
     }
@@ -167,7 +182,7 @@ fn write_steady(out: &mut String, steady: &[SteadyResult]) -> std::fmt::Result {
     for SteadyResult { by_tag, events_per_second, seconds, seen } in steady {
         writeln!(
             out,
-            "Steady: {events_per_second:.0} events/s for {seconds:.0} s, whole lives of tasks, selected by {}",
+            "Steady: {events_per_second:.0} events/s for {seconds:.0} s, complete task lifecycles, selected by {}",
             selector(*by_tag)
         )?;
         for (change, name) in [
@@ -194,13 +209,13 @@ fn write_steady(out: &mut String, steady: &[SteadyResult]) -> std::fmt::Result {
 }
 
 impl IdentityResults {
-    fn judge(&self, aims: &mut Vec<BenchTarget>) {
+    fn evaluate(&self, targets: &mut Vec<BenchTarget>) {
         if let Some(GradualDeathsResult { tasks: 1_000, token_gone, .. }) = &self.deaths {
             let what = "Consul: p99 from STOPPED to token gone, 1,000 tasks";
-            aims.push(BenchTarget::at_most(what, 250.0, "ms", token_gone.p99_ms));
+            targets.push(BenchTarget::at_most(what, 250.0, "ms", token_gone.p99_ms));
         }
         if let Some(MassDeathResult { tasks: 2_000, die: 1_000, clean_after_s, .. }) = &self.mass {
-            aims.push(BenchTarget::at_most(
+            targets.push(BenchTarget::at_most(
                 "Consul: 1,000 of 2,000 stopped at once, all clean",
                 5.0,
                 "s",
@@ -208,15 +223,32 @@ impl IdentityResults {
             ));
         }
         for rest in self.rest.iter().filter(|rest| rest.tasks == 10_000) {
-            aims.push(BenchTarget::at_most("Consul: resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
+            targets.push(BenchTarget::at_most(
+                "Consul: resident, 10,000 tasks",
+                40.0,
+                "MB",
+                rest.memory.resident,
+            ));
             let reads = rest.ecs_reads_per_minute;
-            aims.push(BenchTarget::at_most("Consul: ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
+            targets.push(BenchTarget::at_most(
+                "Consul: ECS reads a minute, 10,000 idle tasks",
+                30.0,
+                "reads",
+                reads,
+            ));
         }
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        if let Some(GradualDeathsResult { tasks, per_second, seconds, token_gone, ecs_reads, memory, operator_cpu_s }) =
-            &self.deaths
+        if let Some(GradualDeathsResult {
+            tasks,
+            per_second,
+            seconds,
+            token_gone,
+            ecs_reads,
+            memory,
+            operator_cpu_s,
+        }) = &self.deaths
         {
             let LatencySummary { count, p50_ms, p99_ms, max_ms } = token_gone;
             writeln!(out, "Consul: {tasks} tasks, of which {per_second} die a second for {seconds:.0} s")?;
@@ -231,7 +263,9 @@ impl IdentityResults {
                 operator_cpu_s / seconds * 100.0
             )?;
         }
-        if let Some(MassDeathResult { tasks, die, clean_after_s, ecs_reads, memory, operator_cpu_s }) = &self.mass {
+        if let Some(MassDeathResult { tasks, die, clean_after_s, ecs_reads, memory, operator_cpu_s }) =
+            &self.mass
+        {
             writeln!(out, "Consul: {die} of {tasks} tasks die at once")?;
             writeln!(
                 out,
@@ -247,7 +281,7 @@ fn write_rest(out: &mut String, title: &str, rest: &[IdleResult]) -> std::fmt::R
     let Some(first) = rest.first() else { return Ok(()) };
     writeln!(
         out,
-        "{title}, over {:.0} s, a sweep and a look at each role every {} s",
+        "{title}, over {:.0} s, a sweep and a read of each role every {} s",
         first.seconds, first.interval_s
     )?;
     writeln!(

@@ -1,4 +1,4 @@
-//! One sandbox and one client of it: the operator as its users run it, or the bare loop.
+//! One sandbox and one client: the operator or the bare loop.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use crate::world::services;
 
 /// Receivers of the queue: the operator's default, and the bare loop's number.
 pub(crate) const RECEIVERS: &str = "4";
-/// How often the sandbox is asked how things are.
+/// Interval of snapshots.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How the operator is told to treat the world; everything else is left at its default.
+/// Settings of the operator that differ from the defaults.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BenchManifestOptions {
-    /// The binding selects by an ECS tag, so that each new task must be described.
+    /// The binding selects by an ECS tag, which requires a describe of each new task.
     pub by_tag: bool,
     /// The control plane is Consul.
     pub consul: bool,
@@ -36,7 +36,7 @@ impl Default for BenchManifestOptions {
     }
 }
 
-/// A sandbox, and a client at work on it.
+/// A sandbox and its client.
 pub(crate) struct BenchSetup {
     pub sandbox: SandboxProcess,
     directory: PathBuf,
@@ -44,28 +44,32 @@ pub(crate) struct BenchSetup {
 }
 
 impl BenchSetup {
-    /// A sandbox with no client yet.
+    /// Starts a sandbox without a client.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn new(directory: &Path) -> Result<Self, String> {
         Self::beside(directory, None)
     }
 
-    /// A sandbox with a Consul of this program beside it, and no client yet.
+    /// Starts a sandbox with a Consul and without a client.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn beside(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
         let sandbox = SandboxProcess::start(directory, consul)?;
         Ok(Self { sandbox, directory: directory.to_owned(), client: None })
     }
 
-    /// Starts the operator, and waits until it has swept and listens.
+    /// Starts the operator and waits until it has swept and receives messages.
     ///
     /// # Errors
-    /// In words.
-    pub(crate) fn start_operator(&mut self, operator: &Path, care: BenchManifestOptions) -> Result<(), String> {
+    /// Describes the failure.
+    pub(crate) fn start_operator(
+        &mut self,
+        operator: &Path,
+        care: BenchManifestOptions,
+    ) -> Result<(), String> {
         let manifests = self.directory.join("manifests.yaml");
         let text = if care.consul { self.consul_manifests(care)? } else { self.manifests(care) };
         std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
@@ -74,7 +78,7 @@ impl BenchSetup {
         command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--manifests"]);
         command.arg(&manifests).args(["--queue-url", &self.sandbox.place.queue_url]);
         self.start(&mut command)?;
-        // Two lists a cluster, desired RUNNING and STOPPED, tell of a sweep; receivers are there long before.
+        // Two lists of the cluster, RUNNING and STOPPED, show a sweep; receivers start before it.
         self.wait(Duration::from_mins(1), "the first sweep", |seen| seen.calls_of("ecs.ListTasks") >= 2)?;
         sleep(Duration::from_secs(1));
         Ok(())
@@ -83,7 +87,7 @@ impl BenchSetup {
     /// Starts the bare loop.
     ///
     /// # Errors
-    /// In words.
+    /// Describes the failure.
     pub(crate) fn start_bare(&mut self) -> Result<(), String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
@@ -107,15 +111,15 @@ impl BenchSetup {
     /// The client's process.
     ///
     /// # Errors
-    /// Before it was started.
+    /// If the client was not started.
     pub(crate) fn client(&self) -> Result<&ChildProcess, String> {
-        self.client.as_ref().ok_or_else(|| "there is no client yet".to_owned())
+        self.client.as_ref().ok_or_else(|| "no client was started".to_owned())
     }
 
-    /// Looks until it is so.
+    /// Polls snapshots until one fits.
     ///
     /// # Errors
-    /// When it takes longer than `patience`, or the client ends.
+    /// If `patience` has passed or the client has exited.
     pub(crate) fn wait(
         &mut self,
         patience: Duration,
@@ -139,10 +143,10 @@ impl BenchSetup {
         }
     }
 
-    /// Lets time pass while the client runs.
+    /// Waits while the client runs.
     ///
     /// # Errors
-    /// When the client ends.
+    /// If the client has exited.
     pub(crate) fn pass(&mut self, time: Duration) -> Result<(), String> {
         sleep(time);
         let log = self.log();
@@ -151,7 +155,7 @@ impl BenchSetup {
 
     fn consul_manifests(&self, care: BenchManifestOptions) -> Result<String, String> {
         let place = &self.sandbox.place;
-        let url = place.consul_url.as_ref().ok_or("there is no Consul to measure with")?;
+        let url = place.consul_url.as_ref().ok_or("no Consul runs")?;
         let interval = care.interval.as_secs();
         Ok(format!(
             "apiVersion: ecs-mesh.dev/v1alpha1
@@ -221,7 +225,7 @@ spec:
     }
 }
 
-/// What the image sets in the environment: an operator is measured as it is shipped.
+/// The environment variables of the container image, so that the measured operator runs as shipped.
 fn of_the_image() -> impl Iterator<Item = (&'static str, &'static str)> {
     let lines = include_str!("../../deploy/Dockerfile").lines();
     lines.filter_map(|line| line.strip_prefix("ENV ")?.split_once('='))

@@ -1,5 +1,5 @@
-//! Looks on from the servers' side: when which event was handed out, and when the write that it led to arrived. So the
-//! operator's own figures need not be trusted.
+//! Observes the servers: the delivery of each event and the arrival of its write. The measurement does not rely on the
+//! operator's own metrics.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,9 @@ use ecs_mesh_sandbox::kuma::http::{KumaFault, KumaFaults};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::control::{WriteKind, LatencySummary, SandboxSnapshot};
+use crate::control::{LatencySummary, SandboxSnapshot, WriteKind};
 
-/// Looks on.
+/// Observes deliveries and writes.
 #[derive(Debug)]
 pub(crate) struct Watcher(Mutex<WatchedState>);
 
@@ -31,15 +31,15 @@ struct WatchedState {
     samples: BTreeMap<WriteKind, Vec<Duration>>,
 }
 
-/// When each kind of news of a task was first handed out, and what was written of it.
+/// First deliveries of a task's events, and its writes.
 #[derive(Debug, Default)]
 struct TaskTimeline {
-    news: BTreeMap<WriteKind, Instant>,
+    events: BTreeMap<WriteKind, Instant>,
     written: bool,
     drained: bool,
 }
 
-/// As much of an event as tells what it must lead to.
+/// The fields of an event that decide its write.
 #[derive(Deserialize)]
 struct BenchEvent<'a> {
     #[serde(borrow)]
@@ -54,7 +54,7 @@ struct BenchEventDetail<'a> {
     desired_status: &'a str,
 }
 
-/// How an event tells of a task's address.
+/// An attachment with the task's address.
 const ADDRESS: &str = "privateIPv4Address";
 
 impl Default for Watcher {
@@ -79,7 +79,7 @@ impl Watcher {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts begin anew; what is known of tasks stays.
+    /// Resets the counts and keeps the tasks.
     pub(crate) fn mark(&self) {
         let mut seen = self.lock();
         seen.mark = Instant::now();
@@ -90,7 +90,7 @@ impl Watcher {
         seen.samples.clear();
     }
 
-    /// What was seen since the mark.
+    /// The snapshot since the start of the measurement.
     pub(crate) fn picture(&self) -> SandboxSnapshot {
         let seen = self.lock();
         SandboxSnapshot {
@@ -103,13 +103,17 @@ impl Watcher {
             last_identity_gone: seen
                 .last_identity_gone
                 .map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
-            latency: seen.samples.iter().map(|(change, all)| (*change, LatencySummary::of(all.clone()))).collect(),
+            latency: seen
+                .samples
+                .iter()
+                .map(|(change, all)| (*change, LatencySummary::of(all.clone())))
+                .collect(),
             ..SandboxSnapshot::default()
         }
     }
 }
 
-/// What happens at Consul.
+/// Records writes at Consul.
 impl Watcher {
     pub(crate) fn logged_in(&self, accessor: &str, task: &str) {
         self.lock().tokens.insert(accessor.to_owned(), task.to_owned());
@@ -123,9 +127,9 @@ impl Watcher {
         let mut seen = self.lock();
         let Some(task) = seen.tokens.remove(accessor) else { return };
         seen.last_identity_gone = Some(at);
-        let heard = seen.tasks.get(&task).and_then(|life| life.news.get(&WriteKind::Remove)).copied();
-        if let Some(heard) = heard.filter(|heard| *heard >= seen.mark) {
-            seen.samples.entry(WriteKind::Token).or_default().push(at.duration_since(heard));
+        let delivered = seen.tasks.get(&task).and_then(|life| life.events.get(&WriteKind::Remove)).copied();
+        if let Some(delivered) = delivered.filter(|delivered| *delivered >= seen.mark) {
+            seen.samples.entry(WriteKind::Token).or_default().push(at.duration_since(delivered));
         }
     }
 
@@ -139,16 +143,16 @@ impl Watcher {
 impl WatchedState {
     fn handed_out(&mut self, body: &str, at: Instant) {
         self.handed_out += 1;
-        // Events of other kinds lead to no write.
+        // Events of other kinds cause no write.
         let Ok(BenchEvent { detail }) = serde_json::from_str(body) else { return };
-        let news = match (detail.last_status, detail.desired_status) {
+        let kind = match (detail.last_status, detail.desired_status) {
             ("STOPPED", _) => WriteKind::Remove,
             (_, "STOPPED") => WriteKind::Drain,
             _ if body.contains(ADDRESS) => WriteKind::Create,
             _ => return,
         };
         let id = detail.task_arn.rsplit('/').next().unwrap_or_default();
-        self.tasks.entry(id.to_owned()).or_default().news.entry(news).or_insert(at);
+        self.tasks.entry(id.to_owned()).or_default().events.entry(kind).or_insert(at);
     }
 
     fn wrote(&mut self, method: &str, name: &str, at: Instant) {
@@ -166,9 +170,9 @@ impl WatchedState {
             WriteKind::Token => {}
         }
         life.written = true;
-        // A sweep writes without an event; a write for an event from before the mark does not count.
-        if let Some(heard) = life.news.get(&change).filter(|heard| **heard >= self.mark) {
-            self.samples.entry(change).or_default().push(at.duration_since(*heard));
+        // A sweep writes without an event. A write for an event before the start of the measurement does not count.
+        if let Some(delivered) = life.events.get(&change).filter(|delivered| **delivered >= self.mark) {
+            self.samples.entry(change).or_default().push(at.duration_since(*delivered));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The sandbox as a process of its own: the library's AWS and Kuma on loopback, moved by orders on standard input.
+//! The sandbox process: AWS and Kuma of the library on loopback, controlled by orders on standard input.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Write};
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 
 use ecs_mesh_model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
 use ecs_mesh_sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
-use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::world::{CLUSTER, QUEUE, ScenarioService, deploy};
 use tokio::sync::mpsc;
 
 use crate::consul::BenchConsul;
-use crate::control::{Order, SandboxSnapshot, SandboxAddresses};
+use crate::control::{Order, SandboxAddresses, SandboxSnapshot};
 use crate::watch::Watcher;
 
-/// Services of the world; its tasks are spread evenly over them.
+/// Number of services; tasks are spread evenly over them.
 const SERVICES: u16 = 20;
-/// How long a task of [`Order::ChurnRate`] runs before it is stopped.
+/// Lifetime of a task of [`Order::ChurnRate`].
 const RUNS: Duration = Duration::from_millis(1_700);
-/// How often tasks are started and stopped.
+/// Interval of starts and stops.
 const BEAT: Duration = Duration::from_millis(10);
-/// Most tasks that one `RunTask` starts.
+/// Maximum tasks of one `RunTask`.
 const AT_ONCE: usize = 10;
 
-/// The services, named alike everywhere.
+/// The names of the services.
 pub(crate) fn services() -> Vec<ScenarioService> {
     (0..SERVICES)
         .map(|n| ScenarioService { name: format!("svc-{n:02}"), port: 20_000 + n, app_port: 8_080, count: 0 })
@@ -35,10 +35,10 @@ pub(crate) fn services() -> Vec<ScenarioService> {
 /// Serves until standard input ends.
 ///
 /// # Errors
-/// In words.
+/// Describes the failure.
 pub(crate) async fn serve() -> Result<(), String> {
     let mut world = BenchWorld::begin().await?;
-    say(&world.place())?;
+    progress(&world.place())?;
     let mut orders = orders();
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -46,7 +46,7 @@ pub(crate) async fn serve() -> Result<(), String> {
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(order) => say(&world.obey(&order?).await?)?,
+                Some(order) => progress(&world.obey(&order?).await?)?,
                 None => return Ok(()),
             },
             _ = beat.tick() => world.live()?,
@@ -54,13 +54,13 @@ pub(crate) async fn serve() -> Result<(), String> {
     }
 }
 
-fn say(what: &impl serde::Serialize) -> Result<(), String> {
+fn progress(what: &impl serde::Serialize) -> Result<(), String> {
     let line = serde_json::to_string(what).map_err(|error| error.to_string())?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| format!("the bench is gone: {error}"))
 }
 
-/// Orders as they come. A thread reads them: standard input cannot be waited for otherwise.
+/// A stream of orders, read by a thread since standard input is blocking.
 fn orders() -> mpsc::UnboundedReceiver<Result<Order, String>> {
     let (give, take) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -81,21 +81,21 @@ struct BenchWorld {
     watcher: Arc<Watcher>,
     calls_at_mark: std::collections::BTreeMap<String, u64>,
     definitions: Vec<String>,
-    /// Tasks started so far.
+    /// Number of started tasks.
     started: usize,
     lives: Option<ChurnRate>,
     deaths: Option<DeathRate>,
     consul: Option<BenchConsul>,
 }
 
-/// Tasks that die.
+/// Stopping tasks.
 struct DeathRate {
     per_second: u32,
     since: Instant,
     so_far: u64,
 }
 
-/// Tasks that come and go.
+/// Starting and stopping tasks.
 struct ChurnRate {
     per_second: u32,
     since: Instant,
@@ -110,7 +110,7 @@ impl BenchWorld {
             cloud: CloudConfig {
                 subnet: "10.0.0.0/12".to_owned(),
                 throttling: Some(Throttling::published()),
-                // Nobody looks back here.
+                // No consumer reads this history.
                 history: Duration::ZERO,
                 ..CloudConfig::default()
             },
@@ -126,7 +126,7 @@ impl BenchWorld {
                     .iter()
                     .try_for_each(|service| deploy(cloud, service, ControlPlanes::Kuma, now))
                     .and_then(|()| {
-                        // That is not what is measured.
+                        // This part is not measured.
                         cloud.purge_queue(QUEUE)
                     })
             })
@@ -196,7 +196,7 @@ impl BenchWorld {
         }
     }
 
-    /// Makes tasks that run. With `tell` the event of their last step reaches the queue, all in one moment.
+    /// Creates running tasks. With `tell`, all RUNNING events reach the queue at once.
     fn standing(&mut self, tasks: usize, tell: bool) -> Result<(), String> {
         let (endpoints, definitions, started) = (&self.endpoints, &self.definitions, &mut self.started);
         let last_step = Duration::from_millis(1);
@@ -230,7 +230,7 @@ impl BenchWorld {
         self.lives = Some(ChurnRate { per_second, since: Instant::now(), born: 0, running });
     }
 
-    /// The tasks that run, up to so many.
+    /// Running tasks, up to this many.
     fn running(&self, most: usize) -> Vec<TaskArn> {
         self.endpoints.with(|cloud, _, _| {
             let runs = |task: &&Arc<CloudTask>| {
@@ -242,7 +242,7 @@ impl BenchWorld {
     }
 
     async fn log_in(&self) -> Result<(), String> {
-        let consul = self.consul.as_ref().ok_or("there is no Consul to log in to")?;
+        let consul = self.consul.as_ref().ok_or("no Consul runs")?;
         consul.log_in(self.running(usize::MAX)).await
     }
 
@@ -255,7 +255,7 @@ impl BenchWorld {
         });
     }
 
-    /// Starts and stops the tasks whose time has come.
+    /// Starts and stops the tasks that are due.
     fn live(&mut self) -> Result<(), String> {
         if let Some(deaths) = &mut self.deaths {
             let due = deaths.since.elapsed().as_millis() * u128::from(deaths.per_second) / 1_000;
@@ -268,7 +268,7 @@ impl BenchWorld {
         let (definitions, started, lives) = (&self.definitions, &mut self.started, &mut self.lives);
         let at = Instant::now();
         self.endpoints.with(|cloud, kuma, now| {
-            // Unread it would grow for ever.
+            // An unread journal grows without limit.
             kuma.take_journal();
             let Some(lives) = lives else { return Ok(()) };
             let due = at.duration_since(lives.since).as_millis() * u128::from(lives.per_second) / 1_000;
@@ -286,7 +286,7 @@ impl BenchWorld {
     }
 }
 
-/// Starts tasks of the service whose turn it is.
+/// Starts tasks of the next service.
 fn run(
     cloud: &mut Cloud,
     definitions: &[String],
