@@ -210,7 +210,7 @@ fn assert_found(
         .filter(|id| !without.iter().any(|w| id.starts_with(w)))
         .cloned()
         .collect();
-    assert_eq!(missing, Vec::<String>::new(), "not looked at any more");
+    assert_eq!(missing, Vec::<String>::new(), "missing checks");
 }
 
 /// A further control plane in this process.

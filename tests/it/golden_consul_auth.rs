@@ -153,6 +153,6 @@ fn every_golden_file_has_a_case_and_a_comment() {
     assert!(paths.len() >= 10, "{} cases are left", paths.len());
     for path in paths {
         assert_eq!(path.extension().unwrap(), "yaml", "{}", path.display());
-        assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} says nothing", path.display());
+        assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} has no comment", path.display());
     }
 }

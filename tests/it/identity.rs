@@ -57,7 +57,7 @@ async fn empty_consul_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) 
     let clock = Clock::system();
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
-    let no_account = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
+    let no_account = Arc::new(|_: &_| Err("no account".to_owned()));
     let front = ConsulFront::new(server, no_account, faults, Arc::new(move || clock.now()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -92,7 +92,7 @@ impl Drop for Prometheus {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            println!("prometheus said:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+            println!("log of prometheus:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
         }
     }
 }

@@ -71,7 +71,7 @@ impl Drop for RealConsul {
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.directory.path().join("consul.log")).unwrap_or_default();
-            println!("consul said:\n{log}");
+            println!("log of consul:\n{log}");
         }
     }
 }

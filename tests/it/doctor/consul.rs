@@ -36,7 +36,7 @@ struct ConsulSetup {
 async fn server(config: ConsulConfig) -> (ConsulFront, String) {
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, now())));
-    let refused = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
+    let refused = Arc::new(|_: &_| Err("no account".to_owned()));
     let front = ConsulFront::new(server, refused, Arc::new(NoConsulFaults), Arc::new(now));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -264,24 +264,10 @@ async fn unknown_missing_and_management_tokens_are_reported() {
     ];
     harness.token(UNKNOWN);
     let run = harness.report().await;
-    assert_found(
-        &run,
-        &healthy,
-        "consul.token",
-        "error",
-        &["tokenSecret"],
-        &needs_it,
-    );
+    assert_found(&run, &healthy, "consul.token", "error", &["tokenSecret"], &needs_it);
     harness.manifests_without_token(&harness.url, "", "");
     let run = harness.report().await;
-    assert_found(
-        &run,
-        &healthy,
-        "consul.token",
-        "error",
-        &["tokenFile", "--print-acl-policy"],
-        &needs_it,
-    );
+    assert_found(&run, &healthy, "consul.token", "error", &["tokenFile", "--print-acl-policy"], &needs_it);
     harness.manifests(&harness.url, "", "");
     harness.token(MANAGEMENT);
     let run = harness.report().await;

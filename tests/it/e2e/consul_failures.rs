@@ -151,7 +151,7 @@ async fn consul_without_acls_is_reported() {
     };
     let config = ConsulConfig { acls_enabled: false, ..ConsulConfig::default() };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, now())));
-    let nobody = Arc::new(|_: &_| Err("nobody is there".to_owned()));
+    let nobody = Arc::new(|_: &_| Err("no account".to_owned()));
     let front = ConsulFront::new(server, nobody, Arc::new(NoConsulFaults), Arc::new(now));
     tokio::spawn(serve(listener, front, std::future::pending()));
     let operator = operator_at(&harness, &url);

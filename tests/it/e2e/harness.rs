@@ -167,7 +167,7 @@ impl Drop for OperatorProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            println!("{} said:\n{}\n{}", self.err.display(), self.stdout(), self.stderr());
+            println!("log of {}:\n{}\n{}", self.err.display(), self.stdout(), self.stderr());
         }
     }
 }

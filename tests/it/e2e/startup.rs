@@ -36,7 +36,7 @@ async fn invalid_arguments_are_rejected_with_allowed_values() {
         let (code, stderr) = run(&[], &arguments).await;
         assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
         for part in parts {
-            assert!(stderr.contains(part), "{arguments:?} does not say {part:?}: {stderr}");
+            assert!(stderr.contains(part), "{arguments:?} does not contain {part:?}: {stderr}");
         }
     }
 }
@@ -65,7 +65,7 @@ async fn invalid_queue_url_is_rejected() {
 
 #[tokio::test]
 async fn queue_url_with_password_is_rejected_and_not_printed() {
-    let url = "https://somebody:planted-password@sqs.eu-west-1.amazonaws.com/111122223333/events";
+    let url = "https://user:planted-password@sqs.eu-west-1.amazonaws.com/111122223333/events";
     let arguments = ["run", "--operator-id", "harness", "--manifests", ".", "--queue-url", url];
     let (code, stderr) = run(&[("AWS_REGION", "eu-west-1")], &arguments).await;
     assert_eq!(code, Some(1), "{stderr}");
@@ -101,7 +101,7 @@ async fn start_without_ca_fails_when_tls_is_needed() {
     let (code, stderr) = run(&environment, &arguments).await;
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("nowhere.yaml") && !stderr.contains("panicked"), "{stderr}");
-    assert_eq!(stderr.matches("nowhere.yaml").count(), 1, "said twice: {stderr}");
+    assert_eq!(stderr.matches("nowhere.yaml").count(), 1, "repeated: {stderr}");
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ async fn task_lifecycle_end_to_end() {
     assert_eq!(harness.dataplanes().await, edited);
     harness.manifest("outbounds.yaml", &outbounds(&[6379]));
     harness
-        .wait_for_dataplanes("the mended outbounds", |found| {
+        .wait_for_dataplanes("the corrected outbounds", |found| {
             found.values().all(|d| outbound_ports(d) == [6379])
         })
         .await;

@@ -80,7 +80,10 @@ async fn legacy_objects_conflict_until_adopted(fixture: IdentityFixture) {
         all.map(|object| object["ID"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(ids(&after), ids(&before), "the same objects");
-    assert_eq!(after["methods"][0]["CreateIndex"], before["methods"][0]["CreateIndex"], "no token went");
+    assert_eq!(
+        after["methods"][0]["CreateIndex"], before["methods"][0]["CreateIndex"],
+        "no token was removed"
+    );
     assert_eq!(lines(&fixture.plan(Some(&auth)).await), BTreeSet::new(), "`adopt` can be taken out again");
     assert_eq!(fixture.run(Some(&auth)).await.writes(), 0);
 }

@@ -118,7 +118,7 @@ const DRIFTS: &[DriftScenario] = &[
         "update auth method iam-ecs-service-token: Config.BoundIAMPrincipalARNs"
     ),
     drift!(
-        "tokens live longer",
+        "a longer token TTL",
         |fixture| {
             change_method(fixture, &["MaxTokenTTL"], json!("12h")).await;
         },
@@ -200,7 +200,7 @@ const DRIFTS: &[DriftScenario] = &[
         "update role consul-ecs-api-gateway-role: Policies"
     ),
     drift!(
-        "a rule of ours is there twice",
+        "a duplicate rule of the operator",
         |fixture| {
             let mut rule = fixture.rule_for(SERVICE).await;
             rule.as_object_mut().unwrap().remove("ID");

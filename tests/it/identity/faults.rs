@@ -27,7 +27,11 @@ async fn unreadable_objects_name_the_missing_permission(mut fixture: IdentityFix
     fixture.token = Some(fixture.token_with("nodes", "node_prefix \"\" { policy = \"write\" }").await);
     let plan = fixture.plan(Some(&everything())).await;
     assert!(!plan.complete);
-    assert!(lines(&plan).contains(&format!("create node {DEMO}")), "all else goes on: {:#?}", lines(&plan));
+    assert!(
+        lines(&plan).contains(&format!("create node {DEMO}")),
+        "other objects are applied: {:#?}",
+        lines(&plan)
+    );
     let reasons = reasons(&plan);
     assert!(
         reasons
@@ -84,7 +88,7 @@ async fn widened_role_is_narrowed_and_counted_as_drift() {
 
     let ran = fixture.run(Some(&auth)).await;
     assert_eq!((ran.writes(), ran.objects("drifted"), ran.objects("ok")), (1, 1, 16), "{}", ran.text);
-    assert_eq!(fixture.get(name).await.get("Policies"), None, "an empty list is not said");
+    assert_eq!(fixture.get(name).await.get("Policies"), None, "an empty list is no error");
 }
 
 /// Drops some responses after the write took effect.

@@ -286,7 +286,7 @@ impl IdentityFixture {
         let stop = CancellationToken::new();
         let running =
             tokio::spawn(Arc::clone(&operator).run(None, manifests, RunOptions::default(), stop.clone()));
-        eventually("a sweep and a look at the identity set-up", || async {
+        eventually("a sweep and a reconcile of ACL objects", || async {
             let workers = operator.workers();
             let is_known = !operator.fully_swept_clusters().is_empty() && !workers.is_empty();
             (is_known && workers.values().all(|plane| plane.is_acl_settled())).then_some(())

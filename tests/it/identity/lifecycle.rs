@@ -33,7 +33,7 @@ async fn emulated_consul_task_lifecycle() {
 
 #[tokio::test]
 async fn real_consul_task_lifecycle() {
-    let what = "the whole way with a login by IAM at a real Consul of 1.12 or later";
+    let what = "task lifecycle at a real Consul 1.12 or later";
     let Some(consul) = RealConsul::start(ConsulRelease::Newer, what, Acls::On).await else { return };
     check_lifecycle(&aws().await, consul.url(), server::MANAGEMENT).await;
 }

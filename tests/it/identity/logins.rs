@@ -42,7 +42,7 @@ async fn real_consul_accepts_the_sandbox_logins() {
             "with the name signed: 200 [web] []",
             "with another name signed: 500",
             "with no name signed: 500",
-            "where nobody is asked: 500",
+            "unreachable STS endpoint: 500",
         ]
     );
 }
@@ -82,7 +82,7 @@ async fn outcomes(aws: &Endpoints, fixture: &IdentityFixture) -> Vec<String> {
         ("with the name signed", signed(Some("here"))),
         ("with another name signed", signed(Some("there"))),
         ("with no name signed", signed(None)),
-        ("where nobody is asked", SignedLogin { auth_method: ASTRAY, ..login(&web) }),
+        ("unreachable STS endpoint", SignedLogin { auth_method: ASTRAY, ..login(&web) }),
     ] {
         outcomes.push(format!("{what}: {}", outcome(aws, &fixture.url, &login).await));
     }

@@ -72,7 +72,7 @@ async fn omitted_gateways_are_unchanged(fixture: IdentityFixture) {
     auth["serviceTokens"].as_object_mut().unwrap().remove("gateways");
     let plan = fixture.plan(Some(&auth)).await;
     assert!(!plan.will_write(), "{:#?}", lines(&plan));
-    assert_eq!(plan.summary.unmanaged, 8, "each is told of: {:#?}", lines(&plan));
+    assert_eq!(plan.summary.unmanaged, 8, "each is reported: {:#?}", lines(&plan));
     assert_eq!(fixture.run(Some(&auth)).await.writes(), 0);
     assert_eq!(fixture.everything().await, before);
 }

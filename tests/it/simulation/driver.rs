@@ -98,7 +98,7 @@ impl<S: Scenario> Driver<S> {
         let (after, calls) = (self.scenario.write_summary(), calls(self.scenario.env()));
         self.report.silent_calls = (calls.0 - called.0, calls.1 - called.1);
         if before != after {
-            let message = format!("I6: written although nothing happened: {before} then {after}");
+            let message = format!("I6: writes in the quiet phase: {before} then {after}");
             self.report.violations.push(message);
         }
         self.finish()

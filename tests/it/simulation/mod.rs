@@ -95,7 +95,7 @@ fn assert_runs(kind: &str, reports: &[(u64, SimReport)], kinds: &[SimFault]) {
     }
     let total = |what: fn(&SimReport) -> u64| reports.iter().map(|(_, report)| what(report)).sum::<u64>();
     println!(
-        "{} lives at {kind}: {} tasks, {} joined, {} removed, {} restarts, {} faults",
+        "{} runs at {kind}: {} tasks, {} joined, {} removed, {} restarts, {} faults",
         reports.len(),
         total(|e| e.tasks),
         total(|e| e.created),
@@ -105,7 +105,7 @@ fn assert_runs(kind: &str, reports: &[(u64, SimReport)], kinds: &[SimFault]) {
     );
     let most = |calls: fn(&SimReport) -> u64| reports.iter().map(|(_, report)| calls(report)).max();
     let (ecs, mesh) = (most(|e| e.silent_calls.0), most(|e| e.silent_calls.1));
-    println!("in the silence at most {ecs:?} calls to ECS and {mesh:?} to the control plane");
+    println!("in the quiet phase at most {ecs:?} calls to ECS and {mesh:?} to the control plane");
     let struck = struck(reports, kinds);
     for (what, count) in &struck {
         println!("{count:>7} {what}");

@@ -385,7 +385,7 @@ impl Scenario for ConsulScenario {
         let (ecs, mesh) = report.silent_calls;
         let more = if self.foreign_client.is_some() { CONSUL_CALLS.1 } else { 0 };
         if ecs > SWEEPS * ECS_CALLS || mesh > SWEEPS * (CONSUL_CALLS.0 + more) {
-            let message = format!("{ecs} calls to ECS and {mesh} to Consul in the silence");
+            let message = format!("{ecs} calls to ECS and {mesh} to Consul in the quiet phase");
             report.violations.push(format!("more than {SWEEPS} sweeps need: {message}"));
         }
         report.created = self.world.agent_counts().logins;
