@@ -106,7 +106,7 @@ impl CommonArgs {
 /// The function that creates the client of a control plane by its type.
 pub(super) fn connect(operator: OperatorId, metrics: Arc<Metrics>, secrets: Arc<dyn Secrets>) -> ConnectFn {
     Arc::new(move |name, spec| {
-        let observer = metrics.plane(name) as Arc<dyn MeshCallObserver>;
+        let observer = metrics.control_plane(name) as Arc<dyn MeshCallObserver>;
         Ok(match spec.kind {
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;

@@ -1,9 +1,13 @@
 //! The command line: one file for each subcommand.
 //!
-//! Exit codes: 0: success, nothing to do; 1: failure, wrong usage included; 2: changes or warnings.
+//! Exit codes: 0: success, nothing to do; 1: failure, wrong usage included; 2: changes or warnings, or stale files for
+//! `crds --check`; 141: the reader of standard output closed it.
+
+// Docstrings of arguments are help texts, which a terminal prints as they are.
+#![allow(clippy::doc_markdown)]
 
 #[cfg(feature = "sandbox")]
-mod audience;
+mod broken_pipe;
 mod audit;
 mod common;
 mod crds;

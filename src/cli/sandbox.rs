@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::audience::{CancelOnBrokenPipe, PIPE_CLOSED};
+use super::broken_pipe::{CancelOnBrokenPipe, PIPE_CLOSED};
 use super::common::connect;
 use super::duration;
 use super::output::print;

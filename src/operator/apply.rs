@@ -193,11 +193,11 @@ impl RegistrationWriter<'_> {
                 self.worker.registry.forget(self.task, id);
                 Ok(ApplyOutcome::NoLease)
             }
-            Err(halt) => {
-                if !halt.may_have_taken_effect() {
+            Err(error) => {
+                if !error.may_have_taken_effect() {
                     self.worker.registry.forget(self.task, id);
                 }
-                Err(halt)
+                Err(error)
             }
         }
     }
@@ -329,11 +329,11 @@ impl RegistrationWriter<'_> {
                 Ok(ApplyOutcome::Removed)
             }
             Ok(false) => Ok(self.missing_outcome(id, unacknowledged)),
-            Err(halt) => {
-                if !unacknowledged && !halt.may_have_taken_effect() {
+            Err(error) => {
+                if !unacknowledged && !error.may_have_taken_effect() {
                     registry.acknowledge(self.task, id);
                 }
-                Err(halt)
+                Err(error)
             }
         }
     }

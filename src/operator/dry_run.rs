@@ -81,7 +81,7 @@ impl DryRunRecorder {
         for item in &plan.items {
             inner.count(&self.metrics, control_plane, label(item), 1);
         }
-        let news: Vec<PlannedChange> = plan
+        let new_changes: Vec<PlannedChange> = plan
             .items
             .iter()
             .filter(|item| {
@@ -93,7 +93,7 @@ impl DryRunRecorder {
             inner.plans.insert(key, plan);
         }
         drop(inner);
-        for item in news {
+        for item in new_changes {
             let (mesh, partition, name) =
                 (item.mesh.as_deref(), item.partition.as_deref(), item.name.as_deref());
             let kind = item.kind.map(ecs_mesh_core::plan::report::ObjectKind::label);

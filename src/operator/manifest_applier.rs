@@ -135,7 +135,7 @@ impl ManifestApplier {
         Controller::new(worker.queue.clone(), Arc::new(reconciler), workers)
             .graceful_shutdown_timeout(self.options.graceful_shutdown_timeout)
             .timeout(RECONCILE_TIMEOUT)
-            .observer(self.context.metrics().plane(&worker.name)
+            .observer(self.context.metrics().control_plane(&worker.name)
                 as Arc<dyn ecs_mesh_controller::ControllerObserver>)
     }
 

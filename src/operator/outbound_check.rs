@@ -28,7 +28,7 @@ pub(super) async fn run(
                 report(context, worker, mesh, unknown);
             }
             Err(error) => {
-                debug!(control_plane = %worker.name, %mesh, ?error, "cannot list the services of the mesh")
+                debug!(control_plane = %worker.name, %mesh, ?error, "cannot list the services of the mesh");
             }
         }
     }

@@ -74,9 +74,9 @@ impl Operator {
     /// Login tokens that name no task, as of the last lists.
     fn unattributed_tokens(&self) -> Vec<UnattributedTokens> {
         let workers = self.workers();
-        let of_plane = workers.values().flat_map(|worker| {
-            let nameless = worker.client.unattributed_tokens();
-            nameless.into_iter().map(|UnattributedTokenCount { reason, count, examples }| {
+        let of_control_plane = workers.values().flat_map(|worker| {
+            let unattributed = worker.client.unattributed_tokens();
+            unattributed.into_iter().map(|UnattributedTokenCount { reason, count, examples }| {
                 UnattributedTokens {
                     control_plane: Arc::clone(&worker.name),
                     reason,
@@ -85,7 +85,7 @@ impl Operator {
                 }
             })
         });
-        of_plane.collect()
+        of_control_plane.collect()
     }
 
     /// Waits until a complete sweep has ended and every task was reconciled. Failures are retried for `retry_timeout`.
@@ -96,16 +96,16 @@ impl Operator {
     ) -> Result<(), ecs_mesh_core::plan::report::Unresolved> {
         let began = Instant::now();
         loop {
-            let (sweeps, whole) = self.context.sweeps.progress();
+            let (sweeps, all_complete) = self.context.sweeps.progress();
             let workers = self.workers();
             let idle = workers.values().all(|worker| {
                 let stats = worker.queue.stats();
                 stats.ready == 0 && stats.processing == 0 && worker.is_acl_settled()
             });
-            let patient = began.elapsed() < options.retry_timeout;
+            let within_timeout = began.elapsed() < options.retry_timeout;
             if sweeps > 0
                 && idle
-                && ((whole && !recorder.has_unresolved()) || (!patient && recorder.has_unresolved()))
+                && ((all_complete && !recorder.has_unresolved()) || (!within_timeout && recorder.has_unresolved()))
             {
                 return Ok(());
             }

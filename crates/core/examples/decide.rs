@@ -5,6 +5,8 @@
 //! cargo run -p ecs-mesh-core --example decide
 //! ```
 
+#![allow(clippy::print_stdout)] // it prints what an operator would do
+
 use std::path::Path;
 use std::sync::Arc;
 

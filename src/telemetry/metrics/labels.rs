@@ -171,25 +171,6 @@ pub(super) const UNATTRIBUTED_REASONS: [&str; 2] = ["no_metadata", "malformed"];
 pub(super) const CHANGE_VALUES: [&str; 4] = ["create", "update", "drain", "remove"];
 /// Evidence for removals.
 pub(super) const EVIDENCE_VALUES: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
-/// Rules for role tags.
-pub(super) const ROLE_RULES: [&str; 16] = [
-    "no_task_role",
-    "role_not_found",
-    "account",
-    "kuma.io/type",
-    "kuma.io/mesh",
-    "kuma.io/service",
-    "kuma.io/workload",
-    "bound_principals",
-    "consul.hashicorp.com.service-name",
-    "consul.hashicorp.com.gateway-kind",
-    "consul.hashicorp.com.namespace",
-    "invalid_service_tag",
-    "invalid_service",
-    "consul.hashicorp.com/mesh",
-    "consul.hashicorp.com/partition",
-    "consul.hashicorp.com/namespace",
-];
 /// Why a task is ignored.
 pub(super) const IGNORE_REASONS: [&str; 5] =
     ["no_binding", "other_control_plane", "no_workload", "not_registered", "unsupported_network_mode"];

@@ -28,6 +28,7 @@ pub use exposition::ExpositionFormat;
 use super::state::{OperatorState, StateSource};
 use ecs_mesh_aws::consumer::{QueueObserver, QueueState};
 use ecs_mesh_controller::health::Health;
+use ecs_mesh_core::intent::RoleRule;
 use ecs_mesh_core::plan::report::ObjectKind;
 use labels::{
     AclChangeLabels, AwsCallLabels, AwsOperationLabels, ChangeLabels, ControlPlaneCallLabels,
@@ -232,7 +233,7 @@ impl Metrics {
         for evidence in labels::EVIDENCE_VALUES {
             init_series(&self.removals, &EvidenceLabels { evidence });
         }
-        for rule in labels::ROLE_RULES {
+        for rule in RoleRule::ALL.map(RoleRule::label) {
             init_series(&self.violations, &RuleLabels { rule });
         }
         for reason in labels::warning_reasons() {
@@ -285,7 +286,7 @@ impl Metrics {
     }
 
     /// The metrics of one control plane, at 0 where it is new.
-    pub fn plane(&self, name: &str) -> Arc<ControlPlaneMetrics> {
+    pub fn control_plane(&self, name: &str) -> Arc<ControlPlaneMetrics> {
         Arc::new(ControlPlaneMetrics::new(name.into(), self.control_planes.clone()))
     }
 
@@ -359,7 +360,10 @@ impl Metrics {
 
     /// Records a violation of a rule for role tags.
     pub fn record_violation(&self, rule: &'static str) {
-        debug_assert!(labels::ROLE_RULES.contains(&rule), "{rule} is not in labels::ROLE_RULES");
+        debug_assert!(
+            RoleRule::ALL.iter().any(|known| known.label() == rule),
+            "{rule} is not in RoleRule::ALL"
+        );
         self.violations.get_or_create(&RuleLabels { rule }).inc();
     }
 

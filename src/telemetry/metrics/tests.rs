@@ -23,7 +23,7 @@ fn populated() -> (Metrics, Arc<dyn StateSource>) {
     let state_source: Arc<dyn StateSource> = Arc::new(FixedState(OperatorState { manifests, ..state() }));
     metrics.set_state_source(Arc::downgrade(&state_source));
     metrics.set_queue_state(QueueState::Ok);
-    metrics.plane("kuma");
+    metrics.control_plane("kuma");
     metrics.set_planned("kuma", "create", 2);
     (metrics, state_source)
 }
@@ -97,7 +97,7 @@ fn metrics_reference_lists_every_label_value() {
         .chain(ecs_mesh_consul_acl::reconcile::OBJECT_STATES)
         .chain(ObjectKind::ALL.map(ObjectKind::label))
         .chain(labels::EVIDENCE_VALUES)
-        .chain(labels::ROLE_RULES)
+        .chain(RoleRule::ALL.map(RoleRule::label))
         .chain(labels::IGNORE_REASONS)
         .chain(labels::SWEEP_RESULTS)
         .chain(ecs_mesh_controller::controller::RUN_RESULTS);
@@ -109,7 +109,7 @@ fn metrics_reference_lists_every_label_value() {
 #[test]
 fn counters_start_at_zero() {
     let metrics = Metrics::default();
-    metrics.plane("kuma");
+    metrics.control_plane("kuma");
     let text = metrics.render();
     for line in [
         "ecs_mesh_messages_total{kind=\"poison\",result=\"not_json\"} 0",

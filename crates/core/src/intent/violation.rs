@@ -49,6 +49,26 @@ pub enum RoleRule {
 }
 
 impl RoleRule {
+    /// All rules.
+    pub const ALL: [Self; 16] = [
+        Self::NoTaskRole,
+        Self::RoleNotFound,
+        Self::Account,
+        Self::Type,
+        Self::Mesh,
+        Self::Service,
+        Self::Workload,
+        Self::BoundPrincipals,
+        Self::ConsulService,
+        Self::InvalidServiceTag,
+        Self::InvalidService,
+        Self::ConsulGateway,
+        Self::ConsulNamespace,
+        Self::TaskMesh,
+        Self::TaskPartition,
+        Self::TaskNamespace,
+    ];
+
     /// A bounded label for metrics.
     pub fn label(self) -> &'static str {
         match self {

@@ -22,7 +22,7 @@ pub use preview::{PendingConfirmation, decide_if_confirmed};
 /// Why a registration may be drained or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// ECS wants the task to stop: enough for a drain, which can be undone.
+    /// ECS wants the task to stop. Enough for a drain, not for a removal.
     Stopping,
     /// DescribeTasks reports STOPPED, or, after a STOPPED event, MISSING.
     Stopped,

@@ -39,7 +39,7 @@ fn report() -> PlanReport {
         ),
         planned(
             "2",
-            PlannedChange { fields: vec![field], ..change(Change::Update, "it differs in these fields") },
+            PlannedChange { fields: vec![field], ..change(Change::Update, "differs in these fields") },
         ),
         planned(
             "3",
