@@ -16,7 +16,7 @@ fn main() {
 /// The commit of the repository whose root is this package: `None` for sources without one.
 fn git_commit() -> Option<String> {
     // Sources that were unpacked somewhere inside another repository are not of its commit.
-    if git(&["rev-parse", "--show-prefix"])? != "" {
+    if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
         return None;
     }
     // A file that does not exist would cause a run at each build. In a work tree, `.git` is no directory.

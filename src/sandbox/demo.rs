@@ -233,7 +233,7 @@ impl DemoState {
         self.step(endpoints);
     }
 
-    /// Adds an OutboundList, which changes the outbounds of running tasks.
+    /// Adds an `OutboundList`, which changes the outbounds of running tasks.
     fn edit_outbounds(
         &mut self,
         endpoints: &Endpoints,

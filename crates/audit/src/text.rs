@@ -38,12 +38,12 @@ pub fn render_text(report: &AuditReport) -> String {
     }
     let _ = writeln!(
         text,
-        "{}: {}, {}, {} unknown, {}; docs/reference/audit.md explains each rule",
+        "{}: {}, {}, {} unknown, {} info; docs/reference/audit.md explains each rule",
         plural(summary.definitions, "task definition"),
         plural(summary.error, "error"),
         plural(summary.warning, "warning"),
         summary.unknown,
-        format!("{} info", summary.info)
+        summary.info
     );
     text
 }

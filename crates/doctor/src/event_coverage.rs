@@ -61,7 +61,7 @@ fn find_gap(pattern: &Value, path: &str, need: &RequiredEvents, gaps: &mut Vec<C
         let path = if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
         match wanted {
             Value::Array(alternatives) if field == "$or" => {
-                check_alternatives(alternatives, &path, need, gaps)
+                check_alternatives(alternatives, &path, need, gaps);
             }
             Value::Object(_) => find_gap(wanted, &path, need, gaps),
             Value::Array(allowed) => {

@@ -34,7 +34,7 @@ pub(super) const CASES: &[AuditCase] = &[
         world.role().tags = Err(failure(AwsErrorKind::Denied, "iam:GetRole"));
     }),
     ("CONSUL-ROLE-UNREADABLE", Unknown, "not an ARN", |world| {
-        world.definition["taskRoleArn"] = json!("kv-task")
+        world.definition["taskRoleArn"] = json!("kv-task");
     }),
     ("CONSUL-ROLE-TAG-SERVICE", Error, "\"web\"; the task registers \"kv\"", |world| {
         world.role_tag(SERVICE, "web");

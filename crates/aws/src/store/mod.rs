@@ -97,7 +97,7 @@ impl TaskStore {
             match source {
                 ObservationSource::Describe => record.stopped = StopState::Confirmed,
                 ObservationSource::Event if record.stopped == StopState::No => {
-                    record.stopped = StopState::Unconfirmed
+                    record.stopped = StopState::Unconfirmed;
                 }
                 ObservationSource::Event => {}
             }

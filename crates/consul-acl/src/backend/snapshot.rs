@@ -80,7 +80,7 @@ impl<T: StreamTransport + 'static> SnapshotReader<'_, T> {
                         self.read_each(kind, scope, &objects, &mut bodies).await;
                     }
                     ObjectKind::Role => {
-                        self.count_token_refs(TokenRefKind::Role, scope, &objects, &bodies).await
+                        self.count_token_refs(TokenRefKind::Role, scope, &objects, &bodies).await;
                     }
                     ObjectKind::Node => self.count_services(scope, &objects, &bodies).await,
                     _ => {}

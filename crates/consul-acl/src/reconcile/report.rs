@@ -233,9 +233,9 @@ impl AclReporter<'_> {
             };
         }
         if error.is_none() {
-            log!(info, "identity object changed")
+            log!(info, "identity object changed");
         } else {
-            log!(warn, "changing an identity object failed")
+            log!(warn, "changing an identity object failed");
         }
     }
 

@@ -92,7 +92,7 @@ impl FakeServer {
         self.calls.lock().unwrap().push(format!("{method} {path}"));
         let trouble = *self.trouble.lock().unwrap();
         match trouble {
-            ServerFault::Busy(words, retry_after) if format!("{method} {path}").starts_with(words) => {
+            ServerFault::Busy(prefix, retry_after) if format!("{method} {path}").starts_with(prefix) => {
                 return (
                     ResponseHead { status: 429, retry_after, ..ResponseHead::default() },
                     b"too much to do".to_vec(),
@@ -108,7 +108,7 @@ impl FakeServer {
             ServerFault::DropsFields if is_write && path == "/v1/acl/policy" => {
                 return (ResponseHead { status: 200, ..ResponseHead::default() }, body);
             }
-            ServerFault::Refuses(words) if is_write && String::from_utf8_lossy(&body).contains(words) => {
+            ServerFault::Refuses(prefix) if is_write && String::from_utf8_lossy(&body).contains(prefix) => {
                 let last_warnings = b"the selector says nothing".to_vec();
                 return (ResponseHead { status: 500, ..ResponseHead::default() }, last_warnings);
             }
@@ -168,18 +168,18 @@ impl StreamTransport for FakeServer {
     ) -> Result<ResponseHead, TransportError> {
         let call = format!("{method} {path}");
         let (head, body) = self.acknowledge(method, path, body.unwrap_or_default());
-        let deed = self.meanwhile.lock().unwrap().take_if(|(words, _)| call.starts_with(*words));
-        if let Some((_, deed)) = deed {
-            deed();
+        let mutation = self.meanwhile.lock().unwrap().take_if(|(prefix, _)| call.starts_with(*prefix));
+        if let Some((_, mutation)) = mutation {
+            mutation();
         }
         let trouble = *self.trouble.lock().unwrap();
         match trouble {
-            ServerFault::Loses(words) if call.starts_with(words) => {
+            ServerFault::Loses(prefix) if call.starts_with(prefix) => {
                 self.contains(ServerFault::None);
                 let message = "no whole answer within 10 s".to_owned();
                 return Err(TransportError { kind: TransportErrorKind::Timeout, message });
             }
-            ServerFault::Hangs(words) if call.starts_with(words) => {
+            ServerFault::Hangs(prefix) if call.starts_with(prefix) => {
                 self.contains(ServerFault::None);
                 std::future::pending::<()>().await;
             }

@@ -161,7 +161,7 @@ impl Cloud {
             match self.find_task(&cluster, task.as_ref()) {
                 Some(key) => described.tasks.push(self.tasks[&key].current.clone()),
                 None => {
-                    described.failures.push(DescribeFailure::missing(self.task_arn(&cluster, task.as_ref())))
+                    described.failures.push(DescribeFailure::missing(self.task_arn(&cluster, task.as_ref())));
                 }
             }
         }
