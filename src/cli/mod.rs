@@ -6,9 +6,9 @@
 // Docstrings of arguments are help texts, which a terminal prints as they are.
 #![allow(clippy::doc_markdown)]
 
+mod audit;
 #[cfg(feature = "sandbox")]
 mod broken_pipe;
-mod audit;
 mod common;
 mod crds;
 mod doctor;

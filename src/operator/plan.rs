@@ -105,7 +105,8 @@ impl Operator {
             let within_timeout = began.elapsed() < options.retry_timeout;
             if sweeps > 0
                 && idle
-                && ((all_complete && !recorder.has_unresolved()) || (!within_timeout && recorder.has_unresolved()))
+                && ((all_complete && !recorder.has_unresolved())
+                    || (!within_timeout && recorder.has_unresolved()))
             {
                 return Ok(());
             }

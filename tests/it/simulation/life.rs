@@ -63,7 +63,7 @@ struct KumaScenario {
     care: ManifestOptions,
     /// Number of edits.
     generation: u64,
-    /// Whether the OutboundList from svc-* to kv is applied.
+    /// Whether the `OutboundList` from svc-* to kv is applied.
     more_outbounds: bool,
 }
 
@@ -186,7 +186,7 @@ impl Scenario for KumaScenario {
         }
     }
 
-    /// Toggles the OutboundList, deletes and restores workloads, and at times adds an invalid document.
+    /// Toggles the `OutboundList`, deletes and restores workloads, and at times adds an invalid document.
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
         Some(match rng.u8(..10) {
             0..5 => {
