@@ -1,4 +1,4 @@
-# The project's habits as commands. `make check` is what CI runs.
+# Common commands. `make check` is what CI runs.
 SEEDS ?= 2000
 FIRST ?= 0
 TIMES ?= 10
