@@ -5,15 +5,15 @@
 //!
 //! | file | part |
 //! |---|---|
-//! | [`context`] | what the parts share |
-//! | [`event_handler`] | takes events into the store and the queues |
-//! | [`sweeper`] | lists control planes and clusters, finds what events missed |
-//! | [`role_watcher`] | re-reads role tags |
-//! | [`manifest_applier`] | creates and stops the workers |
-//! | [`control_plane_worker`] | one control plane: queue, registry, circuit, write rate, guards |
-//! | [`task`] | one reconcile of one task |
-//! | [`apply`] | one write: read, check ownership, compare, send |
-//! | [`recorder`] | logs and counts changes, or records them in a dry run |
+//! | `context` | what the parts share |
+//! | `event_handler` | takes events into the store and the queues |
+//! | `sweeper` | lists control planes and clusters, finds what events missed |
+//! | `role_watcher` | re-reads role tags |
+//! | `manifest_applier` | creates and stops the workers |
+//! | `control_plane_worker` | one control plane: queue, registry, circuit, write rate, guards |
+//! | `task` | one reconcile of one task |
+//! | `apply` | one write: read, check ownership, compare, send |
+//! | `recorder` | logs and counts changes, or records them in a dry run |
 
 mod acl;
 mod apply;

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP.
 //!
 //! The server never blocks the operator: a taken port is logged as an error and retried, and a slow or silent client loses
-//! its connection ([`limits`]). It answers until shutdown is complete, so that the shutdown can be observed.
+//! its connection (`limits`). It answers until shutdown is complete, so that the shutdown can be observed.
 
 mod handlers;
 mod limits;

@@ -1,7 +1,7 @@
 //! The operator's metrics. Every label has a bounded set of values; none is a task, role or address.
 //!
 //! Counters and histograms are kept here and start at 0. Gauges (queues, registrations, guards) are read from the operator
-//! at each scrape ([`collect`]).
+//! at each scrape (`collect`).
 
 mod collect;
 mod control_plane;

@@ -1,7 +1,7 @@
 //! Decodes a message's body. For any body, decoding never panics, needs no more stack or memory than the body's length, and
 //! returns no text of a body that it cannot decode, since task overrides may contain secrets.
 //!
-//! The table [`KINDS`] lists the known events with their parsers. The body is parsed once: the envelope keeps `detail` as
+//! The table `KINDS` lists the known events with their parsers. The body is parsed once: the envelope keeps `detail` as
 //! raw JSON, which the event's own parser then reads.
 
 pub(crate) mod address;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::aws::{AwsApiError, AwsApiResult};
 use ecs_mesh_model::Glob;
 
-/// Whether the event matches the pattern. A pattern that [`check`] rejects matches nothing.
+/// Whether the event matches the pattern. A pattern that `check` rejects matches nothing.
 pub fn matches(pattern: &Value, event: &Value) -> bool {
     let Value::Object(fields) = pattern else { return false };
     fields.iter().all(|(field, wanted)| match wanted {
