@@ -1,7 +1,7 @@
 //! The Consul client against real Consul servers: finds and removes exactly the objects of stopped tasks, and keeps ACL
 //! objects as declared.
 //!
-//! `CONSUL_TEST_BIN` names a Consul of the oldest supported version, 1.8. `test.sh` installs it. Without logins by AWS
+//! `CONSUL_TEST_BIN` names a Consul 1.8, older than the operator supports but freely packaged. `test.sh` installs it. Without logins by AWS
 //! IAM, tasks log in with a JWT to an auth method of the usual name. `CONSUL_BIN` names a Consul 1.12 or later for the
 //! same tests. Tests of a server that is not named are skipped.
 

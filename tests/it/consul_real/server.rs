@@ -32,7 +32,7 @@ const JWT_KEY: &str = include_str!("../../fixtures/consul/jwt.pub.pem");
 /// The release of a Consul.
 #[derive(Clone, Copy)]
 pub(crate) enum ConsulRelease {
-    /// 1.8, the oldest supported version, without logins by AWS IAM.
+    /// 1.8, as Debian packages it, without logins by AWS IAM.
     Oldest,
     /// 1.12 or later.
     Newer,
