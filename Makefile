@@ -6,7 +6,7 @@ BENCH ?=
 AT ?=
 SIM_TESTS = $(if $(AT),simulation::$(AT)::invariants_hold_for_every_seed,invariants_hold_for_every_seed)
 
-.PHONY: help check test sim replay fmt lint deny sandbox bench deflake golden
+.PHONY: help check test sim replay fmt lint deny sandbox bench build-times deflake golden
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -37,6 +37,9 @@ sandbox: ## The operator in its sandbox
 
 bench: ## The benchmark, of a release build: BENCH='--only rest --rest 11m' narrows it
 	cargo run --release --locked --example bench -- $(BENCH)
+
+build-times: ## How long builds take and how large the program is: COLD=--cold adds the release builds
+	.ci/build-times $(COLD)
 
 deflake: ## All tests TIMES=10 times, until a failure
 	for n in $$(seq $(TIMES)); do echo "-- $$n of $(TIMES)"; ./test.sh --quiet || exit 1; done
