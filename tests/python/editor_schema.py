@@ -1,7 +1,7 @@
 """Judges manifests by the JSON Schema for editors, as an editor would: with the `jsonschema` package.
 
 Input on standard input, as JSON: {"schema": PATH, "manifests": {NAME: YAML of one document...}}.
-Output: {NAME: [{"at": FIELD, "why": TEXT}...]}.
+Output: {NAME: [{"at": FIELD, "reason": TEXT}...]}.
 """
 
 import json
@@ -37,8 +37,8 @@ def faults(error):
         fields = []
     if error.validator == "anyOf" and any(cause.validator == "required" for cause in error.context):
         return [fault for cause in error.context for fault in faults(cause)]
-    return [{"at": text_of(path + [name]), "why": error.message} for name in fields] or [
-        {"at": text_of(path), "why": error.message}
+    return [{"at": text_of(path + [name]), "reason": error.message} for name in fields] or [
+        {"at": text_of(path), "reason": error.message}
     ]
 
 
