@@ -114,8 +114,8 @@ impl AclContext<'_> {
             places.insert((ObjectKind::Namespace, partition));
         }
         places.retain(|(kind, scope)| {
-            let is_nobodys = matches!(kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
-            (!is_nobodys && desired.own.contains(scope)) || desired.wants_any(*kind, scope)
+            let is_never_ours = matches!(kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
+            (!is_never_ours && desired.own.contains(scope)) || desired.wants_any(*kind, scope)
         });
         places
     }
