@@ -19,6 +19,7 @@
 
 mod arn;
 mod glob;
+mod go_duration;
 mod intern;
 mod name;
 mod reason;
@@ -30,6 +31,7 @@ mod time;
 pub use self::time::Timestamp;
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
 pub use glob::Glob;
+pub use go_duration::GoDuration;
 pub use intern::{intern, intern_tags};
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,

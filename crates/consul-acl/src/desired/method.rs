@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{DesiredObjectsBuilder, DesiredState, Edition, ObjectId, templates};
 use ecs_mesh_api::{LoginSettings, TokenLocality};
+use ecs_mesh_model::GoDuration;
 
 impl DesiredObjectsBuilder<'_> {
     /// `tags`: the role tags that rules may use.
@@ -58,18 +59,7 @@ fn config(login: LoginSettings<'_>, tags: &[&str]) -> Value {
 
 /// The duration in Consul's format: `1h30m0s`. Empty for no limit.
 fn ttl_text(ttl: Duration) -> String {
-    let seconds = ttl.as_secs();
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let fraction = match ttl.subsec_millis() {
-        0 => String::new(),
-        millis => format!(".{millis:03}").trim_end_matches('0').to_owned(),
-    };
-    match (hours, minutes) {
-        _ if ttl.is_zero() => String::new(),
-        (0, 0) => format!("{rest}{fraction}s"),
-        (0, _) => format!("{minutes}m{rest}{fraction}s"),
-        _ => format!("{hours}h{minutes}m{rest}{fraction}s"),
-    }
+    if ttl.is_zero() { String::new() } else { GoDuration::from(ttl).to_string() }
 }
 
 #[cfg(test)]

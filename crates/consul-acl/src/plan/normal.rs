@@ -7,6 +7,7 @@ use super::config;
 use crate::hcl;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::{FieldChange, diff};
+use ecs_mesh_model::GoDuration;
 
 /// Fields that the server sets, or that identify the object's scope.
 const SERVERS: [&str; 9] = [
@@ -225,48 +226,11 @@ fn in_one_order(mut changes: Vec<Value>) -> Vec<Value> {
 
 /// The normal form of a duration: `1h`, `60m` and `1h0m0s` are equal, and zero is empty. Other texts stay unchanged.
 fn ttl(text: &str) -> String {
-    let Some(nanos) = nanos(text) else { return text.to_owned() };
-    let (seconds, below) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    let fraction = match below {
-        0 => String::new(),
-        below => format!(".{below:09}").trim_end_matches('0').to_owned(),
-    };
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, 0) if below == 0 => String::new(),
-        (0, 0, seconds) => format!("{seconds}{fraction}s"),
-        (0, minutes, seconds) => format!("{minutes}m{seconds}{fraction}s"),
-        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+    match GoDuration::parse(text) {
+        Some(GoDuration(0)) => String::new(),
+        Some(duration) => duration.to_string(),
+        None => text.to_owned(),
     }
-}
-
-fn nanos(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 6] = [
-        ("h", 3_600_000_000_000),
-        ("m", 60_000_000_000),
-        ("s", 1_000_000_000),
-        ("ms", 1_000_000),
-        ("us", 1_000),
-        ("ns", 1),
-    ];
-    let (mut rest, mut total) = (text, 0u64);
-    if rest == "0" {
-        return Some(0);
-    }
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
-        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (whole, fraction) = rest[..digits].split_once('.').unwrap_or((&rest[..digits], ""));
-        let (_, unit) = UNITS.iter().find(|(name, _)| *name == &rest[digits..digits + letters])?;
-        let mut part = whole.parse::<u64>().ok()?.checked_mul(*unit)?;
-        let mut place = *unit;
-        for digit in fraction.bytes() {
-            place /= 10;
-            part = part.checked_add(u64::from(digit.checked_sub(b'0')?).checked_mul(place)?)?;
-        }
-        total = total.checked_add(part)?;
-        rest = &rest[digits + letters..];
-    }
-    Some(total)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::duration;
+use ecs_mesh_model::GoDuration;
 
 /// The type of a field.
 #[derive(Clone, Copy)]
@@ -83,8 +83,8 @@ fn field(kind: JsonFieldKind, value: &Value, unknown: UnknownFields) -> Result<V
         (JsonFieldKind::Duration, Value::Number(number)) if number.is_i64() || number.is_u64() => {
             Ok(value.clone())
         }
-        (JsonFieldKind::Duration, Value::String(text)) => match duration::parse(text) {
-            Some(nanos) => Ok(Value::from(nanos)),
+        (JsonFieldKind::Duration, Value::String(text)) => match GoDuration::parse(text) {
+            Some(duration) => Ok(Value::from(duration.0)),
             None => Err(format!("{text:?} is not a duration such as 1h or 90s")),
         },
         (JsonFieldKind::Texts, Value::Array(items)) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::duration;
+use ecs_mesh_model::GoDuration;
 
 /// Settings of a server.
 #[derive(Clone)]
@@ -169,7 +169,7 @@ impl ConsulRequestTarget {
             text.parse::<u64>().map_err(|_| format!("index is {text:?}; a whole number is needed"))
         });
         let wait = given("wait").map(|text| {
-            let wait = duration::parse(text).and_then(|wait| u64::try_from(wait).ok());
+            let wait = GoDuration::parse(text).and_then(|wait| u64::try_from(wait.0).ok());
             wait.ok_or_else(|| format!("wait is {text:?}; a duration such as 30s is needed"))
         });
         let (index, wait) = (index.transpose()?, wait.transpose()?);

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use ecs_mesh_model::GoDuration;
+
 use super::acl::key_of;
 use super::aws_iam::AwsIam;
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, number, text};
-use super::duration;
 use super::grants::is_plain_name;
 use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::server::{ConsulServer, RequestContext};
@@ -72,7 +73,7 @@ impl StoredAuthMethod {
             shown[field] = json!(text);
         }
         if self.max_ttl != 0 {
-            shown["MaxTokenTTL"] = json!(duration::print(self.max_ttl));
+            shown["MaxTokenTTL"] = json!(GoDuration(self.max_ttl).to_string());
         }
         shown
     }
@@ -178,7 +179,7 @@ fn checked(
     let max_ttl = number(body, "MaxTokenTTL");
     let ttl = Duration::from_nanos(u64::try_from(max_ttl).unwrap_or(0));
     if max_ttl != 0 && !(SHORTEST..=LONGEST).contains(&ttl) {
-        return Err(format!("MaxTokenTTL is {}; 1m to 24h are allowed", duration::print(max_ttl)));
+        return Err(format!("MaxTokenTTL is {}; 1m to 24h are allowed", GoDuration(max_ttl)));
     }
     let locality = text(body, "TokenLocality");
     if !matches!(locality, "" | "local" | "global") {

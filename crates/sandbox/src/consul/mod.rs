@@ -18,7 +18,6 @@ mod binding;
 mod catalog;
 mod connections;
 mod decode;
-mod duration;
 mod grants;
 mod hcl;
 pub mod http;

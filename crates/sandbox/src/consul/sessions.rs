@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use ecs_mesh_model::Timestamp;
+use ecs_mesh_model::{GoDuration, Timestamp};
 
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text, texts};
-use super::duration;
 use super::kv::KvEntry;
 use super::permissions::{AccessLevel, Resource};
 use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
@@ -72,7 +71,7 @@ impl ConsulSession {
     }
 
     fn renewed(&mut self, now: Timestamp) {
-        let ttl = duration::parse(&self.ttl).and_then(|ttl| u64::try_from(ttl).ok()).unwrap_or(0);
+        let ttl = GoDuration::parse(&self.ttl).and_then(|ttl| u64::try_from(ttl.0).ok()).unwrap_or(0);
         self.ends = (ttl > 0).then(|| now.plus(Duration::from_nanos(ttl) * TTL_FACTOR));
     }
 }
@@ -121,7 +120,7 @@ impl ConsulServer {
             other => return Err(format!("Behavior is {other:?}; release and delete are allowed")),
         };
         let ttl = text(body, "TTL");
-        let length = if ttl.is_empty() { Some(0) } else { duration::parse(ttl) };
+        let length = if ttl.is_empty() { Some(0) } else { GoDuration::parse(ttl).map(|length| length.0) };
         if !length.is_some_and(|length| length == 0 || (SHORTEST..=LONGEST).contains(&length)) {
             return Err(format!("TTL is {ttl:?}; durations of 10s to 24h are allowed"));
         }
@@ -235,7 +234,7 @@ impl ConsulServer {
 fn lock_delay(given: Option<&Value>) -> Result<i64, String> {
     let delay = match given {
         None => Some(15 * SECOND),
-        Some(Value::String(text)) => duration::parse(text),
+        Some(Value::String(text)) => GoDuration::parse(text).map(|delay| delay.0),
         Some(number) => number.as_i64().map(|n| if n < 1000 { n * SECOND } else { n }),
     };
     delay

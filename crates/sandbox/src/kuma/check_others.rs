@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use ecs_mesh_model::GoDuration;
+
 use super::body::{list, number, object, text};
 use super::problem::FieldViolations;
 use super::proto::mismatch;
@@ -74,7 +76,7 @@ pub(super) fn mesh(spec: &Value) -> FieldViolations {
     let names = unique_names(&mut violations, "mtls", mtls);
     for backend in list(mtls, "backends") {
         let expiration = backend["dpCert"]["rotation"]["expiration"].as_str().unwrap_or_default();
-        if !expiration.is_empty() && super::duration::parse(expiration.trim_end_matches('d')).is_none() {
+        if !expiration.is_empty() && GoDuration::parse(expiration.trim_end_matches('d')).is_none() {
             violations.add("mtls.dpcert.rotation.expiration", "must be a duration such as 24h");
         }
     }

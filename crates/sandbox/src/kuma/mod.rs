@@ -11,7 +11,6 @@
 mod body;
 mod check_dataplane;
 mod check_others;
-mod duration;
 pub mod http;
 mod insights;
 mod journal;

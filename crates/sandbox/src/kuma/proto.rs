@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::duration;
+use ecs_mesh_model::GoDuration;
 
 /// The type of one field of a message.
 pub(super) enum ProtoKind {
@@ -96,8 +96,8 @@ fn decode_one(kind: &ProtoKind, raw: &Value) -> Result<Option<Value>, String> {
         ProtoKind::Texts => texts(raw),
         ProtoKind::Message(message) => Ok(Some(Value::Object(decode(message, raw)?))),
         ProtoKind::Duration => match raw {
-            Value::String(text) => duration::parse(text)
-                .map(|nanos| Some(Value::from(duration::print_proto(nanos))))
+            Value::String(text) => GoDuration::parse(text)
+                .map(|duration| Some(Value::from(print_duration(duration))))
                 .ok_or_else(|| format!("{text:?} is not a duration such as 10s or 1m30s")),
             other => Err(mismatch(other, "a duration in a string")),
         },
@@ -180,6 +180,19 @@ fn enumerated(names: &[&str], raw: &Value) -> Result<Option<Value>, String> {
     Ok((at != 0).then(|| Value::from(names[at])))
 }
 
+/// The JSON form of `google.protobuf.Duration`: seconds with zero, three, six or nine decimals (`90s`, `0.500s`).
+fn print_duration(GoDuration(nanos): GoDuration) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let (seconds, part) = (nanos.unsigned_abs() / 1_000_000_000, nanos.unsigned_abs() % 1_000_000_000);
+    let decimals = format!("{part:09}");
+    let decimals = decimals.strip_suffix("000").unwrap_or(&decimals);
+    let decimals = decimals.strip_suffix("000").unwrap_or(decimals);
+    match decimals {
+        "000" => format!("{sign}{seconds}s"),
+        decimals => format!("{sign}{seconds}.{decimals}s"),
+    }
+}
+
 fn texts(raw: &Value) -> Result<Option<Value>, String> {
     let Value::Object(object) = raw else { return Err(mismatch(raw, "an object of strings")) };
     let entries = object
@@ -252,6 +265,8 @@ mod tests {
             Ok(json!({"serviceProbe": {"interval": "90s", "timeout": "0.500s", "healthyThreshold": 0}}))
         );
         assert!(inbound(&json!({"serviceProbe": {"interval": "10"}})).is_err());
+        assert_eq!(print_duration(GoDuration(-1_000_000_000)), "-1s");
+        assert_eq!(print_duration(GoDuration(1_000_001_000)), "1.000001s");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use ecs_mesh_model::GoDuration;
+
 use super::body::text;
-use super::duration;
 use super::message::{KumaRequest, KumaResponse};
 use super::problem::{FieldViolations, KumaProblem};
 use super::server::KumaCp;
@@ -65,7 +66,7 @@ fn parse(body: &[u8]) -> Option<Value> {
 
 fn valid_for(violations: &mut FieldViolations, wanted: &Value) {
     let given = text(wanted, "validFor");
-    if !given.is_empty() && duration::parse(given).is_none() {
+    if !given.is_empty() && GoDuration::parse(given).is_none() {
         violations.add("validFor", "must be a duration such as 24h or 30m");
     }
 }
