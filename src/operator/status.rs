@@ -76,7 +76,7 @@ impl StateSource for OperatorStatus {
         let pending = self.pending_conditions(&set);
         let inner = self.context.status.lock();
         let clusters = inner.clusters.iter().flatten().map(|cluster| {
-            let at = inner.last_full_sweep.get(cluster).map(|at| seconds(*at));
+            let at = inner.last_full_sweep.get(cluster).map(|at| at.as_secs_f64());
             (cluster.name().to_owned(), at)
         });
         let clusters = clusters.collect();
@@ -186,9 +186,4 @@ fn manifest_state(status: &ManifestStatus) -> ManifestState {
 fn kind_of(finding: &ManifestFinding) -> &'static str {
     let last_warnings = finding.subject.as_deref().and_then(|subject| subject.split('/').next());
     MANIFEST_KINDS.into_iter().find(|kind| Some(*kind) == last_warnings).unwrap_or("unknown")
-}
-
-#[allow(clippy::cast_precision_loss)] // milliseconds of this century
-pub(super) fn seconds(at: Timestamp) -> f64 {
-    at.0 as f64 / 1_000.0
 }

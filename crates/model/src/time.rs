@@ -22,6 +22,12 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
     }
 
+    /// Seconds since the Unix epoch, with the milliseconds as a fraction.
+    #[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 fit into 53 bits until the year 287396.
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1_000.0
+    }
+
     /// The instant `by` later.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
@@ -50,6 +56,11 @@ mod tests {
     fn timestamp_round_trips_rfc3339() {
         let at = Timestamp::parse("2026-11-22T03:24:21.091Z").unwrap();
         assert_eq!(at.to_string(), "2026-11-22T03:24:21.091Z");
+    }
+
+    #[test]
+    fn timestamp_in_seconds_keeps_milliseconds() {
+        assert_eq!(Timestamp(1_795_317_861_091).as_secs_f64().to_string(), "1795317861.091");
     }
 
     #[test]

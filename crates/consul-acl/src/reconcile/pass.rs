@@ -19,7 +19,6 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, Presence};
 use ecs_mesh_control_plane::{CallError, MeshErrorKind, call};
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::Timestamp;
 
 /// Maximum passes. Adoption needs two; a third verifies convergence.
 const MAX_PASSES: usize = 4;
@@ -92,7 +91,7 @@ impl AclReconcile<'_> {
             let is_as_declared =
                 |(_, outcome): &(_, AclOutcome)| matches!(outcome, AclOutcome::Unchanged | AclOutcome::Done);
             let is_synced = succeeded && result.outcomes.iter().all(is_as_declared);
-            let last_sync = is_synced.then(|| seconds(self.acl.clock.now()));
+            let last_sync = is_synced.then(|| self.acl.clock.now().as_secs_f64());
             self.acl.target.state.record_result(counts(&result.outcomes), last_sync);
             // Without a ConsulAuth there is nothing to retry for.
             return if succeeded || spec.is_none() {
@@ -165,12 +164,6 @@ impl AclReconcile<'_> {
         }
         ReconcileEnd::Retry(Some(at))
     }
-}
-
-/// Seconds since 1970.
-#[allow(clippy::cast_precision_loss)] // milliseconds until the year 280,000
-fn seconds(at: Timestamp) -> f64 {
-    at.0 as f64 / 1_000.0
 }
 
 /// Whether namespaces may need changes. A `ConsulAuth` that is absent need not declare the policies that were attached.

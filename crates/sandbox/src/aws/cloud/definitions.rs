@@ -86,7 +86,7 @@ impl DefinitionRecord {
             "networkMode": self.network_mode,
             "containerDefinitions": self.containers,
             "compatibilities": if fargate { json!(["EC2", "FARGATE"]) } else { json!(["EC2"]) },
-            "registeredAt": seconds(self.registered_at),
+            "registeredAt": self.registered_at.as_secs_f64(),
         });
         if let Value::Object(fixed) = fixed {
             shown.extend(fixed);
@@ -132,12 +132,6 @@ impl DefinitionRecord {
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
         self.rest.get(name).and_then(Value::as_str)
     }
-}
-
-/// Epoch seconds with a fraction, the time format of the JSON protocols.
-#[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 fit into 53 bits until the year 287396.
-pub(super) fn seconds(at: Timestamp) -> f64 {
-    at.0 as f64 / 1000.0
 }
 
 pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {

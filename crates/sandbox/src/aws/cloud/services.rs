@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::definitions::seconds;
 use super::{DefinitionRecord, DescribeFailure, EcsServiceKey, TaskKey, page, tasks};
 use crate::aws::error::invalid;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud};
@@ -159,7 +158,7 @@ impl EcsService {
             .map(|(index, deployment)| self.deployment_json(index, deployment))
             .collect();
         let messages = self.messages.iter().enumerate().map(
-            |(index, (at, message))| json!({"id": format!("{index:08}-{}", at.0), "createdAt": seconds(*at), "message": message}),
+            |(index, (at, message))| json!({"id": format!("{index:08}-{}", at.0), "createdAt": at.as_secs_f64(), "message": message}),
         );
         let mut shown = json!({
             "serviceArn": self.arn,
@@ -175,7 +174,7 @@ impl EcsService {
             "deploymentController": {"type": "ECS"},
             "deployments": deployments,
             "events": messages.collect::<Vec<_>>(),
-            "createdAt": seconds(self.created_at),
+            "createdAt": self.created_at.as_secs_f64(),
             "loadBalancers": [],
             "serviceRegistries": [],
             "placementConstraints": [],
@@ -208,8 +207,8 @@ impl EcsService {
             "pendingCount": deployment.pending.len(),
             "runningCount": deployment.running.len(),
             "failedTasks": deployment.failed,
-            "createdAt": seconds(deployment.created_at),
-            "updatedAt": seconds(deployment.updated_at),
+            "createdAt": deployment.created_at.as_secs_f64(),
+            "updatedAt": deployment.updated_at.as_secs_f64(),
             "launchType": self.launch_type,
             "rolloutState": state,
             "rolloutStateReason": reason,

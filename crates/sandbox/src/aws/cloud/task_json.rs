@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::definitions::{seconds, text};
+use super::definitions::text;
 use crate::aws::CloudTask;
 use ecs_mesh_model::{LastStatus, Timestamp};
 
@@ -182,6 +182,6 @@ impl CloudTask {
 fn time(at: Timestamp, shape: TaskJsonFormat) -> Value {
     match shape {
         TaskJsonFormat::Event => json!(at.to_string()),
-        TaskJsonFormat::Api => json!(seconds(at)),
+        TaskJsonFormat::Api => json!(at.as_secs_f64()),
     }
 }
