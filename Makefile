@@ -35,7 +35,7 @@ deny: ## Licences, banned crates and sources of the dependencies
 sandbox: ## The operator in its sandbox
 	cargo run --locked -- sandbox
 
-bench: ## The benchmark, of a release build: BENCH='--only rest --rest 11m' narrows it
+bench: ## The benchmark, of a release build: BENCH='--only idle --idle 11m' narrows it
 	cargo run --release --locked --example bench -- $(BENCH)
 
 build-times: ## How long builds take and how large the program is: COLD=--cold adds the release builds

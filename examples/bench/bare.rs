@@ -30,6 +30,6 @@ pub(crate) async fn run(queue_url: &str, receivers: usize) -> Result<(), String>
     // A receiver ends only by an error.
     match receiving.join_next().await {
         Some(Ok(ended)) => ended,
-        _ => Err("a receiver broke down".to_owned()),
+        _ => Err("a receiver panicked".to_owned()),
     }
 }

@@ -29,7 +29,7 @@ const METHOD: &str = "iam-ecs-service-token";
 const JWT: &str = include_str!("../../tests/fixtures/consul/login.jwt");
 const JWT_KEY: &str = include_str!("../../tests/fixtures/consul/jwt.pub.pem");
 /// Time limit of the start.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Concurrent requests while tasks log in.
 const AT_ONCE: usize = 8;
 /// Size limit of a relayed body.
@@ -51,7 +51,7 @@ struct RealConsulServer {
 
 impl Drop for BenchConsul {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The server may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -72,7 +72,7 @@ impl BenchConsul {
         let server = Arc::new(RealConsulServer { url, http, watcher });
         let mut consul = Self { child, server, url: String::new() };
         consul.server.wait_for_leader().await?;
-        consul.server.let_tasks_log_in().await?;
+        consul.server.create_auth_method().await?;
         consul.url = relay(Arc::clone(&consul.server)).await?;
         Ok(Some(consul))
     }
@@ -88,7 +88,7 @@ impl BenchConsul {
                 joined(under_way.join_next().await)?;
             }
             let server = Arc::clone(&self.server);
-            under_way.spawn(async move { server.live(&task).await });
+            under_way.spawn(async move { server.register_task(&task).await });
         }
         while !under_way.is_empty() {
             joined(under_way.join_next().await)?;
@@ -103,7 +103,7 @@ fn joined(ended: Option<Result<Result<(), String>, tokio::task::JoinError>>) -> 
 
 /// Starts the program on loopback with ACLs and default policy `deny`. The connection limit is the default.
 fn run(program: &Path, directory: &Path) -> Result<(Child, String), String> {
-    let io = |error: std::io::Error| format!("Consul cannot be started: {error}");
+    let io = |error: std::io::Error| format!("starting Consul: {error}");
     let free: Vec<TcpListener> =
         (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(io)?;
     let ports: Vec<u16> =
@@ -147,17 +147,17 @@ impl RealConsulServer {
     }
 
     async fn wait_for_leader(&self) -> Result<(), String> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while self.ask(reqwest::Method::GET, "/v1/acl/token/self", None).await.is_err() {
             if Instant::now() > until {
-                return Err("Consul does not get ready".to_owned());
+                return Err("Consul elected no leader in time".to_owned());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
     }
 
-    async fn let_tasks_log_in(&self) -> Result<(), String> {
+    async fn create_auth_method(&self) -> Result<(), String> {
         let config = json!({
             "BoundAudiences": ["consul"], "BoundIssuer": "ecs-mesh-test", "JWTValidationPubKeys": [JWT_KEY],
             "ClaimMappings": {"service": "service"},
@@ -168,12 +168,12 @@ impl RealConsulServer {
         self.put("/v1/acl/binding-rule", &rule).await.map(drop)
     }
 
-    async fn live(&self, task: &TaskArn) -> Result<(), String> {
+    async fn register_task(&self, task: &TaskArn) -> Result<(), String> {
         let (cluster, id) = (task.cluster().as_str(), task.id().as_str());
         let meta = json!({"consul.hashicorp.com/cluster": cluster, "consul.hashicorp.com/task-id": id});
         let login = json!({"AuthMethod": METHOD, "BearerToken": JWT.trim(), "Meta": meta});
         let token = self.ask(reqwest::Method::POST, "/v1/acl/login", Some(&login)).await?;
-        let accessor = token["AccessorID"].as_str().ok_or("a login without an accessor")?;
+        let accessor = token["AccessorID"].as_str().ok_or("the login response has no accessor")?;
         self.watcher.logged_in(accessor, id);
         for (kind, name) in [("", "web"), ("connect-proxy", "web-sidecar-proxy")] {
             let mut service = json!({
@@ -204,22 +204,22 @@ impl RealConsulServer {
         let answer =
             sent.headers(headers).body(body.clone()).send().await.map_err(|error| error.to_string())?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let said = answer.bytes().await.map_err(|error| error.to_string())?;
+        let relayed = answer.bytes().await.map_err(|error| error.to_string())?;
         if status == StatusCode::OK {
-            self.note(parts.method.as_str(), parts.uri.path(), &body);
+            self.record(parts.method.as_str(), parts.uri.path(), &body);
         }
-        let mut response = Response::new(Body::from(said));
+        let mut response = Response::new(Body::from(relayed));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response.headers_mut().remove("transfer-encoding");
         Ok(response)
     }
 
-    fn note(&self, method: &str, path: &str, body: &Bytes) {
+    fn record(&self, method: &str, path: &str, body: &Bytes) {
         match (method, path) {
             ("DELETE", _) => {
                 if let Some(accessor) = path.strip_prefix("/v1/acl/token/") {
-                    self.watcher.token_gone(accessor, Instant::now());
+                    self.watcher.token_removed(accessor, Instant::now());
                 }
             }
             ("PUT", "/v1/txn") => {
@@ -227,9 +227,9 @@ impl RealConsulServer {
                 let deletes = |operation: &&Value| {
                     operation["Service"]["Verb"].as_str().is_some_and(|verb| verb.starts_with("delete"))
                 };
-                self.watcher.services_gone(operations.iter().filter(deletes).count());
+                self.watcher.services_removed(operations.iter().filter(deletes).count());
             }
-            ("PUT", "/v1/catalog/deregister") => self.watcher.services_gone(1),
+            ("PUT", "/v1/catalog/deregister") => self.watcher.services_removed(1),
             _ => {}
         }
     }

@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// Creates running tasks without events.
-    Standing(usize),
+    CreateTasks(usize),
     /// Creates running tasks, sends all RUNNING events to the queue at once, and restarts the measurement.
     Burst(usize),
     /// Starts and stops this many tasks a second until the next order of this kind.
-    Lives(u32),
+    Churn(u32),
     /// Logs in all running tasks to Consul and registers their services.
     LogIn,
-    /// Kills this many running tasks at once, and restarts the measurement.
-    Kill(usize),
-    /// Kills this many tasks a second until the next order of this kind.
-    Deaths(u32),
+    /// Stops this many running tasks at once, and restarts the measurement.
+    Stop(usize),
+    /// Stops this many tasks a second until the next order of this kind.
+    StopRate(u32),
     /// Restarts the measurement.
     Mark,
     /// Requests a snapshot.
-    Look,
+    Snapshot,
 }
 
 /// Addresses of the sandbox's servers.
@@ -49,7 +49,7 @@ pub(crate) struct SandboxSnapshot {
     /// Messages in the queue, visible or in flight.
     pub queued: usize,
     /// Delivered messages, redeliveries included.
-    pub handed_out: u64,
+    pub delivered: u64,
     /// Deleted messages.
     pub deleted: u64,
     /// Time of the last deletion, from the start of the measurement.
@@ -59,7 +59,7 @@ pub(crate) struct SandboxSnapshot {
     /// Current number of login tokens and services in Consul.
     pub identities: usize,
     /// Time of the last removal, from the start of the measurement.
-    pub last_identity_gone: Duration,
+    pub last_identity_removed: Duration,
     /// AWS calls by `service.Operation`.
     pub calls: BTreeMap<String, u64>,
     /// Latency from the delivery of an event to its write, by kind of write.

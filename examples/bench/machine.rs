@@ -59,7 +59,7 @@ fn profile() -> Option<String> {
 /// # Errors
 /// Describes the failure.
 pub(crate) fn build_operator() -> Result<PathBuf, String> {
-    let directory = profile_directory().ok_or("this program does not know where it is")?;
+    let directory = profile_directory().ok_or("cannot determine the directory of this program")?;
     let profile = profile().filter(|name| name != "debug").unwrap_or_else(|| "dev".to_owned());
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -70,7 +70,7 @@ pub(crate) fn build_operator() -> Result<PathBuf, String> {
         .status();
     match built {
         Ok(status) if status.success() => Ok(directory.join("ecs-mesh-operator")),
-        Ok(status) => Err(format!("the operator cannot be built: cargo ended with {status}")),
-        Err(error) => Err(format!("the operator cannot be built: cargo cannot be started: {error}")),
+        Ok(status) => Err(format!("building the operator: cargo exited with {status}")),
+        Err(error) => Err(format!("building the operator: starting cargo: {error}")),
     }
 }

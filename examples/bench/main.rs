@@ -41,11 +41,11 @@ struct BenchArgs {
 
     /// Length of the idle phase. Below 10m, sweeps and role reads happen once in this time instead of every 10 minutes
     #[arg(long, default_value = "60s", value_parser = duration)]
-    rest: Duration,
+    idle: Duration,
 
     /// Numbers of tasks in the idle phase
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000])]
-    resting: Vec<usize>,
+    idle_tasks: Vec<usize>,
 
     /// Numbers of events queued at once
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000, 15_000])]
@@ -91,7 +91,7 @@ enum ProcessRole {
 enum BenchPhase {
     Burst,
     Steady,
-    Rest,
+    Idle,
     Consul,
 }
 
@@ -108,7 +108,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn main() -> ExitCode {
     let args = BenchArgs::parse();
     match &args.role {
-        Some(role) => play(role).map(|()| ExitCode::SUCCESS),
+        Some(role) => run_role(role).map(|()| ExitCode::SUCCESS),
         None => args.measure(),
     }
     .unwrap_or_else(|error| {
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn play(role: &ProcessRole) -> Result<(), String> {
+fn run_role(role: &ProcessRole) -> Result<(), String> {
     // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
@@ -158,8 +158,8 @@ impl BenchArgs {
                 tagged_burst: 100,
                 steady_per_second: 100,
                 steady: Duration::from_secs(3),
-                resting: vec![0, 100],
-                rest: Duration::from_secs(2),
+                idle_tasks: vec![0, 100],
+                idle: Duration::from_secs(2),
                 settle: Duration::from_secs(1),
             };
         }
@@ -171,21 +171,21 @@ impl BenchArgs {
             tagged_burst: 1_000,
             steady_per_second: 1_000,
             steady: Duration::from_secs(30),
-            resting: self.resting.clone(),
-            rest: self.rest,
+            idle_tasks: self.idle_tasks.clone(),
+            idle: self.idle,
             settle: Duration::from_secs(10),
         }
     }
 
     fn run(&self, plan: &Plan, machine: Machine) -> Result<BenchReport, String> {
         let wanted = |phase| self.only.is_empty() || self.only.contains(&phase);
-        let (mut bursts, mut steady, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bursts, mut steady, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         if wanted(BenchPhase::Burst) {
             for events in &plan.bursts {
                 progress(&format!("{events} events at once …"));
                 bursts.push(plan.burst(*events, false)?);
             }
-            progress(&format!("{} events at once, of tasks that must be described …", plan.tagged_burst));
+            progress(&format!("{} events at once, selected by ECS tag …", plan.tagged_burst));
             bursts.push(plan.burst(plan.tagged_burst, true)?);
         }
         if wanted(BenchPhase::Steady) {
@@ -194,15 +194,15 @@ impl BenchArgs {
                 steady.push(plan.steady(by_tag)?);
             }
         }
-        if wanted(BenchPhase::Rest) {
-            for tasks in &plan.resting {
-                progress(&format!("{tasks} idle tasks for {:?} …", plan.rest));
-                rest.push(plan.rest(*tasks)?);
+        if wanted(BenchPhase::Idle) {
+            for tasks in &plan.idle_tasks {
+                progress(&format!("{tasks} idle tasks for {:?} …", plan.idle));
+                idle.push(plan.idle(*tasks)?);
             }
         }
         let identities =
             if wanted(BenchPhase::Consul) { self.identities(plan)? } else { IdentityResults::default() };
-        let report = BenchReport { machine, bursts, steady, rest, identities, targets: Vec::new() };
+        let report = BenchReport { machine, bursts, steady, idle, identities, targets: Vec::new() };
         Ok(if self.quick { report } else { report.judged() })
     }
 }
@@ -210,20 +210,20 @@ impl BenchArgs {
 impl BenchArgs {
     fn identities(&self, plan: &Plan) -> Result<IdentityResults, String> {
         if self.consul.is_none() {
-            progress("with Consul: skipped: --consul names no program");
+            progress("Consul phases skipped: --consul is not set");
             return Ok(IdentityResults::default());
         }
         let (many, half, rate) = if self.quick { (40, 20, 5) } else { (1_000, 1_000, 10) };
-        progress(&format!("{many} tasks with Consul, of which {rate} stop a second for {:?} …", plan.steady));
-        let deaths = Some(plan.deaths(many, rate)?);
-        progress(&format!("{} tasks with Consul, of which {half} stop at once …", 2 * half));
-        let mass = Some(plan.mass(2 * half, half)?);
-        let mut rest = Vec::new();
-        for tasks in plan.resting.iter().filter(|tasks| **tasks > 0) {
-            progress(&format!("{tasks} idle tasks with Consul for {:?} …", plan.rest));
-            rest.push(plan.rest_with_identities(*tasks)?);
+        progress(&format!("{many} tasks with Consul, {rate} stopped a second for {:?} …", plan.steady));
+        let gradual_stops = Some(plan.gradual_stops(many, rate)?);
+        progress(&format!("{} tasks with Consul, {half} stopped at once …", 2 * half));
+        let mass_stop = Some(plan.mass_stop(2 * half, half)?);
+        let mut idle = Vec::new();
+        for tasks in plan.idle_tasks.iter().filter(|tasks| **tasks > 0) {
+            progress(&format!("{tasks} idle tasks with Consul for {:?} …", plan.idle));
+            idle.push(plan.idle_with_identities(*tasks)?);
         }
-        Ok(IdentityResults { deaths, mass, rest })
+        Ok(IdentityResults { gradual_stops, mass_stop, idle })
     }
 }
 

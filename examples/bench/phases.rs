@@ -11,11 +11,11 @@ use crate::process::Memory;
 use crate::setup::{BenchManifestOptions, BenchSetup, INTERVAL};
 
 /// Events of a complete task lifecycle in the sandbox, one for each version.
-const EVENTS_OF_A_LIFE: u32 = 10;
+const EVENTS_PER_LIFECYCLE: u32 = 10;
 /// Longer than a task lifecycle, so that the stream is steady when measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Time limit of a phase on a slow machine.
-const PATIENCE: Duration = Duration::from_mins(5);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Sizes and lengths of the phases.
 #[derive(Clone, Debug)]
@@ -28,8 +28,8 @@ pub(crate) struct Plan {
     pub tagged_burst: usize,
     pub steady_per_second: u32,
     pub steady: Duration,
-    pub resting: Vec<usize>,
-    pub rest: Duration,
+    pub idle_tasks: Vec<usize>,
+    pub idle: Duration,
     pub settle: Duration,
 }
 
@@ -93,13 +93,13 @@ impl PhaseMetrics {
     #[allow(clippy::cast_precision_loss)] // counts of a run
     fn of(
         setup: &BenchSetup,
-        picture: SandboxSnapshot,
+        snapshot: SandboxSnapshot,
         cpu_before: (Duration, Duration),
     ) -> Result<Self, String> {
         Ok(Self {
-            reads_per_1000_events: per(picture.reads(), picture.handed_out as f64 / 1_000.0),
-            latency: picture.latency,
-            calls: picture.calls,
+            reads_per_1000_events: per(snapshot.reads(), snapshot.delivered as f64 / 1_000.0),
+            latency: snapshot.latency,
+            calls: snapshot.calls,
             memory: setup.client()?.memory(),
             operator_cpu_s: (setup.client()?.cpu().saturating_sub(cpu_before.0)).as_secs_f64(),
             sandbox_cpu_s: (setup.sandbox.process.cpu().saturating_sub(cpu_before.1)).as_secs_f64(),
@@ -109,11 +109,11 @@ impl PhaseMetrics {
 
 impl Plan {
     /// The interval for an idle phase of this length, so that a short one includes a sweep.
-    pub(crate) fn rest_interval(&self) -> Duration {
-        self.rest.clamp(Duration::from_secs(30), INTERVAL)
+    pub(crate) fn idle_interval(&self) -> Duration {
+        self.idle.clamp(Duration::from_secs(30), INTERVAL)
     }
 
-    fn care(by_tag: bool) -> BenchManifestOptions {
+    fn options(by_tag: bool) -> BenchManifestOptions {
         BenchManifestOptions { by_tag, ..BenchManifestOptions::default() }
     }
 
@@ -122,11 +122,11 @@ impl Plan {
     pub(crate) fn burst(&self, events: usize, by_tag: bool) -> Result<BurstResult, String> {
         let (bare_per_second, bare_cpu_s) = self.bare(events)?;
         let mut setup = BenchSetup::new(&self.directory)?;
-        setup.start_operator(&self.operator, Self::care(by_tag))?;
+        setup.start_operator(&self.operator, Self::options(by_tag))?;
         let cpu = (setup.client()?.cpu(), setup.sandbox.process.cpu());
         setup.sandbox.order(&Order::Burst(events))?;
-        let drained = setup.wait(PATIENCE, "the drain", |seen| seen.queued == 0)?;
-        let done = setup.wait(PATIENCE, "the last write", |seen| seen.dataplanes >= events)?;
+        let drained = setup.wait(TIMEOUT, "draining the queue", |seen| seen.queued == 0)?;
+        let done = setup.wait(TIMEOUT, "the last write", |seen| seen.dataplanes >= events)?;
         Ok(BurstResult {
             events,
             by_tag,
@@ -144,7 +144,7 @@ impl Plan {
         setup.start_bare()?;
         let before = setup.client()?.cpu();
         setup.sandbox.order(&Order::Burst(events))?;
-        let drained = setup.wait(PATIENCE, "the bare loop's drain", |seen| seen.queued == 0)?;
+        let drained = setup.wait(TIMEOUT, "draining the queue by the bare loop", |seen| seen.queued == 0)?;
         let cpu = setup.client()?.cpu().saturating_sub(before).as_secs_f64();
         Ok((per(drained.deleted, drained.last_deleted.as_secs_f64()), cpu))
     }
@@ -153,39 +153,44 @@ impl Plan {
     /// Describes the failure.
     pub(crate) fn steady(&self, by_tag: bool) -> Result<SteadyResult, String> {
         let mut setup = BenchSetup::new(&self.directory)?;
-        setup.start_operator(&self.operator, Self::care(by_tag))?;
-        setup.sandbox.order(&Order::Lives((self.steady_per_second / EVENTS_OF_A_LIFE).max(1)))?;
+        setup.start_operator(&self.operator, Self::options(by_tag))?;
+        setup.sandbox.order(&Order::Churn((self.steady_per_second / EVENTS_PER_LIFECYCLE).max(1)))?;
         setup.pass(WARM_UP)?;
         let cpu = (setup.client()?.cpu(), setup.sandbox.process.cpu());
         setup.sandbox.order(&Order::Mark)?;
         setup.pass(self.steady)?;
-        let picture = setup.sandbox.order(&Order::Look)?;
-        if picture.latency.len() < 3 {
-            return Err(format!("the stream led to no creations, drains and removals: {picture:?}"));
+        let snapshot = setup.sandbox.order(&Order::Snapshot)?;
+        if snapshot.latency.len() < 3 {
+            return Err(format!("creations, drains or removals are missing: {snapshot:?}"));
         }
-        let seconds = picture.elapsed.as_secs_f64();
-        let events_per_second = per(picture.handed_out, seconds);
-        Ok(SteadyResult { by_tag, events_per_second, seconds, seen: PhaseMetrics::of(&setup, picture, cpu)? })
+        let seconds = snapshot.elapsed.as_secs_f64();
+        let events_per_second = per(snapshot.delivered, seconds);
+        Ok(SteadyResult {
+            by_tag,
+            events_per_second,
+            seconds,
+            seen: PhaseMetrics::of(&setup, snapshot, cpu)?,
+        })
     }
 
     /// # Errors
     /// Describes the failure.
-    pub(crate) fn rest(&self, tasks: usize) -> Result<IdleResult, String> {
-        let interval = self.rest_interval();
+    pub(crate) fn idle(&self, tasks: usize) -> Result<IdleResult, String> {
+        let interval = self.idle_interval();
         let mut setup = BenchSetup::new(&self.directory)?;
-        setup.sandbox.order(&Order::Standing(tasks))?;
+        setup.sandbox.order(&Order::CreateTasks(tasks))?;
         setup.start_operator(
             &self.operator,
             BenchManifestOptions { interval, ..BenchManifestOptions::default() },
         )?;
-        setup.wait(PATIENCE, "registering all", |seen| seen.dataplanes >= tasks)?;
+        setup.wait(TIMEOUT, "registering all tasks", |seen| seen.dataplanes >= tasks)?;
         setup.pass(self.settle)?;
-        self.look_at_rest(&mut setup, tasks, interval)
+        self.measure_idle(&mut setup, tasks, interval)
     }
 
     /// # Errors
     /// Describes the failure.
-    pub(crate) fn look_at_rest(
+    pub(crate) fn measure_idle(
         &self,
         setup: &mut BenchSetup,
         tasks: usize,
@@ -193,18 +198,18 @@ impl Plan {
     ) -> Result<IdleResult, String> {
         let before = setup.client()?.cpu();
         setup.sandbox.order(&Order::Mark)?;
-        setup.pass(self.rest)?;
-        let picture = setup.sandbox.order(&Order::Look)?;
+        setup.pass(self.idle)?;
+        let snapshot = setup.sandbox.order(&Order::Snapshot)?;
         let cpu = setup.client()?.cpu().saturating_sub(before);
-        let seconds = picture.elapsed.as_secs_f64();
+        let seconds = snapshot.elapsed.as_secs_f64();
         Ok(IdleResult {
             tasks,
             seconds,
             interval_s: interval.as_secs(),
             memory: setup.client()?.memory(),
             cpu_percent_of_a_core: cpu.as_secs_f64() / seconds * 100.0,
-            ecs_reads_per_minute: per(picture.calls_of("ecs."), seconds / 60.0),
-            calls: picture.calls.into_iter().filter(|(_, count)| *count > 0).collect(),
+            ecs_reads_per_minute: per(snapshot.calls_of("ecs."), seconds / 60.0),
+            calls: snapshot.calls.into_iter().filter(|(_, count)| *count > 0).collect(),
         })
     }
 }
@@ -216,7 +221,7 @@ impl BenchDirectory {
     /// # Errors
     /// Describes the failure.
     pub(crate) fn new() -> Result<Self, String> {
-        tempfile::tempdir().map(Self).map_err(|error| format!("no directory can be made: {error}"))
+        tempfile::tempdir().map(Self).map_err(|error| format!("creating a temporary directory: {error}"))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -14,7 +14,7 @@ use crate::control::{Order, SandboxAddresses, SandboxSnapshot};
 const TICK: Duration = Duration::from_millis(10);
 
 /// Time limit of a clean exit of the sandbox.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A process that ends with its owner.
 pub(crate) struct ChildProcess(Child);
@@ -41,7 +41,7 @@ impl ChildProcess {
         let name = command.get_program().to_string_lossy().into_owned();
         let file = File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
         let child = command.stderr(file).spawn();
-        child.map(Self).map_err(|error| format!("{name} cannot be started: {error}"))
+        child.map(Self).map_err(|error| format!("starting {name}: {error}"))
     }
 
     /// Fails with the end of the log if the process has exited.
@@ -54,7 +54,7 @@ impl ChildProcess {
             _ => {
                 let log = fs::read_to_string(log).unwrap_or_default();
                 let last: Vec<&str> = log.lines().rev().take(5).collect();
-                Err(format!("a process exited too early; the end of its log:\n{}", last.join("\n")))
+                Err(format!("the process exited early; the end of its log:\n{}", last.join("\n")))
             }
         }
     }
@@ -145,8 +145,8 @@ impl SandboxProcess {
     /// Describes the failure.
     pub(crate) fn order(&mut self, order: &Order) -> Result<SandboxSnapshot, String> {
         let line = serde_json::to_string(order).map_err(|error| error.to_string())?;
-        let orders = self.orders.as_mut().ok_or("the sandbox was ended")?;
-        writeln!(orders, "{line}").map_err(|error| format!("the sandbox is gone: {error}"))?;
+        let orders = self.orders.as_mut().ok_or("the sandbox has exited")?;
+        writeln!(orders, "{line}").map_err(|error| format!("writing to the sandbox: {error}"))?;
         read_lines(&mut self.answers)
     }
 }
@@ -154,7 +154,7 @@ impl SandboxProcess {
 impl Drop for SandboxProcess {
     fn drop(&mut self) {
         self.orders = None;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while matches!(self.process.0.try_wait(), Ok(None)) && Instant::now() < until {
             std::thread::sleep(TICK);
         }
@@ -165,7 +165,7 @@ fn read_lines<T: serde::de::DeserializeOwned>(answers: &mut BufReader<ChildStdou
     let mut line = String::new();
     answers.read_line(&mut line).map_err(|error| error.to_string())?;
     if line.is_empty() {
-        return Err("the sandbox has ended".to_owned());
+        return Err("the sandbox has exited".to_owned());
     }
-    serde_json::from_str(&line).map_err(|error| format!("the sandbox broke down: {error}"))
+    serde_json::from_str(&line).map_err(|error| format!("reading the response of the sandbox: {error}"))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::control::{LatencySummary, WriteKind};
-use crate::identities::{GradualDeathsResult, IdentityResults, MassDeathResult};
+use crate::identities::{GradualStopsResult, IdentityResults, MassStopResult};
 use crate::machine::Machine;
 use crate::phases::{BurstResult, IdleResult, SteadyResult};
 
@@ -15,7 +15,7 @@ pub(crate) struct BenchReport {
     pub machine: Machine,
     pub bursts: Vec<BurstResult>,
     pub steady: Vec<SteadyResult>,
-    pub rest: Vec<IdleResult>,
+    pub idle: Vec<IdleResult>,
     pub identities: IdentityResults,
     pub targets: Vec<BenchTarget>,
 }
@@ -65,22 +65,22 @@ impl BenchReport {
         for burst in self.bursts.iter().filter(|burst| burst.events == 15_000 && !burst.by_tag) {
             let share = burst.share() * 100.0;
             targets.push(BenchTarget {
-                what: "15,000 events drained, of the bare loop's rate".to_owned(),
+                what: "15,000 events: share of the bare loop's rate".to_owned(),
                 limit: "≥ 80 %".to_owned(),
                 measured: format!("{share:.0} %"),
                 met: share >= 80.0,
             });
         }
-        for rest in &self.rest {
-            match rest.tasks {
-                0 => targets.push(BenchTarget::at_most("resident, idle", 20.0, "MB", rest.memory.resident)),
+        for idle in &self.idle {
+            match idle.tasks {
+                0 => targets.push(BenchTarget::at_most("resident, idle", 20.0, "MB", idle.memory.resident)),
                 10_000 => {
-                    let (reads, cpu) = (rest.ecs_reads_per_minute, rest.cpu_percent_of_a_core);
+                    let (reads, cpu) = (idle.ecs_reads_per_minute, idle.cpu_percent_of_a_core);
                     targets.push(BenchTarget::at_most(
                         "resident, 10,000 tasks",
                         40.0,
                         "MB",
-                        rest.memory.resident,
+                        idle.memory.resident,
                     ));
                     targets.push(BenchTarget::at_most(
                         "ECS reads a minute, 10,000 idle tasks",
@@ -110,7 +110,7 @@ impl BenchReport {
         writeln!(out, "{command}; load before: {load}\n")?;
         write_bursts(out, &self.bursts)?;
         write_steady(out, &self.steady)?;
-        write_rest(out, "At rest", &self.rest)?;
+        write_idle(out, "Idle", &self.idle)?;
         self.identities.write(out)?;
         for BenchTarget { what, limit, measured, met } in &self.targets {
             writeln!(out, "{}  {what}: {measured} (target {limit})", if *met { "met   " } else { "MISSED" })?;
@@ -137,7 +137,10 @@ fn write_bursts(out: &mut String, bursts: &[BurstResult]) -> std::fmt::Result {
     if bursts.is_empty() {
         return Ok(());
     }
-    writeln!(out, "Queued at once, each event of a new task (default: 500 writes a second)")?;
+    writeln!(
+        out,
+        "Bursts: events queued at once, each of a new task (write limit: 500 a second, the default)"
+    )?;
     writeln!(
         out,
         "{:>7}  {:<8} {:>9} {:>9} {:>6} {:>10} {:>9} {:>9} {:>11} {:>8} {:>7} {:>7} {:>7}",
@@ -193,7 +196,7 @@ fn write_steady(out: &mut String, steady: &[SteadyResult]) -> std::fmt::Result {
             let LatencySummary { count, p50_ms, p99_ms, max_ms } = latency(&seen.latency, change);
             writeln!(
                 out,
-                "  {name:<26} {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   most {max_ms:>7.1} ms"
+                "  {name:<26} {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   max {max_ms:>7.1} ms"
             )?;
         }
         writeln!(
@@ -210,26 +213,26 @@ fn write_steady(out: &mut String, steady: &[SteadyResult]) -> std::fmt::Result {
 
 impl IdentityResults {
     fn evaluate(&self, targets: &mut Vec<BenchTarget>) {
-        if let Some(GradualDeathsResult { tasks: 1_000, token_gone, .. }) = &self.deaths {
-            let what = "Consul: p99 from STOPPED to token gone, 1,000 tasks";
-            targets.push(BenchTarget::at_most(what, 250.0, "ms", token_gone.p99_ms));
+        if let Some(GradualStopsResult { tasks: 1_000, token_removed, .. }) = &self.gradual_stops {
+            let what = "Consul: p99 from STOPPED to token removed, 1,000 tasks";
+            targets.push(BenchTarget::at_most(what, 250.0, "ms", token_removed.p99_ms));
         }
-        if let Some(MassDeathResult { tasks: 2_000, die: 1_000, clean_after_s, .. }) = &self.mass {
+        if let Some(MassStopResult { tasks: 2_000, stopped: 1_000, removed_after_s, .. }) = &self.mass_stop {
             targets.push(BenchTarget::at_most(
-                "Consul: 1,000 of 2,000 stopped at once, all clean",
+                "Consul: 1,000 of 2,000 stopped at once, all removed",
                 5.0,
                 "s",
-                *clean_after_s,
+                *removed_after_s,
             ));
         }
-        for rest in self.rest.iter().filter(|rest| rest.tasks == 10_000) {
+        for idle in self.idle.iter().filter(|idle| idle.tasks == 10_000) {
             targets.push(BenchTarget::at_most(
                 "Consul: resident, 10,000 tasks",
                 40.0,
                 "MB",
-                rest.memory.resident,
+                idle.memory.resident,
             ));
-            let reads = rest.ecs_reads_per_minute;
+            let reads = idle.ecs_reads_per_minute;
             targets.push(BenchTarget::at_most(
                 "Consul: ECS reads a minute, 10,000 idle tasks",
                 30.0,
@@ -240,21 +243,21 @@ impl IdentityResults {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        if let Some(GradualDeathsResult {
+        if let Some(GradualStopsResult {
             tasks,
             per_second,
             seconds,
-            token_gone,
+            token_removed,
             ecs_reads,
             memory,
             operator_cpu_s,
-        }) = &self.deaths
+        }) = &self.gradual_stops
         {
-            let LatencySummary { count, p50_ms, p99_ms, max_ms } = token_gone;
-            writeln!(out, "Consul: {tasks} tasks, of which {per_second} die a second for {seconds:.0} s")?;
+            let LatencySummary { count, p50_ms, p99_ms, max_ms } = token_removed;
+            writeln!(out, "Consul: {tasks} tasks, {per_second} stopped a second for {seconds:.0} s")?;
             writeln!(
                 out,
-                "  token gone after STOPPED   {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   most {max_ms:>7.1} ms"
+                "  STOPPED to token removed   {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   max {max_ms:>7.1} ms"
             )?;
             writeln!(
                 out,
@@ -263,25 +266,25 @@ impl IdentityResults {
                 operator_cpu_s / seconds * 100.0
             )?;
         }
-        if let Some(MassDeathResult { tasks, die, clean_after_s, ecs_reads, memory, operator_cpu_s }) =
-            &self.mass
+        if let Some(MassStopResult { tasks, stopped, removed_after_s, ecs_reads, memory, operator_cpu_s }) =
+            &self.mass_stop
         {
-            writeln!(out, "Consul: {die} of {tasks} tasks die at once")?;
+            writeln!(out, "Consul: {stopped} of {tasks} tasks stopped at once")?;
             writeln!(
                 out,
-                "  all tokens and services gone after {clean_after_s:.2} s; {ecs_reads} ECS reads; peak {:.1} MB; CPU {operator_cpu_s:.2} s\n",
+                "  all tokens and services removed after {removed_after_s:.2} s; {ecs_reads} ECS reads; peak {:.1} MB; CPU {operator_cpu_s:.2} s\n",
                 memory.peak
             )?;
         }
-        write_rest(out, "With Consul at rest", &self.rest)
+        write_idle(out, "Idle with Consul", &self.idle)
     }
 }
 
-fn write_rest(out: &mut String, title: &str, rest: &[IdleResult]) -> std::fmt::Result {
-    let Some(first) = rest.first() else { return Ok(()) };
+fn write_idle(out: &mut String, title: &str, idle: &[IdleResult]) -> std::fmt::Result {
+    let Some(first) = idle.first() else { return Ok(()) };
     writeln!(
         out,
-        "{title}, over {:.0} s, a sweep and a read of each role every {} s",
+        "{title}: {:.0} s, with a sweep and a read of each role every {} s",
         first.seconds, first.interval_s
     )?;
     writeln!(
@@ -289,7 +292,7 @@ fn write_rest(out: &mut String, title: &str, rest: &[IdleResult]) -> std::fmt::R
         "{:>7} {:>12} {:>9} {:>13} {:>8} {:>8} {:>14}  calls",
         "tasks", "resident MB", "peak MB", "anonymous MB", "pss MB", "cpu %", "ECS reads/min"
     )?;
-    for row in rest {
+    for row in idle {
         let calls: Vec<String> = row.calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let IdleResult { tasks, memory, cpu_percent_of_a_core: cpu, ecs_reads_per_minute: reads, .. } = row;
         writeln!(

@@ -49,14 +49,14 @@ impl BenchSetup {
     /// # Errors
     /// Describes the failure.
     pub(crate) fn new(directory: &Path) -> Result<Self, String> {
-        Self::beside(directory, None)
+        Self::with_consul(directory, None)
     }
 
     /// Starts a sandbox with a Consul and without a client.
     ///
     /// # Errors
     /// Describes the failure.
-    pub(crate) fn beside(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
+    pub(crate) fn with_consul(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
         let sandbox = SandboxProcess::start(directory, consul)?;
         Ok(Self { sandbox, directory: directory.to_owned(), client: None })
     }
@@ -68,10 +68,10 @@ impl BenchSetup {
     pub(crate) fn start_operator(
         &mut self,
         operator: &Path,
-        care: BenchManifestOptions,
+        options: BenchManifestOptions,
     ) -> Result<(), String> {
         let manifests = self.directory.join("manifests.yaml");
-        let text = if care.consul { self.consul_manifests(care)? } else { self.manifests(care) };
+        let text = if options.consul { self.consul_manifests(options)? } else { self.manifests(options) };
         std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
         let mut command = Command::new(operator);
         command.envs(of_the_image());
@@ -119,17 +119,17 @@ impl BenchSetup {
     /// Polls snapshots until one fits.
     ///
     /// # Errors
-    /// If `patience` has passed or the client has exited.
+    /// If `timeout` has passed or the client has exited.
     pub(crate) fn wait(
         &mut self,
-        patience: Duration,
+        timeout: Duration,
         what: &str,
         is_so: impl Fn(&SandboxSnapshot) -> bool,
     ) -> Result<SandboxSnapshot, String> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         let log = self.log();
         loop {
-            let seen = self.sandbox.order(&Order::Look)?;
+            let seen = self.sandbox.order(&Order::Snapshot)?;
             if is_so(&seen) {
                 return Ok(seen);
             }
@@ -137,7 +137,7 @@ impl BenchSetup {
                 client.must_run(&log)?;
             }
             if Instant::now() >= until {
-                return Err(format!("{what} is not done after {patience:?}; seen so far: {seen:?}"));
+                return Err(format!("{what} did not finish within {timeout:?}; last snapshot: {seen:?}"));
             }
             sleep(LOOK);
         }
@@ -153,10 +153,10 @@ impl BenchSetup {
         self.client.as_mut().map_or(Ok(()), |client| client.must_run(&log))
     }
 
-    fn consul_manifests(&self, care: BenchManifestOptions) -> Result<String, String> {
+    fn consul_manifests(&self, options: BenchManifestOptions) -> Result<String, String> {
         let place = &self.sandbox.place;
-        let url = place.consul_url.as_ref().ok_or("no Consul runs")?;
-        let interval = care.interval.as_secs();
+        let url = place.consul_url.as_ref().ok_or("Consul is not running")?;
+        let interval = options.interval.as_secs();
         Ok(format!(
             "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
@@ -176,10 +176,10 @@ spec:
         ))
     }
 
-    fn manifests(&self, care: BenchManifestOptions) -> String {
+    fn manifests(&self, options: BenchManifestOptions) -> String {
         let place = &self.sandbox.place;
-        let tags = if care.by_tag { ", tags: {mesh: \"yes\"}" } else { "" };
-        let interval = care.interval.as_secs();
+        let tags = if options.by_tag { ", tags: {mesh: \"yes\"}" } else { "" };
+        let interval = options.interval.as_secs();
         let mut text = format!(
             "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane

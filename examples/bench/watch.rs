@@ -19,7 +19,7 @@ pub(crate) struct Watcher(Mutex<WatchedState>);
 #[derive(Debug)]
 struct WatchedState {
     mark: Instant,
-    handed_out: u64,
+    delivered: u64,
     deleted: u64,
     last_deleted: Option<Instant>,
     tasks: HashMap<String, TaskTimeline>,
@@ -27,7 +27,7 @@ struct WatchedState {
     /// The task of each Consul token, by accessor.
     tokens: HashMap<String, String>,
     services: usize,
-    last_identity_gone: Option<Instant>,
+    last_identity_removed: Option<Instant>,
     samples: BTreeMap<WriteKind, Vec<Duration>>,
 }
 
@@ -61,14 +61,14 @@ impl Default for Watcher {
     fn default() -> Self {
         Self(Mutex::new(WatchedState {
             mark: Instant::now(),
-            handed_out: 0,
+            delivered: 0,
             deleted: 0,
             last_deleted: None,
             tasks: HashMap::new(),
             dataplanes: 0,
             tokens: HashMap::new(),
             services: 0,
-            last_identity_gone: None,
+            last_identity_removed: None,
             samples: BTreeMap::new(),
         }))
     }
@@ -83,25 +83,25 @@ impl Watcher {
     pub(crate) fn mark(&self) {
         let mut seen = self.lock();
         seen.mark = Instant::now();
-        seen.handed_out = 0;
+        seen.delivered = 0;
         seen.deleted = 0;
         seen.last_deleted = None;
-        seen.last_identity_gone = None;
+        seen.last_identity_removed = None;
         seen.samples.clear();
     }
 
     /// The snapshot since the start of the measurement.
-    pub(crate) fn picture(&self) -> SandboxSnapshot {
+    pub(crate) fn snapshot(&self) -> SandboxSnapshot {
         let seen = self.lock();
         SandboxSnapshot {
             elapsed: seen.mark.elapsed(),
-            handed_out: seen.handed_out,
+            delivered: seen.delivered,
             deleted: seen.deleted,
             last_deleted: seen.last_deleted.map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
             dataplanes: seen.dataplanes,
             identities: seen.tokens.len() + seen.services,
-            last_identity_gone: seen
-                .last_identity_gone
+            last_identity_removed: seen
+                .last_identity_removed
                 .map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
             latency: seen
                 .samples
@@ -123,26 +123,26 @@ impl Watcher {
         self.lock().services += 1;
     }
 
-    pub(crate) fn token_gone(&self, accessor: &str, at: Instant) {
+    pub(crate) fn token_removed(&self, accessor: &str, at: Instant) {
         let mut seen = self.lock();
         let Some(task) = seen.tokens.remove(accessor) else { return };
-        seen.last_identity_gone = Some(at);
+        seen.last_identity_removed = Some(at);
         let delivered = seen.tasks.get(&task).and_then(|life| life.events.get(&WriteKind::Remove)).copied();
         if let Some(delivered) = delivered.filter(|delivered| *delivered >= seen.mark) {
             seen.samples.entry(WriteKind::Token).or_default().push(at.duration_since(delivered));
         }
     }
 
-    pub(crate) fn services_gone(&self, count: usize) {
+    pub(crate) fn services_removed(&self, count: usize) {
         let mut seen = self.lock();
         seen.services = seen.services.saturating_sub(count);
-        seen.last_identity_gone = Some(Instant::now());
+        seen.last_identity_removed = Some(Instant::now());
     }
 }
 
 impl WatchedState {
-    fn handed_out(&mut self, body: &str, at: Instant) {
-        self.handed_out += 1;
+    fn delivered(&mut self, body: &str, at: Instant) {
+        self.delivered += 1;
         // Events of other kinds cause no write.
         let Ok(BenchEvent { detail }) = serde_json::from_str(body) else { return };
         let kind = match (detail.last_status, detail.desired_status) {
@@ -156,22 +156,22 @@ impl WatchedState {
     }
 
     fn wrote(&mut self, method: &str, name: &str, at: Instant) {
-        let life = self.tasks.entry(name.to_owned()).or_default();
+        let task = self.tasks.entry(name.to_owned()).or_default();
         let change = match method {
             "DELETE" => WriteKind::Remove,
-            _ if life.written => WriteKind::Drain,
+            _ if task.written => WriteKind::Drain,
             _ => WriteKind::Create,
         };
         match change {
             WriteKind::Create => self.dataplanes += 1,
             WriteKind::Remove => self.dataplanes = self.dataplanes.saturating_sub(1),
-            WriteKind::Drain if life.drained => return,
-            WriteKind::Drain => life.drained = true,
+            WriteKind::Drain if task.drained => return,
+            WriteKind::Drain => task.drained = true,
             WriteKind::Token => {}
         }
-        life.written = true;
+        task.written = true;
         // A sweep writes without an event. A write for an event before the start of the measurement does not count.
-        if let Some(delivered) = life.events.get(&change).filter(|delivered| **delivered >= self.mark) {
+        if let Some(delivered) = task.events.get(&change).filter(|delivered| **delivered >= self.mark) {
             self.samples.entry(change).or_default().push(at.duration_since(*delivered));
         }
     }
@@ -188,7 +188,7 @@ impl AwsFaults for Watcher {
             "ReceiveMessage" => {
                 let mut seen = self.lock();
                 for message in answer["Messages"].as_array().into_iter().flatten() {
-                    seen.handed_out(message["Body"].as_str().unwrap_or_default(), now);
+                    seen.delivered(message["Body"].as_str().unwrap_or_default(), now);
                 }
             }
             "DeleteMessageBatch" => {

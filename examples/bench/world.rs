@@ -18,10 +18,10 @@ use crate::watch::Watcher;
 
 /// Number of services; tasks are spread evenly over them.
 const SERVICES: u16 = 20;
-/// Lifetime of a task of [`Order::ChurnRate`].
-const RUNS: Duration = Duration::from_millis(1_700);
+/// Lifetime of a task of [`Order::Churn`].
+const TASK_LIFETIME: Duration = Duration::from_millis(1_700);
 /// Interval of starts and stops.
-const BEAT: Duration = Duration::from_millis(10);
+const TICK_INTERVAL: Duration = Duration::from_millis(10);
 /// Maximum tasks of one `RunTask`.
 const AT_ONCE: usize = 10;
 
@@ -37,19 +37,19 @@ pub(crate) fn services() -> Vec<ScenarioService> {
 /// # Errors
 /// Describes the failure.
 pub(crate) async fn serve() -> Result<(), String> {
-    let mut world = BenchWorld::begin().await?;
+    let mut world = BenchWorld::start().await?;
     progress(&world.place())?;
     let mut orders = orders();
-    let mut beat = tokio::time::interval(BEAT);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(TICK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(order) => progress(&world.obey(&order?).await?)?,
+                Some(order) => progress(&world.execute(&order?).await?)?,
                 None => return Ok(()),
             },
-            _ = beat.tick() => world.live()?,
+            _ = ticks.tick() => world.tick()?,
         }
     }
 }
@@ -57,7 +57,9 @@ pub(crate) async fn serve() -> Result<(), String> {
 fn progress(what: &impl serde::Serialize) -> Result<(), String> {
     let line = serde_json::to_string(what).map_err(|error| error.to_string())?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| format!("the bench is gone: {error}"))
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("writing to the benchmark: {error}"))
 }
 
 /// A stream of orders, read by a thread since standard input is blocking.
@@ -83,28 +85,28 @@ struct BenchWorld {
     definitions: Vec<String>,
     /// Number of started tasks.
     started: usize,
-    lives: Option<ChurnRate>,
-    deaths: Option<DeathRate>,
+    churn: Option<ChurnRate>,
+    stop_rate: Option<StopRate>,
     consul: Option<BenchConsul>,
 }
 
 /// Stopping tasks.
-struct DeathRate {
+struct StopRate {
     per_second: u32,
     since: Instant,
-    so_far: u64,
+    stopped: u64,
 }
 
 /// Starting and stopping tasks.
 struct ChurnRate {
     per_second: u32,
     since: Instant,
-    born: u64,
+    started: u64,
     running: VecDeque<(Instant, String)>,
 }
 
 impl BenchWorld {
-    async fn begin() -> Result<Self, String> {
+    async fn start() -> Result<Self, String> {
         let watcher = Arc::new(Watcher::default());
         let endpoints = Endpoints::start(EndpointOptions {
             cloud: CloudConfig {
@@ -140,8 +142,8 @@ impl BenchWorld {
             calls_at_mark,
             definitions,
             started: 0,
-            lives: None,
-            deaths: None,
+            churn: None,
+            stop_rate: None,
             consul,
         })
     }
@@ -157,27 +159,27 @@ impl BenchWorld {
         }
     }
 
-    async fn obey(&mut self, order: &Order) -> Result<SandboxSnapshot, String> {
+    async fn execute(&mut self, order: &Order) -> Result<SandboxSnapshot, String> {
         match order {
-            Order::Standing(tasks) => self.standing(*tasks, false)?,
+            Order::CreateTasks(tasks) => self.create_tasks(*tasks, false)?,
             Order::Burst(tasks) => {
-                self.standing(*tasks, true)?;
+                self.create_tasks(*tasks, true)?;
                 self.mark();
             }
-            Order::Lives(per_second) => self.change_lives(*per_second),
+            Order::Churn(per_second) => self.set_churn(*per_second),
             Order::LogIn => self.log_in().await?,
-            Order::Kill(tasks) => {
+            Order::Stop(tasks) => {
                 self.mark();
-                self.kill(*tasks);
+                self.stop(*tasks);
             }
-            Order::Deaths(per_second) => {
-                let begin = DeathRate { per_second: *per_second, since: Instant::now(), so_far: 0 };
-                self.deaths = (*per_second > 0).then_some(begin);
+            Order::StopRate(per_second) => {
+                let rate = StopRate { per_second: *per_second, since: Instant::now(), stopped: 0 };
+                self.stop_rate = (*per_second > 0).then_some(rate);
             }
             Order::Mark => self.mark(),
-            Order::Look => {}
+            Order::Snapshot => {}
         }
-        Ok(self.picture())
+        Ok(self.snapshot())
     }
 
     fn mark(&mut self) {
@@ -185,19 +187,19 @@ impl BenchWorld {
         self.watcher.mark();
     }
 
-    fn picture(&self) -> SandboxSnapshot {
+    fn snapshot(&self) -> SandboxSnapshot {
         let calls = self.endpoints.front.calls();
         let before = |name: &String| self.calls_at_mark.get(name).copied().unwrap_or_default();
         let queued = self.endpoints.with(|cloud, _, now| cloud.queue_counts(QUEUE, now));
         SandboxSnapshot {
             queued: queued.map_or(0, |counts| counts.visible + counts.in_flight + counts.delayed),
             calls: calls.into_iter().map(|(name, count)| (name.clone(), count - before(&name))).collect(),
-            ..self.watcher.picture()
+            ..self.watcher.snapshot()
         }
     }
 
-    /// Creates running tasks. With `tell`, all RUNNING events reach the queue at once.
-    fn standing(&mut self, tasks: usize, tell: bool) -> Result<(), String> {
+    /// Creates running tasks. With `with_events`, all RUNNING events reach the queue at once.
+    fn create_tasks(&mut self, tasks: usize, with_events: bool) -> Result<(), String> {
         let (endpoints, definitions, started) = (&self.endpoints, &self.definitions, &mut self.started);
         let last_step = Duration::from_millis(1);
         endpoints.with(|cloud, _, now| {
@@ -215,7 +217,7 @@ impl BenchWorld {
                 left -= left.min(AT_ONCE);
             }
             cloud.step(now);
-            if tell {
+            if with_events {
                 cloud.lose_events_until(now);
             }
             cloud.step(now.plus(last_step));
@@ -225,60 +227,60 @@ impl BenchWorld {
         })
     }
 
-    fn change_lives(&mut self, per_second: u32) {
-        let running = self.lives.take().map(|lives| lives.running).unwrap_or_default();
-        self.lives = Some(ChurnRate { per_second, since: Instant::now(), born: 0, running });
+    fn set_churn(&mut self, per_second: u32) {
+        let running = self.churn.take().map(|churn| churn.running).unwrap_or_default();
+        self.churn = Some(ChurnRate { per_second, since: Instant::now(), started: 0, running });
     }
 
     /// Running tasks, up to this many.
-    fn running(&self, most: usize) -> Vec<TaskArn> {
+    fn running(&self, limit: usize) -> Vec<TaskArn> {
         self.endpoints.with(|cloud, _, _| {
             let runs = |task: &&Arc<CloudTask>| {
                 task.last_status == LastStatus::Running && task.desired_status == DesiredStatus::Running
             };
-            let tasks = cloud.all_tasks().filter(runs).take(most);
+            let tasks = cloud.all_tasks().filter(runs).take(limit);
             tasks.filter_map(|task| TaskArn::parse(&task.arn).ok()).collect()
         })
     }
 
     async fn log_in(&self) -> Result<(), String> {
-        let consul = self.consul.as_ref().ok_or("no Consul runs")?;
+        let consul = self.consul.as_ref().ok_or("Consul is not running")?;
         consul.log_in(self.running(usize::MAX)).await
     }
 
-    fn kill(&self, tasks: usize) {
-        let victims = self.running(tasks);
+    fn stop(&self, tasks: usize) {
+        let tasks = self.running(tasks);
         self.endpoints.with(|cloud, _, now| {
-            for task in victims {
+            for task in tasks {
                 cloud.kill_hard(&task.to_string(), now);
             }
         });
     }
 
     /// Starts and stops the tasks that are due.
-    fn live(&mut self) -> Result<(), String> {
-        if let Some(deaths) = &mut self.deaths {
-            let due = deaths.since.elapsed().as_millis() * u128::from(deaths.per_second) / 1_000;
-            let now = usize::try_from(due.saturating_sub(u128::from(deaths.so_far))).unwrap_or_default();
-            deaths.so_far += now as u64;
+    fn tick(&mut self) -> Result<(), String> {
+        if let Some(rate) = &mut self.stop_rate {
+            let due = rate.since.elapsed().as_millis() * u128::from(rate.per_second) / 1_000;
+            let now = usize::try_from(due.saturating_sub(u128::from(rate.stopped))).unwrap_or_default();
+            rate.stopped += now as u64;
             if now > 0 {
-                self.kill(now);
+                self.stop(now);
             }
         }
-        let (definitions, started, lives) = (&self.definitions, &mut self.started, &mut self.lives);
+        let (definitions, started, churn) = (&self.definitions, &mut self.started, &mut self.churn);
         let at = Instant::now();
         self.endpoints.with(|cloud, kuma, now| {
             // An unread journal grows without limit.
             kuma.take_journal();
-            let Some(lives) = lives else { return Ok(()) };
-            let due = at.duration_since(lives.since).as_millis() * u128::from(lives.per_second) / 1_000;
-            while u128::from(lives.born) < due {
+            let Some(churn) = churn else { return Ok(()) };
+            let due = at.duration_since(churn.since).as_millis() * u128::from(churn.per_second) / 1_000;
+            while u128::from(churn.started) < due {
                 let task = run(cloud, definitions, started, 1, now)?;
-                lives.running.extend(task.into_iter().map(|arn| (at + RUNS, arn)));
-                lives.born += 1;
+                churn.running.extend(task.into_iter().map(|arn| (at + TASK_LIFETIME, arn)));
+                churn.started += 1;
             }
-            while lives.running.front().is_some_and(|(until, _)| *until <= at) {
-                let Some((_, arn)) = lives.running.pop_front() else { break };
+            while churn.running.front().is_some_and(|(until, _)| *until <= at) {
+                let Some((_, arn)) = churn.running.pop_front() else { break };
                 cloud.stop_task(CLUSTER, &arn, "", now).map_err(|error| error.to_string())?;
             }
             Ok(())
