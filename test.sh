@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs all tests, after installing the tools that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
-# Parts whose tools cannot be had are left out, and said so at the end: those that need the package indexes of Python and npm, Go and its
-# modules, Debian's package archive, recorded exchanges (ECS_MESH_RECORDINGS), or a Consul newer than Debian's (CONSUL_BIN).
+# Parts whose tools are not available are skipped and listed at the end: those that need the package indexes of Python
+# and npm, Go and its modules, Debian's package archive, recorded exchanges (ECS_MESH_RECORDINGS), or a Consul newer
+# than Debian's (CONSUL_BIN).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -16,7 +17,7 @@ provide() {
     if reason=$("$@" 2>&1); then
         export "$variable=$value"
     else
-        skipped+=("$part: skipped, since this failed: $* ($(tail -n 1 <<<"$reason"))")
+        skipped+=("$part: skipped because this command failed: $* ($(tail -n 1 <<<"$reason"))")
     fi
 }
 
@@ -33,11 +34,11 @@ provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \
 provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
     .ci/consul .tools/consul
 [[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||
-    skipped+=("replay of recordings: skipped, since ECS_MESH_RECORDINGS names no directory of recordings")
+    skipped+=("replay of recordings: skipped because ECS_MESH_RECORDINGS is not set")
 [[ -n "${CONSUL_BIN:-}" ]] ||
-    skipped+=("a newer Consul, with logins by AWS IAM: skipped, since CONSUL_BIN names no program of 1.12 or later")
+    skipped+=("a Consul with logins by AWS IAM: skipped because CONSUL_BIN does not name Consul 1.12 or later")
 
-# Optimised, so that hundreds of simulated runs take minutes.
+# An optimised profile, so that hundreds of simulated runs take minutes.
 cargo test --workspace --locked --profile sim "$@"
 
 ((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"
