@@ -1,7 +1,7 @@
-"""Checks what `deploy/` holds, with other people's tools: `deploy.py CHECK`, for one of the functions at the end.
+"""Checks `deploy/` with cfn-lint, hadolint and moto: `deploy.py CHECK`, where CHECK is one of the functions at the end.
 
 Needs tests/python/requirements-deploy.txt. `stack` and `role` start moto as a server on loopback; `stack` also starts
-the operator that OPERATOR names.
+the operator named by OPERATOR.
 """
 
 import ast
@@ -33,7 +33,7 @@ CLUSTERS = [f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{name}" for name in ("demo"
 UUID = "0a1b2c3d-1111-2222-3333-0a1b2c3d4e5f"
 DEADLINE = 60
 
-# For each parameter with a pattern, what it takes and what it refuses.
+# Accepted and rejected values of each parameter with a pattern.
 VALUES = {
     "Image": (
         [
@@ -87,12 +87,12 @@ def run(*command):
 
 
 def cfn_lint(path, *arguments):
-    """cfn-lint of a template, by every rule."""
+    """Runs cfn-lint on a template, with every rule."""
     return run(TOOLS / "cfn-lint", "--include-checks", "I", "--template", str(path), *arguments)
 
 
 def cfn_lint_with(path, parameters):
-    """cfn-lint of a template with these parameters given, by way of a deployment file."""
+    """Runs cfn-lint on a template with these parameters, through a deployment file."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         json.dump({"template-file-path": str(path), "parameters": parameters}, file)
         file.flush()
@@ -104,7 +104,7 @@ def cfn_lint_with(path, parameters):
 
 @contextlib.contextmanager
 def moto():
-    """A moto server; yields a maker of clients, and its URL."""
+    """Starts a moto server; yields a factory of clients, and its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -117,7 +117,7 @@ def moto():
                 name, region_name=REGION, endpoint_url=url, aws_access_key_id="AKIDTEST", aws_secret_access_key="secret"
             )
 
-        def answers():
+        def caller():
             assert server.poll() is None, (log.seek(0), log.read())
             try:
                 return client("sts").get_caller_identity()
@@ -125,7 +125,7 @@ def moto():
                 return None
 
         try:
-            until("moto answers", answers)
+            until("a response of moto", caller)
             yield client, url
         finally:
             server.terminate()
@@ -133,17 +133,17 @@ def moto():
 
 
 def until(what, condition):
-    """Waits for a condition, and gives its value."""
+    """Waits for a condition and returns its value."""
     end = time.monotonic() + DEADLINE
     while True:
         if value := condition():
             return value
-        assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
+        assert time.monotonic() < end, f"timed out after {DEADLINE} s: {what}"
         time.sleep(0.1)
 
 
 def create_stack(client, **more):
-    """The stack with nothing given but what must be, and a token, and these. Returns its outputs and its resources by logical id."""
+    """Creates the stack with required parameters, a token and `more`. Returns outputs, and resources by logical id."""
     client("ecs").create_cluster(clusterName="demo")
     ec2 = client("ec2")
     given = {
@@ -173,7 +173,7 @@ def create_stack(client, **more):
     made = {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in found if "LogicalResourceId" in one}
     for name, resource in template(MAIN)["Resources"].items():
         if name not in made and "Condition" not in resource:
-            print(f"skipped: {name}, since moto's CloudFormation has no {resource['Type']}")
+            print(f"skipped: {name}: moto's CloudFormation does not support {resource['Type']}")
             assert resource["Type"] == "AWS::SQS::QueuePolicy", name
     return outputs, made
 
@@ -183,7 +183,7 @@ def inline_policy(client, role, name=None):
     names = iam.list_role_policies(RoleName=role)["PolicyNames"]
     [name] = [name] if name else names
     document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-    # moto prints what CloudFormation made as Python does.
+    # moto prints policies of CloudFormation as Python literals.
     return document if isinstance(document, dict) else ast.literal_eval(document)
 
 
@@ -206,7 +206,7 @@ def documented(heading, level="##"):
 
 
 def plain(value):
-    """A policy in which a list and its only element are the same."""
+    """Normalizes a policy: a list of one element becomes the element, longer lists are sorted."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -218,24 +218,24 @@ def plain(value):
 
 
 def lint():
-    """cfn-lint, every rule, finds nothing in the templates, nor in the policy as part of one."""
+    """cfn-lint accepts the templates, and the policy as part of a template."""
     for path in (MAIN, ROLE_EVENTS):
-        code, said = cfn_lint(path)
-        assert (code, said) == (0, ""), said
+        code, output = cfn_lint(path)
+        assert (code, output) == (0, ""), output
     policy = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": json.loads(POLICY.read_text())}}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Policy": policy}}, file)
         file.flush()
-        # The policy is written for the partition aws, and the how-to says how to change that.
-        code, said = cfn_lint(file.name, "--ignore-checks", "I3042")
-    assert (code, said) == (0, ""), said
+        # The policy is for the partition aws; the how-to explains how to change that.
+        code, output = cfn_lint(file.name, "--ignore-checks", "I3042")
+    assert (code, output) == (0, ""), output
 
 
 def images():
-    """hadolint finds nothing in the Dockerfiles, and the image has no shell and no root."""
+    """hadolint accepts the Dockerfiles, and the image has no shell and does not run as root."""
     for name in ("Dockerfile", "Dockerfile.manifests"):
-        code, said = run(TOOLS / "hadolint", "--no-color", f"deploy/{name}")
-        assert (code, said) == (0, ""), said
+        code, output = run(TOOLS / "hadolint", "--no-color", f"deploy/{name}")
+        assert (code, output) == (0, ""), output
     final = (ROOT / "deploy/Dockerfile").read_text().split("\nFROM scratch\n")[1]
     lines = [line for line in final.splitlines() if not line.startswith("#")]
     assert "USER 65532:65532" in lines and 'ENTRYPOINT ["/ecs-mesh-operator"]' in lines, final
@@ -243,51 +243,51 @@ def images():
 
 
 def parameters():
-    """A parameter that is left out is named, and each pattern takes what it should and says what it allows."""
+    """cfn-lint names each missing parameter. Each pattern accepts and rejects the values above, and is described."""
     for path in (MAIN, ROLE_EVENTS):
         declared = template(path)["Parameters"]
         good = {name: VALUES[name][0][0] for name in declared if name in VALUES}
         good |= {"WatchedClusterArns": CLUSTERS} if path == MAIN else {}
         good |= {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]} if path == MAIN else {}
-        code, said = cfn_lint_with(path, good)
-        assert (code, said) == (0, ""), said
+        code, output = cfn_lint_with(path, good)
+        assert (code, output) == (0, ""), output
         given = {name: value for name, value in good.items() if "Default" in declared[name]}
-        code, said = cfn_lint_with(path, given)
-        assert code != 0, "nothing needed was given, and that is well?"
+        code, output = cfn_lint_with(path, given)
+        assert code != 0, "cfn-lint accepts a template without its required parameters"
         for name in (name for name, has in declared.items() if "Default" not in has):
-            assert f"'{name}' is a required property" in said, f"{name} left out: {said}"
+            assert f"'{name}' is a required property" in output, f"{name} missing: {output}"
         for name, has in declared.items():
             if "AllowedPattern" not in has:
-                assert "AllowedValues" in has or has["Type"].startswith("List<AWS::"), f"{name} takes anything"
+                assert "AllowedValues" in has or has["Type"].startswith("List<AWS::"), f"{name} accepts any value"
                 continue
             assert has["ConstraintDescription"].startswith("must be"), name
-            takes, refuses = VALUES[name]
-            wrong = [value for value in takes if not re.search(has["AllowedPattern"], value)]
-            wrong += [value for value in refuses if re.search(has["AllowedPattern"], value)]
+            accepted, rejected = VALUES[name]
+            wrong = [value for value in accepted if not re.search(has["AllowedPattern"], value)]
+            wrong += [value for value in rejected if re.search(has["AllowedPattern"], value)]
             assert not wrong, f"{name}: {wrong}"
 
 
 def role():
-    """The stack's task role may do what the reference says, and nothing else."""
+    """The stack's task role has exactly the permissions in the reference."""
     with moto() as (client, _):
         outputs, made = create_stack(client)
         found = inline_policy(client, made["TaskRole"])
         queue = outputs["QueueUrl"].rsplit("/", 1)[1]
     expected = documented("The operator's task role")
-    # The reference has one cluster; the stack was given two, and both must have come through.
+    # The reference has one cluster; the stack has two, and both must be in the policy.
     for statement in expected["Statement"]:
         if statement["Sid"] == "ListTasks":
             statement["Condition"]["ArnEquals"]["ecs:cluster"] = CLUSTERS
         if statement["Sid"] == "DescribeTasks":
             statement["Resource"] = [f"{arn.replace(':cluster/', ':task/')}/*" for arn in CLUSTERS]
     expected = json.loads(json.dumps(expected).replace("ecs-mesh-events", queue))
-    assert plain(found) == plain(expected), f"{plain(found)}\nis not the reference's\n{plain(expected)}"
+    assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
     secrets = {name: VALUES[name][0][0] for name in ("ConsulTokenSecretArn", "ConsulCaSecretArn")}
     key = VALUES["SecretKeyArn"][0][1]
     with moto() as (client, _):
         _, made = create_stack(client, ControlPlaneTokenSecretArn="", SecretKeyArn=key, **secrets)
         found = {one["Sid"]: one for one in inline_policy(client, made["TaskRole"], "consul-secrets")["Statement"]}
-        # moto leaves null where CloudFormation leaves nothing.
+        # moto keeps null for resources that CloudFormation omits.
         start = {one["Sid"] for one in inline_policy(client, made["ExecutionRole"])["Statement"] if one}
         task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
     expected = documented("Secrets of Consul's control planes", "###")
@@ -298,7 +298,7 @@ def role():
 
 
 def queue_policy():
-    """The event queue takes messages from the stack's own rules only, as the reference says, and by TLS only."""
+    """The event queue accepts messages only from the stack's rules, as in the reference, and only with TLS."""
     resources = template(MAIN)["Resources"]
     reference = documented("The queue")["Statement"][0]
     queues = {"EventQueue": "EventQueuePolicy", "RuleDeadLetters": "RuleDeadLettersPolicy"}
@@ -315,25 +315,25 @@ def queue_policy():
 
 
 def service():
-    """One copy, replaced and not doubled; time to stop; a log that loses no line; nothing to break out with."""
+    """The service runs one copy at a time, with time to stop, blocking logs and a hardened container."""
     resources = template(MAIN)["Resources"]
     service = resources["Service"]["Properties"]
     deployment = service["DeploymentConfiguration"]
     assert (service["DesiredCount"], deployment["MaximumPercent"], deployment["MinimumHealthyPercent"]) == (1, 100, 0)
-    # ECS would start a second copy beside the first.
+    # ECS would start a second copy.
     assert service["AvailabilityZoneRebalancing"] == "DISABLED"
     assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
     [container] = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     command = container["Command"]
     shutdown = int(command[command.index("--graceful-shutdown-timeout") + 1].removesuffix("s"))
-    assert shutdown + 5 <= container["StopTimeout"] <= 120, "ECS would kill the operator while it stops"
+    assert shutdown + 5 <= container["StopTimeout"] <= 120, "ECS would kill the operator while it shuts down"
     assert container["LogConfiguration"]["Options"]["mode"] == "blocking"
     assert container["ReadonlyRootFilesystem"] and container["User"] == "65532:65532"
     assert container["HealthCheck"]["Command"][0] == "CMD", "there is no shell in the image"
 
 
 def stack():
-    """An event reaches the stack's queue, and the operator, started as its task definition says, takes it off."""
+    """An event reaches the stack's queue, and the operator, run with its task definition's command, consumes it."""
     with moto() as (client, url), tempfile.TemporaryDirectory() as folder:
         outputs, made = create_stack(client)
         event = json.loads((ROOT / "tests/fixtures/events/task_fargate_running.json").read_text())
@@ -343,8 +343,8 @@ def stack():
         for detail in (elsewhere, here):
             entry = {"Source": "aws.ecs", "DetailType": event["detail-type"], "Detail": json.dumps(detail)}
             client("events").put_events(Entries=[entry])
-        until("the event is in the queue", lambda: in_queue(client, outputs["QueueUrl"]))
-        assert in_queue(client, outputs["QueueUrl"]) == 1, "the rule let another cluster's event through"
+        until("the event reaches the queue", lambda: in_queue(client, outputs["QueueUrl"]))
+        assert in_queue(client, outputs["QueueUrl"]) == 1, "the rule matched an event of another cluster"
 
         task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
         [container] = task["containerDefinitions"]
@@ -359,16 +359,16 @@ def stack():
         with log.open("w") as file:
             operator = subprocess.Popen([os.environ["OPERATOR"], *container["command"]], env=environment, stderr=file)
         try:
-            ended = lambda: operator.poll() is not None  # Its log says more than a wait that ran out.
-            until("the operator has taken the event off", lambda: ended() or not in_queue(client, outputs["QueueUrl"]))
+            ended = lambda: operator.poll() is not None  # The log explains an early exit better than a timeout.
+            until("the operator consumes the event", lambda: ended() or not in_queue(client, outputs["QueueUrl"]))
             operator.send_signal(signal.SIGTERM)
             code = operator.wait(DEADLINE)
         finally:
             operator.kill()
-        said = log.read_text()
-        assert code == 0 and not in_queue(client, outputs["QueueUrl"]), said
+        output = log.read_text()
+        assert code == 0 and not in_queue(client, outputs["QueueUrl"]), output
         for wrong in ("redrive policy", "cannot read the queue", "receiving from the event queue failed", "unparseable message"):
-            assert wrong not in said, said
+            assert wrong not in output, output
 
 
 MANIFESTS = f"""

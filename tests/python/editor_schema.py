@@ -1,4 +1,4 @@
-"""Judges manifests by the JSON Schema for editors, as an editor would: with the `jsonschema` package.
+"""Validates manifests against the JSON Schema for editors, with the `jsonschema` package.
 
 Input on standard input, as JSON: {"schema": PATH, "manifests": {NAME: YAML of one document...}}.
 Output: {NAME: [{"at": FIELD, "reason": TEXT}...]}.
@@ -13,7 +13,7 @@ from ruamel.yaml.constructor import SafeConstructor
 
 
 class Constructor(SafeConstructor):
-    """YAML 1.2's core schema, which has no times: they stay texts."""
+    """YAML 1.2's core schema, in which timestamps are strings."""
 
 
 Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -27,7 +27,7 @@ def text_of(path):
 
 
 def faults(error):
-    """An error with the fields that are at fault, where jsonschema names the object around them."""
+    """An error with the invalid fields, where jsonschema names only the object around them."""
     path = list(error.absolute_path)
     if error.validator == "required":
         fields = [name for name in error.validator_value if name not in error.instance]

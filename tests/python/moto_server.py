@@ -1,12 +1,10 @@
-"""moto as a server on a free port, printed as `http://127.0.0.1:PORT`. It ends when its standard input does.
+"""Serves moto on a free port, printed as `http://127.0.0.1:PORT`. The server ends with its standard input.
 
-By moto's own default a task goes one state on towards STOPPED at every DescribeTasks: whoever looks, kills. Here a
-task stays RUNNING until StopTask.
+By default, moto moves a task one state towards STOPPED at every DescribeTasks. Here a task stays RUNNING until
+StopTask.
 
-With `--mended` it is also near enough to AWS for the operator to run against. What moto 5.2.5 needs for that, and why:
-
-* The envelope of an event that a rule sends to a queue lacks `account`. The operator needs it to know whose role it is
-  that an event of CloudTrail tells of, and refuses such an event without it.
+`--patched` corrects moto 5.2.5 where the operator depends on it: events that a rule sends to a queue have no `account`
+in their envelope. The operator rejects such an event of CloudTrail, since the account identifies the role.
 """
 
 import argparse
@@ -20,9 +18,9 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 
-def mend():
+def patch():
     template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
-    assert "account" not in template, "this moto gives the account: no need to mend it"
+    assert "account" not in template, "this moto sets the account; remove the patch"
     EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE = template.replace("{", '{"account": "<account>", ', 1)
 
 
@@ -33,9 +31,9 @@ def end_with_standard_input():
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mended", action="store_true")
-    if parser.parse_args().mended:
-        mend()
+    parser.add_argument("--patched", action="store_true")
+    if parser.parse_args().patched:
+        patch()
     state_manager.set_transition("ecs::task", {"progression": "manual", "times": 1_000_000})
     app = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)

@@ -1,4 +1,4 @@
-"""Judges documents by a JSON Schema of any draft, with the `jsonschema` package.
+"""Validates documents against a JSON Schema of any draft, with the `jsonschema` package.
 
 Input on standard input, as JSON: {"schema": PATH, "documents": {NAME: DOCUMENT...}}.
 Output: {NAME: [{"at": FIELD, "reason": TEXT}...]}.

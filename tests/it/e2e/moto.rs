@@ -88,7 +88,7 @@ impl MotoHarness {
 
 fn start(python: &OsStr, directory: &Path) -> OperatorProcess {
     let mut command = Command::new(python);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/moto_server.py")).arg("--mended");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/moto_server.py")).arg("--patched");
     let environment = [("MOTO_ACCOUNT_ID".to_owned(), ACCOUNT.to_owned())].into();
     OperatorProcess::launch(&mut command, directory, "moto", &environment)
 }

@@ -1,4 +1,4 @@
-"""What the test functions call AWS with."""
+"""Clients and helpers of the test functions."""
 
 import itertools
 import json
@@ -11,11 +11,11 @@ from botocore.exceptions import ClientError
 from servers import ACCOUNT, REGION
 from shapes import Findings
 
-PATIENCE = 30
-# What is known never to come is not waited for that long.
-IMPATIENCE = 2
+TIMEOUT = 30
+# The time limit of a wait that is known to fail.
+KNOWN_FAILURE_TIMEOUT = 2
 NAMES = itertools.count(1)
-# What the answers of each server looked like, by call.
+# The findings in the responses of each server, by call.
 FINDINGS = {}
 
 TRUST = {
@@ -29,7 +29,7 @@ def fresh(what):
     return f"{what}-{next(NAMES)}"
 
 
-def refused(code, status, call, **arguments):
+def rejected(code, status, call, **arguments):
     """The call fails with this code and status; returns the error."""
     try:
         answer = call(**arguments)
@@ -39,26 +39,26 @@ def refused(code, status, call, **arguments):
         assert error.response["Error"]["Message"], error.response
         return error
     answer.pop("ResponseMetadata", None)
-    raise AssertionError(f"not refused, but answered with {str(answer)[:200]}")
+    raise AssertionError(f"not rejected; the response is {str(answer)[:200]}")
 
 
 class Waiting:
-    patience = PATIENCE
+    timeout = TIMEOUT
 
 
 def eventually(look):
-    """What `look` finds, as soon as it finds something."""
-    end = time.monotonic() + Waiting.patience
+    """The first result of `look` that is true."""
+    end = time.monotonic() + Waiting.timeout
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < end, "this has not come"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.1)
 
 
 class Aws:
-    """Clients of one server. Each answer that they get is also read by AWS's model."""
+    """Clients of one server. Each response is also checked against AWS's model."""
 
     def __init__(self, server, endpoint):
         self.server = server
@@ -83,12 +83,12 @@ class Aws:
             self.findings.setdefault(key, Findings()).read(operation_model, response_dict["body"])
 
     def _default_subnet(self):
-        # Not of the calls that are compared: the sandbox has no EC2 and takes any subnet.
+        # This call is not compared: the sandbox has no EC2 and accepts any subnet.
         ec2 = self.client("ec2")
         ec2.meta.events.unregister("before-parse.*.*", self._read)
         return ec2.describe_subnets()["Subnets"][0]["SubnetId"]
 
-    # What many tests begin with.
+    # Fixtures of many tests.
 
     def cluster(self):
         name = fresh("cluster")
@@ -117,7 +117,7 @@ class Aws:
         return self.ecs.register_task_definition(**definition)["taskDefinition"]
 
     def run(self, cluster, **more):
-        """The tasks that were started."""
+        """Starts tasks and returns them."""
         family = more.pop("family", None) or self.family()["family"]
         call = {"launchType": "FARGATE", "networkConfiguration": self.network, **more}
         return self.ecs.run_task(cluster=cluster, taskDefinition=family, **call)["tasks"]
@@ -139,14 +139,14 @@ class Aws:
         return self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
     def rule(self, pattern, url):
-        """A rule that sends to the queue; its name."""
+        """Creates a rule that sends to the queue, and returns its name."""
         name = fresh("rule")
         self.events.put_rule(Name=name, EventPattern=json.dumps(pattern))
         self.events.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": self.queue_arn(url)}])
         return name
 
     def received(self, url, count, fits=lambda body: True):
-        """The bodies of so many events that fit, once they have come."""
+        """Waits for `count` events that fit, and returns their bodies."""
         bodies = []
 
         def look():

@@ -1,9 +1,9 @@
-"""Runs each test function against each server, and holds the outcome against the table of deviations."""
+"""Runs each test function against each server, and compares the outcome with the table of deviations."""
 
 import pytest
 
 import servers
-from calls import FINDINGS, IMPATIENCE, PATIENCE, Aws, Waiting
+from calls import FINDINGS, KNOWN_FAILURE_TIMEOUT, TIMEOUT, Aws, Waiting
 from deviations import BEHAVIOUR
 from document import sentence
 
@@ -17,19 +17,19 @@ def aws(request):
 
 
 def deviation(item):
-    """What is known of this test at this server, if it fails there."""
+    """The server of this test, and its deviation if the test is known to fail there."""
     server = item.callspec.params.get("aws") if hasattr(item, "callspec") else None
     return server, BEHAVIOUR.get(server, {}).get(item.originalname)
 
 
 @pytest.fixture(autouse=True)
-def patience(request):
+def timeout(request):
     _, known = deviation(request.node)
-    Waiting.patience = IMPATIENCE if known else PATIENCE
+    Waiting.timeout = KNOWN_FAILURE_TIMEOUT if known else TIMEOUT
 
 
 def pytest_collection_modifyitems(items):
-    """Server by server; what the answers looked like is asked last, when all have come."""
+    """Orders the tests by server. The shapes of responses come last, when all responses are known."""
     order = {name: place for place, name in enumerate(servers.NAMES)}
 
     def place(item):
@@ -48,7 +48,7 @@ def pytest_runtest_makereport(item, call):
     found = str(call.excinfo.value) if call.excinfo else None
     if found is None:
         report.outcome = "failed"
-        report.longrepr = f"{server} does it right now: remove {item.originalname} from its deviations"
+        report.longrepr = f"{server} conforms now: remove {item.originalname} from its deviations"
     elif known.shows in found:
         report.outcome = "skipped"
         reason = f"Skipped: {server}: {sentence(item.originalname)}: {known.why}"

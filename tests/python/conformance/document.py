@@ -1,44 +1,75 @@
 """The page docs/reference/sandbox-conformance.md, from the table of deviations."""
 
+import functools
 import pathlib
 
+import botocore
+import botocore.session
+
 import servers
-from deviations import BEHAVIOUR, LEFT_OUT, SHAPES
+from deviations import BEHAVIOUR, OMITTED, SHAPES
 
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "reference" / "sandbox-conformance.md"
 
 HEAD = """\
-# How much the sandbox is like AWS
+# Sandbox conformance with AWS
 
 The same test functions ([tests/python/conformance](../../tests/python/conformance)) call three servers with boto3: \
 the sandbox, and the Python packages moto and ministack. They make the calls of ECS, SQS, EventBridge, IAM and STS \
-that the operator makes, and those that set a scene. Each function says what AWS does, by its documentation: no test \
-asks AWS itself. Each answer is also held against AWS's own model of the service: no unknown member, right types, \
-known values of enums.
+that the operator makes, and those that prepare a test. Each function asserts the behaviour that AWS documents; no \
+test calls AWS itself. Each response is also checked against AWS's own model of the service: no unknown members, \
+correct types, known enum values.
 
-What is not listed here is alike in all three. The list is made from the tests' own table \
+Behaviour that is not listed here is the same in all three. The list is generated from the tests' own table \
 ([deviations.py](../../tests/python/conformance/deviations.py)), and a row that no longer holds fails its test.
 
 `UPDATE_GOLDEN=1 ./test.sh --test it conformance` renews this page.
 """
 
 
-NAMES = {"arn": "ARN", "aws": "AWS", "cloudtrail": "CloudTrail", "sqs": "SQS"}
+SERVICES = ("ecs", "events", "iam", "sqs", "sts")
+NAMES = {
+    "arn": "ARN",
+    "aws": "AWS",
+    "cloudtrail": "CloudTrail",
+    "ecs": "ECS",
+    "eventbridge": "EventBridge",
+    "provisioning": "PROVISIONING",
+    "running": "RUNNING",
+    "sdk": "SDK",
+}
+
+
+@functools.cache
+def operations():
+    """The API's name of each operation by that of boto3, such as `ListTasks` by `list_tasks`."""
+    session = botocore.session.get_session()
+    models = [session.get_service_model(service) for service in SERVICES]
+    return {botocore.xform_name(name): name for model in models for name in model.operation_names}
 
 
 def sentence(test):
-    """A test's name as it is read: `test_nobody_but_aws_sends` is `nobody but AWS sends`."""
-    return " ".join(NAMES.get(word, word) for word in test.removeprefix("test_").split("_"))
+    """A test's name as a sentence: `test_list_tasks_paginates` is `ListTasks` in code, then `paginates`."""
+    words = test.removeprefix("test_").split("_")
+    for count in range(len(words), 0, -1):
+        operation = operations().get("_".join(words[:count]))
+        if operation:
+            return " ".join([f"`{operation}`", *plain(words[count:])])
+    return " ".join(plain(words))
+
+
+def plain(words):
+    return [NAMES.get(word, word) for word in words]
 
 
 def page():
     return "\n".join(
-        [HEAD, "## What they do", "", *behaviour(), "", "## What their answers look like", "", *shapes(), ""]
+        [HEAD, "## Behaviour", "", *behaviour(), "", "## Shape of responses", "", *shapes(), ""]
     )
 
 
 def behaviour():
-    yield row("at AWS", *servers.NAMES)
+    yield row("AWS", *servers.NAMES)
     yield row(*["---"] * (1 + len(servers.NAMES)))
     tests = dict.fromkeys(test for name in servers.NAMES for test in BEHAVIOUR.get(name, {}))
     for test in tests:
@@ -52,7 +83,7 @@ def shapes():
     for server in servers.NAMES:
         for call, one in SHAPES.get(server, {}).items():
             yield row(server, call, "; ".join(f"`{found}`" for found in one.shows), one.why)
-    for call, one in LEFT_OUT.items():
+    for call, one in OMITTED.items():
         yield row("sandbox", call, "; ".join(f"no `{member}`" for member in one.shows), one.why)
 
 

@@ -1,4 +1,4 @@
-"""The three servers, each a process of its own on a free port of 127.0.0.1, ended with the test session."""
+"""The three servers, each a process on a free port of 127.0.0.1 that ends with the test session."""
 
 import contextlib
 import ctypes
@@ -16,19 +16,19 @@ ACCOUNT = "111122223333"
 REGION = "eu-west-1"
 NAMES = ("sandbox", "moto", "ministack")
 
-PATIENCE = 60
+TIMEOUT = 60
 HERE = pathlib.Path(__file__).parent
 
 
 def die_with_parent():
-    """Has Linux end the child when this process is killed and cannot do it itself."""
+    """Makes Linux end the child when this process is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def running(name, command, environment, ready):
-    """The endpoint of a started server. `ready` finds it from what the server has printed, or gives None."""
+    """Starts a server and yields its endpoint. `ready` reads it from the server's output, or returns None."""
     with tempfile.TemporaryDirectory() as directory:
         log = pathlib.Path(directory, "log")
         with log.open("wb") as out:
@@ -50,13 +50,13 @@ def running(name, command, environment, ready):
 
 
 def wait(name, process, log, ready):
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while True:
         endpoint = ready(log.read_text(errors="replace"))
         if endpoint:
             return endpoint
         if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{name} does not start; it said:\n{log.read_text(errors='replace')}")
+            raise RuntimeError(f"{name} does not start; its output:\n{log.read_text(errors='replace')}")
         time.sleep(0.05)
 
 
@@ -66,8 +66,8 @@ def sandbox():
         raise RuntimeError("ECS_MESH_OPERATOR does not name the built program (target/debug/ecs-mesh-operator)")
     command = [program, "sandbox", "--serve", "--world", "none"]
 
-    def ready(said):
-        lines = said.splitlines()
+    def ready(output):
+        lines = output.splitlines()
         marker = "export AWS_ENDPOINT_URL="
         urls = [line.removeprefix(marker) for line in lines if line.startswith(marker)]
         return urls[0] if urls and "ready" in lines else None
@@ -78,11 +78,11 @@ def sandbox():
 def moto():
     command = [sys.executable, str(HERE.parent / "moto_server.py")]
     environment = {"MOTO_ACCOUNT_ID": ACCOUNT}
-    return running("moto", command, environment, lambda said: (said.splitlines() or [None])[0])
+    return running("moto", command, environment, lambda output: (output.splitlines() or [None])[0])
 
 
 def ministack():
-    # It takes no port 0, so a free one is sought. Its IoT broker would listen on all interfaces.
+    # ministack does not accept port 0. Its IoT broker would listen on all interfaces.
     port = free_port()
     environment = {
         "BIND_HOST": "127.0.0.1",
@@ -92,7 +92,7 @@ def ministack():
     }
     url = f"http://127.0.0.1:{port}"
 
-    def ready(_said):
+    def ready(_output):
         try:
             with urllib.request.urlopen(f"{url}/_ministack/health", timeout=5):
                 return url

@@ -1,6 +1,6 @@
-"""Whether an answer has the shape that AWS's own model of the service gives it.
+"""Checks responses against AWS's own model of the service.
 
-botocore's parser passes over what it does not know, so this reads the raw answer beside it.
+botocore's parser ignores unknown members, so this module reads the raw response.
 """
 
 import json
@@ -11,7 +11,7 @@ BOOLEANS = {"true", "false"}
 
 
 class Findings:
-    """What was found in the answers of one operation: the paths of all members, and what breaks the model."""
+    """Findings in the responses of one operation: the paths of all members, and violations of the model."""
 
     def __init__(self):
         self.members = set()
@@ -95,7 +95,7 @@ def json_type(value):
 
 
 def strip(root):
-    """The tree with its namespaces left out."""
+    """The tree without namespaces."""
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     return root

@@ -2,12 +2,12 @@
 
 import json
 
-from calls import ACCOUNT, REGION, fresh, refused
+from calls import ACCOUNT, REGION, fresh, rejected
 
 MINE = {"Source": "mine", "DetailType": "t", "Detail": '{"x": 1}'}
 
 
-def test_a_rule_is_described_as_it_was_put(aws):
+def test_describe_rule_returns_the_rule_as_put(aws):
     name, pattern = fresh("rule"), json.dumps({"source": ["aws.ecs"]})
     arn = aws.events.put_rule(Name=name, EventPattern=pattern, Description="d")["RuleArn"]
     assert arn == f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{name}"
@@ -16,52 +16,52 @@ def test_a_rule_is_described_as_it_was_put(aws):
     assert (found["EventPattern"], found["Description"], found["EventBusName"]) == (pattern, "d", "default")
 
 
-def test_rules_are_listed_by_prefix(aws):
+def test_list_rules_filters_by_prefix(aws):
     name = aws.rule({"source": ["mine"]}, aws.queue())
     assert [one["Name"] for one in aws.events.list_rules(NamePrefix=name)["Rules"]] == [name]
 
 
-def test_an_unknown_rule_is_refused(aws):
-    refused("ResourceNotFoundException", 400, aws.events.describe_rule, Name="none")
-    refused("ResourceNotFoundException", 400, aws.events.list_targets_by_rule, Rule="none")
+def test_eventbridge_rejects_an_unknown_rule(aws):
+    rejected("ResourceNotFoundException", 400, aws.events.describe_rule, Name="none")
+    rejected("ResourceNotFoundException", 400, aws.events.list_targets_by_rule, Rule="none")
 
 
-def test_a_pattern_that_is_none_is_refused(aws):
+def test_put_rule_rejects_an_invalid_pattern(aws):
     bad = {"Name": fresh("rule"), "EventPattern": '{"a": "b"}'}
-    refused("InvalidEventPatternException", 400, aws.events.put_rule, **bad)
+    rejected("InvalidEventPatternException", 400, aws.events.put_rule, **bad)
 
 
-def test_targets_of_a_rule_are_listed(aws):
+def test_list_targets_by_rule_returns_the_targets(aws):
     url = aws.queue()
     name = aws.rule({"source": ["mine"]}, url)
     assert aws.events.list_targets_by_rule(Rule=name)["Targets"] == [{"Id": "1", "Arn": aws.queue_arn(url)}]
 
 
-def test_rules_of_a_target_are_listed(aws):
+def test_list_rule_names_by_target_returns_the_rules(aws):
     url = aws.queue()
     name = aws.rule({"source": ["mine"]}, url)
     assert aws.events.list_rule_names_by_target(TargetArn=aws.queue_arn(url))["RuleNames"] == [name]
 
 
-def test_targets_are_removed(aws):
+def test_remove_targets_removes_a_target(aws):
     name = aws.rule({"source": ["mine"]}, aws.queue())
     assert aws.events.remove_targets(Rule=name, Ids=["1"])["FailedEntryCount"] == 0
     assert aws.events.list_targets_by_rule(Rule=name)["Targets"] == []
 
 
-def test_a_rule_with_targets_is_not_deleted(aws):
+def test_delete_rule_rejects_a_rule_with_targets(aws):
     name = aws.rule({"source": ["mine"]}, aws.queue())
-    refused("ValidationException", 400, aws.events.delete_rule, Name=name)
+    rejected("ValidationException", 400, aws.events.delete_rule, Name=name)
 
 
-def test_a_rule_without_targets_is_deleted(aws):
+def test_delete_rule_deletes_a_rule_without_targets(aws):
     name = aws.rule({"source": ["mine"]}, aws.queue())
     aws.events.remove_targets(Rule=name, Ids=["1"])
     aws.events.delete_rule(Name=name)
-    refused("ResourceNotFoundException", 400, aws.events.describe_rule, Name=name)
+    rejected("ResourceNotFoundException", 400, aws.events.describe_rule, Name=name)
 
 
-def test_an_event_that_fits_reaches_the_queue_in_its_envelope(aws):
+def test_rule_delivers_matching_events_with_envelope(aws):
     url, source = aws.queue(), fresh("source")
     aws.rule({"source": [source], "detail": {"x": [1]}}, url)
     other = {**MINE, "Source": source, "Detail": '{"x": 2}'}
@@ -75,14 +75,14 @@ def test_an_event_that_fits_reaches_the_queue_in_its_envelope(aws):
     assert event["detail"] == {"x": 1} and event["resources"] == ["arn:r"]
 
 
-def test_nobody_but_aws_sends_from_aws(aws):
+def test_put_events_rejects_sources_of_aws(aws):
     put = aws.events.put_events(Entries=[MINE, {**MINE, "Source": "aws.ecs"}])
     assert put["FailedEntryCount"] == 1, "the source aws.ecs was accepted"
     assert put["Entries"][0]["EventId"]
     assert put["Entries"][1]["ErrorCode"] == "NotAuthorizedForSourceException"
 
 
-def test_a_task_tells_of_its_changes(aws):
+def test_ecs_sends_task_state_change_events(aws):
     url, cluster = aws.queue(), aws.cluster()
     arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{cluster}"
     name = aws.rule({"source": ["aws.ecs"], "detail": {"clusterArn": [arn]}}, url)
@@ -98,7 +98,7 @@ def test_a_task_tells_of_its_changes(aws):
     aws.events.remove_targets(Rule=name, Ids=["1"])
 
 
-def test_changed_role_tags_are_told_by_cloudtrail(aws):
+def test_cloudtrail_sends_events_for_role_changes(aws):
     url = aws.queue()
     name = aws.rule({"source": ["aws.iam"]}, url)
     role = aws.role()["RoleName"]

@@ -3,10 +3,10 @@
 import datetime
 import json
 
-from calls import ACCOUNT, TRUST, fresh, refused
+from calls import ACCOUNT, TRUST, fresh, rejected
 
 
-def test_a_role_is_told_with_its_tags(aws):
+def test_get_role_returns_tags(aws):
     tags = [{"Key": "a", "Value": "<&>"}]
     made = aws.role(Path="/team/", Tags=tags)
     role = aws.iam.get_role(RoleName=made["RoleName"])["Role"]
@@ -18,23 +18,23 @@ def test_a_role_is_told_with_its_tags(aws):
     assert role["MaxSessionDuration"] == 3600
 
 
-def test_a_role_without_tags_has_no_such_field(aws):
+def test_get_role_omits_tags_when_there_are_none(aws):
     assert not aws.iam.get_role(RoleName=aws.role()["RoleName"])["Role"].get("Tags")
 
 
-def test_an_unknown_role_is_refused_by_an_error_of_its_own(aws):
-    error = refused("NoSuchEntity", 404, aws.iam.get_role, RoleName="none")
+def test_get_role_rejects_an_unknown_role(aws):
+    error = rejected("NoSuchEntity", 404, aws.iam.get_role, RoleName="none")
     assert isinstance(error, aws.iam.exceptions.NoSuchEntityException)
-    refused("NoSuchEntity", 404, aws.iam.list_role_tags, RoleName="none")
+    rejected("NoSuchEntity", 404, aws.iam.list_role_tags, RoleName="none")
 
 
-def test_a_role_is_made_once(aws):
+def test_create_role_rejects_an_existing_name(aws):
     name = aws.role()["RoleName"]
     again = {"RoleName": name, "AssumeRolePolicyDocument": json.dumps(TRUST)}
-    refused("EntityAlreadyExists", 409, aws.iam.create_role, **again)
+    rejected("EntityAlreadyExists", 409, aws.iam.create_role, **again)
 
 
-def test_tags_of_a_role_are_added_changed_and_removed(aws):
+def test_tag_role_adds_and_replaces_tags(aws):
     name = aws.role(Tags=[{"Key": "a", "Value": "1"}])["RoleName"]
     aws.iam.tag_role(RoleName=name, Tags=[{"Key": "a", "Value": "2"}, {"Key": "b", "Value": "3"}])
     assert aws.iam.get_role(RoleName=name)["Role"]["Tags"] == [{"Key": "a", "Value": "2"}, {"Key": "b", "Value": "3"}]
@@ -42,7 +42,7 @@ def test_tags_of_a_role_are_added_changed_and_removed(aws):
     assert aws.iam.list_role_tags(RoleName=name)["Tags"] == [{"Key": "b", "Value": "3"}]
 
 
-def test_roles_are_listed_in_pages_by_path_without_tags(aws):
+def test_list_roles_paginates_and_omits_tags(aws):
     path = f"/{fresh('path')}/"
     names = [aws.role(Path=path, Tags=[{"Key": "a", "Value": "b"}])["RoleName"] for _ in range(3)]
     pages = aws.iam.get_paginator("list_roles").paginate(PathPrefix=path, PaginationConfig={"PageSize": 2})
@@ -52,7 +52,7 @@ def test_roles_are_listed_in_pages_by_path_without_tags(aws):
     assert [len(page) for page in pages] == [2, 1]
 
 
-def test_policies_of_a_role_are_told_and_keep_it_from_deletion(aws):
+def test_delete_role_rejects_a_role_with_policies(aws):
     name = aws.role()["RoleName"]
     policy = {"RoleName": name, "PolicyName": "p"}
     document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
@@ -60,13 +60,13 @@ def test_policies_of_a_role_are_told_and_keep_it_from_deletion(aws):
     assert aws.iam.get_role_policy(**policy)["PolicyDocument"] == document
     assert aws.iam.list_role_policies(RoleName=name)["PolicyNames"] == ["p"]
     assert aws.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
-    refused("DeleteConflict", 409, aws.iam.delete_role, RoleName=name)
+    rejected("DeleteConflict", 409, aws.iam.delete_role, RoleName=name)
     aws.iam.delete_role_policy(**policy)
     aws.iam.delete_role(RoleName=name)
-    refused("NoSuchEntity", 404, aws.iam.get_role, RoleName=name)
+    rejected("NoSuchEntity", 404, aws.iam.get_role, RoleName=name)
 
 
-def test_the_simulator_tells_what_a_roles_policies_allow(aws):
+def test_simulate_principal_policy_evaluates_role_policies(aws):
     role = aws.role(Path="/team/")
     name, arn = role["RoleName"], role["Arn"]
 

@@ -1,28 +1,28 @@
-"""Held against AWS's own model of each service: what the answers of all other tests looked like. Runs last."""
+"""Checks the responses of all other tests against AWS's own model of each service. Runs last."""
 
 import pytest
 
 import servers
 from calls import FINDINGS
-from deviations import LEFT_OUT, SHAPES
+from deviations import OMITTED, SHAPES
 
 
-def test_every_answer_has_the_shape_of_the_model(aws):
-    assert aws.findings, "no answers came"
+def test_responses_match_the_service_model(aws):
+    assert aws.findings, "no responses"
     found = {call: sorted(one.problems) for call, one in sorted(aws.findings.items()) if one.problems}
     assert found == shown(SHAPES.get(aws.server, {}))
 
 
-def test_the_sandbox_leaves_out_nothing_that_both_others_give():
+def test_sandbox_omits_no_member_that_both_others_return():
     if len(FINDINGS) < len(servers.NAMES):
-        pytest.skip("not all servers were asked")
+        pytest.skip("not all servers were called")
     sandbox, moto, ministack = (FINDINGS[name] for name in servers.NAMES)
-    left_out = {}
+    omitted = {}
     for call in sorted(sandbox.keys() & moto.keys() & ministack.keys()):
         missing = (moto[call].members & ministack[call].members) - sandbox[call].members
         if missing:
-            left_out[call] = sorted(missing)
-    assert left_out == shown(LEFT_OUT)
+            omitted[call] = sorted(missing)
+    assert omitted == shown(OMITTED)
 
 
 def shown(table):

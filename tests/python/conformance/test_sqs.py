@@ -1,9 +1,9 @@
-"""SQS, as the operator receives, deletes and gives back, and as `doctor` reads a queue's settings."""
+"""SQS: receiving, deleting and releasing messages, and the queue settings that `doctor` reads."""
 
 import json
 import time
 
-from calls import ACCOUNT, REGION, fresh, refused
+from calls import ACCOUNT, REGION, fresh, rejected
 
 CODE = "AWS.SimpleQueueService."
 HELLO = "5d41402abc4b2a76b9719d911017c592"
@@ -17,19 +17,19 @@ def attributes(aws, url, *names):
     return aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names)).get("Attributes", {})
 
 
-def test_an_unknown_queue_is_refused_by_an_error_of_its_own(aws):
-    error = refused(CODE + "NonExistentQueue", 400, aws.sqs.get_queue_url, QueueName="none")
+def test_get_queue_url_rejects_an_unknown_queue(aws):
+    error = rejected(CODE + "NonExistentQueue", 400, aws.sqs.get_queue_url, QueueName="none")
     assert isinstance(error, aws.sqs.exceptions.QueueDoesNotExist), type(error)
 
 
-def test_a_deleted_queue_is_unknown(aws):
+def test_deleted_queue_does_not_exist(aws):
     url = aws.queue()
     aws.sqs.delete_queue(QueueUrl=url)
     for call in (aws.sqs.receive_message, aws.sqs.get_queue_attributes):
-        refused(CODE + "NonExistentQueue", 400, call, QueueUrl=url)
+        rejected(CODE + "NonExistentQueue", 400, call, QueueUrl=url)
 
 
-def test_a_queue_is_made_once_and_found_by_its_name(aws):
+def test_create_queue_is_idempotent(aws):
     name = fresh("queue")
     call = {"QueueName": name, "Attributes": {"VisibilityTimeout": "60"}}
     url = aws.sqs.create_queue(**call, tags={"a": "b"})["QueueUrl"]
@@ -40,14 +40,14 @@ def test_a_queue_is_made_once_and_found_by_its_name(aws):
     assert aws.sqs.list_queues(QueueNamePrefix=name)["QueueUrls"] == [url]
 
 
-def test_a_queue_is_not_made_again_with_other_settings(aws):
+def test_create_queue_rejects_other_attributes_for_a_name(aws):
     name = fresh("queue")
     aws.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "60"})
     other = {"QueueName": name, "Attributes": {"VisibilityTimeout": "61"}}
-    refused("QueueAlreadyExists", 400, aws.sqs.create_queue, **other)
+    rejected("QueueAlreadyExists", 400, aws.sqs.create_queue, **other)
 
 
-def test_list_queues_pages(aws):
+def test_list_queues_paginates(aws):
     prefix = fresh("pages")
     for n in range(3):
         aws.sqs.create_queue(QueueName=f"{prefix}-{n}")
@@ -55,28 +55,28 @@ def test_list_queues_pages(aws):
     assert [len(page["QueueUrls"]) for page in pages] == [2, 1]
 
 
-def test_settings_of_a_queue_are_told_as_texts(aws):
+def test_get_queue_attributes_returns_strings(aws):
     dead = aws.queue_arn(aws.queue())
     redrive = {"deadLetterTargetArn": dead, "maxReceiveCount": 5}
     url = aws.queue(VisibilityTimeout="60", MessageRetentionPeriod="600", RedrivePolicy=json.dumps(redrive))
     found = attributes(aws, url, "VisibilityTimeout", "MessageRetentionPeriod", "RedrivePolicy", "QueueArn")
-    told = json.loads(found.pop("RedrivePolicy"))
-    assert {**told, "maxReceiveCount": int(told["maxReceiveCount"])} == redrive
+    redrive_policy = json.loads(found.pop("RedrivePolicy"))
+    assert {**redrive_policy, "maxReceiveCount": int(redrive_policy["maxReceiveCount"])} == redrive
     name = url.rpartition("/")[2]
     arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
     assert found == {"VisibilityTimeout": "60", "MessageRetentionPeriod": "600", "QueueArn": arn}
 
 
-def test_a_queue_without_redrive_has_no_such_attribute(aws):
+def test_get_queue_attributes_omits_an_unset_redrive_policy(aws):
     assert "RedrivePolicy" not in attributes(aws, aws.queue(), "All")
 
 
-def test_settings_of_a_queue_default_to_those_that_sqs_documents(aws):
+def test_queue_attributes_have_the_documented_defaults(aws):
     found = attributes(aws, aws.queue(), "All")
     assert (found["VisibilityTimeout"], found["MessageRetentionPeriod"]) == ("30", "345600")
 
 
-def test_the_policy_of_a_queue_is_told_as_it_was_set(aws):
+def test_get_queue_attributes_returns_the_policy_as_set(aws):
     url = aws.queue()
     statement = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
     policy = {"Version": "2012-10-17", "Statement": [{**statement, "Resource": aws.queue_arn(url)}]}
@@ -84,12 +84,12 @@ def test_the_policy_of_a_queue_is_told_as_it_was_set(aws):
     assert json.loads(attributes(aws, url, "Policy")["Policy"]) == policy
 
 
-def test_a_setting_that_is_no_number_is_refused(aws):
+def test_set_queue_attributes_rejects_a_non_numeric_value(aws):
     bad = {"QueueUrl": aws.queue(), "Attributes": {"VisibilityTimeout": "x"}}
-    refused("InvalidAttributeValue", 400, aws.sqs.set_queue_attributes, **bad)
+    rejected("InvalidAttributeValue", 400, aws.sqs.set_queue_attributes, **bad)
 
 
-def test_a_message_is_received_as_it_was_sent(aws):
+def test_receive_message_returns_the_message_as_sent(aws):
     url = aws.queue()
     attribute = {"n": {"DataType": "String", "StringValue": "v"}}
     sent = aws.sqs.send_message(QueueUrl=url, MessageBody="hello", MessageAttributes=attribute)
@@ -99,7 +99,7 @@ def test_a_message_is_received_as_it_was_sent(aws):
     assert message["MessageAttributes"] == attribute
 
 
-def test_a_message_says_when_it_was_sent_and_how_often_received(aws):
+def test_receive_message_returns_system_attributes(aws):
     url = aws.queue(VisibilityTimeout="0")
     aws.sqs.send_message(QueueUrl=url, MessageBody="hello")
     for count in ("1", "2"):
@@ -109,7 +109,7 @@ def test_a_message_says_when_it_was_sent_and_how_often_received(aws):
         assert abs(int(found["SentTimestamp"]) / 1000 - time.time()) < 60
 
 
-def test_a_received_message_is_hidden_and_counted_as_in_flight(aws):
+def test_received_message_is_in_flight(aws):
     url = aws.queue()
     aws.sqs.send_message(QueueUrl=url, MessageBody="hello")
     assert receive(aws, url) and not receive(aws, url)
@@ -118,11 +118,11 @@ def test_a_received_message_is_hidden_and_counted_as_in_flight(aws):
     assert counts["ApproximateNumberOfMessages"] == "0"
 
 
-def test_an_empty_receive_has_no_messages_field(aws):
+def test_receive_message_omits_messages_when_empty(aws):
     assert "Messages" not in aws.sqs.receive_message(QueueUrl=aws.queue())
 
 
-def test_a_message_that_is_given_back_comes_again_at_once(aws):
+def test_zero_visibility_timeout_makes_a_message_visible(aws):
     url = aws.queue()
     aws.sqs.send_message(QueueUrl=url, MessageBody="hello")
     handle = receive(aws, url)[0]["ReceiptHandle"]
@@ -132,15 +132,15 @@ def test_a_message_that_is_given_back_comes_again_at_once(aws):
     assert receive(aws, url)[0]["Body"] == "hello"
 
 
-def test_a_message_that_is_not_in_flight_is_not_given_back(aws):
+def test_change_message_visibility_rejects_a_message_not_in_flight(aws):
     url = aws.queue()
     aws.sqs.send_message(QueueUrl=url, MessageBody="hello")
     call = {"QueueUrl": url, "ReceiptHandle": receive(aws, url)[0]["ReceiptHandle"], "VisibilityTimeout": 0}
     aws.sqs.change_message_visibility(**call)
-    refused(CODE + "MessageNotInflight", 400, aws.sqs.change_message_visibility, **call)
+    rejected(CODE + "MessageNotInflight", 400, aws.sqs.change_message_visibility, **call)
 
 
-def test_a_message_that_was_received_too_often_is_dead(aws):
+def test_redrive_moves_a_message_after_max_receives(aws):
     dead = aws.queue()
     redrive = json.dumps({"deadLetterTargetArn": aws.queue_arn(dead), "maxReceiveCount": "1"})
     url = aws.queue(RedrivePolicy=redrive, VisibilityTimeout="0")
@@ -149,7 +149,7 @@ def test_a_message_that_was_received_too_often_is_dead(aws):
     assert receive(aws, dead)[0]["Body"] == "hello"
 
 
-def test_a_dead_message_says_where_it_died(aws):
+def test_redriven_message_has_the_arn_of_its_source_queue(aws):
     dead = aws.queue()
     redrive = json.dumps({"deadLetterTargetArn": aws.queue_arn(dead), "maxReceiveCount": "1"})
     url = aws.queue(RedrivePolicy=redrive, VisibilityTimeout="0")
@@ -164,7 +164,7 @@ def ten(url):
     return {"QueueUrl": url, "Entries": [{"Id": str(n), "MessageBody": f"m{n}"} for n in range(10)]}
 
 
-def test_ten_messages_are_sent_received_and_deleted_at_once(aws):
+def test_batches_hold_ten_messages(aws):
     url = aws.queue()
     assert len(aws.sqs.send_message_batch(**ten(url))["Successful"]) == 10
     messages = receive(aws, url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
@@ -175,7 +175,7 @@ def test_ten_messages_are_sent_received_and_deleted_at_once(aws):
     assert attributes(aws, url, "All")["ApproximateNumberOfMessagesNotVisible"] == "0"
 
 
-def test_a_batch_deletes_what_it_can_and_names_what_it_cannot(aws):
+def test_delete_message_batch_reports_failures_by_entry(aws):
     url = aws.queue()
     aws.sqs.send_message(QueueUrl=url, MessageBody="hello")
     good = {"Id": "good", "ReceiptHandle": receive(aws, url)[0]["ReceiptHandle"]}
@@ -185,33 +185,33 @@ def test_a_batch_deletes_what_it_can_and_names_what_it_cannot(aws):
     assert failed == [("bad", "ReceiptHandleIsInvalid", True)]
 
 
-def test_a_message_is_not_deleted_by_a_receipt_that_is_none(aws):
+def test_delete_message_rejects_an_invalid_receipt_handle(aws):
     call = {"QueueUrl": aws.queue(), "ReceiptHandle": "x"}
-    refused("ReceiptHandleIsInvalid", 400, aws.sqs.delete_message, **call)
+    rejected("ReceiptHandleIsInvalid", 400, aws.sqs.delete_message, **call)
 
 
-def test_a_batch_of_more_than_ten_is_refused(aws):
+def test_send_message_batch_rejects_more_than_ten_entries(aws):
     batch = ten(aws.queue())
     batch["Entries"].append({"Id": "x", "MessageBody": "m"})
-    refused(CODE + "TooManyEntriesInBatchRequest", 400, aws.sqs.send_message_batch, **batch)
+    rejected(CODE + "TooManyEntriesInBatchRequest", 400, aws.sqs.send_message_batch, **batch)
 
 
-def test_a_batch_with_one_id_twice_is_refused(aws):
+def test_send_message_batch_rejects_duplicate_ids(aws):
     batch = ten(aws.queue())
     batch["Entries"] = batch["Entries"][:1] * 2
-    refused(CODE + "BatchEntryIdsNotDistinct", 400, aws.sqs.send_message_batch, **batch)
+    rejected(CODE + "BatchEntryIdsNotDistinct", 400, aws.sqs.send_message_batch, **batch)
 
 
-def test_an_empty_batch_is_refused(aws):
-    refused(CODE + "EmptyBatchRequest", 400, aws.sqs.delete_message_batch, QueueUrl=aws.queue(), Entries=[])
+def test_delete_message_batch_rejects_an_empty_batch(aws):
+    rejected(CODE + "EmptyBatchRequest", 400, aws.sqs.delete_message_batch, QueueUrl=aws.queue(), Entries=[])
 
 
-def test_more_than_ten_messages_cannot_be_asked_for(aws):
+def test_receive_message_rejects_more_than_ten_messages(aws):
     call = {"QueueUrl": aws.queue(), "MaxNumberOfMessages": 11}
-    refused("InvalidParameterValue", 400, aws.sqs.receive_message, **call)
+    rejected("InvalidParameterValue", 400, aws.sqs.receive_message, **call)
 
 
-def test_a_purged_queue_is_empty(aws):
+def test_purge_queue_empties_a_queue(aws):
     url = aws.queue()
     aws.sqs.send_message(QueueUrl=url, MessageBody="hello")
     aws.sqs.purge_queue(QueueUrl=url)

@@ -1,20 +1,20 @@
-"""STS, and calls that nobody has signed."""
+"""STS, and unsigned requests."""
 
 import datetime
 
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from calls import ACCOUNT, refused
+from calls import ACCOUNT, rejected
 
 
-def test_the_caller_is_told_who_it_is(aws):
+def test_get_caller_identity_returns_the_caller(aws):
     caller = aws.sts.get_caller_identity()
     assert caller["Account"] == ACCOUNT and caller["UserId"]
     assert caller["Arn"].startswith("arn:aws:") and f"::{ACCOUNT}:" in caller["Arn"]
 
 
-def test_an_assumed_role_is_the_caller(aws):
+def test_get_caller_identity_returns_an_assumed_role(aws):
     role = aws.role()
     assumed = aws.sts.assume_role(RoleArn=role["Arn"], RoleSessionName="one")
     credentials = assumed["Credentials"]
@@ -29,13 +29,13 @@ def test_an_assumed_role_is_the_caller(aws):
     assert there.get_caller_identity()["Arn"] == assumed["AssumedRoleUser"]["Arn"] == arn
 
 
-def test_an_unknown_role_is_not_assumed(aws):
+def test_assume_role_rejects_an_unknown_role(aws):
     call = {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/none", "RoleSessionName": "one"}
-    refused("AccessDenied", 403, aws.sts.assume_role, **call)
+    rejected("AccessDenied", 403, aws.sts.assume_role, **call)
 
 
-def test_an_unsigned_call_is_refused(aws):
-    nobody = Config(signature_version=UNSIGNED)
-    clusters = aws.client("ecs", config=nobody).list_clusters
-    refused("MissingAuthenticationTokenException", 400, clusters)
-    refused("MissingAuthenticationToken", 403, aws.client("iam", config=nobody).list_roles)
+def test_unsigned_requests_are_rejected(aws):
+    unsigned = Config(signature_version=UNSIGNED)
+    clusters = aws.client("ecs", config=unsigned).list_clusters
+    rejected("MissingAuthenticationTokenException", 400, clusters)
+    rejected("MissingAuthenticationToken", 403, aws.client("iam", config=unsigned).list_roles)
