@@ -1,5 +1,6 @@
 //! Dependencies of an operator.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use ecs_mesh_api::ControlPlaneSpec;
@@ -16,7 +17,10 @@ use super::dry_run::DryRunRecorder;
 use crate::telemetry::metrics::Metrics;
 
 /// Connects to a control plane. The error names the field of the manifest that is at fault.
-pub type ConnectFn = Arc<dyn Fn(&str, &ControlPlaneSpec) -> Result<Connected, String> + Send + Sync>;
+pub type ConnectFn = Arc<dyn Fn(&str, &ControlPlaneSpec) -> ConnectResult + Send + Sync>;
+
+/// The clients of a control plane, or why its manifest cannot be used.
+pub type ConnectResult = Result<Connected, Box<dyn Error + Send + Sync>>;
 
 /// The clients of one control plane, which share a connection.
 #[derive(Clone)]
@@ -89,7 +93,7 @@ impl OperatorDeps {
             id: OperatorId::parse("op").unwrap(),
             ecs,
             iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),
-            connect: Arc::new(|_, _| Err("no control plane".to_owned())),
+            connect: Arc::new(|_, _| Err("no control plane".into())),
             lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
             clock: ecs_mesh_aws::fakes::clock(),
             metrics: Arc::new(Metrics::default()),

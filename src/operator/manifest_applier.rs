@@ -158,8 +158,8 @@ impl ManifestApplier {
                 }
                 Err(error) => {
                     complete = false;
-                    self.context.record_unresolved(&format!("control plane {name}"), Some(error.clone()));
-                    error!(control_plane = %name, error, "cannot use the control plane");
+                    self.context.record_unresolved(&format!("control plane {name}"), Some(error.to_string()));
+                    error!(control_plane = %name, %error, "cannot use the control plane");
                     // The last manifest that could be used is better than none.
                     if let Some(worker) = old.get(name) {
                         workers.insert(Arc::clone(name), Arc::clone(worker));

@@ -56,7 +56,7 @@ use status::OperatorStatus;
 use sweeper::Sweeper;
 
 pub use control_plane_worker::ControlPlaneWorker;
-pub use deps::{ConnectFn, Connected, OperatorDeps, ReadRates};
+pub use deps::{ConnectFn, ConnectResult, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;
 pub use plan::PlanOptions;
 

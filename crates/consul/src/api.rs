@@ -69,7 +69,7 @@ impl<T: StreamTransport> ConsulApi<T> {
         }
         let mut buffer = BufferedBody::default();
         let head = self.transport.stream(call.method, call.path, body, &mut buffer).await;
-        let head = head.map_err(|error| call.transport_error(&error))?;
+        let head = head.map_err(|error| call.transport_error(error))?;
         Ok(ApiReply { head, body: buffer.0 })
     }
 
@@ -86,7 +86,7 @@ impl<T: StreamTransport> ConsulApi<T> {
             ListLocation::Fields => ItemStream::of_fields(on_item),
         };
         let head = self.transport.stream(call.method, call.path, None, &mut items).await;
-        let head = head.map_err(|error| call.transport_error(&error))?;
+        let head = head.map_err(|error| call.transport_error(error))?;
         call.read(&ApiReply { head, body: items.rest() })
     }
 

@@ -28,7 +28,7 @@ use super::services::{self, ServiceQuery, ServicesOfCluster};
 use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokenQuery, TokensOfTasks};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS, TXN_OPERATIONS_SINCE_1_14};
 use ecs_mesh_api::ConsulConnection;
-use ecs_mesh_control_plane::http::{HttpMethod, HttpTransport, StreamTransport};
+use ecs_mesh_control_plane::http::{HttpMethod, HttpTransport, SettingsError, StreamTransport};
 use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, PartialList, Registration,
@@ -74,7 +74,7 @@ impl ConsulControlPlane<HttpTransport> {
         operator: OperatorId,
         observer: Arc<dyn MeshCallObserver>,
         secrets: Arc<dyn Secrets>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, SettingsError> {
         Ok(Self::new(HttpTransport::with_secrets(settings(spec), secrets)?, spec, operator, observer))
     }
 }

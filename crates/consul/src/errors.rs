@@ -81,7 +81,8 @@ impl ConsulCall<'_> {
         if reply.head.filtered {
             return Err(self.filtered());
         }
-        serde_json::from_slice(&reply.body).map_err(|error| self.unreadable(&reply.body, &error.to_string()))
+        serde_json::from_slice(&reply.body)
+            .map_err(|error| self.unreadable(&reply.body, &error.to_string()).with_source(error))
     }
 
     /// The error of a call that was not sent because another copy of the operator holds the lease.
@@ -105,11 +106,8 @@ impl ConsulCall<'_> {
             .help(kind, reply.head.status, &text)
             .map(|help| format!("; help: {help}"))
             .unwrap_or_default();
-        MeshError {
-            kind,
-            message: format!("{self}: Consul responded {}{body}{help}", reply.head.status),
-            retry_after: reply.head.retry_after,
-        }
+        error(kind, format!("{self}: Consul responded {}{body}{help}", reply.head.status))
+            .with_retry_after(reply.head.retry_after)
     }
 
     fn kind(&self, status: u16, text: &str) -> MeshErrorKind {
@@ -190,8 +188,8 @@ impl ConsulCall<'_> {
     }
 
     /// The error of a call without a response.
-    pub(super) fn transport_error(&self, failure: &TransportError) -> MeshError {
-        error(failure.kind.mesh_kind(), format!("{self}: {}", failure.message))
+    pub(super) fn transport_error(&self, failure: TransportError) -> MeshError {
+        error(failure.kind.mesh_kind(), format!("{self}: {failure}")).with_source(failure)
     }
 }
 

@@ -162,7 +162,7 @@ pub fn unknown_token() -> ScriptedResult {
 }
 
 pub fn unreachable_server() -> ScriptedResult {
-    Err(TransportError { kind: TransportErrorKind::Connect, message: "connection refused".into() })
+    Err(TransportError::new(TransportErrorKind::Connect, "connection refused"))
 }
 
 /// Responds in the order of a script, each time after a second, and records the calls.

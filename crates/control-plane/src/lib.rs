@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod call_error;
+mod error_source;
 pub mod http;
 mod observer;
 mod partial_list;
@@ -34,6 +35,7 @@ use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 pub use call_error::{CallError, call};
+pub use error_source::ErrorSource;
 pub use observer::{MeshCallObserver, NoObserver};
 pub use partial_list::{FailedSegment, ListSegment, PartialList, list_owned};
 pub use registration_summary::{ContentHash, RegistrationSummary};
@@ -149,12 +151,26 @@ pub struct MeshError {
     pub message: String,
     /// `Retry-After`, if the server sent it.
     pub retry_after: Option<Duration>,
+    /// The cause, which the message contains.
+    pub source: Option<ErrorSource>,
 }
 
 impl MeshError {
-    /// Creates an error without `Retry-After`.
+    /// Creates an error without `Retry-After` and without a cause.
     pub fn new(kind: MeshErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, source: None }
+    }
+
+    /// The same error with a cause, which the message contains.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<ErrorSource>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// The same error with the server's `Retry-After`.
+    #[must_use]
+    pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// Splits the message into the problem and the next step, which follows `; help: `.

@@ -57,7 +57,7 @@ pub use controller::{Controller, ControllerObserver, Reconciler, ShutdownSummary
 pub use health::{Health, Heartbeat, StuckLoop};
 pub use lease::{AlwaysHeld, Lease};
 pub use queue::{Priority, QueueStats, Requeue, WorkItem, WorkQueue};
-pub use secrets::{NoSecrets, Secrets};
+pub use secrets::{NoSecrets, SecretError, Secrets};
 pub use shutdown::{Deadline, Signals};
 pub use token_bucket::TokenBucket;
 

@@ -1,13 +1,34 @@
 //! Reads secrets from an external store at the time of use.
 
+use std::error::Error;
+
 use async_trait::async_trait;
+
+/// A secret that cannot be read. Never contains the secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The call failed.
+    #[error(transparent)]
+    Call(Box<dyn Error + Send + Sync>),
+    /// The secret has bytes and no text.
+    #[error("the secret {arn} has no text (SecretString)")]
+    NoText {
+        /// The secret's ARN.
+        arn: String,
+    },
+    /// This process reads no secrets.
+    #[error("reading the secret {arn}: no AWS client is configured")]
+    NoClient {
+        /// The secret's ARN.
+        arn: String,
+    },
+}
 
 /// Reads secrets by ARN.
 #[async_trait]
 pub trait Secrets: Send + Sync {
-    /// Reads the current text of the secret. The implementation limits the call's time. The error is a message for a
-    /// person and never contains the secret.
-    async fn read(&self, arn: &str) -> Result<String, String>;
+    /// Reads the current text of the secret. The implementation limits the call's time.
+    async fn read(&self, arn: &str) -> Result<String, SecretError>;
 }
 
 /// Rejects every read, for commands that run without AWS.
@@ -16,7 +37,7 @@ pub struct NoSecrets;
 
 #[async_trait]
 impl Secrets for NoSecrets {
-    async fn read(&self, arn: &str) -> Result<String, String> {
-        Err(format!("reading the secret {arn}: no AWS client is configured"))
+    async fn read(&self, arn: &str) -> Result<String, SecretError> {
+        Err(SecretError::NoClient { arn: arn.to_owned() })
     }
 }

@@ -133,7 +133,8 @@ async fn kuma(
 ) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
-    let plane = KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver))?;
+    let plane = KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver))
+        .map_err(|error| error.to_string())?;
     Ok(ControlPlaneFacts::Kuma(Box::new(plane.diagnose(&wanted.meshes).await)))
 }
 
@@ -145,7 +146,8 @@ async fn consul(
 ) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.consul.clone().ok_or("spec.consul is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
-    let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)?;
+    let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)
+        .map_err(|error| error.to_string())?;
     plane.watch_auth_methods(wanted.watched.clone());
     let (clusters, methods) = (wanted.clusters.clone(), wanted.methods.clone());
     let asked = DiagnosticsRequest { clusters, methods, permissions: wanted.rights.clone() };

@@ -101,11 +101,7 @@ fn consul_version_and_edition_are_checked() {
 
 #[test]
 fn missing_namespace_error_names_the_manifest_field() {
-    let forbidden = MeshError {
-        kind: MeshErrorKind::Forbidden,
-        message: "Permission denied".to_owned(),
-        retry_after: None,
-    };
+    let forbidden = MeshError::new(MeshErrorKind::Forbidden, "Permission denied");
     let checks = of_servers("1.21.4+ent", ", namespaces: [here, lost, unseen]", |answers| {
         let found = [("here", Ok(true)), ("lost", Ok(false)), ("unseen", Err(forbidden))];
         answers.namespaces = found.map(|(name, found)| (name.to_owned(), found)).into();
@@ -195,8 +191,7 @@ fn missing_write_permission_fails_the_matching_check() {
 fn unknown_permissions_are_not_ok_and_reported_once() {
     let checks = of_servers("1.21.4", "", |answers| {
         let message = "POST /x: Consul responded 404 (no such call); help: check the address".to_owned();
-        answers.permissions =
-            Err(MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None });
+        answers.permissions = Err(MeshError::new(MeshErrorKind::UnexpectedResponse, message));
         let found = ClusterNodeInfo { has_node: Ok(true), services: Ok(1) };
         answers.clusters.insert(ecs_mesh_model::ClusterArn::parse(PROD).unwrap(), found);
     });

@@ -20,7 +20,9 @@ use super::errors::{self, RequestKind};
 use super::labels::{self, OPERATOR_LABEL};
 use super::list::{self, MAX_PAGES, PageFlaw, page_path};
 use ecs_mesh_api::KumaConnection;
-use ecs_mesh_control_plane::http::{HttpMethod, HttpResponse, HttpTransport, Transport, segment};
+use ecs_mesh_control_plane::http::{
+    HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, segment,
+};
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, Registration,
@@ -51,7 +53,7 @@ impl KumaControlPlane<HttpTransport> {
         spec: &KumaConnection,
         operator: OperatorId,
         observer: Arc<dyn MeshCallObserver>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, SettingsError> {
         Ok(Self::new(HttpTransport::new(settings(spec))?, operator, observer))
     }
 }
@@ -98,7 +100,7 @@ impl<T: Transport> KumaControlPlane<T> {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, MeshError> {
         let response = self.transport.send(method, path, body).await;
-        response.map_err(|error| errors::transport_error(&call(method, path), &error))
+        response.map_err(|error| errors::transport_error(&call(method, path), error))
     }
 
     pub(super) async fn get_json(&self, path: &str, request: RequestKind) -> Result<Value, MeshError> {
@@ -379,7 +381,7 @@ fn read_json(
         return Err(errors::response_error(&call(method, path), request, response));
     }
     serde_json::from_slice(&response.body)
-        .map_err(|error| errors::unreadable(&call(method, path), &response.body, &error.to_string()))
+        .map_err(|error| errors::unreadable(&call(method, path), &response.body, error))
 }
 
 /// Reads the body of a successful write: an object, or (up to 2.7) nothing.
@@ -392,7 +394,7 @@ fn read_write_result(
     match response.status {
         200..=299 if response.body.trim_ascii().is_empty() => Ok(Value::Null),
         200..=299 => serde_json::from_slice(&response.body)
-            .map_err(|error| errors::unreadable(&call(method, path), &response.body, &error.to_string())),
+            .map_err(|error| errors::unreadable(&call(method, path), &response.body, error)),
         _ => Err(errors::response_error(&call(method, path), request, response)),
     }
 }
@@ -408,14 +410,13 @@ fn read_items(
     if response.status != 200 {
         return Err(errors::response_error(&call, request, response));
     }
-    let unreadable =
-        |error: &serde_json::Error| errors::unreadable(&call, &response.body, &error.to_string());
+    let unreadable = |error| errors::unreadable(&call, &response.body, error);
     let page = list::read_page(&response.body).map_err(|flaw| match flaw {
-        PageFlaw::NotJson(error) => unreadable(&error),
+        PageFlaw::NotJson(error) => unreadable(error),
         PageFlaw::Shape(problem) => errors::unexpected(&call, &format!("parsing the list: {problem}")),
     })?;
     for item in page.items {
-        sink(serde_json::from_str(item.get()).map_err(|error| unreadable(&error))?);
+        sink(serde_json::from_str(item.get()).map_err(unreadable)?);
     }
     Ok(page.next)
 }

@@ -58,7 +58,7 @@ pub(super) fn response_error(call: &str, request: RequestKind, response: &HttpRe
     if let Some(help) = help(kind, response.status) {
         let _ = write!(message, "; help: {help}");
     }
-    MeshError { kind, message, retry_after: response.retry_after }
+    MeshError::new(kind, message).with_retry_after(response.retry_after)
 }
 
 /// Whether the response is Kuma's own error for a missing resource.
@@ -67,12 +67,8 @@ pub(super) fn is_not_found(response: &HttpResponse) -> bool {
 }
 
 /// The error of a call without a response.
-pub(super) fn transport_error(call: &str, error: &TransportError) -> MeshError {
-    MeshError {
-        kind: error.kind.mesh_kind(),
-        message: format!("{call}: {}", error.message),
-        retry_after: None,
-    }
+pub(super) fn transport_error(call: &str, error: TransportError) -> MeshError {
+    MeshError::new(error.kind.mesh_kind(), format!("{call}: {error}")).with_source(error)
 }
 
 /// The error of a 2xx response that a Kuma control plane does not send.
@@ -81,11 +77,11 @@ pub(super) fn unexpected(call: &str, problem: &str) -> MeshError {
 }
 
 /// The error of an unreadable body, with a description instead of the body.
-pub(super) fn unreadable(call: &str, body: &[u8], cause: &str) -> MeshError {
-    let mut message = format!("{call}: parsing the response: {cause},");
+pub(super) fn unreadable(call: &str, body: &[u8], error: serde_json::Error) -> MeshError {
+    let mut message = format!("{call}: parsing the response: {error},");
     describe_other(&mut message, body);
     message.push_str("; help: check that the address is a Kuma control plane's API, and any proxy before it");
-    MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None }
+    MeshError::new(MeshErrorKind::UnexpectedResponse, message).with_source(error)
 }
 
 fn kind(status: u16, request: RequestKind, has_kuma_body: bool) -> MeshErrorKind {

@@ -62,7 +62,7 @@ impl ecs_mesh_control_plane::ListSegment for NamedSegment {
 fn worker_is_fully_synced_only_without_failed_segment() {
     let worker = kuma_worker();
     let failed = |name| {
-        let error = MeshError { kind: MeshErrorKind::Forbidden, message: String::new(), retry_after: None };
+        let error = MeshError::new(MeshErrorKind::Forbidden, "");
         FailedSegment { segment: Arc::new(NamedSegment(name)), error }
     };
     assert!(!worker.is_synced());

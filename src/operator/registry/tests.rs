@@ -93,7 +93,7 @@ impl ecs_mesh_control_plane::ListSegment for MeshSegment {
 
 fn failed(mesh: &'static str) -> FailedSegment {
     let kind = ecs_mesh_control_plane::MeshErrorKind::Forbidden;
-    let error = ecs_mesh_control_plane::MeshError { kind, message: String::new(), retry_after: None };
+    let error = ecs_mesh_control_plane::MeshError::new(kind, "");
     FailedSegment { segment: Arc::new(MeshSegment(mesh)), error }
 }
 

@@ -76,7 +76,7 @@ fn lost() -> MeshError {
 }
 
 fn failed(kind: MeshErrorKind) -> MeshError {
-    MeshError { kind, message: format!("DELETE token: {}", kind.label()), retry_after: None }
+    MeshError::new(kind, format!("DELETE token: {}", kind.label()))
 }
 
 fn marks() -> OwnershipLabels {
@@ -424,7 +424,7 @@ async fn warnings_of_many_tasks_are_grouped() {
         }]);
         recorder.held(&HoldReason::Unknown(Reason::from(denied(n)).with_prefix("the role's tags")));
         let message = format!("DELETE /v1/acl/token/{n}: Permission denied");
-        let error = MeshError { kind: MeshErrorKind::Forbidden, message, retry_after: None };
+        let error = MeshError::new(MeshErrorKind::Forbidden, message);
         recorder.removal_failed(&step(n), &OwnerInfo { service: None, role: None }, &error);
     }
     for reason in ["rejected", "unknown", "removal_failed"] {

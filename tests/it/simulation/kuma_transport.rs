@@ -14,7 +14,7 @@ use super::life::KumaShared;
 pub(super) struct SimKumaTransport(pub(super) Arc<KumaShared>);
 
 fn broken(kind: TransportErrorKind) -> TransportError {
-    TransportError { kind, message: "simulated".to_owned() }
+    TransportError::new(kind, "simulated")
 }
 
 #[async_trait]

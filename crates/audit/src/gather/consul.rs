@@ -29,7 +29,8 @@ pub(super) async fn ask(
     let spec = ConsulConnection { timeout, ..spec.clone() };
     // Ownership is not evaluated here.
     let operator = OperatorId::parse("audit").map_err(|error| error.to_string())?;
-    let plane = ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), secrets)?;
+    let plane = ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), secrets)
+        .map_err(|error| error.to_string())?;
     let config = plane.read_auth_config(clusters).await.map_err(|error| error.message)?;
     Ok(facts(config, clusters))
 }
@@ -141,7 +142,7 @@ mod tests {
     fn nodes(version: &str, there: bool) -> Fetched<bool> {
         let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
         let clusters = BTreeSet::from([cluster.clone()]);
-        let refused = MeshError { kind: MeshErrorKind::Forbidden, message: "no".into(), retry_after: None };
+        let refused = MeshError::new(MeshErrorKind::Forbidden, "no");
         let config = AuthConfig {
             version: Ok(ConsulVersion::parse(version)),
             acls: Ok(true),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_config::{Region, SdkConfig};
 
 use super::call::CallRunner;
-use ecs_mesh_controller::Secrets;
+use ecs_mesh_controller::{SecretError, Secrets};
 
 const GET_SECRET_VALUE: &str = "secretsmanager:GetSecretValue";
 
@@ -23,15 +23,16 @@ impl SdkSecrets {
 
 #[async_trait]
 impl Secrets for SdkSecrets {
-    async fn read(&self, arn: &str) -> Result<String, String> {
+    async fn read(&self, arn: &str) -> Result<String, SecretError> {
         let mut config = aws_sdk_secretsmanager::Config::new(&self.config).to_builder();
         if let Some(region) = arn.split(':').nth(3).filter(|region| !region.is_empty()) {
             config.set_region(Some(Region::new(region.to_owned())));
         }
         let client = aws_sdk_secretsmanager::Client::from_conf(config.build());
         let call = client.get_secret_value().secret_id(arn).send();
-        let answer =
-            Box::pin(self.calls.run(GET_SECRET_VALUE, arn, call)).await.map_err(|error| error.to_string())?;
-        answer.secret_string.ok_or_else(|| format!("the secret {arn} has no text (SecretString)"))
+        let answer = Box::pin(self.calls.run(GET_SECRET_VALUE, arn, call))
+            .await
+            .map_err(|error| SecretError::Call(error.into()))?;
+        answer.secret_string.ok_or_else(|| SecretError::NoText { arn: arn.to_owned() })
     }
 }

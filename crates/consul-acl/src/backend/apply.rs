@@ -1,6 +1,8 @@
 //! Applies one step: reads the server's copy, which must equal the plan's; checks the lease; writes. Only the lease check is
 //! between read and write.
 
+use std::error::Error;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -241,8 +243,7 @@ fn name(step: &AclStep) -> &str {
 }
 
 fn cluster(step: &AclStep) -> Result<ClusterArn, MeshError> {
-    ClusterArn::parse(&step.id.name)
-        .map_err(|error| MeshError::new(MeshErrorKind::Invalid, error.to_string()))
+    ClusterArn::parse(&step.id.name).map_err(|error| invalid(step, error))
 }
 
 fn has_id(kind: ObjectKind) -> bool {
@@ -250,9 +251,12 @@ fn has_id(kind: ObjectKind) -> bool {
 }
 
 fn form<F: DeserializeOwned>(step: &AclStep, body: Value) -> Result<F, MeshError> {
-    serde_json::from_value(body).map_err(|error| {
-        MeshError::new(MeshErrorKind::Invalid, format!("{} cannot be written: {error}", step.id))
-    })
+    serde_json::from_value(body).map_err(|error| invalid(step, error))
+}
+
+fn invalid(step: &AclStep, cause: impl Error + Send + Sync + 'static) -> MeshError {
+    let message = format!("{} cannot be written: {cause}", step.id);
+    MeshError::new(MeshErrorKind::Invalid, message).with_source(cause)
 }
 
 /// Without empty values, which lists and single reads omit differently.

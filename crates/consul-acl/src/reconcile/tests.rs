@@ -177,7 +177,7 @@ impl StreamTransport for FakeServer {
             ServerFault::Loses(prefix) if call.starts_with(prefix) => {
                 self.contains(ServerFault::None);
                 let message = "no whole answer within 10 s".to_owned();
-                return Err(TransportError { kind: TransportErrorKind::Timeout, message });
+                return Err(TransportError::new(TransportErrorKind::Timeout, message));
             }
             ServerFault::Hangs(prefix) if call.starts_with(prefix) => {
                 self.contains(ServerFault::None);

@@ -6,7 +6,7 @@ use super::*;
 use ecs_mesh_control_plane::http::HttpTransport;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::Secrets;
+use ecs_mesh_controller::{SecretError, Secrets};
 
 const ARN: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
 const TRUSTED: &str = "ECS_MESH_TEST_CA";
@@ -21,7 +21,7 @@ struct FixedSecrets(&'static str);
 
 #[async_trait]
 impl Secrets for FixedSecrets {
-    async fn read(&self, arn: &str) -> Result<String, String> {
+    async fn read(&self, arn: &str) -> Result<String, SecretError> {
         assert_eq!(arn, ARN);
         Ok(pem(self.0))
     }

@@ -14,14 +14,14 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::failure::{CallTarget, innermost_cause};
-use super::settings::{ConnectionSettings, Product, TextSource, certificates};
-use super::token::{Secret, TokenReader};
+use super::settings::{ConnectionSettings, InvalidCa, Product, SettingsError, TextSource, certificates};
+use super::token::{Secret, TokenError, TokenReader};
 use super::transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
     TransportErrorKind,
 };
 use ecs_mesh_controller::Lease;
-use ecs_mesh_controller::secrets::{NoSecrets, Secrets};
+use ecs_mesh_controller::secrets::{NoSecrets, SecretError, Secrets};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections that are kept; more may be open during calls.
@@ -59,6 +59,17 @@ struct PreparedClient {
     since: Instant,
 }
 
+/// A CA of a secret that cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum CaSecretError {
+    #[error(transparent)]
+    Read(#[from] SecretError),
+    #[error(transparent)]
+    Parse(#[from] InvalidCa),
+    #[error("{}", innermost_cause(.0))]
+    Client(#[from] reqwest::Error),
+}
+
 enum ClientState {
     Prepared(PreparedClient),
     /// Built at the first call: the CA is a secret, which has to be read.
@@ -81,7 +92,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// Names the invalid field and the allowed values.
-    pub fn new(settings: ConnectionSettings) -> Result<Self, String> {
+    pub fn new(settings: ConnectionSettings) -> Result<Self, SettingsError> {
         Self::with_secrets(settings, Arc::new(NoSecrets))
     }
 
@@ -89,12 +100,12 @@ impl HttpTransport {
     ///
     /// # Errors
     /// Names the invalid field and the allowed values.
-    pub fn with_secrets(settings: ConnectionSettings, secrets: Arc<dyn Secrets>) -> Result<Self, String> {
+    pub fn with_secrets(
+        settings: ConnectionSettings,
+        secrets: Arc<dyn Secrets>,
+    ) -> Result<Self, SettingsError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(
-                "no TLS provider is installed in this process; help: install rustls' ring provider first"
-                    .into(),
-            );
+            return Err(SettingsError::NoTlsProvider);
         }
         let ConnectionSettings { product, address, ca, token, timeout } = settings;
         let base = product.base_url(&address)?;
@@ -102,27 +113,25 @@ impl HttpTransport {
         let secure = base.starts_with("https://");
         let block = product.block;
         let prepare = |certificates, trust: String| {
-            let client = build_client(timeout, certificates).map_err(|cause| {
-                format!("building the client for {base}: {cause}; help: set {block}.caFile")
+            let client = build_client(timeout, certificates).map_err(|source| SettingsError::Client {
+                base: base.clone(),
+                block,
+                source,
             })?;
-            Ok::<_, String>(ClientState::Prepared(PreparedClient {
-                client,
-                trust: trust.into(),
-                since: Instant::now(),
-            }))
+            let prepared = PreparedClient { client, trust: trust.into(), since: Instant::now() };
+            Ok::<_, SettingsError>(ClientState::Prepared(prepared))
         };
         let client = match ca.one(block, "ca")? {
             TextSource::File(file) => {
-                let source = format!("the CA in {}", file.display());
-                let pem = std::fs::read(&file)
-                    .map_err(|error| format!("{block}.caFile: reading {}: {error}", file.display()))?;
-                prepare(Some(certificates(&pem, &source)?), source)?
+                let trust = format!("the CA in {}", file.display());
+                let pem =
+                    std::fs::read(&file).map_err(|source| SettingsError::CaFile { block, file, source })?;
+                prepare(Some(certificates(&pem, &trust)?), trust)?
             }
             TextSource::Env(name) => {
-                let pem = std::env::var(&name)
-                    .map_err(|error| format!("{block}.caEnv: reading {name}: {error}"))?;
-                let source = format!("the CA in the environment variable {name}");
-                prepare(Some(certificates(pem.as_bytes(), &source)?), source)?
+                let trust = format!("the CA in the environment variable {name}");
+                let pem = std::env::var_os(&name).ok_or_else(|| SettingsError::CaEnv { block, name })?;
+                prepare(Some(certificates(pem.as_encoded_bytes(), &trust)?), trust)?
             }
             TextSource::Secret(arn) => ClientState::Lazy { arn, secrets, cached: Mutex::default() },
             // Without TLS no roots are needed, and an image may have none.
@@ -145,11 +154,12 @@ impl HttpTransport {
         let trust = format!("the CA in the secret {arn}");
         let read = async {
             let pem = secrets.read(arn).await?;
-            build_client(self.timeout, Some(certificates(pem.as_bytes(), &trust)?))
+            Ok(build_client(self.timeout, Some(certificates(pem.as_bytes(), &trust)?))?)
         };
-        let client = read.await.map_err(|cause| TransportError {
-            kind: TransportErrorKind::Tls,
-            message: format!("calling {}: {cause} (ControlPlane.{}.caSecret)", self.base, self.product.block),
+        let client = read.await.map_err(|cause: CaSecretError| {
+            let message =
+                format!("calling {}: {cause} (ControlPlane.{}.caSecret)", self.base, self.product.block);
+            TransportError::new(TransportErrorKind::Tls, message).with_source(cause)
         })?;
         let new = PreparedClient { client, trust: trust.into(), since: Instant::now() };
         *cached = Some(new.clone());
@@ -168,8 +178,10 @@ impl HttpTransport {
     async fn token(&self) -> Result<Option<Secret>, TransportError> {
         // A read from a remote file system can hang.
         let token = tokio::time::timeout(self.timeout, self.token.read()).await;
-        let token = token.unwrap_or_else(|_| Err("reading the token: timed out".to_owned()));
-        token.map_err(|message| TransportError { kind: TransportErrorKind::Token, message })
+        let token = token.unwrap_or(Err(TokenError::TimedOut));
+        token.map_err(|cause| {
+            TransportError::new(TransportErrorKind::Token, cause.to_string()).with_source(cause)
+        })
     }
 
     fn request(
@@ -295,8 +307,10 @@ impl Transport for HttpTransport {
 }
 
 fn without_lease() -> TransportError {
-    let message = "not sent: another copy of this operator holds the lease".to_owned();
-    TransportError { kind: TransportErrorKind::NotLeader, message }
+    TransportError::new(
+        TransportErrorKind::NotLeader,
+        "not sent: another copy of this operator holds the lease",
+    )
 }
 
 /// Buffers a body of limited size.
@@ -322,7 +336,7 @@ impl BodySink for BufferSink {
 }
 
 /// Builds a client that trusts only these certificates, or the system's roots.
-fn build_client(timeout: Duration, certificates: Option<Vec<Certificate>>) -> Result<Client, String> {
+fn build_client(timeout: Duration, certificates: Option<Vec<Certificate>>) -> Result<Client, reqwest::Error> {
     let builder = Client::builder()
         .user_agent(concat!("ecs-mesh-operator/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
@@ -336,7 +350,7 @@ fn build_client(timeout: Duration, certificates: Option<Vec<Certificate>>) -> Re
         Some(certificates) => builder.tls_certs_only(certificates),
         None => builder,
     };
-    builder.build().map_err(|error| innermost_cause(&error))
+    builder.build()
 }
 
 /// Parses `Retry-After`, in seconds or as a date, which is compared with the server's own clock.

@@ -24,7 +24,7 @@ impl CallTarget<'_> {
         let (base, block) = (self.base, self.product.block);
         if let Some(tls) = tls_error(&error) {
             let message = format!("TLS handshake with {base}: {tls}; help: {}", self.tls_advice(tls));
-            return TransportError { kind: TransportErrorKind::Tls, message };
+            return TransportError::new(TransportErrorKind::Tls, message).with_source(tls.clone());
         }
         let cause = innermost_cause(&error);
         let (kind, message) = if error.is_timeout() {
@@ -41,13 +41,13 @@ impl CallTarget<'_> {
         } else {
             (TransportErrorKind::Broken, format!("connection to {base} broken: {cause}"))
         };
-        TransportError { kind, message }
+        TransportError::new(kind, message).with_source(error)
     }
 
     /// The error of a call without a complete response in time.
     pub(super) fn timed_out(&self) -> TransportError {
         let message = format!("calling {}: no complete response within {:?}", self.base, self.timeout);
-        TransportError { kind: TransportErrorKind::Timeout, message }
+        TransportError::new(TransportErrorKind::Timeout, message)
     }
 
     /// The error of a response larger than the control plane's API returns.
@@ -56,7 +56,7 @@ impl CallTarget<'_> {
             "calling {}: the response is larger than a {} control plane returns; help: check the address",
             self.base, self.product.name
         );
-        TransportError { kind: TransportErrorKind::TooLarge, message }
+        TransportError::new(TransportErrorKind::TooLarge, message)
     }
 
     fn tls_advice(&self, error: &TlsError) -> String {

@@ -16,7 +16,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use client::HttpTransport;
 pub use item_stream::{ItemHandler, ItemStream, TooLarge};
-pub use settings::{ConnectionSettings, Credential, Product, TextSources};
+pub use settings::{
+    AddressRule, ConnectionSettings, Credential, InvalidCa, Product, SettingsError, TextSources,
+};
 pub use transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
     TransportErrorKind,

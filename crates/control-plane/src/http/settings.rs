@@ -1,7 +1,10 @@
 //! Connection settings of a control plane. A connection built from them has a valid address and at most one source for
 //! the CA and one for the token.
 
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use reqwest::{Certificate, Url};
@@ -62,6 +65,125 @@ pub struct ConnectionSettings {
     pub timeout: Duration,
 }
 
+/// Settings without a usable connection. The message names the field at fault and the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The process has no default rustls provider.
+    #[error("no TLS provider is installed in this process; help: install rustls' ring provider first")]
+    NoTlsProvider,
+    /// Two sources for one text.
+    #[error("{block} has both {name}{first} and {name}{second}; help: set one of them")]
+    TwoSources {
+        /// The manifest's block.
+        block: &'static str,
+        /// The prefix of the fields: `ca`, `token`.
+        name: &'static str,
+        /// The rest of the first field's name.
+        first: &'static str,
+        /// The rest of the second field's name.
+        second: &'static str,
+    },
+    /// The address is not a URL.
+    #[error("{block}.address {address:?} is not a URL: {source}; help: {rule}")]
+    NotUrl {
+        /// The manifest's block.
+        block: &'static str,
+        /// The address.
+        address: String,
+        /// The allowed forms.
+        rule: AddressRule,
+        /// The parser's error.
+        source: UrlError,
+    },
+    /// The address contains a user or a password.
+    #[error("{block}.address contains a user or password; help: remove it and set tokenFile; {rule}")]
+    Credentials {
+        /// The manifest's block.
+        block: &'static str,
+        /// The allowed forms.
+        rule: AddressRule,
+    },
+    /// The address is a URL of another form.
+    #[error("{block}.address {address:?} is not a control plane's address; help: {rule}")]
+    NotAddress {
+        /// The manifest's block.
+        block: &'static str,
+        /// The address.
+        address: String,
+        /// The allowed forms.
+        rule: AddressRule,
+    },
+    /// The CA's file cannot be read.
+    #[error("{block}.caFile: reading {}: {source}", file.display())]
+    CaFile {
+        /// The manifest's block.
+        block: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// The failed read.
+        source: io::Error,
+    },
+    /// The CA's environment variable is not set.
+    #[error("{block}.caEnv: reading {name}: environment variable not found")]
+    CaEnv {
+        /// The manifest's block.
+        block: &'static str,
+        /// The variable.
+        name: String,
+    },
+    /// The CA is not PEM text.
+    #[error(transparent)]
+    Ca(#[from] InvalidCa),
+    /// No client can be built, for example without root certificates.
+    #[error("building the client for {base}: {}; help: set {block}.caFile", innermost_cause(source))]
+    Client {
+        /// The address.
+        base: String,
+        /// The manifest's block.
+        block: &'static str,
+        /// The failed build.
+        source: reqwest::Error,
+    },
+}
+
+/// The error of the URL parser.
+type UrlError = <Url as FromStr>::Err;
+
+/// The allowed forms of an address.
+#[derive(Clone, Copy, Debug)]
+pub struct AddressRule {
+    plain: u16,
+    tls: u16,
+}
+
+impl fmt::Display for AddressRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plain, tls } = self;
+        write!(f, "write http://HOST:{plain} or https://HOST:{tls}, with a path only where a proxy adds one")
+    }
+}
+
+/// A CA that is not PEM text of certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidCa {
+    /// The text cannot be parsed.
+    #[error("parsing {from}: {}; help: {PEM_HELP}", innermost_cause(source))]
+    Unreadable {
+        /// The source of the text.
+        from: String,
+        /// The parser's error.
+        source: reqwest::Error,
+    },
+    /// The text contains no certificate.
+    #[error("parsing {from}: no certificate found; help: {PEM_HELP}")]
+    Empty {
+        /// The source of the text.
+        from: String,
+    },
+}
+
+const PEM_HELP: &str = "use PEM text with -----BEGIN CERTIFICATE----- blocks";
+
 /// One source, or none.
 pub(super) enum TextSource {
     None,
@@ -72,7 +194,7 @@ pub(super) enum TextSource {
 
 impl TextSources {
     /// The source that is set. `name` is the prefix of the field: `ca`, `token`.
-    pub(super) fn one(&self, block: &str, name: &str) -> Result<TextSource, String> {
+    pub(super) fn one(&self, block: &'static str, name: &'static str) -> Result<TextSource, SettingsError> {
         let given = [
             ("File", self.file.clone().map(TextSource::File)),
             ("Env", self.env.clone().map(TextSource::Env)),
@@ -82,46 +204,39 @@ impl TextSources {
         let Some((first, source)) = given.next() else { return Ok(TextSource::None) };
         match given.next() {
             None => Ok(source),
-            Some((second, _)) => {
-                Err(format!("{block} has both {name}{first} and {name}{second}; help: set one of them"))
-            }
+            Some((second, _)) => Err(SettingsError::TwoSources { block, name, first, second }),
         }
     }
 }
 
 impl Product {
     /// Validates the address and removes a trailing slash.
-    pub(super) fn base_url(&self, address: &str) -> Result<String, String> {
-        let Self { block, ports: (plain, tls), .. } = self;
-        let rule = format!(
-            "write http://HOST:{plain} or https://HOST:{tls}, with a path only where a proxy adds one"
-        );
-        let url = Url::parse(address)
-            .map_err(|error| format!("{block}.address {address:?} is not a URL: {error}; help: {rule}"))?;
+    pub(super) fn base_url(&self, address: &str) -> Result<String, SettingsError> {
+        let Self { block, ports: (plain, tls), .. } = *self;
+        let rule = AddressRule { plain, tls };
+        let url = Url::parse(address).map_err(|source| SettingsError::NotUrl {
+            block,
+            address: address.to_owned(),
+            rule,
+            source,
+        })?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(format!(
-                "{block}.address contains a user or password; help: remove it and set tokenFile; {rule}"
-            ));
+            return Err(SettingsError::Credentials { block, rule });
         }
         let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
         if !fits || url.query().is_some() || url.fragment().is_some() {
-            return Err(format!(
-                "{block}.address {address:?} is not a control plane's address; help: {rule}"
-            ));
+            return Err(SettingsError::NotAddress { block, address: address.to_owned(), rule });
         }
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }
 }
 
-/// Parses the certificates of a CA's PEM text, which was read from `source`.
-pub(super) fn certificates(pem: &[u8], source: &str) -> Result<Vec<Certificate>, String> {
-    let invalid = |cause: &str| {
-        format!("parsing {source}: {cause}; help: use PEM text with -----BEGIN CERTIFICATE----- blocks")
-    };
-    let certificates =
-        Certificate::from_pem_bundle(pem).map_err(|error| invalid(&innermost_cause(&error)))?;
+/// Parses the certificates of a CA's PEM text, which was read from `from`.
+pub(super) fn certificates(pem: &[u8], from: &str) -> Result<Vec<Certificate>, InvalidCa> {
+    let certificates = Certificate::from_pem_bundle(pem)
+        .map_err(|source| InvalidCa::Unreadable { from: from.to_owned(), source })?;
     if certificates.is_empty() {
-        return Err(invalid("no certificate found"));
+        return Err(InvalidCa::Empty { from: from.to_owned() });
     }
     Ok(certificates)
 }
@@ -143,11 +258,18 @@ mod tests {
     #[test]
     fn invalid_address_is_rejected_with_allowed_forms() {
         for bad in ["", "kuma:5681", "ftp://kuma", "http://kuma?x=1", "http://kuma#x", "//kuma"] {
-            let error = KUMA.base_url(bad).unwrap_err();
+            let error = KUMA.base_url(bad).unwrap_err().to_string();
             assert!(error.contains("http://HOST:5681"), "{error}");
         }
-        let error = KUMA.base_url("http://user:hunter2@kuma:5681").unwrap_err();
+        let error = KUMA.base_url("http://user:hunter2@kuma:5681").unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn settings_error_prints_its_source_once() {
+        let error = KUMA.base_url("kuma").unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(error.to_string().matches(&source).count(), 1, "{error}");
     }
 
     #[test]

@@ -1,22 +1,57 @@
 //! Reads the current token: rotation needs no restart, and no message contains a token.
 
+use std::io;
 use std::path::PathBuf;
+use std::str::Utf8Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::settings::{Credential, Product, TextSource};
-use ecs_mesh_controller::secrets::Secrets;
+use ecs_mesh_controller::secrets::{SecretError, Secrets};
 
 const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// Secrets are cached this long: each read costs money and counts towards a quota.
 const SECRET_TTL: Duration = Duration::from_mins(5);
 /// The shortest interval between reads of a rejected token, which may stay rejected for long.
 const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A token that cannot be read. Never contains the text.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TokenError {
+    #[error(
+        "reading the token file {}: {source}; help: create it or correct ControlPlane.{block}.tokenFile",
+        file.display()
+    )]
+    File { file: PathBuf, block: &'static str, source: io::Error },
+    #[error(
+        "reading the environment variable {name}: no text; help: set it or correct ControlPlane.{block}.tokenEnv"
+    )]
+    Env { name: String, block: &'static str },
+    #[error("{source} (ControlPlane.{block}.tokenSecret)")]
+    Secret { block: &'static str, source: SecretError },
+    #[error("reading {from}: {source}")]
+    Invalid { from: String, source: InvalidToken },
+    #[error("reading {from}: {source} (ControlPlane.{block}.tokenSecret)")]
+    InvalidSecret { from: String, block: &'static str, source: InvalidToken },
+    #[error("reading the token: timed out")]
+    TimedOut,
+}
+
+/// Text that is no token. Never contains the text.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidToken {
+    #[error("expected {expected}, found {bytes} bytes")]
+    Length { expected: &'static str, bytes: usize },
+    #[error("expected {expected}, one line of printable characters")]
+    Characters { expected: &'static str, source: InvalidHeaderValue },
+    #[error("not UTF-8 text")]
+    Encoding(#[source] Utf8Error),
+}
 
 /// Reads the token of one connection.
 pub(super) struct TokenReader {
@@ -60,29 +95,28 @@ impl TokenReader {
     }
 
     /// Reads the token. A secret is cached for minutes, unless the server has rejected it.
-    pub(super) async fn read(&self) -> Result<Option<Secret>, String> {
+    pub(super) async fn read(&self) -> Result<Option<Secret>, TokenError> {
         let block = self.product.block;
         match &self.source {
             TokenSource::Absent => Ok(None),
             TokenSource::File(file) => {
-                let source = format!("the token file {}", file.display());
-                let bytes = tokio::fs::read(file).await.map_err(|error| {
-                    format!(
-                        "reading {source}: {error}; help: create it or correct ControlPlane.{block}.tokenFile"
-                    )
+                let bytes = tokio::fs::read(file).await.map_err(|source| TokenError::File {
+                    file: file.clone(),
+                    block,
+                    source,
                 })?;
-                let text =
-                    String::from_utf8(bytes).map_err(|_| format!("reading {source}: not UTF-8 text"))?;
-                self.secret(&text, &source).map(Some)
+                let text = str::from_utf8(&bytes).map_err(InvalidToken::Encoding);
+                text.and_then(|text| self.secret(text)).map(Some).map_err(|source| TokenError::Invalid {
+                    from: format!("the token file {}", file.display()),
+                    source,
+                })
             }
             TokenSource::Env(name) => {
-                let source = format!("the environment variable {name}");
-                let text = std::env::var(name).map_err(|_| {
-                    format!(
-                        "reading {source}: no text; help: set it or correct ControlPlane.{block}.tokenEnv"
-                    )
-                })?;
-                self.secret(&text, &source).map(Some)
+                let text = std::env::var(name).map_err(|_| TokenError::Env { name: name.clone(), block })?;
+                self.secret(&text).map(Some).map_err(|source| TokenError::Invalid {
+                    from: format!("the environment variable {name}"),
+                    source,
+                })
             }
             TokenSource::Secret { arn, secrets, cached, rejected } => {
                 self.cached(arn, secrets.as_ref(), cached, rejected).await.map(Some)
@@ -96,7 +130,7 @@ impl TokenReader {
         secrets: &dyn Secrets,
         cached: &Mutex<Option<CachedSecret>>,
         rejected: &AtomicBool,
-    ) -> Result<Secret, String> {
+    ) -> Result<Secret, TokenError> {
         // Concurrent callers wait for one read.
         let mut cached = cached.lock().await;
         if let Some(known) = cached.as_ref() {
@@ -110,8 +144,15 @@ impl TokenReader {
         }
         // Recorded before the read, since the caller may be cancelled while it waits.
         let earlier = cached.as_mut().and_then(|known| known.failed.replace(Instant::now()));
-        let source = format!("the secret {arn}");
-        let read = secrets.read(arn).await.and_then(|text| self.secret(&text, &source));
+        let block = self.product.block;
+        let read = match secrets.read(arn).await {
+            Err(source) => Err(TokenError::Secret { block, source }),
+            Ok(text) => self.secret(&text).map_err(|source| TokenError::InvalidSecret {
+                from: format!("the secret {arn}"),
+                block,
+                source,
+            }),
+        };
         match (read, cached.as_ref()) {
             (Ok(secret), _) => {
                 rejected.store(false, Ordering::Relaxed);
@@ -121,11 +162,11 @@ impl TokenReader {
             // The previous token is probably still valid: an AWS outage must not cut off the control plane too.
             (Err(error), Some(known)) => {
                 if earlier.is_none() {
-                    tracing::warn!(error, "cannot read the token; keeping the previous token");
+                    tracing::warn!(%error, "cannot read the token; keeping the previous token");
                 }
                 Ok(known.secret.clone())
             }
-            (Err(error), None) => Err(format!("{error} (ControlPlane.{}.tokenSecret)", self.product.block)),
+            (Err(error), None) => Err(error),
         }
     }
 
@@ -139,18 +180,18 @@ impl TokenReader {
         }
     }
 
-    fn secret(&self, text: &str, source: &str) -> Result<Secret, String> {
-        let kind = self.product.token;
+    fn secret(&self, text: &str) -> Result<Secret, InvalidToken> {
+        let expected = self.product.token;
         let token = text.trim();
         if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
-            return Err(format!("reading {source}: expected {kind}, found {} bytes", text.len()));
+            return Err(InvalidToken::Length { expected, bytes: text.len() });
         }
         let (name, value) = match self.product.credential {
             Credential::Bearer => (AUTHORIZATION, format!("Bearer {token}")),
             Credential::ConsulToken => (HeaderName::from_static("x-consul-token"), token.to_owned()),
         };
-        let mut value = HeaderValue::try_from(value)
-            .map_err(|_| format!("reading {source}: expected {kind}, one line of printable characters"))?;
+        let mut value =
+            HeaderValue::try_from(value).map_err(|source| InvalidToken::Characters { expected, source })?;
         value.set_sensitive(true);
         Ok(Secret { name, value, text: token.into() })
     }
@@ -207,11 +248,11 @@ mod tests {
 
     #[async_trait]
     impl Secrets for NumberedSecrets {
-        async fn read(&self, arn: &str) -> Result<String, String> {
+        async fn read(&self, arn: &str) -> Result<String, SecretError> {
             assert_eq!(arn, ARN);
             let read = self.reads.fetch_add(1, Ordering::Relaxed);
             if self.failing.contains(&read) {
-                Err("AWS is unreachable".to_owned())
+                Err(SecretError::Call(Box::new(io::Error::other("AWS is unreachable"))))
             } else {
                 Ok(format!("token-{read}\n"))
             }
@@ -266,7 +307,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn previous_token_is_kept_when_aws_is_unreachable() {
         let token = token_reader(&[0, 2]);
-        let error = token.read().await.err().unwrap();
+        let error = token.read().await.err().unwrap().to_string();
         assert!(error.contains("AWS is unreachable") && error.contains("spec.consul.tokenSecret"), "{error}");
         assert_eq!(sent(&token).await, "x-consul-token: token-1");
         tokio::time::advance(Duration::from_secs(301)).await;

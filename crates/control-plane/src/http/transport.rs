@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::MeshErrorKind;
+use crate::{ErrorSource, MeshErrorKind};
 use ecs_mesh_controller::Lease;
 
 /// The HTTP methods that the clients use.
@@ -98,6 +98,21 @@ pub struct TransportError {
     pub kind: TransportErrorKind,
     /// The address, the cause and the next step.
     pub message: String,
+    /// The cause, which the message contains.
+    pub source: Option<ErrorSource>,
+}
+
+impl TransportError {
+    /// Creates an error without a cause.
+    pub fn new(kind: TransportErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same error with a cause, which the message contains.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<ErrorSource>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
 }
 
 /// Sends calls to one control plane.

@@ -168,7 +168,7 @@ fn std_error(status: u16) -> Result<HttpResponse, TransportError> {
 }
 
 fn unreachable_server() -> Result<HttpResponse, TransportError> {
-    Err(TransportError { kind: TransportErrorKind::Connect, message: "connection refused".into() })
+    Err(TransportError::new(TransportErrorKind::Connect, "connection refused"))
 }
 
 #[derive(Default)]

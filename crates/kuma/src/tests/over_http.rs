@@ -1,6 +1,7 @@
 //! Tests of the client over real sockets.
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex};
@@ -14,9 +15,11 @@ use serde_json::{Value, json};
 
 use super::{TASK, id, operator};
 use crate::{
-    HttpMethod, HttpTransport, KumaControlPlane, NoObserver, Transport, TransportErrorKind, settings,
+    HttpMethod, HttpTransport, KumaControlPlane, NoObserver, Transport, TransportError, TransportErrorKind,
+    settings,
 };
 use ecs_mesh_api::{HumanDuration, KumaConnection};
+use ecs_mesh_control_plane::http::SettingsError;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
@@ -49,7 +52,7 @@ fn at(address: impl std::fmt::Display) -> KumaConnection {
     }
 }
 
-fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, String> {
+fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, SettingsError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     KumaControlPlane::connect(spec, operator(), Arc::new(NoObserver))
 }
@@ -175,6 +178,23 @@ async fn connection_error_names_the_address() {
 }
 
 #[tokio::test]
+async fn connection_error_keeps_its_sources() {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = list_owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    let transport = error.source().and_then(|source| source.downcast_ref::<TransportError>()).unwrap();
+    assert_eq!(transport.kind, TransportErrorKind::Connect);
+    let mut innermost = transport.source().unwrap();
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let refused = innermost.downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(error.message.matches(&refused.to_string()).count(), 1, "{error}");
+}
+
+#[tokio::test]
 async fn truncated_and_foreign_responses_are_unexpected() {
     for body in [r#"{"items": [{"#, "<html>hello</html>", "", "\u{0}\u{1}"] {
         let (address, _) = server(move || body).await;
@@ -225,6 +245,7 @@ async fn tls_error_contains_the_next_step() {
         spec.ca_file = Some(tls_fixture(ca));
         let error = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Tls, "{error}");
+        assert!(error.source().is_some_and(|source| source.is::<rustls::Error>()), "{error:?}");
         assert!(error.message.contains(advice), "{error}");
     }
 }
@@ -248,16 +269,17 @@ fn invalid_settings_are_rejected_at_startup() {
         connect(&spec).err().unwrap()
     };
     let missing = with(|spec| spec.ca_file = Some("/nowhere/ca.pem".into()));
-    assert!(missing.contains("caFile: reading /nowhere/ca.pem"), "{missing}");
+    assert!(missing.to_string().contains("caFile: reading /nowhere/ca.pem"), "{missing}");
+    assert!(missing.source().is_some_and(|source| source.is::<std::io::Error>()), "{missing:?}");
     let key = with(|spec| spec.ca_file = Some(tls_fixture("server.key")));
-    assert!(key.contains("BEGIN CERTIFICATE"), "{key}");
+    assert!(key.to_string().contains("BEGIN CERTIFICATE"), "{key}");
     let twice = with(|spec| {
         spec.token_file = Some("a".into());
         spec.token_env = Some("B".into());
     });
-    assert!(twice.contains("tokenFile and tokenEnv"), "{twice}");
+    assert!(twice.to_string().contains("tokenFile and tokenEnv"), "{twice}");
     let variable = with(|spec| spec.ca_env = Some("NOT_SET_ANYWHERE".into()));
-    assert!(variable.contains("caEnv: reading NOT_SET_ANYWHERE"), "{variable}");
+    assert!(variable.to_string().contains("caEnv: reading NOT_SET_ANYWHERE"), "{variable}");
 }
 
 /// Starts a thread that reads one request per connection, responds with `respond` and closes the connection.

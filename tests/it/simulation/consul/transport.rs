@@ -22,7 +22,7 @@ const PART: usize = 500;
 pub(super) struct SimConsulTransport(pub(super) Arc<ConsulShared>);
 
 fn broken(kind: TransportErrorKind) -> TransportError {
-    TransportError { kind, message: "simulated".to_owned() }
+    TransportError::new(kind, "simulated")
 }
 
 /// A text response.

@@ -9,7 +9,7 @@ async fn secret_is_read_by_its_arn() {
         &json!({"ARN": SECRET, "Name": "consul-token", "SecretString": "s3cret"}),
     )])
     .await;
-    assert_eq!(world.aws.secrets.read(SECRET).await, Ok("s3cret".to_owned()));
+    assert_eq!(world.aws.secrets.read(SECRET).await.unwrap(), "s3cret");
     assert_eq!(world.script.seen.lock().unwrap()[0].target, "secretsmanager.GetSecretValue");
     assert_eq!(world.seen(0), json!({"SecretId": SECRET}));
     assert_eq!(world.calls(), [("secretsmanager:GetSecretValue", "success")]);
@@ -22,9 +22,9 @@ async fn unreadable_secret_has_a_reason() {
         ok(&json!({"ARN": SECRET, "SecretBinary": "c2VjcmV0"})),
     ])
     .await;
-    let denied = world.aws.secrets.read(SECRET).await.unwrap_err();
+    let denied = world.aws.secrets.read(SECRET).await.unwrap_err().to_string();
     assert!(denied.contains(SECRET) && denied.contains("secretsmanager:GetSecretValue"), "{denied}");
-    let binary = world.aws.secrets.read(SECRET).await.unwrap_err();
+    let binary = world.aws.secrets.read(SECRET).await.unwrap_err().to_string();
     assert!(binary.contains("SecretString") && !binary.contains("c2VjcmV0"), "{binary}");
     assert_eq!(world.calls()[0], ("secretsmanager:GetSecretValue", "access_denied"));
 }
