@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::client::ConsulControlPlane;
-use super::errors;
 use super::objects::{AclObjects, AclPolicy, AclRole, AuthMethod, BindingRule, ObjectLink};
 use super::version::ConsulVersion;
 use ecs_mesh_control_plane::http::StreamTransport;
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Refusal};
 use ecs_mesh_model::ClusterArn;
 
 /// The objects that decide which principals may log in, and their permissions.
@@ -47,7 +46,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let listed = objects.auth_methods().await;
         let acls = match &listed {
             Ok(_) => Ok(true),
-            Err(error) if errors::is_acls_disabled(error) => Ok(false),
+            Err(error) if error.refusal == Some(Refusal::AclsDisabled) => Ok(false),
             Err(error) if error.kind == MeshErrorKind::Forbidden => Ok(true),
             Err(error) => Err(error.clone()),
         };

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::client::ConsulControlPlane;
-use super::errors;
 use super::objects::AuthMethod;
 use super::own_token::OwnToken;
 use super::permissions::{AclPermission, AclPermissions};
@@ -15,7 +14,7 @@ use super::tokens::LoginToken;
 use super::version::ConsulVersion;
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::skipped_items::SkippedItems;
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationSummary};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Refusal, RegistrationSummary};
 use ecs_mesh_model::{ClusterArn, TaskArn};
 
 /// The scope of the diagnostics.
@@ -120,7 +119,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             }
         }
         self.context.skipped_items.report(skipped, true);
-        let acls_are_off = own_token.as_ref().is_err_and(errors::is_acls_disabled);
+        let acls_are_off =
+            own_token.as_ref().is_err_and(|error| error.refusal == Some(Refusal::AclsDisabled));
         let permissions = match &own_token {
             // An unknown token has no permissions.
             Err(error) => Err(error.clone()),

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::reply::ApiReply;
 use ecs_mesh_control_plane::http::{HttpMethod, TransportError, describe_body, quotable};
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Refusal};
 use ecs_mesh_controller::BatchError;
 
 /// The maximum length of a server's message in an error.
@@ -17,8 +17,6 @@ const MAX_QUOTE_LEN: usize = 500;
 
 /// In the text of a 401: ACLs are disabled.
 const ACLS_OFF: &str = "ACL support disabled";
-/// The message for disabled ACLs.
-const ACLS_ARE_OFF: &str = "ACLs are off on these servers";
 /// In the text of a 403 or 404: a token, the operator's own or the requested one, does not exist.
 const NO_SUCH_ACL: &str = "ACL not found";
 /// In the text of a 404: the API has no such path.
@@ -102,12 +100,14 @@ impl ConsulCall<'_> {
         } else {
             format!(" with {}", describe_body(&reply.body))
         };
+        let refusal = refusal(kind, reply.head.status, &text);
         let help = self
-            .help(kind, reply.head.status, &text)
+            .help(kind, refusal, reply.head.status, &text)
             .map(|help| format!("; help: {help}"))
             .unwrap_or_default();
         error(kind, format!("{self}: Consul responded {}{body}{help}", reply.head.status))
             .with_retry_after(reply.head.retry_after)
+            .with_refusal(refusal)
     }
 
     fn kind(&self, status: u16, text: &str) -> MeshErrorKind {
@@ -137,12 +137,17 @@ impl ConsulCall<'_> {
         }
     }
 
-    fn help(&self, kind: MeshErrorKind, status: u16, text: &str) -> Option<String> {
+    fn help(&self, kind: MeshErrorKind, refusal: Option<Refusal>, status: u16, text: &str) -> Option<String> {
+        match refusal {
+            Some(Refusal::AclsDisabled) => {
+                return Some(
+                    "ACLs are off on these servers, so there are no logins; enable them (acl.enabled)".into(),
+                );
+            }
+            Some(Refusal::OwnTokenUnknown) => return Some(OWN_TOKEN_UNKNOWN.into()),
+            None => {}
+        }
         match (kind, status) {
-            (MeshErrorKind::Forbidden, 401) if text.contains(ACLS_OFF) => Some(format!(
-                "{ACLS_ARE_OFF}, so there are no logins; enable them (acl.enabled)"
-            )),
-            (MeshErrorKind::Forbidden, _) if text.contains(NO_SUCH_ACL) => Some(OWN_TOKEN_UNKNOWN.into()),
             (MeshErrorKind::Forbidden, _) => Some(format!(
                 "the token of ControlPlane.spec.consul needs `{}`; add it to one of its policies",
                 self.needs
@@ -204,19 +209,23 @@ pub(super) fn is_not_found(reply: &ApiReply) -> bool {
     }
 }
 
-/// Whether the error shows that the servers do not know the own token: then every call fails.
-pub(super) fn is_own_token_unknown(error: &MeshError) -> bool {
-    error.message.contains(OWN_TOKEN_UNKNOWN)
-}
-
-/// Whether the error is that of an ACL call to servers without ACLs.
-pub(super) fn is_acls_disabled(error: &MeshError) -> bool {
-    error.message.contains(ACLS_ARE_OFF)
+fn refusal(kind: MeshErrorKind, status: u16, text: &str) -> Option<Refusal> {
+    match (kind, status) {
+        (MeshErrorKind::Forbidden, 401) if text.contains(ACLS_OFF) => Some(Refusal::AclsDisabled),
+        (MeshErrorKind::Forbidden, _) if text.contains(NO_SUCH_ACL) => Some(Refusal::OwnTokenUnknown),
+        _ => None,
+    }
 }
 
 /// Whether the response shows that ACLs are disabled.
 pub(super) fn acls_disabled(reply: &ApiReply) -> bool {
     reply.head.status == 401 && reply.text().contains(ACLS_OFF)
+}
+
+/// The error of a call with a token that the servers do not know.
+pub(super) fn own_token_unknown(call: &ConsulCall<'_>) -> MeshError {
+    error(MeshErrorKind::Forbidden, format!("{call}: {OWN_TOKEN_UNKNOWN}"))
+        .with_refusal(Some(Refusal::OwnTokenUnknown))
 }
 
 /// The error of a removal with the response "not found" whose object exists.
@@ -238,7 +247,7 @@ pub(super) fn of_batch(failure: BatchError<MeshError>) -> MeshError {
 }
 
 /// The message for an own token that the servers do not know.
-pub(super) const OWN_TOKEN_UNKNOWN: &str = "the token is not known to these servers; write a valid token to the source that ControlPlane.spec.consul.tokenFile, \
+const OWN_TOKEN_UNKNOWN: &str = "the token is not known to these servers; write a valid token to the source that ControlPlane.spec.consul.tokenFile, \
      tokenEnv or tokenSecret names";
 
 /// The help for a response that is not Consul's.

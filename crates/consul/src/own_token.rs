@@ -9,8 +9,8 @@ use super::api::ConsulApi;
 use super::errors::{self, ConsulCall};
 use super::objects::ObjectLink;
 use super::reply::ApiReply;
+use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
 /// A successful check confirms empty lists for this long, since servers rarely return one to an unknown token.
 const TOKEN_CHECK_TTL: Duration = Duration::from_secs(10);
@@ -91,8 +91,7 @@ impl<T: StreamTransport> ConsulApi<T> {
 
 fn read_own_token(call: &ConsulCall<'_>, reply: &ApiReply) -> Result<OwnToken, MeshError> {
     if errors::is_not_found(reply) {
-        let message = format!("{call}: {}", errors::OWN_TOKEN_UNKNOWN);
-        return Err(errors::error(MeshErrorKind::Forbidden, message));
+        return Err(errors::own_token_unknown(call));
     }
     call.read(reply)
 }

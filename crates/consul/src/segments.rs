@@ -4,10 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::errors;
 use super::resource_key::ResourceKey;
 use super::scope::ALL_NAMESPACES;
-use ecs_mesh_control_plane::{FailedSegment, ListSegment, MeshError, MeshErrorKind, Registration};
+use ecs_mesh_control_plane::{FailedSegment, ListSegment, MeshError, MeshErrorKind, Refusal, Registration};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::ClusterArn;
 
@@ -88,7 +87,7 @@ impl SegmentResults {
         let affects_all = match error.kind {
             MeshErrorKind::Unreachable => self.unanswered || !self.answered,
             MeshErrorKind::Throttled => true,
-            _ => errors::is_own_token_unknown(&error),
+            _ => error.refusal == Some(Refusal::OwnTokenUnknown),
         };
         if affects_all {
             self.aborted.get_or_insert_with(|| error.clone());

@@ -141,6 +141,15 @@ impl MeshErrorKind {
     }
 }
 
+/// Why a control plane refuses all calls of one kind, where callers act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The servers do not know the operator's own token, so every call fails.
+    OwnTokenUnknown,
+    /// The servers have no ACLs, so every ACL call fails.
+    AclsDisabled,
+}
+
 /// A failed call. The message contains the call, the response and the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -151,14 +160,16 @@ pub struct MeshError {
     pub message: String,
     /// `Retry-After`, if the server sent it.
     pub retry_after: Option<Duration>,
+    /// Why the call was refused, where callers act on it.
+    pub refusal: Option<Refusal>,
     /// The cause, which the message contains.
     pub source: Option<ErrorSource>,
 }
 
 impl MeshError {
-    /// Creates an error without `Retry-After` and without a cause.
+    /// Creates an error without `Retry-After`, refusal and cause.
     pub fn new(kind: MeshErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, source: None }
+        Self { kind, message: message.into(), retry_after: None, refusal: None, source: None }
     }
 
     /// The same error with a cause, which the message contains.
@@ -171,6 +182,12 @@ impl MeshError {
     #[must_use]
     pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..self }
+    }
+
+    /// The same error with the reason of a refusal.
+    #[must_use]
+    pub fn with_refusal(self, refusal: Option<Refusal>) -> Self {
+        Self { refusal, ..self }
     }
 
     /// Splits the message into the problem and the next step, which follows `; help: `.
