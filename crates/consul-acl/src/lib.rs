@@ -22,5 +22,6 @@
 pub mod backend;
 pub mod desired;
 pub mod hcl;
+mod normalise;
 pub mod plan;
 pub mod reconcile;

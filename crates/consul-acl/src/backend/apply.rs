@@ -10,7 +10,8 @@ use super::snapshot::{anonymous, read};
 use super::{ConsulAclBackend, to_json};
 use crate::backend::{WriteGate, WriteResult};
 use crate::desired::{ObjectOwner, owner};
-use crate::plan::{AclAction, AclStep, does_the_same};
+use crate::normalise::does_the_same;
+use crate::plan::{AclAction, AclStep};
 use ecs_mesh_consul::{
     AclObjects, AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, ConsulNamespace,
     TokenRefKind,

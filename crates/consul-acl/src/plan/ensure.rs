@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::actual::ListedKind;
-use super::{AclAction, AclPlanner, matching, normal};
+use super::{AclAction, AclPlanner, matching};
 use crate::desired::{ObjectId, ObjectOwner};
+use crate::normalise;
 use ecs_mesh_core::plan::FieldChange;
 use ecs_mesh_core::plan::report::ObjectKind;
 
@@ -78,7 +79,7 @@ impl<'a> AclPlanner<'a> {
         let mut found = found.to_vec();
         found.sort_by_key(|body| {
             let age = body.get("CreateIndex").and_then(Value::as_u64);
-            (normal::difference(kind, body, declared).len(), age, body.get("ID").map(Value::to_string))
+            (normalise::difference(kind, body, declared).len(), age, body.get("ID").map(Value::to_string))
         });
         let mut sorted = CandidatesByOwner { ours: Vec::new(), unmarked: Vec::new(), others: Vec::new() };
         for body in found {
@@ -101,7 +102,7 @@ impl<'a> AclPlanner<'a> {
             _ => "declared and missing",
         };
         let was_deleted = id.kind == ObjectKind::AuthMethod && self.sibling_objects_exist(id);
-        let action = AclAction::Create { body: normal::created(declared) };
+        let action = AclAction::Create { body: normalise::created(declared) };
         let step = self.push(id, action, reason);
         if was_deleted {
             step.warnings.push(
@@ -137,7 +138,7 @@ impl<'a> AclPlanner<'a> {
     }
 
     fn keep(&mut self, id: &ObjectId, declared: &Value, needs: &[ObjectId], found: &'a Value) {
-        let fields = normal::difference(id.kind, found, declared);
+        let fields = normalise::difference(id.kind, found, declared);
         if fields.is_empty() {
             self.blocked.insert(id.clone(), None);
             self.push_found(id, found, AclAction::Unchanged, "as declared");
@@ -147,7 +148,7 @@ impl<'a> AclPlanner<'a> {
     }
 
     fn adopt(&mut self, id: &ObjectId, declared: &Value, needs: &[ObjectId], found: &'a Value) {
-        let fields = normal::difference(id.kind, found, declared);
+        let fields = normalise::difference(id.kind, found, declared);
         let reason = "unmarked, and listed in `adopt`";
         self.update(id, declared, needs, found, fields, reason);
     }
@@ -176,7 +177,7 @@ impl<'a> AclPlanner<'a> {
         }
         // Only additions wait. Excess is removed now.
         let (now, later) = (without(id.kind, declared, &waiting), waiting.into_values().collect::<Vec<_>>());
-        let fields_now = normal::difference(id.kind, found, &now);
+        let fields_now = normalise::difference(id.kind, found, &now);
         let later = format!("blocked: {}", later.join("; "));
         if fields_now.is_empty() {
             self.blocked.entry(id.clone()).or_insert(None);
@@ -200,7 +201,7 @@ impl<'a> AclPlanner<'a> {
     ) {
         self.blocked.entry(id.clone()).or_insert(None);
         let warning = unrepaired_effects(id.kind, &fields);
-        let body = normal::updated(id.kind, found, declared);
+        let body = normalise::updated(id.kind, found, declared);
         let step = self.push_found(id, found, AclAction::Update { fields, body }, reason);
         step.warnings.extend(warning.map(str::to_owned));
     }
@@ -248,9 +249,9 @@ impl<'a> AclPlanner<'a> {
         };
         // Others may depend on an equivalent policy or role of another owner, but not on its auth method.
         let fits = matches!(id.kind, ObjectKind::Policy | ObjectKind::Role)
-            && normal::does_the_same(id.kind, body, declared);
+            && normalise::does_the_same(id.kind, body, declared);
         self.blocked.insert(id.clone(), (!fits).then(|| format!("{id} is not owned by this operator")));
-        let difference = normal::difference(id.kind, body, declared);
+        let difference = normalise::difference(id.kind, body, declared);
         self.push_found(id, body, AclAction::Conflict { difference }, reason);
     }
 
@@ -304,7 +305,7 @@ impl<'a> AclPlanner<'a> {
             before: Some(only_names(&before)),
             after: Some(only_names(&after)),
         };
-        let mut body = normal::sendable(id.kind, found);
+        let mut body = normalise::sendable(id.kind, found);
         put(&mut body, link_path(id.kind), after.into());
         let action = AclAction::Update { fields: vec![field], body };
         let reason = "policies not as declared; others stay attached";

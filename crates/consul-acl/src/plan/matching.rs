@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::actual::ActualObjects;
-use super::normal;
 use crate::desired::{
     DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, RuleKey, is_ours, rule_name,
 };
+use crate::normalise;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
@@ -52,7 +52,7 @@ impl<'a> ObjectMatches<'a> {
                     !self.of_desired(&object.id).iter().any(|found| is_ours(id.kind, found, operator))
                 })
                 .min_by_key(|(object, declared, _)| {
-                    (normal::difference(id.kind, body, declared).len(), &object.id)
+                    (normalise::difference(id.kind, body, declared).len(), &object.id)
                 });
             match nearest {
                 Some((object, ..)) => self.by_desired.entry(object.id.clone()).or_default().push(body),
@@ -89,7 +89,7 @@ fn find<'d>(
         })
     };
     let by_deed = of_method().find(|(object, _)| match &object.state {
-        DesiredState::Present { body: declared, .. } => normal::does_the_same(kind, body, declared),
+        DesiredState::Present { body: declared, .. } => normalise::does_the_same(kind, body, declared),
         _ => false,
     });
     let by_words = || of_method().find(|(_, rule)| rule.matches_text(body));

@@ -40,10 +40,8 @@
 //! Steps are ordered so that dependencies are written first and removed last.
 
 mod actual;
-mod config;
 mod ensure;
 mod matching;
-mod normal;
 mod partial_update;
 mod removal;
 mod step;
@@ -59,7 +57,6 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use actual::ActualObjects;
-pub use normal::does_the_same;
 pub use step::{AclAction, AclStep};
 
 use crate::desired::{

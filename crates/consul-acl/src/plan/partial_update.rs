@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::ensure::{is_link_to, refers_to};
-use super::normal;
 use super::step::{AclAction, AclStep};
 use crate::desired::ObjectId;
+use crate::normalise;
 use ecs_mesh_core::plan::report::ObjectKind;
 
 impl AclStep {
@@ -24,7 +24,7 @@ impl AclStep {
                 let is_new = |link: &Value| new.iter().any(|policy| is_link_to(link, policy));
                 let links: Vec<Value> = links.into_iter().filter(|link| !is_new(link)).collect();
                 fields.retain(|change| !change.path.starts_with("Policies"));
-                fields.extend(normal::difference(self.id.kind, before, &json!({ "Policies": links })));
+                fields.extend(normalise::difference(self.id.kind, before, &json!({ "Policies": links })));
                 put(&mut body, "Policies", (!links.is_empty()).then(|| links.into()));
             }
             // A rule with its current binding, or bound to a role that is not as declared, could grant undeclared

@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::actual::ListedKind;
 use super::ensure::linked;
 use super::matching::{is_of, name, text};
-use super::{AclAction, AclPlanner, normal};
+use super::{AclAction, AclPlanner};
 use crate::desired::{DesiredState, ObjectId, ObjectOwner, RuleKey, absent_by, allows_extra_policies};
+use crate::normalise;
 use ecs_mesh_core::plan::report::ObjectKind;
 
 /// Consul's built-in policy with all permissions.
@@ -137,7 +138,7 @@ impl<'a> AclPlanner<'a> {
         body: &'a Value,
         owner: &str,
     ) {
-        let does_the_same = normal::does_the_same(id.kind, body, declared);
+        let does_the_same = normalise::does_the_same(id.kind, body, declared);
         let subject =
             if does_the_same { "does the same as an owned object" } else { "resembles an owned object" };
         let warning = (id.kind == ObjectKind::BindingRule && !does_the_same).then(|| also_get(body));

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::actual::{ActualObjects, ListedKind};
 use super::matching::{name, text};
-use super::normal;
 use super::step::{AclAction, AclStep};
+use crate::normalise;
 use ecs_mesh_core::plan::report::ObjectKind;
 
 impl ActualObjects {
@@ -20,7 +20,7 @@ impl ActualObjects {
         Some(match &step.action {
             AclAction::Remove => matching.next().is_none(),
             AclAction::Create { body } | AclAction::Update { body, .. } => {
-                matching.any(|found| normal::difference(id.kind, found, body).is_empty())
+                matching.any(|found| normalise::difference(id.kind, found, body).is_empty())
             }
             _ => false,
         })

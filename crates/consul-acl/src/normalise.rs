@@ -1,9 +1,10 @@
 //! Normal forms for comparison and requests: server-side fields and equivalent spellings are no difference, and undeclared
 //! fields are sent unchanged.
 
+mod config;
+
 use serde_json::{Map, Value, json};
 
-use super::config;
 use crate::hcl;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::{FieldChange, diff};
@@ -63,7 +64,7 @@ pub(super) fn difference(kind: ObjectKind, found: &Value, declared: &Value) -> V
 }
 
 /// Whether only the description differs.
-pub fn does_the_same(kind: ObjectKind, found: &Value, declared: &Value) -> bool {
+pub(super) fn does_the_same(kind: ObjectKind, found: &Value, declared: &Value) -> bool {
     difference(kind, found, declared).iter().all(|change| change.path == "Description")
 }
 

@@ -27,8 +27,8 @@ const KEYS: [(&str, ConfigValueKind); 9] = [
 
 /// The object with its `Config` as Consul reads it, and the values of keys that occur again in another spelling, which a
 /// strict server would have refused.
-pub(super) fn normalise_config(kind: &Value) -> (Value, Map<String, Value>) {
-    let mut object = kind.clone();
+pub(super) fn normalise_config(body: &Value) -> (Value, Map<String, Value>) {
+    let mut object = body.clone();
     let mut twice = Map::new();
     if let Some(Value::Object(config)) = object.get_mut("Config") {
         let mut read = Map::new();
