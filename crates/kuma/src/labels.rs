@@ -39,7 +39,7 @@ pub(super) fn read_owner(stored: &Value) -> RegistrationOwner {
 /// Reads the reason for draining. An unknown reason of a later version counts as the weakest one, so that the drain is
 /// still this operator's and ends once the task should be registered.
 pub(super) fn read_drain_reason(stored: &Value) -> Option<DrainReason> {
-    label(stored, DRAIN_LABEL).map(|text| DrainReason::parse(text).unwrap_or(DrainReason::Unwanted))
+    label(stored, DRAIN_LABEL).map(|text| DrainReason::parse(text).unwrap_or(DrainReason::NotDesired))
 }
 
 /// The value of a label.

@@ -15,7 +15,7 @@ fn listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn,
     (task(), RegistrationSummary { id: id(mesh), owner, service: None, drained, content_hash })
 }
 
-/// A whole list that was asked for at `asked`.
+/// A complete list requested at `asked`.
 fn replace(
     registry: &Registry,
     list: &[(TaskArn, RegistrationSummary)],
@@ -45,12 +45,12 @@ fn partial_list_adds_without_forgetting() {
     let ids =
         |registry: &Registry| registry.entries(&task()).into_iter().map(|entry| entry.id).collect::<Vec<_>>();
     assert_eq!(ids(&registry), [id("default"), id("other")]);
-    // A clock that was set back meanwhile makes nothing old.
+    // A clock that was set back makes no entry stale.
     registry.finish_list(&[], Timestamp(15));
     registry.record_listed(&of, &seen, Timestamp(25), Timestamp(5));
     registry.finish_list(&[], Timestamp(25));
     assert_eq!(ids(&registry), [id("other")]);
-    // The next one is whole, and lacks both.
+    // The next list is complete and lacks both.
     registry.finish_list(&[], Timestamp(30));
     assert_eq!(ids(&registry), []);
 }
@@ -75,7 +75,7 @@ fn list_does_not_undo_a_concurrent_write() {
     assert_eq!(registry.entries(&task())[0].drained, None, "a later list is newer");
 }
 
-/// All of a mesh.
+/// All registrations of a mesh.
 #[derive(Debug)]
 struct MeshSegment(&'static str);
 
@@ -136,7 +136,7 @@ fn pending_write_has_no_content_hash() {
     registry.record_pending(&task(), &id("default"), "app", &"one".into(), Timestamp(10));
     let unconfirmed = OwnedCount { confirmed: 0, possible: 1 };
     assert_eq!((registry.entries(&task())[0].content_hash, registry.owned_by("one")), (None, unconfirmed));
-    // Found again, it counts for the guard of the binding that made it.
+    // A registration that is found again counts for the guard of its owning binding.
     registry.record_written(&task(), &id("default"), None, &json!({}), Timestamp(20));
     assert_eq!(registry.owned_by("one"), OwnedCount::confirmed(1));
     registry.forget(&task(), &id("default"));
@@ -148,7 +148,7 @@ fn pending_write_has_no_content_hash() {
 fn owned_registrations_are_counted_per_binding() {
     let registry = Registry::default();
     registry.record_written(&task(), &id("a"), None, &json!({}), Timestamp(10));
-    registry.record_written(&task(), &id("b"), Some(DrainReason::Unwanted), &json!({}), Timestamp(10));
+    registry.record_written(&task(), &id("b"), Some(DrainReason::NotDesired), &json!({}), Timestamp(10));
     registry.assign_binding(&task(), &id("a"), Some(&"one".into()));
     registry.assign_binding(&task(), &id("b"), Some(&"one".into()));
     registry.assign_binding(&task(), &id("b"), Some(&"two".into()));

@@ -1,7 +1,7 @@
 //! Why registrations are drained.
 
 /// Why a registration is drained. Written on the registration as a label, so that a restarted operator distinguishes its
-/// own drains from a person's.
+/// own drains from a user's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DrainReason {
     /// ECS is stopping the task, or has.
@@ -9,12 +9,12 @@ pub enum DrainReason {
     /// The role's tags no longer allow it.
     Revoked,
     /// The manifests no longer declare the registration.
-    Unwanted,
+    NotDesired,
 }
 
 impl DrainReason {
     const NAMES: [(&'static str, Self); 3] =
-        [("stopping", Self::Stopping), ("revoked", Self::Revoked), ("unwanted", Self::Unwanted)];
+        [("stopping", Self::Stopping), ("revoked", Self::Revoked), ("not-desired", Self::NotDesired)];
 
     /// The value of the ownership label, and of metric labels.
     pub fn as_str(self) -> &'static str {

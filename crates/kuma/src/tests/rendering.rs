@@ -125,7 +125,7 @@ fn drain_for_an_unknown_reason_is_undone() {
         stored["networking"]["inbound"][0]["health"] = json!({});
         stored["networking"]["inbound"][0].as_object_mut().unwrap().remove("state");
     });
-    assert_eq!(current.drained, Some(DrainReason::Unwanted));
+    assert_eq!(current.drained, Some(DrainReason::NotDesired));
     let back = render(&demo(), Some(&current), DataplaneCapabilities::default());
     assert_eq!(inbound_of(&back.body, 0)["state"], "NotReady");
 }

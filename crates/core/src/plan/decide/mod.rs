@@ -325,7 +325,7 @@ impl Decision {
                 };
                 if withdrawn {
                     for registration in input.known {
-                        self.withdraw(registration, DrainReason::Unwanted, &Evidence::Manifests, input.now);
+                        self.withdraw(registration, DrainReason::NotDesired, &Evidence::Manifests, input.now);
                     }
                 }
             }
@@ -354,7 +354,7 @@ impl Decision {
         let duplicates = in_mesh.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
         if input.manifests_complete {
             for known in elsewhere.into_iter().chain(duplicates.copied()) {
-                self.withdraw(known, DrainReason::Unwanted, &Evidence::Manifests, input.now);
+                self.withdraw(known, DrainReason::NotDesired, &Evidence::Manifests, input.now);
             }
         }
     }
@@ -378,7 +378,7 @@ impl Decision {
             OnRevoked::Withdraw => {
                 let reason = match evidence {
                     Evidence::RoleTags => DrainReason::Revoked,
-                    _ => DrainReason::Unwanted,
+                    _ => DrainReason::NotDesired,
                 };
                 self.withdraw(registration, reason, evidence, input.now);
             }

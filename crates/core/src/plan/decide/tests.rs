@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::intent::{HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule, RoleViolation};
-use crate::plan::DrainReason::{Revoked, Stopping, Unwanted};
+use crate::plan::DrainReason::{NotDesired, Revoked, Stopping};
 use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
 use ecs_mesh_model::{OperatorId, Reason, ServiceName, TaskArn};
 
@@ -241,8 +241,8 @@ fn verdict_and_policy_decide_the_action() {
             "no binding",
             ignore(IgnoreReason::NoBinding),
             [
-                "drain unwanted (manifests) default/task, guarded; again in 5s",
-                "drain unwanted (manifests) default/task, guarded; again in 5s",
+                "drain not-desired (manifests) default/task, guarded; again in 5s",
+                "drain not-desired (manifests) default/task, guarded; again in 5s",
                 "skip remove (manifests) default/task",
             ],
         ),
@@ -250,8 +250,8 @@ fn verdict_and_policy_decide_the_action() {
             "bound to another control plane",
             ignore(IgnoreReason::OtherControlPlane),
             [
-                "drain unwanted (manifests) default/task, guarded; again in 5s",
-                "drain unwanted (manifests) default/task, guarded; again in 5s",
+                "drain not-desired (manifests) default/task, guarded; again in 5s",
+                "drain not-desired (manifests) default/task, guarded; again in 5s",
                 "skip remove (manifests) default/task",
             ],
         ),
@@ -259,8 +259,8 @@ fn verdict_and_policy_decide_the_action() {
             "no workload",
             ignore(IgnoreReason::NoWorkload),
             [
-                "drain unwanted (manifests) default/task, guarded; again in 5s",
-                "drain unwanted (manifests) default/task, guarded; again in 5s",
+                "drain not-desired (manifests) default/task, guarded; again in 5s",
+                "drain not-desired (manifests) default/task, guarded; again in 5s",
                 "skip remove (manifests) default/task",
             ],
         ),
@@ -292,7 +292,7 @@ fn withdrawn_task_is_removed_after_its_drain() {
 
 #[test]
 fn drained_task_stays_drained_under_upsert_only() {
-    for reason in [Revoked, Unwanted] {
+    for reason in [Revoked, NotDesired] {
         let known = [known("default/task", "upsert-only").drained(reason, 60_000)];
         let decided = decided(TaskLiveness::Live, Some(&reject(true)), &known);
         assert_eq!(decided, "skip remove (role_tags) default/task");
@@ -312,8 +312,10 @@ fn removal_follows_at_once_without_a_drain_time() {
 
 #[test]
 fn concurrent_drains_requeue_for_the_first_end() {
-    let known =
-        [known("a/task", "sync").drained(Unwanted, 1_000), known("b/task", "sync").drained(Unwanted, 3_000)];
+    let known = [
+        known("a/task", "sync").drained(NotDesired, 1_000),
+        known("b/task", "sync").drained(NotDesired, 3_000),
+    ];
     let decided = decided(TaskLiveness::Live, Some(&ignore(IgnoreReason::NoWorkload)), &known);
     assert_eq!(decided, "again in 2s");
 }
@@ -379,13 +381,13 @@ fn duplicate_registration_keeps_the_current_name() {
     let known = [known("default/a", "sync"), known("default/task", "sync")];
     assert_eq!(
         decided(TaskLiveness::Live, Some(&register("sync")), &known),
-        "ensure default/task; drain unwanted (manifests) default/a, guarded; again in 5s"
+        "ensure default/task; drain not-desired (manifests) default/a, guarded; again in 5s"
     );
 }
 
 #[test]
 fn first_of_two_renamed_registrations_is_kept() {
-    let known = [known("default/a", "sync"), known("default/b", "sync").drained(Unwanted, 9_000)];
+    let known = [known("default/a", "sync"), known("default/b", "sync").drained(NotDesired, 9_000)];
     assert_eq!(
         decided(TaskLiveness::Live, Some(&register("sync")), &known),
         "ensure default/a; remove (manifests) default/b, guarded"
@@ -395,7 +397,7 @@ fn first_of_two_renamed_registrations_is_kept() {
 #[test]
 fn task_moved_to_other_mesh_is_withdrawn_from_old_one() {
     let old = [known("old/task", "sync")];
-    let withdrawn = "drain unwanted (manifests) old/task, guarded; again in 5s";
+    let withdrawn = "drain not-desired (manifests) old/task, guarded; again in 5s";
     let moved = decided(TaskLiveness::Live, Some(&register("sync")), &old);
     assert_eq!(moved, format!("ensure default/task; {withdrawn}"));
     let evaluation = register("sync");
@@ -462,7 +464,7 @@ fn only_confirmed_stop_bypasses_the_guard() {
 
 #[test]
 fn absence_after_a_drain_for_stopping_needs_no_guard() {
-    for (reason, guarded) in [(Stopping, ""), (Revoked, ", guarded"), (Unwanted, ", guarded")] {
+    for (reason, guarded) in [(Stopping, ""), (Revoked, ", guarded"), (NotDesired, ", guarded")] {
         let drained = [known("default/a", "sync").drained(reason, 1_000)];
         let expected = format!("remove (absent) default/a{guarded}");
         assert_eq!(decided(ABSENT, None, &drained), expected, "{reason:?}");

@@ -52,7 +52,7 @@ fn complete_manifests_withdraw_on_edit() {
     for broken in caused_by_edit() {
         let expected = [
             "remove (manifests) default/token/1, guarded",
-            "drain unwanted (manifests) default/a, guarded; again in 5s",
+            "drain not-desired (manifests) default/a, guarded; again in 5s",
         ];
         assert_eq!(decisions(vec![broken.clone()], true), expected, "{broken:?}");
     }
