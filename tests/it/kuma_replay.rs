@@ -133,8 +133,8 @@ impl Exchange {
         };
         let mut exchange = Self::common(line, wanted);
         let servers = [
-            ("LOCALHOST_IS_ADMIN=false", "localhost-is-nobody"),
-            ("same control plane", "localhost-is-nobody"),
+            ("LOCALHOST_IS_ADMIN=false", "localhost-is-not-admin"),
+            ("same control plane", "localhost-is-not-admin"),
             ("READ_ONLY=true", "read-only"),
             ("KUMA_MODE=global", "global"),
             ("writers on one name", "race"),
@@ -224,8 +224,8 @@ impl KumaReplayServer {
         let cp = Arc::new(Mutex::new(KumaCp::new(config, read)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let stops_delivered = now.clone();
-        let clock = Arc::new(move || Timestamp(stops_delivered.load(Ordering::Relaxed)));
+        let time = now.clone();
+        let clock = Arc::new(move || Timestamp(time.load(Ordering::Relaxed)));
         tokio::spawn(serve(listener, cp.clone(), faults, clock, std::future::pending()));
         Self { base, cp, now }
     }
@@ -234,7 +234,7 @@ impl KumaReplayServer {
     async fn named(name: &str) -> Self {
         let mut config = KumaConfig::default();
         match name {
-            "localhost-is-nobody" => config.localhost_is_admin = false,
+            "localhost-is-not-admin" => config.localhost_is_admin = false,
             "read-only" => config.read_only = true,
             "global" => config.mode = KumaMode::Global,
             _ => {}

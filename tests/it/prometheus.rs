@@ -189,9 +189,9 @@ async fn prometheus_scrapes_a_sandbox_run() {
         let list: Value = serde_json::from_str(&list).ok()?;
         let ours = list["items"].as_array()?.iter();
         let ours = ours.filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "sandbox").count();
-        let stops_delivered = prometheus.value(query).await?;
+        let scraped = prometheus.value(query).await?;
         #[allow(clippy::cast_precision_loss)] // some tens
-        (ours > 5 && (stops_delivered - ours as f64).abs() < 0.5).then_some(())
+        (ours > 5 && (scraped - ours as f64).abs() < 0.5).then_some(())
     })
     .await;
     for (query, least) in [

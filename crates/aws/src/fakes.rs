@@ -1,4 +1,4 @@
-//! Fakes of AWS for tests: answers are set, calls are recorded.
+//! Fakes of AWS for tests: they return preset responses and record calls.
 
 #![allow(
     missing_docs,
@@ -75,7 +75,7 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
     }
 }
 
-/// The answer for a role.
+/// The response for a role.
 pub type RoleResponse = Result<Tags, AwsErrorKind>;
 
 /// An IAM with one role.
@@ -108,20 +108,20 @@ impl Iam for FakeIam {
     }
 }
 
-/// An ECS that knows some tasks, cannot say of some why, fails as a whole if told to, and knows every definition.
+/// An ECS with some tasks, per-task failures, optional failures of whole calls, and every task definition.
 #[derive(Default)]
 pub struct FakeEcs {
     pub tasks: Mutex<BTreeMap<TaskId, Task>>,
     pub failing: Mutex<Vec<TaskId>>,
-    /// Leaves these out of its answers.
+    /// Tasks omitted from responses.
     pub unanswered: Mutex<Vec<TaskId>>,
     pub fails: Mutex<Option<AwsErrorKind>>,
     /// The ids of each DescribeTasks.
     pub described: Mutex<Vec<Vec<String>>>,
     pub definitions_read: Mutex<Vec<TaskDefinitionArn>>,
-    /// A list fails after so many pages, each of which promises another.
+    /// A list fails after this many pages, each with a next token.
     pub list_ends_after: Mutex<Option<usize>>,
-    /// Panics when it is asked to list.
+    /// Whether lists panic.
     pub panics: bool,
 }
 

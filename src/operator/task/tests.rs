@@ -29,29 +29,29 @@ use ecs_mesh_core::intent::{
 use ecs_mesh_core::plan::{Action, Evidence, PlanStep};
 use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 
-/// How a removal ends.
+/// The result of a removal.
 #[derive(Clone, Copy)]
 enum RemovalBehavior {
     Done,
-    /// It takes effect, and the answer does not come.
+    /// The removal takes effect, and the response is lost.
     Lost,
-    /// It does not even arrive.
+    /// The request fails.
     Failed(MeshErrorKind),
-    /// It takes effect, and the response never arrives.
+    /// The removal takes effect, and the call never returns.
     Hangs,
-    /// It takes effect, and whoever sent it fails.
+    /// The removal takes effect, and the caller panics.
     Panics,
 }
 
-/// A control plane with tokens that tasks have made.
+/// A control plane with login tokens.
 struct FakeTokens {
     registered: Mutex<BTreeSet<RegistrationId>>,
-    /// How the next removals end; after these, all are done.
+    /// Results of the next removals; later ones are done.
     removal_behaviors: Mutex<Vec<RemovalBehavior>>,
     lookups: Mutex<usize>,
-    /// How long a list takes.
+    /// Duration of a list.
     list_delay: Mutex<Duration>,
-    /// Number of next searches in which the services cannot be searched.
+    /// Number of next lookups that cannot read services.
     partial_lookups: Mutex<usize>,
 }
 
@@ -166,7 +166,7 @@ impl ControlPlane for FakeTokens {
     }
 }
 
-/// An operator and a worker with one task, which has made a token.
+/// An operator and a worker with one task, which has a login token.
 struct TaskRunFixture {
     operator: Arc<Operator>,
     worker: ControlPlaneWorker,
@@ -194,7 +194,7 @@ fn binding() -> Arc<Binding> {
 }
 
 impl TaskRunFixture {
-    /// The ends of the removals that are sent, in this order.
+    /// The results of the next removals, in this order.
     fn with_removal_behaviors(removal_behaviors: &[RemovalBehavior]) -> Self {
         let lines = LogBuffer::default();
         let writer = lines.clone();
@@ -229,7 +229,7 @@ impl TaskRunFixture {
         fixture
     }
 
-    /// The response of ECS about the task.
+    /// Sets the task in ECS's responses.
     fn is(&self, last_status: LastStatus) {
         let described = task(1, last_status);
         self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), described.clone());
@@ -251,7 +251,7 @@ impl TaskRunFixture {
         self.run().await
     }
 
-    /// Change and result of each line of the audit trail. Each says who, what, whose and why.
+    /// Change and result of each line of the audit trail, each of which has all fields.
     fn audited(&self) -> Vec<(String, String)> {
         let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -275,14 +275,14 @@ impl TaskRunFixture {
         lines.map(described).collect()
     }
 
-    /// The warnings that are so.
+    /// The warnings that match.
     fn warnings(&self, are: impl Fn(&Value) -> bool) -> Vec<Value> {
         let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["level"] == "WARN" && are(line)).collect()
     }
 
-    /// Since when an event of the task is.
+    /// The time of the pending event of the task.
     fn unanswered(&self) -> Option<tokio::time::Instant> {
         let since = self.worker.take_pending_event(&task_arn(1))?;
         self.worker.record_event(&task_arn(1), since);
@@ -307,7 +307,7 @@ async fn removal_is_audited_with_its_result() {
     assert_eq!((fixture.audited(), fixture.removals()), (vec![line("remove", "success")], 1));
 }
 
-/// A first attempt, whose answer was lost.
+/// A first attempt whose response is lost.
 async fn with_lost_response() -> TaskRunFixture {
     let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Lost]);
     assert_eq!(fixture.run().await, Requeue::Backoff);
@@ -366,7 +366,7 @@ async fn cancelled_removal_is_still_verified() {
         if took_effect {
             fixture.tokens.registered.lock().unwrap().clear();
         }
-        // ECS is eventually consistent; whatever has brought it about, there is nothing to remove.
+        // By complete manifests without bindings, the task is not bound.
         fixture
             .operator
             .context
@@ -443,7 +443,7 @@ async fn removal_failure_is_logged_once_per_error_kind() {
     let fixture = TaskRunFixture::with_removal_behaviors(&removal_behaviors);
     for _ in 0..4 {
         fixture.run_later().await;
-        // A sweep sees it between the attempts.
+        // A sweep sees the registration between the attempts.
         fixture.worker.registry.record_seen(
             &task_arn(1),
             &FakeTokens::sighting(&token()),
@@ -459,7 +459,7 @@ async fn removal_failure_is_logged_once_per_error_kind() {
 async fn cancelled_run_audits_every_removal() {
     for steps in 0..10 {
         let fixture = TaskRunFixture::with_removal_behaviors(&[]);
-        // The role has yet to be asked for, which takes a while.
+        // The role is not read yet.
         let run = tokio::time::timeout(Duration::from_millis(300) * steps, fixture.run());
         let ended = run.await.is_ok();
         let is_gone = fixture.tokens.registered.lock().unwrap().is_empty();
@@ -485,7 +485,7 @@ async fn event_before_first_list_stays_pending() {
     TaskRun::new(&fixture.operator.context, &unsynced, &task).reconcile().await;
     assert_eq!(*fixture.tokens.lookups.lock().unwrap(), 0);
     unsynced.record_list_result(&[]);
-    // The token was made after the list: only a look for this task's finds it.
+    // The token was created after the list: only a lookup by task finds it.
     TaskRun::new(&fixture.operator.context, &unsynced, &task).reconcile().await;
     assert_eq!(*fixture.tokens.lookups.lock().unwrap(), 1);
     assert!(fixture.tokens.registered.lock().unwrap().is_empty());
@@ -576,7 +576,7 @@ async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
         Connected::new(Arc::clone(&fixture.tokens) as _),
         1,
     );
-    // The token was made after the list that this process knows.
+    // The token was created after the last list.
     worker.record_list_result(&[]);
     let worker = Arc::new(worker);
     operator.context.workers.store([(Arc::clone(&worker.name), Arc::clone(&worker))].into());
@@ -607,7 +607,7 @@ async fn an_absence_is_described_again_right_before_the_removal() {
     operator.context.aws.store.record_absence(&arn, fixture.clock.now(), fixture.clock.now());
     fixture.ecs.tasks.lock().unwrap().clear();
     operator.context.aws.describer.describe(&arn, Duration::from_mins(5)).await.unwrap();
-    // An open circuit, say, keeps the removal for a while, in which ECS shows the task again.
+    // The removal is delayed, for example by an open circuit, until ECS shows the task again.
     tokio::time::advance(Duration::from_secs(5)).await;
     fixture.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
     let _ = TaskRun::new(&operator.context, &fixture.worker, &arn).reconcile().await;

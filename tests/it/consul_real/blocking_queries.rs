@@ -21,26 +21,27 @@ async fn sandbox_locks_and_waits_like_a_real_consul(server: &RealConsul) {
         waits(at).await;
     };
     tokio::join!(all(&mut real), all(&mut own));
-    for (own, real) in own.stops_delivered.iter().zip(&real.stops_delivered) {
-        assert_eq!(own, real, "the sandbox's, and the real one's");
+    for (own, real) in own.records.iter().zip(&real.records) {
+        assert_eq!(own, real, "sandbox and real server differ");
     }
-    assert_eq!(own.stops_delivered.len(), real.stops_delivered.len());
+    assert_eq!(own.records.len(), real.records.len());
 }
 
 /// About 20 seconds.
 async fn expired_session_releases_its_locks(server: &RealConsul) {
     let (mut real, mut own) = runners(server).await;
     let all = async |at: &mut StepRunner| {
-        let id = at.session("one that nobody renews", &json!({"TTL": "10s", "LockDelay": "0s"})).await;
-        at.step("it locks", "PUT", &format!("{LOCK}?acquire={id}"), "one").await;
+        let id =
+            at.session("create a session without renewal", &json!({"TTL": "10s", "LockDelay": "0s"})).await;
+        at.step("acquire the lock", "PUT", &format!("{LOCK}?acquire={id}"), "one").await;
         let (index, path) = at.after(LOCK).await;
         let answer = at.send("GET", &format!("{path}&wait=2m"), "").await;
-        assert!(answer.index > index, "not woken");
-        at.record("it lets go", &answer);
-        at.step("it is over", "GET", &format!("/v1/session/info/{id}"), "").await;
+        assert!(answer.index > index, "the read was not woken");
+        at.record("released at expiry", &answer);
+        at.step("expired session", "GET", &format!("/v1/session/info/{id}"), "").await;
     };
     tokio::join!(all(&mut real), all(&mut own));
-    assert_eq!(own.stops_delivered, real.stops_delivered, "the sandbox's, and the real one's");
+    assert_eq!(own.records, real.records, "sandbox and real server differ");
 }
 
 /// Compares the real Consul with the sandbox's.
@@ -60,81 +61,83 @@ const LOCK: &str = "/v1/kv/ecs/lock";
 
 async fn sessions(at: &mut StepRunner) {
     const CREATE: &str = "/v1/session/create";
-    let lasting = at.session("one with a name", &json!({"Name": "operator", "TTL": "30s"})).await;
-    at.step("one of nothing", "PUT", CREATE, "").await;
-    at.step("a lock delay in seconds", "PUT", CREATE, r#"{"LockDelay": 5}"#).await;
-    at.step("too short", "PUT", CREATE, r#"{"TTL": "1s"}"#).await;
-    at.step("no duration", "PUT", CREATE, r#"{"TTL": "soon"}"#).await;
-    at.step("an unknown behaviour", "PUT", CREATE, r#"{"Behavior": "x"}"#).await;
-    at.step("on no node", "PUT", CREATE, r#"{"Node": "none"}"#).await;
-    at.step("cut off", "PUT", CREATE, r#"{"Na"#).await;
-    at.step("by a wrong method", "POST", CREATE, "{}").await;
-    at.step("read", "GET", &format!("/v1/session/info/{lasting}"), "").await;
-    at.step("a missing session, read", "GET", &format!("/v1/session/info/{MISSING_SESSION}"), "").await;
-    at.step("of no node", "GET", "/v1/session/node/none", "").await;
-    at.step("renewed", "PUT", &format!("/v1/session/renew/{lasting}"), "").await;
-    at.step("a missing session, renewed", "PUT", &format!("/v1/session/renew/{MISSING_SESSION}"), "").await;
-    at.step("a missing session, ended", "PUT", &format!("/v1/session/destroy/{MISSING_SESSION}"), "").await;
+    let lasting = at.session("create a named session", &json!({"Name": "operator", "TTL": "30s"})).await;
+    at.step("create with an empty body", "PUT", CREATE, "").await;
+    at.step("lock delay as a number", "PUT", CREATE, r#"{"LockDelay": 5}"#).await;
+    at.step("TTL too short", "PUT", CREATE, r#"{"TTL": "1s"}"#).await;
+    at.step("TTL is no duration", "PUT", CREATE, r#"{"TTL": "soon"}"#).await;
+    at.step("unknown behaviour", "PUT", CREATE, r#"{"Behavior": "x"}"#).await;
+    at.step("on a missing node", "PUT", CREATE, r#"{"Node": "none"}"#).await;
+    at.step("truncated JSON", "PUT", CREATE, r#"{"Na"#).await;
+    at.step("wrong method", "POST", CREATE, "{}").await;
+    at.step("info", "GET", &format!("/v1/session/info/{lasting}"), "").await;
+    at.step("info of a missing session", "GET", &format!("/v1/session/info/{MISSING_SESSION}"), "").await;
+    at.step("sessions of a missing node", "GET", "/v1/session/node/none", "").await;
+    at.step("renew", "PUT", &format!("/v1/session/renew/{lasting}"), "").await;
+    at.step("renew a missing session", "PUT", &format!("/v1/session/renew/{MISSING_SESSION}"), "").await;
+    at.step("destroy a missing session", "PUT", &format!("/v1/session/destroy/{MISSING_SESSION}"), "").await;
     let management = std::mem::replace(&mut at.token, UNKNOWN.to_owned());
-    at.step("by an unknown token", "PUT", CREATE, "{}").await;
-    at.step("read by an unknown token", "GET", "/v1/session/list", "").await;
+    at.step("create with an unknown token", "PUT", CREATE, "{}").await;
+    at.step("list with an unknown token", "GET", "/v1/session/list", "").await;
     at.token.clone_from(&management);
     at.token = at.token_without_rules().await;
-    at.step("by a token that may not", "PUT", CREATE, "{}").await;
-    at.step("what it may see", "GET", "/v1/session/list", "").await;
-    at.step("renewed by it", "PUT", &format!("/v1/session/renew/{lasting}"), "").await;
-    at.step("ended by it", "PUT", &format!("/v1/session/destroy/{lasting}"), "").await;
+    at.step("create without permission", "PUT", CREATE, "{}").await;
+    at.step("list without permission", "GET", "/v1/session/list", "").await;
+    at.step("renew without permission", "PUT", &format!("/v1/session/renew/{lasting}"), "").await;
+    at.step("destroy without permission", "PUT", &format!("/v1/session/destroy/{lasting}"), "").await;
     at.token = management;
-    at.step("ended", "PUT", &format!("/v1/session/destroy/{lasting}"), "").await;
-    at.step("read again", "GET", &format!("/v1/session/info/{lasting}"), "").await;
+    at.step("destroy", "PUT", &format!("/v1/session/destroy/{lasting}"), "").await;
+    at.step("info after destroy", "GET", &format!("/v1/session/info/{lasting}"), "").await;
 }
 
 async fn locks(at: &mut StepRunner) {
     let (free, slow) = (json!({"LockDelay": "0s"}), json!({"Behavior": "delete", "LockDelay": "15s"}));
-    let (a, b) =
-        (at.session("one without a delay", &free).await, at.session("one that deletes", &slow).await);
+    let (a, b) = (
+        at.session("create a session without lock delay", &free).await,
+        at.session("create a session with behaviour delete", &slow).await,
+    );
     let with = |condition: &str, session: &str| format!("{LOCK}?{condition}={session}");
-    at.step("not there", "GET", LOCK, "").await;
-    at.step("locked", "PUT", &with("acquire", &a), "one").await;
-    at.step("locked again", "PUT", &with("acquire", &a), "two").await;
-    at.step("locked by another", "PUT", &with("acquire", &b), "x").await;
-    at.step("locked by a missing session", "PUT", &with("acquire", MISSING_SESSION), "x").await;
-    at.step("locked by no session", "PUT", &with("acquire", ""), "x").await;
-    at.step("as it is locked", "GET", LOCK, "").await;
-    at.step("its value", "GET", &format!("{LOCK}?raw"), "").await;
-    at.step("let go by another", "PUT", &with("release", &b), "x").await;
-    at.step("written without the lock", "PUT", LOCK, "three").await;
-    at.step("still locked", "GET", LOCK, "").await;
-    at.step("let go", "PUT", &with("release", &a), "four").await;
-    at.step("as it was let go", "GET", LOCK, "").await;
-    at.step("locked by the other", "PUT", &with("acquire", &b), "five").await;
-    at.step("its session ends", "PUT", &format!("/v1/session/destroy/{b}"), "").await;
-    at.step("deleted with it", "GET", LOCK, "").await;
-    at.step("locked too soon", "PUT", &with("acquire", &a), "six").await;
+    at.step("read a missing key", "GET", LOCK, "").await;
+    at.step("acquire", "PUT", &with("acquire", &a), "one").await;
+    at.step("acquire again", "PUT", &with("acquire", &a), "two").await;
+    at.step("acquire with another session", "PUT", &with("acquire", &b), "x").await;
+    at.step("acquire with a missing session", "PUT", &with("acquire", MISSING_SESSION), "x").await;
+    at.step("acquire without a session", "PUT", &with("acquire", ""), "x").await;
+    at.step("read while locked", "GET", LOCK, "").await;
+    at.step("read the raw value", "GET", &format!("{LOCK}?raw"), "").await;
+    at.step("release with another session", "PUT", &with("release", &b), "x").await;
+    at.step("write without the lock", "PUT", LOCK, "three").await;
+    at.step("read after the write", "GET", LOCK, "").await;
+    at.step("release", "PUT", &with("release", &a), "four").await;
+    at.step("read after the release", "GET", LOCK, "").await;
+    at.step("acquire with the other session", "PUT", &with("acquire", &b), "five").await;
+    at.step("destroy the session", "PUT", &format!("/v1/session/destroy/{b}"), "").await;
+    at.step("read after deletion with the session", "GET", LOCK, "").await;
+    at.step("acquire within the lock delay", "PUT", &with("acquire", &a), "six").await;
     let other = format!("{LOCK}-2");
-    at.step("another, locked", "PUT", &format!("{other}?acquire={a}"), "seven").await;
-    at.step("its session ends", "PUT", &format!("/v1/session/destroy/{a}"), "").await;
-    at.step("let go with it", "GET", &other, "").await;
-    let c = at.session("one more", &free).await;
-    at.step("locked at once", "PUT", &format!("{other}?acquire={c}&flags=7"), "eight").await;
-    at.step("as it is locked then", "GET", &other, "").await;
-    at.step("made when it is there", "PUT", &format!("{other}?cas=0"), "x").await;
-    at.step("with no number", "PUT", &format!("{other}?cas=x"), "x").await;
-    at.step("with two conditions", "PUT", &format!("{other}?cas=0&acquire={c}"), "x").await;
-    at.step("without a name", "PUT", "/v1/kv/", "x").await;
-    at.step("all names", "GET", "/v1/kv/ecs?keys", "").await;
-    at.step("all below", "GET", "/v1/kv/ecs?recurse", "").await;
-    at.step("none below", "GET", "/v1/kv/none?recurse", "").await;
+    at.step("acquire another key", "PUT", &format!("{other}?acquire={a}"), "seven").await;
+    at.step("destroy the session", "PUT", &format!("/v1/session/destroy/{a}"), "").await;
+    at.step("read after release with the session", "GET", &other, "").await;
+    let c = at.session("create a third session", &free).await;
+    at.step("acquire without a delay", "PUT", &format!("{other}?acquire={c}&flags=7"), "eight").await;
+    at.step("read with flags", "GET", &other, "").await;
+    at.step("create an existing key", "PUT", &format!("{other}?cas=0"), "x").await;
+    at.step("cas is no number", "PUT", &format!("{other}?cas=x"), "x").await;
+    at.step("cas and acquire", "PUT", &format!("{other}?cas=0&acquire={c}"), "x").await;
+    at.step("write without a key", "PUT", "/v1/kv/", "x").await;
+    at.step("list keys", "GET", "/v1/kv/ecs?keys", "").await;
+    at.step("read recursively", "GET", "/v1/kv/ecs?recurse", "").await;
+    at.step("read recursively, no keys", "GET", "/v1/kv/none?recurse", "").await;
     let powerless = at.token_without_rules().await;
     let management = std::mem::replace(&mut at.token, powerless);
     at.step("read without permission", "GET", &other, "").await;
-    at.step("written without permission", "PUT", &other, "x").await;
-    at.step("listed without permission", "GET", "/v1/kv/ecs?recurse", "").await;
+    at.step("write without permission", "PUT", &other, "x").await;
+    at.step("read recursively without permission", "GET", "/v1/kv/ecs?recurse", "").await;
     at.token = management;
-    at.step("deleted when it was otherwise", "DELETE", &format!("{other}?cas=1"), "").await;
-    at.step("deleted", "DELETE", &other, "").await;
-    at.step("deleted, though gone", "DELETE", &other, "").await;
-    at.step("gone", "GET", &other, "").await;
+    at.step("delete with a stale index", "DELETE", &format!("{other}?cas=1"), "").await;
+    at.step("delete", "DELETE", &other, "").await;
+    at.step("delete a missing key", "DELETE", &other, "").await;
+    at.step("read after the delete", "GET", &other, "").await;
 }
 
 async fn waits(at: &mut StepRunner) {
@@ -145,9 +148,9 @@ async fn waits(at: &mut StepRunner) {
         let service = json!({"ID": id, "Service": "web", "Port": 9090});
         json!({"Node": "anchor", "Address": "127.0.0.1", "Service": service}).to_string()
     };
-    at.step("no index", "GET", &format!("{TOKENS}?index=x"), "").await;
-    at.step("no duration", "GET", &format!("{TOKENS}?index=1&wait=soon"), "").await;
-    for (what, path) in [("tokens", TOKENS), ("a node that is not there", NODE), ("no such key", KEY)] {
+    at.step("index is no number", "GET", &format!("{TOKENS}?index=x"), "").await;
+    at.step("wait is no duration", "GET", &format!("{TOKENS}?index=1&wait=soon"), "").await;
+    for (what, path) in [("tokens", TOKENS), ("a missing node", NODE), ("a missing key", KEY)] {
         at.wait_times_out(what, path).await;
     }
 
@@ -160,17 +163,17 @@ async fn waits(at: &mut StepRunner) {
     let gone = r#"{"Node": "anchor", "ServiceID": "web-2"}"#;
     at.wait_returns_after("the last service", NODE, ("PUT", "/v1/catalog/deregister", gone)).await;
 
-    let id = at.session("one that locks", &json!({"LockDelay": "0s"})).await;
+    let id = at.session("create a session that locks", &json!({"LockDelay": "0s"})).await;
     at.wait_returns_after("a new key", KEY, ("PUT", KEY, "one")).await;
     at.wait_returns_after("a lock", KEY, ("PUT", &format!("{KEY}?acquire={id}"), "two")).await;
-    at.wait_returns_after("what was let go", KEY, ("PUT", &format!("{KEY}?release={id}"), "three")).await;
+    at.wait_returns_after("a released lock", KEY, ("PUT", &format!("{KEY}?release={id}"), "three")).await;
     at.wait_times_out("a key", KEY).await;
     at.wait_returns_after("a key below", "/v1/kv/waited/?recurse", ("PUT", "/v1/kv/waited/too", "four"))
         .await;
-    at.wait_returns_after("a key that goes", KEY, ("DELETE", KEY, "")).await;
+    at.wait_returns_after("a deleted key", KEY, ("DELETE", KEY, "")).await;
     at.wait_returns_after("a session", "/v1/session/list", ("PUT", "/v1/session/create", "{}")).await;
     let end = format!("/v1/session/destroy/{id}");
-    at.wait_returns_after("a session that ends", "/v1/session/list", ("PUT", &end, "")).await;
+    at.wait_returns_after("a destroyed session", "/v1/session/list", ("PUT", &end, "")).await;
 }
 
 /// Runs the steps at one Consul and collects the results.
@@ -178,7 +181,7 @@ struct StepRunner {
     http: reqwest::Client,
     url: String,
     token: String,
-    stops_delivered: Vec<String>,
+    records: Vec<String>,
 }
 
 struct BlockingQueryResponse {
@@ -191,7 +194,7 @@ struct BlockingQueryResponse {
 impl StepRunner {
     fn new(url: &str, token: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { http, url: url.to_owned(), token: token.to_owned(), stops_delivered: Vec::new() }
+        Self { http, url: url.to_owned(), token: token.to_owned(), records: Vec::new() }
     }
 
     fn send(
@@ -217,7 +220,7 @@ impl StepRunner {
     fn record(&mut self, what: &str, answer: &BlockingQueryResponse) {
         let has_index = if answer.index > 0 { "with" } else { "without" };
         let shown = shown(answer);
-        self.stops_delivered.push(format!("{what}: {} {has_index} an index: {shown}", answer.status));
+        self.records.push(format!("{what}: {} {has_index} an index: {shown}", answer.status));
     }
 
     async fn step(&mut self, what: &str, method: &str, path: &str, body: &str) {
@@ -249,9 +252,9 @@ impl StepRunner {
         let (index, path) = self.after(path).await;
         let began = Instant::now();
         let answer = self.send("GET", &format!("{path}&wait=500ms"), "").await;
-        assert!(began.elapsed() >= Duration::from_millis(500), "{what}: answered before its time was over");
+        assert!(began.elapsed() >= Duration::from_millis(500), "{what}: answered before the wait ended");
         assert_eq!(answer.index, index, "{what}");
-        self.record(&format!("{what}, waited for in vain"), &answer);
+        self.record(&format!("{what}, wait timed out"), &answer);
     }
 
     /// The response comes after this change and not before.
@@ -259,11 +262,11 @@ impl StepRunner {
         let (index, path) = self.after(path).await;
         let mut waiting = tokio::spawn(self.send("GET", &format!("{path}&wait=2m"), ""));
         let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
-        assert!(early.is_err(), "{what}: answered before anything happened");
+        assert!(early.is_err(), "{what}: answered before the change");
         assert_eq!(self.send(method, of, body).await.status, 200, "{what}");
         let answer = waiting.await.unwrap();
         assert!(answer.index > index, "{what}: {} after {index}", answer.index);
-        self.record(&format!("{what}, waited for"), &answer);
+        self.record(&format!("{what}, wait returned"), &answer);
     }
 }
 

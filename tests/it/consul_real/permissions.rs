@@ -61,12 +61,12 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
     blind.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let management = server.client(Some(MANAGEMENT));
     management.refresh_capabilities(&BTreeSet::new()).await.unwrap();
-    let stops_delivered = management.version().unwrap();
+    let version = management.version().unwrap();
     // Newer servers show their version to everyone; the oldest needs the permission `agent:read`.
-    if !stops_delivered.has_iam_logins() {
+    if !version.has_iam_logins() {
         assert_eq!(blind.version(), None);
-    } else if (stops_delivered.major, stops_delivered.minor) >= (1, 16) {
-        assert_eq!(blind.version(), Some(stops_delivered));
+    } else if (version.major, version.minor) >= (1, 16) {
+        assert_eq!(blind.version(), Some(version));
     }
     assert_forbidden(&refusal(list_owned(&blind, &clusters).await), "acl = \"read\"");
     assert_forbidden(&blind.get(&token).await.unwrap_err(), "acl = \"read\"");

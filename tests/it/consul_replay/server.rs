@@ -119,12 +119,11 @@ impl NameMapping {
         let text = |exchange: &Value, field: &str| exchange[field].as_str().unwrap_or_default().to_owned();
         for exchange in exchanges {
             let secret = text(exchange, "token");
-            let stops_delivered = text(exchange, "response");
-            let stops_delivered =
-                stops_delivered.split_once("AccessorID '").map(|(_, rest)| rest[..36].to_owned());
+            let response = text(exchange, "response");
+            let named = response.split_once("AccessorID '").map(|(_, rest)| rest[..36].to_owned());
             let own = text(exchange, "path").ends_with("/token/self");
             let read = exchange["response"]["AccessorID"].as_str().filter(|_| own).map(str::to_owned);
-            if let Some(accessor) = stops_delivered.or(read)
+            if let Some(accessor) = named.or(read)
                 && secret.len() == 36
             {
                 names.accessors.insert(secret, accessor);

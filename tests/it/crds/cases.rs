@@ -25,7 +25,7 @@ struct ManifestCase {
     /// The field in a validator's finding, if it differs from `at`.
     names: Option<String>,
     #[serde(default)]
-    refused_by: BTreeSet<String>,
+    rejected_by: BTreeSet<String>,
 }
 
 impl CaseTable {
@@ -54,7 +54,7 @@ impl CaseTable {
             let faults = &findings[&case.name()];
             let field = case.names.as_ref().unwrap_or(&case.at);
             let named = faults.iter().any(|fault| fault.names(field));
-            if case.refused_by.contains(validator) != named || named == faults.is_empty() {
+            if case.rejected_by.contains(validator) != named || named == faults.is_empty() {
                 wrong.push(format!("{}: {faults:?}", case.name()));
             }
         }
@@ -92,7 +92,7 @@ fn put(manifest: &mut Value, path: &str, value: &Value) {
             }
         }
         (Err(_), Value::Null) => {
-            at.as_object_mut().unwrap().remove(last).expect("nothing to take away");
+            at.as_object_mut().unwrap().remove(last).expect("the field does not exist");
         }
         (Err(_), _) => at[last] = value.clone(),
     }

@@ -32,7 +32,7 @@ const LIST: &str = "\
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: OutboundList
 metadata: {name: idle}
-spec: {workloads: [nobody], outbounds: []}
+spec: {workloads: [unknown], outbounds: []}
 ";
 
 #[test]

@@ -151,8 +151,8 @@ async fn consul_without_acls_is_reported() {
     };
     let config = ConsulConfig { acls_enabled: false, ..ConsulConfig::default() };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, now())));
-    let nobody = Arc::new(|_: &_| Err("no account".to_owned()));
-    let front = ConsulFront::new(server, nobody, Arc::new(NoConsulFaults), Arc::new(now));
+    let no_account = Arc::new(|_: &_| Err("no account".to_owned()));
+    let front = ConsulFront::new(server, no_account, Arc::new(NoConsulFaults), Arc::new(now));
     tokio::spawn(serve(listener, front, std::future::pending()));
     let operator = operator_at(&harness, &url);
     operator.line(&[("level", "WARN"), ("control_plane", "consul"), ("*", "acl.enabled")]).await;

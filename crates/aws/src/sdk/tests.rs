@@ -38,7 +38,7 @@ impl RecordedRequest {
 struct ResponseScript {
     answers: Mutex<VecDeque<(u16, String)>>,
     seen: Mutex<Vec<RecordedRequest>>,
-    /// Delay of each answer.
+    /// Delay of each response.
     delay: Duration,
 }
 
@@ -59,7 +59,7 @@ struct SdkFixture {
 }
 
 impl SdkFixture {
-    /// A server with these answers, in order.
+    /// A server with these responses, in order.
     async fn answering(answers: impl IntoIterator<Item = (u16, String)>) -> Self {
         Self::slow(Duration::ZERO, answers).await
     }

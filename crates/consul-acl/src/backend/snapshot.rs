@@ -236,7 +236,7 @@ impl<T: StreamTransport + 'static> SnapshotReader<'_, T> {
         }
     }
 
-    /// How many services would go along; not knowing keeps the node.
+    /// Number of services on the node, which its removal would deregister. The node is kept if the number is unknown.
     async fn count_services(&mut self, scope: &ObjectScope, objects: &AclObjects<T>, bodies: &[Value]) {
         for body in bodies.iter().filter(|body| is_ours(ObjectKind::Node, body, self.operator)) {
             let Some(cluster) = body["Node"].as_str().and_then(|name| ClusterArn::parse(name).ok()) else {
@@ -271,7 +271,7 @@ pub(super) async fn read<T: StreamTransport>(
     Ok(found)
 }
 
-/// It is known by its accessor, which its form does not keep.
+/// The object is identified by its accessor, which the form does not contain.
 pub(super) fn anonymous(mut token: Value) -> Value {
     token["AccessorID"] = ANONYMOUS_TOKEN.into();
     token

@@ -97,12 +97,12 @@ fn find<'d>(
     by_deed.or_else(by_words).or_else(by_bind).map(|(object, _)| object)
 }
 
-/// Whether it is a rule of this method. Consul knows no two that differ in the case of letters alone.
+/// Whether the rule belongs to this method. Consul has no two methods whose names differ only in case.
 pub(super) fn is_of(rule: &Value, method: &str) -> bool {
     text(rule, "AuthMethod").eq_ignore_ascii_case(method)
 }
 
-/// Whether it is one that this operator makes for its method, declared now or not.
+/// Whether this operator creates such a rule for its method, declared now or not.
 fn is_once_ours(rule: &Value) -> bool {
     RuleKey::all_well_known(text(rule, "AuthMethod"))
         .iter()
@@ -126,7 +126,7 @@ pub(super) fn name(kind: ObjectKind, body: &Value) -> &str {
 
 fn found_id(kind: ObjectKind, scope: &ObjectScope, body: &Value) -> ObjectId {
     let name = match kind {
-        // As it would be declared; the server's id tells rules apart that have one name.
+        // The name as declared; the server's id distinguishes rules of one name.
         ObjectKind::BindingRule => rule_name(body).into(),
         kind => name(kind, body).into(),
     };

@@ -36,17 +36,17 @@ const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 enum ServerFault {
     /// Reads of policies and roles return the state before the last write for this long.
     Late(Duration),
-    /// A policy that is sent is not stored, although the answer is a success.
+    /// A policy is not stored, although the response is a success.
     DropsFields,
-    /// A rule with this text in its selector is refused.
+    /// A rule with this text in its selector is rejected.
     Refuses(&'static str),
     /// The server has this version.
     Old(&'static str),
-    /// The first write that begins with this takes effect, and its answer is lost.
+    /// The first write with this prefix takes effect, and its response is lost.
     Loses(&'static str),
-    /// The first write that begins with this takes effect, and is never answered.
+    /// The first write with this prefix takes effect, and gets no response.
     Hangs(&'static str),
-    /// Calls that begin with this are answered 429, with a time to wait or without.
+    /// Calls with this prefix get status 429, with or without `Retry-After`.
     Busy(&'static str, Option<Duration>),
     /// Nothing.
     None,
@@ -56,7 +56,7 @@ type ServerMutation = (&'static str, Box<dyn FnOnce() + Send>);
 
 struct FakeServer {
     trouble: Mutex<ServerFault>,
-    /// A hook for the first call that begins with this.
+    /// A hook for the first call with this prefix.
     meanwhile: Mutex<Option<ServerMutation>>,
     consul: Mutex<ConsulServer>,
     /// Reads of policies and roles, and the time of the last write.
@@ -142,7 +142,7 @@ impl FakeServer {
         *self.trouble.lock().unwrap() = trouble;
     }
 
-    /// A person asks for it, or changes it.
+    /// A request of a user.
     fn by_hand(&self, method: HttpMethod, path: &str, body: &Value) -> Value {
         self.contains(ServerFault::None);
         let (head, body) = self.acknowledge(method, path, body.to_string().into_bytes());
@@ -263,7 +263,7 @@ fn manifests(service_tokens: Option<Value>) -> ManifestSet {
     (*loaded.set).clone()
 }
 
-/// The program: manifests that are set, and metrics that are dropped.
+/// The host: given manifests, and ignored metrics.
 #[derive(Default)]
 struct Host {
     set: Mutex<Arc<ManifestSet>>,

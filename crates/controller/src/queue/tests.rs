@@ -83,13 +83,13 @@ async fn queue_keeps_the_earliest_requested_run() {
 #[tokio::test(start_paused = true)]
 async fn queue_takes_the_most_urgent_priority_first() {
     let queue = queue();
-    for (key, priority) in [("swept", Sweep), ("changed", Manifest), ("heard", Event), ("gone", Sweep)] {
+    for (key, priority) in [("swept", Sweep), ("changed", Manifest), ("event", Event), ("gone", Sweep)] {
         queue.add(key, priority);
     }
     queue.add("gone", Removal);
     queue.add("gone", Sweep);
     let order: Vec<_> = std::iter::from_fn(|| queue.take()).map(|taken| (taken.key, taken.cause)).collect();
-    assert_eq!(order, [("gone", Removal), ("heard", Event), ("changed", Manifest), ("swept", Sweep)]);
+    assert_eq!(order, [("gone", Removal), ("event", Event), ("changed", Manifest), ("swept", Sweep)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ fn reference_manifests_load() {
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/manifests.md");
     let reference = std::fs::read_to_string(reference).unwrap();
     let blocks = reference.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    // The first shows what all kinds have in common, and has no spec.
+    // The first example shows the fields of all kinds, and has no spec.
     let manifests: Vec<&str> = blocks.filter(|block| !block.contains("spec: {}")).collect();
     assert_eq!(manifests.len(), 7);
     assert_eq!(errors_of(&manifests.join("---\n")), "");

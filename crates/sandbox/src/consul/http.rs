@@ -208,7 +208,7 @@ fn token(headers: &HeaderMap) -> Option<String> {
 }
 
 fn injected(status: u16) -> Response<Body> {
-    sent(ConsulResponse::new(status, TEXT, b"the sandbox was told to answer so".to_vec()))
+    sent(ConsulResponse::new(status, TEXT, b"injected fault of the sandbox".to_vec()))
 }
 
 fn sent(response: ConsulResponse) -> Response<Body> {

@@ -129,7 +129,7 @@ async fn read_request(request: Request) -> Option<KumaRequest> {
 }
 
 fn injected(status: u16) -> Response<Body> {
-    sent(KumaProblem::new(status, "Injected fault", "The sandbox was told to answer so").response())
+    sent(KumaProblem::new(status, "Injected fault", "a fault of the sandbox").response())
 }
 
 fn sent(response: KumaResponse) -> Response<Body> {

@@ -1,5 +1,5 @@
-//! Requests to Enterprise, by its documentation: each object in its partition and namespace. No Enterprise
-//! server was there to try it on.
+//! Requests to Enterprise, by its documentation: each object in its partition and namespace. They were not tried on an
+//! Enterprise server.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,14 @@ use crate::desired::{AclContext, DatacenterRole, Edition, desired};
 use crate::plan::{AclAction, AclStep, plan_objects};
 use ecs_mesh_api::ConsulAuthSpec;
 
-/// A server with two namespaces in the partition and nothing else in it but what was put there, which keeps nothing of
-/// what it is sent.
+/// A server whose partition has two namespaces and the given objects. It does not store writes.
 #[derive(Default)]
 struct FakeEnterprise {
     sent: Mutex<Vec<(String, Value)>>,
     asked: Mutex<BTreeSet<String>>,
-    /// The answer to a read, by method and path with its query.
+    /// The response to a read, by method and path with its query.
     objects: BTreeMap<String, Value>,
-    /// Our token reaches no further than the policy that is printed where neither the anonymous policy nor namespaces
-    /// are declared.
+    /// The own token has only the permissions that are printed without an anonymous policy and namespaces.
     is_narrow: bool,
 }
 
@@ -113,7 +111,7 @@ fn everything() -> Value {
     all
 }
 
-/// Looks for what is declared in the partition `ecs`, and does what follows.
+/// Runs a reconcile of the manifests in the partition `ecs`.
 async fn run(server: &Arc<FakeEnterprise>, auth: &Value) -> Vec<AclStep> {
     let spec = spec(&json!({"partition": "ecs", "namespaces": ["team-a"]}));
     let consul = ConsulControlPlane::new(Arc::clone(server), &spec, operator(), Arc::new(NoObserver));
@@ -136,7 +134,7 @@ async fn run(server: &Arc<FakeEnterprise>, auth: &Value) -> Vec<AclStep> {
     steps
 }
 
-/// All that can be declared, made in the partition `ecs`.
+/// All kinds of objects, created in the partition `ecs`.
 async fn made() -> Arc<FakeEnterprise> {
     let server = Arc::new(FakeEnterprise::default());
     let steps = run(&server, &everything()).await;
@@ -153,10 +151,10 @@ async fn each_object_is_sent_to_its_partition_and_namespace() {
         ("PUT /v1/acl/binding-rule?partition=ecs&ns=default", 3),
         ("PUT /v1/acl/role?partition=ecs&ns=default", 2),
         ("PUT /v1/acl/policy?partition=ecs&ns=default", 3),
-        // The anonymous token and its policy are in one partition alone.
+        // The anonymous token and its policy exist only in the default partition.
         ("PUT /v1/acl/policy?partition=default&ns=default", 1),
         ("PUT /v1/acl/token/00000000-0000-0000-0000-000000000002?partition=default&ns=default", 1),
-        // These are in no namespace.
+        // These kinds have no namespace.
         ("PUT /v1/catalog/register?partition=ecs", 1),
         ("PUT /v1/namespace/default?partition=ecs", 1),
         ("PUT /v1/namespace/team-a?partition=ecs", 1),
@@ -188,7 +186,7 @@ async fn each_scope_is_listed_by_partition_and_namespace() {
         "/v1/namespace/team-a?partition=ecs",
         "/v1/acl/policy/name/consul-ecs-client-policy?partition=ecs&ns=default",
         "/v1/acl/binding-rules?partition=ecs&ns=default&authmethod=iam-ecs-service-token",
-        // The anonymous token and its policy are in one partition alone.
+        // The anonymous token and its policy exist only in the default partition.
         "/v1/acl/policies?partition=default&ns=default",
         "/v1/acl/policy/name/anonymous-token-policy?partition=default&ns=default",
         "/v1/acl/token/00000000-0000-0000-0000-000000000002?partition=default&ns=default",
@@ -202,7 +200,7 @@ async fn each_scope_is_listed_by_partition_and_namespace() {
     );
     let of_default = asked.iter().filter(|call| call.contains("partition=default"));
     assert_eq!(of_default.count(), 3, "{asked:#?}");
-    // Our own token is found by its secret.
+    // The own token is read by its secret.
     let without: Vec<_> = asked.iter().filter(|call| !call.contains("partition=")).collect();
     assert_eq!(without, ["/v1/acl/token/self"]);
 }

@@ -7,7 +7,7 @@ use crate::desired::ObjectScope;
 use crate::plan::{AclAction, AclStep};
 use ecs_mesh_core::plan::report::ObjectKind::{AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role};
 
-/// A manifest that says what the older controller does.
+/// A manifest that declares the older controller's objects.
 fn as_before(adopt: &[&str]) -> Value {
     json!({
         "controlPlane": "consul",
@@ -157,7 +157,7 @@ fn object_of_another_operator_is_never_changed() {
         if body["Meta"].get("ecs-mesh-operator").is_some() {
             body["Meta"]["ecs-mesh-operator"] = json!("other");
         }
-        // And all of it is wrong.
+        // All fields differ.
         if body.get("Selector").is_some() || body.get("BindName").is_some() {
             body["Selector"] = json!("1 == 1");
         }
@@ -177,7 +177,7 @@ fn object_of_another_operator_is_never_changed() {
 
 #[test]
 fn owned_objects_do_not_depend_on_foreign_ones() {
-    // A policy with our name for it, that lets do anything.
+    // A policy with the declared name that allows everything.
     let mut world = AclPlanFixture::empty(everything());
     world.add(
         Policy,
@@ -188,7 +188,7 @@ fn owned_objects_do_not_depend_on_foreign_ones() {
     let rule = world.step("hold binding rule iam-ecs-service-token/mesh-gateway");
     assert!(rule.reason.contains("role consul-ecs-mesh-gateway-role is blocked"), "{}", rule.reason);
 
-    // A method of others gets no rules of ours.
+    // A foreign auth method gets no rules of this operator.
     let mut world = AclPlanFixture::empty(everything());
     world.add(
         AuthMethod,

@@ -13,7 +13,7 @@ use ecs_mesh_model::{ClusterArn, OperatorId};
 
 pub(super) const DEMO: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/anchor";
 
-/// Of kind, place and what the server says.
+/// Objects by kind and scope, with the server's body.
 pub(super) struct AclPlanFixture {
     pub(super) objects: Vec<(ObjectKind, ObjectScope, Value)>,
     pub(super) spec: Option<Value>,
@@ -21,11 +21,11 @@ pub(super) struct AclPlanFixture {
     pub(super) edition: Edition,
     pub(super) datacenter: DatacenterRole,
     pub(super) unlisted: BTreeSet<ObjectKind>,
-    /// The manifests have not loaded whole yet.
+    /// Whether some manifests have not loaded.
     pub(super) manifests_incomplete: bool,
     pub(super) tokens: Option<u64>,
     pub(super) services: Option<u64>,
-    /// The tokens that have a role or policy: its name, their accessor, and the method whose login gave them out.
+    /// Tokens with a role or policy: the name of the role or policy, the token's accessor, and its auth method.
     pub(super) holders: Option<Vec<(&'static str, &'static str, &'static str)>>,
     next: u64,
 }
@@ -50,7 +50,7 @@ pub(super) fn everything() -> Value {
 }
 
 impl AclPlanFixture {
-    /// With nothing in it but what every Consul has.
+    /// With only the objects of a new Consul.
     pub(super) fn empty(spec: Value) -> Self {
         let anonymous =
             json!({ "AccessorID": "00000000-0000-0000-0000-000000000002", "Description": "Anonymous Token" });
@@ -76,7 +76,7 @@ impl AclPlanFixture {
         }
     }
 
-    /// With all of it made by us.
+    /// With all objects created by this operator.
     pub(super) fn made(spec: Value) -> Self {
         let mut world = Self::empty(spec);
         world.run();
@@ -134,7 +134,7 @@ impl AclPlanFixture {
         plan_objects(&desired, &actual, &operator)
     }
 
-    /// The steps that are worth a look, as `WHAT OBJECT`, with the fields in question.
+    /// All steps except unchanged objects, as `ACTION OBJECT`, with the fields concerned.
     pub(super) fn lines(&self) -> Vec<String> {
         let steps = self.plan().into_iter().filter(|step| step.action != AclAction::Unchanged);
         steps.map(|step| line(&step)).collect()
@@ -146,7 +146,7 @@ impl AclPlanFixture {
         })
     }
 
-    /// Does what the plan says, in its order.
+    /// Applies the steps of the plan in order.
     pub(super) fn run(&mut self) {
         for step in self.plan() {
             self.apply(step);
@@ -169,17 +169,17 @@ impl AclPlanFixture {
         });
         match action {
             AclAction::Create { body } => {
-                assert!(at.is_none() || id.kind == ObjectKind::BindingRule, "{id} is there already");
+                assert!(at.is_none() || id.kind == ObjectKind::BindingRule, "{id} exists already");
                 let body = self.stored(id.kind, body, None);
                 self.objects.push((id.kind, id.scope, body));
             }
             AclAction::Update { body, .. } => {
-                let at = at.unwrap_or_else(|| panic!("{id} is not there"));
+                let at = at.unwrap_or_else(|| panic!("{id} does not exist"));
                 let before = self.objects[at].2.clone();
                 self.objects[at].2 = self.stored(id.kind, body, before.get("ID"));
             }
             AclAction::Remove => {
-                let (_, _, gone) = self.objects.remove(at.unwrap_or_else(|| panic!("{id} is not there")));
+                let (_, _, gone) = self.objects.remove(at.unwrap_or_else(|| panic!("{id} does not exist")));
                 if id.kind == ObjectKind::AuthMethod {
                     self.objects.retain(|(_, scope, body)| {
                         *scope != id.scope || body.get("AuthMethod") != gone.get("Name")
@@ -203,9 +203,9 @@ impl AclPlanFixture {
         match kind {
             ObjectKind::Role => {
                 for link in body["Policies"].as_array_mut().into_iter().flatten() {
-                    // It is linked by the policy's own name.
+                    // The link contains the policy's stored name.
                     let name = there(ObjectKind::Policy, &link["Name"]);
-                    link["Name"] = name.unwrap_or_else(|| panic!("{link} is not there"));
+                    link["Name"] = name.unwrap_or_else(|| panic!("{link} does not exist"));
                 }
             }
             ObjectKind::BindingRule => {
@@ -225,7 +225,7 @@ impl AclPlanFixture {
         body
     }
 
-    /// Somebody changes what is there, or takes it away with null.
+    /// Changes an object as another client, or removes it (null).
     pub(super) fn edit(&mut self, kind: ObjectKind, name: &str, change: impl FnOnce(&mut Value)) {
         let body = self.object(kind, name);
         change(body);

@@ -21,7 +21,7 @@ fn dropped_part_is_unmanaged_and_reported() {
             "leave policy consul-ecs-client-policy",
             "leave role consul-ecs-client-role",
             "leave auth method iam-ecs-client-token",
-            // As it was called while it was declared.
+            // The name while it was declared.
             "leave binding rule iam-ecs-client-token/client",
         ]
     );
@@ -37,7 +37,7 @@ fn dropped_part_is_unmanaged_and_reported() {
     assert!(steps.iter().all(|step| step.action == AclAction::Unmanaged), "{:#?}", world.lines());
     assert_eq!(steps.len(), 4 + 4 + 2 + 5 + 1, "all but the anonymous token, which has no owner");
 
-    // A slip in the manifest is no reason to delete what it declares.
+    // An invalid manifest does not delete the objects that it declares.
     world.manifests_incomplete = true;
     for step in world.plan() {
         assert_eq!(step.action, AclAction::Unmanaged);
@@ -190,7 +190,7 @@ fn anonymous_token_is_changed_in_primary_only() {
     }
 }
 
-/// Two set-ups of one operator, for the partitions `default` and `ecs` of one Consul.
+/// Two control planes of one operator, for the partitions `default` and `ecs` of one Consul.
 #[test]
 fn partitions_keep_each_others_objects() {
     let partition =
@@ -230,7 +230,7 @@ fn partitions_keep_each_others_objects() {
     );
 }
 
-/// The mesh gateways are to go; these tokens have their role or policy.
+/// Removes the mesh gateways, whose role or policy these tokens have.
 fn without_mesh_gateways(holders: &[(&'static str, &'static str, &'static str)]) -> AclPlanFixture {
     let mut spec = everything();
     let mut world = AclPlanFixture::made(spec.clone());
@@ -252,7 +252,7 @@ fn removing_gateway_role_warns_with_token_count() {
     assert!(step.warnings[0].contains("2 login tokens lose it"), "{:?}", step.warnings);
     assert!(world.step("remove policy").warnings.is_empty(), "they have it through the role");
 
-    // Where the method goes, its tokens go with it, and that is said there.
+    // The removal of the auth method deletes its tokens and reports that.
     let mut world = AclPlanFixture::made(everything());
     world.holders = Some(vec![(MESH_ROLE, "a", METHOD)]);
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));

@@ -69,7 +69,7 @@ fn undeclared_rule_replaces_no_missing_rule() {
     let lines: Vec<String> = world.lines().into_iter().filter(|line| !is_left(line)).collect();
     assert_eq!(lines, ["create binding rule iam-ecs-service-token/mesh-gateway"]);
 
-    // It is left as it was made, and no otherwise.
+    // The object equals the one that was created.
     world.edit(BindingRule, API_ROLE, |rule| rule["Selector"] = json!(""));
     let step = world.step("stray binding rule iam-ecs-service-token/api-gateway");
     assert!(step.warnings[0].contains("also get role consul-ecs-api-gateway-role"), "{:?}", step.warnings);

@@ -22,7 +22,7 @@ fn with_policies() -> AclPlanFixture {
     world
 }
 
-/// Somebody deletes a policy, with which its links go, and has the role do everything.
+/// Another client deletes a policy with its links, and gives the role all permissions.
 fn widen(world: &mut AclPlanFixture) {
     world.edit(Policy, "write-db", |policy| *policy = json!(null));
     world.edit(Role, ROLE, |role| {

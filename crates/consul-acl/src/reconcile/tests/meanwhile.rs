@@ -88,18 +88,19 @@ async fn owned_auth_method_is_watched_until_removed() {
         assert!(wait_for_request(&bench, &server, "eu-v1").await);
     }
     // A process that starts with these manifests finds the auth method and lists its tokens soon.
-    let anew = AclReconcileFixture::at(&server);
-    anew.declare(None);
-    assert!(!wait_for_request(&anew, &server, "eu-v1").await);
-    anew.pass().await;
-    let mut notify = std::pin::pin!(anew.host.sweep_soon.notified());
+    let restarted = AclReconcileFixture::at(&server);
+    restarted.declare(None);
+    assert!(!wait_for_request(&restarted, &server, "eu-v1").await);
+    restarted.pass().await;
+    let mut notify = std::pin::pin!(restarted.host.sweep_soon.notified());
     assert!(notify.as_mut().enable(), "a sweep was asked for");
     for method in ["eu-v1", "eu-v2"] {
-        assert!(wait_for_request(&anew, &server, method).await);
+        assert!(wait_for_request(&restarted, &server, method).await);
     }
     server.by_hand(HttpMethod::Delete, "/v1/acl/auth-method/eu-v1", &Value::Null);
-    anew.pass().await;
+    restarted.pass().await;
     assert!(
-        !wait_for_request(&anew, &server, "eu-v1").await && wait_for_request(&anew, &server, "eu-v2").await
+        !wait_for_request(&restarted, &server, "eu-v1").await
+            && wait_for_request(&restarted, &server, "eu-v2").await
     );
 }

@@ -485,14 +485,14 @@ fn leak_is_found_unless_held_by_the_guard() {
 fn cleanup_after_the_deadline_is_a_violation() {
     let mut fixture = ConsulFixture::new();
     let task = fixture.kill("kv");
-    let stops_delivered = fixture.now;
-    fixture.oracle.record_stop_delivered(&task, stops_delivered);
+    let delivered = fixture.now;
+    fixture.oracle.record_stop_delivered(&task, delivered);
     fixture.remove_services(&task);
-    fixture.oracle.check_deadlines(&fixture.consul, WITHIN, stops_delivered.plus(WITHIN));
+    fixture.oracle.check_deadlines(&fixture.consul, WITHIN, delivered.plus(WITHIN));
     fixture.assert_clean();
     // The token remains.
     for _ in 0..2 {
-        fixture.oracle.check_deadlines(&fixture.consul, WITHIN, stops_delivered.plus(WITHIN).plus(STEP));
+        fixture.oracle.check_deadlines(&fixture.consul, WITHIN, delivered.plus(WITHIN).plus(STEP));
     }
     fixture.assert_violation(Invariant::I1, &["the token of kv", "1000 ms after the stop event", &task]);
 }
@@ -501,16 +501,16 @@ fn cleanup_after_the_deadline_is_a_violation() {
 fn deadline_ignores_timely_and_disturbed_cleanup() {
     let mut fixture = ConsulFixture::new();
     let (gone, disturbed, killed) = (fixture.kill("kv"), fixture.kill("redis"), fixture.kill("demo-app"));
-    let stops_delivered = fixture.now;
-    fixture.oracle.record_stop_delivered(&gone, stops_delivered);
+    let delivered = fixture.now;
+    fixture.oracle.record_stop_delivered(&gone, delivered);
     fixture.remove_tokens(&gone);
     fixture.remove_services(&gone);
-    let after = stops_delivered.plus(Duration::from_mins(1));
+    let after = delivered.plus(Duration::from_mins(1));
     fixture.oracle.check_deadlines(&fixture.consul, WITHIN, after);
-    fixture.oracle.record_stop_delivered(&disturbed, stops_delivered);
+    fixture.oracle.record_stop_delivered(&disturbed, delivered);
     fixture.oracle.record_disturbance();
     fixture.oracle.check_deadlines(&fixture.consul, WITHIN, after);
-    fixture.oracle.record_stop_delivered(&killed, stops_delivered);
+    fixture.oracle.record_stop_delivered(&killed, delivered);
     fixture.oracle.record_restart();
     fixture.oracle.check_deadlines(&fixture.consul, WITHIN, after);
     fixture.assert_clean();
