@@ -1,6 +1,6 @@
 //! The `ecs-mesh-operator` program.
 
-// It gives memory that a large sweep needed briefly back to the system.
+// Returns the memory of a large sweep to the system.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -259,7 +259,7 @@ struct TempDirectory(std::path::PathBuf);
 
 impl TempDirectory {
     fn new() -> Result<Self, String> {
-        // It must be new, and readable by this user only.
+        // The file must be new, and readable by this user only.
         let name = format!("ecs-mesh-sandbox-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         std::fs::DirBuilder::new()
