@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 use ecs_mesh_sandbox::oracle::{ConsulWriteCounts, Invariant, InvariantViolation, WriteCounts};
 use ecs_mesh_sandbox::world::{TaskAgentCounts, TaskCounts};
 
+/// Columns of the table, as in the help of commands.
+const WIDTH: usize = 100;
+/// Columns of a row's name, with its indent.
+const NAME_WIDTH: usize = 31;
+
 /// Distribution of latencies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
@@ -108,9 +113,9 @@ impl DemoSummary {
                 "rejected": self.rejected,
             });
         }
-        if let Some((TaskAgentCounts { logins, logouts, died_registered }, tally)) = self.consul {
+        if let Some((TaskAgentCounts { logins, logouts, crashes }, tally)) = self.consul {
             all["consul"] = json!({
-                "logins": logins, "logouts": logouts, "tasksDiedRegistered": died_registered,
+                "logins": logins, "logouts": logouts, "crashes": crashes,
                 "tokensRemoved": tally.tokens, "servicesRemoved": tally.services,
             });
         }
@@ -120,20 +125,16 @@ impl DemoSummary {
     /// The result as a table.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        let mut row = |name: &str, message: String| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {name:<29}{message}");
-        };
+        let mut row = |name: &str, message: String| text.push_str(&table_row(name, &message));
         row("tasks", format!("{} started, {} stopped", self.task_counts.started, self.task_counts.stopped));
         if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {
             let written =
                 format!("{created} created, {updated} updated, {drained} drained, {removed} removed");
             row("dataplanes", format!("{written}; {} tasks rejected for their role tags", self.rejected));
         }
-        if let Some((TaskAgentCounts { logins, logouts, died_registered }, tally)) = self.consul {
-            let message = format!(
-                "{logins} logged in, {logouts} logged out, {died_registered} died without logging out"
-            );
+        if let Some((TaskAgentCounts { logins, logouts, crashes }, tally)) = self.consul {
+            let message =
+                format!("{logins} logged in, {logouts} logged out, {crashes} crashed without logging out");
             row("tasks at Consul", message);
             let message = format!("{} tokens and {} services removed", tally.tokens, tally.services);
             row("Consul clean-up", message);
@@ -165,8 +166,47 @@ impl DemoSummary {
             row(&format!("{invariant} {}", invariant_name(invariant)), status);
         }
         for violation in &self.violations {
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "  {} {}", violation.invariant, violation.message);
         }
         text
+    }
+}
+
+/// A row of the table. A message that exceeds [`WIDTH`] continues on the next line after a comma or semicolon.
+fn table_row(name: &str, message: &str) -> String {
+    let mut text = format!("{:NAME_WIDTH$}", format!("  {name}"));
+    let mut column = NAME_WIDTH;
+    for part in message.split_inclusive([',', ';']) {
+        if column > NAME_WIDTH && column + part.len() > WIDTH {
+            text.push('\n');
+            text.push_str(&" ".repeat(NAME_WIDTH));
+            column = NAME_WIDTH;
+        }
+        let part = if column == NAME_WIDTH { part.trim_start() } else { part };
+        text.push_str(part);
+        column += part.len();
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAME_WIDTH, WIDTH, table_row};
+
+    #[test]
+    fn table_row_wraps_within_the_width() {
+        let calls: Vec<String> = (0..20).map(|n| format!("ecs.Operation{n} {}", n * 100)).collect();
+        let row = table_row("AWS calls", &calls.join(", "));
+        assert!(row.lines().count() > 1 && row.lines().all(|line| line.len() <= WIDTH), "{row}");
+        let indent = " ".repeat(NAME_WIDTH);
+        assert!(row.lines().skip(1).all(|line| line.starts_with(&format!("{indent}ecs."))), "{row}");
+        let message: Vec<&str> = row.lines().map(|line| line[NAME_WIDTH..].trim()).collect();
+        assert_eq!(message.join(" "), calls.join(", "));
+        assert_eq!(
+            table_row("tasks", "1 started, 0 stopped"),
+            format!("  {:<29}1 started, 0 stopped\n", "tasks")
+        );
     }
 }

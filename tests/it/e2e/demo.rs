@@ -70,11 +70,11 @@ async fn consul_demo_cleans_up_and_keeps_invariants() {
     let summary: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     let consul = &summary["consul"];
     assert!(consul["logins"].as_u64() >= Some(8), "{summary}");
-    assert!(consul["tasksDiedRegistered"].as_u64() >= Some(1), "{summary}");
+    assert!(consul["crashes"].as_u64() >= Some(1), "{summary}");
     // The unknown task of the fixtures adds a service token and a client token.
     assert_eq!(
         consul["tokensRemoved"].as_u64(),
-        consul["tasksDiedRegistered"].as_u64().map(|dead| dead + 2),
+        consul["crashes"].as_u64().map(|crashes| crashes + 2),
         "{summary}"
     );
     assert!(!demo.stderr().contains("panicked"), "{}", demo.stderr());

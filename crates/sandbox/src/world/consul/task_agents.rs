@@ -30,8 +30,8 @@ pub struct TaskAgentCounts {
     pub logins: u64,
     /// Tasks that deregistered and logged out.
     pub logouts: u64,
-    /// Tasks that died without logging out.
-    pub died_registered: u64,
+    /// Tasks that crashed and did not log out.
+    pub crashes: u64,
 }
 
 /// The agents of all tasks.
@@ -185,10 +185,10 @@ impl TaskAgents {
 
     fn end(&mut self, agent: &mut TaskAgent, task: &CloudTask, consul: &mut ConsulServer, now: Timestamp) {
         let Some(secret) = agent.secret.take() else { return };
-        let died =
+        let crashed =
             matches!(task.stop_code, Some(StopCode::EssentialContainerExited | StopCode::TaskFailedToStart));
-        if died {
-            self.tally.died_registered += 1;
+        if crashed {
+            self.tally.crashes += 1;
             return;
         }
         self.tally.logouts += 1;
