@@ -87,7 +87,7 @@ impl ManifestApplier {
                 let token = CancellationToken::new();
                 controllers.tasks.spawn(self.controller(worker).run(token.clone()));
                 if let Some(reconciler) = acl::reconciler(context, worker) {
-                    let heartbeat = context.metrics().health().register(format!("identity {name}"));
+                    let heartbeat = context.metrics().health().register(format!("acl {name}"));
                     let timeout = self.options.graceful_shutdown_timeout;
                     acl_reconcilers.push(reconciler.run(heartbeat, timeout, token.clone()));
                 }

@@ -117,7 +117,7 @@ impl OperatorStatus {
             unknown_outbound_services: worker.unknown_outbound_counts(),
             tasks_with_warnings: worker.tasks_with_warnings(),
             guards: worker.guard_states(set, now),
-            identity: worker.acl.as_ref().map(|acl| acl.state()),
+            acl: worker.acl.as_ref().map(|acl| acl.state()),
         }
     }
 

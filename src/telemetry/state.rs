@@ -86,8 +86,8 @@ pub struct ControlPlaneState {
     pub tasks_with_warnings: BTreeMap<&'static str, usize>,
     /// The guards, by binding.
     pub guards: BTreeMap<Arc<str>, GuardState>,
-    /// The identity objects; `None` where the control plane has none.
-    pub identity: Option<AclStatus>,
+    /// The ACL objects; `None` where the control plane has none.
+    pub acl: Option<AclStatus>,
 }
 
 /// Registrations by state.
@@ -171,7 +171,7 @@ pub(super) mod tests {
             unknown_outbound_services: [("default".into(), 5)].into(),
             tasks_with_warnings: [("rejected", 6)].into(),
             guards: [("demo".into(), GuardState { held: 7, admitted: 3, owned: 10, limit: 3 })].into(),
-            identity: Some(AclStatus {
+            acl: Some(AclStatus {
                 objects: [("policy", [("drifted", 2)].into())].into(),
                 last_sync: Some(1_500.0),
             }),

@@ -46,8 +46,8 @@ pub(super) struct RequiredPermissions {
     writes_namespaces: bool,
     /// Whether the operator removes registrations.
     removes: bool,
-    /// Whether the operator manages identity objects.
-    keeps_identities: bool,
+    /// Whether the operator manages ACL objects.
+    manages_acl_objects: bool,
 }
 
 impl RequiredPermissions {
@@ -64,7 +64,7 @@ impl RequiredPermissions {
             writes_namespaces: enterprise.cross_namespace.is_some() || enterprise.cross_partition.is_some(),
             // A paused binding will continue later.
             removes: bindings().any(|binding| binding.spec.policy == LifecyclePolicy::Sync),
-            keeps_identities: auth.is_some(),
+            manages_acl_objects: auth.is_some(),
         }
     }
 
@@ -86,12 +86,12 @@ impl RequiredPermissions {
     }
 
     fn writes_acls(&self) -> bool {
-        self.removes || self.keeps_identities
+        self.removes || self.manages_acl_objects
     }
 
     fn hcl(&self, name: &str, connection: &ConsulConnection) -> String {
         let acls = if self.writes_acls() {
-            "# List login tokens, remove those of stopped tasks, and manage identity objects.\n\
+            "# List login tokens, remove those of stopped tasks, and manage ACL objects.\n\
              acl = \"write\"\n"
         } else {
             "# List login tokens.\nacl = \"read\"\n"
@@ -238,7 +238,7 @@ mod tests {
             policy = "read"
           }
           namespace_prefix "" {
-            # List login tokens, remove those of stopped tasks, and manage identity objects.
+            # List login tokens, remove those of stopped tasks, and manage ACL objects.
             acl = "write"
             # Remove services of stopped tasks.
             service_prefix "" {

@@ -45,7 +45,7 @@ impl Collector for StateCollector {
         to.registrations(&state)?;
         to.unknown_outbounds(&state)?;
         to.guards(&state)?;
-        to.identities(&state)?;
+        to.acl_objects(&state)?;
         to.circuits(&state)
     }
 }
@@ -233,25 +233,25 @@ impl MetricWriter<'_> {
         self.gauges("ecs_mesh_guard_limit", "Most such removals within an hour", all(|g| g.limit))
     }
 
-    fn identities(&mut self, state: &OperatorState) -> Result<(), Error> {
+    fn acl_objects(&mut self, state: &OperatorState) -> Result<(), Error> {
         let planes = || {
             let all = state.control_planes.iter();
-            all.filter_map(|(name, plane)| Some((&**name, plane.identity.as_ref()?)))
+            all.filter_map(|(name, plane)| Some((&**name, plane.acl.as_ref()?)))
         };
-        let objects = planes().flat_map(|(name, identity)| {
+        let objects = planes().flat_map(|(name, acl)| {
             ObjectKind::ALL.map(ObjectKind::label).into_iter().flat_map(move |kind| {
                 OBJECT_STATES.map(|state| {
-                    let n = identity.objects.get(kind).and_then(|of_kind| of_kind.get(state)).copied();
+                    let n = acl.objects.get(kind).and_then(|of_kind| of_kind.get(state)).copied();
                     ([("control_plane", name), ("kind", kind), ("state", state)], count(n.unwrap_or(0)))
                 })
             })
         });
-        let help = "Identity objects by state";
-        self.gauges("ecs_mesh_identity_objects", help, objects)?;
+        let help = "ACL objects by state";
+        self.gauges("ecs_mesh_acl_objects", help, objects)?;
         let synced =
-            planes().map(|(name, identity)| ([("control_plane", name)], identity.last_sync.unwrap_or(0.0)));
-        let help = "Last time that all identity objects were as declared; 0: not yet";
-        self.gauges("ecs_mesh_identity_last_sync_timestamp_seconds", help, synced)
+            planes().map(|(name, acl)| ([("control_plane", name)], acl.last_sync.unwrap_or(0.0)));
+        let help = "Last time that all ACL objects were as declared; 0: not yet";
+        self.gauges("ecs_mesh_acl_last_sync_timestamp_seconds", help, synced)
     }
 
     fn circuits(&mut self, state: &OperatorState) -> Result<(), Error> {

@@ -77,13 +77,13 @@ labels!(
 );
 
 labels!(
-    /// A change of an identity object.
+    /// A change of an ACL object.
     AclChangeLabels { kind: &'static str, change: &'static str, result: &'static str }
 );
 
-/// Changes of identity objects.
+/// Changes of ACL objects.
 pub(super) const ACL_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
-/// Results of changes of identity objects.
+/// Results of changes of ACL objects.
 pub(super) const ACL_RESULTS: [&str; 2] = [SUCCESS, "error"];
 
 /// The result of a call or a change that worked.

@@ -190,8 +190,8 @@ impl Metrics {
         let help = "Times that a task became rejected because of its role";
         r.register("ecs_mesh_rejected_tasks", help, self.rejected.clone());
         r.register("ecs_mesh_changes", "Changes written to control planes", self.changes.clone());
-        let help = "Changes of identity objects";
-        r.register("ecs_mesh_identity_changes", help, self.acl_changes.clone());
+        let help = "Changes of ACL objects";
+        r.register("ecs_mesh_acl_changes", help, self.acl_changes.clone());
         r.register("ecs_mesh_removals", "Removed registrations by evidence", self.removals.clone());
         let help = "Violations of rules for role tags, at each evaluation";
         r.register("ecs_mesh_role_violations", help, self.violations.clone());
@@ -331,7 +331,7 @@ impl Metrics {
         self.changes.get_or_create(&ChangeLabels { change }).inc();
     }
 
-    /// Records a change of an identity object that was written, or failed.
+    /// Records a change of an ACL object that was written, or failed.
     pub fn record_acl_change(&self, kind: ObjectKind, change: &'static str, ok: bool) {
         debug_assert!(labels::ACL_CHANGES.contains(&change), "{change} is not in labels::ACL_CHANGES");
         let result = if ok { SUCCESS } else { "error" };

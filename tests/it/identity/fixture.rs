@@ -98,13 +98,13 @@ pub(crate) struct RunResult {
 impl RunResult {
     /// Number of changes of ACL objects.
     pub(crate) fn writes(&self) -> u64 {
-        let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_changes_total{"));
+        let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_acl_changes_total{"));
         lines.filter(|line| line.contains("result=\"success\"")).map(value).sum()
     }
 
     /// Number of objects in this state.
     pub(crate) fn objects(&self, state: &str) -> u64 {
-        let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_objects{"));
+        let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_acl_objects{"));
         lines.filter(|line| line.contains(&format!("state=\"{state}\""))).map(value).sum()
     }
 }

@@ -1,4 +1,4 @@
-//! The interface to identity objects: read as one snapshot, written one by one.
+//! The interface to ACL objects: read as one snapshot, written one by one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub enum WriteResult {
     Unsupported(String),
 }
 
-/// Access to the identity objects of a control plane.
+/// Access to the ACL objects of a control plane.
 #[async_trait]
 pub trait AclBackend: Send + Sync {
     /// Sets the auth methods whose login tokens the operator removes.

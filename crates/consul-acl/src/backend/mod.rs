@@ -1,4 +1,4 @@
-//! Reads and writes identity objects over Consul's API.
+//! Reads and writes ACL objects over Consul's API.
 //!
 //! A snapshot marks unreadable parts as unknown. A write is sent only while the server's copy equals the one in the plan,
 //! and only to owned or adopted objects.
@@ -25,7 +25,7 @@ use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
-/// Identity objects over Consul's API.
+/// ACL objects over Consul's API.
 pub struct ConsulAclBackend<T: StreamTransport + 'static> {
     consul: Arc<ConsulControlPlane<T>>,
 }

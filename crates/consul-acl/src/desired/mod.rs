@@ -1,4 +1,4 @@
-//! The desired identity objects: derived from a `ConsulAuth` and the bound clusters, with Consul's field names. Pure, so that
+//! The desired ACL objects: derived from a `ConsulAuth` and the bound clusters, with Consul's field names. Pure, so that
 //! a plan shows exactly what a run would send.
 
 mod client_tokens;

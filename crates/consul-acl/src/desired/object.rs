@@ -1,4 +1,4 @@
-//! Identity objects as plain data, with Consul's field names.
+//! ACL objects as plain data, with Consul's field names.
 
 use std::collections::BTreeSet;
 use std::fmt;

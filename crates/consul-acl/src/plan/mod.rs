@@ -1,4 +1,4 @@
-//! Plans identity objects: compares desired and actual objects. Pure; every owned object gets exactly one step.
+//! Plans ACL objects: compares desired and actual objects. Pure; every owned object gets exactly one step.
 //!
 //! An unmarked object is adopted only if the manifest says so; an object with another operator's marker is never changed; an
 //! unreadable object is unknown, not absent.

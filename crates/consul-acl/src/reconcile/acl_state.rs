@@ -1,4 +1,4 @@
-//! The state of a control plane's identity objects between two reconciles: requests, status, reported warnings, and writes
+//! The state of a control plane's ACL objects between two reconciles: requests, status, reported warnings, and writes
 //! without a response.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! The interfaces that reconciling identity objects needs from the program.
+//! The interfaces that reconciling ACL objects needs from the program.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

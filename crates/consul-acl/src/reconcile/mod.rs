@@ -1,4 +1,4 @@
-//! Reconciles the identity objects of each control plane with its `ConsulAuth`: at start, after manifests or clusters
+//! Reconciles the ACL objects of each control plane with its `ConsulAuth`: at start, after manifests or clusters
 //! changed, at each sweep interval, and with backoff after a failure. Runs beside the task controllers, so that neither
 //! delays the other.
 
@@ -42,7 +42,7 @@ const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 /// Backoff while reconciles fail.
 const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_mins(2) };
 
-/// The identity objects of one control plane: how to reach them, and the state between two reconciles.
+/// The ACL objects of one control plane: how to reach them, and the state between two reconciles.
 pub struct AclTarget {
     name: Arc<str>,
     /// The connection of the manifest.
@@ -94,7 +94,7 @@ impl AclTarget {
     }
 }
 
-/// Reconciles the identity objects of one control plane.
+/// Reconciles the ACL objects of one control plane.
 pub struct AclReconciler {
     /// The operator's id, which marks its objects.
     pub operator: OperatorId,

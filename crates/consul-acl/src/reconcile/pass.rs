@@ -158,7 +158,7 @@ impl AclReconcile<'_> {
     fn unreachable(&self, is_declared: bool, at: Instant) -> ReconcileEnd {
         if is_declared {
             self.acl.record_unresolved(
-                &format!("identity objects of control plane {}", self.acl.target.name),
+                &format!("ACL objects of control plane {}", self.acl.target.name),
                 Some("the control plane is unreachable".to_owned()),
             );
         }

@@ -1,4 +1,4 @@
-//! Reports a reconcile: one log line of target `audit` for each change of an identity object, right after its write, so
+//! Reports a reconcile: one log line of target `audit` for each change of an ACL object, right after its write, so
 //! that a cancelled reconcile leaves no change unreported; other conditions once, until they change; and metrics. A dry run
 //! records planned changes instead.
 
@@ -94,7 +94,7 @@ impl AclReporter<'_> {
     /// Reports the failed reads of a snapshot.
     pub(super) fn report_errors(&self, errors: &[MeshError]) {
         let control_plane = &self.acl.target.name;
-        let subject = format!("identity objects of control plane {control_plane}");
+        let subject = format!("ACL objects of control plane {control_plane}");
         let first = errors.first().filter(|_| self.is_declared);
         self.acl.record_unresolved(&subject, first.map(|error| error.message.clone()));
         for error in errors {
@@ -104,9 +104,9 @@ impl AclReporter<'_> {
             self.acl.target.state.record_errors(errors.iter().map(|error| error.message.clone()).collect());
         for error in new {
             if self.is_declared {
-                warn!(%control_plane, error, "reading identity objects failed; they stay unchanged");
+                warn!(%control_plane, error, "reading ACL objects failed; they stay unchanged");
             } else {
-                debug!(%control_plane, error, "reading identity objects failed; they stay unchanged");
+                debug!(%control_plane, error, "reading ACL objects failed; they stay unchanged");
             }
         }
     }
@@ -159,7 +159,7 @@ impl AclReporter<'_> {
                     self.audit(step, RESULT_ERROR, Some(&error));
                 } else {
                     let (control_plane, kind, name) = self.identify(step);
-                    debug!(%control_plane, kind, name, error, "changing an identity object failed again");
+                    debug!(%control_plane, kind, name, error, "changing an ACL object failed again");
                 }
             }
             AclOutcome::Unsupported(reason) => self.warn_once(key, step, true, reason),
@@ -172,11 +172,11 @@ impl AclReporter<'_> {
             AclOutcome::NoLease => {
                 metrics.record_warning("not_leader");
                 let (control_plane, kind, name) = self.identify(step);
-                debug!(%control_plane, kind, name, reason = "not_leader", "identity object not changed");
+                debug!(%control_plane, kind, name, reason = "not_leader", "ACL object not changed");
             }
             AclOutcome::Blocked(reason) | AclOutcome::Deferred(reason) | AclOutcome::Stale(reason) => {
                 let (control_plane, kind, name) = self.identify(step);
-                debug!(%control_plane, kind, name, reason, "identity object not changed");
+                debug!(%control_plane, kind, name, reason, "ACL object not changed");
             }
             AclOutcome::Unchanged | AclOutcome::DryRun => self.report_unchanged(key, step),
         }
@@ -192,7 +192,7 @@ impl AclReporter<'_> {
             // Failed reads are reported by `report_errors`.
             _ => {
                 let (control_plane, kind, name) = self.identify(step);
-                debug!(%control_plane, kind, name, reason = step.reason, "identity object not changed");
+                debug!(%control_plane, kind, name, reason = step.reason, "ACL object not changed");
             }
         }
     }
@@ -203,11 +203,11 @@ impl AclReporter<'_> {
         let (fields, warnings) = (paths(step), step.warnings.join("; "));
         let id = step.server_id.as_deref();
         if !self.acl.target.state.warn_once(key, &format!("{reason} {fields} {warnings}")) {
-            debug!(%control_plane, kind, name, id, fields, warnings, reason, "identity object not changed");
+            debug!(%control_plane, kind, name, id, fields, warnings, reason, "ACL object not changed");
         } else if is_warning {
-            warn!(%control_plane, kind, name, id, fields, warnings, reason, "identity object not changed");
+            warn!(%control_plane, kind, name, id, fields, warnings, reason, "ACL object not changed");
         } else {
-            info!(%control_plane, kind, name, id, fields, warnings, reason, "identity object not changed");
+            info!(%control_plane, kind, name, id, fields, warnings, reason, "ACL object not changed");
         }
     }
 
@@ -233,9 +233,9 @@ impl AclReporter<'_> {
             };
         }
         if error.is_none() {
-            log!(info, "identity object changed");
+            log!(info, "ACL object changed");
         } else {
-            log!(warn, "changing an identity object failed");
+            log!(warn, "changing an ACL object failed");
         }
     }
 

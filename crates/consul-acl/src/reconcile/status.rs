@@ -1,10 +1,10 @@
-//! The status of a control plane's identity objects, for metrics and `/readyz`.
+//! The status of a control plane's ACL objects, for metrics and `/readyz`.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Identity objects as of the last reconcile.
+/// ACL objects as of the last reconcile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct AclStatus {
     /// Number of objects by kind and state: see [`OBJECT_STATES`].

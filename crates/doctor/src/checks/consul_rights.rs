@@ -10,7 +10,7 @@ const UNKNOWN_FIX: &str = "see consul.token for the reason";
 
 fn what(right: &AclPermission) -> &'static str {
     match right {
-        AclPermission::Acls => "remove tokens or write identity objects",
+        AclPermission::Acls => "remove tokens or write ACL objects",
         AclPermission::Operator => "attach default policies to namespaces",
         AclPermission::Services | AclPermission::Service(_) => "remove services",
         AclPermission::Node(_) | AclPermission::Nodes(_) => "register the node",

@@ -25,7 +25,7 @@ pub struct ConsulWriteCounts {
     pub tokens: u64,
     /// Removed services, including proxies.
     pub services: u64,
-    /// Writes of identity objects and everything else.
+    /// Writes of ACL objects and everything else.
     pub other: u64,
 }
 
@@ -42,7 +42,7 @@ pub struct ConsulOracle {
     config: OracleConfig,
     /// Whether registrations of running tasks may be removed once the role tags no longer allow them.
     removes_revoked: bool,
-    /// The marker in the description of the operator's identity objects; `None` if no objects are declared.
+    /// The marker in the description of the operator's ACL objects; `None` if no objects are declared.
     ownership_marker: Option<String>,
     fixtures: Vec<ForeignFixture>,
     /// Delivery times of stop events of tasks that still have registrations.

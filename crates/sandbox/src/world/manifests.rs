@@ -48,7 +48,7 @@ pub fn manifests(options: &ManifestOptions, services: &[ScenarioService]) -> Str
     documents.join("---\n")
 }
 
-/// A `ConsulAuth` manifest that adopts the world's identity objects. `aws` is the endpoint that verifies logins.
+/// A `ConsulAuth` manifest that adopts the world's ACL objects. `aws` is the endpoint that verifies logins.
 pub fn consul_auth(cluster: &str, aws: &str) -> String {
     let mut parts = cluster.split(':');
     let (partition, account) = (parts.nth(1).unwrap_or("aws"), parts.nth(2).unwrap_or_default());

@@ -1,7 +1,7 @@
 //! Requests to servers with scripted responses.
 
 mod enterprise;
-mod identities;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

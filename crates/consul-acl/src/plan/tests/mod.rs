@@ -18,7 +18,7 @@ use ecs_mesh_model::Timestamp;
 use fixture::{AclPlanFixture, everything};
 
 #[test]
-fn plan_report_shows_identity_objects() {
+fn plan_report_shows_acl_objects() {
     let mut world = AclPlanFixture::made(everything());
     world.edit(ObjectKind::BindingRule, "consul-ecs-mesh-gateway-role", |rule| rule["Selector"] = json!(""));
     world.edit(ObjectKind::Role, "consul-ecs-api-gateway-role", |role| {
