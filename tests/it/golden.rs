@@ -209,7 +209,7 @@ fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
             }
             _ => return (evaluation, facts_read),
         }
-        assert!(facts_read.len() <= 3, "the same is asked again and again: {facts_read:?}");
+        assert!(facts_read.len() <= 3, "the same facts are requested repeatedly: {facts_read:?}");
     }
 }
 

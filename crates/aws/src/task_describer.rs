@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_ecs_cannot_say_or_leaves_out_is_unknown_not_missing() {
+    async fn failed_and_unanswered_tasks_are_unknown_not_missing() {
         let scene = scene();
         scene.store.observe(task(1, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
         scene.store.observe(task(2, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_fails_changes_nothing() {
+    async fn failed_call_changes_nothing() {
         let scene = scene();
         scene.store.observe(task(5_000, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
         *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::NotFound);

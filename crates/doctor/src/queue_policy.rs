@@ -175,7 +175,7 @@ mod tests {
         })
     }
 
-    fn says(statements: &Value) -> PolicyVerdict {
+    fn verdict(statements: &Value) -> PolicyVerdict {
         let sender = RuleSender { rule: RULE, account: "111122223333", queue: QUEUE };
         evaluate(&json!({"Statement": statements}).to_string(), sender)
     }
@@ -188,39 +188,39 @@ mod tests {
             json!({"ArnLike": {"AWS:SourceArn": ["x", "arn:aws:events:*:111122223333:rule/*"]}}),
             json!({"StringEquals": {"aws:SourceAccount": "111122223333"}}),
         ] {
-            assert_eq!(says(&allow(&condition)), fine, "{condition}");
+            assert_eq!(verdict(&allow(&condition)), fine, "{condition}");
         }
     }
 
     #[test]
-    fn what_lets_others_in_is_told() {
+    fn permissive_statements_are_described() {
         let strangers = PolicyVerdict::Allowed { also: Some("the rules of any AWS account") };
-        assert_eq!(says(&json!([allow(&json!({}))])), strangers);
+        assert_eq!(verdict(&json!([allow(&json!({}))])), strangers);
         let loose = json!({"ArnLike": {"aws:SourceArn": "arn:aws:events:*:*:rule/tasks"}});
-        assert_eq!(says(&json!([allow(&loose)])), strangers);
+        assert_eq!(verdict(&json!([allow(&loose)])), strangers);
         let mut open = allow(&json!({}));
         open["Principal"] = json!("*");
         open["Action"] = json!(["SQS:*"]);
-        assert_eq!(says(&json!([open])), PolicyVerdict::Allowed { also: Some("any caller") });
+        assert_eq!(verdict(&json!([open])), PolicyVerdict::Allowed { also: Some("any caller") });
     }
 
     #[test]
-    fn what_keeps_them_out_is_told() {
+    fn blocking_statements_are_described() {
         let mine = allow(&json!({"ArnEquals": {"aws:SourceArn": RULE}}));
         let other =
             allow(&json!({"ArnEquals": {"aws:SourceArn": "arn:aws:events:eu-west-1:111122223333:rule/x"}}));
-        assert_eq!(says(&json!([other])), PolicyVerdict::NotAllowed);
-        assert_eq!(says(&json!([])), PolicyVerdict::NotAllowed);
+        assert_eq!(verdict(&json!([other])), PolicyVerdict::NotAllowed);
+        assert_eq!(verdict(&json!([])), PolicyVerdict::NotAllowed);
         let mut elsewhere = mine.clone();
         elsewhere["Resource"] = json!("arn:aws:sqs:eu-west-1:111122223333:other");
-        assert_eq!(says(&json!([elsewhere])), PolicyVerdict::NotAllowed);
+        assert_eq!(verdict(&json!([elsewhere])), PolicyVerdict::NotAllowed);
         let deny = json!({"Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": "*"});
-        assert_eq!(says(&json!([mine, deny])), PolicyVerdict::Forbidden);
+        assert_eq!(verdict(&json!([mine, deny])), PolicyVerdict::Forbidden);
         let mut plain_http = deny.clone();
         plain_http["Condition"] = json!({"Bool": {"aws:SecureTransport": "false"}});
-        assert_eq!(says(&json!([mine, plain_http])), PolicyVerdict::Allowed { also: None });
+        assert_eq!(verdict(&json!([mine, plain_http])), PolicyVerdict::Allowed { also: None });
         let mut by_network = deny;
         by_network["Condition"] = json!({"StringNotEquals": {"aws:SourceVpc": "vpc-1"}});
-        assert!(matches!(says(&json!([mine, by_network])), PolicyVerdict::Unclear(_)));
+        assert!(matches!(verdict(&json!([mine, by_network])), PolicyVerdict::Unclear(_)));
     }
 }

@@ -122,7 +122,7 @@ fn drain_is_dated_from_the_first_time_it_was_seen() {
 }
 
 #[test]
-fn drain_with_another_reason_is_dated_anew() {
+fn drain_with_another_reason_gets_a_new_date() {
     let registry = Registry::default();
     for (reason, at) in [(DrainReason::Revoked, 10), (DrainReason::Stopping, 20)] {
         registry.record_written(&task(), &id("default"), Some(reason), &json!({}), Timestamp(at));

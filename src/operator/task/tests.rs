@@ -564,7 +564,7 @@ async fn partial_lookup_is_applied_and_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
+async fn run_searches_when_describe_shows_a_concurrent_stop() {
     let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let (operator, arn) = (Operator::new(fixture.operator_deps()), task_arn(1));
     operator.context.manifests.store(fixture.operator.manifests());
@@ -596,7 +596,7 @@ async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_absence_is_described_again_right_before_the_removal() {
+async fn absence_is_described_again_before_the_removal() {
     let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let (operator, arn) = (Operator::new(fixture.operator_deps()), task_arn(1));
     operator.context.manifests.store(fixture.operator.manifests());
@@ -615,7 +615,7 @@ async fn an_absence_is_described_again_right_before_the_removal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_was_read_counts_although_a_later_one_fails() {
+async fn page_counts_when_a_later_page_fails() {
     let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let operator = Operator::new(fixture.operator_deps());
     let cluster = task_arn(1).cluster().clone();

@@ -44,7 +44,7 @@ async fn acl_objects_are_created_read_updated_and_removed(server: &RealConsul) {
     assert_eq!(
         objects.role("ecs").await.unwrap().unwrap().policies,
         [],
-        "a policy that goes leaves its roles"
+        "a deleted policy is removed from its roles"
     );
     assert_eq!(objects.roles().await.unwrap().len(), 1);
     assert!(objects.delete_role(&role.id).await.unwrap());

@@ -24,9 +24,9 @@ fn without(all: &BTreeMap<String, String>, gone: &[&JoinedTask], node: &str) -> 
 /// Creates foreign tokens and services that resemble those of a stopped task.
 async fn create_foreign_objects(harness: &ConsulHarness) {
     let cluster = harness.cluster();
-    let says = json!({"consul.hashicorp.com/cluster": cluster, "consul.hashicorp.com/task-id": UNKNOWN_TASK});
+    let meta = json!({"consul.hashicorp.com/cluster": cluster, "consul.hashicorp.com/task-id": UNKNOWN_TASK});
     let manual = json!({
-        "Description": format!("token created via login: {says}"), "ServiceIdentities": [{"ServiceName": "legacy"}],
+        "Description": format!("token created via login: {meta}"), "ServiceIdentities": [{"ServiceName": "legacy"}],
     });
     harness.call_as_admin("PUT", "/v1/acl/token", &manual).await;
     let other = format!("{cluster}-of-others");
@@ -258,7 +258,7 @@ async fn revoke(harness: &ConsulHarness, operator: &OperatorProcess) {
 }
 
 #[tokio::test]
-async fn running_task_keeps_its_token_when_its_role_tag_goes() {
+async fn running_task_keeps_its_token_without_its_role_tag() {
     let harness = ConsulHarness::start().await;
     harness.0.manifest("all.yaml", &harness.manifests(", roleTags: {recheck: 1m}"));
     let tasks = harness.deploy("web", 2).await;

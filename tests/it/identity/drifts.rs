@@ -125,14 +125,14 @@ const DRIFTS: &[DriftScenario] = &[
         "update auth method iam-ecs-service-token: MaxTokenTTL"
     ),
     drift!(
-        "another STS is asked",
+        "another STS endpoint",
         |fixture| {
             change_method(fixture, &["Config", "STSEndpoint"], json!("https://sts.example.org")).await;
         },
         "update auth method iam-ecs-service-token: Config.STSEndpoint"
     ),
     drift!(
-        "another IAM is asked",
+        "another IAM endpoint",
         |fixture| {
             change_method(fixture, &["Config", "IAMEndpoint"], json!("https://iam.example.org")).await;
         },
