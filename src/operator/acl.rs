@@ -49,7 +49,7 @@ impl AclHost for Context {
 
 impl AclMetrics for Metrics {
     fn record_acl_change(&self, kind: ObjectKind, change: &'static str, ok: bool) {
-        Metrics::record_acl_change(self, kind, change, ok);
+        self.changes.record_acl_change(kind, change, ok);
     }
 
     fn record_warning(&self, reason: &'static str) {

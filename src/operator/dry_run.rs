@@ -130,7 +130,7 @@ impl DryRunRecorder {
         counts.retain(|(control_plane, label), _| {
             let stays = control_planes.contains(control_plane);
             if !stays {
-                self.metrics.set_planned(control_plane, label, 0);
+                self.metrics.changes.set_planned(control_plane, label, 0);
             }
             stays
         });
@@ -167,6 +167,6 @@ impl Inner {
     fn count(&mut self, metrics: &Metrics, control_plane: &Arc<str>, label: &'static str, by: i64) {
         let count = self.counts.entry((Arc::clone(control_plane), label)).or_default();
         *count += by;
-        metrics.set_planned(control_plane, label, *count);
+        metrics.changes.set_planned(control_plane, label, *count);
     }
 }

@@ -102,7 +102,7 @@ impl Sweeper {
         let needed =
             |task: &TaskArn| workers.values().any(|p| p.registry.contains(task) || p.is_unsearched(task));
         self.context.aws.store.expire(needed, self.context.now());
-        self.context.metrics().record_sweep_duration(began.elapsed());
+        self.context.metrics().sweeps.record_duration(began.elapsed());
         let took = began.elapsed();
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         info!(clusters = clusters.len(), tasks = tasks.len(), complete, duration_ms, "swept");
@@ -349,7 +349,7 @@ impl Sweeper {
             .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Stopped, page), take_stopped)
             .await;
         if !(running_whole && stopped_whole) {
-            self.context.metrics().record_sweep("list_failed");
+            self.context.metrics().sweeps.record_sweep("list_failed");
             return false;
         }
         let now = self.context.now();
@@ -379,7 +379,7 @@ impl Sweeper {
         if complete {
             self.context.status.record_full_sweep(cluster, self.context.now());
         }
-        self.context.metrics().record_sweep(if complete { "complete" } else { "describe_failed" });
+        self.context.metrics().sweeps.record_sweep(if complete { "complete" } else { "describe_failed" });
         complete
     }
 

@@ -118,7 +118,7 @@ impl Demo {
             .map_err(|error| format!("writing to {}: {error}", directory.display()))?;
         let metrics = Arc::new(Metrics::default());
         let (tap, latencies) = mpsc::unbounded_channel();
-        metrics.tap_latency(tap);
+        metrics.changes.tap_latency(tap);
         let server = MetricsServer::start(self.metrics_address, Arc::clone(&metrics), self.seed);
         let operator = self.operator(&metrics).await?;
         let end = CancellationToken::new();
@@ -364,7 +364,7 @@ impl DemoState {
             consul: self.consul_oracle.as_ref().map(|oracle| {
                 (self.world.as_ref().map(World::agent_counts).unwrap_or_default(), oracle.tally())
             }),
-            rejected: metrics.rejected_tasks(),
+            rejected: metrics.evaluations.rejected_tasks(),
             violations: violations.into_iter().chain(late).collect(),
             event_to_write: Latencies::of(samples),
             removed_after_stop: Latencies::of(self.printer.into_removals()),

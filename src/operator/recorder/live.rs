@@ -91,11 +91,11 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         let metrics = self.0.context.metrics();
         match outcome {
             ApplyOutcome::Created(_) => {
-                metrics.record_change("create");
+                metrics.changes.record_change("create");
                 log_change!(self, step, owner, "audit", "create", "registration created", why, SUCCESS);
             }
             ApplyOutcome::Updated(changes) => {
-                metrics.record_change("update");
+                metrics.changes.record_change("update");
                 let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
                 let reason = format!("differs in {}", fields.join(", "));
                 log_change!(
@@ -110,7 +110,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
                 );
             }
             ApplyOutcome::Drained => {
-                metrics.record_change("drain");
+                metrics.changes.record_change("drain");
                 if step.needs_guard() {
                     log_change!(self, step, owner, "audit", "drain", "registration drained", why, SUCCESS);
                 } else {
@@ -127,9 +127,9 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
                 }
             }
             ApplyOutcome::Removed | ApplyOutcome::RemovalConfirmedLate => {
-                metrics.record_change("remove");
+                metrics.changes.record_change("remove");
                 if let Action::Remove(evidence) = &step.action {
-                    metrics.record_removal(evidence.as_str());
+                    metrics.changes.record_removal(evidence.as_str());
                 }
                 let answered = *outcome == ApplyOutcome::Removed;
                 let result = if answered { SUCCESS } else { SUCCESS_RESPONSE_LOST };
@@ -199,7 +199,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
 
     fn ignored(&self, reason: &IgnoreReason) {
         let Subject { context, worker, task } = self.0;
-        context.metrics().record_ignored(reason.label());
+        context.metrics().evaluations.record_ignored(reason.label());
         if matches!(reason, IgnoreReason::NetworkMode(_)) {
             self.warn_once(reason.label(), &Reason::constant(reason.to_string()));
         } else {
@@ -210,11 +210,11 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     fn rejected(&self, violations: &[RoleViolation]) {
         let metrics = self.0.context.metrics();
         for violation in violations {
-            metrics.record_violation(violation.rule.label());
+            metrics.evaluations.record_violation(violation.rule.label());
         }
         let why = Reason::join(&violations.iter().map(RoleViolation::reason).collect::<Vec<_>>());
         if self.warn_once("rejected", &why.with_prefix("the task role is not allowed in the mesh")) {
-            metrics.record_rejected();
+            metrics.evaluations.record_rejected();
         }
     }
 

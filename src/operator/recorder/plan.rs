@@ -202,14 +202,14 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
     fn ignored(&self, reason: &IgnoreReason) {
         // The other control plane's part of the plan has the task.
         if !matches!(reason, IgnoreReason::OtherControlPlane) {
-            self.subject.context.metrics().record_ignored(reason.label());
+            self.subject.context.metrics().evaluations.record_ignored(reason.label());
             self.push(PlannedChange::new(Change::Ignore, reason.to_string()));
         }
     }
 
     fn rejected(&self, violations: &[RoleViolation]) {
         for violation in violations {
-            self.subject.context.metrics().record_violation(violation.rule.label());
+            self.subject.context.metrics().evaluations.record_violation(violation.rule.label());
         }
         let why = Reason::join(&violations.iter().map(RoleViolation::reason).collect::<Vec<_>>());
         self.push(PlannedChange::with_reason(Change::Reject, &why));

@@ -181,7 +181,7 @@ impl TaskRun<'_> {
         if let Some(received) = self.event.acknowledge()
             && outcome.is_change()
         {
-            self.context.metrics().record_event_to_write(received.elapsed());
+            self.context.metrics().changes.record_event_to_write(received.elapsed());
         }
     }
 }

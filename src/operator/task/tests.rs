@@ -290,7 +290,7 @@ impl TaskRunFixture {
     }
 
     fn removals(&self) -> u64 {
-        self.operator.context.metrics().change_count("remove")
+        self.operator.context.metrics().changes.change_count("remove")
     }
 }
 

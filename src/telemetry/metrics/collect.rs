@@ -248,8 +248,7 @@ impl MetricWriter<'_> {
         });
         let help = "ACL objects by state";
         self.gauges("ecs_mesh_acl_objects", help, objects)?;
-        let synced =
-            planes().map(|(name, acl)| ([("control_plane", name)], acl.last_sync.unwrap_or(0.0)));
+        let synced = planes().map(|(name, acl)| ([("control_plane", name)], acl.last_sync.unwrap_or(0.0)));
         let help = "Last time that all ACL objects were as declared; 0: not yet";
         self.gauges("ecs_mesh_acl_last_sync_timestamp_seconds", help, synced)
     }

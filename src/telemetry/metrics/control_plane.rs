@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::labels::{
@@ -10,28 +14,64 @@ use super::labels::{
     ControllerLabels, ReconcileLabels, SUCCESS, UNATTRIBUTED_REASONS, UnattributedTokenLabels,
     WorkqueueLabels,
 };
-use super::{ControlPlaneFamilies, init_series};
+use super::{Histograms, calls, init_series};
 use ecs_mesh_control_plane::MeshCallObserver;
 use ecs_mesh_controller::controller::RUN_RESULTS;
 use ecs_mesh_controller::{ControllerObserver, Priority};
 
+/// Seconds of a wait or a reconcile, which is cancelled after 120.
+const RECONCILE_BUCKETS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
+
+fn runs() -> Histogram {
+    Histogram::new(RECONCILE_BUCKETS)
+}
+
+/// The families with one series or more for each control plane.
+#[derive(Clone, Debug)]
+pub(super) struct ControlPlaneFamilies {
+    reconciles: Family<ReconcileLabels, Counter>,
+    reconcile_time: Histograms<ControllerLabels>,
+    queue_time: Histograms<WorkqueueLabels>,
+    work_time: Histograms<WorkqueueLabels>,
+    calls: Family<ControlPlaneCallLabels, Counter>,
+    call_time: Histograms<ControlPlaneOperationLabels>,
+    skipped: Family<ControlPlaneOperationLabels, Counter>,
+    unattributed_tokens: Family<UnattributedTokenLabels, Gauge>,
+}
+
 impl ControlPlaneFamilies {
-    pub(super) fn register(&self, r: &mut Registry) {
-        r.register("controller_runtime_reconcile", "Reconciles of a task by result", self.reconciles.clone());
+    /// Creates the families and registers them.
+    pub(super) fn register(r: &mut Registry) -> Self {
+        let families = Self {
+            reconciles: Family::default(),
+            reconcile_time: Family::new_with_constructor(runs),
+            queue_time: Family::new_with_constructor(runs),
+            work_time: Family::new_with_constructor(runs),
+            calls: Family::default(),
+            call_time: Family::new_with_constructor(calls),
+            skipped: Family::default(),
+            unattributed_tokens: Family::default(),
+        };
+        r.register(
+            "controller_runtime_reconcile",
+            "Reconciles of a task by result",
+            families.reconciles.clone(),
+        );
         let help = "Duration of reconciles";
-        r.register("controller_runtime_reconcile_time_seconds", help, self.reconcile_time.clone());
+        r.register("controller_runtime_reconcile_time_seconds", help, families.reconcile_time.clone());
         let help = "Time that a due task waits in the queue";
-        r.register("workqueue_queue_duration_seconds", help, self.queue_time.clone());
+        r.register("workqueue_queue_duration_seconds", help, families.queue_time.clone());
         let help = "Duration of a reconcile, as seen by the queue";
-        r.register("workqueue_work_duration_seconds", help, self.work_time.clone());
+        r.register("workqueue_work_duration_seconds", help, families.work_time.clone());
         let help = "Calls to control planes by operation and result";
-        r.register("ecs_mesh_control_plane_calls", help, self.calls.clone());
+        r.register("ecs_mesh_control_plane_calls", help, families.calls.clone());
         let help = "Duration of calls to control planes";
-        r.register("ecs_mesh_control_plane_call_duration_seconds", help, self.call_time.clone());
+        r.register("ecs_mesh_control_plane_call_duration_seconds", help, families.call_time.clone());
         let help = "Unreadable items of lists";
-        r.register("ecs_mesh_control_plane_skipped_items", help, self.skipped.clone());
+        r.register("ecs_mesh_control_plane_skipped_items", help, families.skipped.clone());
         let help = "Login tokens that name no task";
-        r.register("ecs_mesh_unattributed_tokens", help, self.unattributed_tokens.clone());
+        r.register("ecs_mesh_unattributed_tokens", help, families.unattributed_tokens.clone());
+        families
     }
 }
 

@@ -3,6 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::telemetry::state::ManifestState;
 use crate::telemetry::state::tests::state;
+use ecs_mesh_core::intent::RoleRule;
+use ecs_mesh_core::plan::report::ObjectKind;
 
 struct FixedState(OperatorState);
 
@@ -24,7 +26,7 @@ fn populated() -> (Metrics, Arc<dyn StateSource>) {
     metrics.set_state_source(Arc::downgrade(&state_source));
     metrics.set_queue_state(QueueState::Ok);
     metrics.control_plane("kuma");
-    metrics.set_planned("kuma", "create", 2);
+    metrics.changes.set_planned("kuma", "create", 2);
     (metrics, state_source)
 }
 
@@ -150,6 +152,6 @@ fn planned_gauge_shows_the_last_value() {
     let (metrics, _state_source) = populated();
     let line = "ecs_mesh_planned_changes{control_plane=\"kuma\",change=\"create\"}";
     assert!(metrics.render().contains(&format!("{line} 2")));
-    metrics.set_planned("kuma", "create", 0);
+    metrics.changes.set_planned("kuma", "create", 0);
     assert!(metrics.render().contains(&format!("{line} 0")));
 }
