@@ -245,7 +245,7 @@ async fn tls_error_contains_the_next_step() {
         spec.ca_file = Some(tls_fixture(ca));
         let error = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Tls, "{error}");
-        assert!(error.source().is_some_and(|source| source.is::<rustls::Error>()), "{error:?}");
+        assert!(error.source().unwrap().is::<rustls::Error>(), "{error:?}");
         assert!(error.message.contains(advice), "{error}");
     }
 }
@@ -270,7 +270,7 @@ fn invalid_settings_are_rejected_at_startup() {
     };
     let missing = with(|spec| spec.ca_file = Some("/nowhere/ca.pem".into()));
     assert!(missing.to_string().contains("caFile: reading /nowhere/ca.pem"), "{missing}");
-    assert!(missing.source().is_some_and(|source| source.is::<std::io::Error>()), "{missing:?}");
+    assert!(missing.source().unwrap().is::<std::io::Error>(), "{missing:?}");
     let key = with(|spec| spec.ca_file = Some(tls_fixture("server.key")));
     assert!(key.to_string().contains("BEGIN CERTIFICATE"), "{key}");
     let twice = with(|spec| {
