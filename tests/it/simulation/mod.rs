@@ -29,6 +29,7 @@ const REGRESSIONS: &[u64] = &[
     21412, // the same
     20325, // unconfirmed creates did not count as owned, and the guard was off at its floor
     32725, // the oracle judged drains of a small fleet by what was registered later
+    50823, // the same, where the first attempt to drain had failed
 ];
 
 fn number(name: &str, default: u64) -> u64 {

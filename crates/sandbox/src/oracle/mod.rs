@@ -121,10 +121,15 @@ pub struct KumaOracle {
     unconfirmed_removals: Vec<Timestamp>,
     /// Maximum number of owned registrations so far. A simulated run is hardly longer than the guard's hour.
     max_owned: usize,
+    /// When `max_owned` reached `min_owned`: from then on the guard applies.
+    guarded_since: Option<Timestamp>,
     /// Registrations drained while fewer than `min_owned` were owned. The guard admits a withdrawal at its drain, and
     /// did not apply then.
     drained_unguarded: BTreeSet<String>,
 }
+
+/// How long before a drain its admission by the guard may lie: the first attempt may have failed.
+const ADMISSION_LAG: Duration = Duration::from_secs(5);
 
 impl OracleConfig {
     /// The task with this id, as ECS knew it at `at`.
@@ -175,6 +180,7 @@ impl KumaOracle {
             undeclared: BTreeMap::new(),
             unconfirmed_removals: Vec::new(),
             max_owned: 0,
+            guarded_since: None,
             drained_unguarded: BTreeSet::new(),
         }
     }
@@ -198,13 +204,24 @@ impl KumaOracle {
     pub fn record_restart(&mut self) {
         self.unconfirmed_removals.clear();
         self.max_owned = 0;
+        self.guarded_since = None;
+    }
+
+    fn record_owned(&mut self, owned: usize, at: Timestamp) {
+        self.max_owned = self.max_owned.max(owned);
+        if self.max_owned >= self.config.min_owned {
+            self.guarded_since.get_or_insert(at);
+        }
     }
 
     /// Checks accepted writes.
     pub fn check_writes(&mut self, entries: Vec<KumaJournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
-        self.max_owned = self.max_owned.max(self.owned(kuma).len());
+        let last = entries.last().map(|entry| entry.at);
         for entry in entries.into_iter().filter(|entry| entry.kind == "Dataplane") {
             self.check_write(&entry, cloud, kuma);
+        }
+        if let Some(at) = last {
+            self.record_owned(self.owned(kuma).len(), at);
         }
     }
 
@@ -301,7 +318,7 @@ impl KumaOracle {
         }
         if how == "removed" {
             self.count_unconfirmed_removals(entry, kuma);
-        } else if self.max_owned.max(self.owned(kuma).len()) < self.config.min_owned {
+        } else if self.guarded_since.is_none_or(|since| since.age_at(entry.at) < ADMISSION_LAG) {
             self.drained_unguarded.insert(entry.name.clone());
         } else {
             self.drained_unguarded.remove(&entry.name);
@@ -313,7 +330,7 @@ impl KumaOracle {
         self.unconfirmed_removals.retain(|at| !is_expired(at));
         self.unconfirmed_removals.push(entry.at);
         // The count includes the registration that was just removed.
-        self.max_owned = self.max_owned.max(self.owned(kuma).len() + 1);
+        self.record_owned(self.owned(kuma).len() + 1, entry.at);
         let unguarded = self.drained_unguarded.remove(&entry.name);
         if !unguarded && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
             let message = format!(

@@ -268,6 +268,7 @@ fn removal_of_a_drain_below_the_guards_floor_is_no_violation() {
             fixture.remove_role_tag(service);
         }
         let floor = std::mem::replace(&mut fixture.oracle.config.min_owned, 100);
+        fixture.oracle.guarded_since = None;
         let going: Vec<_> = fixture.registrations().into_iter().take(9).collect();
         if drained_first {
             going.iter().for_each(|(_, task, body)| fixture.drain(task, body));
