@@ -17,10 +17,10 @@ struct LoseConsulResponses;
 impl ConsulFaults for LoseConsulResponses {
     fn decide(&self, method: &str, path: &str) -> ConsulFault {
         match (method, path) {
-            ("PUT", "/v1/kv/lost") => ConsulFault::DropAfterEffect,
-            ("PUT", "/v1/kv/never") => ConsulFault::Drop,
-            ("PUT", "/v1/kv/late") => ConsulFault::StatusAfterEffect(503),
-            ("PUT", "/v1/kv/refused") => ConsulFault::Status(500),
+            ("DELETE", "/v1/acl/auth-method/lost") => ConsulFault::DropAfterEffect,
+            ("DELETE", "/v1/acl/auth-method/never") => ConsulFault::Drop,
+            ("DELETE", "/v1/acl/auth-method/late") => ConsulFault::StatusAfterEffect(503),
+            ("DELETE", "/v1/acl/auth-method/refused") => ConsulFault::Status(500),
             _ => ConsulFault::None,
         }
     }
@@ -30,16 +30,20 @@ impl ConsulFaults for LoseConsulResponses {
 async fn fault_drops_response_before_or_after_the_effect() {
     let server = ConsulReplayServer::with(ConsulConfig::default(), Arc::new(LoseConsulResponses)).await;
     let mut seen = Vec::new();
-    for key in ["lost", "never", "late", "refused"] {
-        let url = format!("{}/v1/kv/{key}", server.url);
+    for name in ["lost", "never", "late", "refused"] {
+        let config = json!({"BoundIAMPrincipalARNs": ["arn:aws:iam::123456789012:role/task"]});
+        let body = json!({"Name": name, "Type": "aws-iam", "Config": config});
+        let method = ConsulRequest::new("PUT", "/v1/acl/auth-method", Some(MANAGEMENT), &body);
+        assert_eq!(server.consul.with(|consul, now| consul.handle(now, &method)).status, 200);
+        let url = format!("{}/v1/acl/auth-method/{name}", server.url);
         let call = |request: reqwest::RequestBuilder| request.header("x-consul-token", MANAGEMENT).send();
-        let put = call(server.client.put(&url).body("1")).await;
-        let got = call(server.client.get(&url)).await.unwrap();
-        seen.push((key, put.ok().map(|put| put.status().as_u16()), got.status().as_u16()));
+        let deleted = call(server.client.delete(&url)).await;
+        let read = call(server.client.get(&url)).await.unwrap();
+        seen.push((name, deleted.ok().map(|deleted| deleted.status().as_u16()), read.status().as_u16()));
     }
     assert_eq!(
         seen,
-        [("lost", None, 200), ("never", None, 404), ("late", Some(503), 200), ("refused", Some(500), 404)]
+        [("lost", None, 404), ("never", None, 200), ("late", Some(503), 404), ("refused", Some(500), 200)]
     );
 }
 

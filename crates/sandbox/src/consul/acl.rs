@@ -15,7 +15,7 @@ use super::permissions::{self, AccessLevel, Permissions, PolicyRule, Resource};
 use super::policies::{GLOBAL_MANAGEMENT, StoredPolicy};
 use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::roles::StoredRole;
-use super::server::{ConsulServer, RequestContext};
+use super::server::{ConsulServer, NODE_NAME, RequestContext};
 use super::tokens::{ANONYMOUS, StoredToken};
 
 /// The stored ACL objects, with the index of each table's last change.
@@ -213,7 +213,7 @@ impl ConsulServer {
         if given().any(|grants| grants.policies.iter().any(|id| id == GLOBAL_MANAGEMENT)) {
             return Ok(AclCaller { accessor, permissions: None });
         }
-        let mut permissions = Permissions::new(!self.config.deny_by_default);
+        let mut permissions = Permissions::default();
         for grants in given() {
             self.acl.rules_of(grants, &self.config.datacenter, &mut permissions);
         }
@@ -267,8 +267,8 @@ impl ConsulServer {
         shown["ExpandedRoles"] = list(roles.iter().map(|role| role.shown(&self.acl)).collect());
         shown["NamespaceDefaultPolicyIDs"] = Value::Null;
         shown["NamespaceDefaultRoleIDs"] = Value::Null;
-        shown["AgentACLDefaultPolicy"] = json!(if self.config.deny_by_default { "deny" } else { "allow" });
+        shown["AgentACLDefaultPolicy"] = json!("deny");
         shown["AgentACLDownPolicy"] = json!("extend-cache");
-        shown["ResolvedByAgent"] = json!(self.config.node_name);
+        shown["ResolvedByAgent"] = json!(NODE_NAME);
     }
 }

@@ -12,7 +12,7 @@ use super::server::{ConsulServer, RequestContext};
 pub struct ConsulJournalEntry {
     /// Time of the write.
     pub at: Timestamp,
-    /// `token`, `policy`, `role`, `auth-method`, `binding-rule`, `node`, `service`, `check`, `session` or `kv`.
+    /// `token`, `policy`, `role`, `auth-method`, `binding-rule`, `node`, `service` or `check`.
     pub kind: &'static str,
     /// The accessor, id or name; for a service or check, the node, a space and the id.
     pub id: String,

@@ -42,12 +42,9 @@ const NODE: &[(&str, FieldShape)] = &[
     ("TaggedAddresses", FieldShape::TextMap),
     ("Meta", FieldShape::TextMap),
 ];
-const HEALTH: &[(&str, FieldShape)] =
-    &[("Node", FieldShape::Object(NODE)), ("Service", FieldShape::Object(SERVICE))];
 
 const SERVICES: SelectableFields = SelectableFields(SERVICE);
 const NODES: SelectableFields = SelectableFields(NODE);
-const HEALTHS: SelectableFields = SelectableFields(HEALTH);
 
 fn sees_node(caller: &AclCaller, name: &str) -> bool {
     caller.may(Resource::Node, name, AccessLevel::Read)
@@ -138,8 +135,8 @@ impl ConsulServer {
     }
 
     pub(super) fn health_of_service(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
-        let (caller, filter) = (self.caller(call.secret)?, filter(call, &HEALTHS)?);
-        let (mut hidden, passing) = (false, call.target.has("passing"));
+        let caller = self.caller(call.secret)?;
+        let mut hidden = false;
         let mut shown = Vec::new();
         for (node_name, node, service) in self.catalog.instances(name) {
             if !(sees_node(&caller, node_name) && sees_service(&caller, name)) {
@@ -150,16 +147,12 @@ impl ConsulServer {
             let checks: Vec<_> = checks
                 .filter(|check| check.service_id.is_empty() || check.service_id == service.id)
                 .collect();
-            if passing && checks.iter().any(|check| check.status != "passing") {
-                continue;
-            }
             shown.push(json!({
                 "Node": node.shown(node_name, &self.config.datacenter),
                 "Service": service.shown(),
                 "Checks": checks.iter().map(|check| check.shown()).collect::<Vec<_>>(),
             }));
         }
-        shown.retain(|instance| filter.selects(instance));
         let index = self.catalog.service_index(name);
         Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.reports_filtering()))
     }

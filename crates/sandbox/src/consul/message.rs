@@ -13,33 +13,25 @@ use ecs_mesh_model::GoDuration;
 pub struct ConsulConfig {
     /// The datacenter, which is also the primary.
     pub datacenter: String,
-    /// The server's node, for which `/v1/agent/self` requires `agent:read`.
-    pub node_name: String,
-    /// `acl.enabled`. Without it, ACL endpoints return 401, and everything else is allowed.
+    /// `acl.enabled`, with the default policy `deny`. Without it, ACL endpoints return 401, and everything else is
+    /// allowed.
     pub acls_enabled: bool,
-    /// Whether `acl.default_policy` is `deny` instead of `allow`.
-    pub deny_by_default: bool,
     /// The secret of the management token, `acl.tokens.initial_management`.
     pub management_token: Option<String>,
     /// Seed of ids and secrets.
     pub seed: u64,
     /// `limits.http_max_conns_per_client`: further connections from an address get 429.
     pub connections_per_client: usize,
-    /// Whether service names must be DNS labels, as in builds with some distributions' patches.
-    pub strict_service_names: bool,
 }
 
 impl Default for ConsulConfig {
     fn default() -> Self {
         Self {
             datacenter: "dc1".to_owned(),
-            node_name: "server-1".to_owned(),
             acls_enabled: true,
-            deny_by_default: true,
             management_token: None,
             seed: 1,
             connections_per_client: 200,
-            strict_service_names: true,
         }
     }
 }
@@ -49,7 +41,6 @@ impl fmt::Debug for ConsulConfig {
         f.debug_struct("ConsulConfig")
             .field("datacenter", &self.datacenter)
             .field("acls_enabled", &self.acls_enabled)
-            .field("deny_by_default", &self.deny_by_default)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
@@ -155,11 +146,6 @@ impl ConsulRequestTarget {
     /// The first value of a parameter; empty if absent.
     pub(super) fn parameter(&self, name: &str) -> &str {
         self.query.get(name).map_or("", String::as_str)
-    }
-
-    /// Whether the parameter exists, with or without a value.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.query.contains_key(name)
     }
 
     /// Index and wait time of a blocking query; `None` for other requests.

@@ -128,20 +128,14 @@ fn level(resource: Resource, text: Option<&str>) -> Result<AccessLevel, String> 
     }
 }
 
-/// The merged policies of a token.
+/// The merged policies of a token. Without a matching rule, access is denied.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Permissions {
     exact: BTreeMap<(Resource, String), AccessLevel>,
     prefixes: BTreeMap<(Resource, String), AccessLevel>,
-    /// The default without a matching rule.
-    allowed_by_default: bool,
 }
 
 impl Permissions {
-    pub(super) fn new(allowed_by_default: bool) -> Self {
-        Self { allowed_by_default, ..Self::default() }
-    }
-
     pub(super) fn add(&mut self, rules: &[PolicyRule]) {
         for rule in rules {
             let known = if rule.prefix { &mut self.prefixes } else { &mut self.exact };
@@ -157,7 +151,7 @@ impl Permissions {
             None => match resource {
                 // Without rules of their own, these follow `operator`.
                 Resource::Mesh | Resource::Peering => self.allow(Resource::Operator, "", wanted),
-                _ => self.allowed_by_default,
+                _ => false,
             },
         }
     }
@@ -176,7 +170,7 @@ mod tests {
     use super::*;
 
     fn permissions(texts: &[&str]) -> Permissions {
-        let mut permissions = Permissions::new(false);
+        let mut permissions = Permissions::default();
         for text in texts {
             permissions.add(&parse(text).unwrap());
         }

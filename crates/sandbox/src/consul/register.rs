@@ -8,7 +8,7 @@ use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, flag, objec
 use super::ids;
 use super::permissions::{AccessLevel, Resource};
 use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
-use super::server::{ConsulServer, RequestContext};
+use super::server::{ConsulServer, NODE_NAME, RequestContext};
 use super::service::{CHECK, HealthCheck, SERVICE, ServiceInstance};
 
 const REGISTER: JsonMessage = JsonMessage(&[
@@ -47,7 +47,7 @@ impl ConsulServer {
         self.check_datacenter(text(&body, "Datacenter"))?;
         let caller = self.caller(call.secret)?;
         let registration =
-            registration(&body, self.config.strict_service_names).map_err(ConsulErrorResponse::invalid)?;
+            registration(&body).map_err(ConsulErrorResponse::invalid)?;
         self.may_register(&caller, &registration)?;
         self.apply(call, &caller, registration)
     }
@@ -228,13 +228,12 @@ impl ConsulServer {
             self.record(call, caller, "service", &id, Some(service.shown()), None);
         }
         self.record(call, caller, "node", name, before, None);
-        self.end_sessions_of(call.now, index, name);
     }
 
     /// Registers the server's own node, as every agent does.
     pub(super) fn register_own_node(&mut self) {
         let index = self.commit();
-        let (name, id) = (self.config.node_name.clone(), self.node_id.clone());
+        let id = self.node_id.clone();
         let local = "127.0.0.1";
         let tagged = ["lan", "lan_ipv4", "wan", "wan_ipv4"];
         let spec = NodeSpec {
@@ -243,21 +242,21 @@ impl ConsulServer {
             tagged: tagged.into_iter().map(|tag| (tag.to_owned(), Value::from(local))).collect(),
             meta: serde_json::json!({"consul-network-segment": "", "consul-version": super::server::VERSION}),
         };
-        self.catalog.put_node(index, &name, spec);
+        self.catalog.put_node(index, NODE_NAME, spec);
         let fields = serde_json::json!({"ID": "consul", "Service": "consul", "Port": 8300});
         let check =
             serde_json::json!({"CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"});
         let empty = Map::new();
-        if let Ok(service) = ServiceInstance::read(fields.as_object().unwrap_or(&empty), false) {
-            self.catalog.put_service(index, &name, service);
+        if let Ok(service) = ServiceInstance::read(fields.as_object().unwrap_or(&empty)) {
+            self.catalog.put_service(index, NODE_NAME, service);
         }
-        if let Ok(check) = HealthCheck::read(&name, check.as_object().unwrap_or(&empty)) {
-            self.catalog.put_check(index, &name, check);
+        if let Ok(check) = HealthCheck::read(NODE_NAME, check.as_object().unwrap_or(&empty)) {
+            self.catalog.put_check(index, NODE_NAME, check);
         }
     }
 }
 
-fn registration(body: &Map<String, Value>, strict_names: bool) -> Result<CatalogRegistration<'_>, String> {
+fn registration(body: &Map<String, Value>) -> Result<CatalogRegistration<'_>, String> {
     let node = text(body, "Node");
     if node.is_empty() {
         return Err("a node must be named in Node".to_owned());
@@ -271,7 +270,7 @@ fn registration(body: &Map<String, Value>, strict_names: bool) -> Result<Catalog
         return Err("the node needs an Address, unless SkipNodeUpdate is set".to_owned());
     }
     let service = match body.get("Service").and_then(Value::as_object) {
-        Some(fields) => Some(ServiceInstance::read(fields, strict_names)?),
+        Some(fields) => Some(ServiceInstance::read(fields)?),
         None => None,
     };
     let single = body.get("Check").and_then(Value::as_object);

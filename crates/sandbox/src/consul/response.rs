@@ -13,8 +13,6 @@ pub(super) enum HandlerResponse {
     Read(ReadResult),
     /// A JSON body with another status, such as a failed transaction.
     Status(u16, Value),
-    /// A stored value, unchanged.
-    Raw { body: Vec<u8>, index: u64 },
 }
 
 /// The result of a read.
@@ -55,15 +53,11 @@ pub(super) struct ConsulErrorResponse {
     queried: bool,
     /// Allowed methods, for a request with another method.
     allowed: &'static [&'static str],
-    /// Index at which nothing was found, for a later blocking query.
-    missing_at: Option<u64>,
-    /// Whether results were filtered by permissions.
-    filtered: bool,
 }
 
 impl ConsulErrorResponse {
     fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), queried: false, allowed: &[], missing_at: None, filtered: false }
+        Self { status, text: text.into(), queried: false, allowed: &[] }
     }
 
     /// A malformed request (400).
@@ -90,15 +84,6 @@ impl ConsulErrorResponse {
 
     pub(super) fn not_found(what: &str) -> Self {
         Self::new(404, format!("there is no such {what}"))
-    }
-
-    pub(super) fn no_key(index: u64) -> Self {
-        Self { missing_at: Some(index), ..Self::new(404, "") }
-    }
-
-    /// No key that the token may read (404).
-    pub(super) fn no_key_shown(index: u64, filtered: bool) -> Self {
-        Self { filtered, ..Self::no_key(index) }
     }
 
     pub(super) fn acls_disabled() -> Self {
@@ -135,9 +120,6 @@ pub(super) fn response(config: &ConsulConfig, outcome: HandlerResult) -> ConsulR
     let mut response = match outcome {
         Ok(HandlerResponse::Plain(body)) => json(200, &body),
         Ok(HandlerResponse::Status(status, body)) => json(status, &body),
-        Ok(HandlerResponse::Raw { body, index }) => {
-            query_headers(ConsulResponse::new(200, "application/octet-stream", body), index, true)
-        }
         Ok(HandlerResponse::Read(read)) => {
             let mut response = query_headers(json(200, &read.body), read.index, true);
             if read.catalog {
@@ -150,19 +132,12 @@ pub(super) fn response(config: &ConsulConfig, outcome: HandlerResult) -> ConsulR
         }
         Err(refusal) => {
             let response = ConsulResponse::new(refusal.status, TEXT, refusal.text.into_bytes());
-            let mut response = match (refusal.missing_at, refusal.queried) {
-                (Some(index), _) => query_headers(response, index, true),
-                (None, true) => query_headers(response, 0, false),
-                (None, false) => response,
-            };
-            if refusal.filtered {
-                response.headers.push((FILTERED, "true".to_owned()));
-            }
+            let mut response = if refusal.queried { query_headers(response, 0, false) } else { response };
             response.headers.extend(refusal.allowed.iter().map(|method| ("Allow", (*method).to_owned())));
             response
         }
     };
-    let default = if config.acls_enabled && config.deny_by_default { "deny" } else { "allow" };
+    let default = if config.acls_enabled { "deny" } else { "allow" };
     response.headers.push(("X-Consul-Default-Acl-Policy", default.to_owned()));
     response
 }

@@ -34,13 +34,6 @@ pub(super) enum ConsulRoute {
     HealthOfService(String),
     HealthOfNode(String),
     Transaction,
-    CreateSession,
-    DestroySession(String),
-    RenewSession(String),
-    Session(String),
-    Sessions,
-    SessionsOf(String),
-    Key(String),
 }
 
 type Methods = &'static [&'static str];
@@ -74,8 +67,6 @@ const EXACT: &[(&str, ConsulRoute, Methods)] = &[
     ("/v1/catalog/nodes", ConsulRoute::Nodes, GET),
     ("/v1/catalog/services", ConsulRoute::Services, GET),
     ("/v1/txn", ConsulRoute::Transaction, PUT),
-    ("/v1/session/create", ConsulRoute::CreateSession, PUT),
-    ("/v1/session/list", ConsulRoute::Sessions, GET),
 ];
 
 type NamedRoute = fn(String) -> ConsulRoute;
@@ -93,11 +84,6 @@ const PREFIXES: &[(&str, NamedRoute, Methods)] = &[
     ("/v1/catalog/node-services/", ConsulRoute::NodeServices, GET),
     ("/v1/health/service/", ConsulRoute::HealthOfService, GET),
     ("/v1/health/node/", ConsulRoute::HealthOfNode, GET),
-    ("/v1/session/destroy/", ConsulRoute::DestroySession, PUT),
-    ("/v1/session/renew/", ConsulRoute::RenewSession, PUT),
-    ("/v1/session/info/", ConsulRoute::Session, GET),
-    ("/v1/session/node/", ConsulRoute::SessionsOf, GET),
-    ("/v1/kv/", ConsulRoute::Key, ITEM),
 ];
 
 /// The route of a decoded path, with its methods.

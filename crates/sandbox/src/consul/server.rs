@@ -16,9 +16,10 @@ use super::message::{ConsulConfig, ConsulRequest, ConsulRequestTarget, ConsulRes
 use super::permissions::{AccessLevel, Resource};
 use super::response::{self, ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::route::{self, Acl, ConsulRoute};
-use super::sessions::Locks;
 
 pub(super) const VERSION: &str = "1.21.4";
+/// The server's node, for which `/v1/agent/self` requires `agent:read`.
+pub(super) const NODE_NAME: &str = "server-1";
 
 /// A Consul server in memory.
 ///
@@ -27,7 +28,6 @@ pub struct ConsulServer {
     pub(super) config: ConsulConfig,
     pub(super) acl: AclStore,
     pub(super) catalog: Catalog,
-    pub(super) locks: Locks,
     pub(super) ids: Ids,
     pub(super) node_id: String,
     pub(super) journal: Vec<ConsulJournalEntry>,
@@ -61,7 +61,6 @@ impl ConsulServer {
             config,
             acl: AclStore::default(),
             catalog: Catalog::default(),
-            locks: Locks::default(),
             ids,
             journal: Vec::new(),
             index: 3,
@@ -104,21 +103,19 @@ impl ConsulServer {
         let Some((route, methods)) = route::of(&target.path) else {
             return ConsulResponse::new(404, TEXT, b"this path is not an endpoint of the API".to_vec());
         };
-        let given = Some(target.parameter("token")).filter(|token| !token.is_empty());
-        let secret = request.token.as_deref().or(given);
-        let call = RequestContext { now, request, target: &target, secret };
+        let call = RequestContext { now, request, target: &target, secret: request.token.as_deref() };
         let mut outcome = if methods.contains(&request.method.as_str()) {
             self.admitted(&call, &route).and_then(|()| self.answer(&call, &route, answers))
         } else {
             Err(ConsulErrorResponse::method(&request.method, methods))
         };
-        if request.method == "GET" && route.has_index() && !matches!(route, ConsulRoute::Key(_)) {
+        if request.method == "GET" && route.has_index() {
             outcome = outcome.map_err(ConsulErrorResponse::queried);
         }
         response::response(&self.config, outcome)
     }
 
-    /// Expires tokens and sessions that are due by `now`.
+    /// Expires tokens that are due by `now`.
     pub fn tick(&mut self, now: Timestamp) {
         while let Some((until, secret)) = self.acl.expiring.first() {
             if *until > now {
@@ -128,13 +125,11 @@ impl ConsulServer {
             let index = self.commit();
             self.acl.remove_token(&secret, index);
         }
-        self.expire_sessions(now);
     }
 
     /// Time of the next change by [`tick`](Self::tick).
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let token = self.acl.expiring.first().map(|(until, _)| *until);
-        token.into_iter().chain(self.next_session_end()).min()
+        self.acl.expiring.first().map(|(until, _)| *until)
     }
 
     /// The index of the last change.
@@ -234,10 +229,6 @@ impl ConsulServer {
             ConsulRoute::NodeServices(name) => self.node_services(call, name, true),
             ConsulRoute::HealthOfService(name) => self.health_of_service(call, name),
             ConsulRoute::HealthOfNode(name) => self.health_of_node(call, name),
-            ConsulRoute::Session(id) => self.list_sessions(call, Some(id), None),
-            ConsulRoute::SessionsOf(node) => self.list_sessions(call, None, Some(node)),
-            ConsulRoute::Sessions => self.list_sessions(call, None, None),
-            ConsulRoute::Key(key) => self.read_key(call, key),
             _ => Err(ConsulErrorResponse::not_found("thing to read")),
         }
     }
@@ -255,10 +246,6 @@ impl ConsulServer {
             ConsulRoute::Register => return self.register(call),
             ConsulRoute::Deregister => return self.deregister(call),
             ConsulRoute::Transaction => return self.transact(call),
-            ConsulRoute::CreateSession => return self.create_session(call),
-            ConsulRoute::DestroySession(id) => return self.destroy_session(call, id),
-            ConsulRoute::RenewSession(id) => return self.renew_session(call, id),
-            ConsulRoute::Key(key) => return self.write_key(call, key),
             ConsulRoute::Create(kind) => (kind, None),
             ConsulRoute::Item(kind, id) => (kind, Some(id.as_str()).filter(|id| !id.is_empty())),
             _ => return Err(ConsulErrorResponse::not_found("thing to write")),
@@ -282,26 +269,24 @@ impl ConsulServer {
             ConsulRoute::Item(Acl::Role, id) => self.delete_role(call, id),
             ConsulRoute::Item(Acl::Method, name) => self.delete_method(call, name),
             ConsulRoute::Item(Acl::Rule, id) => self.delete_rule(call, id),
-            ConsulRoute::Key(key) => self.delete_key(call, key),
             _ => Err(ConsulErrorResponse::not_found("thing to delete")),
         }
     }
 
     fn agent(&self, call: &RequestContext<'_>) -> HandlerResult {
-        let name = &self.config.node_name;
-        self.caller(call.secret)?.require(Resource::Agent, name, AccessLevel::Read)?;
+        self.caller(call.secret)?.require(Resource::Agent, NODE_NAME, AccessLevel::Read)?;
         Ok(HandlerResponse::Plain(json!({
             "Config": {
                 "Datacenter": self.config.datacenter,
                 "PrimaryDatacenter": self.config.datacenter,
-                "NodeName": name,
+                "NodeName": NODE_NAME,
                 "NodeID": self.node_id,
                 "Revision": "",
                 "Server": true,
                 "Version": VERSION,
                 "BuildDate": "1970-01-01T00:00:01Z",
             },
-            "Member": {"Name": name},
+            "Member": {"Name": NODE_NAME},
         })))
     }
 
@@ -334,13 +319,6 @@ impl ConsulServer {
             ConsulRoute::HealthOfService(name) => self.catalog.service_index(name),
             ConsulRoute::Node(name) | ConsulRoute::NodeServices(name) => self.catalog.node_index(name),
             ConsulRoute::HealthOfNode(name) => self.catalog.node_index(name).max(self.catalog.checks_changed),
-            ConsulRoute::Session(_) | ConsulRoute::SessionsOf(_) | ConsulRoute::Sessions => {
-                self.locks.sessions_changed
-            }
-            ConsulRoute::Key(key) if !target.has("recurse") && !target.has("keys") => {
-                self.locks.entries.get(key).map_or(self.locks.entries_changed, |entry| entry.modified)
-            }
-            ConsulRoute::Key(_) => self.locks.entries_changed,
             _ => return None,
         };
         Some(index.max(1))

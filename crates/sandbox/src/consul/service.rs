@@ -76,13 +76,13 @@ pub(super) struct ServiceInstance {
 
 impl ServiceInstance {
     /// Parses and checks an instance.
-    pub(super) fn read(fields: &Map<String, Value>, strict_names: bool) -> Result<Self, String> {
+    pub(super) fn read(fields: &Map<String, Value>) -> Result<Self, String> {
         let (id, name) = (text(fields, "ID"), text(fields, "Service"));
         if name.is_empty() {
             return Err(format!("the service {id:?} needs a name in Service.Service"));
         }
         let id = if id.is_empty() { name } else { id };
-        if strict_names && name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-') {
+        if name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-') {
             return Err(format!("the name {name:?} of a service: letters, digits and '-' are allowed"));
         }
         let kind = text(fields, "Kind");
@@ -210,7 +210,6 @@ pub(super) struct HealthCheck {
     pub(super) id: String,
     /// Empty for a check of the node.
     pub(super) service_id: String,
-    pub(super) status: String,
     body: Value,
     pub(super) created: u64,
     pub(super) modified: u64,
@@ -236,7 +235,6 @@ impl HealthCheck {
         Ok(Self {
             id: id.to_owned(),
             service_id: or_empty("ServiceID").to_owned(),
-            status: status.to_owned(),
             body: json!({
                 "Node": node,
                 "CheckID": id,

@@ -2,7 +2,6 @@
 
 mod acl;
 mod catalog;
-mod locks;
 mod logins;
 
 use serde_json::{Value, json};

@@ -73,7 +73,7 @@ async fn invalid_selector_error_quotes_call_and_server() {
 
 #[tokio::test(start_paused = true)]
 async fn binding_rule_created_meanwhile_is_not_duplicated() {
-    // It selects every login, which the server says with an empty selector.
+    // A rule for every login has an empty selector.
     let body = owned(json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x"}));
     let step = create(ObjectKind::BindingRule, "iam-ecs-service-token/service", body.clone());
     let made = |selector: &str| {
@@ -132,7 +132,7 @@ async fn role_references_are_counted_without_secrets() {
     );
 }
 
-/// Whether it went out, given what the server says in between.
+/// Whether the write was sent, given the server's response to the read before it.
 async fn goes(step: &AclStep, probes: Vec<ScriptedResult>) -> bool {
     let script = ScriptedConsulTransport::of(probes);
     let written = acl(&script).apply(step, &yes).await.unwrap();

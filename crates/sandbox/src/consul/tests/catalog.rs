@@ -189,17 +189,3 @@ fn deregistered_node_removes_its_services() {
     let kinds: Vec<_> = world.server.take_journal().into_iter().map(|entry| entry.kind).collect();
     assert_eq!(kinds[kinds.len() - 4..], ["service", "service", "service", "node"]);
 }
-
-#[test]
-fn health_filters_passing_services() {
-    let mut world = world();
-    let mut body = service("web", "1");
-    let check = |status: &str| json!([{"Name": "app", "Status": status, "ServiceID": "web-1"}]);
-    body["Checks"] = check("critical");
-    world.done("PUT", REGISTER, &body);
-    assert_eq!(world.get("/v1/health/service/web").as_array().unwrap().len(), 2);
-    assert_eq!(world.get("/v1/health/service/web?passing").as_array().unwrap().len(), 1);
-    body["Checks"] = check("passing");
-    world.done("PUT", REGISTER, &body);
-    assert_eq!(world.get("/v1/health/service/web?passing").as_array().unwrap().len(), 2);
-}
