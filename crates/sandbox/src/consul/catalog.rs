@@ -182,17 +182,6 @@ impl Catalog {
         Some(service)
     }
 
-    pub(super) fn remove_check(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<HealthCheck>> {
-        let node = self.nodes.get_mut(node)?;
-        let check = node.checks.remove(id)?;
-        self.checks_changed = index;
-        let service = node.services.get(&check.service_id).map(|service| service.name.clone());
-        if let Some(name) = service {
-            self.touch(index, &name);
-        }
-        Some(check)
-    }
-
     /// Removes a node with its services and checks.
     pub(super) fn remove_node(&mut self, index: u64, name: &str) -> Option<CatalogNode> {
         let node = self.nodes.remove(name)?;

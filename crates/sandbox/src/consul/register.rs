@@ -27,7 +27,6 @@ const DEREGISTER: JsonMessage = JsonMessage(&[
     ("Node", JsonFieldKind::Text),
     ("Datacenter", JsonFieldKind::Text),
     ("ServiceID", JsonFieldKind::Text),
-    ("CheckID", JsonFieldKind::Text),
 ]);
 
 /// A valid registration.
@@ -46,8 +45,7 @@ impl ConsulServer {
             .map_err(|what| ConsulErrorResponse::malformed(format!("decoding the registration: {what}")))?;
         self.check_datacenter(text(&body, "Datacenter"))?;
         let caller = self.caller(call.secret)?;
-        let registration =
-            registration(&body).map_err(ConsulErrorResponse::invalid)?;
+        let registration = registration(&body).map_err(ConsulErrorResponse::invalid)?;
         self.may_register(&caller, &registration)?;
         self.apply(call, &caller, registration)
     }
@@ -158,45 +156,36 @@ impl ConsulServer {
         let body =
             body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the request: {what}")))?;
         self.check_datacenter(text(&body, "Datacenter"))?;
-        let (node, service, check) = (text(&body, "Node"), text(&body, "ServiceID"), text(&body, "CheckID"));
+        let (node, service) = (text(&body, "Node"), text(&body, "ServiceID"));
         if node.is_empty() {
             return Err(ConsulErrorResponse::invalid("a node must be named in Node"));
         }
         let caller = self.caller(call.secret)?;
-        self.may_deregister(&caller, node, service, check)?;
+        self.may_deregister(&caller, node, service)?;
         let index = self.commit();
-        if !service.is_empty() {
-            self.drop_service(call, &caller, index, node, service);
-        } else if !check.is_empty() {
-            if let Some(removed) = self.catalog.remove_check(index, node, check) {
-                let id = format!("{node} {check}");
-                self.record(call, &caller, "check", &id, Some(removed.shown()), None);
-            }
-        } else {
+        if service.is_empty() {
             self.drop_node(call, &caller, index, node);
+        } else {
+            self.drop_service(call, &caller, index, node, service);
         }
         Ok(HandlerResponse::done())
     }
 
     /// Checks the permissions of a deregistration: `node:write` suffices for everything on the node, `service:write`
-    /// for the service and its checks.
+    /// for the service.
     fn may_deregister(
         &self,
         caller: &AclCaller,
         node: &str,
         service: &str,
-        check: &str,
     ) -> Result<(), ConsulErrorResponse> {
         let on_node = caller.require(Resource::Node, node, AccessLevel::Write);
-        if on_node.is_ok() || (service.is_empty() && check.is_empty()) {
+        if on_node.is_ok() || service.is_empty() {
             return on_node;
         }
-        let stored = self.catalog.nodes.get(node);
-        let of_check = || Some(stored?.checks.get(check)?.service_id.as_str());
-        let id = if service.is_empty() { of_check() } else { Some(service) };
-        match id.and_then(|id| stored?.services.get(id)) {
+        let stored = self.catalog.nodes.get(node).and_then(|node| node.services.get(service));
+        match stored {
             Some(service) => caller.require(Resource::Service, &service.name, AccessLevel::Write),
-            None if service.is_empty() => on_node,
             None => Err(ConsulErrorResponse::invalid(format!("there is no service {service:?} on the node"))),
         }
     }

@@ -97,7 +97,9 @@ impl ConsulServer {
         ServiceRemoval { node, id, index: required }: &ServiceRemoval,
     ) -> Result<(), String> {
         let found = self.catalog.nodes.get(node).and_then(|node| node.services.get(id));
-        if let Some(required) = required.filter(|required| found.map(|found| found.modified) != Some(*required)) {
+        if let Some(required) =
+            required.filter(|required| found.map(|found| found.modified) != Some(*required))
+        {
             return Err(format!("the service {id:?} on {node:?} is not at index {required}"));
         }
         self.drop_service(call, caller, index, node, id);

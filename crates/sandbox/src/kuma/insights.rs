@@ -9,11 +9,8 @@ use ecs_mesh_model::Timestamp;
 use super::body::{inbounds, list, number, object, state, tag, text};
 use super::kinds::{self, ResourceType};
 use super::object::{FRAME, MeshAndName, StoredObject};
-use super::problem::KumaProblem;
 use super::rules::SERVICE_TAG;
 use super::server::{KumaCp, zone_labels};
-
-const SERVICE_TYPES: [&str; 4] = ["internal", "external", "gateway_delegated", "gateway_builtin"];
 
 /// The insight of a proxy; `None` if it never connected.
 pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<Value> {
@@ -82,16 +79,6 @@ pub(super) fn dataplane_resources(cp: &KumaCp, mesh: Option<&str>, name: &str) -
         .collect()
 }
 
-/// Parses service types such as `internal,external`.
-pub(super) fn service_types(given: &str) -> Result<Vec<String>, KumaProblem> {
-    let types: Vec<String> =
-        given.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
-    match types.iter().find(|name| !SERVICE_TYPES.contains(&name.as_str())) {
-        Some(unknown) => Err(KumaProblem::malformed(format!("{unknown:?} is not a type of service"))),
-        None => Ok(types),
-    }
-}
-
 #[derive(Default)]
 struct ServiceInsight {
     kind: &'static str,
@@ -101,8 +88,8 @@ struct ServiceInsight {
     until: Timestamp,
 }
 
-/// The insights of services by mesh and name. `wanted` filters by name and type.
-pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &str) -> bool) -> Vec<Value> {
+/// The insights of services by mesh and name. `wanted` filters by name.
+pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str) -> bool) -> Vec<Value> {
     let mut services: BTreeMap<(String, String), ServiceInsight> = BTreeMap::new();
     for (key, dataplane) in cp.store.list("Dataplane", mesh) {
         let exclusive = cp.is_exclusive(&key.0);
@@ -129,14 +116,14 @@ pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &s
     }
     services
         .into_iter()
-        .filter(|((_, name), service)| wanted(name, service.kind))
+        .filter(|((_, name), _)| wanted(name))
         .map(|((mesh, name), service)| service.body(&mesh, &name, &cp.config.zone))
         .collect()
 }
 
 /// The insight of one service. A mesh with Dataplanes has an insight for every name, empty for unknown services.
 pub(super) fn service(cp: &KumaCp, mesh: &str, name: &str) -> Option<Value> {
-    let mut found = services(cp, Some(mesh), |service, _| service == name);
+    let mut found = services(cp, Some(mesh), |service| service == name);
     found.pop().or_else(|| {
         let (_, first) = cp.store.list("Dataplane", Some(mesh)).next()?;
         let empty = ServiceInsight {

@@ -78,16 +78,8 @@ const FROM_ZONES: [&str; 7] = [
     "Workload",
 ];
 
-/// Alternative paths of types.
-const OTHER_PATHS: [(&str, &str); 2] =
-    [("global-secrets", "GlobalSecret"), ("zone-ingresses", "ZoneIngress")];
-
-/// Paths of overview lists for older clients.
-const OVERVIEW_PATHS: [(&str, &str); 3] = [
-    ("dataplanes+insights", "Dataplane"),
-    ("zoneingresses+insights", "ZoneIngress"),
-    ("zoneegressoverviews", "ZoneEgress"),
-];
+/// The path of overview lists for older clients.
+const OVERVIEW_PATH: &str = "dataplanes+insights";
 
 /// The type with this name.
 pub(super) fn named(name: &str) -> Option<&'static ResourceType> {
@@ -99,10 +91,11 @@ pub(super) fn at(segment: &str) -> Option<(&'static ResourceType, bool)> {
     if let Some(kind) = KINDS.iter().find(|kind| kind.path == segment) {
         return Some((kind, false));
     }
-    let by = |table: &[(&str, &'static str)]| {
-        table.iter().find(|(path, _)| *path == segment).and_then(|(_, name)| named(name))
-    };
-    by(&OTHER_PATHS).map(|kind| (kind, false)).or_else(|| by(&OVERVIEW_PATHS).map(|kind| (kind, true)))
+    match segment {
+        "global-secrets" => named("GlobalSecret").map(|kind| (kind, false)),
+        OVERVIEW_PATH => named("Dataplane").map(|kind| (kind, true)),
+        _ => None,
+    }
 }
 
 /// The response of `GET /_resources`. `read_only` returns whether this server rejects writes of a type.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::body::{label, list, object, text};
+use super::body::{label, list, object};
 use super::insights;
 use super::kinds::ResourceType;
 use super::message::KumaRequestTarget;
@@ -21,8 +21,6 @@ pub(super) struct ListQuery {
     name: String,
     labels: Vec<(String, String)>,
     tags: Vec<(String, String)>,
-    gateway: String,
-    types: String,
 }
 
 impl ListQuery {
@@ -36,13 +34,6 @@ impl ListQuery {
         let path = route_pattern(target, kind, in_one_mesh, overview);
         let size = size(target.parameter("size"))?;
         let labels = label_filters(target, &path)?;
-        let gateway =
-            if kind.name == "Dataplane" { target.parameter("gateway").to_lowercase() } else { String::new() };
-        if !["", "true", "false", "builtin", "delegated"].contains(&gateway.as_str()) {
-            let mut violations = FieldViolations::default();
-            violations.add(format!("{path}.gateway"), "must be true, false, builtin or delegated");
-            violations.or_invalid(NOT_LISTED)?;
-        }
         let tags = if kind.name == "Dataplane" { tag_filters(target) } else { Vec::new() };
         Ok(Self {
             size,
@@ -50,8 +41,6 @@ impl ListQuery {
             name: target.parameter("name").to_owned(),
             labels,
             tags,
-            gateway,
-            types: target.parameter("type").to_lowercase(),
         })
     }
 
@@ -61,20 +50,7 @@ impl ListQuery {
                 .labels
                 .iter()
                 .all(|(key, value)| object(body, "labels").contains_key(key) && label(body, key) == value)
-            && self.matches_gateway(body)
             && (self.tags.is_empty() || self.matches_tags(body))
-    }
-
-    fn matches_gateway(&self, body: &Value) -> bool {
-        let gateway = body["networking"].get("gateway");
-        let builtin = gateway.is_some_and(|gateway| text(gateway, "type") == "BUILTIN");
-        match self.gateway.as_str() {
-            "true" => gateway.is_some(),
-            "false" => gateway.is_none(),
-            "builtin" => builtin,
-            "delegated" => gateway.is_some() && !builtin,
-            _ => true,
-        }
     }
 
     /// Whether one inbound or the gateway has all tags, each containing the wanted text.
@@ -118,11 +94,7 @@ impl KumaCp {
         let offset = page.offset()?;
         let (total, items) = match kind.name {
             "ServiceInsight" => {
-                let types = insights::service_types(&page.types)?;
-                let all = insights::services(self, mesh, |name, kind| {
-                    name.contains(&page.name)
-                        && (types.is_empty() || types.iter().any(|wanted| wanted == kind))
-                });
+                let all = insights::services(self, mesh, |name| name.contains(&page.name));
                 (all.len(), all.into_iter().skip(offset).take(page.size).collect::<Vec<_>>())
             }
             "DataplaneInsight" => {

@@ -1,7 +1,6 @@
 //! Requests, responses and settings of the control plane.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -28,13 +27,6 @@ pub struct KumaConfig {
     pub admin_token: Option<String>,
     /// `KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN`: requests over loopback have administrator rights, with any token.
     pub localhost_is_admin: bool,
-    /// `KUMA_DP_SERVER_HDS_ENABLED`: health discovery changes the state of inbounds.
-    pub hds_enabled: bool,
-    /// `KUMA_RUNTIME_UNIVERSAL_DATAPLANE_CLEANUP_AGE`: time from a sidecar's last disconnect to the deletion of its
-    /// Dataplane.
-    pub dataplane_cleanup_age: Duration,
-    /// Lag of generated `MeshService`s behind the Dataplanes; up to 2 s on a real server.
-    pub mesh_service_lag: Duration,
 }
 
 impl Default for KumaConfig {
@@ -45,9 +37,6 @@ impl Default for KumaConfig {
             zone: "default".to_owned(),
             admin_token: None,
             localhost_is_admin: true,
-            hds_enabled: true,
-            dataplane_cleanup_age: Duration::from_hours(72),
-            mesh_service_lag: Duration::ZERO,
         }
     }
 }

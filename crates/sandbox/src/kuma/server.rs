@@ -14,7 +14,7 @@ use super::object::{MeshAndName, ObjectStore, StoredObject};
 use super::problem::KumaProblem;
 use super::rules::{ENV, MESH, ORIGIN, ZONE};
 use super::tokens;
-use super::world::ConnectedSidecar;
+use super::world::{ConnectedSidecar, DATAPLANE_CLEANUP_AGE};
 
 /// A Kuma 2.14 control plane in memory.
 ///
@@ -204,7 +204,7 @@ impl KumaCp {
                 insights::rules(&dataplane.ok_or_else(|| KumaProblem::not_found("Nothing to show"))?.body)
             }
             KumaRoute::Item { kind, key, overview } => {
-                return self.item(now, request, target, (kind, key, *overview), user);
+                return self.item(now, request, (kind, key, *overview), user);
             }
         };
         Ok(KumaResponse::json(200, &body))
@@ -214,7 +214,6 @@ impl KumaCp {
         &mut self,
         now: Timestamp,
         request: &KumaRequest,
-        target: &KumaRequestTarget,
         (kind, key, overview): (&'static ResourceType, &MeshAndName, bool),
         user: KumaUser,
     ) -> Result<KumaResponse, KumaProblem> {
@@ -225,15 +224,7 @@ impl KumaCp {
                 readable(kind, user)?;
                 let found = self.report(kind, key, overview);
                 let found = found.ok_or_else(|| KumaProblem::not_found("Nothing to show"))?;
-                match target.parameter("format") {
-                    "" | "universal" => Ok(KumaResponse::json(200, &found)),
-                    other => {
-                        let mut violations = super::problem::FieldViolations::default();
-                        violations.add("", format!("the format {other:?} is not offered: use universal"));
-                        violations.or_invalid("Nothing to show")?;
-                        Ok(KumaResponse::json(200, &found))
-                    }
-                }
+                Ok(KumaResponse::json(200, &found))
             }
             _ if self.is_read_only(kind) => {
                 let place = if self.config.mode == KumaMode::Global { "a zone's" } else { "another" };
@@ -274,7 +265,7 @@ impl KumaCp {
     }
 
     fn shown_config(&self) -> Value {
-        let hours = self.config.dataplane_cleanup_age.as_secs() / 3600;
+        let hours = DATAPLANE_CLEANUP_AGE.as_secs() / 3600;
         let validator = json!({"useSecrets": true, "publicKeys": []});
         json!({
             "mode": if self.config.mode == KumaMode::Global { "global" } else { "zone" },
@@ -288,7 +279,7 @@ impl KumaCp {
                     "enableReloadableTokens": false,
                 },
                 "auth": null,
-                "hds": {"enabled": self.config.hds_enabled, "interval": "5s", "refreshInterval": "10s"},
+                "hds": {"enabled": true, "interval": "5s", "refreshInterval": "10s"},
             },
             "runtime": {"universal": {
                 "dataplaneCleanupAge": format!("{hours}h0m0s"),
@@ -352,11 +343,11 @@ fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a
             let (kind, overview) = kinds::at(path).filter(|(kind, _)| kind.in_mesh)?;
             match *rest {
                 [] => Some(KumaRoute::List { kind, mesh: Some(mesh), overview }),
-                ["_overview"] if kind.is_proxy() && reads && !overview => {
+                ["_overview"] if kind.name == "Dataplane" && reads && !overview => {
                     Some(KumaRoute::List { kind, mesh: Some(mesh), overview: true })
                 }
                 [name] => Some(KumaRoute::Item { kind, key: key(mesh, name), overview }),
-                [name, "_overview"] if kind.is_proxy() && !overview => {
+                [name, "_overview"] if kind.name == "Dataplane" && !overview => {
                     Some(KumaRoute::Item { kind, key: key(mesh, name), overview: true })
                 }
                 [name, "_rules"] if kind.name == "Dataplane" => {
@@ -366,15 +357,11 @@ fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a
             }
         }
         [path, ref rest @ ..] => {
-            let (kind, overview) = kinds::at(path)?;
+            let (kind, _) = kinds::at(path).filter(|(_, overview)| !overview)?;
             match *rest {
-                [] => Some(KumaRoute::List { kind, mesh: None, overview }),
-                ["_overview"] if kind.is_proxy() && reads && !overview => {
-                    Some(KumaRoute::List { kind, mesh: None, overview: true })
-                }
-                [name] if !kind.in_mesh => Some(KumaRoute::Item { kind, key: key("", name), overview }),
-                [name, "_overview"] if !kind.in_mesh && kind.is_proxy() && !overview => {
-                    Some(KumaRoute::Item { kind, key: key("", name), overview: true })
+                [] => Some(KumaRoute::List { kind, mesh: None, overview: false }),
+                [name] if !kind.in_mesh => {
+                    Some(KumaRoute::Item { kind, key: key("", name), overview: false })
                 }
                 _ => None,
             }

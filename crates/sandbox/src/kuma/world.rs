@@ -22,6 +22,9 @@ const NEXT_REPORT: Duration = Duration::from_millis(3500);
 const PROBE_UP: Duration = Duration::from_secs(6);
 /// Time from the application's last response to its report.
 const PROBE_DOWN: Duration = Duration::from_secs(5);
+/// Time from a sidecar's last disconnect to the deletion of its Dataplane, as
+/// `KUMA_RUNTIME_UNIVERSAL_DATAPLANE_CLEANUP_AGE` by default.
+pub(super) const DATAPLANE_CLEANUP_AGE: Duration = Duration::from_hours(72);
 /// Maximum number of connections of an insight.
 const REMEMBERED: usize = 10;
 
@@ -65,7 +68,7 @@ impl KumaCp {
             }
         }
         self.reschedule(&key);
-        self.mark_stale(mesh, now);
+        self.refresh_by(mesh, now);
         true
     }
 
@@ -81,7 +84,7 @@ impl KumaCp {
             sidecar.connections.clear();
         }
         self.reschedule(&key);
-        self.mark_stale(mesh, now);
+        self.refresh_by(mesh, now);
     }
 
     /// Sets whether the application responds on a port (the inbound's `servicePort` or `port`). Affects only inbounds
@@ -96,8 +99,8 @@ impl KumaCp {
         self.reschedule(&key);
     }
 
-    /// Applies changes that are due by `now`: health discovery, clean-up of disconnected Dataplanes, and generation
-    /// of `MeshService`s.
+    /// Applies changes that are due by `now`: health discovery and clean-up of disconnected Dataplanes. `MeshService`s
+    /// are generated when they are read.
     pub fn tick(&mut self, now: Timestamp) {
         while let Some((at, key)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
             self.due.pop_first();
@@ -105,23 +108,11 @@ impl KumaCp {
             self.act(at, &key);
             self.reschedule(&key);
         }
-        if !self.config.mesh_service_lag.is_zero() {
-            let stale: Vec<(String, Timestamp)> = self
-                .stale_services
-                .iter()
-                .filter(|(_, at)| **at <= now)
-                .map(|(mesh, at)| (mesh.clone(), *at))
-                .collect();
-            for (mesh, at) in stale {
-                self.refresh_services(&mesh, at);
-            }
-        }
     }
 
     /// Time of the next change by [`tick`](Self::tick).
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let services = self.stale_services.values().min().filter(|_| !self.config.mesh_service_lag.is_zero());
-        self.due.first().map(|(at, _)| *at).into_iter().chain(services.copied()).min()
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// Adds a Dataplane of another owner, by the same rules but without a journal entry.
@@ -154,16 +145,12 @@ impl KumaCp {
                     sidecar.connections.clear();
                 }
                 self.reschedule(key);
-                self.mark_stale(&key.0, now);
+                self.refresh_by(&key.0, now);
             }
-            "Mesh" => self.mark_stale(&key.1, now),
-            "MeshService" => self.mark_stale(&key.0, now),
+            "Mesh" => self.refresh_by(&key.1, now),
+            "MeshService" => self.refresh_by(&key.0, now),
             _ => {}
         }
-    }
-
-    fn mark_stale(&mut self, mesh: &str, now: Timestamp) {
-        self.refresh_by(mesh, now.plus(self.config.mesh_service_lag));
     }
 
     /// Schedules a refresh of the mesh's services, unless an earlier one is scheduled.
@@ -192,15 +179,14 @@ impl KumaCp {
         let object = self.store.get("Dataplane", key)?;
         let sidecar = self.sidecars.get(key)?;
         match sidecar.connected() {
-            Some(since) if self.config.hds_enabled => inbounds(&object.body)
+            Some(since) => inbounds(&object.body)
                 .iter()
                 .filter_map(|inbound| report(object, sidecar, since, inbound))
                 .map(|(at, _)| at)
                 .min(),
-            Some(_) => None,
             None => {
                 let disconnected = sidecar.connections.last()?.until?;
-                Some(disconnected.plus(self.config.dataplane_cleanup_age))
+                Some(disconnected.plus(DATAPLANE_CLEANUP_AGE))
             }
         }
     }
