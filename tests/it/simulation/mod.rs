@@ -24,7 +24,7 @@ use faults::SimFault;
 const REGRESSIONS: &[u64] = &[
     24,    // two tasks that want one name at a time each found it free
     70,    // the same, at a restart
-    110,   // a guarded removal whose answer got lost, and which was then no longer wanted, was not counted
+    110,   // a guarded removal with a lost response that was then no longer desired was not counted
     20234, // a registration drained for a stop was held by the guard, and its host name with it
     21412, // the same
     20325, // unconfirmed creates did not count as owned, and the guard was off at its floor

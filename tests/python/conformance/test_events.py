@@ -16,10 +16,6 @@ def test_describe_rule_returns_the_rule_as_put(aws):
     assert (found["EventPattern"], found["Description"], found["EventBusName"]) == (pattern, "d", "default")
 
 
-def test_list_rules_filters_by_prefix(aws):
-    name = aws.rule({"source": ["mine"]}, aws.queue())
-    assert [one["Name"] for one in aws.events.list_rules(NamePrefix=name)["Rules"]] == [name]
-
 
 def test_eventbridge_rejects_an_unknown_rule(aws):
     rejected("ResourceNotFoundException", 400, aws.events.describe_rule, Name="none")
@@ -48,17 +44,6 @@ def test_remove_targets_removes_a_target(aws):
     assert aws.events.remove_targets(Rule=name, Ids=["1"])["FailedEntryCount"] == 0
     assert aws.events.list_targets_by_rule(Rule=name)["Targets"] == []
 
-
-def test_delete_rule_rejects_a_rule_with_targets(aws):
-    name = aws.rule({"source": ["mine"]}, aws.queue())
-    rejected("ValidationException", 400, aws.events.delete_rule, Name=name)
-
-
-def test_delete_rule_deletes_a_rule_without_targets(aws):
-    name = aws.rule({"source": ["mine"]}, aws.queue())
-    aws.events.remove_targets(Rule=name, Ids=["1"])
-    aws.events.delete_rule(Name=name)
-    rejected("ResourceNotFoundException", 400, aws.events.describe_rule, Name=name)
 
 
 def test_rule_delivers_matching_events_with_envelope(aws):

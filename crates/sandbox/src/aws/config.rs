@@ -149,19 +149,9 @@ impl Throttling {
         };
         Self {
             buckets: vec![
-                bucket(
-                    &[
-                        "ecs.ListTasks",
-                        "ecs.DescribeTasks",
-                        "ecs.ListContainerInstances",
-                        "ecs.DescribeContainerInstances",
-                    ],
-                    100.0,
-                    20.0,
-                ),
+                bucket(&["ecs.ListTasks", "ecs.DescribeTasks"], 100.0, 20.0),
                 bucket(&["ecs.DescribeTaskDefinition"], 50.0, 20.0),
-                bucket(&["ecs.ListTagsForResource"], 50.0, 20.0),
-                bucket(&["iam.GetRole", "iam.ListRoleTags", "iam.ListRoles"], 100.0, 20.0),
+                bucket(&["iam.GetRole"], 100.0, 20.0),
             ],
         }
     }

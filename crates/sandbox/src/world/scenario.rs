@@ -97,16 +97,11 @@ pub fn role_tags(service: &str, control_planes: ControlPlanes) -> Tags {
 pub fn create_queue_and_rules(cloud: &mut Cloud, now: Timestamp) -> AwsApiResult<String> {
     let cluster = cloud.create_cluster(CLUSTER, Tags::new())?;
     // Longer than the queue's own retention, since a moved message keeps its age.
-    cloud.create_queue(
-        DEAD_LETTERS,
-        attributes([("MessageRetentionPeriod", "1209600")]),
-        Tags::new(),
-        now,
-    )?;
+    cloud.create_queue(DEAD_LETTERS, attributes([("MessageRetentionPeriod", "1209600")]), now)?;
     let dead = cloud.queue_arn(DEAD_LETTERS)?;
     let redrive = json!({"deadLetterTargetArn": dead, "maxReceiveCount": "5"}).to_string();
     let settings = attributes([("VisibilityTimeout", "30"), ("RedrivePolicy", &redrive)]);
-    cloud.create_queue(QUEUE, settings, Tags::new(), now)?;
+    cloud.create_queue(QUEUE, settings, now)?;
     let queue = cloud.queue_arn(QUEUE)?;
     let patterns = [
         ("ecs-mesh-tasks", json!({"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]})),

@@ -36,19 +36,11 @@ pub(super) struct TaskIndex {
     pub(super) desired_stopped: BTreeSet<TaskKey>,
     pub(super) by_service: BTreeMap<String, BTreeSet<TaskKey>>,
     pub(super) by_family: BTreeMap<String, BTreeSet<TaskKey>>,
-    pub(super) running: usize,
-    pub(super) pending: usize,
 }
 
 impl TaskIndex {
     /// Updates the sets with a task's change. `None` is a task that does not exist yet or no longer.
     pub(super) fn change(&mut self, key: &TaskKey, before: Option<&CloudTask>, after: Option<&CloudTask>) {
-        if let Some(before) = before {
-            self.count(before, -1);
-        }
-        if let Some(after) = after {
-            self.count(after, 1);
-        }
         self.desired_running.remove(key);
         self.desired_stopped.remove(key);
         match (before, after) {
@@ -73,15 +65,6 @@ impl TaskIndex {
                 self.by_service.entry(service.to_owned()).or_default().insert(key.clone());
             }
         }
-    }
-
-    fn count(&mut self, task: &CloudTask, by: isize) {
-        let count = match task.last_status {
-            LastStatus::Running => &mut self.running,
-            LastStatus::Provisioning | LastStatus::Pending | LastStatus::Activating => &mut self.pending,
-            _ => return,
-        };
-        *count = count.saturating_add_signed(by);
     }
 }
 
@@ -113,27 +96,6 @@ impl Cloud {
         Ok(state.cluster.clone())
     }
 
-    /// Removes a cluster that has neither tasks nor active services.
-    pub fn delete_cluster(&mut self, cluster: &str) -> AwsApiResult<Cluster> {
-        let name = self.cluster_name(cluster)?;
-        let state = self.cluster_state(&name)?;
-        if state.index.running + state.index.pending > 0 {
-            return Err(AwsApiError::new(
-                "ClusterContainsTasksException",
-                format!("cluster {name} still has tasks"),
-            ));
-        }
-        if self.services_of(&name).any(|service| service.status != "INACTIVE") {
-            return Err(AwsApiError::new(
-                "ClusterContainsServicesException",
-                format!("cluster {name} still has services"),
-            ));
-        }
-        let cluster = state.cluster.clone();
-        self.clusters.remove(&name);
-        Ok(cluster)
-    }
-
     /// One page of the ARNs of all clusters.
     pub fn list_clusters(
         &self,
@@ -145,29 +107,28 @@ impl Cloud {
         page(items, next_token, max_results)
     }
 
-    /// The cluster as `DescribeClusters` shows it.
-    pub fn describe_cluster(&self, cluster: &str, with_tags: bool) -> AwsApiResult<Value> {
+    /// The cluster in the response of `CreateCluster`.
+    pub(crate) fn cluster_json(&self, cluster: &str) -> AwsApiResult<Value> {
         let name = self.cluster_name(cluster)?;
         let ClusterState { cluster, index } = self.cluster_state(&name)?;
-        let services = self.services_of(&name).filter(|service| service.status == "ACTIVE").count();
-        let mut shown = json!({
+        let tasks: Vec<LastStatus> =
+            index.all.iter().filter_map(|arn| Some(self.known_task(arn)?.last_status)).collect();
+        let running = tasks.iter().filter(|status| **status == LastStatus::Running).count();
+        let starting = [LastStatus::Provisioning, LastStatus::Pending, LastStatus::Activating];
+        Ok(json!({
             "clusterArn": cluster.arn,
             "clusterName": cluster.name,
             "status": "ACTIVE",
             "registeredContainerInstancesCount": 0,
-            "runningTasksCount": index.running,
-            "pendingTasksCount": index.pending,
-            "activeServicesCount": services,
+            "runningTasksCount": running,
+            "pendingTasksCount": tasks.iter().filter(|status| starting.contains(status)).count(),
+            "activeServicesCount": self.services.keys().filter(|(of, _)| *of == name).count(),
             "statistics": [],
             "settings": [{"name": "containerInsights", "value": "disabled"}],
             "capacityProviders": [],
             "defaultCapacityProviderStrategy": [],
-            "tags": [],
-        });
-        if with_tags {
-            shown["tags"] = super::ecs_tags::tags_json(&cluster.tags);
-        }
-        Ok(shown)
+            "tags": super::ecs_tags::tags_json(&cluster.tags),
+        }))
     }
 
     /// The cluster name for a name, an ARN or an empty text (`default`).
@@ -191,7 +152,7 @@ impl Cloud {
         })
     }
 
-    /// Updates the cluster's index; a deleted cluster has none.
+    /// Updates the cluster's index.
     pub(super) fn reindex(&mut self, key: &TaskKey, before: Option<&CloudTask>, after: Option<&CloudTask>) {
         let Some(task) = after.or(before) else { return };
         if let Some(state) = self.clusters.get_mut(&task.cluster) {

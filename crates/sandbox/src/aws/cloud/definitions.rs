@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::page;
 use crate::aws::error::client;
 use crate::aws::{AwsApiResult, Cloud};
 use ecs_mesh_model::{RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn, Timestamp};
@@ -201,24 +200,6 @@ impl Cloud {
             None => revisions.last(),
         };
         found.cloned().ok_or_else(missing)
-    }
-
-    /// One page of the ARNs of all revisions.
-    pub fn list_task_definitions(
-        &self,
-        family_prefix: &str,
-        next_token: Option<&str>,
-        max_results: usize,
-    ) -> (Vec<String>, Option<String>) {
-        let mut arns: Vec<&str> = self
-            .definitions
-            .values()
-            .flatten()
-            .filter(|record| record.family.starts_with(family_prefix))
-            .map(|record| record.arn.as_str())
-            .collect();
-        arns.sort_unstable();
-        page(arns.into_iter().map(|arn| (arn, arn.to_owned())), next_token, max_results)
     }
 }
 

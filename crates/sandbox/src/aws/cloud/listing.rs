@@ -178,7 +178,7 @@ impl Cloud {
         self.tasks.values().filter(|record| record.gone_at.is_none()).map(|record| &record.current)
     }
 
-    fn known_task(&self, arn: &str) -> Option<&Arc<CloudTask>> {
+    pub(super) fn known_task(&self, arn: &str) -> Option<&Arc<CloudTask>> {
         self.tasks.get(arn).filter(|record| record.gone_at.is_none()).map(|record| &record.current)
     }
 

@@ -57,7 +57,7 @@ pub use self::sts::{AssumeRole, AssumedRole};
 pub use self::task::{CloudTask, Network, StopCode, TaskOverrides};
 pub use self::tasks::RunTask;
 
-pub(super) use self::ecs_tags::tags_from;
+pub(super) use self::ecs_tags::{tags_from, tags_json};
 pub(super) use self::messages::{attributes_md5, md5_hex};
 pub(super) use self::rules::validation;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::messages::MessageAttribute;
 use super::queues::QueueCounts;
-use ecs_mesh_model::{Tags, Timestamp};
+use ecs_mesh_model::Timestamp;
 
 /// State of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,6 @@ struct MessageSlot {
 pub(super) struct SqsQueue {
     pub(super) arn: String,
     pub(super) attributes: BTreeMap<String, String>,
-    pub(super) tags: Tags,
     pub(super) created_at: Timestamp,
     pub(super) modified_at: Timestamp,
     /// Part of this queue's receipt handles, different for a deleted queue of the same name.
@@ -72,7 +71,6 @@ impl SqsQueue {
         Self {
             arn,
             attributes: BTreeMap::new(),
-            tags: Tags::new(),
             created_at: now,
             modified_at: now,
             uid,

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::page;
 use super::queue::SqsQueue;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud};
-use ecs_mesh_model::{Tags, Timestamp};
+use ecs_mesh_model::Timestamp;
 
 /// Number of messages by state. Exact, where AWS gives approximate numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +67,6 @@ impl Cloud {
         &mut self,
         name: &str,
         attributes: BTreeMap<String, String>,
-        tags: Tags,
         now: Timestamp,
     ) -> AwsApiResult<String> {
         let allowed = (1..=80).contains(&name.len())
@@ -92,7 +90,6 @@ impl Cloud {
         }
         let mut queue = SqsQueue::new(self.arn("sqs", name), self.rng.u64(..), now);
         queue.attributes = attributes;
-        queue.tags = tags;
         self.queues.insert(name.to_owned(), queue);
         Ok(name.to_owned())
     }
@@ -106,17 +103,6 @@ impl Cloud {
     /// The ARN of a queue.
     pub fn queue_arn(&self, queue: &str) -> AwsApiResult<String> {
         Ok(self.queue_of(queue)?.arn.clone())
-    }
-
-    /// One page of the names of the queues that start with `prefix`.
-    pub fn list_queues(
-        &self,
-        prefix: &str,
-        next_token: Option<&str>,
-        max_results: usize,
-    ) -> (Vec<String>, Option<String>) {
-        let found = self.queues.keys().filter(|name| name.starts_with(prefix));
-        page(found.map(|name| (name.as_str(), name.clone())), next_token, max_results)
     }
 
     /// Deletes a queue with its messages. The name can be reused at once, unlike at AWS.
@@ -199,11 +185,6 @@ impl Cloud {
         let counts = queue.counts();
         self.message_arrived |= released;
         Ok(counts)
-    }
-
-    /// The tags of a queue.
-    pub fn list_queue_tags(&self, queue: &str) -> AwsApiResult<Tags> {
-        Ok(self.queue_of(queue)?.tags.clone())
     }
 
     /// Default wait time of `ReceiveMessage`.

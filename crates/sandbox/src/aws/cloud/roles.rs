@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::page;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::{Tags, Timestamp};
 
@@ -49,9 +48,6 @@ pub struct IamRole {
     /// Its inline policies.
     pub policies: BTreeMap<String, String>,
 }
-
-/// A tag's key and value.
-type TagPair = (String, String);
 
 /// Trust policy for ECS tasks.
 const TRUST_ECS_TASKS: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
@@ -112,17 +108,6 @@ impl Cloud {
         self.roles.get(name).ok_or_else(|| no_role(name))
     }
 
-    /// One page of the roles whose path starts with `path_prefix`. The API returns them without tags.
-    pub fn list_roles(
-        &self,
-        path_prefix: &str,
-        marker: Option<&str>,
-        max_items: usize,
-    ) -> (Vec<&IamRole>, Option<String>) {
-        let found = self.roles.values().filter(|role| role.path.starts_with(path_prefix));
-        page(found.map(|role| (role.name.as_str(), role)), marker, max_items)
-    }
-
     /// Sets tags of a role and emits a CloudTrail event.
     pub fn tag_role(&mut self, name: &str, tags: &Tags, now: Timestamp) -> AwsApiResult<()> {
         let mut all = self.get_role(name)?.tags.clone();
@@ -141,21 +126,6 @@ impl Cloud {
         self.set_role_tags(name, all, now);
         self.emit_iam_call("UntagRole", &json!({"roleName": name, "tagKeys": keys}), now);
         Ok(())
-    }
-
-    /// One page of a role's tags.
-    pub fn list_role_tags(
-        &self,
-        name: &str,
-        marker: Option<&str>,
-        max_items: usize,
-    ) -> AwsApiResult<(Vec<TagPair>, Option<String>)> {
-        let tags = &self.get_role(name)?.tags;
-        Ok(page(
-            tags.iter().map(|(key, value)| (key.as_str(), (key.clone(), value.clone()))),
-            marker,
-            max_items,
-        ))
     }
 
     /// Deletes a role without inline policies and emits a CloudTrail event.

@@ -136,17 +136,6 @@ impl Cloud {
         self.rules.get(name).ok_or_else(|| no_rule(name))
     }
 
-    /// One page of the rules whose names start with `prefix`.
-    pub fn list_rules(
-        &self,
-        prefix: &str,
-        next_token: Option<&str>,
-        limit: usize,
-    ) -> (Vec<&EventBridgeRule>, Option<String>) {
-        let found = self.rules.values().filter(|rule| rule.name.starts_with(prefix));
-        page(found.map(|rule| (rule.name.as_str(), rule)), next_token, limit)
-    }
-
     /// One page of the names of the rules that have the target.
     pub fn list_rule_names_by_target(
         &self,
@@ -181,15 +170,6 @@ impl Cloud {
     pub fn remove_targets(&mut self, name: &str, ids: &[String]) -> AwsApiResult<Vec<String>> {
         let rule = self.rule_mut(name)?;
         Ok(ids.iter().filter(|id| rule.targets.remove(*id).is_none()).cloned().collect())
-    }
-
-    /// Deletes a rule without targets. An unknown rule is no error.
-    pub fn delete_rule(&mut self, name: &str) -> AwsApiResult<()> {
-        if self.rules.get(name).is_some_and(|rule| !rule.targets.is_empty()) {
-            return Err(validation(format!("rule {name} still has targets; remove them first")));
-        }
-        self.rules.remove(name);
-        Ok(())
     }
 
     /// Sends up to 10 events; each is accepted or rejected on its own.

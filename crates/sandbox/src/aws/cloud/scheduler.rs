@@ -57,9 +57,6 @@ impl Cloud {
     pub(super) fn schedule_service(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
         service.check_scheduled = false;
-        if service.status == "INACTIVE" {
-            return;
-        }
         let step = next_scaling_step(service);
         for _ in 0..step.start {
             self.start_service_task(key, now);
@@ -87,7 +84,7 @@ impl Cloud {
         self.create_task(task, now);
     }
 
-    /// Completes deployments and deletions.
+    /// Completes deployments.
     fn finish_deployments(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
         let desired = service.desired_count;
@@ -104,14 +101,7 @@ impl Cloud {
             primary.completed = true;
             primary.updated_at = now;
             let id = primary.id.clone();
-            service.record_message(now, format!("steady: all tasks of deployment {id} run"));
             completed = Some((service.arn.clone(), id));
-        }
-        let deleted = service.status == "DRAINING"
-            && service.leaving.is_empty()
-            && service.deployments.iter().all(|deployment| deployment.live() == 0);
-        if deleted {
-            service.status = "INACTIVE";
         }
         if let Some((service, deployment)) = completed {
             self.emit_deployment(&service, &deployment, "SERVICE_DEPLOYMENT_COMPLETED", now);
@@ -209,9 +199,9 @@ mod tests {
         );
         for _ in 0..100 {
             world.run_for_millis(50);
-            let (services, _) = world.cloud.describe_services("prod", &["kv"]).unwrap();
-            assert!(services[0].running_count() >= 4, "at {}", world.now);
-            assert!(services[0].running_count() + services[0].pending_count() <= 8);
+            let service = world.ecs_service("kv");
+            assert!(service.running_count() >= 4, "at {}", world.now);
+            assert!(service.running_count() + service.pending_count() <= 8);
         }
         for task in world.running("kv") {
             assert_eq!(world.cloud.task(&task).unwrap().definition.revision, 2);
@@ -231,20 +221,5 @@ mod tests {
             world.cloud.all_tasks().filter(|task| task.last_status == LastStatus::Stopped).collect();
         assert!(stopped.iter().all(|task| task.stop_code == Some(StopCode::ServiceSchedulerInitiated)));
         assert_eq!(stopped.len(), 3);
-    }
-
-    #[test]
-    fn deleted_service_drains_and_becomes_inactive() {
-        let mut world = cloud();
-        world.service("kv", 2);
-        world.run_for_secs(5);
-        assert!(world.cloud.delete_service("prod", "kv", false, world.now).is_err(), "needs force");
-        assert_eq!(world.cloud.delete_service("prod", "kv", true, world.now).unwrap().status, "DRAINING");
-        world.run_for_secs(5);
-        assert_eq!(world.cloud.describe_services("prod", &["kv"]).unwrap().0[0].status, "INACTIVE");
-        assert!(world.cloud.list_services("prod", None, 100).unwrap().0.is_empty());
-        world.service("kv", 1);
-        world.run_for_secs(5);
-        assert_eq!(world.running("kv").len(), 1);
     }
 }

@@ -1,12 +1,12 @@
 //! ECS services of the API. See `scheduler` for their tasks.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{DefinitionRecord, DescribeFailure, EcsServiceKey, TaskKey, page, tasks};
+use super::{DefinitionRecord, EcsServiceKey, TaskKey, tasks};
 use crate::aws::error::invalid;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::{Tags, Timestamp};
@@ -80,8 +80,6 @@ pub struct EcsService {
     pub cluster: String,
     /// Its name.
     pub name: String,
-    /// `ACTIVE`, `DRAINING` or `INACTIVE`.
-    pub status: &'static str,
     /// Desired number of tasks.
     pub desired_count: usize,
     /// Its tags.
@@ -96,8 +94,6 @@ pub struct EcsService {
     pub(super) deployments: Vec<Deployment>,
     /// Stopping tasks.
     pub(super) leaving: BTreeSet<TaskKey>,
-    /// Service events, newest first.
-    pub(super) messages: VecDeque<(Timestamp, String)>,
     /// Whether a check of the scheduler is pending.
     pub(super) check_scheduled: bool,
 }
@@ -141,30 +137,20 @@ impl EcsService {
             .unwrap_or(100)
     }
 
-    pub(super) fn record_message(&mut self, now: Timestamp, message: String) {
-        self.messages.push_front((now, message));
-        self.messages.truncate(20);
-    }
-
-    /// The response of `DescribeServices`.
-    pub fn to_api_json(&self, with_tags: bool) -> Value {
+    /// The service in the responses of the API.
+    pub fn to_api_json(&self) -> Value {
         let (cluster_arn, _) = self.arn.split_once(":service/").unwrap_or_default();
-        let inactive = self.status == "INACTIVE";
         let deployments: Vec<Value> = self
             .deployments
             .iter()
             .enumerate()
-            .filter(|_| !inactive)
             .map(|(index, deployment)| self.deployment_json(index, deployment))
             .collect();
-        let messages = self.messages.iter().enumerate().map(
-            |(index, (at, message))| json!({"id": format!("{index:08}-{}", at.0), "createdAt": at.as_secs_f64(), "message": message}),
-        );
         let mut shown = json!({
             "serviceArn": self.arn,
             "serviceName": self.name,
             "clusterArn": format!("{cluster_arn}:cluster/{}", self.cluster),
-            "status": self.status,
+            "status": "ACTIVE",
             "desiredCount": self.desired_count,
             "runningCount": self.running_count(),
             "pendingCount": self.pending_count(),
@@ -173,7 +159,7 @@ impl EcsService {
             "deploymentConfiguration": self.deployment_configuration,
             "deploymentController": {"type": "ECS"},
             "deployments": deployments,
-            "events": messages.collect::<Vec<_>>(),
+            "events": [],
             "createdAt": self.created_at.as_secs_f64(),
             "loadBalancers": [],
             "serviceRegistries": [],
@@ -187,9 +173,7 @@ impl EcsService {
         if let Some(network) = &self.network_configuration {
             shown["networkConfiguration"] = network.clone();
         }
-        if with_tags {
-            shown["tags"] = super::ecs_tags::tags_json(&self.tags);
-        }
+        shown["tags"] = super::ecs_tags::tags_json(&self.tags);
         shown
     }
 
@@ -234,14 +218,13 @@ impl Cloud {
             )));
         }
         let key = (cluster.clone(), name.clone());
-        if self.services.get(&key).is_some_and(|service| service.status != "INACTIVE") {
+        if self.services.contains_key(&key) {
             return Err(invalid(format!("there is a service {name} in cluster {cluster} already")));
         }
         let service = EcsService {
             arn: self.arn("ecs", &format!("service/{cluster}/{name}")),
             cluster,
             name,
-            status: "ACTIVE",
             desired_count: request.desired_count,
             tags: request.tags,
             launch_type: tasks::launch_type(request.launch_type.as_deref(), &definition),
@@ -252,7 +235,6 @@ impl Cloud {
             created_at: now,
             deployments: vec![self.new_deployment(definition, now)],
             leaving: BTreeSet::new(),
-            messages: VecDeque::new(),
             check_scheduled: false,
         };
         self.services.insert(key.clone(), service);
@@ -264,12 +246,6 @@ impl Cloud {
     /// Updates a service; the scheduler updates its tasks.
     pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> AwsApiResult<EcsService> {
         let key = self.service_key(&request.cluster, &request.service)?;
-        if self.services[&key].status != "ACTIVE" {
-            return Err(AwsApiError::new(
-                "ServiceNotActiveException",
-                format!("service {} is not active", key.1),
-            ));
-        }
         let current = self.services[&key].deployments[0].definition.clone();
         let wanted = match &request.task_definition {
             Some(definition) => self.describe_task_definition(definition)?,
@@ -297,81 +273,12 @@ impl Cloud {
         Ok(self.services[&key].clone())
     }
 
-    /// Deletes a service: DRAINING while its tasks stop, then INACTIVE.
-    pub fn delete_service(
-        &mut self,
-        cluster: &str,
-        service: &str,
-        force: bool,
-        now: Timestamp,
-    ) -> AwsApiResult<EcsService> {
-        let key = self.service_key(cluster, service)?;
-        if let Some(service) = self.services.get_mut(&key) {
-            if service.desired_count > 0 && !force {
-                return Err(invalid("scale the service to 0 before it is deleted, or use force"));
-            }
-            service.status = "DRAINING";
-            service.desired_count = 0;
-        }
-        self.schedule_check(&key, now);
-        Ok(self.services[&key].clone())
-    }
-
-    /// One page of the ARNs of a cluster's services that are not INACTIVE.
-    pub fn list_services(
-        &self,
-        cluster: &str,
-        next_token: Option<&str>,
-        max_results: usize,
-    ) -> AwsApiResult<(Vec<String>, Option<String>)> {
-        let cluster = self.cluster_name(cluster)?;
-        let items = self
-            .services_of(&cluster)
-            .filter(|service| service.status != "INACTIVE")
-            .map(|service| (service.name.as_str(), service.arn.clone()));
-        Ok(page(items, next_token, max_results))
-    }
-
-    /// Describes up to 10 services, with the missing ones.
-    pub fn describe_services<S: AsRef<str>>(
-        &self,
-        cluster: &str,
-        services: &[S],
-    ) -> AwsApiResult<(Vec<&EcsService>, Vec<DescribeFailure>)> {
-        if services.len() > 10 {
-            return Err(invalid(format!("{} services were named; at most 10 are allowed", services.len())));
-        }
-        if services.is_empty() {
-            return Err(invalid("no service was named"));
-        }
-        let cluster = self.cluster_name(cluster)?;
-        let (mut found, mut failures) = (Vec::new(), Vec::new());
-        for service in services {
-            let name = service_name_of(service.as_ref());
-            match self.services.get(&(cluster.clone(), name.to_owned())) {
-                Some(service) => found.push(service),
-                None => {
-                    failures.push(DescribeFailure::missing(
-                        self.arn("ecs", &format!("service/{cluster}/{name}")),
-                    ));
-                }
-            }
-        }
-        Ok((found, failures))
-    }
-
-    pub(super) fn services_of(&self, cluster: &str) -> impl Iterator<Item = &EcsService> {
-        let from = (cluster.to_owned(), String::new());
-        let cluster = cluster.to_owned();
-        self.services.range(from..).take_while(move |((of, _), _)| *of == cluster).map(|(_, service)| service)
-    }
-
     fn service_key(&self, cluster: &str, service: &str) -> AwsApiResult<EcsServiceKey> {
         let key = (self.cluster_name(cluster)?, service_name_of(service).to_owned());
-        match self.services.get(&key) {
-            Some(found) if found.status != "INACTIVE" => Ok(key),
-            _ => Err(AwsApiError::new("ServiceNotFoundException", format!("there is no service {service}"))),
+        if self.services.contains_key(&key) {
+            return Ok(key);
         }
+        Err(AwsApiError::new("ServiceNotFoundException", format!("there is no service {service}")))
     }
 
     fn emit_new_deployment(&mut self, key: &EcsServiceKey, now: Timestamp) {

@@ -327,16 +327,6 @@ impl Cloud {
         };
         self.at(now.plus(after), Timer::Task { arn: task.arn.clone(), version: task.version });
     }
-
-    /// Changes tags: the history has the change, but neither version nor events do.
-    pub(super) fn set_task_tags(&mut self, key: &TaskKey, tags: Tags, now: Timestamp) {
-        let keep = self.config.history;
-        if let Some(record) = self.tasks.get_mut(key) {
-            let mut next = (*record.current).clone();
-            next.tags = tags;
-            record.replace(Arc::new(next), now, keep);
-        }
-    }
 }
 
 fn lacks_address(task: &CloudTask) -> bool {

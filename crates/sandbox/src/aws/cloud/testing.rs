@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cloud, CreateService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RuleTarget, RunTask};
+use super::{
+    Cloud, CreateService, EcsService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RuleTarget, RunTask,
+};
 use crate::aws::CloudConfig;
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
@@ -24,7 +26,7 @@ pub(super) fn cloud_with(config: CloudConfig) -> CloudFixture {
     let mut world = CloudFixture { cloud: Cloud::new(config, now), now };
     world.cloud.create_cluster("prod", Tags::new()).unwrap();
     world.definition("kv");
-    world.cloud.create_queue("events", std::collections::BTreeMap::new(), Tags::new(), now).unwrap();
+    world.cloud.create_queue("events", std::collections::BTreeMap::new(), now).unwrap();
     world.cloud.put_rule("all", r#"{"source": [{"prefix": "aws."}]}"#, true, None).unwrap();
     let arn = world.cloud.queue_arn("events").unwrap();
     let target = RuleTarget { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
@@ -68,8 +70,12 @@ impl CloudFixture {
 
     /// Whether the service has one deployment left and all its tasks run.
     pub(super) fn is_stable(&self, service: &str) -> bool {
-        let (services, _) = self.cloud.describe_services("prod", &[service]).unwrap();
-        services[0].deployments.len() == 1 && services[0].running_count() == services[0].desired_count
+        let service = self.ecs_service(service);
+        service.deployments.len() == 1 && service.running_count() == service.desired_count
+    }
+
+    pub(super) fn ecs_service(&self, name: &str) -> &EcsService {
+        &self.cloud.services[&("prod".to_owned(), name.to_owned())]
     }
 
     /// Receives and deletes all events in the queue.

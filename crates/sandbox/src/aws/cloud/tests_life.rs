@@ -214,9 +214,10 @@ fn task_pages_are_complete_and_disjoint() {
 #[test]
 fn task_converts_to_the_operators_type() {
     let mut world = cloud();
-    let arn = world.task();
+    let tags = Tags::from([("team".into(), "kv".into())]);
+    let request = RunTask { tags, ..RunTask::awsvpc("prod", "kv") };
+    let arn = world.cloud.run_task(&request, world.now).unwrap()[0].arn.clone();
     world.run_for_secs(5);
-    world.cloud.tag_resource(&arn, &Tags::from([("team".into(), "kv".into())]), world.now).unwrap();
     let task = world.cloud.task(&arn).unwrap().to_model().unwrap();
     assert_eq!(task.arn.to_string(), *arn);
     assert_eq!((task.version, task.last_status), (5, LastStatus::Running));

@@ -15,7 +15,7 @@ const ONE: ReceiveMessages = ReceiveMessages { max: 1, visibility: None };
 fn with_queue(attributes: &[(&str, &str)]) -> CloudFixture {
     let mut world = cloud();
     let attributes = attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    world.cloud.create_queue("work", attributes, Tags::new(), world.now).unwrap();
+    world.cloud.create_queue("work", attributes, world.now).unwrap();
     world
 }
 
@@ -72,10 +72,10 @@ fn receipt_handle_of_another_queue_is_rejected() {
 #[test]
 fn message_moves_to_dlq_after_max_receives() {
     let mut world = cloud();
-    world.cloud.create_queue("dead", BTreeMap::new(), Tags::new(), world.now).unwrap();
+    world.cloud.create_queue("dead", BTreeMap::new(), world.now).unwrap();
     let policy = json!({"deadLetterTargetArn": world.cloud.queue_arn("dead").unwrap(), "maxReceiveCount": 2});
     let attributes = BTreeMap::from([("RedrivePolicy".into(), policy.to_string())]);
-    world.cloud.create_queue("work", attributes, Tags::new(), world.now).unwrap();
+    world.cloud.create_queue("work", attributes, world.now).unwrap();
     send(&mut world, "poison");
     send(&mut world, "food");
     let now = ReceiveMessages { max: 1, visibility: Some(Duration::ZERO) };

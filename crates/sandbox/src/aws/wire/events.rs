@@ -13,21 +13,11 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
     cloud.check_bus(request.optional("EventBusName"))?;
     let (name, rule) = (request.text("Name"), request.text("Rule"));
     match request.operation.as_str() {
-        "PutRule" => return put_rule(cloud, request),
-        "EnableRule" => cloud.set_rule_enabled(name, true)?,
-        "DeleteRule" => cloud.delete_rule(name)?,
+        "PutRule" => put_rule(cloud, request),
         "DescribeRule" => {
             let mut shown = show(cloud.describe_rule(name)?);
             shown["CreatedBy"] = json!(cloud.config().account);
-            return Ok(shown);
-        }
-        "ListRules" => {
-            let (rules, next) = cloud.list_rules(
-                request.text("NamePrefix"),
-                request.optional("NextToken"),
-                request.limit("Limit", 100),
-            );
-            return Ok(page("Rules", rules.into_iter().map(show).collect::<Vec<_>>(), "NextToken", next));
+            Ok(shown)
         }
         "ListRuleNamesByTarget" => {
             let target = request.optional("TargetArn").ok_or_else(|| validation("TargetArn is missing"))?;
@@ -36,12 +26,15 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
                 request.optional("NextToken"),
                 request.limit("Limit", 100),
             );
-            return Ok(page("RuleNames", names, "NextToken", next));
+            Ok(page("RuleNames", names, "NextToken", next))
         }
-        "PutTargets" => cloud.put_targets(rule, read::<Vec<RuleTarget>>(&request.body["Targets"])?)?,
+        "PutTargets" => {
+            cloud.put_targets(rule, read::<Vec<RuleTarget>>(&request.body["Targets"])?)?;
+            Ok(json!({"FailedEntryCount": 0, "FailedEntries": []}))
+        }
         "ListTargetsByRule" => {
             let targets: Vec<&RuleTarget> = cloud.describe_rule(rule)?.targets.values().collect();
-            return Ok(page("Targets", targets, "NextToken", None));
+            Ok(page("Targets", targets, "NextToken", None))
         }
         "RemoveTargets" => {
             let missing = cloud.remove_targets(rule, &request.texts("Ids"))?;
@@ -51,20 +44,15 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
                     json!({"TargetId": id, "ErrorCode": "ResourceNotFoundException", "ErrorMessage": "no such target"})
                 })
                 .collect();
-            return Ok(json!({"FailedEntryCount": failed.len(), "FailedEntries": failed}));
+            Ok(json!({"FailedEntryCount": failed.len(), "FailedEntries": failed}))
         }
         "PutEvents" => {
             let outcomes = cloud.put_events(read::<Vec<PutEvent>>(&request.body["Entries"])?, now)?;
             let failed = outcomes.iter().filter(|one| matches!(one, PutEventOutcome::Refused { .. })).count();
-            return Ok(json!({"FailedEntryCount": failed, "Entries": outcomes}));
+            Ok(json!({"FailedEntryCount": failed, "Entries": outcomes}))
         }
-        _ => return Err(request.unknown_operation()),
+        _ => Err(request.unknown_operation()),
     }
-    Ok(if request.operation == "PutTargets" {
-        json!({"FailedEntryCount": 0, "FailedEntries": []})
-    } else {
-        json!({})
-    })
 }
 
 fn put_rule(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {

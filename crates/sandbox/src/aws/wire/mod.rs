@@ -225,14 +225,8 @@ fn cut(connection: &ConnectionCutter) -> Response {
 
 fn without_items(mut answer: Value) -> Value {
     if let Some(fields) = answer.as_object_mut() {
-        fields.retain(|name, _| !matches!(name.as_str(), "nextToken" | "NextToken" | "Marker"));
-        for (name, value) in fields.iter_mut() {
-            match value {
-                Value::Array(items) => items.clear(),
-                Value::Bool(truncated) if name == "IsTruncated" => *truncated = false,
-                _ => {}
-            }
-        }
+        fields.retain(|name, _| !matches!(name.as_str(), "nextToken" | "NextToken"));
+        fields.values_mut().filter_map(Value::as_array_mut).for_each(Vec::clear);
     }
     answer
 }

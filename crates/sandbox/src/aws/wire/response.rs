@@ -17,14 +17,11 @@ pub(super) const XML: &str = "text/xml";
 const OLD_SQS_CODES: &[(&str, &str)] = &[
     ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"),
     ("QueueNameExists", "QueueAlreadyExists"),
-    ("QueueDeletedRecently", "AWS.SimpleQueueService.QueueDeletedRecently"),
     ("EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest"),
     ("TooManyEntriesInBatchRequest", "AWS.SimpleQueueService.TooManyEntriesInBatchRequest"),
     ("BatchEntryIdsNotDistinct", "AWS.SimpleQueueService.BatchEntryIdsNotDistinct"),
-    ("BatchRequestTooLong", "AWS.SimpleQueueService.BatchRequestTooLong"),
     ("InvalidBatchEntryId", "AWS.SimpleQueueService.InvalidBatchEntryId"),
     ("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight"),
-    ("PurgeQueueInProgress", "AWS.SimpleQueueService.PurgeQueueInProgress"),
     ("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation"),
 ];
 

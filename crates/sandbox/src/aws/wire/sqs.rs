@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::request::AwsRequest;
@@ -12,7 +11,7 @@ use crate::aws::cloud::{attributes_md5, md5_hex};
 use crate::aws::{
     AwsApiError, AwsApiResult, BatchFailure, Cloud, ReceiveMessages, ReceivedMessage, SendMessage,
 };
-use ecs_mesh_model::{Tags, Timestamp};
+use ecs_mesh_model::Timestamp;
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let queue = request.text("QueueUrl");
@@ -22,15 +21,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
             return Ok(json!(sent));
         }
         "DeleteMessage" => cloud.delete_message(queue, request.text("ReceiptHandle"))?,
-        "ChangeMessageVisibility" => {
-            let timeout = request.body["VisibilityTimeout"].as_u64().unwrap_or(u64::MAX);
-            cloud.change_message_visibility(queue, request.text("ReceiptHandle"), timeout, now)?;
-        }
-        "SendMessageBatch" | "DeleteMessageBatch" | "ChangeMessageVisibilityBatch" => {
-            return perform_batch(cloud, request, now);
-        }
-        "PurgeQueue" => cloud.purge_queue(queue)?,
-        "DeleteQueue" => cloud.delete_queue(queue)?,
+        "DeleteMessageBatch" | "ChangeMessageVisibilityBatch" => return perform_batch(cloud, request, now),
         "SetQueueAttributes" => cloud.set_queue_attributes(queue, map(request, "Attributes"), now)?,
         _ => return answers(cloud, request, now),
     }
@@ -42,32 +33,13 @@ fn answers(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiRes
     let queue = request.text("QueueUrl");
     Ok(match request.operation.as_str() {
         "CreateQueue" => {
-            let tags: Tags = map(request, "tags");
-            let name =
-                cloud.create_queue(request.text("QueueName"), map(request, "Attributes"), tags, now)?;
+            let name = cloud.create_queue(request.text("QueueName"), map(request, "Attributes"), now)?;
             json!({"QueueUrl": url(cloud, &name)?})
         }
         "GetQueueUrl" => json!({"QueueUrl": url(cloud, request.text("QueueName"))?}),
         "GetQueueAttributes" => {
             let attributes = cloud.get_queue_attributes(queue, &request.texts("AttributeNames"), now)?;
             if attributes.is_empty() { json!({}) } else { json!({"Attributes": attributes}) }
-        }
-        "ListQueueTags" => json!({"Tags": cloud.list_queue_tags(queue)?}),
-        "ListQueues" => {
-            let (names, next) = cloud.list_queues(
-                request.text("QueueNamePrefix"),
-                request.optional("NextToken"),
-                request.limit("MaxResults", 1000),
-            );
-            let urls: AwsApiResult<Vec<String>> = names.iter().map(|name| url(cloud, name)).collect();
-            let mut answer = json!({"QueueUrls": urls?});
-            // Without MaxResults, SQS returns no token.
-            if !request.body["MaxResults"].is_null()
-                && let Some(next) = next
-            {
-                answer["NextToken"] = json!(next);
-            }
-            answer
         }
         _ => return Err(request.unknown_operation()),
     })
@@ -85,9 +57,6 @@ fn perform_batch(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> Aws
     let (mut successful, mut failed) = (Vec::new(), Vec::new());
     for (id, entry) in entries {
         let outcome = match request.operation.as_str() {
-            "SendMessageBatch" => read_entry::<SendMessage>(entry)
-                .and_then(|message| cloud.send_message(queue, message, now))
-                .map(|sent| json!(sent)),
             "DeleteMessageBatch" => cloud
                 .delete_message(queue, entry["ReceiptHandle"].as_str().unwrap_or_default())
                 .map(|()| json!({})),
@@ -125,7 +94,6 @@ fn entries(request: &AwsRequest) -> AwsApiResult<Vec<(String, &Value)>> {
     }
     let mut seen = BTreeSet::new();
     let mut read = Vec::new();
-    let mut size = 0;
     for entry in entries {
         let id = entry["Id"].as_str().unwrap_or_default();
         let allowed = (1..=80).contains(&id.len())
@@ -137,18 +105,9 @@ fn entries(request: &AwsRequest) -> AwsApiResult<Vec<(String, &Value)>> {
         if !seen.insert(id) {
             return Err(AwsApiError::new("BatchEntryIdsNotDistinct", format!("the id {id} is there twice")));
         }
-        size += entry["MessageBody"].as_str().map_or(0, str::len);
         read.push((id.to_owned(), entry));
     }
-    if size > 1_048_576 {
-        let message = format!("the batch has {size} bytes; at most 1048576 are allowed");
-        return Err(AwsApiError::new("BatchRequestTooLong", message));
-    }
     Ok(read)
-}
-
-fn read_entry<T: DeserializeOwned>(entry: &Value) -> AwsApiResult<T> {
-    T::deserialize(entry).map_err(|error| AwsApiError::new("SerializationException", error.to_string()))
 }
 
 /// A `ReceiveMessage`, which is retried during a long poll.

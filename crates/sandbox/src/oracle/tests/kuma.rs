@@ -97,7 +97,7 @@ impl KumaFixture {
 
     fn drain(&mut self, task: &str, body: &Value) {
         let mut drained = body.clone();
-        drained["labels"][DRAIN_LABEL] = "unwanted".into();
+        drained["labels"][DRAIN_LABEL] = "not-desired".into();
         drained["networking"]["inbound"][0]["health"] = json!({});
         assert_eq!(self.put(task, &drained), 200);
     }
