@@ -29,7 +29,6 @@ mod objects;
 mod own_token;
 mod permissions;
 mod removal;
-mod reply;
 mod resource_key;
 mod scope;
 mod segments;
