@@ -1,12 +1,11 @@
 //! The desired ACL objects: derived from a `ConsulAuth` and the bound clusters, with Consul's field names. Pure, so that
 //! a plan shows exactly what a run would send.
 
-mod client_tokens;
 mod enterprise;
+mod logins;
 mod method;
 mod object;
 mod ownership;
-mod service_tokens;
 mod templates;
 mod well_known;
 

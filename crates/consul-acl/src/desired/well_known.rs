@@ -3,8 +3,7 @@
 
 use serde_json::Value;
 
-use super::client_tokens::{self, client_key};
-use super::service_tokens::{gateway, service_key};
+use super::logins::{CLIENT_POLICY, CLIENT_ROLE, client_key, gateway, service_key};
 use super::{ObjectId, RuleKey, enterprise, strip_marks, templates};
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_core::intent::GATEWAY_TAG;
@@ -72,7 +71,7 @@ pub fn absent_by(id: &ObjectId) -> Option<String> {
         })
     };
     match (id.kind, &*id.name) {
-        (ObjectKind::Role, client_tokens::ROLE) | (ObjectKind::Policy, client_tokens::POLICY) => {
+        (ObjectKind::Role, CLIENT_ROLE) | (ObjectKind::Policy, CLIENT_POLICY) => {
             Some("clientTokens.state: absent".to_owned())
         }
         (ObjectKind::Policy, templates::ANONYMOUS_POLICY) => Some("anonymousPolicy: absent".to_owned()),

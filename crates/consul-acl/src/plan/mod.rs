@@ -42,7 +42,6 @@
 mod actual;
 mod ensure;
 mod matching;
-mod partial_update;
 mod removal;
 mod step;
 mod undeclared;

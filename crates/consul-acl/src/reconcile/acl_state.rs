@@ -6,15 +6,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::status::AclStatus;
 use crate::desired::ObjectId;
 use crate::plan::AclStep;
 
 /// How long an unacknowledged write is kept while its object is not listed.
 const UNACKNOWLEDGED_WRITE_TTL: Duration = Duration::from_hours(1);
+
+/// The status of ACL objects as of the last reconcile, for metrics and `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct AclStatus {
+    /// Number of objects by kind and state: see [`OBJECT_STATES`].
+    pub objects: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
+    /// Time of the last reconcile after which all objects were as declared, in seconds since 1970.
+    pub last_sync: Option<f64>,
+}
+
+/// States of objects: as declared; not as declared; waiting for a dependency; in the way and not owned; unreadable; reported
+/// and not changed.
+pub const OBJECT_STATES: [&str; 6] = ["ok", "drifted", "held", "conflict", "unknown", "unmanaged"];
 
 /// An object, with Consul's id if several have the same name.
 pub(super) type ObjectKey = (ObjectId, Option<Arc<str>>);

@@ -7,7 +7,6 @@ mod apply;
 mod host;
 mod pass;
 mod report;
-mod status;
 #[cfg(test)]
 mod tests;
 
@@ -28,8 +27,8 @@ use ecs_mesh_controller::{Backoff, Circuit, Heartbeat, Lease, ShutdownSummary, T
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
+pub use acl_state::{AclStatus, OBJECT_STATES};
 pub use host::{AclDryRun, AclHost, AclMetrics};
-pub use status::{AclStatus, OBJECT_STATES};
 
 use acl_state::AclState;
 use pass::{AclReconcile, ReconcileEnd};

@@ -1,9 +1,13 @@
-//! Logins of tasks: an auth method, a binding rule for services, and a rule, role and policy for each gateway kind.
+//! Logins. For tasks: an auth method, a binding rule for services, and a rule, role and policy for each gateway kind.
+//! For client agents, of tasks without `consul-dataplane`: an auth method, a rule, a role and a policy.
 
 use super::{DesiredObjectsBuilder, DesiredState, Edition, ObjectId, RuleKey, templates};
-use ecs_mesh_api::{GatewayKind, Presence, ServiceTokens};
+use ecs_mesh_api::{ClientTokens, GatewayKind, Presence, ServiceTokens};
 use ecs_mesh_core::intent::{GATEWAY_TAG, SERVICE_TAG};
 use ecs_mesh_core::plan::report::ObjectKind;
+
+pub(super) const CLIENT_ROLE: &str = "consul-ecs-client-role";
+pub(super) const CLIENT_POLICY: &str = "consul-ecs-client-policy";
 
 /// Names and descriptions of a gateway kind, the same as those of the consul-ecs controller.
 pub(super) struct GatewayObjects {
@@ -61,6 +65,26 @@ impl DesiredObjectsBuilder<'_> {
         }
     }
 
+    pub(super) fn client_tokens(&mut self, tokens: &ClientTokens) {
+        let policy = self.id(ObjectKind::Policy, CLIENT_POLICY);
+        let role = self.id(ObjectKind::Role, CLIENT_ROLE);
+        let method = self.id(ObjectKind::AuthMethod, &tokens.auth_method);
+        let rule = self.id(ObjectKind::BindingRule, &format!("{}/client", tokens.auth_method));
+        let key = client_key(&tokens.auth_method);
+        if tokens.state == Presence::Absent {
+            self.no_rule(&rule, key);
+            for id in [method, role, policy] {
+                self.add(id, DesiredState::Absent);
+            }
+            return;
+        }
+        let rules = templates::client_rules(&self.context.edition);
+        self.policy(&policy, "Consul Client Token Policy for ECS", &rules);
+        self.role(&role, "Consul Client Token Role for ECS", &[policy]);
+        self.method(&method, "AWS IAM auth method for ECS client tokens", tokens.login(), &[]);
+        self.rule(&rule, key, "");
+    }
+
     fn rule_id(&self, tokens: &ServiceTokens, what: &str) -> ObjectId {
         self.id(ObjectKind::BindingRule, &format!("{}/{what}", tokens.auth_method))
     }
@@ -98,6 +122,14 @@ pub(super) fn service_key(auth_method: &str) -> RuleKey {
         auth_method: auth_method.into(),
         text: "Bind a service identity from IAM role tag for ECS",
         bind: ("service", templates::from_tag(SERVICE_TAG).into()),
+    }
+}
+
+pub(super) fn client_key(auth_method: &str) -> RuleKey {
+    RuleKey {
+        auth_method: auth_method.into(),
+        text: "Bind the client role for ECS client agents",
+        bind: ("role", CLIENT_ROLE.into()),
     }
 }
 
