@@ -4,11 +4,11 @@
 //! marker. Any other write is a violation. The accessor of the operator's token identifies its writes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::registry_view::KnownRegistrations;
 use super::{Invariant, InvariantViolation, OracleConfig};
 use crate::aws::Cloud;
 use crate::consul::{ConsulJournalEntry, ConsulServer};
@@ -17,6 +17,9 @@ use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
 /// Time from RUNNING within which a task has registered itself.
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(20);
+
+/// `CreateIndex` of each registration in the operator's registry, by name; `None` if Consul does not have it.
+type KnownRegistrations = BTreeMap<Arc<str>, Option<u64>>;
 
 /// Accepted writes of the operator, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +109,19 @@ fn content(body: &Value) -> Value {
         fields.retain(|field, _| !matches!(field.as_str(), "CreateIndex" | "ModifyIndex" | "Hash"));
     }
     content
+}
+
+/// `CreateIndex` of the registration `token/ACCESSOR` or `service/ID@NODE`.
+fn creation_index(consul: &ConsulServer, name: &str) -> Option<u64> {
+    let (kind, id) = name.split_once('/')?;
+    let found = match kind {
+        "token" => consul.tokens().find(|token| token["AccessorID"] == id)?,
+        _ => {
+            let (id, node) = id.split_once('@')?;
+            consul.services(node).remove(id)?
+        }
+    };
+    found.get("CreateIndex").and_then(Value::as_u64)
 }
 
 impl ConsulOracle {
@@ -351,5 +367,27 @@ impl ConsulOracle {
         let what = if entry.after.is_none() { "removal" } else { "write" };
         let message = format!("{what} of {} {}: {message}", entry.kind, entry.id);
         self.violations.push(InvariantViolation { invariant, at: entry.at, message });
+    }
+
+    /// Records the content of the operator's registry. Reports entries that it dropped although Consul still has
+    /// them.
+    pub fn record_known(
+        &mut self,
+        names: impl Iterator<Item = Arc<str>>,
+        consul: &ConsulServer,
+        now: Timestamp,
+    ) {
+        let mut known = KnownRegistrations::new();
+        for name in names {
+            let since = self.known.remove(&name).unwrap_or_else(|| creation_index(consul, &name));
+            known.insert(name, since);
+        }
+        // The rest was dropped. A registration that was created again since then is another one.
+        for (name, since) in std::mem::replace(&mut self.known, known) {
+            if since.is_some() && creation_index(consul, &name) == since {
+                let message = format!("{name} was dropped from the registry but still exists");
+                self.violations.push(InvariantViolation { invariant: Invariant::I1, at: now, message });
+            }
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! never reads the operator's state.
 
 mod consul;
-mod registry_view;
 #[cfg(test)]
 mod tests;
 
