@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP.
 //!
-//! The server never blocks the operator: a taken port is logged as an error and retried, and a slow or silent client loses
-//! its connection (`limits`). It answers until shutdown is complete, so that the shutdown can be observed.
+//! The server never blocks the operator: a taken port is logged as an error and retried. No client keeps another one out: a
+//! slow or silent one loses its connection (`limits`), and only one `/metrics` is rendered at a time. It answers until shutdown is complete, so that the shutdown can be observed.
 
 mod handlers;
 mod limits;
@@ -17,7 +17,7 @@ use tracing::{debug, error, info};
 
 use super::metrics::Metrics;
 use ecs_mesh_controller::Backoff;
-use limits::LimitedListener;
+use limits::{ConnectionLimits, LimitedListener};
 
 /// Delays between attempts to bind a port.
 const PORT_RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
@@ -86,7 +86,8 @@ async fn serve(address: SocketAddr, metrics: Arc<Metrics>, seed: u64, stop: Canc
         () = stop.cancelled() => return,
         listener = bind(address, seed) => listener,
     };
-    let served = axum::serve(LimitedListener::new(listener), handlers::router(metrics));
+    let listener = LimitedListener::new(listener, ConnectionLimits::default());
+    let served = axum::serve(listener, handlers::router(metrics));
     if let Err(error) = served.with_graceful_shutdown(stop.cancelled_owned()).await {
         error!(%address, %error, "metrics server stopped unexpectedly; the operator continues");
     }

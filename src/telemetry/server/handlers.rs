@@ -9,11 +9,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::telemetry::metrics::{ExpositionFormat, Metrics};
 use ecs_mesh_aws::consumer::QueueState;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Held while metrics are rendered, which takes the longest by far: scrapes wait for one another, and probes for none.
+static RENDERING: Semaphore = Semaphore::const_new(1);
 
 pub(super) fn router(metrics: Arc<Metrics>) -> Router {
     Router::new()
@@ -38,6 +42,8 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
 async fn scrape(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Response {
     let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = ExpositionFormat::accepted(&accept.join(","));
+    // The semaphore is never closed, so this is always a permit.
+    let _permit = RENDERING.acquire().await.ok();
     response(StatusCode::OK, format.content_type(), metrics.render_as(format))
 }
 

@@ -3,7 +3,6 @@ use std::net::TcpListener as StdListener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::limits::{MAX_CONNECTION_AGE, MAX_CONNECTIONS};
 use super::*;
 use crate::telemetry::state::tests::state;
 use crate::telemetry::state::{OperatorState, StateSource};
@@ -18,9 +17,13 @@ impl StateSource for StaticState {
 
 /// Starts a server at a free port.
 async fn serve_at_free_port(metrics: &Arc<Metrics>) -> (SocketAddr, CancellationToken) {
+    serve_with(ConnectionLimits::default(), metrics).await
+}
+
+async fn serve_with(limits: ConnectionLimits, metrics: &Arc<Metrics>) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let served = axum::serve(LimitedListener::new(listener), handlers::router(Arc::clone(metrics)));
+    let served = axum::serve(LimitedListener::new(listener, limits), handlers::router(Arc::clone(metrics)));
     let until = stop.clone().cancelled_owned();
     tokio::spawn(async move { served.with_graceful_shutdown(until).await });
     (address, stop)
@@ -120,19 +123,43 @@ async fn readiness_ends_before_metrics_at_shutdown() {
     assert!(get(address, "/metrics").await.contains("ecs_mesh_ready 0"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn silent_clients_are_disconnected() {
-    let (address, _stop) = serve_at_free_port(&Arc::default()).await;
-    let mut silent = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
+/// Connects silent clients and slow ones, in turn.
+async fn connect_idle(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut idle = Vec::new();
+    for n in 0..count {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /met").await.unwrap();
-        silent.push(stream);
+        if n % 2 == 0 {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").await.unwrap();
+        }
+        idle.push(stream);
     }
-    let began = tokio::time::Instant::now();
-    assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
-    assert!(began.elapsed() >= MAX_CONNECTION_AGE, "all connections were in use");
-    for mut stream in silent {
+    idle
+}
+
+#[tokio::test]
+async fn probes_are_answered_while_idle_clients_fill_the_port() {
+    // No time limit helps here.
+    let hour = Duration::from_hours(1);
+    let limits = ConnectionLimits { request: hour, age: hour, ..ConnectionLimits::default() };
+    let (address, _stop) = serve_with(limits, &Arc::default()).await;
+    let mut idle = connect_idle(address, 64).await;
+    let answered = async {
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert!(get(address, path).await.starts_with("http/1.1 "), "{path}");
+        }
+        // The oldest made room, with an end or a reset.
+        let ended = idle[0].read(&mut [0]).await;
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    };
+    tokio::time::timeout(Duration::from_mins(1), answered).await.expect("answered");
+    let open = idle[63].try_read(&mut [0]);
+    assert!(open.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "the newest is open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_without_a_request_are_disconnected() {
+    let (address, _stop) = serve_at_free_port(&Arc::default()).await;
+    for mut stream in connect_idle(address, 8).await {
         // The read returns once the connection is closed, with or without an error.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
