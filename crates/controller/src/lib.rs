@@ -8,7 +8,9 @@
 //! | [`batch`] | single reads share calls, and no response is older than its request |
 //! | [`token_bucket`] | calls keep to a rate, first come, first served |
 //! | [`circuit_breaker`] | an unreachable remote receives one probe at a time |
-//! | [`lease`] | whether this process may write |
+//! | [`lease`] | whether this process may write, and why not |
+//! | [`files`] | a file that a user names is regular and small, or is not read |
+//! | [`blocking_lane`] | work that hangs holds up no caller, and costs one thread |
 //! | [`health`] | whether every loop makes progress |
 //! | [`secrets`] | how secrets in an external store are read |
 //! | [`shutdown`] | a signal starts a graceful shutdown, a second one ends it immediately |
@@ -40,8 +42,10 @@ use tokio::time::Instant;
 pub mod active_warnings;
 pub mod backoff;
 pub mod batch;
+pub mod blocking_lane;
 pub mod circuit_breaker;
 pub mod controller;
+pub mod files;
 pub mod health;
 pub mod lease;
 pub mod queue;
@@ -52,10 +56,12 @@ pub mod token_bucket;
 pub use active_warnings::ActiveWarnings;
 pub use backoff::{Backoff, Delays};
 pub use batch::{BatchCall, BatchError, Batcher};
+pub use blocking_lane::BlockingLane;
 pub use circuit_breaker::{Circuit, CircuitConfig, CircuitOpenUntil, CircuitState, Permit};
 pub use controller::{Controller, ControllerObserver, Reconciler, ShutdownSummary};
+pub use files::{ReadFileError, read_file};
 pub use health::{Health, Heartbeat, StuckLoop};
-pub use lease::{AlwaysHeld, Lease};
+pub use lease::{AlwaysHeld, Lease, WriteObstacle};
 pub use queue::{Priority, QueueStats, Requeue, WorkItem, WorkQueue};
 pub use secrets::{NoSecrets, SecretError, Secrets};
 pub use shutdown::{Deadline, Signals};
