@@ -7,6 +7,10 @@ use std::process::ExitCode;
 
 use super::output::print;
 use ecs_mesh_api::schema::{self, SchemaFile};
+use ecs_mesh_controller::{ReadFileError, read_file};
+
+/// Limit of a file that is compared: far more than a schema has.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Arguments of `crds`.
 #[derive(clap::Args)]
@@ -81,10 +85,10 @@ impl CrdsArgs {
 }
 
 fn state(path: &Path, expected: &str) -> Result<FileState, String> {
-    match fs::read(path) {
+    match read_file(path, MAX_FILE_BYTES) {
         Ok(found) if found == expected.as_bytes() => Ok(FileState::Current),
-        Ok(_) => Ok(FileState::Outdated),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(FileState::Missing),
+        Ok(_) | Err(ReadFileError::TooLarge(_)) => Ok(FileState::Outdated),
+        Err(ReadFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(FileState::Missing),
         Err(error) => Err(format!("reading {}: {error}", path.display())),
     }
 }

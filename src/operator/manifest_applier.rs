@@ -12,11 +12,12 @@ use tracing::{error, info};
 
 use super::context::{Context, WorkerMap};
 use super::control_plane_worker::ControlPlaneWorker;
-use super::deps::ConnectFn;
+use super::deps::{ConnectFn, ConnectResult};
 use super::task::TaskReconciler;
 use super::{RunOptions, acl};
+use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_controller::{Controller, Priority, ShutdownSummary};
+use ecs_mesh_controller::{BlockingLane, Controller, Priority, ShutdownSummary};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::TaskArn;
 
@@ -25,6 +26,9 @@ pub(super) const RECONCILE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Pause before another attempt to connect to a control plane whose manifest could not be used.
 const CONNECT_RETRY: Duration = Duration::from_secs(30);
+
+/// Longest attempt to connect, which reads the files that the manifest names and calls no server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Applies manifests.
 pub(super) struct ManifestApplier {
@@ -38,6 +42,8 @@ pub(super) struct ManifestApplier {
 struct RunningControllers {
     /// Manifests have been applied before.
     applied_once: bool,
+    /// Where control planes with files are connected to.
+    lanes: BTreeMap<Arc<str>, BlockingLane>,
     running: BTreeMap<Arc<str>, CancellationToken>,
     tasks: JoinSet<ShutdownSummary>,
 }
@@ -52,7 +58,7 @@ impl ManifestApplier {
         let mut controllers = RunningControllers::default();
         loop {
             let status = Arc::clone(&manifests.borrow_and_update());
-            let complete = self.apply(&status, &mut controllers);
+            let complete = self.apply(&status, &mut controllers).await;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -71,10 +77,10 @@ impl ManifestApplier {
     }
 
     /// Applies one manifest set. `true` when every control plane of the set has a worker of its own manifest.
-    fn apply(&self, status: &ManifestStatus, controllers: &mut RunningControllers) -> bool {
+    async fn apply(&self, status: &ManifestStatus, controllers: &mut RunningControllers) -> bool {
         let context = &self.context;
         let before = context.manifests.load();
-        let (workers, complete) = self.workers_for(&status.set);
+        let (workers, complete) = self.workers_for(&status.set, &mut controllers.lanes).await;
         let old = context.workers.load();
         let mut acl_reconcilers = Vec::new();
         for (name, worker) in &workers {
@@ -140,7 +146,12 @@ impl ManifestApplier {
     }
 
     /// A worker for each control plane of the set: the one in force where its manifest is the same, or a new one.
-    fn workers_for(&self, manifests: &ManifestSet) -> (WorkerMap, bool) {
+    async fn workers_for(
+        &self,
+        manifests: &ManifestSet,
+        lanes: &mut BTreeMap<Arc<str>, BlockingLane>,
+    ) -> (WorkerMap, bool) {
+        lanes.retain(|name, _| manifests.control_planes.contains_key(name));
         let old = self.context.workers.load();
         let mut complete = true;
         let mut workers = WorkerMap::new();
@@ -149,7 +160,8 @@ impl ManifestApplier {
                 workers.insert(Arc::clone(name), Arc::clone(worker));
                 continue;
             }
-            match (self.connect)(name, spec) {
+            let lane = lanes.entry(Arc::clone(name)).or_default();
+            match self.connect_to(name, spec, lane).await {
                 Ok(connected) => {
                     info!(control_plane = %name, "control plane added");
                     let seed = self.context.process.seed.wrapping_add(1_000 * (index as u64 + 1));
@@ -168,5 +180,60 @@ impl ManifestApplier {
             }
         }
         (workers, complete)
+    }
+
+    /// Connects to a control plane, off the runtime where its manifest names a file: file systems can hang.
+    async fn connect_to(
+        &self,
+        name: &Arc<str>,
+        spec: &Arc<ControlPlaneSpec>,
+        lane: &BlockingLane,
+    ) -> ConnectResult {
+        let kuma_file = spec.kuma.as_ref().and_then(|kuma| kuma.ca_file.as_ref());
+        let consul_file = spec.consul.as_ref().and_then(|consul| consul.ca_file.as_ref());
+        let Some(file) = kuma_file.or(consul_file) else { return (self.connect)(name, spec) };
+        let (connect, name, spec) = (Arc::clone(&self.connect), Arc::clone(name), Arc::clone(spec));
+        let connected = lane.run(CONNECT_TIMEOUT, move || connect(&name, &spec)).await;
+        connected.unwrap_or_else(|| Err(format!("reading {}: timed out", file.display()).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread::{self, ThreadId};
+
+    use serde_json::json;
+
+    use super::super::OperatorDeps;
+    use super::*;
+    use ecs_mesh_aws::fakes::FakeEcs;
+
+    #[tokio::test]
+    async fn files_of_a_control_plane_are_read_off_the_runtime() {
+        let threads: Arc<Mutex<BTreeMap<String, ThreadId>>> = Arc::default();
+        let seen = Arc::clone(&threads);
+        let connect: ConnectFn = Arc::new(move |name, _| {
+            seen.lock().unwrap().insert(name.to_owned(), thread::current().id());
+            Err("no control plane".into())
+        });
+        let (context, ..) = Context::new(&OperatorDeps::for_tests(Arc::new(FakeEcs::default())));
+        let applier = ManifestApplier { context, connect, options: RunOptions::default() };
+        let spec = |fields: serde_json::Value| -> Arc<ControlPlaneSpec> {
+            Arc::new(serde_json::from_value(json!({"type": "kuma", "kuma": fields})).unwrap())
+        };
+        let manifests = ManifestSet {
+            control_planes: [
+                ("plain".into(), spec(json!({"address": "http://cp:5681"}))),
+                ("file".into(), spec(json!({"address": "https://cp:5682", "caFile": "/ca.pem"}))),
+            ]
+            .into(),
+            ..ManifestSet::default()
+        };
+        let (workers, complete) = applier.workers_for(&manifests, &mut BTreeMap::new()).await;
+        assert!(workers.is_empty() && !complete);
+        let threads = threads.lock().unwrap();
+        assert_eq!(threads["plain"], thread::current().id());
+        assert_ne!(threads["file"], thread::current().id());
     }
 }

@@ -15,7 +15,8 @@ use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, ConnectError};
 use ecs_mesh_consul::{AclPermission, ConsulControlPlane, DEFAULT_METHOD, DiagnosticsRequest};
 use ecs_mesh_consul_acl::reconcile::watched_auth_methods;
 use ecs_mesh_control_plane::NoObserver;
-use ecs_mesh_controller::{NoSecrets, Secrets};
+use ecs_mesh_control_plane::http::SettingsError;
+use ecs_mesh_controller::{BlockingLane, NoSecrets, Secrets};
 use ecs_mesh_kuma::KumaControlPlane;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
@@ -126,6 +127,16 @@ impl ProbeScope {
     }
 }
 
+/// Connects where file systems may hang: connecting reads the CA's file and calls no server.
+async fn off_the_runtime<T: Send + 'static>(
+    connect: impl FnOnce() -> Result<T, SettingsError> + Send + 'static,
+) -> Result<T, String> {
+    let connected = BlockingLane::default().run(DEADLINE, connect).await;
+    connected
+        .ok_or_else(|| format!("reading the files of its manifest: no end within {DEADLINE:?}"))?
+        .map_err(|error| error.to_string())
+}
+
 async fn kuma(
     spec: &ControlPlaneSpec,
     operator: OperatorId,
@@ -133,8 +144,8 @@ async fn kuma(
 ) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
-    let plane = KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver))
-        .map_err(|error| error.to_string())?;
+    let connect = move || KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver));
+    let plane = off_the_runtime(connect).await?;
     Ok(ControlPlaneFacts::Kuma(Box::new(plane.diagnose(&wanted.meshes).await)))
 }
 
@@ -146,8 +157,8 @@ async fn consul(
 ) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.consul.clone().ok_or("spec.consul is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
-    let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)
-        .map_err(|error| error.to_string())?;
+    let connect = move || ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets);
+    let plane = off_the_runtime(connect).await?;
     plane.watch_auth_methods(wanted.watched.clone());
     let (clusters, methods) = (wanted.clusters.clone(), wanted.methods.clone());
     let asked = DiagnosticsRequest { clusters, methods, permissions: wanted.rights.clone() };

@@ -4,12 +4,14 @@
 //! start with a dot are skipped: editors and mounted Kubernetes volumes use them for their own files.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+
+use ecs_mesh_controller::ReadFileError;
 
 /// Maximum size of a manifest file.
 pub(super) const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -108,16 +110,11 @@ fn describe_error(error: &io::Error) -> String {
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|error| describe_error(&error))?;
-    // A read of a pipe may never return, and a device has no end.
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
-        return Err("cannot be read: not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe_error(&error))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err("is larger than 1 MiB: split it into several files".to_owned());
-    }
+    let bytes = ecs_mesh_controller::read_file(path, MAX_FILE_BYTES).map_err(|error| match &error {
+        ReadFileError::Io(error) => describe_error(error),
+        ReadFileError::NotRegular(_) => format!("cannot be read: {error}"),
+        ReadFileError::TooLarge(_) => format!("is {error}: split it into several files"),
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].split(|b| *b == b'\n').count();

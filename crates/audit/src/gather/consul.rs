@@ -13,7 +13,7 @@ use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_consul as consul;
 use ecs_mesh_consul::{AuthConfig, ConsulControlPlane};
 use ecs_mesh_control_plane::{MeshError, NoObserver};
-use ecs_mesh_controller::Secrets;
+use ecs_mesh_controller::{BlockingLane, Secrets};
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
 /// Longest wait for one answer.
@@ -29,7 +29,11 @@ pub(super) async fn ask(
     let spec = ConsulConnection { timeout, ..spec.clone() };
     // Ownership is not evaluated here.
     let operator = OperatorId::parse("audit").map_err(|error| error.to_string())?;
-    let plane = ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), secrets)
+    // Reads the CA's file, and file systems can hang.
+    let connect = move || ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), secrets);
+    let connected = BlockingLane::default().run(MAX_TIMEOUT, connect).await;
+    let plane = connected
+        .ok_or_else(|| format!("reading spec.consul.caFile: no end within {MAX_TIMEOUT:?}"))?
         .map_err(|error| error.to_string())?;
     let config = plane.read_auth_config(clusters).await.map_err(|error| error.message)?;
     Ok(facts(config, clusters))

@@ -16,7 +16,7 @@ use ecs_mesh_api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, LoginSett
 use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_consul_acl::desired::ROLE_TAGS;
-use ecs_mesh_controller::{NoSecrets, Secrets};
+use ecs_mesh_controller::{NoSecrets, Secrets, read_file};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::ClusterArn;
 
@@ -92,12 +92,9 @@ pub async fn gather(request: AuditRequest) -> AuditFacts {
 fn read(path: &Path) -> Result<super::facts::AuditedDefinition, (FindingLocation, String)> {
     let file = path.display().to_string();
     let at = || FindingLocation { file: Some(Arc::from(file.as_str())), ..FindingLocation::default() };
-    let failed = |error: std::io::Error| (at(), format!("reading the file: {error}"));
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_FILE_BYTES {
-        return Err((at(), format!("{size} bytes are more than a task definition may have")));
-    }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let bytes =
+        read_file(path, MAX_FILE_BYTES).map_err(|error| (at(), format!("reading the file: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| (at(), "reading the file: not UTF-8 text".to_owned()))?;
     definition::read(&file, &text)
         .map_err(|error| (FindingLocation { line: error.line, field: error.field, ..at() }, error.message))
 }
@@ -174,4 +171,26 @@ async fn ask_plane(
 ) -> Fetched<super::facts::ConsulFacts> {
     let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
     consul::ask(connection, clusters, secrets).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definition_is_unreadable_when_it_is_no_small_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fifo, large) = (directory.path().join("fifo.json"), directory.path().join("large.json"));
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        std::fs::File::create(&large).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        for (path, found) in [
+            (fifo, "not a regular file but a FIFO"),
+            ("/dev/zero".into(), "not a regular file but a device"),
+            (large, "larger than 4 MiB"),
+        ] {
+            let (at, message) = read(&path).unwrap_err();
+            assert_eq!(at.file.as_deref(), path.to_str());
+            assert!(message.contains(found), "{message}");
+        }
+    }
 }

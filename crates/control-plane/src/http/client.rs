@@ -20,8 +20,8 @@ use super::transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
     TransportErrorKind,
 };
-use ecs_mesh_controller::Lease;
 use ecs_mesh_controller::secrets::{NoSecrets, SecretError, Secrets};
+use ecs_mesh_controller::{Lease, read_file};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections that are kept; more may be open during calls.
@@ -33,6 +33,8 @@ const MAX_LIST_BYTES: usize = 64 * 1024 * 1024;
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 /// Longer `Retry-After` values are cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
+/// A bundle of all public CAs is a fifth of this.
+const MAX_CA_BYTES: u64 = 1024 * 1024;
 /// The shortest interval between reads of a CA secret after TLS failures.
 const CA_REFRESH_INTERVAL: Duration = Duration::from_mins(1);
 /// Consul's header for results that the token's permissions have filtered.
@@ -87,8 +89,8 @@ impl fmt::Debug for HttpTransport {
 }
 
 impl HttpTransport {
-    /// Reads the connection's settings and the CA. Does not connect and does not read the token. The process must have a
-    /// default rustls provider.
+    /// Reads the connection's settings and the CA, whose file blocks the caller. Does not connect and does not read the
+    /// token. The process must have a default rustls provider.
     ///
     /// # Errors
     /// Names the invalid field and the allowed values.
@@ -124,8 +126,11 @@ impl HttpTransport {
         let client = match ca.one(block, "ca")? {
             TextSource::File(file) => {
                 let trust = format!("the CA in {}", file.display());
-                let pem =
-                    std::fs::read(&file).map_err(|source| SettingsError::CaFile { block, file, source })?;
+                let pem = read_file(&file, MAX_CA_BYTES).map_err(|source| SettingsError::CaFile {
+                    block,
+                    file,
+                    source,
+                })?;
                 prepare(Some(certificates(&pem, &trust)?), trust)?
             }
             TextSource::Env(name) => {
@@ -374,6 +379,7 @@ fn http_date(text: &str) -> Option<time::OffsetDateTime> {
 mod tests {
     use reqwest::header::HeaderValue;
 
+    use super::super::settings::{Credential, TextSources};
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -408,6 +414,38 @@ mod tests {
             (headers(&[]), None),
         ] {
             assert_eq!(retry_after(&given), wait, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn ca_file_is_refused_when_it_is_no_small_file() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let (fifo, large) = (directory.path().join("fifo"), directory.path().join("large"));
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        std::fs::File::create(&large).unwrap().set_len(MAX_CA_BYTES + 1).unwrap();
+        for (file, found) in [
+            (fifo, "not a regular file but a FIFO"),
+            ("/dev/zero".into(), "not a regular file but a device"),
+            (large, "larger than 1 MiB"),
+        ] {
+            let error = HttpTransport::new(ConnectionSettings {
+                product: Product {
+                    name: "Kuma",
+                    block: "spec.kuma",
+                    ports: (5681, 5682),
+                    token: "a user token",
+                    credential: Credential::Bearer,
+                    client_certificate_help: "let it accept user tokens",
+                    max_concurrent_calls: None,
+                },
+                address: "https://cp:5682".to_owned(),
+                ca: TextSources { file: Some(file), ..TextSources::default() },
+                token: TextSources::default(),
+                timeout: Duration::from_secs(5),
+            });
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with("spec.kuma.caFile: reading ") && error.contains(found), "{error}");
         }
     }
 }

@@ -2,7 +2,6 @@
 //! the CA and one for the token.
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use reqwest::{Certificate, Url};
 
 use super::failure::innermost_cause;
+use ecs_mesh_controller::ReadFileError;
 
 /// The properties of a product's connections: names for messages, ports and how a token is sent.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +121,7 @@ pub enum SettingsError {
         /// The file.
         file: PathBuf,
         /// The failed read.
-        source: io::Error,
+        source: ReadFileError,
     },
     /// The CA's environment variable is not set.
     #[error("{block}.caEnv: reading {name}: environment variable not found")]

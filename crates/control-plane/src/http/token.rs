@@ -1,6 +1,5 @@
 //! Reads the current token: rotation needs no restart, and no message contains a token.
 
-use std::io;
 use std::path::PathBuf;
 use std::str::Utf8Error;
 use std::sync::Arc;
@@ -13,8 +12,11 @@ use tokio::time::Instant;
 
 use super::settings::{Credential, Product, TextSource};
 use ecs_mesh_controller::secrets::{SecretError, Secrets};
+use ecs_mesh_controller::{BlockingLane, ReadFileError, read_file};
 
 const MAX_TOKEN_BYTES: usize = 64 * 1024;
+/// The longest read of a token's file.
+const FILE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Secrets are cached this long: each read costs money and counts towards a quota.
 const SECRET_TTL: Duration = Duration::from_mins(5);
 /// The shortest interval between reads of a rejected token, which may stay rejected for long.
@@ -27,7 +29,9 @@ pub(super) enum TokenError {
         "reading the token file {}: {source}; help: create it or correct ControlPlane.{block}.tokenFile",
         file.display()
     )]
-    File { file: PathBuf, block: &'static str, source: io::Error },
+    File { file: PathBuf, block: &'static str, source: ReadFileError },
+    #[error("reading the token file {}: timed out", file.display())]
+    FileTimedOut { file: PathBuf },
     #[error(
         "reading the environment variable {name}: no text; help: set it or correct ControlPlane.{block}.tokenEnv"
     )]
@@ -61,7 +65,11 @@ pub(super) struct TokenReader {
 
 enum TokenSource {
     Absent,
-    File(PathBuf),
+    File {
+        file: PathBuf,
+        /// A read from a remote file system can hang.
+        lane: BlockingLane,
+    },
     Env(String),
     Secret {
         arn: String,
@@ -82,7 +90,7 @@ impl TokenReader {
     pub(super) fn new(product: Product, source: TextSource, secrets: Arc<dyn Secrets>) -> Self {
         let source = match source {
             TextSource::None => TokenSource::Absent,
-            TextSource::File(file) => TokenSource::File(file),
+            TextSource::File(file) => TokenSource::File { file, lane: BlockingLane::default() },
             TextSource::Env(name) => TokenSource::Env(name),
             TextSource::Secret(arn) => TokenSource::Secret {
                 arn,
@@ -99,12 +107,11 @@ impl TokenReader {
         let block = self.product.block;
         match &self.source {
             TokenSource::Absent => Ok(None),
-            TokenSource::File(file) => {
-                let bytes = tokio::fs::read(file).await.map_err(|source| TokenError::File {
-                    file: file.clone(),
-                    block,
-                    source,
-                })?;
+            TokenSource::File { file, lane } => {
+                let path = file.clone();
+                let read = lane.run(FILE_TIMEOUT, move || read_file(&path, MAX_TOKEN_BYTES as u64)).await;
+                let read = read.ok_or_else(|| TokenError::FileTimedOut { file: file.clone() })?;
+                let bytes = read.map_err(|source| TokenError::File { file: file.clone(), block, source })?;
                 let text = str::from_utf8(&bytes).map_err(InvalidToken::Encoding);
                 text.and_then(|text| self.secret(text)).map(Some).map_err(|source| TokenError::Invalid {
                     from: format!("the token file {}", file.display()),
@@ -237,6 +244,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
+    use ecs_mesh_controller::NoSecrets;
 
     const ARN: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul";
 
@@ -252,25 +260,43 @@ mod tests {
             assert_eq!(arn, ARN);
             let read = self.reads.fetch_add(1, Ordering::Relaxed);
             if self.failing.contains(&read) {
-                Err(SecretError::Call(Box::new(io::Error::other("AWS is unreachable"))))
+                Err(SecretError::Call(Box::new(std::io::Error::other("AWS is unreachable"))))
             } else {
                 Ok(format!("token-{read}\n"))
             }
         }
     }
 
+    const CONSUL: Product = Product {
+        name: "Consul",
+        block: "spec.consul",
+        ports: (8500, 8501),
+        token: "an ACL token",
+        credential: Credential::ConsulToken,
+        client_certificate_help: "switch that off",
+        max_concurrent_calls: Some(4),
+    };
+
     fn token_reader(failing: &'static [usize]) -> TokenReader {
         let secrets = Arc::new(NumberedSecrets { reads: AtomicUsize::new(0), failing });
-        let product = Product {
-            name: "Consul",
-            block: "spec.consul",
-            ports: (8500, 8501),
-            token: "an ACL token",
-            credential: Credential::ConsulToken,
-            client_certificate_help: "switch that off",
-            max_concurrent_calls: Some(4),
-        };
-        TokenReader::new(product, TextSource::Secret(ARN.to_owned()), secrets)
+        TokenReader::new(CONSUL, TextSource::Secret(ARN.to_owned()), secrets)
+    }
+
+    #[tokio::test]
+    async fn token_file_is_refused_when_it_is_no_small_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fifo, large) = (directory.path().join("fifo"), directory.path().join("large"));
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        std::fs::write(&large, vec![b'x'; MAX_TOKEN_BYTES + 1]).unwrap();
+        for (path, found) in [
+            (fifo, "not a regular file but a FIFO"),
+            ("/dev/zero".into(), "not a regular file but a device"),
+            (large, "larger than 64 KiB"),
+        ] {
+            let token = TokenReader::new(CONSUL, TextSource::File(path), Arc::new(NoSecrets));
+            let error = token.read().await.err().unwrap().to_string();
+            assert!(error.contains(found) && error.contains("spec.consul.tokenFile"), "{error}");
+        }
     }
 
     async fn sent(token: &TokenReader) -> String {

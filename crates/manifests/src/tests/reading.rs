@@ -206,6 +206,22 @@ fn unreadable_file_is_reported_with_cause() {
 }
 
 #[test]
+fn pipe_or_device_is_reported_and_the_rest_is_read() {
+    let directory = TestDirectory::demo();
+    let path = |name: &str| directory.path().join(name);
+    assert!(std::process::Command::new("mkfifo").arg(path("d-pipe.yaml")).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", path("e-zeroes.yaml")).unwrap();
+    let loaded = directory.load();
+    insta::assert_snapshot!(directory.text(&loaded.errors), @"
+    d-pipe.yaml: cannot be read: not a regular file but a FIFO
+    e-zeroes.yaml: cannot be read: not a regular file but a device
+    ");
+    assert_eq!((loaded.set.workloads.len(), loaded.set.complete), (1, false));
+    let source = ManifestSources::new([path("d-pipe.yaml")]).load(None).into_loaded().unwrap();
+    assert!(directory.text(&source.errors).contains("a FIFO"), "a source of its own, too");
+}
+
+#[test]
 fn hidden_files_and_subdirectories_are_ignored() {
     let directory = TestDirectory::demo();
     for name in [".a-cp.yaml", "notes.txt", "a-cp.yaml~"] {
