@@ -1,6 +1,6 @@
 //! Applies one step to one registration: read the server's copy, check ownership, compare, write. Nothing is written without
-//! the lease (I7), to a registration of another owner (I3), or without a difference (I6). A dry run takes the same path up
-//! to the write.
+//! the lease (I7), while the audit log is blocked, to a registration of another owner (I3), or without a difference (I6). A
+//! dry run takes the same path up to the write.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use ecs_mesh_control_plane::{
     ContentHash, MeshError, MeshErrorKind, Registration, RegistrationOwner, RegistrationSummary,
     RenderedRegistration,
 };
+use ecs_mesh_controller::WriteObstacle;
 use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{Action, Evidence, FieldChange, PlanStep, TaskLiveness, diff};
@@ -42,8 +43,8 @@ pub(super) enum ApplyOutcome {
     UpdateNotAllowed(Vec<FieldChange>),
     /// The name belongs to another owner or task.
     NameConflict(RegistrationOwner),
-    /// This process does not hold the lease.
-    NoLease,
+    /// This process may not write.
+    Obstructed(WriteObstacle),
     /// ECS no longer confirms, or can't confirm, that the task is absent. Nothing was sent.
     Unconfirmed,
 }
@@ -95,8 +96,8 @@ pub(super) enum WriteDecision {
     Send,
     /// A dry run: the write would have been sent.
     DryRun,
-    /// This process does not hold the lease.
-    NoLease,
+    /// This process may not write.
+    Obstructed(WriteObstacle),
 }
 
 /// The server's registration of a name.
@@ -151,7 +152,7 @@ impl RegistrationWriter<'_> {
             return Ok(ApplyOutcome::UpdateNotAllowed(changes));
         }
         match self.write(&desired.id, &rendered).await? {
-            WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
+            WriteDecision::Obstructed(obstacle) => return Ok(ApplyOutcome::Obstructed(obstacle)),
             WriteDecision::DryRun => {}
             WriteDecision::Send => {
                 self.worker.registry.record_written(
@@ -189,9 +190,9 @@ impl RegistrationWriter<'_> {
                 );
                 Ok(ApplyOutcome::Created(rendered.normal.clone()))
             }
-            Ok(WriteDecision::NoLease) => {
+            Ok(WriteDecision::Obstructed(obstacle)) => {
                 self.worker.registry.forget(self.task, id);
-                Ok(ApplyOutcome::NoLease)
+                Ok(ApplyOutcome::Obstructed(obstacle))
             }
             Err(error) => {
                 if !error.may_have_taken_effect() {
@@ -231,7 +232,7 @@ impl RegistrationWriter<'_> {
         }
         let rendered = self.worker.client.render_drained(&current, reason);
         match self.write(id, &rendered).await? {
-            WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
+            WriteDecision::Obstructed(obstacle) => return Ok(ApplyOutcome::Obstructed(obstacle)),
             WriteDecision::DryRun => {}
             WriteDecision::Send => {
                 self.worker.registry.record_written(
@@ -251,8 +252,8 @@ impl RegistrationWriter<'_> {
         let _lock = self.worker.lock_registration(&step.id).await;
         let mut sent = false;
         match self.remove_with_retry(step, grace, &mut sent).await {
-            Err(CallError::Failed(error)) if error.kind == MeshErrorKind::NotLeader => {
-                Ok(ApplyOutcome::NoLease)
+            Err(CallError::Failed(MeshError { kind: MeshErrorKind::Obstructed(obstacle), .. })) => {
+                Ok(ApplyOutcome::Obstructed(obstacle))
             }
             Err(CallError::Failed(error)) if sent => Ok(ApplyOutcome::RemovalFailed(error)),
             ended => ended,
@@ -313,7 +314,7 @@ impl RegistrationWriter<'_> {
             return Ok(ApplyOutcome::Unconfirmed);
         }
         match self.write_decision() {
-            WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
+            WriteDecision::Obstructed(obstacle) => return Ok(ApplyOutcome::Obstructed(obstacle)),
             WriteDecision::DryRun => return Ok(ApplyOutcome::Removed),
             WriteDecision::Send => {}
         }

@@ -81,8 +81,10 @@ impl<T: StreamTransport> ConsulApi<T> {
         body: Option<Vec<u8>>,
     ) -> Result<ApiReply, MeshError> {
         // Removals wait for permits and for each other after their caller has checked the lease.
-        if call.is_write() && self.lease.get().is_some_and(|lease| !lease.holds()) {
-            return Err(call.without_lease());
+        if call.is_write()
+            && let Some(obstacle) = self.lease.get().and_then(|lease| lease.obstacle())
+        {
+            return Err(call.obstructed(obstacle));
         }
         let mut buffer = BufferedBody::default();
         let head = self.transport.stream(call.method, call.path, body, &mut buffer).await;

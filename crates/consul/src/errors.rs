@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::api::ApiReply;
 use ecs_mesh_control_plane::http::{HttpMethod, TransportError, describe_body, quotable};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Refusal};
-use ecs_mesh_controller::BatchError;
+use ecs_mesh_controller::{BatchError, WriteObstacle};
 
 /// The maximum length of a server's message in an error.
 const MAX_QUOTE_LEN: usize = 500;
@@ -83,12 +83,9 @@ impl ConsulCall<'_> {
             .map_err(|error| self.unreadable(&reply.body, &error.to_string()).with_source(error))
     }
 
-    /// The error of a call that was not sent because another copy of the operator holds the lease.
-    pub(super) fn without_lease(&self) -> MeshError {
-        error(
-            MeshErrorKind::NotLeader,
-            format!("{self}: not sent: another copy of this operator holds the lease"),
-        )
+    /// The error of a call that was not sent because this process may not write.
+    pub(super) fn obstructed(&self, obstacle: WriteObstacle) -> MeshError {
+        error(MeshErrorKind::Obstructed(obstacle), format!("{self}: not sent: {obstacle}"))
     }
 
     /// The error of a response other than 2xx.

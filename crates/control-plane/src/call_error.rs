@@ -32,7 +32,7 @@ impl CallError {
                 MeshErrorKind::Unreachable
                 | MeshErrorKind::ServerError
                 | MeshErrorKind::Conflict
-                | MeshErrorKind::NotLeader => Requeue::Backoff,
+                | MeshErrorKind::Obstructed(_) => Requeue::Backoff,
                 // The same body never succeeds: a change of the task or of the manifests adds the key again.
                 MeshErrorKind::Invalid => Requeue::Forget,
                 MeshErrorKind::Forbidden

@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
@@ -109,8 +109,8 @@ pub enum MeshErrorKind {
     ReadOnly,
     /// A response that is unreadable or not from such a control plane.
     UnexpectedResponse,
-    /// Another copy of this operator holds the lease; the call was not sent.
-    NotLeader,
+    /// This process may not write; the call was not sent.
+    Obstructed(WriteObstacle),
 }
 
 impl MeshErrorKind {
@@ -126,13 +126,13 @@ impl MeshErrorKind {
             Self::MeshNotFound => "mesh_not_found",
             Self::ReadOnly => "read_only",
             Self::UnexpectedResponse => "unexpected_response",
-            Self::NotLeader => "not_leader",
+            Self::Obstructed(obstacle) => obstacle.label(),
         }
     }
 
     /// Whether any other call would fail the same way.
     pub fn affects_all_calls(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Throttled | Self::NotLeader)
+        matches!(self, Self::Unreachable | Self::Throttled | Self::Obstructed(_))
     }
 
     /// Whether the error concerns one registration and not the control plane.

@@ -79,7 +79,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     fn finish(&self) {}
 
     fn write_decision(&self, lease: &dyn Lease) -> WriteDecision {
-        if lease.holds() { WriteDecision::Send } else { WriteDecision::NoLease }
+        lease.obstacle().map_or(WriteDecision::Send, WriteDecision::Obstructed)
     }
 
     fn takes_effect(&self) -> bool {
@@ -146,7 +146,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             ApplyOutcome::Equal
             | ApplyOutcome::Vanished
             | ApplyOutcome::NameConflict(_)
-            | ApplyOutcome::NoLease
+            | ApplyOutcome::Obstructed(_)
             | ApplyOutcome::RemovalFailed(_)
             | ApplyOutcome::Unconfirmed => {
                 let Subject { worker, task, .. } = self.0;

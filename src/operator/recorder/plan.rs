@@ -140,7 +140,7 @@ impl TaskPlanRecorder<'_> {
             },
             ApplyOutcome::Vanished
             | ApplyOutcome::NameConflict(_)
-            | ApplyOutcome::NoLease
+            | ApplyOutcome::Obstructed(_)
             | ApplyOutcome::RemovalFailed(_)
             | ApplyOutcome::Unconfirmed => return None,
         };

@@ -47,9 +47,8 @@ impl TaskRun<'_> {
                     next =
                         earlier(next, if by_operator { ROLE_CONFIRM_INTERVAL } else { NAME_CONFLICT_RETRY });
                 }
-                ApplyOutcome::NoLease => {
-                    let reason = Reason::constant("another copy of this operator holds the lease");
-                    self.recorder.problem("not_leader", &reason);
+                ApplyOutcome::Obstructed(obstacle) => {
+                    self.recorder.problem(obstacle.label(), &Reason::constant(obstacle.reason()));
                     next = earlier(next, ROLE_CONFIRM_INTERVAL);
                 }
                 ApplyOutcome::RemovalFailed(error) => {

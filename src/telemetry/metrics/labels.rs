@@ -178,7 +178,7 @@ pub(super) const IGNORE_REASONS: [&str; 5] =
 pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "describe_failed", "list_failed"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 19] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 20] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -192,6 +192,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 19] = [
     "skipped_by_policy",
     "paused",
     "not_leader",
+    "audit_backlog",
     "describe_failed",
     "awaiting_first_sweep",
     "removal_failed",

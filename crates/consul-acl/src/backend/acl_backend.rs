@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::desired::{AclContext, DatacenterRole, DesiredObjects};
 use crate::plan::{AclStep, ActualObjects};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_controller::WriteObstacle;
 
 /// A snapshot of the actual objects.
 #[derive(Clone, Debug, Default)]
@@ -38,8 +39,8 @@ pub enum WriteGate {
     Allowed,
     /// Dry run: do not send.
     Dry,
-    /// This process does not hold the lease.
-    NoLease,
+    /// This process may not write.
+    Obstructed(WriteObstacle),
     /// The plan is outdated, for this reason.
     Outdated(&'static str),
 }
@@ -51,8 +52,8 @@ pub enum WriteResult {
     Done,
     /// Dry run: would have been written.
     Dry,
-    /// Not sent, without the lease.
-    NoLease,
+    /// Not sent: this process may not write.
+    Obstructed(WriteObstacle),
     /// Not sent: the server's copy differs from the plan, for this reason.
     Stale(String),
     /// Not sent: the servers do not support it, for this reason.

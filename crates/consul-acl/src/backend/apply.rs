@@ -36,7 +36,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         }
         match may_send() {
             WriteGate::Dry => return Ok(WriteResult::Dry),
-            WriteGate::NoLease => return Ok(WriteResult::NoLease),
+            WriteGate::Obstructed(obstacle) => return Ok(WriteResult::Obstructed(obstacle)),
             WriteGate::Outdated(reason) => return Ok(WriteResult::Stale(reason.to_owned())),
             WriteGate::Allowed => {}
         }

@@ -62,7 +62,9 @@ impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
         may_send: &(dyn Fn() -> WriteGate + Sync),
     ) -> Result<WriteResult, MeshError> {
         match self.consul.observed("acl_apply", self.apply_step(step, may_send)).await {
-            Err(error) if error.kind == MeshErrorKind::NotLeader => Ok(WriteResult::NoLease),
+            Err(MeshError { kind: MeshErrorKind::Obstructed(obstacle), .. }) => {
+                Ok(WriteResult::Obstructed(obstacle))
+            }
             result => result,
         }
     }

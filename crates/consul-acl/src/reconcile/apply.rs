@@ -14,6 +14,7 @@ use crate::desired::{DesiredObjects, DesiredState, ObjectId};
 use crate::plan::{AclAction, AclStep};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, call};
+use ecs_mesh_controller::WriteObstacle;
 use ecs_mesh_core::plan::report::ObjectKind;
 
 const SUPERSEDED_BY_MANIFESTS: &str = "superseded by newer manifests";
@@ -84,13 +85,16 @@ impl<'a> Applier<'a> {
                     self.written.insert(key(&step), step.action.clone());
                 }
                 // An early retry would not help.
-                AclOutcome::NoLease
+                AclOutcome::Obstructed(WriteObstacle::NotLeader)
                 | AclOutcome::NotConverging
                 | AclOutcome::Unsupported(_)
                 | AclOutcome::Blocked(_) => {
                     failed.insert(step.id.clone());
                 }
-                AclOutcome::Deferred(_) | AclOutcome::Stale(_) | AclOutcome::Failed(_) => {
+                AclOutcome::Obstructed(WriteObstacle::AuditBacklog)
+                | AclOutcome::Deferred(_)
+                | AclOutcome::Stale(_)
+                | AclOutcome::Failed(_) => {
                     result.failed = true;
                     failed.insert(step.id.clone());
                 }
@@ -141,11 +145,11 @@ impl<'a> Applier<'a> {
             acl.target.writes.acquire(1).await;
         }
         let sent = AtomicBool::new(false);
-        let may_send = || match (dry, self.is_superseded(), acl.lease.holds()) {
+        let may_send = || match (dry, self.is_superseded(), acl.lease.obstacle()) {
             (true, ..) => WriteGate::Dry,
             (_, true, _) => WriteGate::Outdated(SUPERSEDED_BY_MANIFESTS),
-            (.., false) => WriteGate::NoLease,
-            (.., true) => {
+            (.., Some(obstacle)) => WriteGate::Obstructed(obstacle),
+            (.., None) => {
                 // Recorded first: the caller may be cancelled before the response.
                 acl.target.state.begin_write(key(step), step);
                 sent.store(true, Ordering::Relaxed);
@@ -159,7 +163,7 @@ impl<'a> Applier<'a> {
         match answer {
             Ok(WriteResult::Done) => AclOutcome::Done,
             Ok(WriteResult::Dry) => AclOutcome::DryRun,
-            Ok(WriteResult::NoLease) => AclOutcome::NoLease,
+            Ok(WriteResult::Obstructed(obstacle)) => AclOutcome::Obstructed(obstacle),
             Ok(WriteResult::Stale(reason)) => AclOutcome::Stale(reason),
             Ok(WriteResult::Unsupported(reason)) => AclOutcome::Unsupported(reason),
             Err(CallError::CircuitOpen(at)) => {

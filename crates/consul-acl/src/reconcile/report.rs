@@ -13,6 +13,7 @@ use super::apply::key;
 use crate::desired::{ObjectOwner, owner};
 use crate::plan::{AclAction, AclStep, ActualObjects};
 use ecs_mesh_control_plane::MeshError;
+use ecs_mesh_controller::WriteObstacle;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::report::{Change, PlannedChange};
 
@@ -33,8 +34,8 @@ pub(super) enum AclOutcome {
     Done,
     /// A dry run would have written it.
     DryRun,
-    /// This process does not hold the lease.
-    NoLease,
+    /// This process may not write.
+    Obstructed(WriteObstacle),
     /// A dependency was not written.
     Blocked(String),
     /// Deferred to a later pass.
@@ -131,7 +132,7 @@ impl AclReporter<'_> {
                 AclOutcome::Unchanged
                 | AclOutcome::Done
                 | AclOutcome::DryRun
-                | AclOutcome::NoLease
+                | AclOutcome::Obstructed(_)
                 | AclOutcome::NotConverging => planned,
             });
         }
@@ -169,10 +170,11 @@ impl AclReporter<'_> {
                 true,
                 "Consul's copy differs from what was written; retried at the next reconcile",
             ),
-            AclOutcome::NoLease => {
-                metrics.record_warning("not_leader");
+            AclOutcome::Obstructed(obstacle) => {
+                let reason = obstacle.label();
+                metrics.record_warning(reason);
                 let (control_plane, kind, name) = self.identify(step);
-                debug!(%control_plane, kind, name, reason = "not_leader", "ACL object not changed");
+                debug!(%control_plane, kind, name, reason, "ACL object not changed");
             }
             AclOutcome::Blocked(reason) | AclOutcome::Deferred(reason) | AclOutcome::Stale(reason) => {
                 let (control_plane, kind, name) = self.identify(step);

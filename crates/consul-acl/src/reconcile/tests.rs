@@ -19,7 +19,7 @@ use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_control_plane::http::{
     BodySink, HttpMethod, ResponseHead, StreamTransport, TransportError, TransportErrorKind,
 };
-use ecs_mesh_controller::{AlwaysHeld, CircuitConfig};
+use ecs_mesh_controller::{AlwaysHeld, CircuitConfig, Lease, WriteObstacle};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
 use ecs_mesh_model::{ClusterArn, Timestamp};
@@ -315,6 +315,7 @@ struct AclReconcileFixture {
     consul: Arc<ConsulControlPlane<Arc<FakeServer>>>,
     target: Arc<AclTarget>,
     log: CapturedLog,
+    lease: Arc<dyn Lease>,
 }
 
 impl AclReconcileFixture {
@@ -327,7 +328,7 @@ impl AclReconcileFixture {
         let consul = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
         let consul = Arc::new(consul);
         let target = Arc::new(target("consul", &spec, Arc::clone(&consul)));
-        Self { host, consul, target, log: CapturedLog::default() }
+        Self { host, consul, target, lease: Arc::new(AlwaysHeld), log: CapturedLog::default() }
     }
 
     fn reconciler(&self) -> AclReconciler {
@@ -337,7 +338,7 @@ impl AclReconcileFixture {
             host: self.host.clone(),
             metrics: self.host.clone(),
             dry_run: None,
-            lease: Arc::new(AlwaysHeld),
+            lease: Arc::clone(&self.lease),
             clock: clock(),
             seed: 1,
         }
@@ -398,6 +399,31 @@ async fn apply_waits_for_replication_to_secondary() {
         assert!(!kept.log.contains("differs from what was written"), "{}", kept.log);
         assert!(kept.took < Duration::from_secs(3 * lag + 5), "{:?}", kept.took);
     }
+}
+
+/// The lease of a process whose audit lines wait.
+struct AuditBacklog;
+
+impl Lease for AuditBacklog {
+    fn holds(&self) -> bool {
+        true
+    }
+
+    fn obstacle(&self) -> Option<WriteObstacle> {
+        Some(WriteObstacle::AuditBacklog)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pass_writes_nothing_while_the_audit_log_is_blocked() {
+    let server = FakeServer::with(ServerFault::None);
+    let mut fixture = AclReconcileFixture::at(&server);
+    fixture.lease = Arc::new(AuditBacklog);
+    let blocked = fixture.pass().await;
+    assert!(!blocked.ended_well, "it is retried");
+    assert_eq!(server.writes_of("PUT"), 0, "{}", blocked.log);
+    fixture.lease = Arc::new(AlwaysHeld);
+    assert!(fixture.pass().await.ended_well);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use super::*;
 use ecs_mesh_control_plane::http::HttpTransport;
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::{NoSecrets, SecretError, Secrets};
+use ecs_mesh_controller::{NoSecrets, SecretError, Secrets, WriteObstacle};
 
 /// Responds to each request by its path and token.
 async fn server(response: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static) -> SocketAddr {
@@ -88,7 +88,7 @@ async fn queued_write_checks_the_lease_again() {
     }
     lease.0.store(true, Ordering::Relaxed);
     go.add_permits(100);
-    assert_eq!(removal.await.unwrap().unwrap_err().kind, MeshErrorKind::NotLeader);
+    assert_eq!(removal.await.unwrap().unwrap_err().kind, MeshErrorKind::Obstructed(WriteObstacle::NotLeader));
     for read in reads {
         let _ = read.await;
     }

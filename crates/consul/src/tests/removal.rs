@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{Lease, WriteObstacle};
 
 fn done() -> ScriptedResult {
     responds(200, &json!({"Results": [], "Errors": null}))
@@ -289,7 +289,11 @@ async fn removal_is_not_sent_without_the_lease() {
     assert!(consul.get(&service_id("web-1")).await.unwrap().is_some());
     lease.0.store(true, Ordering::Relaxed);
     for id in [service_id("web-1"), token_id(1)] {
-        assert_eq!(consul.delete(&id).await.unwrap_err().kind, MeshErrorKind::NotLeader, "{id}");
+        assert_eq!(
+            consul.delete(&id).await.unwrap_err().kind,
+            MeshErrorKind::Obstructed(WriteObstacle::NotLeader),
+            "{id}"
+        );
     }
     assert_eq!(script.calls().len(), 1, "nothing but the read was sent");
 }

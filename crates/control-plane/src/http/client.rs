@@ -21,7 +21,7 @@ use super::transport::{
     TransportErrorKind,
 };
 use ecs_mesh_controller::secrets::{NoSecrets, SecretError, Secrets};
-use ecs_mesh_controller::{Lease, read_file};
+use ecs_mesh_controller::{Lease, WriteObstacle, read_file};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections that are kept; more may be open during calls.
@@ -273,8 +273,10 @@ impl StreamTransport for HttpTransport {
         let token = self.token().await?;
         let PreparedClient { client, trust, .. } = self.client().await?;
         // The lease may have been lost while the call waited for its permit.
-        if method.writes() && self.lease.get().is_some_and(|lease| !lease.holds()) {
-            return Err(without_lease());
+        if method.writes()
+            && let Some(obstacle) = self.lease.get().and_then(|lease| lease.obstacle())
+        {
+            return Err(obstructed(obstacle));
         }
         let target =
             CallTarget { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
@@ -311,11 +313,8 @@ impl Transport for HttpTransport {
     }
 }
 
-fn without_lease() -> TransportError {
-    TransportError::new(
-        TransportErrorKind::NotLeader,
-        "not sent: another copy of this operator holds the lease",
-    )
+fn obstructed(obstacle: WriteObstacle) -> TransportError {
+    TransportError::new(TransportErrorKind::Obstructed(obstacle), format!("not sent: {obstacle}"))
 }
 
 /// Buffers a body of limited size.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{ErrorSource, MeshErrorKind};
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{Lease, WriteObstacle};
 
 /// The HTTP methods that the clients use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +69,8 @@ pub enum TransportErrorKind {
     Broken,
     /// The token cannot be read, so nothing was sent.
     Token,
-    /// Another copy of the operator holds the lease, so nothing was sent.
-    NotLeader,
+    /// This process may not write, so nothing was sent.
+    Obstructed(WriteObstacle),
     /// The response is larger than a control plane returns.
     TooLarge,
     /// The request cannot be built.
@@ -83,7 +83,7 @@ impl TransportErrorKind {
         match self {
             Self::Connect | Self::Timeout | Self::Tls | Self::Broken => MeshErrorKind::Unreachable,
             Self::Token => MeshErrorKind::Forbidden,
-            Self::NotLeader => MeshErrorKind::NotLeader,
+            Self::Obstructed(obstacle) => MeshErrorKind::Obstructed(obstacle),
             Self::TooLarge => MeshErrorKind::UnexpectedResponse,
             Self::Request => MeshErrorKind::Invalid,
         }
