@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::operator::{ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates};
+use crate::operator::{
+    AuditedLease, ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates,
+};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
@@ -93,7 +95,7 @@ impl CommonArgs {
             ecs: Arc::new(aws.ecs.clone()),
             iam: Arc::new(aws.iam.clone()),
             connect: connect(self.operator_id.clone(), Arc::clone(&metrics), Arc::new(aws.secrets.clone())),
-            lease: Arc::new(AlwaysHeld),
+            lease: Arc::new(AuditedLease::new(Arc::new(AlwaysHeld), Arc::clone(metrics.log()))),
             clock: Clock::system(),
             metrics,
             rates: ReadRates { ecs: f64::from(rates.ecs_reads_per_second), ..ReadRates::default() },

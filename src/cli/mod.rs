@@ -23,6 +23,7 @@ mod run;
 mod sandbox;
 mod validate;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -88,35 +89,37 @@ pub fn main() -> ExitCode {
         }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
-    if let Err(error) = logging {
-        return print_error(&error);
-    }
+    let log = match logging {
+        Ok(log) => log,
+        Err(error) => {
+            // A failure to print cannot be reported.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let fail = |error: String| {
+        log.print(&format!("error: {error}"));
+        ExitCode::FAILURE
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return print_error(&format!("starting the async runtime: {error}")),
+        Err(error) => return fail(format!("starting the async runtime: {error}")),
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
+            Command::Run(args) => args.run(log.stats()).await.map(|()| ExitCode::SUCCESS),
             Command::Plan(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
             Command::Doctor(args) => args.run().await,
             Command::Audit(args) => args.run().await,
             #[cfg(feature = "sandbox")]
-            Command::Sandbox(args) => Box::pin(args.run()).await,
+            Command::Sandbox(args) => Box::pin(args.run(log.stats())).await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run(),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result.unwrap_or_else(|error| print_error(&error))
-}
-
-fn print_error(error: &dyn std::fmt::Display) -> ExitCode {
-    use std::io::Write as _;
-    // A failure to print cannot be reported.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
-    ExitCode::FAILURE
+    result.unwrap_or_else(fail)
 }
 
 /// Parses a duration such as `30s`.

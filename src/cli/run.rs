@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::common::{CommonArgs, RateArgs};
 use super::duration;
 use crate::operator::{DryRunRecorder, RunOptions};
+use crate::telemetry::log::LogStats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
 use ecs_mesh_aws::aws::EventQueue;
@@ -76,9 +77,9 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
-    pub(super) async fn run(self) -> Result<(), String> {
+    pub(super) async fn run(self, log: Arc<LogStats>) -> Result<(), String> {
         let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(log));
         // First, so that a start that hangs is visible from outside.
         let server = MetricsServer::start(self.metrics_address, Arc::clone(&metrics), fastrand::u64(..));
         let aws = self.common.aws(&metrics).await?;

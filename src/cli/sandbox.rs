@@ -15,6 +15,7 @@ use super::duration;
 use super::output::print;
 use crate::sandbox::EventPrinter;
 use crate::sandbox::demo::{Demo, keep_alive, manifest_options};
+use crate::telemetry::log::LogStats;
 use crate::telemetry::server::ListenAddress;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
@@ -106,7 +107,7 @@ fn subnet(text: &str) -> Result<String, String> {
 }
 
 impl SandboxArgs {
-    pub(super) async fn run(self) -> Result<ExitCode, String> {
+    pub(super) async fn run(self, log: Arc<LogStats>) -> Result<ExitCode, String> {
         let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
         let faults = Arc::new(FaultInjector::new(self.faults, self.seed));
         let endpoints = Arc::new(
@@ -137,7 +138,7 @@ impl SandboxArgs {
             self.serve(&endpoints, world, &directory, &signals).await?
         } else {
             let scenario = (world, fixtures.unwrap_or_default());
-            Box::pin(self.run_demo(&endpoints, scenario, faults, &directory, &signals)).await?
+            Box::pin(self.run_demo(&endpoints, scenario, faults, &directory, &signals, log)).await?
         };
         if let Some(endpoints) = Arc::into_inner(endpoints) {
             endpoints.stop().await;
@@ -204,6 +205,7 @@ impl SandboxArgs {
         faults: Arc<FaultInjector>,
         directory: &TempDirectory,
         signals: &Signals,
+        log: Arc<LogStats>,
     ) -> Result<ExitCode, String> {
         let text = self.output == SandboxOutput::Text;
         if text {
@@ -239,6 +241,7 @@ impl SandboxArgs {
             seed: self.seed,
             connect: Box::new(|operator, metrics| connect(operator, metrics, Arc::new(NoSecrets))),
             metrics_address: self.metrics_address,
+            log,
         };
         let summary = demo.run(&directory.0, signals.stop.clone()).await?;
         if cancelled.is_cancelled() {

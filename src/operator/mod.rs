@@ -17,6 +17,7 @@
 
 mod acl;
 mod apply;
+mod audited_lease;
 mod context;
 mod control_plane_worker;
 mod deps;
@@ -55,6 +56,7 @@ use role_watcher::RoleWatcher;
 use status::OperatorStatus;
 use sweeper::Sweeper;
 
+pub use audited_lease::AuditedLease;
 pub use control_plane_worker::ControlPlaneWorker;
 pub use deps::{ConnectFn, ConnectResult, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;

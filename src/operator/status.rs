@@ -9,7 +9,7 @@ use super::control_plane_worker::ControlPlaneWorker;
 use super::manifest_applier::RECONCILE_TIMEOUT;
 use crate::telemetry::state::{ControlPlaneState, ManifestState, OperatorState, StateSource};
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
-use ecs_mesh_controller::CircuitState;
+use ecs_mesh_controller::{CircuitState, WriteObstacle};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 
@@ -22,7 +22,8 @@ pub(super) struct StatusTracker {
     inner: Mutex<Inner>,
     /// The configured concurrency.
     concurrency: AtomicUsize,
-    /// Once ready, the operator stays ready: later failures have alerts of their own, and a restart would not fix them.
+    /// Once ready, the operator stays ready unless writes are suspended: other failures have alerts of their own, and a
+    /// restart would not fix them.
     was_ready: AtomicBool,
 }
 
@@ -123,6 +124,10 @@ impl OperatorStatus {
 
     /// The unmet readiness conditions.
     fn pending_conditions(&self, set: &ManifestSet) -> Vec<String> {
+        // Writes are suspended: this one ends readiness whenever it occurs.
+        if self.context.process.lease.obstacle() == Some(WriteObstacle::AuditBacklog) {
+            return vec![format!("nothing is written: {}", WriteObstacle::AuditBacklog)];
+        }
         if self.context.status.was_ready.load(Ordering::Relaxed) {
             return Vec::new();
         }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::event_printer::EventPrinter;
 use super::summary::{DemoSummary, Latencies};
 use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
+use crate::telemetry::log::LogStats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
 use ecs_mesh_aws::aws::EventQueue;
@@ -92,6 +93,8 @@ pub struct Demo {
     pub connect: Box<dyn Fn(OperatorId, Arc<Metrics>) -> ConnectFn>,
     /// Listen address of the operator's metrics.
     pub metrics_address: ListenAddress,
+    /// The counts of the log's lines.
+    pub log: Arc<LogStats>,
 }
 
 /// The world and the oracles of a running demo.
@@ -116,7 +119,7 @@ impl Demo {
         std::fs::write(&token, MANAGEMENT_TOKEN)
             .and_then(|()| std::fs::write(directory.join(MANIFESTS), manifests(&options, &services)))
             .map_err(|error| format!("writing to {}: {error}", directory.display()))?;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(Arc::clone(&self.log)));
         let (tap, latencies) = mpsc::unbounded_channel();
         metrics.changes.tap_latency(tap);
         let server = MetricsServer::start(self.metrics_address, Arc::clone(&metrics), self.seed);

@@ -2,15 +2,35 @@
 //!
 //! Two guarantees hold for every filter: the target `audit` is on at `info`, and the crates that see requests, signatures
 //! and message bodies never log below `info`, so that no secret is logged.
+//!
+//! Nothing that logs waits for standard error: see `queue`. A warning that is repeated too often is suppressed and counted:
+//! see `limiter`.
 
-use std::io::IsTerminal;
+mod limiter;
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::Subscriber;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
+
+pub use queue::LogStats;
+use queue::{AUDIT, LineKind, LogQueue, QueueLimits};
+
+/// Longest wait for standard error at the end of the process.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +73,9 @@ pub enum LogError {
     /// Logging was started before in this process.
     #[error("logging is already set up")]
     Twice,
+    /// The thread that writes the lines did not start.
+    #[error("starting the log's writer: {0}")]
+    Writer(#[source] io::Error),
 }
 
 /// Filters that apply before those of the user. A user's filter for the same target replaces one of them.
@@ -68,32 +91,91 @@ const SECRET_BEARING_CRATES: [&str; 8] =
 /// Starts logging to standard error. `filter` is in the syntax of `RUST_LOG`; empty means `info`.
 ///
 /// # Errors
-/// If the filter is invalid, or logging was started before.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
-    let terminal = std::io::stderr().is_terminal();
+/// If the filter is invalid, logging was started before, or the writer's thread cannot start.
+pub fn init(format: LogFormat, filter: &str) -> Result<LogGuard, LogError> {
+    let terminal = io::stderr().is_terminal();
     let format = match format {
         LogFormat::Auto if terminal => LogFormat::Text,
         LogFormat::Auto => LogFormat::Json,
         chosen => chosen,
     };
-    subscriber(format, filter, terminal, std::io::stderr)?.try_init().map_err(|_| LogError::Twice)
+    let guard = LogGuard(LogQueue::new(QueueLimits::default()));
+    let filter = env_filter(filter)?.and(max_level());
+    let lines = lines(format, terminal, guard.0.clone(), Some(guard.0.clone()));
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(|_| LogError::Twice)?;
+    guard.start()
 }
 
 /// Starts logging for the sandbox, whose own output shows each write: warnings only, as short lines of text, without the
 /// audit trail. Not for production.
 ///
 /// # Errors
-/// If logging was started before.
-pub fn init_for_demo() -> Result<(), LogError> {
+/// If logging was started before, or the writer's thread cannot start.
+pub fn init_for_demo() -> Result<LogGuard, LogError> {
+    let guard = LogGuard(LogQueue::new(QueueLimits::default()));
     let filter = env_filter("warn")?
-        .and(Targets::new().with_default(LevelFilter::WARN).with_target("audit", LevelFilter::OFF));
-    let terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
-    let lines = lines.without_time().with_target(false).with_filter(filter.and(max_level()));
-    tracing_subscriber::registry().with(lines).try_init().map_err(|_| LogError::Twice)
+        .and(Targets::new().with_default(LevelFilter::WARN).with_target(AUDIT, LevelFilter::OFF))
+        .and(max_level());
+    let terminal = io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(guard.0.clone()).with_ansi(terminal);
+    let limited = |inner| LimitedFormat { inner, limit: Some(guard.0.clone()) };
+    let lines = lines.without_time().with_target(false).map_event_format(limited).with_filter(filter);
+    tracing_subscriber::registry().with(lines).try_init().map_err(|_| LogError::Twice)?;
+    guard.start()
 }
 
-/// The subscriber that [`init`] installs, with another writer. `Auto` means JSON here; `colour` applies to text.
+/// The running log. Dropping it waits until the last lines are written, at most 2 s: a reader that takes nothing does not
+/// keep the process alive.
+pub struct LogGuard(LogQueue);
+
+impl LogGuard {
+    /// Starts the writer's thread, and sends panics the same way as lines.
+    fn start(self) -> Result<Self, LogError> {
+        // A duplicate: a write that hangs would hold the lock of the standard library's handle.
+        let out: Box<dyn Write + Send> = match io::stderr().as_fd().try_clone_to_owned() {
+            Ok(descriptor) => Box::new(File::from(descriptor)),
+            Err(_) => Box::new(io::stderr()),
+        };
+        self.0.start_writer(out).map_err(LogError::Writer)?;
+        let queue = self.0.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            queue.push(LineKind::General, panic_lines(panic).as_bytes());
+        }));
+        Ok(self)
+    }
+
+    /// The counts of lines, for metrics.
+    pub fn stats(&self) -> Arc<LogStats> {
+        Arc::clone(self.0.stats())
+    }
+
+    /// Writes a line that is no event: the error that ends the process. It is kept whatever else waits.
+    pub fn print(&self, line: &str) {
+        self.0.push(LineKind::Last, format!("{line}\n").as_bytes());
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        // Nothing can be said where standard error takes nothing.
+        let _ = self.0.flush(FLUSH_TIMEOUT);
+        self.0.close();
+    }
+}
+
+/// As the standard library prints a panic.
+fn panic_lines(panic: &PanicHookInfo<'_>) -> String {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => format!("thread '{name}' {panic}\nstack backtrace:\n{backtrace}\n"),
+        _ => format!("thread '{name}' {panic}\n"),
+    }
+}
+
+/// The subscriber that [`init`] installs, with another writer and without a limit of repeated lines. `Auto` means JSON here;
+/// `colour` applies to text.
 ///
 /// # Errors
 /// If the filter is invalid.
@@ -107,14 +189,55 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter = env_filter(filter)?.and(max_level());
+    Ok(tracing_subscriber::registry().with(lines(format, colour, writer, None).with_filter(filter)))
+}
+
+/// The layer that formats lines, with the queue that limits them.
+fn lines<W>(
+    format: LogFormat,
+    colour: bool,
+    writer: W,
+    limit: Option<LogQueue>,
+) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let lines = match format {
-        LogFormat::Text => lines.with_ansi(colour).boxed(),
-        LogFormat::Auto | LogFormat::Json => {
-            lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+    match format {
+        LogFormat::Text => {
+            lines.with_ansi(colour).map_event_format(|inner| LimitedFormat { inner, limit }).boxed()
         }
-    };
-    Ok(tracing_subscriber::registry().with(lines.with_filter(filter)))
+        LogFormat::Auto | LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            lines.map_event_format(|inner| LimitedFormat { inner, limit }).boxed()
+        }
+    }
+}
+
+/// Formats an event as nothing where the same line is repeated too often. (A filter cannot: one that refuses an event also
+/// loses the next line of a callsite that is always on, in tracing-subscriber 0.3.23.)
+struct LimitedFormat<F> {
+    inner: F,
+    limit: Option<LogQueue>,
+}
+
+impl<S, N, F> FormatEvent<S, N> for LimitedFormat<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        match &self.limit {
+            Some(queue) if !queue.admits(event) => Ok(()),
+            _ => self.inner.format_event(context, writer, event),
+        }
+    }
 }
 
 fn env_filter(filter: &str) -> Result<EnvFilter, LogError> {

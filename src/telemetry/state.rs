@@ -30,7 +30,7 @@ pub struct OperatorState {
     pub operator: Arc<str>,
     /// Whether this process may write.
     pub leader: bool,
-    /// Unmet readiness conditions; permanently empty once the operator has been ready.
+    /// Unmet readiness conditions; once the operator has been ready, only that writes are suspended.
     pub pending: Vec<String>,
     /// The manifests.
     pub manifests: ManifestState,

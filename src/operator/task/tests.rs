@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, LocalSet, spawn_local};
@@ -13,6 +14,7 @@ use crate::operator::recorder::OwnerInfo;
 use crate::operator::{Connected, Operator, OperatorDeps};
 use crate::telemetry::log::testing::LogBuffer;
 use crate::telemetry::log::{LogFormat, subscriber};
+use crate::telemetry::state::StateSource as _;
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
@@ -23,6 +25,7 @@ use ecs_mesh_control_plane::{
     ContentHash, ControlPlane, ListSegment, MeshError, MeshErrorKind, PartialList, Registration,
     RegistrationOwner, RegistrationSummary, RenderedRegistration,
 };
+use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{
     DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation,
 };
@@ -174,7 +177,22 @@ struct TaskRunFixture {
     ecs: Arc<FakeEcs>,
     clock: Clock,
     lines: LogBuffer,
+    audit: Arc<AuditBacklog>,
     _logging: DefaultGuard,
+}
+
+/// The lease of a process whose audit lines wait, or do not.
+#[derive(Default)]
+struct AuditBacklog(AtomicBool);
+
+impl Lease for AuditBacklog {
+    fn holds(&self) -> bool {
+        true
+    }
+
+    fn obstacle(&self) -> Option<WriteObstacle> {
+        self.0.load(Ordering::Relaxed).then_some(WriteObstacle::AuditBacklog)
+    }
 }
 
 fn token() -> RegistrationId {
@@ -210,8 +228,10 @@ impl TaskRunFixture {
             partial_lookups: Mutex::default(),
         });
         let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
+        let audit = Arc::<AuditBacklog>::default();
         let operator = Operator::new(OperatorDeps {
             clock: clock.clone(),
+            lease: Arc::clone(&audit) as _,
             ..OperatorDeps::for_tests(Arc::clone(&ecs) as _)
         });
         let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
@@ -224,7 +244,7 @@ impl TaskRunFixture {
             ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
         worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), clock.now());
         worker.record_list_result(&[]);
-        let fixture = Self { operator, worker, tokens, ecs, clock, lines, _logging: logging };
+        let fixture = Self { operator, worker, tokens, ecs, clock, lines, audit, _logging: logging };
         fixture.is(LastStatus::Stopped);
         fixture
     }
@@ -305,6 +325,23 @@ async fn removal_is_audited_with_its_result() {
     let text = String::from_utf8(fixture.lines.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains(r#""mesh""#), "Consul has none: {text}");
     assert_eq!((fixture.audited(), fixture.removals()), (vec![line("remove", "success")], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_while_the_audit_log_is_blocked() {
+    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Done]);
+    fixture.audit.0.store(true, Ordering::Relaxed);
+    assert!(matches!(fixture.run().await, Requeue::After(_)));
+    assert!(fixture.tokens.registered.lock().unwrap().contains(&token()));
+    assert_eq!(fixture.audited(), []);
+    assert_eq!(fixture.operator.context.metrics().warning_count("audit_backlog"), 1);
+    let state = fixture.operator.status.state();
+    assert!(!state.is_ready() && state.leader, "{:?}", state.pending);
+    assert!(state.pending[0].contains("audit lines"), "{:?}", state.pending);
+    fixture.audit.0.store(false, Ordering::Relaxed);
+    assert_eq!(fixture.run().await, Requeue::Forget);
+    assert_eq!(fixture.audited(), [line("remove", "success")]);
+    assert!(fixture.worker.tasks_with_warnings().is_empty());
 }
 
 /// A first attempt whose response is lost.

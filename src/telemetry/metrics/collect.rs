@@ -96,7 +96,7 @@ impl MetricWriter<'_> {
     }
 
     /// A counter with labels.
-    fn counters<'a, const N: usize>(
+    pub(super) fn counters<'a, const N: usize>(
         &mut self,
         name: &str,
         help: &str,

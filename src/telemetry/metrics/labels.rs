@@ -171,6 +171,8 @@ pub(super) const UNATTRIBUTED_REASONS: [&str; 2] = ["no_metadata", "malformed"];
 pub(super) const CHANGE_VALUES: [&str; 4] = ["create", "update", "drain", "remove"];
 /// Evidence for removals.
 pub(super) const EVIDENCE_VALUES: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
+/// Why a log line was not written.
+pub(super) const LOG_DROP_REASONS: [&str; 2] = ["queue_full", "write_failed"];
 /// Why a task is ignored.
 pub(super) const IGNORE_REASONS: [&str; 5] =
     ["no_binding", "other_control_plane", "no_workload", "not_registered", "unsupported_network_mode"];

@@ -11,6 +11,7 @@ mod evaluations;
 mod event_queue;
 mod exposition;
 mod labels;
+mod log;
 mod order;
 mod process;
 mod sweeps;
@@ -31,6 +32,7 @@ pub use evaluations::EvaluationMetrics;
 pub use exposition::ExpositionFormat;
 pub use sweeps::SweepMetrics;
 
+use super::log::LogStats;
 use super::state::{OperatorState, StateSource};
 use aws::AwsMetrics;
 use control_plane::ControlPlaneFamilies;
@@ -52,6 +54,7 @@ fn calls() -> Histogram {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    log: Arc<LogStats>,
     scrape: Arc<ScrapeSource>,
     warnings: Family<ReasonLabels, Counter>,
     event_queue: EventQueueMetrics,
@@ -91,7 +94,15 @@ impl ScrapeSource {
 }
 
 impl Default for Metrics {
+    /// Metrics without a log.
     fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+impl Metrics {
+    /// Metrics of a process with this log.
+    pub fn new(log: Arc<LogStats>) -> Self {
         let mut registry = Registry::default();
         let r = &mut registry;
         let scrape = Arc::default();
@@ -101,8 +112,10 @@ impl Default for Metrics {
             init_series(&warnings, &ReasonLabels { reason });
         }
         r.register_collector(Box::new(collect::StateCollector(Arc::clone(&scrape))));
+        r.register_collector(Box::new(log::LogCollector(Arc::clone(&log))));
         r.register_collector(Box::new(process::ProcessCollector));
         Self {
+            log,
             scrape,
             warnings,
             event_queue: EventQueueMetrics::register(r),
@@ -141,6 +154,11 @@ impl Metrics {
             ExpositionFormat::OpenMetrics => text,
             ExpositionFormat::Prometheus => exposition::prometheus(&text),
         }
+    }
+
+    /// The counts of the log's lines.
+    pub fn log(&self) -> &Arc<LogStats> {
+        &self.log
     }
 
     /// Whether the loops make progress.

@@ -101,6 +101,7 @@ fn metrics_reference_lists_every_label_value() {
         .chain(labels::EVIDENCE_VALUES)
         .chain(RoleRule::ALL.map(RoleRule::label))
         .chain(labels::IGNORE_REASONS)
+        .chain(labels::LOG_DROP_REASONS)
         .chain(labels::SWEEP_RESULTS)
         .chain(ecs_mesh_controller::controller::RUN_RESULTS);
     for value in all {

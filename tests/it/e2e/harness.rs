@@ -59,7 +59,19 @@ impl OperatorProcess {
         name: &str,
         environment: &BTreeMap<String, String>,
     ) -> Self {
+        Self::launch_logging_to(command, directory, name, environment, None)
+    }
+
+    /// The same, with another standard error than the file.
+    fn launch_logging_to(
+        command: &mut Command,
+        directory: &Path,
+        name: &str,
+        environment: &BTreeMap<String, String>,
+        stderr: Option<Stdio>,
+    ) -> Self {
         let (out, err) = (directory.join(format!("{name}.out")), directory.join(format!("{name}.err")));
+        let file = Stdio::from(File::create(&err).unwrap());
         let child = command
             .env_clear()
             .env("TMPDIR", directory)
@@ -69,7 +81,7 @@ impl OperatorProcess {
             .envs(environment)
             .stdin(Stdio::piped())
             .stdout(File::create(&out).unwrap())
-            .stderr(File::create(&err).unwrap())
+            .stderr(stderr.unwrap_or(file))
             .spawn()
             .unwrap();
         Self { child, out, err }
@@ -253,6 +265,21 @@ impl Harness {
         environment: &BTreeMap<String, String>,
         more: &[&str],
     ) -> OperatorProcess {
+        self.launch_operator(name, environment, more, None)
+    }
+
+    /// Starts an operator that logs to `stderr`.
+    pub(super) fn operator_logging_to(&self, stderr: Stdio, more: &[&str]) -> OperatorProcess {
+        self.launch_operator("operator", &self.environment, more, Some(stderr))
+    }
+
+    fn launch_operator(
+        &self,
+        name: &str,
+        environment: &BTreeMap<String, String>,
+        more: &[&str],
+        stderr: Option<Stdio>,
+    ) -> OperatorProcess {
         let manifests = self.path("manifests");
         let mut arguments = vec![
             "run",
@@ -264,7 +291,10 @@ impl Harness {
             "json",
         ];
         arguments.extend(more);
-        OperatorProcess::start(self.directory.path(), name, environment, &arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
+        command.args(&arguments);
+        let directory = self.directory.path();
+        OperatorProcess::launch_logging_to(&mut command, directory, name, environment, stderr)
     }
 
     /// Runs a subcommand to its end and returns exit code, standard output and standard error.

@@ -12,6 +12,7 @@ pub(crate) mod harness;
 mod manifests;
 mod messages;
 mod moto;
+mod outside;
 mod plan;
 mod probes;
 mod servers;
