@@ -3,7 +3,6 @@
 //! A server that does not know the operator's own token also responds "not found", so this response proves absence only
 //! after it is confirmed.
 
-use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::Instant;
 
 use super::errors::{self, ConsulCall};
+use super::reply::ApiReply;
 use super::scope::ConsulScope;
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_control_plane::http::{
@@ -20,23 +20,6 @@ use ecs_mesh_controller::Lease;
 
 /// The maximum size of a buffered response; long lists are split into items as they arrive.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
-
-/// A response of any status, before it is parsed.
-pub(super) struct ApiReply {
-    pub(super) head: ResponseHead,
-    /// The complete body; for a list that was split into items, the text around the items.
-    pub(super) body: Vec<u8>,
-}
-
-impl ApiReply {
-    pub(super) fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.body)
-    }
-
-    pub(super) fn is_ok(&self) -> bool {
-        (200..300).contains(&self.head.status)
-    }
-}
 
 /// The API of one scope of Consul.
 pub(super) struct ConsulApi<T> {

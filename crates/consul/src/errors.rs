@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use super::api::ApiReply;
+use super::reply::ApiReply;
 use ecs_mesh_control_plane::http::{HttpMethod, TransportError, describe_body, quotable};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Refusal};
 use ecs_mesh_controller::{BatchError, WriteObstacle};

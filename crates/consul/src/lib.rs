@@ -29,6 +29,7 @@ mod objects;
 mod own_token;
 mod permissions;
 mod removal;
+mod reply;
 mod resource_key;
 mod scope;
 mod segments;

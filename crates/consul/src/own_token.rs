@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 
-use super::api::ApiReply;
 use super::api::ConsulApi;
 use super::errors::{self, ConsulCall};
 use super::objects::ObjectLink;
+use super::reply::ApiReply;
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
 

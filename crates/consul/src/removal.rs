@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::ApiReply;
 use super::api::ConsulApi;
 use super::errors::{self, ConsulCall};
+use super::reply::ApiReply;
 use super::resource_key::ResourceKey;
 use super::services::{ServiceQuery, ServicesOfCluster};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS};
