@@ -16,10 +16,12 @@ use tokio::time::Instant;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::deps::OperatorDeps;
 use super::dry_run::DryRunRecorder;
+use super::event_handler::DescribedTasks;
 use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::hint_resolver::HintResolver;
 use ecs_mesh_aws::role_tag_cache::{ROLE_RECHECK_DELAYS, RoleTagCache};
 use ecs_mesh_aws::store::{Observation, TaskStore};
 use ecs_mesh_aws::task_definition_cache::TaskDefinitionCache;
@@ -66,6 +68,7 @@ pub(super) struct Process {
 pub(super) struct AwsState {
     pub store: Arc<TaskStore>,
     pub describer: TaskDescriber,
+    pub hints: HintResolver,
     pub definitions: TaskDefinitionCache,
     pub roles: RoleTagCache,
 }
@@ -87,7 +90,7 @@ impl Context {
             None => Arc::new(LiveRecorder),
         };
         let context = Arc::new_cyclic(|context: &Weak<Self>| {
-            let context = context.clone();
+            let (sink, context) = (DescribedTasks { context: context.clone() }, context.clone());
             // The context holds the describer, so the describer holds the context weakly.
             let on_leaving = move |task: &TaskArn, observed: Observation| {
                 if let Some(context) = context.upgrade() {
@@ -100,6 +103,13 @@ impl Context {
                 deps.clock.clone(),
                 ecs_bucket.clone(),
                 Arc::new(on_leaving),
+            );
+            let hints = HintResolver::new(
+                describer.clone(),
+                Arc::clone(&store),
+                deps.clock.clone(),
+                Arc::new(sink),
+                deps.seed.wrapping_add(5),
             );
             let definitions =
                 TaskDefinitionCache::new(Arc::clone(&deps.ecs), bucket(deps.rates.definitions, 4.0));
@@ -115,7 +125,7 @@ impl Context {
                     recorder,
                     dry_run: deps.recorder.clone(),
                 },
-                aws: AwsState { store, describer, definitions, roles },
+                aws: AwsState { store, describer, hints, definitions, roles },
                 manifests: ActiveManifests::default(),
                 workers: Workers::default(),
                 clusters: KnownClusters::default(),

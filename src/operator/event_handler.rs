@@ -1,16 +1,16 @@
-//! Handles decoded events: a task change goes into the store, and the task into the queue of each control plane that may
-//! hold a registration of it. An event decides nothing; a reconcile does.
+//! Handles decoded events: an event of a task starts a describe, and what the describe shows puts the task into the queue of
+//! each control plane that may hold a registration of it. An event decides nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
 use super::context::Context;
 use ecs_mesh_aws::consumer::{EventHandler, EventResult};
-use ecs_mesh_aws::events::RoleEvent;
-use ecs_mesh_aws::store::ObservationSource;
+use ecs_mesh_aws::events::{RoleEvent, TaskHint};
+use ecs_mesh_aws::hint_resolver::HintSink;
 use ecs_mesh_controller::Priority;
-use ecs_mesh_model::Task;
+use ecs_mesh_model::TaskArn;
 
 /// The operator's handler of events.
 pub(super) struct TaskEventHandler {
@@ -18,31 +18,45 @@ pub(super) struct TaskEventHandler {
 }
 
 impl EventHandler for TaskEventHandler {
-    fn on_task_change(&self, task: Task, received: Instant) -> EventResult {
-        let context = &self.context;
-        if !context.manifests.select(task.arn.cluster()) {
+    fn on_task_change(&self, hint: &TaskHint, received: Instant) -> EventResult {
+        if !self.context.manifests.select(hint.task.cluster()) {
             return EventResult::UnboundCluster;
         }
-        let arn = task.arn.clone();
-        let priority = if task.is_leaving() { Priority::Removal } else { Priority::Event };
-        let observed = context.aws.store.observe(task, ObservationSource::Event, context.now());
-        if !observed.changed {
-            return EventResult::Stale;
-        }
-        let manifests = context.manifests.load();
-        for worker in context.workers.load().values().filter(|worker| worker.may_hold(&manifests, &arn)) {
-            worker.record_event(&arn, received);
-            if observed.first_stop {
-                worker.record_stop(&arn);
-            }
-            worker.queue.add(arn.clone(), priority);
-        }
-        EventResult::Accepted
+        self.context.aws.hints.add(hint, received)
     }
 
     fn on_role_change(&self, account: &str, role_name: &str, _event: RoleEvent) -> EventResult {
         let roles = self.context.aws.roles.roles_by_name(account, role_name);
         roles.iter().for_each(|role| self.context.schedule_role_recheck(role));
         if roles.is_empty() { EventResult::UnknownRole } else { EventResult::Accepted }
+    }
+}
+
+/// Puts tasks whose events a describe has answered into the queues. The context holds the resolver, so this holds the context
+/// weakly.
+pub(super) struct DescribedTasks {
+    pub(super) context: Weak<Context>,
+}
+
+impl HintSink for DescribedTasks {
+    fn is_registered(&self, task: &TaskArn) -> bool {
+        let Some(context) = self.context.upgrade() else { return false };
+        context.workers.load().values().any(|worker| worker.registry.contains(task))
+    }
+
+    fn on_resolved(&self, task: &TaskArn, received: Option<Instant>) {
+        let Some(context) = self.context.upgrade() else { return };
+        let manifests = context.manifests.load();
+        let stopped = context.aws.store.is_over(task);
+        let leaving = stopped || context.aws.store.is_leaving(task);
+        let priority = if leaving { Priority::Removal } else { Priority::Event };
+        for worker in context.workers.load().values().filter(|worker| worker.may_hold(&manifests, task)) {
+            received.into_iter().for_each(|at| worker.record_event(task, at));
+            // A describe that shows STOPPED records it by itself; that ECS no longer finds the task is known here.
+            if stopped && !context.aws.store.is_leaving(task) {
+                worker.record_stop(task);
+            }
+            worker.queue.add(task.clone(), priority);
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! | file | part |
 //! |---|---|
 //! | `context` | what the parts share |
-//! | `event_handler` | takes events into the store and the queues |
+//! | `event_handler` | describes the tasks that events name, and puts them into the queues |
 //! | `sweeper` | lists control planes and clusters, finds what events missed |
 //! | `role_watcher` | re-reads role tags |
 //! | `manifest_applier` | creates and stops the workers |
@@ -178,6 +178,7 @@ impl Operator {
                 seed: context.process.seed,
             };
             loops.spawn(consumer.run(options.receivers, stop.child_token()));
+            loops.spawn(context.aws.hints.clone().run(stop.child_token()));
         } else {
             info!("no queue configured; relying on periodic sweeps");
         }

@@ -431,8 +431,12 @@ impl Sweeper {
             heartbeat.expect_within(STEP_TIMEOUT);
             self.ecs_bucket.acquire(1).await;
             match fetch(page).await {
-                Ok(ListPage { items: more, next }) => {
+                Ok(ListPage { items: more, skipped, next }) => {
                     take(more);
+                    for error in skipped {
+                        self.context.metrics().record_warning("list_item_skipped");
+                        warn!(what, error, "skipping an unreadable item of a list");
+                    }
                     if next.is_none() {
                         self.context.record_unresolved(what, None);
                         return true;

@@ -131,7 +131,6 @@ impl TaskInput {
             role_override: self.role_override.clone(),
             address: self.address,
             created_at: None,
-            updated_at: None,
             tags: None,
         }
     }

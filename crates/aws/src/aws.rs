@@ -77,6 +77,8 @@ pub(crate) fn batch_failure(error: BatchError<AwsError>) -> Reason {
 pub struct ListPage<T> {
     /// The items; may be empty although more pages follow.
     pub items: Vec<T>,
+    /// Why items of the page were skipped: each has a form that this version does not know. The others are complete.
+    pub skipped: Vec<String>,
     /// The token of the next page; `None` on the last page.
     pub next: Option<String>,
 }

@@ -70,7 +70,6 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
         role_override: None,
         address: None,
         created_at: None,
-        updated_at: None,
         tags: None,
     }
 }
@@ -131,7 +130,7 @@ impl Ecs for FakeEcs {
         assert!(!self.panics, "as the test wants it");
         let clusters: BTreeSet<ClusterArn> =
             self.tasks.lock().unwrap().values().map(|task| task.arn.cluster().clone()).collect();
-        Ok(ListPage { items: clusters.into_iter().collect(), next: None })
+        Ok(ListPage { items: clusters.into_iter().collect(), skipped: Vec::new(), next: None })
     }
 
     async fn list_tasks(
@@ -149,7 +148,7 @@ impl Ecs for FakeEcs {
         let tasks = self.tasks.lock().unwrap();
         let listed =
             tasks.values().filter(|task| task.arn.cluster() == cluster && task.desired_status == desired);
-        Ok(ListPage { items: listed.map(|task| task.arn.clone()).collect(), next })
+        Ok(ListPage { items: listed.map(|task| task.arn.clone()).collect(), skipped: Vec::new(), next })
     }
 
     async fn describe_tasks(&self, _: &ClusterArn, ids: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {

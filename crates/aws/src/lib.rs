@@ -1,7 +1,7 @@
 //! Observes AWS: tasks, task definitions, role tags and queue messages. Makes no decision about registrations.
 //!
 //! - [`aws`]: the calls as traits; [`sdk`]: their implementation with the AWS SDK.
-//! - [`consumer`] receives messages, [`events`] decodes them.
+//! - [`consumer`] receives messages, [`events`] decodes them, [`hint_resolver`] describes the tasks that they name.
 //! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`] and [`role_tag_cache`] read
 //!   from AWS below its quotas.
 //!
@@ -20,6 +20,7 @@ pub mod consumer;
 pub mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fakes;
+pub mod hint_resolver;
 pub mod inspect;
 pub mod role_tag_cache;
 pub mod sdk;

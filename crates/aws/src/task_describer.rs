@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Ecs};
-use super::store::{Observation, ObservationSource, TaskStore};
+use super::store::{Observation, TaskStore};
 use ecs_mesh_clock::Clock;
-use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket};
+use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket, Urgency};
 use ecs_mesh_model::{ClusterArn, Reason, TaskArn, TaskId};
 
 /// Most tasks of one DescribeTasks call.
@@ -67,8 +67,21 @@ impl TaskDescriber {
     /// # Errors
     /// When the call failed or ECS reported a failure. The task's state is unknown then.
     pub async fn describe(&self, task: &TaskArn, grace: Duration) -> Result<DescribeOutcome, Reason> {
+        self.describe_with(task, grace, Urgency::Normal).await
+    }
+
+    /// As [`Self::describe`], where `urgency` orders the tasks that share a call.
+    ///
+    /// # Errors
+    /// As [`Self::describe`].
+    pub async fn describe_with(
+        &self,
+        task: &TaskArn,
+        grace: Duration,
+        urgency: Urgency,
+    ) -> Result<DescribeOutcome, Reason> {
         let request = DescribeRequest { id: task.id().clone(), grace };
-        match self.batcher.ask(task.cluster().clone(), request).await {
+        match self.batcher.ask_with(task.cluster().clone(), request, urgency).await {
             Ok(DescribeOutcome::Failed(reason)) => {
                 let message = format!("ecs:DescribeTasks on {task} failed: {reason}");
                 Err(Reason::new(format!("ecs:DescribeTasks {reason}"), message))
@@ -113,7 +126,7 @@ impl BatchCall for DescribeTasksCall {
         for task in described.tasks {
             answers.insert(task.arn.id().clone(), DescribeOutcome::Found);
             let arn = task.arn.clone();
-            let observed = self.store.observe(task, ObservationSource::Describe, now);
+            let observed = self.store.observe(task, now);
             if observed.first_leaving || observed.first_stop {
                 (self.on_leaving)(&arn, observed);
             }
@@ -229,12 +242,17 @@ mod tests {
     async fn missing_confirms_a_stopped_event_and_nothing_else() {
         let scene = scene();
         let now = scene.clock.now();
-        scene.store.observe(task(5_000, LastStatus::Stopped), ObservationSource::Event, now);
-        scene.store.observe(task(5_001, LastStatus::Running), ObservationSource::Event, now);
+        for number in [5_000, 5_001] {
+            scene.store.observe(task(number, LastStatus::Running), now);
+        }
+        scene.store.record_stop_event(&task_arn(5_000), false, now);
+        assert_eq!(scene.describe(5_000).await, Ok(DescribeOutcome::Missing));
+        assert_eq!(scene.liveness(5_000), TaskLiveness::Live, "one answer may be wrong");
+        sleep(Duration::from_secs(10)).await;
         assert_eq!(scene.describe(5_000).await, Ok(DescribeOutcome::Missing));
         assert_eq!(scene.describe(5_001).await, Ok(DescribeOutcome::Missing));
         assert_eq!(scene.describe(5_002).await, Ok(DescribeOutcome::Missing));
-        assert_eq!(scene.liveness(5_000), TaskLiveness::Stopped);
+        assert_eq!(scene.liveness(5_000), TaskLiveness::StoppedMissing { since: now });
         assert_eq!(scene.liveness(5_001), TaskLiveness::Live, "the task may not be visible yet");
         assert_eq!(scene.liveness(5_002), TaskLiveness::Unknown);
     }
@@ -256,8 +274,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_and_unanswered_tasks_are_unknown_not_missing() {
         let scene = scene();
-        scene.store.observe(task(1, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
-        scene.store.observe(task(2, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
+        let event = scene.clock.now();
+        for number in [1, 2] {
+            scene.store.observe(task(number, LastStatus::Running), event);
+            scene.store.record_stop_event(&task_arn(number), true, event);
+        }
         scene.ecs.failing.lock().unwrap().push(task_arn(1).id().clone());
         scene.ecs.unanswered.lock().unwrap().push(task_arn(2).id().clone());
         let why = scene.describe(1).await.unwrap_err();
@@ -269,19 +290,20 @@ mod tests {
         assert!(why.message.contains(&task_arn(2).to_string()), "{why}");
         assert_eq!(
             (scene.liveness(1), scene.liveness(2)),
-            (TaskLiveness::StoppedUnconfirmed, TaskLiveness::StoppedUnconfirmed)
+            (TaskLiveness::StopUnconfirmed, TaskLiveness::StopUnconfirmed)
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn failed_call_changes_nothing() {
         let scene = scene();
-        scene.store.observe(task(5_000, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
+        scene.store.observe(task(5_000, LastStatus::Running), scene.clock.now());
+        scene.store.record_stop_event(&task_arn(5_000), true, scene.clock.now());
         *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::NotFound);
         assert!(scene.describe(5_000).await.unwrap_err().message.contains("for a reason"));
         assert_eq!(
             scene.liveness(5_000),
-            TaskLiveness::StoppedUnconfirmed,
+            TaskLiveness::StopUnconfirmed,
             "not even an unknown cluster proves a stop"
         );
     }

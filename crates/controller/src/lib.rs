@@ -55,7 +55,7 @@ pub mod token_bucket;
 
 pub use active_warnings::ActiveWarnings;
 pub use backoff::{Backoff, Delays};
-pub use batch::{BatchCall, BatchError, Batcher};
+pub use batch::{BatchCall, BatchError, Batcher, Urgency};
 pub use blocking_lane::BlockingLane;
 pub use circuit_breaker::{Circuit, CircuitConfig, CircuitOpenUntil, CircuitState, Permit};
 pub use controller::{Controller, ControllerObserver, Reconciler, ShutdownSummary};

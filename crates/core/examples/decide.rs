@@ -62,7 +62,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         role_override: None,
         address: Some("10.0.1.17".parse()?),
         created_at: None,
-        updated_at: None,
         tags: None,
     };
 
@@ -107,6 +106,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         evaluation: Some(&evaluation),
         known: &[],
         seen_recently: true,
+        confirmed_running: false,
         manifests_complete: true,
         self_registered: false,
         now: Timestamp(0),

@@ -14,6 +14,7 @@
 //!     evaluation: None,
 //!     known: &[],
 //!     seen_recently: false,
+//!     confirmed_running: false,
 //!     manifests_complete: true,
 //!     self_registered: false,
 //!     now: Timestamp(0),

@@ -23,6 +23,7 @@ catalogue! {
     QUEUE "queue.exists" "a standard queue that the caller can read";
     QUEUE_RECEIVE "queue.receive" "sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue";
     QUEUE_POLICY "queue.policy" "a policy that allows events.amazonaws.com to send for these rules only";
+    QUEUE_SENDERS "queue.senders" "a Deny of sqs:SendMessage, and of no other action, to all but the declared rules and topics";
     QUEUE_ENCRYPTION "queue.encryption" "encryption that EventBridge can use";
     QUEUE_VISIBILITY "queue.visibility" "a visibility time-out from 10 s to 15 min";
     QUEUE_RETENTION "queue.retention" "a retention of at least an hour";

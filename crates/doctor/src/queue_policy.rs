@@ -68,6 +68,66 @@ pub(super) fn evaluate(policy: &str, sender: RuleSender<'_>) -> PolicyVerdict {
     }
 }
 
+/// Whether a policy keeps senders out that an identity policy of the account lets send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DenyVerdict {
+    /// Denied to all but these sources.
+    Denied {
+        /// The values of `aws:SourceArn` that may send.
+        but: Vec<String>,
+    },
+    /// No statement denies it.
+    NotDenied,
+    /// The statement denies other actions, too, the operator's own calls among them.
+    DeniesMore,
+    /// The policy is not JSON.
+    Unreadable,
+}
+
+/// Finds the statement that denies `sqs:SendMessage` to every principal but for some sources. A condition with a negated
+/// operator also holds where a request has no `aws:SourceArn`, as every direct call of a principal.
+///
+/// Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>.
+pub(super) fn denies_others(policy: &str, queue: &str) -> DenyVerdict {
+    if policy.trim().is_empty() {
+        return DenyVerdict::NotDenied;
+    }
+    let Ok(policy) = serde_json::from_str::<Value>(policy) else { return DenyVerdict::Unreadable };
+    let mut verdict = DenyVerdict::NotDenied;
+    for statement in list(&policy["Statement"]) {
+        let on_queue = list(&statement["Resource"])
+            .any(|name| Glob::new(name.as_str().unwrap_or_default()).matches(queue));
+        let Some(but) = excepted_sources(statement) else { continue };
+        if statement["Effect"] != "Deny" || !is_anyone(&statement["Principal"]) || !on_queue {
+            continue;
+        }
+        let actions: Vec<String> =
+            list(&statement["Action"]).filter_map(Value::as_str).map(str::to_lowercase).collect();
+        if actions.iter().all(|action| action == "sqs:sendmessage") && !actions.is_empty() {
+            return DenyVerdict::Denied { but };
+        }
+        if statement.get("NotAction").is_some()
+            || actions.iter().any(|action| Glob::new(action).matches("sqs:sendmessage"))
+        {
+            verdict = DenyVerdict::DeniesMore;
+        }
+    }
+    verdict
+}
+
+/// The sources that a statement's only condition excepts; `None` for any other condition.
+fn excepted_sources(statement: &Value) -> Option<Vec<String>> {
+    let mut found = conditions(statement);
+    let (operator, key, values) = found.next()?;
+    let negated = ["ArnNotEquals", "ArnNotLike", "StringNotEquals", "StringNotLike"].contains(&operator);
+    if found.next().is_some() || !negated || !key.eq_ignore_ascii_case("aws:SourceArn") {
+        return None;
+    }
+    let sources: Vec<String> = list(values).filter_map(Value::as_str).map(str::to_owned).collect();
+    (!sources.is_empty() && !sources.iter().any(|source| source.trim_matches('*').is_empty()))
+        .then_some(sources)
+}
+
 /// Whether the statement concerns EventBridge, sending, and this queue.
 fn is_about(statement: &Value, sender: RuleSender<'_>) -> bool {
     let principal = &statement["Principal"];
@@ -202,6 +262,48 @@ mod tests {
         open["Principal"] = json!("*");
         open["Action"] = json!(["SQS:*"]);
         assert_eq!(verdict(&json!([open])), PolicyVerdict::Allowed { also: Some("any caller") });
+    }
+
+    #[test]
+    fn deny_of_other_senders_is_found() {
+        let deny = |condition: &Value| {
+            json!({
+                "Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage", "Resource": QUEUE,
+                "Condition": condition,
+            })
+        };
+        let verdict =
+            |statements: &Value| denies_others(&json!({"Statement": statements}).to_string(), QUEUE);
+        let mine = deny(&json!({"ArnNotEquals": {"aws:SourceArn": RULE}}));
+        let denied = DenyVerdict::Denied { but: vec![RULE.to_owned()] };
+        assert_eq!(verdict(&json!([mine])), denied);
+        assert_eq!(verdict(&mine), denied);
+        assert_eq!(denies_others("", QUEUE), DenyVerdict::NotDenied);
+        assert_eq!(denies_others("x", QUEUE), DenyVerdict::Unreadable);
+        let with = |field: &str, value: Value| {
+            let mut changed = mine.clone();
+            changed[field] = value;
+            changed
+        };
+        for changed in [
+            with("Effect", json!("Allow")),
+            with("Principal", json!({"AWS": "111122223333"})),
+            with("Resource", json!("arn:aws:sqs:eu-west-1:111122223333:other")),
+            with("Action", json!("sqs:ReceiveMessage")),
+            deny(&json!({"ArnEquals": {"aws:SourceArn": RULE}})),
+            deny(&json!({"ArnNotLike": {"aws:SourceArn": "*"}})),
+            deny(&json!({"ArnNotEquals": {"aws:SourceArn": RULE}, "Bool": {"aws:SecureTransport": "false"}})),
+            deny(&json!({"ArnNotEqualsIfExists": {"aws:SourceArn": RULE}})),
+        ] {
+            assert_eq!(verdict(&json!([changed])), DenyVerdict::NotDenied, "{changed}");
+        }
+        for actions in [json!("sqs:*"), json!(["sqs:SendMessage", "sqs:ReceiveMessage"])] {
+            assert_eq!(
+                verdict(&json!([with("Action", actions.clone())])),
+                DenyVerdict::DeniesMore,
+                "{actions}"
+            );
+        }
     }
 
     #[test]

@@ -356,11 +356,14 @@ fn facts(queue_url: &str, region: &str) -> DoctorFacts {
     let manifests = manifests(&[&cluster], "");
     let place = DoctorScope::new(&manifests.set, Some(queue_url), Some(region));
     let arn = place.as_ref().unwrap().queue_arn().unwrap();
-    let allow = json!({"Statement": {
+    let policy = json!({"Statement": [{
         "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage",
         "Resource": arn, "Condition": {"StringEquals": {"aws:SourceAccount": "111122223333"}},
-    }});
-    let attributes = BTreeMap::from([("Policy".to_owned(), allow.to_string())]);
+    }, {
+        "Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn,
+        "Condition": {"ArnNotEquals": {"aws:SourceArn": RULE}},
+    }]});
+    let attributes = BTreeMap::from([("Policy".to_owned(), policy.to_string())]);
     let pattern = json!({"source": ["aws.ecs", "aws.iam"]}).to_string();
     let rule = EventRule { name: "all".into(), arn: RULE.into(), enabled: true, pattern: Some(pattern) };
     let target = EventTarget { id: "q".into(), arn, ..EventTarget::default() };

@@ -148,7 +148,7 @@ pub struct TaskArn {
 }
 
 impl TaskArn {
-    /// Reads a task's ARN. The old form without a cluster name, which ECS no longer issues, is rejected.
+    /// Reads a task's ARN in the long form. The short form names no cluster: see [`Self::parse_in`].
     pub fn parse(text: &str) -> Result<Self, ArnError> {
         let error = || shape("an ECS task", text, "arn:PARTITION:ecs:REGION:ACCOUNT:task/CLUSTER/ID");
         let parts = split(text).ok_or_else(error)?;
@@ -160,6 +160,31 @@ impl TaskArn {
         let cluster =
             format!("arn:{}:ecs:{}:{}:cluster/{cluster}", parts.partition, parts.region, parts.account);
         Ok(Self { cluster: ClusterArn::parse(&cluster)?, id: TaskId::parse(id)? })
+    }
+
+    /// Reads the ARN of a task of `cluster`, also in the short form `arn:…:task/ID`, which services created before the
+    /// long-ARN opt-in may still give. The result has the long form.
+    ///
+    /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-arn-migration.html>.
+    ///
+    /// # Errors
+    /// When the text is no task's ARN, or names another cluster, Region, account or partition.
+    pub fn parse_in(text: &str, cluster: &ClusterArn) -> Result<Self, ArnError> {
+        let error = || {
+            shape("an ECS task of the cluster", text, "arn:PARTITION:ecs:REGION:ACCOUNT:task/[CLUSTER/]ID")
+        };
+        let parts = split(text).ok_or_else(error)?;
+        let same_place = parts.service == "ecs"
+            && parts.partition == cluster.partition()
+            && parts.region == cluster.region()
+            && parts.account == cluster.account();
+        let rest = parts.resource.strip_prefix("task/").filter(|_| same_place).ok_or_else(error)?;
+        let id = match rest.split_once('/') {
+            Some((name, id)) if name == cluster.name() => id,
+            Some(_) => return Err(error()),
+            None => rest,
+        };
+        Ok(cluster.task(TaskId::parse(id)?))
     }
 
     /// The cluster that the task runs in.
@@ -270,6 +295,29 @@ mod tests {
         assert_eq!(task.to_string(), TASK);
         assert_eq!(task.cluster().as_str(), "arn:aws-us-gov:ecs:us-gov-west-1:111122223333:cluster/prod");
         assert_eq!(task.id().as_str(), "3f2a9c0d5e6b4a718293a4b5c6d7e8f9");
+    }
+
+    #[test]
+    fn short_task_arn_gets_its_cluster_from_the_context() {
+        let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
+        let id = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
+        for text in [
+            format!("arn:aws:ecs:eu-west-1:111122223333:task/{id}"),
+            format!("arn:aws:ecs:eu-west-1:111122223333:task/prod/{id}"),
+        ] {
+            let task = TaskArn::parse_in(&text, &cluster).unwrap();
+            assert_eq!((task.cluster(), task.id().as_str()), (&cluster, id), "{text}");
+        }
+        for text in [
+            "arn:aws:ecs:eu-west-1:111122223333:task/other/3f2a",
+            "arn:aws:ecs:us-east-1:111122223333:task/3f2a",
+            "arn:aws:ecs:eu-west-1:444455556666:task/3f2a",
+            "arn:aws-cn:ecs:eu-west-1:111122223333:task/3f2a",
+            "arn:aws:ecs:eu-west-1:111122223333:task/",
+            "arn:aws:ecs:eu-west-1:111122223333:service/3f2a",
+        ] {
+            assert!(TaskArn::parse_in(text, &cluster).is_err(), "{text} was accepted");
+        }
     }
 
     #[test]

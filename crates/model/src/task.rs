@@ -1,4 +1,4 @@
-//! A task as observed in an event or by DescribeTasks.
+//! A task as DescribeTasks shows it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,9 +146,7 @@ pub struct Task {
     pub address: Option<IpAddr>,
     /// `createdAt`.
     pub created_at: Option<Timestamp>,
-    /// The time of the observed state; only events carry it.
-    pub updated_at: Option<Timestamp>,
-    /// ECS tags; `None` where they are unknown (events never carry them).
+    /// ECS tags; `None` where they are unknown.
     pub tags: Option<Arc<Tags>>,
 }
 

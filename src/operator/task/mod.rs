@@ -26,7 +26,7 @@ use ecs_mesh_core::intent::{
 };
 use ecs_mesh_core::plan::report::Change;
 use ecs_mesh_core::plan::{
-    Decision, DecisionInput, DrainReason, KnownRegistration, TaskLiveness, decide, decide_if_confirmed,
+    Decision, DecisionInput, KnownRegistration, TaskLiveness, decide, decide_if_confirmed,
 };
 use ecs_mesh_model::{Reason, RoleArn, Task, TaskArn};
 
@@ -121,16 +121,17 @@ impl<'a> TaskRun<'a> {
             let mut known = self.known_registrations();
             let snapshot = self.snapshot(&known);
             let unsearched = !searched && self.worker.is_unsearched(self.task);
-            if unsearched && snapshot.liveness == TaskLiveness::Stopped {
+            let stopped =
+                matches!(snapshot.liveness, TaskLiveness::Stopped | TaskLiveness::StoppedMissing { .. });
+            if unsearched && stopped {
                 if let Err(error) = self.search().await {
                     return self.requeue_after_error(&error);
                 }
                 searched = true;
                 known = self.known_registrations();
             }
-            let may_have_more = unsearched && snapshot.liveness == TaskLiveness::StoppedUnconfirmed;
             let may_run = snapshot.liveness == TaskLiveness::Live && !snapshot.is_lost();
-            if known.is_empty() && !may_run && !may_have_more {
+            if known.is_empty() && !may_run {
                 self.worker.clear_warnings(self.task);
                 return Requeue::Forget;
             }
@@ -152,7 +153,13 @@ impl<'a> TaskRun<'a> {
                 Ok(ExecuteOutcome::Reevaluate) => continue,
                 Err(error) => return self.requeue_after_error(&error),
             };
-            if decision.describe {
+            if decision.confirm_running {
+                let wait = snapshot.confirms_running_in(self.context.now());
+                if !wait.is_zero() {
+                    return Requeue::After(wait);
+                }
+            }
+            if decision.describe || decision.confirm_running {
                 match self.describe(grace_age(&known)).await {
                     Ok(()) => continue,
                     Err(next) => return next,
@@ -169,9 +176,9 @@ impl<'a> TaskRun<'a> {
             return next;
         }
         if let Some(plan) = self.recorder.plan() {
-            plan.record_no_change("ECS contradicts its own event of the task", Change::Unknown);
+            plan.record_no_change("ECS contradicts its own answers about the task", Change::Unknown);
         }
-        // ECS is eventually consistent: its answers still differ from its event.
+        // ECS is eventually consistent: its answers differ.
         Requeue::Backoff
     }
 
@@ -287,19 +294,13 @@ impl<'a> TaskRun<'a> {
         known: &'i [KnownRegistration],
         evaluation: Option<&'i Evaluation>,
     ) -> DecisionInput<'i> {
-        // A stop can't be taken back, so a stale answer never ends a drain for stopping.
-        let stopping = known.iter().any(|known| matches!(known.drained, Some((DrainReason::Stopping, _))));
-        let liveness = match snapshot.liveness {
-            TaskLiveness::Live if stopping => TaskLiveness::Leaving,
-            liveness => liveness,
-        };
         let now = self.context.now();
-        let first_full_sweep = self.context.clusters.first_full_sweep(self.task.cluster());
         DecisionInput {
-            liveness,
+            liveness: snapshot.liveness,
             evaluation,
             known,
-            seen_recently: snapshot.is_fresh(first_full_sweep, now),
+            seen_recently: snapshot.is_fresh(now),
+            confirmed_running: snapshot.is_confirmed_running(),
             manifests_complete: self.manifests.complete,
             self_registered: self.worker.kind.tasks_register_themselves(),
             now,
@@ -380,8 +381,8 @@ impl<'a> TaskRun<'a> {
     /// The next event has the address. A describe asks for it in case that event was lost.
     async fn wait_for_address(&self, snapshot: &TaskSnapshot) -> Requeue {
         let now = self.context.now();
-        let updated_at = snapshot.task.as_ref().and_then(|task| task.updated_at.or(task.created_at));
-        if updated_at.is_none_or(|at| at.age_at(now) >= ADDRESS_TIMEOUT) {
+        let created_at = snapshot.task.as_ref().and_then(|task| task.created_at);
+        if created_at.is_none_or(|at| at.age_at(now) >= ADDRESS_TIMEOUT) {
             if let Err(error) = self.context.aws.describer.describe(self.task, Duration::MAX).await {
                 self.recorder.problem("describe_failed", &error);
                 return Requeue::Backoff;

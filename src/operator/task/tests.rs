@@ -19,7 +19,6 @@ use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
 use ecs_mesh_aws::fakes::{FakeEcs, clock, task, task_arn};
-use ecs_mesh_aws::store::ObservationSource;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_control_plane::{
     ContentHash, ControlPlane, ListSegment, MeshError, MeshErrorKind, PartialList, Registration,
@@ -29,8 +28,8 @@ use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{
     DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation,
 };
-use ecs_mesh_core::plan::{Action, Evidence, PlanStep};
-use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
+use ecs_mesh_core::plan::{Action, DrainReason, Evidence, PlanStep};
+use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId};
 
 /// The result of a removal.
 #[derive(Clone, Copy)]
@@ -253,7 +252,7 @@ impl TaskRunFixture {
     fn is(&self, last_status: LastStatus) {
         let described = task(1, last_status);
         self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), described.clone());
-        self.operator.context.aws.store.observe(described, ObservationSource::Describe, self.clock.now());
+        self.operator.context.aws.store.observe(described, self.clock.now());
     }
 
     /// Dependencies of another operator with the same ECS and clock.
@@ -606,7 +605,7 @@ async fn run_searches_when_describe_shows_a_concurrent_stop() {
     let (operator, arn) = (Operator::new(fixture.operator_deps()), task_arn(1));
     operator.context.manifests.store(fixture.operator.manifests());
     let running = Task { version: 1, ..task(1, LastStatus::Running) };
-    operator.context.aws.store.observe(running, ObservationSource::Describe, fixture.clock.now());
+    operator.context.aws.store.observe(running, fixture.clock.now());
     let worker = ControlPlaneWorker::new(
         "consul".into(),
         Arc::clone(&fixture.worker.spec),
@@ -709,40 +708,4 @@ async fn transient_error_decides_the_requeue() {
     fixture.tokens.registered.lock().unwrap().insert(other.clone());
     fixture.worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), fixture.clock.now());
     assert_eq!(fixture.run().await, Requeue::Backoff);
-}
-
-#[tokio::test(start_paused = true)]
-async fn old_event_of_a_task_that_ecs_lacks_is_followed_up_once() {
-    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
-    let mut by_tags = binding();
-    Arc::make_mut(&mut by_tags).spec.selector.tags = [("team".into(), "a".into())].into();
-    let bindings = [("house".into(), by_tags)].into();
-    fixture.operator.context.manifests.store(Arc::new(ManifestSet {
-        bindings,
-        complete: true,
-        ..ManifestSet::default()
-    }));
-    let now = fixture.clock.now();
-    let describes = || fixture.ecs.described.lock().unwrap().len();
-    let event = |number, updated_at| {
-        let described =
-            ecs_mesh_model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
-        fixture.operator.context.aws.store.observe(described, ObservationSource::Event, fixture.clock.now());
-    };
-    let run = async |number| {
-        TaskRun::new(&fixture.operator.context, &fixture.worker, &task_arn(number)).reconcile().await
-    };
-    event(2, now);
-    for _ in 0..2 {
-        assert!(matches!(run(2).await, Requeue::Backoff), "a new task may not be known everywhere yet");
-    }
-    assert_eq!(describes(), 2);
-    event(3, Timestamp(now.0 - 3_600_000));
-    run(3).await;
-    assert!(matches!(run(3).await, Requeue::Forget));
-    assert_eq!(describes(), 3);
-    // A list shows it after all.
-    fixture.operator.context.aws.store.record_listed_running(&task_arn(3), fixture.clock.now());
-    assert!(matches!(run(3).await, Requeue::Backoff));
-    assert_eq!(describes(), 4);
 }

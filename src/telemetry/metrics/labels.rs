@@ -90,8 +90,8 @@ pub(super) const ACL_RESULTS: [&str; 2] = [SUCCESS, "error"];
 pub(super) const SUCCESS: &str = "success";
 
 /// Results of messages, by their kind.
-pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 5] = [
-    ("task", &["accepted", "stale", "unbound_cluster"]),
+pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 6] = [
+    ("task", &["accepted", "stale", "unbound_cluster", "overflow"]),
     ("role_change", &["accepted", "unknown_role"]),
     (
         "ignored",
@@ -112,13 +112,14 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 5] = [
             "wrong_type",
             "invalid_arn",
             "invalid_timestamp",
-            "invalid_address",
             "invalid_name",
             "invalid_version",
             "unknown_status",
             "cluster_mismatch",
+            "origin_mismatch",
         ],
     ),
+    ("subscription_confirmation", &["kept"]),
     ("receive_error", AWS_ERRORS),
 ];
 
@@ -170,7 +171,8 @@ pub(super) const UNATTRIBUTED_REASONS: [&str; 2] = ["no_metadata", "malformed"];
 /// Written changes of registrations.
 pub(super) const CHANGE_VALUES: [&str; 4] = ["create", "update", "drain", "remove"];
 /// Evidence for removals.
-pub(super) const EVIDENCE_VALUES: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
+pub(super) const EVIDENCE_VALUES: [&str; 5] =
+    ["stopped", "stopped_missing", "absent", "role_tags", "manifests"];
 /// Why a log line was not written.
 pub(super) const LOG_DROP_REASONS: [&str; 2] = ["queue_full", "write_failed"];
 /// Why a task is ignored.

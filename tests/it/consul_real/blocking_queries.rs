@@ -15,7 +15,7 @@ at_real_consuls! {
 async fn sandbox_blocks_queries_like_a_real_consul(server: &RealConsul) {
     let sandbox = identity::empty_consul().await;
     let mut real = StepRunner::new(server.url(), MANAGEMENT);
-    let mut own = StepRunner::new(&sandbox.url, MANAGEMENT);
+    let mut own = StepRunner::new(&sandbox.url, identity::MANAGEMENT);
     // The server's own node is registered shortly after the start, which would end the waits.
     eventually("a server with its own node's check", || async {
         real.send("GET", "/v1/health/service/consul", "").await.body.contains("serfHealth").then_some(())

@@ -123,14 +123,34 @@ async fn misconfigured_queue_fails_the_matching_check() {
                     QUEUE,
                     "Policy",
                     &json!({"Statement": [
-                        {"Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Resource": "*"}
+                        {"Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Resource": "*"},
+                        {"Effect": "Deny", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*",
+                         "Condition": {"ArnNotEquals": {"aws:SourceArn": "arn:aws:events:eu-west-1:111122223333:rule/x"}}},
                     ]})
                     .to_string(),
                 );
             },
             "queue.policy",
-            "warning",
-            &["\"warning\""],
+            "error",
+            &["forbids the rule"],
+        ),
+        (
+            "other senders of the account",
+            |s| {
+                s.attribute(
+                    QUEUE,
+                    "Policy",
+                    &json!({"Statement": [{
+                        "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"},
+                        "Action": "sqs:SendMessage", "Resource": "*",
+                        "Condition": {"StringEquals": {"aws:SourceAccount": "111122223333"}},
+                    }]})
+                    .to_string(),
+                );
+            },
+            "queue.senders",
+            "error",
+            &["ArnNotEquals", "set-queue-attributes"],
         ),
         (
             "no redrive policy",

@@ -5,11 +5,14 @@ use serde_json::json;
 
 use super::harness::{Harness, eventually};
 
+/// The account of the foreign cluster, which forwards its events.
+const ACCOUNT: &str = "999999999999";
+
 /// Message bodies that the operator cannot parse or that do not concern it.
 fn bodies() -> Vec<(&'static str, String)> {
     let event = |detail_type: &str, source: &str, detail: serde_json::Value| {
         json!({
-            "version": "0", "id": "1", "detail-type": detail_type, "source": source, "account": "111122223333",
+            "version": "0", "id": "1", "detail-type": detail_type, "source": source, "account": ACCOUNT,
             "time": "2026-01-01T00:00:00Z", "region": "eu-west-1", "resources": [], "detail": detail,
         })
         .to_string()

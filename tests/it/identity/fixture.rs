@@ -48,7 +48,7 @@ fn not_found(operation: &'static str) -> AwsError {
 impl Ecs for EmptyAccount {
     async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         let items = [DEMO, PROD].map(|arn| ClusterArn::parse(arn).unwrap()).into();
-        Ok(ListPage { items, next: None })
+        Ok(ListPage { items, skipped: Vec::new(), next: None })
     }
 
     async fn list_tasks(
@@ -57,7 +57,7 @@ impl Ecs for EmptyAccount {
         _desired: DesiredStatus,
         _page: Option<String>,
     ) -> Result<ListPage<TaskArn>, AwsError> {
-        Ok(ListPage { items: Vec::new(), next: None })
+        Ok(ListPage { items: Vec::new(), skipped: Vec::new(), next: None })
     }
 
     async fn describe_tasks(

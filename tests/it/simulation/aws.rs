@@ -72,7 +72,7 @@ impl SimAws {
     /// them again, since they would otherwise look like removed tasks.
     fn misses(&self, task: &CloudTask, now: Timestamp) -> bool {
         let faults = &self.0.faults;
-        if !self.0.consul_checks || faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
+        if faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
             return false;
         }
         if task.created_at.age_at(now) < NEWBORN {
@@ -91,7 +91,7 @@ impl SimAws {
 impl Ecs for SimAws {
     async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         self.call("ecs:ListClusters", "").await?;
-        Ok(ListPage { items: vec![self.0.cluster.clone()], next: None })
+        Ok(ListPage { items: vec![self.0.cluster.clone()], skipped: Vec::new(), next: None })
     }
 
     async fn list_tasks(
@@ -103,13 +103,13 @@ impl Ecs for SimAws {
         let now = self.call("ecs:ListTasks", desired.as_str()).await?;
         let faults = &self.0.faults;
         if page.is_none() && faults.lacks_tasks(SimFault::EmptyList, 0.02) {
-            return Ok(ListPage { items: Vec::new(), next: None });
+            return Ok(ListPage { items: Vec::new(), skipped: Vec::new(), next: None });
         }
         if let Some(token) =
             page.clone().or(Some(String::new())).filter(|_| faults.fires(SimFault::EmptyPage, 0.03))
         {
             // An empty page with a token: more pages follow.
-            return Ok(ListPage { items: Vec::new(), next: Some(token) });
+            return Ok(ListPage { items: Vec::new(), skipped: Vec::new(), next: Some(token) });
         }
         let request = ListTasks {
             max_results: Some(self.page()),
@@ -137,7 +137,7 @@ impl Ecs for SimAws {
             items.truncate(faults.pick(self.page()));
         }
         self.0.between_lists();
-        Ok(ListPage { items, next: listed.next_token })
+        Ok(ListPage { items, skipped: Vec::new(), next: listed.next_token })
     }
 
     async fn describe_tasks(
@@ -165,6 +165,13 @@ impl Ecs for SimAws {
                 None => described.missing.push(id.clone()),
             }
         }
+        self.0.record(|| {
+            let shown =
+                described.tasks.iter().map(|t| format!("{:.8} {} v{}", t.arn.id(), t.last_status, t.version));
+            let missing = described.missing.iter().map(|id| format!("{id:.8} MISSING"));
+            let failed = described.failed.iter().map(|(id, _)| format!("{id:.8} failed"));
+            format!("described: {}", shown.chain(missing).chain(failed).collect::<Vec<_>>().join(", "))
+        });
         Ok(described)
     }
 

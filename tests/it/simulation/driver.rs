@@ -111,6 +111,9 @@ impl<S: Scenario> Driver<S> {
         let mut next_ghost = self.random_instant(20..90);
         let mut next_edit = self.random_instant(15..60);
         let mut lease_turns = self.random_instant(30..200);
+        // A source of its own, so that forgery changes nothing else of a life.
+        let mut forger = fastrand::Rng::with_seed(self.seed ^ 0x5EED_F0E6);
+        let mut next_forgery = in_a_while(&mut forger, 5..40);
         while Instant::now() < end {
             self.advance(STEP).await;
             let now = Instant::now();
@@ -138,6 +141,10 @@ impl<S: Scenario> Driver<S> {
             if now >= next_ghost {
                 self.scenario.env().send_ghost(&mut self.rng);
                 next_ghost = self.random_instant(20..90);
+            }
+            if now >= next_forgery {
+                self.scenario.env().send_forged(&mut forger);
+                next_forgery = in_a_while(&mut forger, 2..30);
             }
             self.scenario.on_busy_step(&mut self.rng);
         }

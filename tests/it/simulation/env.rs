@@ -10,7 +10,7 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::Lease;
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::{ClusterArn, Timestamp};
-use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
+use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, CloudTask, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_sandbox::oracle::InvariantViolation;
 use ecs_mesh_sandbox::world::{QUEUE, create_queue_and_rules};
 
@@ -120,12 +120,13 @@ impl SimEnv {
 
     /// Delivers a message to the operator, and records delivered STOPPED events.
     pub(super) fn record_delivery(&self, message: &str) {
-        if !self.consul_checks {
-            return;
-        }
         let event: serde_json::Value = serde_json::from_str(message).unwrap_or_default();
         let detail = &event["detail"];
-        if detail["lastStatus"] == "STOPPED"
+        self.record(|| {
+            format!("received: {} {} v{}", detail["taskArn"], detail["lastStatus"], detail["version"])
+        });
+        if self.consul_checks
+            && detail["lastStatus"] == "STOPPED"
             && let Some(id) = detail["taskArn"].as_str().and_then(|arn| arn.rsplit('/').next())
         {
             self.stops_delivered.lock().unwrap().push((id.to_owned(), self.now()));
@@ -167,21 +168,59 @@ impl SimEnv {
 
     /// Sends an event that is days old, of an unknown task, with an address that another task has by now.
     pub(super) fn send_ghost(&self, rng: &mut fastrand::Rng) {
-        let mut cloud = self.cloud.lock().unwrap();
-        let Some(task) = cloud.all_tasks().find(|task| task.address().is_some()).cloned() else { return };
-        let id = format!("{:032x}", rng.u128(..));
-        let mut detail = task.to_event_detail();
-        let text = |at: Timestamp| serde_json::Value::String(at.to_string());
         let days_ago = Timestamp(self.now().0 - 3 * 86_400_000);
-        detail["taskArn"] = task.arn.replace(task.id(), &id).into();
-        detail["lastStatus"] = "RUNNING".into();
-        detail["desiredStatus"] = "RUNNING".into();
-        detail["createdAt"] = text(days_ago);
-        detail["updatedAt"] = text(days_ago);
+        self.send_event(rng, |task, detail, rng| {
+            let id = format!("{:032x}", rng.u128(..));
+            detail["taskArn"] = task.arn.replace(task.id(), &id).into();
+            detail["lastStatus"] = "RUNNING".into();
+            detail["desiredStatus"] = "RUNNING".into();
+            detail["createdAt"] = days_ago.to_string().into();
+            detail["updatedAt"] = days_ago.to_string().into();
+        });
+    }
+
+    /// Sends an event that ECS did not send.
+    pub(super) fn send_forged(&self, rng: &mut fastrand::Rng) {
+        if !self.faults.are_enabled() {
+            return;
+        }
+        self.faults.count(SimFault::ForgedEvent);
+        self.send_event(rng, |task, detail, rng| {
+            let version = [u64::MAX, task.version, task.version + 1, task.version + 3][rng.usize(..4)];
+            detail["version"] = version.into();
+            detail["desiredStatus"] = ["RUNNING", "STOPPED"][rng.usize(..2)].into();
+            detail["lastStatus"] = ["RUNNING", "STOPPED", "DEACTIVATING"][rng.usize(..3)].into();
+            let address = ["127.0.0.1", "169.254.170.2", "8.8.8.8"][rng.usize(..3)];
+            detail["containers"] =
+                serde_json::json!([{"name": "app", "networkInterfaces": [{"privateIpv4Address": address}]}]);
+            detail["attachments"] = serde_json::json!([]);
+            if rng.u8(..4) == 0 {
+                let id = format!("{:032x}", rng.u128(..));
+                detail["taskArn"] = task.arn.replace(task.id(), &id).into();
+            }
+        });
+        self.record(|| "forged event".to_owned());
+    }
+
+    /// Sends the event of a random task, after a change.
+    fn send_event(
+        &self,
+        rng: &mut fastrand::Rng,
+        change: impl FnOnce(&CloudTask, &mut serde_json::Value, &mut fastrand::Rng),
+    ) {
+        let mut cloud = self.cloud.lock().unwrap();
+        let with_address: Vec<_> =
+            cloud.all_tasks().filter(|task| task.address().is_some()).cloned().collect();
+        if with_address.is_empty() {
+            return;
+        }
+        let task = &with_address[rng.usize(..with_address.len())];
+        let mut detail = task.to_event_detail();
+        change(task, &mut detail, rng);
         let body = serde_json::json!({
-            "version": "0", "id": id, "detail-type": "ECS Task State Change", "source": "aws.ecs",
-            "account": "111122223333", "time": text(days_ago), "region": "eu-west-1", "resources": [],
-            "detail": detail,
+            "version": "0", "id": format!("{:032x}", rng.u128(..)), "detail-type": "ECS Task State Change",
+            "source": "aws.ecs", "account": "111122223333", "time": self.now().to_string(),
+            "region": "eu-west-1", "resources": [], "detail": detail,
         });
         cloud.send_message(QUEUE, SendMessage::of(body.to_string()), self.now()).unwrap();
     }

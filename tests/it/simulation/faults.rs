@@ -39,6 +39,9 @@ pub(super) enum SimFault {
     StaleTags,
     /// All roles lose their tags at once.
     MassRevocation,
+    /// Another principal of the account sends an event of its own: of a live task with a stop, another version or another
+    /// address, or of a task that does not exist.
+    ForgedEvent,
     /// A message is not deleted and is redelivered.
     UndeletedMessage,
     /// The control plane is unreachable for some time.
@@ -90,9 +93,17 @@ impl SimFault {
         Self::ShortList,
         Self::StaleList,
         Self::StaleTags,
+        Self::FalselyMissing,
+        Self::MissingNewborn,
+        Self::HiddenTasks,
+        Self::MassRevocation,
+        Self::ForgedEvent,
         Self::UndeletedMessage,
         Self::MeshOutage,
         Self::Unreachable,
+        Self::ServerHangs,
+        Self::SlowServer,
+        Self::BrokenAnswer,
         Self::ServerError,
         Self::RateLimited,
         Self::LostAnswer,
@@ -107,13 +118,6 @@ impl SimFault {
     /// Faults of Consul runs.
     pub(super) fn at_consul() -> Vec<Self> {
         let own = [
-            Self::FalselyMissing,
-            Self::MissingNewborn,
-            Self::HiddenTasks,
-            Self::MassRevocation,
-            Self::ServerHangs,
-            Self::SlowServer,
-            Self::BrokenAnswer,
             Self::FilteredList,
             Self::FilteredEmptyList,
             Self::UnknownToken,

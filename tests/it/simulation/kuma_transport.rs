@@ -11,6 +11,9 @@ use tokio::time::sleep;
 use super::faults::SimFault;
 use super::life::KumaShared;
 
+/// Time limit of a call.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(super) struct SimKumaTransport(pub(super) Arc<KumaShared>);
 
 fn broken(kind: TransportErrorKind) -> TransportError {
@@ -33,6 +36,13 @@ impl Transport for SimKumaTransport {
         self.0.record(|| format!("{} {path}", method.as_str()));
         if faults.mesh_is_down(self.0.now()) || faults.fires(SimFault::Unreachable, 0.02) {
             return Err(broken(TransportErrorKind::Connect));
+        }
+        if faults.fires(SimFault::ServerHangs, 0.005) {
+            sleep(TIMEOUT).await;
+            return Err(broken(TransportErrorKind::Timeout));
+        }
+        if faults.fires(SimFault::SlowServer, 0.01) {
+            sleep(TIMEOUT.mul_f64(0.8)).await;
         }
         if faults.fires(SimFault::ServerError, 0.01) {
             return Ok(HttpResponse { status: 503, retry_after: None, body: Vec::new() });
@@ -59,8 +69,11 @@ impl Transport for SimKumaTransport {
         sleep(faults.latency()).await;
         if faults.fires(SimFault::LostAnswer, 0.02) {
             // The write took effect, and the response is lost.
-            sleep(Duration::from_secs(5)).await;
+            sleep(TIMEOUT).await;
             return Err(broken(TransportErrorKind::Timeout));
+        }
+        if faults.fires(SimFault::BrokenAnswer, 0.01) {
+            return Err(broken(TransportErrorKind::Broken));
         }
         if faults.fires(SimFault::ErrorAfterEffect, 0.01) {
             return Ok(HttpResponse { status: 500, retry_after: None, body: Vec::new() });

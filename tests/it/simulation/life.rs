@@ -14,10 +14,15 @@ use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{ManifestOptions, Naming, World, WorldConfig, manifests};
+use tokio::time::Instant;
 
-use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario};
+use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
 use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
+use super::faults::SimFault;
 use super::kuma_transport::SimKumaTransport;
+
+/// How long ListTasks hides tasks: longer than two sweeps and the grace age.
+const HIDDEN: Duration = Duration::from_secs(110);
 
 /// State shared by operator and world.
 pub(super) struct KumaShared {
@@ -65,6 +70,9 @@ struct KumaScenario {
     generation: u64,
     /// Whether the `OutboundList` from svc-* to kv is applied.
     more_outbounds: bool,
+    next_hiding: Instant,
+    /// When all roles lose their tags, in some lives.
+    revocation: Option<Instant>,
 }
 
 impl KumaScenario {
@@ -99,8 +107,21 @@ impl KumaScenario {
             max_fraction: 0.3,
             min_owned: 10,
         });
+        // A source of its own, so that the rest of a life does not depend on it.
+        let mut own = fastrand::Rng::with_seed(seed ^ 0x41D3);
+        let revocation =
+            (env.faults.are_enabled() && own.u8(..3) == 0).then(|| in_a_while(&mut own, 40..110));
+        let next_hiding = in_a_while(&mut own, 20..120);
         let shared = KumaShared { env: Arc::new(env), kuma: Mutex::new(kuma), oracle: Mutex::new(oracle) };
-        Self { shared: Arc::new(shared), world, care, generation: 1, more_outbounds: false }
+        Self {
+            shared: Arc::new(shared),
+            world,
+            care,
+            generation: 1,
+            more_outbounds: false,
+            next_hiding,
+            revocation,
+        }
     }
 
     /// The manifests without the workloads of some services, optionally with an invalid document.
@@ -183,6 +204,22 @@ impl Scenario for KumaScenario {
         }
         for event in self.world.take_events() {
             self.shared.record(|| format!("world {}", event.message));
+        }
+    }
+
+    /// Hides live tasks from lists, and removes all role tags once.
+    fn on_busy_step(&mut self, _: &mut fastrand::Rng) {
+        let now = self.shared.now();
+        if Instant::now() >= self.next_hiding {
+            self.shared.record(|| format!("ListTasks hides some tasks for {HIDDEN:?}"));
+            self.shared.faults.hide_tasks(now.plus(HIDDEN));
+            self.next_hiding = Instant::now() + HIDDEN + Duration::from_secs(40);
+        }
+        if self.revocation.is_some_and(|at| Instant::now() >= at) {
+            self.revocation = None;
+            self.shared.faults.count(SimFault::MassRevocation);
+            self.shared.record(|| "all roles lose their tags".to_owned());
+            self.world.revoke_all(&mut self.shared.cloud.lock().unwrap(), now);
         }
     }
 

@@ -10,11 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::aws::{EventQueue, QueueMessage};
-use super::events::{Decoded, RoleEvent, decode};
+use super::events::{Decoded, RoleEvent, TaskHint, decode};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::health::{Health, Heartbeat};
 use ecs_mesh_controller::{ActiveWarnings, Backoff};
-use ecs_mesh_model::Task;
 
 /// Most receipts of one `DeleteMessageBatch`.
 const BATCH: usize = 10;
@@ -54,6 +53,8 @@ pub enum EventResult {
     UnboundCluster,
     /// No known task runs as the role.
     UnknownRole,
+    /// Too many events of unknown tasks wait already. A sweep finds the task, if there is one.
+    Overflow,
 }
 
 impl EventResult {
@@ -64,6 +65,7 @@ impl EventResult {
             Self::Stale => "stale",
             Self::UnboundCluster => "unbound_cluster",
             Self::UnknownRole => "unknown_role",
+            Self::Overflow => "overflow",
         }
     }
 }
@@ -71,8 +73,8 @@ impl EventResult {
 /// Handles decoded events. Calls are synchronous: the effect is in memory when they return, so that the message can
 /// be deleted.
 pub trait EventHandler: Send + Sync {
-    /// A task changed.
-    fn on_task_change(&self, task: Task, received: Instant) -> EventResult;
+    /// An event says that a task changed.
+    fn on_task_change(&self, hint: &TaskHint, received: Instant) -> EventResult;
 
     /// A role's tags changed, or the role was deleted.
     fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> EventResult;
@@ -222,13 +224,19 @@ impl QueueConsumer {
         let age = message.sent_at.map(|sent| sent.age_at(self.clock.now()));
         self.observer.record_received(age, message.receives);
         match decode(&message.body) {
-            Decoded::Task(task) => {
-                let result = self.handler.on_task_change(*task, received);
+            Decoded::Task(hint) => {
+                let result = self.handler.on_task_change(&hint, received);
                 self.observer.record_message("task", result.as_str());
             }
             Decoded::RoleChange { role_name, account, event, .. } => {
                 let result = self.handler.on_role_change(&account, &role_name, event);
                 self.observer.record_message("role_change", result.as_str());
+            }
+            Decoded::SubscriptionConfirmation => {
+                self.observer.record_message("subscription_confirmation", "kept");
+                warn!("SNS asks to confirm the queue's subscription; message kept");
+                // Only a person may confirm, by the URL in the message.
+                return None;
             }
             Decoded::Ignored { detail_type } => self.observer.record_message("ignored", detail_type),
             Decoded::Poison { reason, path } => {

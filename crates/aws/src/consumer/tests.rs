@@ -72,8 +72,8 @@ impl EventQueue for FakeQueue {
 struct RecordingHandler(Mutex<Vec<String>>);
 
 impl EventHandler for RecordingHandler {
-    fn on_task_change(&self, task: Task, _received: Instant) -> EventResult {
-        self.0.lock().unwrap().push(format!("task {}", task.last_status));
+    fn on_task_change(&self, hint: &TaskHint, _received: Instant) -> EventResult {
+        self.0.lock().unwrap().push(format!("task {:?}", hint.state));
         EventResult::Accepted
     }
 
@@ -178,7 +178,7 @@ async fn poison_is_deleted_or_redriven_without_blocking() {
         let scene = scene(FakeQueue::default(), policy, 1);
         scene.queue.put(Ok(vec![message("poison", "{not json"), running("good")]));
         sleep(SECOND).await;
-        assert_eq!(scene.handled(), ["task RUNNING"], "{policy:?}");
+        assert_eq!(scene.handled(), ["task Running"], "{policy:?}");
         assert_eq!(scene.queue.deleted(), deleted, "{policy:?}");
         assert_eq!(scene.counts.of_kind("poison"), 1);
         assert_eq!(
@@ -234,7 +234,7 @@ async fn failing_receiver_does_not_delay_others() {
     scene.queue.put(Err(AwsErrorKind::Unavailable));
     scene.queue.put(Ok(vec![running("1")]));
     sleep(BATCH_LINGER * 2).await;
-    assert_eq!(scene.handled(), ["task RUNNING"]);
+    assert_eq!(scene.handled(), ["task Running"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,11 @@ use super::json::{self, BorrowedText, given, need};
 use super::poison::{PoisonMessage, PoisonReason};
 use super::{Decoded, RoleEvent};
 
+/// The Regions to which IAM, a global service, sends its events: one per partition.
+///
+/// Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html>.
+const IAM_REGIONS: [&str; 3] = ["us-east-1", "us-gov-west-1", "cn-north-1"];
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct CloudTrailDetail<'a> {
@@ -37,6 +42,9 @@ pub(super) fn read(envelope: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessag
     };
     if given(detail.error_code.as_ref()).is_some() {
         return Ok(Decoded::Ignored { detail_type: "iam_call_failed" });
+    }
+    if !IAM_REGIONS.contains(&envelope.region()?) {
+        return Err(PoisonMessage::new(PoisonReason::OriginMismatch, "region"));
     }
     Ok(Decoded::RoleChange {
         role_name: role_name(&detail)?,

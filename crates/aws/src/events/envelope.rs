@@ -17,6 +17,8 @@ pub(super) struct EventEnvelope<'a> {
     #[serde(borrow)]
     account: Option<BorrowedText<'a>>,
     #[serde(borrow)]
+    region: Option<BorrowedText<'a>>,
+    #[serde(borrow)]
     time: Option<BorrowedText<'a>>,
     #[serde(borrow)]
     detail: Option<&'a RawValue>,
@@ -31,6 +33,14 @@ impl EventEnvelope<'_> {
     pub(super) fn sns_message(&self) -> Option<&str> {
         let notification = self.sns_type.as_deref().is_some_and(|kind| kind == "Notification");
         self.sns_message.as_deref().filter(|_| notification && self.detail_type.is_none())
+    }
+
+    /// Whether this is SNS's request to confirm a subscription.
+    ///
+    /// Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html>.
+    pub(super) fn is_subscription_confirmation(&self) -> bool {
+        self.detail_type.is_none()
+            && self.sns_type.as_deref().is_some_and(|kind| kind == "SubscriptionConfirmation")
     }
 
     pub(super) fn detail_type(&self) -> Result<&str, PoisonMessage> {
@@ -52,6 +62,11 @@ impl EventEnvelope<'_> {
         let account = need(self.account.as_ref(), "account")?;
         let sane = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
         if sane { Ok(account) } else { Err(PoisonMessage::new(PoisonReason::InvalidName, "account")) }
+    }
+
+    /// The Region of the event.
+    pub(super) fn region(&self) -> Result<&str, PoisonMessage> {
+        need(self.region.as_ref(), "region")
     }
 
     pub(super) fn time(&self) -> Result<Option<Timestamp>, PoisonMessage> {

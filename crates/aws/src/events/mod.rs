@@ -4,7 +4,6 @@
 //! The table `KINDS` lists the known events with their parsers. The body is parsed once: the envelope keeps `detail` as
 //! raw JSON, which the event's own parser then reads.
 
-pub(crate) mod address;
 mod cloudtrail;
 mod envelope;
 mod json;
@@ -19,7 +18,7 @@ use envelope::EventEnvelope;
 
 pub use poison::PoisonReason;
 
-use ecs_mesh_model::{Task, Timestamp};
+use ecs_mesh_model::{TaskArn, Timestamp};
 use poison::PoisonMessage;
 
 /// The longest accepted body: SQS's own limit.
@@ -28,8 +27,8 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// A decoded body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
-    /// The state of a task at one version.
-    Task(Box<Task>),
+    /// A task changed.
+    Task(TaskHint),
     /// A role's tags changed, or the role was deleted: cached tags are stale.
     RoleChange {
         /// The role's name without its path, as IAM's API takes it.
@@ -41,6 +40,8 @@ pub enum Decoded {
         /// Time of the call; the event may arrive minutes later.
         at: Option<Timestamp>,
     },
+    /// SNS asks to confirm the subscription of the queue. Until a person confirms it, the topic delivers nothing.
+    SubscriptionConfirmation,
     /// A well-formed event that the operator ignores.
     Ignored {
         /// The kind, from a bounded set; a metric label.
@@ -53,6 +54,35 @@ pub enum Decoded {
         /// A field's path such as `detail.containers[0].name`, or a line and column; never content.
         path: String,
     },
+}
+
+/// What an event says of a task. A hint: only a describe shows the task's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskHint {
+    /// The task.
+    pub task: TaskArn,
+    /// Grows with every change of the task; the same number in DescribeTasks.
+    pub version: u64,
+    /// The state, as the event has it.
+    pub state: HintedState,
+}
+
+/// A task's state, as an event has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HintedState {
+    /// Desired status RUNNING.
+    Running,
+    /// Desired status STOPPED.
+    Stopping,
+    /// Last status STOPPED.
+    Stopped,
+}
+
+impl HintedState {
+    /// Whether the event says that ECS is stopping the task or has stopped it.
+    pub fn is_stop(self) -> bool {
+        self != Self::Running
+    }
 }
 
 /// The IAM calls that make known role tags stale.
@@ -147,6 +177,9 @@ fn decode_delivered(body: &str, may_be_wrapped: bool) -> Result<Decoded, PoisonM
     let envelope: EventEnvelope<'_> = json::read(body)?;
     if may_be_wrapped && let Some(wrapped) = envelope.sns_message() {
         return decode_delivered(wrapped, false);
+    }
+    if envelope.is_subscription_confirmation() {
+        return Ok(Decoded::SubscriptionConfirmation);
     }
     let (detail_type, source) = (envelope.detail_type()?, envelope.source()?);
     let Some(kind) = KINDS.iter().find(|kind| kind.detail_type == detail_type) else {

@@ -17,8 +17,6 @@ pub enum PoisonReason {
     InvalidArn,
     /// A time that is not ISO 8601.
     InvalidTimestamp,
-    /// An address that is neither IPv4 nor IPv6.
-    InvalidAddress,
     /// A name or an account id that AWS does not allow.
     InvalidName,
     /// A version that is negative or not an integer.
@@ -27,6 +25,8 @@ pub enum PoisonReason {
     UnknownStatus,
     /// The task's ARN and `clusterArn` name different clusters.
     ClusterMismatch,
+    /// The envelope's account or Region is not that of the resource, or IAM's events do not come from this Region.
+    OriginMismatch,
 }
 
 impl PoisonReason {
@@ -39,11 +39,11 @@ impl PoisonReason {
             Self::WrongType => "wrong_type",
             Self::InvalidArn => "invalid_arn",
             Self::InvalidTimestamp => "invalid_timestamp",
-            Self::InvalidAddress => "invalid_address",
             Self::InvalidName => "invalid_name",
             Self::InvalidVersion => "invalid_version",
             Self::UnknownStatus => "unknown_status",
             Self::ClusterMismatch => "cluster_mismatch",
+            Self::OriginMismatch => "origin_mismatch",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! ECS with the SDK. The API and the events use different spellings: see `events::address`.
+//! ECS with the SDK.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types;
 
+use super::address::{self, Attachment};
 use super::call::CallRunner;
 use super::error;
 use crate::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, ListPage};
-use crate::events::address::{self, Attachment};
 use ecs_mesh_model::{
     ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskContainer,
     TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern_tags,
@@ -34,11 +34,11 @@ impl Ecs for SdkEcs {
         let (operation, resource) = ("ecs:ListClusters", "the account's clusters");
         let call = self.client.list_clusters().set_next_token(page).send();
         let answer = self.calls.run(operation, resource, call).await?;
-        let items = arns(answer.cluster_arns(), ClusterArn::parse, operation, resource)?;
+        let (items, skipped) = arns(answer.cluster_arns(), ClusterArn::parse);
         if let Some(cluster) = items.first() {
             self.calls.set_account(cluster.account());
         }
-        Ok(ListPage { items, next: token(answer.next_token) })
+        Ok(ListPage { items, skipped, next: token(answer.next_token) })
     }
 
     async fn list_tasks(
@@ -59,8 +59,8 @@ impl Ecs for SdkEcs {
         let answer = self.calls.run(operation, resource, call).await?;
         // ECS has no access across accounts, so an answer proves whose the cluster is.
         self.calls.set_account(cluster.account());
-        let items = arns(answer.task_arns(), TaskArn::parse, operation, resource)?;
-        Ok(ListPage { items, next: token(answer.next_token) })
+        let (items, skipped) = arns(answer.task_arns(), |text| TaskArn::parse_in(text, cluster));
+        Ok(ListPage { items, skipped, next: token(answer.next_token) })
     }
 
     async fn describe_tasks(
@@ -142,26 +142,30 @@ fn failure_text(reason: &str, detail: Option<&str>) -> String {
 
 /// A task of DescribeTasks. An error names the unreadable field.
 fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
-    let arn = TaskArn::parse(found.task_arn().unwrap_or_default()).map_err(in_field("taskArn"))?;
-    if arn.cluster() != cluster {
-        return Err(format!("taskArn: a task of {}", arn.cluster()));
-    }
+    let arn =
+        TaskArn::parse_in(found.task_arn().unwrap_or_default(), cluster).map_err(in_field("taskArn"))?;
     let definition = TaskDefinitionArn::parse(found.task_definition_arn().unwrap_or_default())
         .map_err(in_field("taskDefinitionArn"))?;
     let role = found.overrides().and_then(|overrides| given(overrides.task_role_arn()));
+    let last_status = LastStatus::parse(found.last_status().unwrap_or_default())
+        .ok_or_else(|| unknown("lastStatus", found.last_status()))?;
+    let desired_status = DesiredStatus::parse(found.desired_status().unwrap_or_default())
+        .ok_or_else(|| unknown("desiredStatus", found.desired_status()))?;
+    let address = match own_address(found) {
+        // A task that leaves needs no address, and must not stay because of an unreadable one.
+        Err(_) if desired_status == DesiredStatus::Stopped || last_status.is_stopped() => None,
+        address => address?,
+    };
     Ok(Task {
         arn,
         version: u64::try_from(found.version()).map_err(|_| "version: negative".to_owned())?,
-        last_status: LastStatus::parse(found.last_status().unwrap_or_default())
-            .ok_or_else(|| unknown("lastStatus", found.last_status()))?,
-        desired_status: DesiredStatus::parse(found.desired_status().unwrap_or_default())
-            .ok_or_else(|| unknown("desiredStatus", found.desired_status()))?,
+        last_status,
+        desired_status,
         group: TaskGroup::parse(found.group().unwrap_or_default()),
         definition,
         role_override: role.map(RoleArn::parse).transpose().map_err(in_field("overrides.taskRoleArn"))?,
-        address: own_address(found)?,
+        address,
         created_at: found.created_at().map(nearest_millisecond),
-        updated_at: None,
         tags: Some(intern_tags(tags(found.tags()))),
     })
 }
@@ -195,7 +199,7 @@ fn own_address(task: &types::Task) -> Result<Option<std::net::IpAddr>, String> {
             )
         });
     address::of_task(&attachments, containers)
-        .map_err(|_| "attachments or containers: unreadable address".to_owned())
+        .map_err(|_| "attachments or containers: an address that no other host can reach".to_owned())
 }
 
 pub(super) fn tags(found: &[types::Tag]) -> Tags {
@@ -222,16 +226,16 @@ fn owned((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
 }
 
-fn arns<T>(
-    found: &[String],
-    parse: fn(&str) -> Result<T, ArnError>,
-    operation: &'static str,
-    resource: &str,
-) -> Result<Vec<T>, AwsError> {
-    found
-        .iter()
-        .map(|text| parse(text).map_err(|error| unreadable(operation, resource, &error.to_string())))
-        .collect()
+/// Parses each item by itself. Returns the items, and an error for each that is skipped.
+fn arns<T>(found: &[String], parse: impl Fn(&str) -> Result<T, ArnError>) -> (Vec<T>, Vec<String>) {
+    let (mut items, mut skipped) = (Vec::with_capacity(found.len()), Vec::new());
+    for text in found {
+        match parse(text) {
+            Ok(item) => items.push(item),
+            Err(error) => skipped.push(error::clean(&error.to_string())),
+        }
+    }
+    (items, skipped)
 }
 
 pub(super) fn unreadable(operation: &'static str, resource: &str, message: &str) -> AwsError {

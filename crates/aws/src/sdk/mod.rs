@@ -4,6 +4,7 @@
 //! Credentials, Region and endpoint come from the SDK's default chain, so `AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL`
 //! and a task role work as usual.
 
+mod address;
 mod call;
 mod ecs;
 mod error;

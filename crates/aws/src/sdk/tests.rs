@@ -161,6 +161,43 @@ async fn list_tasks_filters_by_desired_status_only() {
 }
 
 #[tokio::test]
+async fn odd_item_of_a_list_is_skipped_alone() {
+    let uuid = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
+    let short = format!("arn:aws:ecs:eu-west-1:111122223333:task/{uuid}");
+    let long = "arn:aws:ecs:eu-west-1:111122223333:task/prod/a1";
+    let world = SdkFixture::answering([
+        ok(&json!({"taskArns": [short, "arn:aws:ecs:eu-west-1:111122223333:tusk/prod/a2", long]})),
+        ok(&json!({"tasks": [{"taskArn": short, "clusterArn": CLUSTER, "version": 1, "lastStatus": "RUNNING",
+            "desiredStatus": "RUNNING", "taskDefinitionArn": "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:1"}],
+            "failures": []})),
+    ])
+    .await;
+    let page = world.aws.ecs.list_tasks(&cluster(), DesiredStatus::Running, None).await.unwrap();
+    let found: Vec<_> = page.items.iter().map(|task| task.id().as_str()).collect();
+    assert_eq!(found, [uuid, "a1"]);
+    assert_eq!(page.skipped.len(), 1);
+    assert!(page.skipped[0].contains("tusk/prod/a2"), "{:?}", page.skipped);
+    let described = world.aws.ecs.describe_tasks(&cluster(), &[id(uuid)]).await.unwrap();
+    assert_eq!(described.tasks[0].arn, page.items[0]);
+}
+
+#[tokio::test]
+async fn unreachable_address_fails_a_live_task_alone() {
+    let with_address = |id: &str, desired: &str| {
+        let mut task = task(id);
+        task["attachments"][0]["details"][1]["value"] = json!("169.254.170.2");
+        task["desiredStatus"] = json!(desired);
+        task
+    };
+    let tasks = [with_address("a1", "RUNNING"), with_address("a2", "STOPPED"), task("a3")];
+    let world = SdkFixture::answering([ok(&json!({"tasks": tasks, "failures": []}))]).await;
+    let described = world.aws.ecs.describe_tasks(&cluster(), &["a1", "a2", "a3"].map(id)).await.unwrap();
+    let found: Vec<_> = described.tasks.iter().map(|task| (task.arn.id().as_str(), task.address)).collect();
+    assert_eq!(found, [("a2", None), ("a3", Some("10.0.1.7".parse().unwrap()))]);
+    assert_eq!(described.failed[0].0, id("a1"));
+}
+
+#[tokio::test]
 async fn clusters_are_listed() {
     let world = SdkFixture::answering([ok(&json!({"clusterArns": [CLUSTER]}))]).await;
     let page = world.aws.ecs.list_clusters(None).await.unwrap();
@@ -201,7 +238,11 @@ async fn each_requested_task_is_found_missing_or_failed() {
         failed,
         [
             ("b2", "lastStatus: \"DANCING\" is not a documented status"),
-            ("c3", "taskArn: a task of arn:aws:ecs:eu-west-1:111122223333:cluster/other"),
+            (
+                "c3",
+                "taskArn: \"arn:aws:ecs:eu-west-1:111122223333:task/other/c3\" is not the ARN of an ECS task of the \
+                 cluster: expected arn:PARTITION:ecs:REGION:ACCOUNT:task/[CLUSTER/]ID",
+            ),
             ("e5", "INTERNAL"),
             ("f6", "the response does not mention the task"),
         ]

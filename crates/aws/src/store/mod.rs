@@ -1,5 +1,5 @@
-//! The known state of each task: the newest version wins, and absences are counted until they are evidence. Synchronous;
-//! makes no decision about registrations.
+//! The known state of each task: the newest version that a describe showed wins, and absences are counted until they are
+//! evidence. An event adds no state. Synchronous; makes no decision about registrations.
 
 mod record;
 
@@ -7,37 +7,24 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::record::{Absence, MIN_ABSENT_SWEEPS, StopState, TaskRecord};
+use self::record::{Absence, CONFIRM_INTERVAL, MIN_ABSENT_SWEEPS, StopEvent, StopState, TaskRecord};
 use ecs_mesh_core::plan::TaskLiveness;
 use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
 
 pub use self::record::TaskSummary;
 
-/// How long after an observation a task may be registered without a describe: messages may be days old, and another task
-/// may have the address by now.
+/// How long after a describe a task may be registered without another: another task may have the address by then.
 pub const FRESH_WINDOW: Duration = Duration::from_mins(1);
 
-/// How long a stopped task is kept, so that late events of its running time find it stopped. Longer than [`FRESH_WINDOW`],
-/// after which such an event registers nothing without a describe.
+/// How long a stopped task is kept, so that late events of its running time find it stopped.
 const STOPPED_TASK_TTL: Duration = Duration::from_mins(15);
 
-/// Source of an observation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObservationSource {
-    /// A task state change event: may be late, repeated, or out of order.
-    Event,
-    /// DescribeTasks: may lag behind for a moment.
-    Describe,
-}
-
-/// The change that an observation made.
+/// The change that a describe made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// The observation is newer than the known state, or adds to it.
-    pub changed: bool,
-    /// The first observation, by an event or a describe, that the task is leaving.
+    /// The first describe that showed that the task is leaving.
     pub first_leaving: bool,
-    /// The first observation, by an event or a describe, that the task has stopped.
+    /// The first describe that showed that the task has stopped.
     pub first_stop: bool,
 }
 
@@ -48,22 +35,32 @@ pub struct TaskSnapshot {
     pub task: Option<Task>,
     /// The task's liveness.
     pub liveness: TaskLiveness,
-    /// Time of the last observation as alive and wanted.
+    /// Time of the last list or describe that showed the task alive and wanted.
     pub alive_at: Option<Timestamp>,
     /// Time of the last describe that showed the task alive and wanted.
     pub described_at: Option<Timestamp>,
+    /// Time of the first of the describes, without another answer in between, that showed the task alive and wanted.
+    pub running_since: Option<Timestamp>,
     /// Time of a MISSING answer of a describe, without an observation of the task since.
     pub missing_at: Option<Timestamp>,
 }
 
 impl TaskSnapshot {
-    /// Whether the task was observed alive within [`FRESH_WINDOW`]: by a describe, or by any source after `since`, the time of
-    /// this process's first complete sweep of the cluster. An event from before may belong to a task whose STOPPED an
-    /// earlier process already handled.
-    pub fn is_fresh(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
-        let young = |at: &Timestamp| at.age_at(now) < FRESH_WINDOW;
-        self.described_at.as_ref().is_some_and(young)
-            || self.alive_at.is_some_and(|at| young(&at) && since.is_some_and(|since| at >= since))
+    /// Whether a describe showed the task alive and wanted within [`FRESH_WINDOW`].
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.described_at.is_some_and(|at| at.age_at(now) < FRESH_WINDOW)
+    }
+
+    /// Whether two describes, far enough apart to be different answers, showed the task alive and wanted, and no other answer
+    /// came in between.
+    pub fn is_confirmed_running(&self) -> bool {
+        let (Some(first), Some(last)) = (self.running_since, self.described_at) else { return false };
+        first.age_at(last) >= CONFIRM_INTERVAL
+    }
+
+    /// How long to wait before the next describe can confirm that the task is wanted.
+    pub fn confirms_running_in(&self, now: Timestamp) -> Duration {
+        self.running_since.map_or(Duration::ZERO, |since| CONFIRM_INTERVAL.saturating_sub(since.age_at(now)))
     }
 
     /// Whether a describe did not find the task more than [`FRESH_WINDOW`] after the last observation as alive. A new task
@@ -87,66 +84,94 @@ impl TaskStore {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records an observation.
-    pub fn observe(&self, task: Task, source: ObservationSource, now: Timestamp) -> Observation {
+    /// Records what a describe showed.
+    pub fn observe(&self, task: Task, now: Timestamp) -> Observation {
         let mut records = self.lock();
         let record = records.entry(task.arn.clone()).or_default();
-        let before = record.stopped;
-        let was_leaving = record.task.as_ref().is_some_and(Task::is_leaving);
+        let before = record.stop;
+        record.record_seen();
+        // A stop is final: a later answer with desired status RUNNING is an old one.
         if task.last_status.is_stopped() {
-            match source {
-                ObservationSource::Describe => record.stopped = StopState::Confirmed,
-                ObservationSource::Event if record.stopped == StopState::No => {
-                    record.stopped = StopState::Unconfirmed;
-                }
-                ObservationSource::Event => {}
-            }
+            record.stop = StopState::Stopped;
+        } else if task.is_leaving() && record.stop != StopState::Stopped {
+            record.stop = StopState::Leaving;
+        }
+        if record.stop == StopState::None {
+            record.alive_at = Some(now);
+            record.described_at = Some(now);
+            record.running_since.get_or_insert(now);
+        } else {
+            record.running_since = None;
         }
         let known = record.task.as_ref();
-        let newer = known.is_none_or(|known| task.version > known.version);
-        let adds_tags = known.is_some_and(|known| {
-            task.version == known.version && known.tags != task.tags && task.tags.is_some()
-        });
-        let seen_at = match source {
-            // The sender's clock may be ahead; nothing is fresher than now.
-            ObservationSource::Event => task.updated_at.map(|at| at.min(now)),
-            ObservationSource::Describe => Some(now),
-        };
-        if newer || source == ObservationSource::Describe {
-            // A late observation resets the absence too: in doubt, registrations are kept.
-            record.absence = None;
-            record.missing_at = None;
-            if !task.is_leaving() {
-                record.alive_at = record.alive_at.max(seen_at);
-                if source == ObservationSource::Describe {
-                    record.described_at = Some(now);
-                }
-            }
-        }
-        if newer {
+        let adds_tags = |known: &Task| task.version == known.version && task.tags.is_some();
+        if known.is_none_or(|known| task.version > known.version) {
             let tags = task.tags.clone().or_else(|| record.task.take().and_then(|old| old.tags));
             record.task = Some(Task { tags, ..task });
             record.touched_at = now;
-        } else if adds_tags && let Some(known) = &mut record.task {
+        } else if known.is_some_and(adds_tags)
+            && let Some(known) = &mut record.task
+        {
             known.tags = task.tags;
         }
-        let is_leaving = record.task.as_ref().is_some_and(Task::is_leaving);
+        let was_over = matches!(before, StopState::Stopped | StopState::Missing { .. });
         Observation {
-            changed: newer || adds_tags || before != record.stopped,
-            first_leaving: is_leaving && !was_leaving,
-            first_stop: before == StopState::No && record.stopped != StopState::No,
+            first_leaving: record.is_leaving() && before != StopState::Leaving && !was_over,
+            first_stop: record.stop == StopState::Stopped && !was_over,
         }
     }
 
-    /// Records MISSING from DescribeTasks: long gone, or not visible yet. Evidence only after a STOPPED event, or after
-    /// enough complete sweeps.
+    /// The version that the newest describe showed.
+    pub fn version(&self, task: &TaskArn) -> Option<u64> {
+        self.lock().get(task)?.task.as_ref().map(|task| task.version)
+    }
+
+    /// Whether a describe showed that ECS is stopping the task or has stopped it.
+    pub fn is_leaving(&self, task: &TaskArn) -> bool {
+        self.lock().get(task).is_some_and(|record| record.is_leaving())
+    }
+
+    /// Whether the task's stop is confirmed.
+    pub fn is_over(&self, task: &TaskArn) -> bool {
+        self.lock().get(task).is_some_and(|record| record.is_over())
+    }
+
+    /// Whether a describe, a list or a registration has shown the task.
+    pub fn contains(&self, task: &TaskArn) -> bool {
+        self.lock().contains_key(task)
+    }
+
+    /// Records an event of the stop of a known task, unless a describe has shown the stop. `undescribed`: describes of the
+    /// task have failed for so long that the event alone may drain.
+    pub fn record_stop_event(&self, task: &TaskArn, undescribed: bool, now: Timestamp) {
+        let mut records = self.lock();
+        let record = records.entry(task.clone()).or_default();
+        match &mut record.stop {
+            StopState::None => {
+                let event = StopEvent { received: now, undescribed, missing_since: None };
+                record.stop = StopState::Event(event);
+                record.touched_at = now;
+            }
+            StopState::Event(event) => event.undescribed |= undescribed,
+            StopState::Missing { .. } | StopState::Leaving | StopState::Stopped => {}
+        }
+    }
+
+    /// Records MISSING from DescribeTasks: long gone, or not visible yet. Evidence only twice after an event of the stop, or
+    /// after enough complete sweeps.
     pub fn record_missing(&self, task: &TaskArn, grace: Duration, now: Timestamp) {
         let mut records = self.lock();
         let Some(record) = records.get_mut(task) else { return };
         record.missing_at = Some(now);
-        if record.stopped == StopState::Unconfirmed {
-            record.stopped = StopState::Confirmed;
-            record.touched_at = now;
+        record.running_since = None;
+        if let StopState::Event(event) = &mut record.stop {
+            let since = *event.missing_since.get_or_insert(now);
+            // ECS answers again, so the event alone drains nothing more.
+            event.undescribed = false;
+            if since.age_at(now) >= CONFIRM_INTERVAL {
+                record.stop = StopState::Missing { since: event.received };
+                record.touched_at = now;
+            }
         }
         if let Some(absence) = &mut record.absence
             && absence.is_due(grace)
@@ -158,11 +183,9 @@ impl TaskStore {
     /// Records that a list showed the task with desired status RUNNING.
     pub fn record_listed_running(&self, task: &TaskArn, now: Timestamp) {
         if let Some(record) = self.lock().get_mut(task) {
-            record.absence = None;
-            record.missing_at = None;
-            if record.stopped == StopState::No && record.task.as_ref().is_some_and(|task| !task.is_leaving())
-            {
-                record.alive_at = record.alive_at.max(Some(now));
+            record.record_seen();
+            if record.stop == StopState::None && record.task.is_some() {
+                record.alive_at = Some(now);
             }
         }
     }
@@ -170,8 +193,7 @@ impl TaskStore {
     /// Records that a list showed the task with desired status STOPPED: the task exists, so it is not absent.
     pub fn record_listed_stopped(&self, task: &TaskArn) {
         if let Some(record) = self.lock().get_mut(task) {
-            record.absence = None;
-            record.missing_at = None;
+            record.record_listed_stopped();
         }
     }
 
@@ -215,7 +237,7 @@ impl TaskStore {
 
     /// The roles of all tasks that have not stopped.
     pub fn roles(&self) -> std::collections::BTreeSet<RoleArn> {
-        self.lock().values().filter(|r| r.stopped == StopState::No).filter_map(|r| r.role.clone()).collect()
+        self.lock().values().filter(|r| !r.is_over()).filter_map(|r| r.role.clone()).collect()
     }
 
     /// The known state of a task.
@@ -227,6 +249,7 @@ impl TaskStore {
                 liveness: TaskLiveness::Unknown,
                 alive_at: None,
                 described_at: None,
+                running_since: None,
                 missing_at: None,
             };
         };
@@ -235,6 +258,7 @@ impl TaskStore {
             liveness: record.liveness(grace, now),
             alive_at: record.alive_at,
             described_at: record.described_at,
+            running_since: record.running_since,
             missing_at: record.missing_at,
         }
     }
@@ -264,10 +288,11 @@ impl TaskStore {
         self.lock().keys().cloned().collect()
     }
 
-    /// Removes tasks that stopped long ago, and absent tasks without a registration.
+    /// Removes tasks that stopped long ago, and tasks without a registration that are absent or that no describe has shown.
     pub fn expire(&self, registered: impl Fn(&TaskArn) -> bool, now: Timestamp) {
         self.lock().retain(|arn, record| {
-            let over = record.stopped == StopState::Confirmed
+            let over = record.is_over()
+                || record.task.is_none()
                 || record.absence.is_some_and(|a| a.sweeps >= MIN_ABSENT_SWEEPS);
             !over || record.touched_at.age_at(now) < STOPPED_TASK_TTL || registered(arn)
         });

@@ -27,7 +27,6 @@ fn task(version: u64, last_status: LastStatus) -> Task {
         role_override: None,
         address: None,
         created_at: None,
-        updated_at: Some(NOW),
         tags: None,
     }
 }
@@ -37,55 +36,115 @@ fn liveness(store: &TaskStore, now: Timestamp) -> TaskLiveness {
 }
 
 #[test]
-fn older_event_changes_nothing() {
+fn older_describe_changes_nothing() {
     let store = TaskStore::default();
-    store.observe(task(5, LastStatus::Deactivating), ObservationSource::Event, NOW);
-    assert_eq!(
-        store.observe(task(4, LastStatus::Running), ObservationSource::Event, NOW),
-        Observation::default()
-    );
+    store.observe(task(5, LastStatus::Deactivating), NOW);
+    store.observe(task(4, LastStatus::Running), NOW);
     assert_eq!(liveness(&store, NOW), TaskLiveness::Leaving);
+    assert_eq!(store.version(&arn()), Some(5));
 }
 
 #[test]
-fn first_stop_is_reported_once_from_any_source() {
-    for (first, second) in [
-        (ObservationSource::Event, ObservationSource::Describe),
-        (ObservationSource::Describe, ObservationSource::Event),
-    ] {
-        let store = TaskStore::default();
-        store.observe(task(5, LastStatus::Running), ObservationSource::Describe, NOW);
-        let leaving = store.observe(task(6, LastStatus::Deactivating), ObservationSource::Event, NOW);
-        assert!(leaving.first_leaving && !leaving.first_stop, "{leaving:?}");
-        let stopped = store.observe(task(7, LastStatus::Stopped), first, NOW);
-        assert!(stopped.first_stop && !stopped.first_leaving, "{stopped:?}");
-        assert!(!store.observe(task(7, LastStatus::Stopped), second, NOW).first_stop);
-    }
-}
-
-#[test]
-fn stopped_event_needs_a_describe() {
+fn a_stop_that_a_describe_showed_is_final() {
     let store = TaskStore::default();
-    store.observe(task(9, LastStatus::Stopped), ObservationSource::Event, NOW);
-    assert_eq!(liveness(&store, NOW), TaskLiveness::StoppedUnconfirmed);
-    store.observe(task(9, LastStatus::Stopped), ObservationSource::Describe, NOW);
+    store.observe(task(5, LastStatus::Deactivating), NOW);
+    store.observe(task(6, LastStatus::Running), NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::Leaving);
+    store.observe(task(7, LastStatus::Stopped), NOW);
+    store.observe(task(8, LastStatus::Deactivating), NOW);
     assert_eq!(liveness(&store, NOW), TaskLiveness::Stopped);
 }
 
 #[test]
-fn missing_after_stopped_event_is_evidence() {
+fn first_leaving_and_first_stop_are_reported_once() {
     let store = TaskStore::default();
-    store.observe(task(9, LastStatus::Stopped), ObservationSource::Event, NOW);
+    store.observe(task(5, LastStatus::Running), NOW);
+    let leaving = store.observe(task(6, LastStatus::Deactivating), NOW);
+    assert!(leaving.first_leaving && !leaving.first_stop, "{leaving:?}");
+    let stopped = store.observe(task(7, LastStatus::Stopped), NOW);
+    assert!(stopped.first_stop && !stopped.first_leaving, "{stopped:?}");
+    assert_eq!(store.observe(task(7, LastStatus::Stopped), NOW), Observation::default());
+}
+
+#[test]
+fn stop_event_alone_changes_nothing() {
+    let store = TaskStore::default();
+    store.observe(task(3, LastStatus::Running), NOW);
+    store.record_stop_event(&arn(), false, NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::Live);
+}
+
+#[test]
+fn stop_event_is_unconfirmed_while_describes_fail() {
+    let store = TaskStore::default();
+    store.observe(task(3, LastStatus::Running), NOW);
+    store.record_stop_event(&arn(), true, NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::StopUnconfirmed);
+    store.observe(task(3, LastStatus::Running), NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::Live, "the first describe that succeeds decides");
+}
+
+#[test]
+fn missing_after_a_stop_event_needs_two_answers() {
+    let store = TaskStore::default();
+    let (soon, later) = (NOW.plus(Duration::from_secs(9)), NOW.plus(Duration::from_secs(10)));
+    store.observe(task(3, LastStatus::Running), NOW);
+    store.record_stop_event(&arn(), false, NOW);
     store.record_missing(&arn(), GRACE, NOW);
-    assert_eq!(liveness(&store, NOW), TaskLiveness::Stopped);
+    store.record_missing(&arn(), GRACE, soon);
+    assert_eq!(liveness(&store, soon), TaskLiveness::Live);
+    store.record_missing(&arn(), GRACE, later);
+    assert_eq!(liveness(&store, later), TaskLiveness::StoppedMissing { since: NOW });
+}
+
+#[test]
+fn sign_of_life_ends_what_a_stop_event_began() {
+    let later = NOW.plus(Duration::from_secs(10));
+    let shows: [fn(&TaskStore); 2] = [
+        |store| store.record_listed_running(&arn(), NOW),
+        |store| _ = store.observe(task(3, LastStatus::Running), NOW),
+    ];
+    for show in shows {
+        let store = TaskStore::default();
+        store.observe(task(3, LastStatus::Running), NOW);
+        store.record_stop_event(&arn(), false, NOW);
+        store.record_missing(&arn(), GRACE, NOW);
+        show(&store);
+        store.record_missing(&arn(), GRACE, later);
+        assert_eq!(liveness(&store, later), TaskLiveness::Live);
+        store.record_stop_event(&arn(), false, NOW);
+        store.record_missing(&arn(), GRACE, NOW);
+        store.record_missing(&arn(), GRACE, later);
+        assert_eq!(liveness(&store, later), TaskLiveness::StoppedMissing { since: NOW });
+        show(&store);
+        assert_eq!(liveness(&store, later), TaskLiveness::Live, "it was a wrong answer, twice");
+    }
 }
 
 #[test]
 fn missing_alone_is_no_evidence() {
     let store = TaskStore::default();
-    store.observe(task(3, LastStatus::Running), ObservationSource::Event, NOW);
+    store.observe(task(3, LastStatus::Running), NOW);
     store.record_missing(&arn(), GRACE, NOW);
+    store.record_missing(&arn(), GRACE, NOW.plus(Duration::from_mins(1)));
     assert_eq!(liveness(&store, NOW), TaskLiveness::Live);
+}
+
+#[test]
+fn running_is_confirmed_by_two_describes_in_a_row() {
+    let store = TaskStore::default();
+    let at = |seconds| NOW.plus(Duration::from_secs(seconds));
+    let confirmed = |now| store.snapshot(&arn(), GRACE, now).is_confirmed_running();
+    let describe = |now| store.observe(task(3, LastStatus::Running), now);
+    describe(at(0));
+    describe(at(9));
+    assert!(!confirmed(at(9)));
+    assert_eq!(store.snapshot(&arn(), GRACE, at(9)).confirms_running_in(at(9)), Duration::from_secs(1));
+    store.record_missing(&arn(), GRACE, at(10));
+    describe(at(11));
+    assert!(!confirmed(at(11)), "another answer came in between");
+    describe(at(21));
+    assert!(confirmed(at(21)));
 }
 
 #[test]
@@ -147,66 +206,46 @@ fn one_observation_ends_an_absence() {
     let store = TaskStore::default();
     store.record_absence(&arn(), NOW, NOW);
     store.record_absence(&arn(), NOW, NOW);
-    store.observe(task(1, LastStatus::Running), ObservationSource::Describe, NOW.plus(GRACE));
+    store.observe(task(1, LastStatus::Running), NOW.plus(GRACE));
     assert_eq!(liveness(&store, NOW.plus(GRACE)), TaskLiveness::Live);
 }
 
 #[test]
-fn event_is_fresh_by_its_own_time() {
+fn task_is_fresh_for_a_minute_after_a_describe() {
     let store = TaskStore::default();
-    let day = Duration::from_hours(24);
-    store.observe(task(1, LastStatus::Running), ObservationSource::Event, NOW.plus(day));
-    assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
-    store.observe(task(1, LastStatus::Running), ObservationSource::Describe, NOW.plus(day));
-    assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
-}
-
-#[test]
-fn task_is_fresh_only_by_describe_before_full_sweep() {
-    let store = TaskStore::default();
-    let young = Task { updated_at: Some(NOW), ..task(1, LastStatus::Running) };
-    store.observe(young.clone(), ObservationSource::Event, NOW);
-    store.record_listed_running(&arn(), NOW);
-    assert!(!store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
-    store.observe(young, ObservationSource::Describe, NOW);
-    assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
+    store.observe(task(1, LastStatus::Running), NOW);
+    assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(NOW));
     let later = NOW.plus(FRESH_WINDOW);
-    assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(None, later));
-}
-
-#[test]
-fn event_from_future_clock_is_clamped_to_now() {
-    let store = TaskStore::default();
-    let ahead = Task { updated_at: Some(NOW.plus(Duration::from_hours(1))), ..task(1, LastStatus::Running) };
-    store.observe(ahead, ObservationSource::Event, NOW);
-    let later = NOW.plus(FRESH_WINDOW);
-    assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(Some(NOW), NOW));
-    assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(Some(NOW), later));
+    store.record_listed_running(&arn(), later);
+    assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(later), "a list shows no address");
 }
 
 #[test]
 fn stopped_task_outlives_its_late_events() {
     let store = TaskStore::default();
-    store.observe(task(9, LastStatus::Stopped), ObservationSource::Describe, NOW);
+    store.observe(task(9, LastStatus::Stopped), NOW);
     store.expire(|_| false, NOW.plus(FRESH_WINDOW));
-    assert_eq!(
-        store.observe(task(5, LastStatus::Running), ObservationSource::Event, NOW.plus(FRESH_WINDOW)),
-        Observation::default()
-    );
+    assert_eq!(store.version(&arn()), Some(9));
     store.expire(|_| false, NOW.plus(STOPPED_TASK_TTL));
     assert!(store.is_empty());
 }
 
 #[test]
-fn tags_survive_events_without_tags() {
+fn task_without_a_describe_or_a_registration_expires() {
+    let store = TaskStore::default();
+    store.record_stop_event(&arn(), false, NOW);
+    store.expire(|_| true, NOW.plus(STOPPED_TASK_TTL));
+    assert!(store.contains(&arn()));
+    store.expire(|_| false, NOW.plus(STOPPED_TASK_TTL));
+    assert!(store.is_empty());
+}
+
+#[test]
+fn tags_survive_a_describe_without_tags() {
     let store = TaskStore::default();
     let tags = ecs_mesh_model::intern_tags([("team".to_owned(), "a".to_owned())].into());
-    store.observe(
-        Task { tags: Some(tags), ..task(1, LastStatus::Pending) },
-        ObservationSource::Describe,
-        NOW,
-    );
-    store.observe(task(2, LastStatus::Running), ObservationSource::Event, NOW);
+    store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, NOW);
+    store.observe(task(2, LastStatus::Running), NOW);
     assert!(store.snapshot(&arn(), GRACE, NOW).task.unwrap().tags.is_some());
 }
 
@@ -214,17 +253,15 @@ fn tags_survive_events_without_tags() {
 fn task_is_lost_when_a_late_describe_misses_it() {
     let store = TaskStore::default();
     let lost = || store.snapshot(&arn(), GRACE, NOW).is_lost();
-    store.observe(task(1, LastStatus::Running), ObservationSource::Event, NOW);
+    store.observe(task(1, LastStatus::Running), NOW);
     store.record_missing(&arn(), GRACE, NOW.plus(FRESH_WINDOW.saturating_sub(Duration::from_secs(1))));
     assert!(!lost(), "it may not be known everywhere yet");
     store.record_missing(&arn(), GRACE, NOW.plus(FRESH_WINDOW));
     assert!(lost());
-    let shows: [&dyn Fn(); 4] = [
-        &|| store.record_listed_running(&arn(), NOW),
-        &|| store.record_listed_stopped(&arn()),
-        &|| _ = store.observe(task(2, LastStatus::Running), ObservationSource::Event, NOW),
-        &|| _ = store.observe(task(2, LastStatus::Running), ObservationSource::Describe, NOW),
-    ];
+    let shows: [&dyn Fn(); 3] =
+        [&|| store.record_listed_running(&arn(), NOW), &|| store.record_listed_stopped(&arn()), &|| {
+            _ = store.observe(task(2, LastStatus::Running), NOW)
+        }];
     for show in shows {
         show();
         assert!(!lost());

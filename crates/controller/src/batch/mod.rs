@@ -7,6 +7,7 @@
 //! - Groups are independent: a hung call blocks only its own group. Within a group one call is in flight.
 //! - Equal requests are sent once, and each caller gets the response. An error goes to every caller in its call.
 //! - A cancelled caller affects no other: the call continues for the rest. A request without callers is not sent.
+//! - Requests of [`Urgency::Low`] take the place that others leave in a call, and at least a fifth of it.
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,19 @@ pub trait BatchCall: Send + Sync + 'static {
         requests: Vec<Self::Request>,
     ) -> Result<BTreeMap<Self::Request, Self::Response>, Self::Error>;
 }
+
+/// Which requests of a group share the next call first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// In order of arrival.
+    #[default]
+    Normal,
+    /// After the others, but in a bounded share of each call, so that nothing starves.
+    Low,
+}
+
+/// The share of a call that is kept for requests of low urgency: one in this many.
+const LOW_URGENCY_SHARE: usize = 5;
 
 /// The reason why a request has no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +94,7 @@ type Waiters<C> = Vec<oneshot::Sender<BatchResult<C>>>;
 /// Requests for the next calls of a group, in the order of their first callers.
 struct Pending<C: BatchCall> {
     order: VecDeque<C::Request>,
+    low: VecDeque<C::Request>,
     waiters: BTreeMap<C::Request, Waiters<C>>,
 }
 
@@ -105,8 +120,21 @@ impl<C: BatchCall> Batcher<C> {
         group: C::Group,
         request: C::Request,
     ) -> Result<C::Response, BatchError<C::Error>> {
+        self.ask_with(group, request, Urgency::Normal).await
+    }
+
+    /// As [`Self::ask`], where `urgency` orders the requests that share a call.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_with(
+        &self,
+        group: C::Group,
+        request: C::Request,
+        urgency: Urgency,
+    ) -> Result<C::Response, BatchError<C::Error>> {
         let (waiter, response) = oneshot::channel();
-        if self.inner.enqueue(&group, request, waiter) {
+        if self.inner.enqueue(&group, request, urgency, waiter) {
             tokio::spawn(Arc::clone(&self.inner).run_calls(group));
         }
         response.await.unwrap_or(Err(BatchError::Lost))
@@ -119,11 +147,12 @@ impl<C: BatchCall> Inner<C> {
         &self,
         group: &C::Group,
         request: C::Request,
+        urgency: Urgency,
         waiter: oneshot::Sender<BatchResult<C>>,
     ) -> bool {
         let mut groups = lock(&self.groups);
         let needs_driver = !groups.contains_key(group);
-        groups.entry(group.clone()).or_default().push(request, waiter);
+        groups.entry(group.clone()).or_default().push(request, urgency, waiter);
         needs_driver
     }
 
@@ -177,19 +206,24 @@ impl<C: BatchCall> Inner<C> {
 
 impl<C: BatchCall> Default for Pending<C> {
     fn default() -> Self {
-        Self { order: VecDeque::new(), waiters: BTreeMap::new() }
+        Self { order: VecDeque::new(), low: VecDeque::new(), waiters: BTreeMap::new() }
     }
 }
 
 impl<C: BatchCall> Pending<C> {
-    fn push(&mut self, request: C::Request, waiter: oneshot::Sender<BatchResult<C>>) {
-        let waiters = self.waiters.entry(request.clone()).or_insert_with(|| {
-            self.order.push_back(request);
-            Vec::new()
-        });
+    fn push(&mut self, request: C::Request, urgency: Urgency, waiter: oneshot::Sender<BatchResult<C>>) {
+        let waiters = self.waiters.entry(request.clone()).or_default();
+        let is_new = waiters.is_empty();
         // Cancelled callers must not accumulate while a call is in flight.
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(waiter);
+        match urgency {
+            Urgency::Normal if is_new => self.order.push_back(request),
+            // Asked with low urgency before: a request is sent once, at its first turn. Few requests of low urgency wait.
+            Urgency::Normal if self.low.contains(&request) => self.order.push_back(request),
+            Urgency::Low if is_new => self.low.push_back(request),
+            Urgency::Normal | Urgency::Low => {}
+        }
     }
 
     fn is_wanted(&self) -> bool {
@@ -197,14 +231,26 @@ impl<C: BatchCall> Pending<C> {
     }
 
     fn pop(&mut self, max_requests: usize) -> Vec<(C::Request, Waiters<C>)> {
+        let reserved = self.low.len().min(max_requests / LOW_URGENCY_SHARE);
         let mut batch = Vec::new();
+        Self::fill(&mut self.order, &mut self.waiters, &mut batch, max_requests - reserved);
+        Self::fill(&mut self.low, &mut self.waiters, &mut batch, max_requests);
+        Self::fill(&mut self.order, &mut self.waiters, &mut batch, max_requests);
+        batch
+    }
+
+    fn fill(
+        from: &mut VecDeque<C::Request>,
+        waiters: &mut BTreeMap<C::Request, Waiters<C>>,
+        batch: &mut Vec<(C::Request, Waiters<C>)>,
+        max_requests: usize,
+    ) {
         while batch.len() < max_requests {
-            let Some(request) = self.order.pop_front() else { break };
-            let waiters = self.waiters.remove(&request).unwrap_or_default();
+            let Some(request) = from.pop_front() else { break };
+            let waiters = waiters.remove(&request).unwrap_or_default();
             if waiters.iter().any(|waiter| !waiter.is_closed()) {
                 batch.push((request, waiters));
             }
         }
-        batch
     }
 }

@@ -175,7 +175,6 @@ mod tests {
             role_override: None,
             address: None,
             created_at: None,
-            updated_at: None,
             tags: None,
         }
     }

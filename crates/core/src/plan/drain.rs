@@ -6,6 +6,8 @@
 pub enum DrainReason {
     /// ECS is stopping the task, or has.
     Stopping,
+    /// An event reported the stop, and ECS could not be asked.
+    Unconfirmed,
     /// The role's tags no longer allow it.
     Revoked,
     /// The manifests no longer declare the registration.
@@ -13,8 +15,12 @@ pub enum DrainReason {
 }
 
 impl DrainReason {
-    const NAMES: [(&'static str, Self); 3] =
-        [("stopping", Self::Stopping), ("revoked", Self::Revoked), ("not-desired", Self::NotDesired)];
+    const NAMES: [(&'static str, Self); 4] = [
+        ("stopping", Self::Stopping),
+        ("unconfirmed", Self::Unconfirmed),
+        ("revoked", Self::Revoked),
+        ("not-desired", Self::NotDesired),
+    ];
 
     /// The value of the ownership label, and of metric labels.
     pub fn as_str(self) -> &'static str {

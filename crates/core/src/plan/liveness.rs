@@ -11,10 +11,15 @@ pub enum TaskLiveness {
     Live,
     /// ECS is stopping the task.
     Leaving,
-    /// An event reported STOPPED; no describe has confirmed it.
-    StoppedUnconfirmed,
-    /// DescribeTasks reported STOPPED, or MISSING after a STOPPED event.
+    /// An event reported that ECS is stopping the task or has stopped it, and describes of the task have failed since.
+    StopUnconfirmed,
+    /// DescribeTasks reported STOPPED.
     Stopped,
+    /// After an event of the stop, DescribeTasks reported MISSING twice, and no answer showed the task alive.
+    StoppedMissing {
+        /// When this process received the event.
+        since: Timestamp,
+    },
     /// Complete sweeps do not list the task.
     Missing {
         /// Missing in enough sweeps and for long enough that a targeted describe decides.

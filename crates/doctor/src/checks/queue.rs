@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::catalogue::{
     QUEUE, QUEUE_DEAD_LETTERS, QUEUE_DEPTH, QUEUE_ENCRYPTION, QUEUE_POLICY, QUEUE_RECEIVE, QUEUE_RETENTION,
-    QUEUE_VISIBILITY,
+    QUEUE_SENDERS, QUEUE_VISIBILITY,
 };
 use crate::facts::{Attributes, AwsObservations, DoctorFacts, QueueFacts};
-use crate::queue_policy::{self, PolicyVerdict, RuleSender};
+use crate::queue_policy::{self, DenyVerdict, PolicyVerdict, RuleSender};
 use crate::report::CheckResult;
 use crate::scope::DoctorScope;
 
@@ -43,6 +43,7 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
             .info(url, "not attempted: a message that doctor received would be invisible to the operator"),
     ];
     checks.extend(policy(url, scope, attributes, aws.observations.as_ref()));
+    checks.push(senders(url, scope, attributes));
     checks.push(encryption(url, attributes));
     checks.push(visibility(url, attributes));
     checks.push(retention(url, attributes));
@@ -109,6 +110,31 @@ fn evaluate(policy: &str, queue: &str, url: &str, rule: &str) -> CheckResult {
         PolicyVerdict::Unclear(reason) => {
             QUEUE_POLICY.unknown(rule, format!("cannot determine whether the rule may send: {reason}"), fix)
         }
+    }
+}
+
+/// Whether the policy keeps other senders out: within the account, an identity policy is enough to send.
+fn senders(url: &str, scope: &DoctorScope, attributes: &Attributes) -> CheckResult {
+    let fix = format!(
+        "deny sqs:SendMessage to Principal * with ArnNotEquals aws:SourceArn over the rules and topics that send \
+         (docs/reference/permissions.md, The queue): `aws sqs set-queue-attributes --queue-url {url} --attributes \
+         file://queue.json`"
+    );
+    match queue_policy::denies_others(text(attributes, "Policy"), &scope.queue_arn().unwrap_or_default()) {
+        DenyVerdict::Denied { but } => {
+            QUEUE_SENDERS.ok(url, format!("denied to all but {}", but.join(", ")))
+        }
+        DenyVerdict::NotDenied => QUEUE_SENDERS.error(
+            url,
+            "the policy denies no sender: any principal of the account with sqs:SendMessage can write events",
+            fix,
+        ),
+        DenyVerdict::DeniesMore => QUEUE_SENDERS.error(
+            url,
+            "the Deny for other senders covers more than sqs:SendMessage, and with it the operator's own calls",
+            fix,
+        ),
+        DenyVerdict::Unreadable => QUEUE_SENDERS.unknown(url, "the policy is not JSON", fix),
     }
 }
 

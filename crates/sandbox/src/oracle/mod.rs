@@ -305,6 +305,10 @@ impl KumaOracle {
         if is_stopping {
             return;
         }
+        if how == "drained" && label(body, DRAIN_LABEL) == Some("unconfirmed") {
+            self.check_unconfirmed_drains(entry, cloud, kuma);
+            return;
+        }
         let service = service_of(body).unwrap_or_default();
         let revoked = self.config.role_tags_at(service, entry.at, cloud, |tags| !allows(tags, service));
         let undeclared =
@@ -321,6 +325,24 @@ impl KumaOracle {
             self.drained_unguarded.insert(entry.name.clone());
         } else {
             self.drained_unguarded.remove(&entry.name);
+        }
+    }
+
+    /// I5: an event alone may drain live tasks while ECS does not answer, and no more of them than the guard admits.
+    fn check_unconfirmed_drains(&mut self, entry: &KumaJournalEntry, cloud: &Cloud, kuma: &KumaCp) {
+        let lives = |body: &Value| {
+            self.truth(body, cloud, entry.at)
+                .is_some_and(|task| task.desired_status == DesiredStatus::Running)
+        };
+        let drained = self
+            .owned(kuma)
+            .into_iter()
+            .filter(|(_, body)| label(body, DRAIN_LABEL) == Some("unconfirmed") && lives(body))
+            .count();
+        let guarded = self.guarded_since.is_some_and(|since| since.age_at(entry.at) >= ADMISSION_LAG);
+        if guarded && self.config.exceeds_guard(drained, self.max_owned) {
+            let message = format!("{drained} of {} live tasks drained by events alone", self.max_owned);
+            self.report(Invariant::I5, entry, &message);
         }
     }
 

@@ -157,7 +157,14 @@ fn queue_policy(queue: &str, rules: &[String]) -> String {
         "Resource": queue,
         "Condition": {"ArnEquals": {"aws:SourceArn": rules}},
     });
-    json!({"Version": "2012-10-17", "Statement": [statement]}).to_string()
+    let deny = json!({
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "sqs:SendMessage",
+        "Resource": queue,
+        "Condition": {"ArnNotEquals": {"aws:SourceArn": rules}},
+    });
+    json!({"Version": "2012-10-17", "Statement": [statement, deny]}).to_string()
 }
 
 /// Registers a new revision of a service's task definition.

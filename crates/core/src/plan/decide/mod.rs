@@ -19,13 +19,30 @@ use ecs_mesh_model::Timestamp;
 
 pub use preview::{PendingConfirmation, decide_if_confirmed};
 
+/// How long DescribeTasks shows a stopped task, at least.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>.
+const STOPPED_TASKS_SHOWN: Duration = Duration::from_hours(1);
+
+/// Wait before a task with an unconfirmed stop is decided on again, if no describe succeeds before.
+const UNCONFIRMED_RETRY: Duration = Duration::from_secs(30);
+
 /// Why a registration may be drained or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// ECS wants the task to stop. Enough for a drain, not for a removal.
     Stopping,
-    /// DescribeTasks reports STOPPED, or, after a STOPPED event, MISSING.
+    /// DescribeTasks reports STOPPED.
     Stopped,
+    /// An event reported the stop, and ECS could not be asked. Enough for a drain, through the guard.
+    StopEvent,
+    /// After an event of the stop, DescribeTasks reported MISSING twice.
+    StoppedMissing {
+        /// ECS shows stopped tasks for at least an hour, so a task that is missing within an hour of its event is doubtful:
+        /// the removal goes through the guard. Not so if this operator drained the registration after a describe had
+        /// shown the stop.
+        doubtful: bool,
+    },
     /// Missing from complete sweeps for at least the grace age, and MISSING in a targeted describe.
     Absent {
         /// Complete sweeps of the cluster, by this process, that missed the task.
@@ -47,16 +64,21 @@ pub enum Evidence {
 impl Evidence {
     /// Whether the task's own stop is the evidence. All other evidence counts towards the guard.
     pub fn is_confirmed_stop(&self) -> bool {
-        matches!(self, Self::Stopping | Self::Stopped | Self::Absent { after_stop: true, .. })
+        matches!(
+            self,
+            Self::Stopping
+                | Self::Stopped
+                | Self::StoppedMissing { doubtful: false }
+                | Self::Absent { after_stop: true, .. }
+        )
     }
 
     /// The task's evidence, applied to one of its registrations.
     fn of(&self, registration: &KnownRegistration) -> Self {
+        let after_stop = matches!(registration.drained, Some((DrainReason::Stopping, _)));
         match self {
-            Self::Absent { sweeps, since, .. } => {
-                let after_stop = matches!(registration.drained, Some((DrainReason::Stopping, _)));
-                Self::Absent { sweeps: *sweeps, since: *since, after_stop }
-            }
+            Self::Absent { sweeps, since, .. } => Self::Absent { sweeps: *sweeps, since: *since, after_stop },
+            Self::StoppedMissing { doubtful } => Self::StoppedMissing { doubtful: *doubtful && !after_stop },
             other => other.clone(),
         }
     }
@@ -66,6 +88,8 @@ impl Evidence {
         match self {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
+            Self::StopEvent => "unconfirmed",
+            Self::StoppedMissing { .. } => "stopped_missing",
             Self::Absent { .. } => "absent",
             Self::RoleTags => "role_tags",
             Self::Manifests | Self::RoleNotAllowed(_) => "manifests",
@@ -78,6 +102,10 @@ impl fmt::Display for Evidence {
         match self {
             Self::Stopping => f.write_str("ECS is stopping the task"),
             Self::Stopped => f.write_str("ECS reports that the task has stopped"),
+            Self::StopEvent => f.write_str("an event reports the task's stop, and ECS cannot be asked"),
+            Self::StoppedMissing { .. } => {
+                f.write_str("an event reported the task's stop, and ECS no longer finds the task")
+            }
             Self::Absent { sweeps, since, .. } => {
                 write!(
                     f,
@@ -114,8 +142,10 @@ pub struct DecisionInput<'a> {
     pub evaluation: Option<&'a Evaluation>,
     /// The task's registrations at this control plane.
     pub known: &'a [KnownRegistration],
-    /// Whether the task was seen alive within the last minute. Later, its address may belong to another task.
+    /// Whether a describe showed the task alive within the last minute. Later, its address may belong to another task.
     pub seen_recently: bool,
+    /// Whether two describes at least 10 s apart showed that ECS wants the task to run.
+    pub confirmed_running: bool,
     /// Whether all manifests are valid. Only then is a missing declaration evidence.
     pub manifests_complete: bool,
     /// Tasks register themselves at this control plane. The operator creates and drains nothing for them, and removes
@@ -123,6 +153,13 @@ pub struct DecisionInput<'a> {
     pub self_registered: bool,
     /// The current time.
     pub now: Timestamp,
+}
+
+impl DecisionInput<'_> {
+    /// Whether this operator, or an earlier process of it, drained a registration because ECS was stopping the task.
+    fn is_drained_for_stopping(&self) -> bool {
+        self.known.iter().any(|known| matches!(known.drained, Some((DrainReason::Stopping, _))))
+    }
 }
 
 /// The action on one registration.
@@ -198,6 +235,9 @@ pub struct Decision {
     pub steps: Vec<PlanStep>,
     /// A describe of the task must come before further steps.
     pub describe: bool,
+    /// A registration is drained because ECS was stopping the task, and ECS now wants the task to run: a second describe,
+    /// at least 10 s after the first, must come before further steps.
+    pub confirm_running: bool,
     /// A second read of the role's tags must come before further steps.
     pub recheck_role: bool,
     /// Reconcile again after this time, even without an event.
@@ -223,9 +263,11 @@ impl Decision {
 /// | liveness | `sync` | `upsert-only` | `create-only` | also |
 /// |---|---|---|---|---|
 /// | `Stopped` | remove | drain, once | skip remove | |
+/// | `StoppedMissing` | remove *g* (not an hour after the event, nor after a drain for stopping) | skip remove | skip remove | |
 /// | `Absent` | remove *g* (not after a drain for stopping) | skip remove | skip remove | |
-/// | `StoppedUnconfirmed` | drain | drain | skip drain | describe, if anything is registered |
+/// | `StopUnconfirmed` | drain *g* | drain *g* | skip drain | |
 /// | `Leaving` | drain | drain | skip drain | |
+/// | `Live`, drained for stopping | – | – | – | a second describe; once confirmed, as any live task |
 /// | `Missing` | – | – | – | describe, once due |
 /// | `Unknown` | – | – | – | |
 ///
@@ -241,27 +283,36 @@ impl Decision {
 ///
 /// *Withdraw* is: drain *g*; after `cleanup.drain`, remove *g* under `sync`, and skip remove under `upsert-only`.
 ///
-/// Where tasks register themselves (Consul), nothing is created or drained: `Leaving` gives no step,
-/// `StoppedUnconfirmed` only a describe, `Stopped` and `Absent` remove under `sync` and are skipped otherwise. A live
-/// task keeps its registrations unless `onRevoked` is `withdraw`, which removes them without a drain.
+/// Where tasks register themselves (Consul), nothing is created or drained: `Leaving` and `StopUnconfirmed`
+/// give no step; `Stopped`, `StoppedMissing` and `Absent` remove under `sync` and are skipped otherwise. A live task keeps its registrations unless `onRevoked` is `withdraw`, which removes them without a drain.
 pub fn decide(input: &DecisionInput<'_>) -> Decision {
     let mut decision = Decision::default();
     match input.liveness {
         TaskLiveness::Stopped => decision.remove_all(input, &Evidence::Stopped),
+        TaskLiveness::StoppedMissing { since } => {
+            let doubtful = since.age_at(input.now) < STOPPED_TASKS_SHOWN;
+            decision.remove_all(input, &Evidence::StoppedMissing { doubtful });
+            if doubtful {
+                decision.requeue_within(STOPPED_TASKS_SHOWN.saturating_sub(since.age_at(input.now)));
+            }
+        }
         TaskLiveness::Absent { sweeps, since } => {
             decision.remove_all(input, &Evidence::Absent { sweeps, since, after_stop: false });
         }
-        // The task's own registrations may not have been listed yet, so a describe is due with or without any.
-        TaskLiveness::StoppedUnconfirmed if input.self_registered => decision.describe = true,
-        TaskLiveness::StoppedUnconfirmed => {
-            decision.drain_all(input.known);
-            decision.describe = !input.known.is_empty();
-        }
         // The task logs out and leaves load balancing by itself.
-        TaskLiveness::Leaving if input.self_registered => {}
-        TaskLiveness::Leaving => decision.drain_all(input.known),
+        TaskLiveness::StopUnconfirmed | TaskLiveness::Leaving if input.self_registered => {}
+        TaskLiveness::StopUnconfirmed => {
+            decision.drain_all(input.known, DrainReason::Unconfirmed, &Evidence::StopEvent);
+            decision.requeue_within(UNCONFIRMED_RETRY);
+        }
+        TaskLiveness::Leaving => {
+            decision.drain_all(input.known, DrainReason::Stopping, &Evidence::Stopping);
+        }
         TaskLiveness::Missing { due } => decision.describe = due,
         TaskLiveness::Unknown => {}
+        TaskLiveness::Live if input.is_drained_for_stopping() && !input.confirmed_running => {
+            decision.confirm_running = true;
+        }
         TaskLiveness::Live => decision.live(input),
     }
     decision
@@ -286,17 +337,20 @@ impl Decision {
         }
     }
 
-    fn drain_all(&mut self, known: &[KnownRegistration]) {
+    fn drain_all(&mut self, known: &[KnownRegistration], reason: DrainReason, evidence: &Evidence) {
         for registration in known {
             let Some(binding) = &registration.binding else { continue };
-            let stopping = matches!(registration.drained, Some((DrainReason::Stopping, _)));
-            if stopping {
+            // A drain for stopping is the stronger one: it is final, and needs no guard.
+            let drained = registration.drained.map(|(reason, _)| reason);
+            if drained == Some(DrainReason::Stopping)
+                || (drained.is_some() && reason != DrainReason::Stopping)
+            {
                 continue;
             }
             let action = if binding.spec.policy == LifecyclePolicy::CreateOnly {
-                Action::Skip { action: SkippedAction::Drain, evidence: Evidence::Stopping }
+                Action::Skip { action: SkippedAction::Drain, evidence: evidence.clone() }
             } else {
-                Action::Drain(DrainReason::Stopping, Evidence::Stopping)
+                Action::Drain(reason, evidence.clone())
             };
             self.step(registration, binding, action);
         }

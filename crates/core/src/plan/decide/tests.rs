@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::intent::{HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule, RoleViolation};
-use crate::plan::DrainReason::{NotDesired, Revoked, Stopping};
+use crate::plan::DrainReason::{NotDesired, Revoked, Stopping, Unconfirmed};
 use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
 use ecs_mesh_model::{OperatorId, Reason, ServiceName, TaskArn};
 
@@ -96,6 +96,7 @@ pub(super) fn input<'a>(
         evaluation,
         known,
         seen_recently: true,
+        confirmed_running: false,
         manifests_complete: true,
         self_registered: false,
         now: NOW,
@@ -119,7 +120,8 @@ pub(super) fn words(decision: &Decision) -> String {
         write!(text, " {}{guarded}", step.id).unwrap();
         parts.push(text);
     }
-    let Decision { describe, recheck_role, requeue_after, .. } = decision;
+    let Decision { describe, confirm_running, recheck_role, requeue_after, .. } = decision;
+    parts.extend(confirm_running.then(|| "confirm that it runs".to_owned()));
     parts.extend(describe.then(|| "describe".to_owned()));
     parts.extend(recheck_role.then(|| "reread role".to_owned()));
     parts.extend(requeue_after.map(|after| format!("again in {after:?}")));
@@ -150,7 +152,7 @@ fn liveness_and_policy_decide_the_action() {
     let serving = |known: KnownRegistration| known;
     let drained = |known: KnownRegistration| known.drained(Stopping, 60_000);
     let revoked = |known: KnownRegistration| known.drained(Revoked, 60_000);
-    let table: [(&str, TaskLiveness, TaskState, [&str; 3]); 12] = [
+    let table: [(&str, TaskLiveness, TaskState, [&str; 3]); 16] = [
         (
             "stopped",
             TaskLiveness::Stopped,
@@ -182,16 +184,47 @@ fn liveness_and_policy_decide_the_action() {
             ],
         ),
         (
-            "stop reported by an event",
-            TaskLiveness::StoppedUnconfirmed,
+            "stop reported by an event, and ECS cannot be asked",
+            TaskLiveness::StopUnconfirmed,
             serving,
             [
-                "drain stopping (stopping) default/task; describe",
-                "drain stopping (stopping) default/task; describe",
-                "skip drain (stopping) default/task; describe",
+                "drain unconfirmed (unconfirmed) default/task, guarded; again in 30s",
+                "drain unconfirmed (unconfirmed) default/task, guarded; again in 30s",
+                "skip drain (unconfirmed) default/task; again in 30s",
             ],
         ),
-        ("stop reported by an event, drained", TaskLiveness::StoppedUnconfirmed, drained, ["describe"; 3]),
+        ("the same, drained", TaskLiveness::StopUnconfirmed, drained, ["again in 30s"; 3]),
+        ("the same, drained for its role", TaskLiveness::StopUnconfirmed, revoked, ["again in 30s"; 3]),
+        (
+            "missing after a stop event, a second ago",
+            TaskLiveness::StoppedMissing { since: Timestamp(NOW.0 - 1_000) },
+            serving,
+            [
+                "remove (stopped_missing) default/task, guarded; again in 3599s",
+                "skip remove (stopped_missing) default/task; again in 3599s",
+                "skip remove (stopped_missing) default/task; again in 3599s",
+            ],
+        ),
+        (
+            "missing after a stop event, an hour ago",
+            TaskLiveness::StoppedMissing { since: Timestamp(NOW.0 - 3_600_000) },
+            serving,
+            [
+                "remove (stopped_missing) default/task",
+                "drain stopping (stopped_missing) default/task",
+                "skip remove (stopped_missing) default/task",
+            ],
+        ),
+        (
+            "missing after a stop event, drained for stopping",
+            TaskLiveness::StoppedMissing { since: NOW },
+            drained,
+            [
+                "remove (stopped_missing) default/task; again in 3600s",
+                "skip remove (stopped_missing) default/task; again in 3600s",
+                "skip remove (stopped_missing) default/task; again in 3600s",
+            ],
+        ),
         (
             "leaving",
             TaskLiveness::Leaving,
@@ -434,12 +467,7 @@ fn pause_does_not_change_the_decision() {
 
 #[test]
 fn unregistered_dead_task_needs_no_describe() {
-    let dead = [
-        TaskLiveness::Stopped,
-        TaskLiveness::StoppedUnconfirmed,
-        TaskLiveness::Leaving,
-        TaskLiveness::Unknown,
-    ];
+    let dead = [TaskLiveness::Stopped, TaskLiveness::Leaving, TaskLiveness::Unknown];
     for liveness in dead {
         assert_eq!(decided(liveness, None, &[]), "nothing", "{liveness:?}");
     }
@@ -450,6 +478,9 @@ fn only_confirmed_stop_bypasses_the_guard() {
     for (evidence, own) in [
         (Evidence::Stopping, true),
         (Evidence::Stopped, true),
+        (Evidence::StopEvent, false),
+        (Evidence::StoppedMissing { doubtful: true }, false),
+        (Evidence::StoppedMissing { doubtful: false }, true),
         (Evidence::Absent { sweeps: 2, since: NOW, after_stop: false }, false),
         (Evidence::RoleTags, false),
         (Evidence::Manifests, false),
@@ -460,6 +491,28 @@ fn only_confirmed_stop_bypasses_the_guard() {
         let step = PlanStep { id: id("default/task"), binding: binding("sync"), action };
         assert_eq!(step.needs_guard(), !own, "{evidence}");
     }
+}
+
+#[test]
+fn drain_for_stopping_is_undone_only_by_two_describes() {
+    let evaluation = register("sync");
+    let drained = [known("default/task", "sync").drained(Stopping, 1_000)];
+    let once = input(TaskLiveness::Live, Some(&evaluation), &drained);
+    assert_eq!(words(&decide(&once)), "confirm that it runs");
+    let twice = DecisionInput { confirmed_running: true, ..once };
+    assert_eq!(words(&decide(&twice)), "ensure default/task");
+}
+
+#[test]
+fn unconfirmed_drain_is_undone_by_one_describe() {
+    let evaluation = register("sync");
+    let drained = [known("default/task", "sync").drained(Unconfirmed, 1_000)];
+    assert_eq!(decided(TaskLiveness::Live, Some(&evaluation), &drained), "ensure default/task");
+    assert_eq!(
+        decided(TaskLiveness::Leaving, None, &drained),
+        "drain stopping (stopping) default/task",
+        "or confirmed by one"
+    );
 }
 
 #[test]
@@ -479,6 +532,7 @@ fn unconfirmed_absence_is_previewed_as_removal() {
         evaluation: None,
         known: &known,
         seen_recently: false,
+        confirmed_running: false,
         manifests_complete: true,
         self_registered: false,
         now: NOW,
@@ -499,6 +553,7 @@ fn unconfirmed_revocation_is_previewed_as_withdrawal() {
             evaluation: Some(&evaluation),
             known: &known,
             seen_recently: true,
+            confirmed_running: false,
             manifests_complete: true,
             self_registered: false,
             now: NOW,

@@ -31,12 +31,9 @@ fn leaving_task_keeps_its_registrations() {
 }
 
 #[test]
-fn stop_event_is_confirmed_without_known_registrations() {
-    assert_eq!(decide_self_registered(TaskLiveness::StoppedUnconfirmed, None, &[]), "describe");
-    assert_eq!(
-        decide_self_registered(TaskLiveness::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]),
-        "describe"
-    );
+fn unconfirmed_stop_changes_nothing() {
+    let known = [known("default/token/1", "sync")];
+    assert_eq!(decide_self_registered(TaskLiveness::StopUnconfirmed, None, &known), "nothing");
 }
 
 #[test]

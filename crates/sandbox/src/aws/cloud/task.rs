@@ -142,7 +142,7 @@ impl CloudTask {
         self.overrides.task_role_arn.as_deref().or(self.definition.task_role_arn.as_deref())
     }
 
-    /// The task as the operator's type, from DescribeTasks with tags (without `updated_at`). `None` if the operator
+    /// The task as the operator's type, as DescribeTasks shows it with tags. `None` if the operator
     /// would reject an ARN.
     pub fn to_model(&self) -> Option<Task> {
         Some(Task {
@@ -155,7 +155,6 @@ impl CloudTask {
             role_override: self.overrides.task_role_arn.as_deref().and_then(|role| RoleArn::parse(role).ok()),
             address: self.address().map(Into::into),
             created_at: Some(self.created_at),
-            updated_at: None,
             tags: Some(Arc::new(self.tags.clone())),
         })
     }

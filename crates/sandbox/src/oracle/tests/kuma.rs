@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::{CLUSTER_LABEL, DRAIN_LABEL, KumaOracle, OPERATOR_LABEL, TASK_LABEL};
+use super::super::{
+    ADMISSION_LAG, CLUSTER_LABEL, DRAIN_LABEL, KumaOracle, MAX_UNCONFIRMED, OPERATOR_LABEL, TASK_LABEL,
+};
 use super::{
     Invariant, NEVER, START, STEP, account, assert_violation, drain, oracle_config, running, runs, step_for,
 };
@@ -96,8 +98,12 @@ impl KumaFixture {
     }
 
     fn drain(&mut self, task: &str, body: &Value) {
+        self.drain_for("not-desired", task, body);
+    }
+
+    fn drain_for(&mut self, reason: &str, task: &str, body: &Value) {
         let mut drained = body.clone();
-        drained["labels"][DRAIN_LABEL] = "not-desired".into();
+        drained["labels"][DRAIN_LABEL] = reason.into();
         drained["networking"]["inbound"][0]["health"] = json!({});
         assert_eq!(self.put(task, &drained), 200);
     }
@@ -278,6 +284,24 @@ fn removal_of_a_drain_below_the_guards_floor_is_no_violation() {
         let found = fixture.oracle.violations();
         assert_eq!(found.is_empty(), drained_first, "{found:?}");
     }
+}
+
+/// Events alone may drain a part of the live tasks, and only a part.
+#[test]
+fn unconfirmed_drains_are_judged_by_the_guards_limit() {
+    let mut fixture = KumaFixture::new();
+    fixture.pass(ADMISSION_LAG);
+    let all = fixture.registrations();
+    let limit = all.len() * 3 / 10 + MAX_UNCONFIRMED as usize;
+    for (number, (_, task, body)) in all.iter().enumerate() {
+        fixture.drain_for("unconfirmed", task, body);
+        let found = fixture.oracle.violations();
+        assert_eq!(found.is_empty(), number < limit, "{number} of {}: {found:?}", all.len());
+        if number > limit {
+            break;
+        }
+    }
+    assert!(fixture.oracle.violations().iter().all(|one| one.invariant == Invariant::I5));
 }
 
 #[test]

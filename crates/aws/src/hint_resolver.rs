@@ -1,0 +1,302 @@
+//! Guarantees that an event decides nothing: each starts a describe, and only what the describe shows is passed on.
+//!
+//! - **A describe older than the event** decides nothing. It is repeated after 1, 2, 4 and 8 s; the last answer then counts.
+//! - **MISSING** is repeated in the same way: a new task is not visible at once. For a known task whose stop an event
+//!   reported, MISSING twice, at least 10 s apart, is recorded in the [`TaskStore`].
+//! - **Failed describes** are repeated until one succeeds. After 5 s an event of a stop is passed on as unconfirmed.
+//! - **Known tasks go first.** Events of tasks that no describe, list or registration has shown wait in a queue of their own,
+//!   which is bounded, and get a bounded share of each call. A sweep finds what that queue could not take.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::consumer::EventResult;
+use super::events::TaskHint;
+use super::store::TaskStore;
+use super::task_describer::{DescribeOutcome, TaskDescriber};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::{Backoff, Controller, Priority, Reconciler, Requeue, Urgency, WorkQueue};
+use ecs_mesh_model::TaskArn;
+
+/// Most events of unknown tasks that wait for a describe.
+pub const MAX_UNKNOWN_TASKS: usize = 10_000;
+
+/// Answers older than the event, or MISSING, after which the last one counts. They are 1, 2, 4 and 8 s apart.
+const MAX_ANSWERS: u32 = 5;
+
+/// How long describes must fail before an event of a stop is passed on as unconfirmed.
+const FAILING_FOR: Duration = Duration::from_secs(5);
+
+/// Pause between describes within [`FAILING_FOR`].
+const FAILED_RETRY: Duration = Duration::from_secs(1);
+
+/// Time of one describe, after which it counts as failed.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Describes of known tasks that may wait for their calls at once.
+const KNOWN_CONCURRENCY: usize = 1_000;
+
+/// Describes of unknown tasks that may wait for their calls at once.
+const UNKNOWN_CONCURRENCY: usize = 200;
+
+/// What the resolver needs to know of registrations, and whom it tells.
+pub trait HintSink: Send + Sync {
+    /// Whether a registration of the task is known.
+    fn is_registered(&self, task: &TaskArn) -> bool;
+
+    /// The [`TaskStore`] has an answer to events of the task. `received`: when the oldest of them was received; `None` if
+    /// it was passed on before.
+    fn on_resolved(&self, task: &TaskArn, received: Option<Instant>);
+}
+
+/// Starts a describe for each event. Shared by its clones.
+#[derive(Clone)]
+pub struct HintResolver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    describer: TaskDescriber,
+    store: Arc<TaskStore>,
+    clock: Clock,
+    sink: Arc<dyn HintSink>,
+    hints: Mutex<Hints>,
+    known: WorkQueue<TaskArn>,
+    unknown: WorkQueue<TaskArn>,
+}
+
+#[derive(Default)]
+struct Hints {
+    by_task: BTreeMap<TaskArn, PendingHint>,
+    unknown: usize,
+}
+
+/// The unanswered events of one task.
+#[derive(Clone, Debug)]
+struct PendingHint {
+    /// The lowest version that no describe has reached.
+    lowest: u64,
+    highest: u64,
+    /// Whether one of them reports a stop.
+    stop: bool,
+    /// Whether the task was known when its first event came.
+    known: bool,
+    received: Option<Instant>,
+    /// Answers that decided nothing.
+    answers: u32,
+    /// When the next answer counts.
+    next: Instant,
+    failing_since: Option<Instant>,
+    /// Whether the stop was passed on as unconfirmed.
+    passed_on: bool,
+}
+
+impl HintResolver {
+    /// A resolver that has not started. `seed` feeds the jitter of retries.
+    pub fn new(
+        describer: TaskDescriber,
+        store: Arc<TaskStore>,
+        clock: Clock,
+        sink: Arc<dyn HintSink>,
+        seed: u64,
+    ) -> Self {
+        let queue = |seed| {
+            let slow = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
+            WorkQueue::new(slow, seed)
+        };
+        let (known, unknown) = (queue(seed), queue(seed.wrapping_add(1)));
+        let inner = Inner { describer, store, clock, sink, hints: Mutex::default(), known, unknown };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes an event: it is in memory when this returns.
+    pub fn add(&self, hint: &TaskHint, received: Instant) -> EventResult {
+        let inner = &self.inner;
+        let task = &hint.task;
+        if inner.store.version(task).is_some_and(|version| version >= hint.version) {
+            return EventResult::Stale;
+        }
+        let known = inner.store.contains(task) || inner.sink.is_registered(task);
+        if known && hint.state.is_stop() {
+            inner.store.record_stop_event(task, false, inner.clock.now());
+        }
+        let known = {
+            let mut hints = inner.lock();
+            let is_full = hints.unknown >= MAX_UNKNOWN_TASKS;
+            if let Some(pending) = hints.by_task.get_mut(task) {
+                pending.lowest = pending.lowest.min(hint.version);
+                pending.highest = pending.highest.max(hint.version);
+                pending.stop |= hint.state.is_stop();
+                pending.received = pending.received.or(Some(received));
+                pending.known
+            } else if !known && is_full {
+                return EventResult::Overflow;
+            } else {
+                hints.unknown += usize::from(!known);
+                hints.by_task.insert(task.clone(), PendingHint::new(hint, known, received));
+                known
+            }
+        };
+        let priority = if hint.state.is_stop() { Priority::Removal } else { Priority::Event };
+        inner.queue(known).add(task.clone(), priority);
+        EventResult::Accepted
+    }
+
+    /// The number of tasks whose events wait for an answer.
+    pub fn pending(&self) -> usize {
+        self.inner.lock().by_task.len()
+    }
+
+    /// Runs until `stop`. Unanswered events are dropped then; the next start's sweep finds what they were about.
+    pub async fn run(self, stop: CancellationToken) {
+        let controller = |known, concurrency| {
+            let class = HintClass { inner: Arc::clone(&self.inner), known };
+            Controller::new(self.inner.queue(known).clone(), Arc::new(class), concurrency)
+                .graceful_shutdown_timeout(Duration::ZERO)
+        };
+        let (known, unknown) = (controller(true, KNOWN_CONCURRENCY), controller(false, UNKNOWN_CONCURRENCY));
+        tokio::join!(known.run(stop.clone()), unknown.run(stop));
+    }
+}
+
+/// The known or the unknown tasks.
+struct HintClass {
+    inner: Arc<Inner>,
+    known: bool,
+}
+
+#[async_trait]
+impl Reconciler<TaskArn> for HintClass {
+    async fn reconcile(&self, task: &TaskArn, _cause: Priority) -> Requeue {
+        let urgency = if self.known { Urgency::Normal } else { Urgency::Low };
+        self.inner.resolve(task, urgency).await
+    }
+}
+
+/// What an answer of ECS means for the events of a task.
+enum Answer {
+    /// Nothing more is to be asked.
+    Final,
+    /// It answers the events up to a version; newer ones wait.
+    Partial,
+    /// It decides nothing.
+    Inconclusive,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Hints> {
+        // Every change leaves the map consistent, so the lock may be used after a panic.
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self, known: bool) -> &WorkQueue<TaskArn> {
+        if known { &self.known } else { &self.unknown }
+    }
+
+    async fn resolve(&self, task: &TaskArn, urgency: Urgency) -> Requeue {
+        if !self.lock().by_task.contains_key(task) {
+            return Requeue::Forget;
+        }
+        // A sweep or a reconcile may have described the task since.
+        let shown = |pending: &PendingHint| {
+            self.store.version(task).is_some_and(|version| version >= pending.highest)
+        };
+        if self.lock().by_task.get(task).is_some_and(shown) {
+            return self.settle(task, &Answer::Final);
+        }
+        let described = self.describer.describe_with(task, Duration::MAX, urgency);
+        match timeout(DESCRIBE_TIMEOUT, described).await {
+            Ok(Ok(DescribeOutcome::Found)) => {
+                let version = self.store.version(task).unwrap_or_default();
+                let answer = match self.lock().by_task.get_mut(task) {
+                    Some(pending) if version < pending.highest && !self.store.is_over(task) => {
+                        // A stop counts at any version; that the task has stopped, a later answer shows.
+                        let answers = version >= pending.lowest || self.store.is_leaving(task);
+                        pending.lowest = pending.lowest.max(version.saturating_add(1));
+                        if answers { Answer::Partial } else { Answer::Inconclusive }
+                    }
+                    _ => Answer::Final,
+                };
+                self.settle(task, &answer)
+            }
+            Ok(Ok(DescribeOutcome::Missing)) => {
+                let is_over = self.store.is_over(task);
+                self.settle(task, if is_over { &Answer::Final } else { &Answer::Inconclusive })
+            }
+            Ok(Ok(DescribeOutcome::Failed(_)) | Err(_)) | Err(_) => self.record_failure(task),
+        }
+    }
+
+    fn settle(&self, task: &TaskArn, answer: &Answer) -> Requeue {
+        let now = Instant::now();
+        let (next, resolved) = {
+            let mut hints = self.lock();
+            let Some(pending) = hints.by_task.get_mut(task) else { return Requeue::Forget };
+            pending.failing_since = None;
+            // An event that comes in between asks at once, and its answer is not one of the five.
+            if now >= pending.next {
+                pending.next = now + Duration::from_secs(1 << pending.answers);
+                pending.answers += 1;
+            }
+            let ends = matches!(answer, Answer::Final) || pending.answers >= MAX_ANSWERS;
+            let received = pending.received;
+            if ends {
+                let pending = hints.by_task.remove(task);
+                hints.unknown -= usize::from(pending.is_some_and(|pending| !pending.known));
+                (Requeue::Forget, Some(received))
+            } else {
+                let wait = pending.next.saturating_duration_since(now);
+                let resolved = matches!(answer, Answer::Partial).then(|| pending.received.take());
+                (Requeue::After(wait), resolved)
+            }
+        };
+        // Of a task that ECS has never shown there is nothing to reconcile.
+        if let Some(received) = resolved
+            && (self.store.contains(task) || self.sink.is_registered(task))
+        {
+            self.sink.on_resolved(task, received);
+        }
+        next
+    }
+
+    fn record_failure(&self, task: &TaskArn) -> Requeue {
+        let now = Instant::now();
+        let (failing_for, received) = {
+            let mut hints = self.lock();
+            let Some(pending) = hints.by_task.get_mut(task) else { return Requeue::Forget };
+            let failing_for = now - *pending.failing_since.get_or_insert(now);
+            let passes = pending.known && pending.stop && !pending.passed_on && failing_for >= FAILING_FOR;
+            pending.passed_on |= passes;
+            (failing_for, passes.then(|| pending.received.take()))
+        };
+        if let Some(received) = received {
+            self.store.record_stop_event(task, true, self.clock.now());
+            self.sink.on_resolved(task, received);
+        }
+        if failing_for < FAILING_FOR { Requeue::After(FAILED_RETRY) } else { Requeue::Backoff }
+    }
+}
+
+impl PendingHint {
+    fn new(hint: &TaskHint, known: bool, received: Instant) -> Self {
+        Self {
+            lowest: hint.version,
+            highest: hint.version,
+            stop: hint.state.is_stop(),
+            known,
+            received: Some(received),
+            answers: 0,
+            next: received,
+            failing_since: None,
+            passed_on: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
