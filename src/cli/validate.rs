@@ -1,6 +1,6 @@
 //! `ecs-mesh-operator validate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 
 use super::output::print;
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestScope};
-use ecs_mesh_manifests::{ManifestSources, ValidationResult};
+use ecs_mesh_manifests::{ManifestSources, TextSource, ValidationResult};
+
+/// The path that means standard input; a file of this name is `./-`.
+const STDIN: &str = "-";
 
 /// Arguments of `validate`.
 #[derive(clap::Args)]
 pub(super) struct ValidateArgs {
-    /// Manifest files or directories (*.yaml, *.yml, *.json)
+    /// Manifest files or directories (*.yaml, *.yml, *.json); `-` reads standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
@@ -39,7 +42,13 @@ enum ValidateOutput {
 impl ValidateArgs {
     pub(super) fn run(self) -> Result<ExitCode, String> {
         let scope = if self.partial { ManifestScope::Partial } else { ManifestScope::Complete };
-        let result = ManifestSources::new(self.paths).check(scope);
+        let (stdin, paths): (Vec<_>, Vec<_>) =
+            self.paths.into_iter().partition(|path| path == Path::new(STDIN));
+        let texts = match stdin.first() {
+            Some(_) => vec![TextSource::read("<stdin>", std::io::stdin().lock())],
+            None => Vec::new(),
+        };
+        let result = ManifestSources::new(paths).check(texts, scope);
         print(&match self.output {
             ValidateOutput::Text => render_text(&result),
             ValidateOutput::Json => format!("{}\n", render_json(&result)),

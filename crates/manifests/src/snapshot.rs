@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -115,6 +115,20 @@ fn read_file(path: &Path) -> Result<String, String> {
         ReadFileError::NotRegular(_) => format!("cannot be read: {error}"),
         ReadFileError::TooLarge(_) => format!("is {error}: split it into several files"),
     })?;
+    text(bytes)
+}
+
+/// Reads a text to its end: UTF-8, up to [`MAX_FILE_BYTES`].
+pub(super) fn read_text(reader: impl io::Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe_error(&error))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err("is larger than 1 MiB: split it into several files".to_owned());
+    }
+    text(bytes)
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].split(|b| *b == b'\n').count();

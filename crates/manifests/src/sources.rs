@@ -7,10 +7,11 @@
 //! - A load that equals the set in force does not replace it.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::snapshot::{FileText, SourceFailure, SourceSnapshot};
+use super::snapshot::{FileText, SourceFailure, SourceSnapshot, read_text};
 use ecs_mesh_api::manifests::{
     Assembled, Manifest, ManifestFinding, ManifestScope, ManifestSet, assemble, read_file,
 };
@@ -38,16 +39,31 @@ pub struct Loaded {
     manifests_by_file: BTreeMap<Arc<Path>, usize>,
 }
 
+/// Manifests that are in no file, such as those of standard input.
+#[derive(Clone, Debug)]
+pub struct TextSource {
+    name: Arc<Path>,
+    /// The text, or why there is none.
+    text: Result<String, String>,
+}
+
+impl TextSource {
+    /// Reads the text to its end, within the limit of a manifest file. Findings call it by this name.
+    pub fn read(name: &str, reader: impl Read) -> Self {
+        Self { name: Path::new(name).into(), text: read_text(reader) }
+    }
+}
+
 /// The result of a check of the sources, independent of the set in force.
 #[derive(Clone, Debug)]
 pub struct ValidationResult {
     /// Errors of a load, in the order of files and lines.
     pub errors: Vec<ManifestFinding>,
-    /// Warnings: valid values that are probably unintended. Empty while there are errors.
+    /// Warnings: valid values that are probably unintended, files without content and sources without manifests.
     pub warnings: Vec<ManifestFinding>,
     /// The number of files.
     pub files: usize,
-    /// The number of manifests whose kind and name are readable.
+    /// The number of manifests of a known kind.
     pub manifests: usize,
 }
 
@@ -88,20 +104,30 @@ impl ManifestSources {
         evaluate(self.read(), previous)
     }
 
-    /// Reads the sources and checks them as a first load does. Blocks on the file system.
-    pub fn check(&self, scope: ManifestScope) -> ValidationResult {
-        let SourceSnapshot { files, failures, .. } = self.read();
+    /// Reads the sources and checks them, with these texts, as a first load does. Blocks on the file system.
+    pub fn check(&self, texts: Vec<TextSource>, scope: ManifestScope) -> ValidationResult {
+        let SourceSnapshot { mut files, failures, .. } = self.read();
+        let sources: Vec<Arc<Path>> = self.paths.iter().map(|path| path.as_path().into()).collect();
+        let texts = texts.into_iter().map(|TextSource { name, text }| FileText { path: name, text });
+        let texts: Vec<FileText> = texts.collect();
+        let sources: Vec<Arc<Path>> =
+            sources.into_iter().chain(texts.iter().map(|text| Arc::clone(&text.path))).collect();
+        files.extend(texts);
+
         let none = BTreeMap::new();
         let mut errors: Vec<ManifestFinding> =
             failures.iter().map(|(path, failure)| explain(path, failure, &none)).collect();
+        let mut warnings = without_manifests(&files, &sources);
         let count = files.len();
         let (manifests, _) = read_all(files, &none, &mut errors);
         let found = manifests.len();
-        let Assembled { errors: broken_rules, warnings, .. } = assemble(manifests, scope);
-        errors.extend(broken_rules);
+        let assembled = assemble(manifests, scope);
+        errors.extend(assembled.errors);
         errors.sort();
         errors.dedup();
-        let warnings = if errors.is_empty() { warnings } else { Vec::new() };
+        warnings.extend(assembled.warnings);
+        warnings.sort();
+        warnings.dedup();
         ValidationResult { errors, warnings, files: count, manifests: found }
     }
 
@@ -210,6 +236,36 @@ fn read_all(
         errors.extend(findings);
     }
     (manifests, counts)
+}
+
+/// Warns of files without content, and of sources whose files hold nothing but comments.
+fn without_manifests(files: &[FileText], sources: &[Arc<Path>]) -> Vec<ManifestFinding> {
+    let is_empty = |text: &Result<String, String>| text.as_ref().is_ok_and(|text| text.trim().is_empty());
+    let has_none = |file: &FileText| {
+        file.text.as_ref().is_ok_and(|text| {
+            let (manifests, findings) = read_file(&file.path, text);
+            manifests.is_empty() && findings.is_empty()
+        })
+    };
+    let empty = files.iter().filter(|file| is_empty(&file.text)).map(|file| {
+        ManifestFinding::about_file(
+            &file.path,
+            "is empty: if that is on purpose, leave a comment in it (a line with #)",
+        )
+    });
+    let bare = sources.iter().filter(|source| {
+        let mut own = files.iter().filter(|file| file.path.starts_with(source)).peekable();
+        own.peek().is_some()
+            && own.all(has_none)
+            && !files.iter().any(|file| file.path == **source && is_empty(&file.text))
+    });
+    let bare = bare.map(|source| {
+        ManifestFinding::about_file(
+            source,
+            "holds no manifest: an operator with this source alone does nothing",
+        )
+    });
+    empty.chain(bare).collect()
 }
 
 fn explain(

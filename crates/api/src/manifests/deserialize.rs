@@ -1,7 +1,8 @@
 //! Strict deserialisation of a tree that reports all errors instead of the first.
 //!
 //! serde stops at the first error. The value that caused it is replaced by one that is accepted nearly everywhere, and the
-//! tree is read again. Errors that only the replacement causes are not reported.
+//! tree is read again. Errors that only the replacement causes are not reported. The repaired tree is returned, too, so
+//! that the rules between its fields can be checked in the same run.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +14,7 @@ use serde::de::{
 };
 
 use super::finding::{nearest, quoted, suggestion};
-use super::yaml::{PathStep, YamlEntry, YamlNode, YamlValue};
+use super::yaml::{PathStep, StandIn, YamlEntry, YamlNode, YamlValue};
 
 /// Maximum number of reads of a tree. Further errors of a document show once these are corrected.
 const MAX_ROUNDS: usize = 100;
@@ -40,14 +41,30 @@ enum ProblemKind {
     Unknown { meant: Option<&'static str> },
 }
 
+/// A tree that is not a `T`.
+pub(super) struct Misread<T> {
+    /// All errors.
+    pub(super) problems: Vec<TypeProblem>,
+    /// The repaired tree, read with each kind of stand-in; empty where it cannot be repaired.
+    pub(super) readings: Vec<T>,
+    /// The paths that were repaired.
+    pub(super) repaired: Vec<Vec<PathStep>>,
+}
+
 /// Reads the tree as a `T`, or returns all errors.
-pub(super) fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, Vec<TypeProblem>> {
+pub(super) fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, Misread<T>> {
     let mut found = match T::deserialize(NodeDeserializer { node: root }) {
         Ok(value) => return Ok(value),
         Err(problem) => problem,
     };
-    let mut repair = Repair { tree: root.clone(), stand_ins: BTreeSet::new(), removed: BTreeSet::new() };
+    let mut repair = Repair {
+        tree: root.clone(),
+        stand_ins: BTreeSet::new(),
+        renamed: BTreeSet::new(),
+        removed: BTreeSet::new(),
+    };
     let mut problems = Vec::new();
+    let mut readings = Vec::new();
     for _ in 0..MAX_ROUNDS {
         let location = found.location();
         if !repair.caused(&location) {
@@ -57,11 +74,16 @@ pub(super) fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, Vec<TypePr
             break;
         }
         match T::deserialize(NodeDeserializer { node: &repair.tree }) {
-            Ok(_) => break,
+            Ok(value) => {
+                repair.tree.read_stand_ins_as(StandIn::Second);
+                let other = T::deserialize(NodeDeserializer { node: &repair.tree });
+                readings = other.map_or_else(|_| Vec::new(), |other| vec![value, other]);
+                break;
+            }
             Err(problem) => found = problem,
         }
     }
-    Err(drop_cascading(problems))
+    Err(Misread { problems: drop_cascading(problems), readings, repaired: repair.paths() })
 }
 
 /// A copy of the tree in which errors that were found are repaired, so that the next one shows.
@@ -69,6 +91,8 @@ struct Repair {
     tree: YamlNode,
     /// Paths with a value that nearly every type accepts.
     stand_ins: BTreeSet<Vec<PathStep>>,
+    /// Paths of values that stood under a misspelt key.
+    renamed: BTreeSet<Vec<PathStep>>,
     /// Paths that were removed because no replacement was accepted.
     removed: BTreeSet<Vec<PathStep>>,
 }
@@ -76,15 +100,19 @@ struct Repair {
 impl Repair {
     /// Whether the repair, and not the file, causes the error at this path.
     fn caused(&self, place: &[PathStep]) -> bool {
-        self.removed.contains(place) || self.stand_in_around(place).is_some()
+        self.removed.contains(place)
+            || innermost_around(&self.stand_ins, place).is_some()
+            || innermost_around(&self.renamed, place).is_some()
     }
 
-    fn stand_in_around(&self, place: &[PathStep]) -> Option<Vec<PathStep>> {
-        (0..=place.len())
-            .rev()
-            .map(|end| &place[..end])
-            .find(|path| self.stand_ins.contains(*path))
-            .map(Vec::from)
+    /// The paths whose values are not those of the file. The rest of a list moves up where an item is removed, so that
+    /// the whole list counts.
+    fn paths(&self) -> Vec<Vec<PathStep>> {
+        let removed = self.removed.iter().map(|path| match path.split_last() {
+            Some((PathStep::Index(_), list)) => list.to_vec(),
+            _ => path.clone(),
+        });
+        removed.chain(self.stand_ins.iter().cloned()).chain(self.renamed.iter().cloned()).collect()
     }
 
     /// Changes the tree so that the error does not recur; `false` where that is impossible.
@@ -92,10 +120,20 @@ impl Repair {
         match problem.kind {
             // No replacement is accepted, and the field is required: the enclosing value is removed.
             ProblemKind::Missing(_) if self.removed.contains(&place) => self.remove(problem.path.clone()),
-            ProblemKind::Invalid if self.caused(&place) => match self.stand_in_around(&place) {
-                Some(stand_in) => self.remove(stand_in),
-                None => false,
-            },
+            ProblemKind::Invalid if self.caused(&place) => {
+                match (innermost_around(&self.stand_ins, &place), innermost_around(&self.renamed, &place)) {
+                    (Some(stand_in), _) => self.remove(stand_in),
+                    (None, Some(renamed)) => {
+                        self.tree.put_anything(&renamed);
+                        self.stand_ins.insert(renamed)
+                    }
+                    (None, None) => false,
+                }
+            }
+            ProblemKind::Unknown { meant: Some(key) } if self.tree.rename(&place, key) => {
+                let parent = &place[..place.len() - 1];
+                self.renamed.insert([parent, &[PathStep::Key(key.to_owned())]].concat())
+            }
             ProblemKind::Unknown { .. } => self.remove(place),
             ProblemKind::Missing(_) | ProblemKind::Invalid if place.is_empty() => false,
             ProblemKind::Missing(_) | ProblemKind::Invalid => {
@@ -110,6 +148,11 @@ impl Repair {
         self.stand_ins.retain(|stand_in| !stand_in.starts_with(&path));
         !path.is_empty() && self.removed.insert(path)
     }
+}
+
+/// The longest of these paths that is the place or encloses it.
+fn innermost_around(paths: &BTreeSet<Vec<PathStep>>, place: &[PathStep]) -> Option<Vec<PathStep>> {
+    (0..=place.len()).rev().map(|end| &place[..end]).find(|path| paths.contains(*path)).map(Vec::from)
 }
 
 /// A required field with a misspelt name is one error instead of two.
@@ -201,7 +244,7 @@ fn type_name(expected: &str) -> String {
 
 fn describe(node: &YamlNode) -> String {
     match &node.value {
-        YamlValue::Null | YamlValue::Anything => "nothing".to_owned(),
+        YamlValue::Null | YamlValue::Anything(_) => "nothing".to_owned(),
         YamlValue::Bool(_) | YamlValue::Unsigned(_) | YamlValue::Float(_) => {
             node.text.chars().take(80).collect()
         }
@@ -259,7 +302,8 @@ macro_rules! whole_numbers {
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeProblem> {
             let number = match self.node.value {
                 YamlValue::Unsigned(number) => <$type>::try_from(number).ok(),
-                YamlValue::Anything => Some(1),
+                YamlValue::Anything(StandIn::First) => Some(1),
+                YamlValue::Anything(StandIn::Second) => Some(2),
                 _ => None,
             };
             match number {
@@ -282,7 +326,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeProblem> {
         match &self.node.value {
-            YamlValue::Null | YamlValue::Anything => visitor.visit_unit(),
+            YamlValue::Null | YamlValue::Anything(_) => visitor.visit_unit(),
             YamlValue::Bool(value) => visitor.visit_bool(*value),
             YamlValue::Unsigned(value) => visitor.visit_u64(*value),
             YamlValue::Float(value) => visitor.visit_f64(*value),
@@ -295,7 +339,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeProblem> {
         match self.node.value {
             YamlValue::Bool(value) => visitor.visit_bool(value),
-            YamlValue::Anything => visitor.visit_bool(false),
+            YamlValue::Anything(stand_in) => visitor.visit_bool(stand_in == StandIn::Second),
             _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
@@ -305,7 +349,8 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         match self.node.value {
             YamlValue::Unsigned(value) => visitor.visit_f64(value as f64),
             YamlValue::Float(value) => visitor.visit_f64(value),
-            YamlValue::Anything => visitor.visit_f64(0.0),
+            YamlValue::Anything(StandIn::First) => visitor.visit_f64(0.0),
+            YamlValue::Anything(StandIn::Second) => visitor.visit_f64(1.0),
             _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
@@ -344,7 +389,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeProblem> {
         match &self.node.value {
             YamlValue::List(items) => visitor.visit_seq(SeqItems { rest: items.iter() }),
-            YamlValue::Anything => visitor.visit_seq(SeqItems { rest: [].iter() }),
+            YamlValue::Anything(_) => visitor.visit_seq(SeqItems { rest: [].iter() }),
             _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
@@ -352,7 +397,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeProblem> {
         match &self.node.value {
             YamlValue::Map(entries) => visitor.visit_map(MapEntries { rest: entries.iter(), current: None }),
-            YamlValue::Anything => visitor.visit_map(MapEntries { rest: [].iter(), current: None }),
+            YamlValue::Anything(_) => visitor.visit_map(MapEntries { rest: [].iter(), current: None }),
             _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
@@ -372,8 +417,11 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         allowed: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, TypeProblem> {
-        let anything =
-            matches!(self.node.value, YamlValue::Anything).then(|| allowed.first().copied()).flatten();
+        let anything = match self.node.value {
+            YamlValue::Anything(StandIn::First) => allowed.first().copied(),
+            YamlValue::Anything(StandIn::Second) => allowed.last().copied(),
+            _ => None,
+        };
         match anything.or(self.node.as_text()) {
             Some(text) => visitor.visit_enum(EnumVariant { text }),
             None if matches!(self.node.value, YamlValue::Null) => {

@@ -1,14 +1,14 @@
 //! Reads a document's tree as a manifest of a known kind, or reports all of its errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::deserialize::{self, TypeProblem};
+use super::deserialize::{self, Misread, TypeProblem};
 use super::finding::{ManifestFinding, quoted, suggestion};
 use super::yaml::{self, PathStep, YamlNode, YamlValue, child, path_text};
 use crate::{API_VERSION, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
@@ -59,6 +59,50 @@ pub struct Manifest {
     pub(super) origin: DocumentOrigin,
     /// `None` where the document is invalid, which has been reported.
     pub(super) spec: Option<ManifestSpec>,
+    /// The readable part of an invalid document.
+    pub(super) draft: Option<ManifestDraft>,
+}
+
+impl Manifest {
+    /// Makes the manifest invalid. Its rules are still checked.
+    pub(super) fn invalidate(&mut self) {
+        if let Some(spec) = self.spec.take() {
+            self.draft = Some(ManifestDraft { readings: vec![spec], repaired: Vec::new() });
+        }
+    }
+}
+
+/// An invalid document as far as it is readable: what its rules find in it does not wait for the other corrections.
+pub(super) struct ManifestDraft {
+    /// The document with each kind of stand-in for its invalid values.
+    readings: Vec<ManifestSpec>,
+    /// The fields with stand-ins.
+    repaired: Vec<String>,
+}
+
+impl ManifestDraft {
+    /// What `check` finds in every reading and in no repaired field, and what therefore stands in the file.
+    pub(super) fn findings(
+        &self,
+        check: impl Fn(&ManifestSpec) -> Vec<ManifestFinding>,
+    ) -> Vec<ManifestFinding> {
+        let mut readings = self.readings.iter();
+        let Some(first) = readings.next() else { return Vec::new() };
+        let mut found = check(first);
+        found.retain(|finding| !self.repaired.iter().any(|path| overlap(path, &finding.path)));
+        for reading in readings {
+            let other: BTreeSet<ManifestFinding> = check(reading).into_iter().collect();
+            found.retain(|finding| other.contains(finding));
+        }
+        found
+    }
+}
+
+/// Whether one path is the other, or leads into it.
+fn overlap(one: &str, other: &str) -> bool {
+    let (short, long) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    long.strip_prefix(short)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']) || short.is_empty())
 }
 
 /// The location of a document and its fields.
@@ -188,14 +232,18 @@ fn read(
         .collect();
     check_envelope(&root, &origin, &mut own);
     let kind = kind_text.and_then(ManifestKind::parse);
-    let spec = match (kind, root.get("spec")) {
-        (Some(kind), Some(spec)) => read_spec(kind, spec, &origin, &mut own),
+    let draft = match (kind, root.get("spec")) {
+        (Some(kind), Some(spec)) => Some(read_spec(kind, spec, &origin, &mut own)),
         _ => None,
     };
     own.sort_by_key(|finding| finding.line);
-    let spec = if own.is_empty() { spec } else { None };
+    let (spec, draft) = match draft {
+        Some(mut draft) if own.is_empty() => (draft.readings.pop(), None),
+        draft => (None, draft),
+    };
     findings.append(&mut own);
-    Some(Manifest { kind: kind?, name: name?.into(), origin, spec })
+    // Without a name the rules still apply, and no reference can mean it.
+    Some(Manifest { kind: kind?, name: name.unwrap_or_default().into(), origin, spec, draft })
 }
 
 /// `KIND/NAME` as far as present, truncated.
@@ -235,8 +283,8 @@ fn check_envelope(root: &YamlNode, origin: &DocumentOrigin, findings: &mut Vec<M
         findings.push(origin.finding("", message));
         return;
     }
-    if let Err(problems) = deserialize::read::<DocumentEnvelope>(root) {
-        findings.extend(problems.into_iter().map(|problem| origin.problem(&[], problem)));
+    if let Err(misread) = deserialize::read::<DocumentEnvelope>(root) {
+        findings.extend(misread.problems.into_iter().map(|problem| origin.problem(&[], problem)));
     }
     if let Some(version) = root.get("apiVersion").and_then(YamlNode::as_text)
         && version != API_VERSION
@@ -277,29 +325,37 @@ fn read_spec(
     node: &YamlNode,
     origin: &DocumentOrigin,
     findings: &mut Vec<ManifestFinding>,
-) -> Option<ManifestSpec> {
-    let read = match kind {
-        ManifestKind::ControlPlane => deserialize::read(node).map(ManifestSpec::ControlPlane),
-        ManifestKind::MeshBinding => deserialize::read(node).map(ManifestSpec::MeshBinding),
-        ManifestKind::Workload => deserialize::read(node).map(ManifestSpec::Workload),
-        ManifestKind::OutboundList => deserialize::read(node).map(ManifestSpec::OutboundList),
-        ManifestKind::ConsulAuth => deserialize::read(node).map(ManifestSpec::ConsulAuth),
-    };
-    match read {
-        Ok(spec) => Some(spec),
-        Err(problems) => {
-            let prefix = [PathStep::Key("spec".to_owned())];
-            let line = origin.line("spec");
-            findings.extend(problems.into_iter().map(|mut problem| {
-                // A field that the spec lacks is reported at the line of `spec`, not at that of its first field.
-                if problem.path.len() <= 1 && problem.is_missing() {
-                    problem.line = Some(line);
-                }
-                origin.problem(&prefix, problem)
-            }));
-            None
-        }
+) -> ManifestDraft {
+    match kind {
+        ManifestKind::ControlPlane => read_as(node, ManifestSpec::ControlPlane, origin, findings),
+        ManifestKind::MeshBinding => read_as(node, ManifestSpec::MeshBinding, origin, findings),
+        ManifestKind::Workload => read_as(node, ManifestSpec::Workload, origin, findings),
+        ManifestKind::OutboundList => read_as(node, ManifestSpec::OutboundList, origin, findings),
+        ManifestKind::ConsulAuth => read_as(node, ManifestSpec::ConsulAuth, origin, findings),
     }
+}
+
+fn read_as<T: DeserializeOwned>(
+    node: &YamlNode,
+    of_kind: impl Fn(T) -> ManifestSpec,
+    origin: &DocumentOrigin,
+    findings: &mut Vec<ManifestFinding>,
+) -> ManifestDraft {
+    let Misread { problems, readings, repaired } = match deserialize::read(node) {
+        Ok(spec) => return ManifestDraft { readings: vec![of_kind(spec)], repaired: Vec::new() },
+        Err(misread) => misread,
+    };
+    let prefix = [PathStep::Key("spec".to_owned())];
+    let line = origin.line("spec");
+    findings.extend(problems.into_iter().map(|mut problem| {
+        // A field that the spec lacks is reported at the line of `spec`, not at that of its first field.
+        if problem.path.len() <= 1 && problem.is_missing() {
+            problem.line = Some(line);
+        }
+        origin.problem(&prefix, problem)
+    }));
+    let repaired = repaired.iter().map(|path| path_text(&[&prefix, path.as_slice()].concat())).collect();
+    ManifestDraft { readings: readings.into_iter().map(of_kind).collect(), repaired }
 }
 
 /// The message for a reference to a missing manifest, with the most similar name.

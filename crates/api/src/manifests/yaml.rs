@@ -93,7 +93,25 @@ pub(super) enum YamlValue {
     /// A mapping, in the order of the file.
     Map(Vec<YamlEntry>),
     /// Never in a file: replaces a missing or invalid value, so that the others can be read.
-    Anything,
+    Anything(StandIn),
+}
+
+/// The value that a stand-in reads as. What is true of both readings does not depend on the stand-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StandIn {
+    /// `x`, 1, `false`, or the first name allowed.
+    First,
+    /// `y`, 2, `true`, or the last name allowed.
+    Second,
+}
+
+impl StandIn {
+    fn text(self) -> &'static str {
+        match self {
+            Self::First => "x",
+            Self::Second => "y",
+        }
+    }
 }
 
 /// A key and its value.
@@ -127,18 +145,18 @@ impl YamlNode {
     /// Sets [`YamlValue::Anything`] at the end of the path.
     pub(super) fn put_anything(&mut self, path: &[PathStep]) {
         let Some((step, rest)) = path.split_first() else {
-            self.value = YamlValue::Anything;
-            "x".clone_into(&mut self.text);
+            self.value = YamlValue::Anything(StandIn::First);
+            StandIn::First.text().clone_into(&mut self.text);
             return;
         };
-        if matches!(self.value, YamlValue::Anything) {
+        if matches!(self.value, YamlValue::Anything(_)) {
             self.value = YamlValue::Map(Vec::new());
         }
         match (&mut self.value, step) {
             (YamlValue::Map(entries), PathStep::Key(key)) => {
                 let line = self.line;
                 let place = entries.iter().position(|entry| entry.key == *key).unwrap_or_else(|| {
-                    let node = Self { line, text: String::new(), value: YamlValue::Anything };
+                    let node = Self { line, text: String::new(), value: YamlValue::Anything(StandIn::First) };
                     entries.push(YamlEntry { key: key.clone(), line, node });
                     entries.len() - 1
                 });
@@ -150,6 +168,47 @@ impl YamlNode {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Gives every [`YamlValue::Anything`] another reading.
+    pub(super) fn read_stand_ins_as(&mut self, reading: StandIn) {
+        match &mut self.value {
+            YamlValue::Anything(stand_in) => {
+                *stand_in = reading;
+                reading.text().clone_into(&mut self.text);
+            }
+            YamlValue::List(items) => {
+                items.iter_mut().for_each(|(_, item)| item.read_stand_ins_as(reading));
+            }
+            YamlValue::Map(entries) => {
+                entries.iter_mut().for_each(|entry| entry.node.read_stand_ins_as(reading));
+            }
+            _ => {}
+        }
+    }
+
+    /// Renames the key at the end of the path, unless its mapping has the new key already. Whether it did.
+    pub(super) fn rename(&mut self, path: &[PathStep], key: &str) -> bool {
+        let Some((step, rest)) = path.split_first() else { return false };
+        match (&mut self.value, step) {
+            (YamlValue::Map(entries), PathStep::Key(found)) if rest.is_empty() => {
+                if entries.iter().any(|entry| entry.key == key) {
+                    return false;
+                }
+                let Some(entry) = entries.iter_mut().find(|entry| entry.key == *found) else { return false };
+                key.clone_into(&mut entry.key);
+                true
+            }
+            (YamlValue::Map(entries), PathStep::Key(found)) => {
+                let entry = entries.iter_mut().find(|entry| entry.key == *found);
+                entry.is_some_and(|entry| entry.node.rename(rest, key))
+            }
+            (YamlValue::List(items), PathStep::Index(index)) => {
+                let item = items.iter_mut().find(|(place, _)| place == index);
+                item.is_some_and(|(_, item)| item.rename(rest, key))
+            }
+            _ => false,
         }
     }
 

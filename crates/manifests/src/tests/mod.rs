@@ -4,4 +4,5 @@ mod helpers;
 mod last_good_set;
 mod reading;
 mod rules;
+mod validation;
 mod watching;

@@ -110,6 +110,7 @@ fn binding_is_checked_field_by_field() {
   cleanup: {graceAge: 25h, sweepInterval: 1s, drain: 11m, guard: {maxFraction: 1.5, releaseUntil: tomorrow}}
   dataplaneName: '{service}_{taskid}'";
     insta::assert_snapshot!(errors_with(&document("MeshBinding", "prod", spec)), @r#"
+    a.yaml:29 (document 4, MeshBinding/prod): spec.controlPlane: no ControlPlane is named "kumo"; did you mean kuma? There are: kuma
     a.yaml:32 (document 4, MeshBinding/prod): spec.selector.clusters[0]: "prod" is a cluster's name, and names recur in other Regions and accounts: write the ARN, such as arn:aws:ecs:eu-west-1:111122223333:cluster/prod, or *:cluster/prod for all of that name
     a.yaml:32 (document 4, MeshBinding/prod): spec.selector.clusters[1]: "arn:aws:ecs:eu-west-1:111122223333:service/x" matches no cluster's ARN: write arn:PARTITION:ecs:REGION:ACCOUNT:cluster/NAME, with * and ? where it may vary
     a.yaml:32 (document 4, MeshBinding/prod): spec.selector.clusters[2]: "prod-*" is a cluster's name, and names recur in other Regions and accounts: write the ARN, such as arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*, or *:cluster/prod-* for all of that name
@@ -157,6 +158,7 @@ fn workload_is_checked_field_by_field() {
       port: 8081
       tags: {kuma.io/service: x, 'a b': c, team: 'a b', kuma.io/zone: z}";
     insta::assert_snapshot!(errors_with(&document("Workload", "app", spec)), @r#"
+    a.yaml:29 (document 4, Workload/app): spec.bindings[0]: no MeshBinding is named "dmeo"; did you mean demo? There are: demo
     a.yaml:30 (document 4, Workload/app): spec.selector: is empty and would select every task: give services, families, tags or clusters
     a.yaml:32 (document 4, Workload/app): spec.workload: "App" is not allowed: lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters
     a.yaml:34 (document 4, Workload/app): spec.inbounds[0].port: 8080 is also the containerPort: choose another, or let the app listen on loopback alone and set serviceAddress: 127.0.0.1

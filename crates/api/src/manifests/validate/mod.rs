@@ -82,27 +82,23 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     reject_duplicates(&mut manifests, &mut errors);
     for manifest in &mut manifests {
-        let before = errors.len();
-        let mut report = FindingCollector { origin: &manifest.origin, findings: &mut errors };
-        match &manifest.spec {
-            Some(ManifestSpec::ControlPlane(spec)) => {
-                let mut warn = FindingCollector { origin: &manifest.origin, findings: &mut warnings };
-                control_plane::check(spec, &mut report, &mut warn);
-            }
-            Some(ManifestSpec::MeshBinding(spec)) => mesh_binding::check(spec, &mut report),
-            Some(ManifestSpec::Workload(spec)) => workload::check(spec, &mut report),
-            Some(ManifestSpec::OutboundList(spec)) => outbound::check_list(spec, &mut report),
-            Some(ManifestSpec::ConsulAuth(spec)) => {
-                let mut warn = FindingCollector { origin: &manifest.origin, findings: &mut warnings };
-                consul_auth::check(spec, &mut report, &mut warn);
-            }
-            None => {}
+        let Manifest { spec, draft, origin, .. } = &*manifest;
+        let found = match (spec, draft) {
+            (Some(spec), _) => broken_rules(spec, origin),
+            (None, Some(draft)) => BrokenRules {
+                errors: draft.findings(|spec| broken_rules(spec, origin).errors),
+                warnings: draft.findings(|spec| broken_rules(spec, origin).warnings),
+            },
+            (None, None) => continue,
+        };
+        if !found.errors.is_empty() {
+            manifest.invalidate();
         }
-        if errors.len() > before {
-            manifest.spec = None;
-        }
+        errors.extend(found.errors);
+        warnings.extend(found.warnings);
     }
     let mut assembly = Assembly::over(&manifests, scope, errors, warnings);
+    assembly.check_drafts(&manifests);
     assembly.add_all(manifests);
     if scope == ManifestScope::Complete {
         assembly.warn_unmatched_patterns();
@@ -112,10 +108,34 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
     Assembled { set, errors, warnings }
 }
 
+/// What the rules of one manifest find.
+#[derive(Default)]
+struct BrokenRules {
+    errors: Vec<ManifestFinding>,
+    warnings: Vec<ManifestFinding>,
+}
+
+fn broken_rules(spec: &ManifestSpec, origin: &DocumentOrigin) -> BrokenRules {
+    let mut found = BrokenRules::default();
+    let mut report = FindingCollector { origin, findings: &mut found.errors };
+    let mut warn = FindingCollector { origin, findings: &mut found.warnings };
+    match spec {
+        ManifestSpec::ControlPlane(spec) => control_plane::check(spec, &mut report, &mut warn),
+        ManifestSpec::MeshBinding(spec) => mesh_binding::check(spec, &mut report),
+        ManifestSpec::Workload(spec) => workload::check(spec, &mut report),
+        ManifestSpec::OutboundList(spec) => outbound::check_list(spec, &mut report),
+        ManifestSpec::ConsulAuth(spec) => consul_auth::check(spec, &mut report, &mut warn),
+    }
+    found
+}
+
 fn reject_duplicates(manifests: &mut [Manifest], errors: &mut Vec<ManifestFinding>) {
     let mut first: BTreeMap<(ManifestKind, Arc<str>), usize> = BTreeMap::new();
     for index in 0..manifests.len() {
         let Manifest { kind, name, origin, .. } = &manifests[index];
+        if name.is_empty() {
+            continue;
+        }
         let Some(&earlier) = first.get(&(*kind, Arc::clone(name))) else {
             first.insert((*kind, Arc::clone(name)), index);
             continue;
@@ -126,8 +146,8 @@ fn reject_duplicates(manifests: &mut [Manifest], errors: &mut Vec<ManifestFindin
         );
         errors.push(origin.finding("metadata.name", message));
         // Either may be the intended one.
-        manifests[index].spec = None;
-        manifests[earlier].spec = None;
+        manifests[index].invalidate();
+        manifests[earlier].invalidate();
     }
 }
 
@@ -176,11 +196,12 @@ impl Assembly {
         errors: Vec<ManifestFinding>,
         warnings: Vec<ManifestFinding>,
     ) -> Self {
+        let named = manifests.iter().filter(|manifest| !manifest.name.is_empty());
         Self {
             scope,
             set: ManifestSet::default(),
             external_bindings: BTreeSet::new(),
-            names: manifests.iter().map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
+            names: named.map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
             workload_origins: BTreeMap::new(),
             list_origins: BTreeMap::new(),
             auths_by_location: BTreeMap::new(),
@@ -207,6 +228,37 @@ impl Assembly {
                 None => {}
             }
         }
+    }
+
+    /// Reports references of invalid manifests to names that no manifest has. A reference to an invalid manifest is not an
+    /// error of its own.
+    fn check_drafts(&mut self, manifests: &[Manifest]) {
+        for Manifest { draft, origin, .. } in manifests {
+            let Some(draft) = draft else { continue };
+            let broken = draft.findings(|spec| self.unknown_references(spec, origin));
+            self.errors.extend(broken);
+        }
+    }
+
+    fn unknown_references(&self, spec: &ManifestSpec, origin: &DocumentOrigin) -> Vec<ManifestFinding> {
+        let references: Vec<(String, ManifestKind, &str)> = match spec {
+            ManifestSpec::MeshBinding(MeshBindingSpec { control_plane, .. })
+            | ManifestSpec::ConsulAuth(ConsulAuthSpec { control_plane, .. }) => {
+                vec![("spec.controlPlane".to_owned(), ManifestKind::ControlPlane, control_plane)]
+            }
+            ManifestSpec::Workload(spec) => {
+                let bindings = spec.bindings.iter().enumerate();
+                let named = bindings.map(|(index, name)| {
+                    (format!("spec.bindings[{index}]"), ManifestKind::MeshBinding, name.as_str())
+                });
+                named.collect()
+            }
+            ManifestSpec::ControlPlane(_) | ManifestSpec::OutboundList(_) => Vec::new(),
+        };
+        let unknown = references.into_iter().filter(|(_, kind, name)| {
+            !self.names.contains(&(*kind, (*name).into())) && !self.may_be_external(*kind, name)
+        });
+        unknown.map(|(path, kind, name)| origin.finding(path, self.broken_reference(kind, name))).collect()
     }
 
     fn add_binding(&mut self, name: Arc<str>, origin: &DocumentOrigin, mut spec: MeshBindingSpec) {
@@ -331,7 +383,11 @@ impl Assembly {
 
     /// Warns of patterns that match no `Workload`, unless tasks may be described by tags, whose services are unknown here.
     fn warn_unmatched_patterns(&mut self) {
-        if self.set.bindings.values().any(|binding| binding.spec.discovery == Discovery::Tags) {
+        let bindings = self.names.iter().filter(|(kind, _)| *kind == ManifestKind::MeshBinding);
+        let may_discover_by_tags = |name: &Arc<str>| {
+            self.set.bindings.get(name).is_none_or(|binding| binding.spec.discovery == Discovery::Tags)
+        };
+        if bindings.map(|(_, name)| name).any(may_discover_by_tags) {
             return;
         }
         let known: Vec<&str> = self
