@@ -12,9 +12,6 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ECS_MES
 /// The commit that the program was built from: 12 digits, or `unknown`.
 pub const COMMIT: &str = env!("ECS_MESH_BUILD_COMMIT");
 
-/// The address of the source repository.
-pub const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
-
 pub mod cli;
 pub mod operator;
 #[cfg(feature = "sandbox")]

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::audit_text::render_text;
 use super::doctor::load;
 use super::output::{print, to_json};
-use ecs_mesh_audit::{AuditReport, AuditRequest, SourcesAllowed, examine, gather, render_text, sarif};
+use super::terminal;
+use ecs_mesh_audit::{AuditReport, AuditRequest, SourcesAllowed, examine, gather, sarif};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::ClusterArn;
 
@@ -35,13 +37,14 @@ pub(super) struct AuditArgs {
     #[arg(long, conflicts_with = "cluster")]
     offline: bool,
 
-    /// Output format: `text`, `json` or `sarif` (SARIF 2.1.0)
+    /// Output format: `text` (a table), `json` or `sarif` (SARIF 2.1.0)
     #[arg(long, value_enum, default_value = "text")]
     output: AuditOutput,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum AuditOutput {
+    #[value(alias = "table")]
     Text,
     Json,
     Sarif,
@@ -72,7 +75,7 @@ impl AuditArgs {
 
 fn render(report: &AuditReport, output: AuditOutput) -> Result<String, String> {
     match output {
-        AuditOutput::Text => Ok(render_text(report)),
+        AuditOutput::Text => Ok(render_text(report, terminal::width())),
         AuditOutput::Json => to_json(report),
         AuditOutput::Sarif => {
             let root = std::env::current_dir().unwrap_or_default();

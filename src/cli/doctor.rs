@@ -1,15 +1,13 @@
 //! `ecs-mesh-operator doctor`.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anstyle::{AnsiColor, Style};
-
 use super::common::CommonArgs;
+use super::doctor_text::{DoctorDetail, render_text};
 use super::output::{print, to_json};
+use super::terminal;
 use ecs_mesh_doctor::{
-    CheckStatus, DoctorReport, DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal,
-    examine, gather, token_policy,
+    DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine, gather, token_policy,
 };
 use ecs_mesh_manifests::{ManifestSources, ManifestStatus};
 
@@ -25,6 +23,7 @@ use ecs_mesh_manifests::{ManifestSources, ManifestStatus};
             ("print_acl_policy", "true", "none"),
         ])
 }))]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     common: CommonArgs,
@@ -60,6 +59,10 @@ pub(super) struct DoctorArgs {
     /// Output format: `text` or `json`
     #[arg(long, value_enum, default_value = "text")]
     output: DoctorOutput,
+
+    /// Also list every check that passed, which the text summarises
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -92,7 +95,10 @@ impl DoctorArgs {
         let report = examine(&gather(request).await);
         match self.output {
             DoctorOutput::Json => print(&to_json(&report)?)?,
-            DoctorOutput::Text => print(&render_text(&report))?,
+            DoctorOutput::Text => {
+                let detail = if self.all { DoctorDetail::All } else { DoctorDetail::Problems };
+                print(&render_text(&report, detail, terminal::width()))?;
+            }
         }
         Ok(ExitCode::from(report.exit_code()))
     }
@@ -130,51 +136,4 @@ pub(super) async fn load(sources: ManifestSources) -> Result<ManifestStatus, Str
     let loaded = loaded.map_err(|error| format!("reading the manifests: {error}"))?;
     // Only a load without changes since an earlier one has no result.
     loaded.as_ref().map(ManifestStatus::from).ok_or_else(|| "the manifests were not read".to_owned())
-}
-
-fn render_text(report: &DoctorReport) -> String {
-    let widest = report.checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for check in &report.checks {
-        let style = style(check.status);
-        // Writing to a String cannot fail, here and below.
-        let _ = writeln!(
-            text,
-            "{style}{:<7}{style:#}  {:<widest$}  {}: {}",
-            check.status.as_str(),
-            check.id,
-            check.subject,
-            check.message
-        );
-        if check.status > CheckStatus::Info {
-            let _ = writeln!(text, "         expected: {}", check.expected);
-        }
-        if let Some(fix) = &check.fix {
-            let _ = writeln!(text, "         fix:      {fix}");
-        }
-    }
-    let summary = report.summary;
-    let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-    let _ = writeln!(
-        text,
-        "\n{}, {}, {} unknown, {} info, {} ok; {}/blob/main/docs/reference/doctor.md explains each check",
-        plural(summary.error, "error"),
-        plural(summary.warning, "warning"),
-        summary.unknown,
-        summary.info,
-        summary.ok,
-        crate::REPOSITORY
-    );
-    text
-}
-
-fn style(status: CheckStatus) -> Style {
-    let colour = match status {
-        CheckStatus::Ok => AnsiColor::Green,
-        CheckStatus::Info => AnsiColor::Cyan,
-        CheckStatus::Unknown => AnsiColor::Magenta,
-        CheckStatus::Warning => AnsiColor::Yellow,
-        CheckStatus::Error => AnsiColor::Red,
-    };
-    colour.on_default().bold()
 }

@@ -7,12 +7,16 @@
 #![allow(clippy::doc_markdown)]
 
 mod audit;
+mod audit_text;
 #[cfg(feature = "sandbox")]
 mod broken_pipe;
 mod common;
+mod completion;
 mod crds;
 mod doctor;
+mod doctor_text;
 mod healthcheck;
+mod man;
 mod output;
 mod plan;
 #[cfg(test)]
@@ -21,6 +25,7 @@ mod reference;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod terminal;
 mod validate;
 
 use std::io::Write as _;
@@ -66,6 +71,11 @@ enum Command {
     Crds(crds::CrdsArgs),
     /// Validate manifests
     Validate(validate::ValidateArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completion(completion::CompletionArgs),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 /// Runs the program.
@@ -80,6 +90,12 @@ pub fn main() -> ExitCode {
     };
     // The SDK and reqwest share this TLS provider. An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // A service's log ends in its own format; a person's command ends in plain words, unless a format is asked for.
+    let fatal_format = match (&cli.command, cli.log_format) {
+        (Command::Run(_), format) => Some(format.resolve()),
+        (_, LogFormat::Auto) => None,
+        (_, format) => Some(format),
+    };
     let logging = match (&cli.command, cli.log.as_deref()) {
         #[cfg(feature = "sandbox")]
         (Command::Sandbox(_), None) => log::init_for_demo(),
@@ -93,12 +109,12 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => {
             // A failure to print cannot be reported.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            let _ = writeln!(std::io::stderr(), "{}", error_line(&error, fatal_format));
             return ExitCode::FAILURE;
         }
     };
     let fail = |error: String| {
-        log.print(&format!("error: {error}"));
+        log.print(&error_line(&error, fatal_format));
         ExitCode::FAILURE
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -116,10 +132,20 @@ pub fn main() -> ExitCode {
             Command::Sandbox(args) => Box::pin(args.run(log.stats())).await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run(),
+            Command::Completion(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result.unwrap_or_else(fail)
+}
+
+/// The error that ends the process: as a line of the log, or in plain words.
+fn error_line(error: &dyn std::fmt::Display, format: Option<LogFormat>) -> String {
+    match format {
+        Some(format) => format.fatal_line(&error.to_string()),
+        None => format!("error: {error}"),
+    }
 }
 
 /// Parses a duration such as `30s`.

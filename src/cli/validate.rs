@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use super::output::print;
+use super::terminal::count;
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestScope};
 use ecs_mesh_manifests::{ManifestSources, TextSource, ValidationResult};
 
@@ -80,10 +81,6 @@ fn findings(label: &str, style: Style, findings: &[ManifestFinding]) -> String {
     findings
         .iter()
         .fold(String::new(), |lines, finding| lines + &format!("{style}{label}{style:#}: {finding}\n"))
-}
-
-fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 fn render_json(result: &ValidationResult) -> Value {

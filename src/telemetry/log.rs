@@ -1,4 +1,4 @@
-//! Logging to standard error: text on a terminal, JSON lines elsewhere.
+//! Logging to standard error: text (logfmt) on a terminal, JSON lines elsewhere.
 //!
 //! Two guarantees hold for every filter: the target `audit` is on at `info`, and the crates that see requests, signatures
 //! and message bodies never log below `info`, so that no secret is logged.
@@ -15,9 +15,10 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::logfmt::{LogfmtEvents, LogfmtSpans};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -38,10 +39,50 @@ pub enum LogFormat {
     /// Text if standard error is a terminal, else JSON.
     #[default]
     Auto,
-    /// One line of text for each event.
+    /// One line of logfmt for each event, with the keys of JSON lines.
     Text,
     /// One JSON object for each event: `timestamp`, `level`, `target`, `message`, the event's own fields, and `span`.
     Json,
+}
+
+impl LogFormat {
+    /// The format of lines on standard error: never `Auto`.
+    #[must_use]
+    pub fn resolve(self) -> Self {
+        match self {
+            Self::Auto if std::io::stderr().is_terminal() => Self::Text,
+            Self::Auto => Self::Json,
+            chosen => chosen,
+        }
+    }
+
+    /// The error that ends the process, as the last line of a log in this format. No filter hides it.
+    pub fn fatal_line(self, error: &str) -> String {
+        let line = LineBuffer::default();
+        let writer = line.clone();
+        if let Ok(subscriber) = subscriber(self, "error", false, move || writer.clone()) {
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(target: env!("CARGO_CRATE_NAME"), error, "stopped by an error");
+            });
+        }
+        let bytes = line.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).trim_end().to_owned()
+    }
+}
+
+/// A writer into memory.
+#[derive(Clone, Default)]
+struct LineBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for LineBuffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl FromStr for LogFormat {
@@ -93,15 +134,9 @@ const SECRET_BEARING_CRATES: [&str; 8] =
 /// # Errors
 /// If the filter is invalid, logging was started before, or the writer's thread cannot start.
 pub fn init(format: LogFormat, filter: &str) -> Result<LogGuard, LogError> {
-    let terminal = io::stderr().is_terminal();
-    let format = match format {
-        LogFormat::Auto if terminal => LogFormat::Text,
-        LogFormat::Auto => LogFormat::Json,
-        chosen => chosen,
-    };
     let guard = LogGuard(LogQueue::new(QueueLimits::default()));
     let filter = env_filter(filter)?.and(max_level());
-    let lines = lines(format, terminal, guard.0.clone(), Some(guard.0.clone()));
+    let lines = lines(format.resolve(), io::stderr().is_terminal(), guard.0.clone(), Some(guard.0.clone()));
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(|_| LogError::Twice)?;
     guard.start()
 }
@@ -205,7 +240,8 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         LogFormat::Text => {
-            lines.with_ansi(colour).map_event_format(|inner| LimitedFormat { inner, limit }).boxed()
+            let lines = lines.with_ansi(colour).event_format(LogfmtEvents).fmt_fields(LogfmtSpans);
+            lines.map_event_format(|inner| LimitedFormat { inner, limit }).boxed()
         }
         LogFormat::Auto | LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
@@ -300,6 +336,7 @@ mod tests {
 
     use super::testing::LogBuffer;
     use super::*;
+    use crate::telemetry::logfmt::testing::parse;
 
     /// The log of `run`.
     fn logged(format: LogFormat, filter: &str, run: impl FnOnce()) -> String {
@@ -334,9 +371,59 @@ mod tests {
     }
 
     #[test]
-    fn text_line_has_message_and_fields() {
-        let text = logged(LogFormat::Text, "", || tracing::warn!(service = "kv", "cannot list"));
-        assert!(text.contains("WARN") && text.contains("cannot list service=\"kv\""), "{text}");
+    fn text_line_is_logfmt_with_the_keys_of_json() {
+        const HARD: [&str; 9] = [
+            "",
+            "two words",
+            "a=b",
+            "say \"no\"",
+            "C:\\x\\",
+            "line\nbreak\r\ttab",
+            "it's",
+            "\u{1b}[31m\u{7f}",
+            "ÄÖ \u{85}",
+        ];
+        for value in HARD {
+            let text = logged(LogFormat::Text, "", || {
+                tracing::warn!(service = value, paths = ?[value], r#type = 7, error = %value, "cannot list");
+            });
+            assert_eq!(text.lines().count(), 1, "{text}");
+            let pairs =
+                parse(text.strip_suffix('\n').unwrap()).unwrap_or_else(|error| panic!("{error}: {text}"));
+            let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+            assert_eq!(
+                keys,
+                ["timestamp", "level", "target", "message", "service", "paths", "type", "error"]
+            );
+            let values: Vec<&str> = pairs.iter().skip(1).map(|(_, value)| value.as_str()).collect();
+            let debug = format!("{:?}", [value]);
+            assert_eq!(values, ["WARN", module_path!(), "cannot list", value, &debug, "7", value], "{text}");
+            assert!(ecs_mesh_model::Timestamp::parse(&pairs[0].1).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_line_names_the_span_after_the_fields() {
+        let text = logged(LogFormat::Text, "", || {
+            let span = tracing::info_span!("reconcile", task = "3f 2a");
+            span.in_scope(|| tracing::info!(task = "other", "registered"));
+        });
+        let pairs = parse(text.trim_end()).unwrap();
+        let found = |key: &str| pairs.iter().find(|(own, _)| own == key).map(|(_, value)| value.as_str());
+        assert_eq!(found("span"), Some("reconcile"));
+        assert_eq!((found("span.task"), found("task")), (Some("3f 2a"), Some("other")), "{text}");
+    }
+
+    #[test]
+    fn fatal_error_has_the_format_of_the_log() {
+        let error = "all manifests are invalid:\n  a.yaml:1: \"x\"";
+        let json: Value = serde_json::from_str(&LogFormat::Json.fatal_line(error)).unwrap();
+        assert_eq!((json["level"].as_str(), json["error"].as_str()), (Some("ERROR"), Some(error)));
+        let line = LogFormat::Text.fatal_line(error);
+        let pairs = parse(&line).unwrap();
+        let found = |key: &str| pairs.iter().find(|(own, _)| own == key).map(|(_, value)| value.as_str());
+        assert_eq!((found("level"), found("error")), (Some("ERROR"), Some(error)), "{line}");
+        assert_eq!(json["message"].as_str(), found("message"));
     }
 
     #[test]
@@ -349,7 +436,7 @@ mod tests {
             tracing::warn!(target: "aws_runtime", "e");
         });
         let words: Vec<_> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
-        assert_eq!(words, ["a", "e"]);
+        assert_eq!(words, ["message=a", "message=e"]);
     }
 
     #[test]

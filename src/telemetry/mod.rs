@@ -8,6 +8,7 @@
 //! | [`log`] | format and filters of the log |
 
 pub mod log;
+mod logfmt;
 pub mod metrics;
 pub mod server;
 pub mod state;

@@ -68,9 +68,14 @@ fn each_alert_has_a_test_and_a_runbook_section() {
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} is not seen firing in tests.yaml");
         assert!(page.contains(&format!("`{alert}`")), "{alert} is not in observe.md");
     }
-    for link in
-        text.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: docs/how-to/observe.md#"))
-    {
+    // Until a version is released it has no tag: its links lead to the branch.
+    let version = env!("CARGO_PKG_VERSION");
+    let unreleased = include_str!("../../CHANGELOG.md").contains(&format!("## [{version}] - unreleased"));
+    let tag = if unreleased { "main".to_owned() } else { format!("v{version}") };
+    let page = format!("runbook_url: {}/blob/{tag}/docs/how-to/observe.md#", ecs_mesh_model::REPOSITORY);
+    let links: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix(&page)).collect();
+    assert_eq!(links.len(), alerts.len(), "each alert has {page}…");
+    for link in links {
         assert!(
             headings.iter().any(|heading| heading == link),
             "observe.md has no heading for #{link}: {headings:?}"

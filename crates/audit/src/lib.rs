@@ -6,11 +6,11 @@
 //! for lack of a fact. `docs/reference/audit.md` explains each rule.
 //!
 //! ```
-//! use ecs_mesh_audit::{AuditFacts, examine, render_text};
+//! use ecs_mesh_audit::{AuditFacts, examine};
 //!
 //! let report = examine(&AuditFacts::default());
 //! assert_eq!(report.exit_code(), 0);
-//! assert!(render_text(&report).contains("not checked: task definitions"));
+//! assert!(report.not_checked[0].starts_with("task definitions"));
 //! ```
 
 #![forbid(unsafe_code)]
@@ -25,7 +25,6 @@ pub mod rules_catalog;
 mod sarif;
 #[cfg(test)]
 mod tests;
-mod text;
 
 pub use facts::{
     AuditFacts, AuditedAuthMethod, AuditedBindingRule, AuditedControlPlane, AuditedDefinition, AuditedRole,
@@ -35,4 +34,3 @@ pub use gather::{AuditRequest, SourcesAllowed, gather};
 pub use report::{AuditFinding, AuditReport, AuditRule, AuditSummary, FindingLocation, Severity};
 pub use rules::examine;
 pub use sarif::sarif;
-pub use text::render_text;

@@ -52,7 +52,7 @@ catalogue! {
         MANIFEST_INVALID "MANIFEST-INVALID" Error
             "a manifest has an error"
             "an invalid manifest has no effect, here and in the operator"
-            "correct the manifest: docs/reference/manifests.md has every field"
+            "correct the field that the message names"
             CONFIG;
         NOT_CONSUL "CONSUL-NOT-IN-MESH" Info
             "a task definition has no sign of Consul"

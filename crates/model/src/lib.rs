@@ -21,6 +21,7 @@ mod arn;
 mod glob;
 mod go_duration;
 mod intern;
+mod links;
 mod name;
 mod reason;
 #[cfg(feature = "schema")]
@@ -33,6 +34,7 @@ pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
 pub use glob::Glob;
 pub use go_duration::GoDuration;
 pub use intern::{intern, intern_tags};
+pub use links::{REPOSITORY, docs_url};
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
 };

@@ -96,11 +96,12 @@ impl Endpoints {
         let aws_clock = clock.clone();
         let now = clock.now();
         let (region, seed) = (options.cloud.region.clone(), options.cloud.seed);
-        let mut cloud = Cloud::new(options.cloud, now);
+        let (aws_listener, aws_url) = listen("AWS", options.aws_port).await?;
+        let config = CloudConfig { endpoint: Some(aws_url.clone()), ..options.cloud };
+        let mut cloud = Cloud::new(config, now);
         let cluster = create_queue_and_rules(&mut cloud, now).map_err(|error| error.to_string())?;
         let queue_path = cloud.queue_path(QUEUE).map_err(|error| error.to_string())?;
         let front = AwsFront::new(Arc::new(Mutex::new(cloud)), options.aws_faults, move || aws_clock.now());
-        let (aws_listener, aws_url) = listen("AWS", options.aws_port).await?;
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
         servers.spawn(aws::serve(aws_listener, front.clone(), stop.clone().cancelled_owned()));

@@ -8,8 +8,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ecs_mesh_model::{Tags, Timestamp};
+use ecs_mesh_operator::sandbox::demo::manifest_options;
 use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
+use ecs_mesh_sandbox::world::{Naming, World, WorldConfig, consul_auth, manifests};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -188,6 +191,47 @@ async fn correct_setup_has_no_finding() {
     let run = setup.report().await;
     assert_eq!((run.code, run.found()), (Some(0), vec![]), "{}\n{}", run.out, run.err);
     assert_eq!(run.json()["summary"]["definitions"], 1);
+}
+
+#[tokio::test]
+async fn demo_world_passes_its_own_audit() {
+    let endpoints = Endpoints::start(EndpointOptions {
+        control_planes: ControlPlanes::Both,
+        ..EndpointOptions::default()
+    })
+    .await
+    .unwrap();
+    // The world's own events, such as a revoked role, come later.
+    let never = (Duration::from_hours(1), Duration::from_hours(1));
+    let config = WorldConfig {
+        tasks: 12,
+        seed: 7,
+        interval: never,
+        naming: Naming::TaskId,
+        control_planes: ControlPlanes::Both,
+        revoked_for: never,
+    };
+    let bootstrap = &endpoints.consul.as_ref().unwrap().bootstrap;
+    let services = endpoints.with_all(|cloud, kuma, consul, now| {
+        let mut world = World::start(config, cloud, kuma, now).unwrap();
+        world.join_consul(bootstrap, cloud, consul.unwrap(), now).unwrap();
+        world.services().to_vec()
+    });
+    let options = manifest_options(&endpoints, "tokenEnv: CONSUL_HTTP_TOKEN");
+    let text = manifests(&options, &services) + &consul_auth(&endpoints.cluster, &endpoints.aws_url);
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("mesh.yaml"), text).unwrap();
+    let end = std::time::Instant::now() + Duration::from_mins(1);
+    while endpoints.with(|cloud, _, _| cloud.all_tasks().count()) < 12 {
+        assert!(std::time::Instant::now() < end, "the services have no tasks");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let environment: BTreeMap<String, String> =
+        endpoints.environment().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let arguments = ["--manifests", "mesh.yaml", "--cluster", &endpoints.cluster, "--output", "json"];
+    let run = audit(&environment, directory.path(), &arguments).await;
+    assert_eq!((run.code, run.found()), (Some(0), vec![]), "{}\n{}", run.out, run.err);
+    assert!(run.json()["summary"]["definitions"].as_u64() >= Some(services.len() as u64), "{}", run.out);
 }
 
 #[tokio::test]

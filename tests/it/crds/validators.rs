@@ -45,7 +45,7 @@ pub(super) fn loading(manifests: &NamedManifests) -> ReportedErrors {
     let file = directory.path().join("a.yaml");
     let validator = |(name, text): (&String, &String)| {
         fs::write(&file, text).unwrap();
-        let errors = ManifestSources::new([file.clone()]).check(ManifestScope::Partial).errors;
+        let errors = ManifestSources::new([file.clone()]).check(Vec::new(), ManifestScope::Partial).errors;
         let faults = errors.into_iter().map(|error| ReportedError { at: error.path, reason: error.message });
         (name.clone(), faults.collect())
     };

@@ -16,9 +16,9 @@ async fn start_fails_with_a_help_when_no_manifests_exist() {
     let mut operator = harness.operator(&[]);
     assert_eq!(operator.code().await, Some(1));
     let stderr = operator.stderr();
-    for part in ["error: ", "*.yaml"] {
-        assert!(stderr.contains(part), "{stderr}");
-    }
+    let last: serde_json::Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(last["level"], "ERROR", "{stderr}");
+    assert!(last["error"].as_str().unwrap().contains("*.yaml"), "{stderr}");
 }
 
 #[tokio::test]

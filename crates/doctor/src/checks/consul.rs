@@ -13,7 +13,7 @@ use ecs_mesh_consul::{
     AclPermission, AuthMethod, ConsulDiagnostics, ConsulProbes, ConsulVersion, ObjectLink, OwnToken,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_model::ClusterArn;
+use ecs_mesh_model::{ClusterArn, docs_url};
 
 const AWS_IAM: &str = "aws-iam";
 pub(super) const PRINT: &str = "`ecs-mesh-operator doctor --print-acl-policy` prints the required policy";
@@ -313,8 +313,8 @@ fn links(own: &OwnToken) -> String {
 fn unattributed_tokens(subject: &str, probes: &ConsulProbes) -> Option<CheckResult> {
     let count = probes.tokens.as_ref().ok()?.unattributed;
     let found = format!(
-        "{count} more tokens of the tasks' or clients' auth methods name no task and are never removed: \
-         docs/how-to/observe.md#unattributed-tokens"
+        "{count} more tokens of the tasks' or clients' auth methods name no task and are never removed: {}",
+        docs_url("how-to/observe.md#unattributed-tokens")
     );
     (count > 0).then(|| CONSUL_TOKENS.info(subject, found))
 }

@@ -8,6 +8,7 @@ use crate::queue_policy::{self, PolicyVerdict, RuleSender};
 use crate::report::CheckResult;
 use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_aws::sdk::{EventRule, EventTarget};
+use ecs_mesh_model::docs_url;
 
 use super::queue;
 
@@ -75,9 +76,9 @@ fn coverage<'a>(rules: &'a [RuleFacts], need: &RequiredEvents) -> RuleCoverage<'
 fn tasks(scope: &DoctorScope, rules: &[RuleFacts], cluster: &str, need: &RequiredEvents) -> CheckResult {
     let id = EVENTS_TASKS;
     let put = format!(
-        "{}; `aws events put-targets --rule {TASKS_RULE} --targets file://targets.json` (docs/reference/permissions.md, \
-         The rules)",
-        put_rule(TASKS_RULE)
+        "{}; `aws events put-targets --rule {TASKS_RULE} --targets file://targets.json` (see {})",
+        put_rule(TASKS_RULE),
+        docs_url("reference/permissions.md#the-rules")
     );
     match coverage(rules, need) {
         RuleCoverage::By(rule) => id.ok(cluster, format!("by the rule {}", rule.name)),

@@ -3,14 +3,18 @@
 use crate::catalogue::MANIFESTS;
 use crate::facts::DoctorFacts;
 use crate::report::CheckResult;
+use ecs_mesh_model::docs_url;
 
 pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let status = &facts.manifests;
-    let fix = "correct the manifest; docs/reference/manifests.md has every field";
+    let fix = format!("correct the manifest; {} has every field", docs_url("reference/manifests.md"));
     let file = |finding: &ecs_mesh_api::manifests::ManifestFinding| finding.file.display().to_string();
-    let errors = status.errors.iter().map(|finding| MANIFESTS.error(file(finding), finding.to_string(), fix));
-    let warnings =
-        status.warnings.iter().map(|finding| MANIFESTS.warning(file(finding), finding.to_string(), fix));
+    let errors =
+        status.errors.iter().map(|finding| MANIFESTS.error(file(finding), finding.to_string(), fix.as_str()));
+    let warnings = status
+        .warnings
+        .iter()
+        .map(|finding| MANIFESTS.warning(file(finding), finding.to_string(), fix.as_str()));
     let mut checks: Vec<CheckResult> = errors.chain(warnings).collect();
     let set = &status.set;
     let kinds = [

@@ -10,6 +10,7 @@ use crate::facts::{Attributes, AwsObservations, DoctorFacts, QueueFacts};
 use crate::queue_policy::{self, DenyVerdict, PolicyVerdict, RuleSender};
 use crate::report::CheckResult;
 use crate::scope::DoctorScope;
+use ecs_mesh_model::docs_url;
 
 /// SQS's own default.
 const DEFAULT_RETENTION: u64 = 4 * 24 * 3600;
@@ -89,8 +90,8 @@ fn evaluate(policy: &str, queue: &str, url: &str, rule: &str) -> CheckResult {
     let account = rule.split(':').nth(4).unwrap_or_default();
     let fix = format!(
         "let its policy allow sqs:SendMessage to events.amazonaws.com with ArnEquals aws:SourceArn {rule} \
-         (docs/reference/permissions.md, The queue): `aws sqs set-queue-attributes --queue-url {url} --attributes \
-         file://queue.json`"
+         ({}): `aws sqs set-queue-attributes --queue-url {url} --attributes file://queue.json`",
+        docs_url("reference/permissions.md#the-queue")
     );
     match queue_policy::evaluate(policy, RuleSender { rule, account, queue }) {
         PolicyVerdict::Allowed { also: None } => {

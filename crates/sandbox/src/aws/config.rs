@@ -28,6 +28,8 @@ pub struct CloudConfig {
     pub accept_aws_sources: bool,
     /// How long past states are kept for `…_as_of`.
     pub history: Duration,
+    /// The URL of the account's API, if it is not AWS's own.
+    pub endpoint: Option<String>,
 }
 
 impl Default for CloudConfig {
@@ -44,6 +46,7 @@ impl Default for CloudConfig {
             throttling: None,
             accept_aws_sources: false,
             history: Duration::from_mins(5),
+            endpoint: None,
         }
     }
 }

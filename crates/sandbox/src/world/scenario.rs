@@ -180,18 +180,35 @@ pub(super) fn define(
     let role = role_arn(cloud, &service.name, control_planes);
     let mut request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
     if control_planes.has_consul() {
-        join_consul(&mut request, service, &cloud.config().region);
+        join_consul(&mut request, service, cloud.config());
     }
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
 }
 
+/// The services that a service calls, with the ports on which its sidecar listens for them.
+pub(super) fn upstreams(service: &str) -> Vec<(&'static str, u16)> {
+    let redis = (service == "demo-app" || service.starts_with("svc-")).then_some(("redis", 6_379));
+    let kv = (service == "demo-app").then_some(("kv", 15_051));
+    kv.into_iter().chain(redis).collect()
+}
+
 /// Adds the init container of consul-ecs, with its configuration in the environment.
-fn join_consul(request: &mut RegisterTaskDefinition, service: &ScenarioService, region: &str) {
+fn join_consul(request: &mut RegisterTaskDefinition, service: &ScenarioService, cloud: &CloudConfig) {
+    let region = &cloud.region;
+    let mut login = json!({"enabled": true});
+    if let Some(endpoint) = &cloud.endpoint {
+        login["stsEndpoint"] = json!(endpoint);
+    }
+    let upstreams: Vec<Value> = upstreams(&service.name)
+        .into_iter()
+        .map(|(name, port)| json!({"destinationName": name, "localBindPort": port}))
+        .collect();
     let config = json!({
         "bootstrapDir": "/consul",
-        "consulLogin": {"enabled": true},
+        "consulLogin": login,
         "consulServers": {"hosts": "consul.internal"},
         "service": {"name": service.name, "port": service.app_port},
+        "proxy": {"upstreams": upstreams},
         "healthSyncContainers": ["app"],
     });
     let ca = format!("arn:aws:secretsmanager:{region}:123456789012:secret:consul-ca");
@@ -208,7 +225,13 @@ fn join_consul(request: &mut RegisterTaskDefinition, service: &ScenarioService, 
         app["healthCheck"] = json!({"command": ["CMD", "true"]});
     }
     request.container_definitions.push(set_up);
-    request.tags.insert("consul.hashicorp.com/mesh".to_owned(), "true".to_owned());
+    request.tags = mesh_tags(ControlPlanes::Consul);
+}
+
+/// The tags of tasks that consul-ecs looks after.
+fn mesh_tags(control_planes: ControlPlanes) -> Tags {
+    let tags = [("consul.hashicorp.com/mesh".to_owned(), "true".to_owned())];
+    tags.into_iter().filter(|_| control_planes.has_consul()).collect()
 }
 
 /// Creates role, task definition and service.
@@ -225,9 +248,16 @@ pub fn deploy(
         path: role_path(control_planes).to_owned(),
         ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name, control_planes))
     };
-    cloud.create_role(role, now)?;
-    let definition = define(cloud, service, control_planes, now)?;
-    cloud.create_service(CreateService::awsvpc(CLUSTER, &service.name, &definition, service.count), now)?;
+    let role = cloud.create_role(role, now)?;
+    let mut request = CreateService::awsvpc(CLUSTER, &service.name, "", service.count);
+    if control_planes.has_consul() {
+        // A login includes a GetRole that the role signs for itself.
+        let itself = json!({"Statement": {"Effect": "Allow", "Action": "iam:GetRole", "Resource": role.arn}});
+        cloud.put_role_policy(&role.name, "consul-login", &itself.to_string())?;
+        request.propagate_tags = Some("TASK_DEFINITION".to_owned());
+    }
+    request.task_definition = define(cloud, service, control_planes, now)?;
+    cloud.create_service(request, now)?;
     Ok(())
 }
 
@@ -247,7 +277,8 @@ pub fn run_batch(
         json!({"containerOverrides": [{"name": "app", "environment": [{"name": "TOKEN", "value": secret}]}]});
     let overrides =
         TaskOverrides { task_role_arn: None, rest: rest.as_object().cloned().unwrap_or_default() };
-    let request = RunTask { overrides, ..RunTask::awsvpc(CLUSTER, &definition) };
+    let tags = mesh_tags(control_planes);
+    let request = RunTask { overrides, tags, ..RunTask::awsvpc(CLUSTER, &definition) };
     let tasks = cloud.run_task(&request, now)?;
     Ok(tasks.first().map(|task| task.arn.to_string()).unwrap_or_default())
 }
