@@ -15,6 +15,7 @@ mod completion;
 mod crds;
 mod doctor;
 mod doctor_text;
+mod explain;
 mod healthcheck;
 mod man;
 mod output;
@@ -40,7 +41,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[command(name = "ecs-mesh-operator", version = crate::VERSION, about, max_term_width = 100)]
 struct Cli {
     /// Log level (error, warn, info, debug, trace) or filters such as `info,ecs_mesh=debug`
-    /// [default: info; audit, doctor, plan: error; sandbox: warn]
+    /// [default: info; audit, doctor, explain, plan: error; sandbox: warn]
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -58,6 +59,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show what a run would change (writes nothing)
     Plan(plan::PlanArgs),
+    /// Explain what a run would make of a task or a service, and why (writes nothing)
+    Explain(explain::ExplainArgs),
     /// Check the health of a running operator; for a container health check
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Check permissions, queue, event rules and control planes; or print the required policies
@@ -100,7 +103,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "sandbox")]
         (Command::Sandbox(_), None) => log::init_for_demo(),
         // The findings of these commands are in their output; a log would repeat them.
-        (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
+        (Command::Plan(_) | Command::Explain(_) | Command::Doctor(_) | Command::Audit(_), None) => {
             log::init(cli.log_format, "error,ecs_mesh_manifests=off")
         }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => args.run(log.stats()).await.map(|()| ExitCode::SUCCESS),
             Command::Plan(args) => args.run().await,
+            Command::Explain(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
             Command::Doctor(args) => args.run().await,
             Command::Audit(args) => args.run().await,

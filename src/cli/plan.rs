@@ -1,5 +1,6 @@
 //! `ecs-mesh-operator plan`.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,13 @@ use std::time::Duration;
 use super::common::{CommonArgs, RateArgs};
 use super::duration;
 use super::output::{print, to_json};
-use crate::operator::{DryRunRecorder, PlanOptions};
+use crate::operator::{
+    DryRunRecorder, Operator, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection,
+};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_controller::Signals;
 use ecs_mesh_core::plan::report::{PlanDetail, PlanReport, render};
+use ecs_mesh_model::Glob;
 
 /// Exit code of a plan with changes.
 const EXIT_CHANGES: u8 = 2;
@@ -32,6 +36,18 @@ pub(super) struct PlanArgs {
     #[arg(long)]
     all: bool,
 
+    /// Plan the tasks of these clusters alone: names or ARNs, `*` and `?` allowed
+    #[arg(long, value_name = "CLUSTER", value_parser = glob, value_delimiter = ',', num_args = 1..)]
+    cluster: Vec<Glob>,
+
+    /// Plan the tasks of these services alone, as named in ECS or in the mesh; `*` and `?` allowed
+    #[arg(long, value_name = "SERVICE", value_parser = glob, value_delimiter = ',', num_args = 1..)]
+    service: Vec<Glob>,
+
+    /// Plan these tasks alone: ids or ARNs, `*` and `?` allowed
+    #[arg(long, value_name = "TASK", value_parser = glob, value_delimiter = ',', num_args = 1..)]
+    task: Vec<Glob>,
+
     /// Time to retry failed calls before reporting their part as unknown
     #[arg(long, default_value = "10s", value_parser = duration)]
     retry_timeout: Duration,
@@ -51,23 +67,28 @@ enum PlanOutput {
     Json,
 }
 
+fn glob(text: &str) -> Result<Glob, String> {
+    if text.trim().is_empty() {
+        Err("is empty: write a name, or a pattern with * and ?".to_owned())
+    } else {
+        Ok(Glob::new(text))
+    }
+}
+
 impl PlanArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
-        let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
-        let metrics = Arc::new(Metrics::default());
-        let aws = self.common.aws(&metrics).await?;
-        let manifests = self.common.manifests(&metrics).await?;
-        let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
-        let operator = self.common.operator(&aws, metrics, &self.rates, Some(Arc::clone(&recorder)));
+        let selection = PlanSelection {
+            clusters: self.cluster.clone(),
+            services: self.service.clone(),
+            tasks: self.task.clone(),
+        };
         let options = PlanOptions {
             retry_timeout: self.retry_timeout,
             timeout: self.timeout,
             concurrency: usize::from(self.concurrency),
+            selection,
         };
-        let report = tokio::select! {
-            planned = operator.plan(&recorder, manifests, options) => planned.map_err(|error| error.to_string())?,
-            () = signals.stop.cancelled() => return Err("interrupted; nothing was written".to_owned()),
-        };
+        let (report, _) = plan(&self.common, &self.rates, options).await?;
         let code = exit_code(&report);
         print(&self.text(report)?)?;
         Ok(code)
@@ -82,6 +103,71 @@ impl PlanArgs {
             }
             PlanOutput::Json => to_json(&report),
         }
+    }
+}
+
+/// Plans, and shows the progress on a terminal.
+pub(super) async fn plan(
+    common: &CommonArgs,
+    rates: &RateArgs,
+    options: PlanOptions,
+) -> Result<(PlanReport, Arc<Operator>), String> {
+    let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
+    let metrics = Arc::new(Metrics::default());
+    let aws = common.aws(&metrics).await?;
+    let manifests = common.manifests(&metrics).await?;
+    let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
+    let operator = common.operator(&aws, metrics, rates, Some(Arc::clone(&recorder)));
+    let progress = Arc::<PlanProgress>::default();
+    let mut line = ProgressLine::default();
+    let planned = tokio::select! {
+        planned = Arc::clone(&operator).plan(&recorder, manifests, options, &progress) => {
+            planned.map_err(|error| error.to_string())
+        }
+        () = signals.stop.cancelled() => Err("interrupted; nothing was written".to_owned()),
+        () = line.follow(&progress), if std::io::stderr().is_terminal() => Err("the progress ended".to_owned()),
+    };
+    line.clear();
+    planned.map(|report| (report, operator))
+}
+
+/// Time before a progress is shown: most plans take less.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+
+/// Interval between two updates of the progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A line on standard error that is overwritten, and erased at the end.
+#[derive(Default)]
+struct ProgressLine {
+    is_shown: bool,
+}
+
+impl ProgressLine {
+    /// Shows the progress until it is dropped.
+    async fn follow(&mut self, progress: &PlanProgress) {
+        tokio::time::sleep(PROGRESS_AFTER).await;
+        loop {
+            self.is_shown = true;
+            // A progress that cannot be shown is not worth an error.
+            let _ = write!(std::io::stderr(), "\r{}\x1b[K", progress_text(progress.counts()));
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+        }
+    }
+
+    fn clear(&self) {
+        if self.is_shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn progress_text(counts: PlanProgressCounts) -> String {
+    let PlanProgressCounts { swept, evaluated, expected } = counts;
+    if swept {
+        format!("evaluated {evaluated} of {expected} tasks")
+    } else {
+        "listing clusters and registrations".to_owned()
     }
 }
 

@@ -362,8 +362,9 @@ impl SweepRequests {
         });
     }
 
-    /// How many sweeps have ended, and whether the last one was complete.
-    pub(super) fn progress(&self) -> (u64, bool) {
-        *self.progress.0.borrow()
+    /// Whether a sweep has ended, and nothing was added to list since it began.
+    pub(super) fn is_current(&self) -> bool {
+        let (count, complete) = *self.progress.0.borrow();
+        count > 0 && complete
     }
 }

@@ -13,6 +13,7 @@ use tracing::{error, info};
 use super::context::{Context, WorkerMap};
 use super::control_plane_worker::ControlPlaneWorker;
 use super::deps::{ConnectFn, ConnectResult};
+use super::plan::{OperatorReconciler, PlanProgress};
 use super::task::TaskReconciler;
 use super::{RunOptions, acl};
 use ecs_mesh_api::ControlPlaneSpec;
@@ -35,6 +36,8 @@ pub(super) struct ManifestApplier {
     pub(super) context: Arc<Context>,
     pub(super) connect: ConnectFn,
     pub(super) options: RunOptions,
+    /// The plan that this is for, instead of a run.
+    pub(super) plan: Option<Arc<PlanProgress>>,
 }
 
 /// The running controllers of the workers.
@@ -135,8 +138,9 @@ impl ManifestApplier {
         complete
     }
 
-    fn controller(&self, worker: &Arc<ControlPlaneWorker>) -> Controller<TaskArn, TaskReconciler> {
-        let reconciler = TaskReconciler { context: Arc::clone(&self.context), worker: Arc::clone(worker) };
+    fn controller(&self, worker: &Arc<ControlPlaneWorker>) -> Controller<TaskArn, OperatorReconciler> {
+        let tasks = TaskReconciler { context: Arc::clone(&self.context), worker: Arc::clone(worker) };
+        let reconciler = OperatorReconciler { tasks, plan: self.plan.clone() };
         let workers = worker.worker_count(self.options.concurrency);
         Controller::new(worker.queue.clone(), Arc::new(reconciler), workers)
             .graceful_shutdown_timeout(self.options.graceful_shutdown_timeout)

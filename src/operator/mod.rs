@@ -13,6 +13,7 @@
 //! | `control_plane_worker` | one control plane: queue, registry, circuit, write rate, guards |
 //! | `task` | one reconcile of one task |
 //! | `apply` | one write: read, check ownership, compare, send |
+//! | `plan` | a dry run that ends |
 //! | `recorder` | logs and counts changes, or records them in a dry run |
 
 mod acl;
@@ -60,7 +61,10 @@ pub use audited_lease::AuditedLease;
 pub use control_plane_worker::ControlPlaneWorker;
 pub use deps::{ConnectFn, ConnectResult, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;
-pub use plan::PlanOptions;
+pub use plan::{
+    KnownRegistrationState, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection, TaskExplanation,
+    TaskState,
+};
 
 /// How an operator runs.
 #[derive(Clone, Copy, Debug)]
@@ -158,8 +162,12 @@ impl Operator {
         context.manifests.store(Arc::clone(&manifests.borrow().set));
         // Sets of their own: if this future is dropped, no internal task goes on writing.
         let mut appliers = tokio::task::JoinSet::new();
-        let applier =
-            ManifestApplier { context: Arc::clone(context), connect: Arc::clone(&self.connect), options };
+        let applier = ManifestApplier {
+            context: Arc::clone(context),
+            connect: Arc::clone(&self.connect),
+            options,
+            plan: None,
+        };
         appliers.spawn(applier.run(manifests, stop.child_token()));
         let mut loops = tokio::task::JoinSet::new();
         loops.spawn(Arc::clone(&self.sweeper).run(stop.child_token()));

@@ -2,6 +2,7 @@
 //! two reads, at least [`ROLE_CONFIRM_INTERVAL`] apart, agree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ struct CacheInner {
     /// Roles whose tags changed, found by any read.
     changed: Mutex<BTreeSet<RoleArn>>,
     clock: Clock,
+    /// Whether a reading is good for any age.
+    keeps_readings: AtomicBool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -94,17 +97,28 @@ impl CacheInner {
 impl RoleTagCache {
     /// Calls take tokens from `bucket`.
     pub fn new(iam: Arc<dyn Iam>, clock: Clock, bucket: TokenBucket) -> Self {
-        let cache = Arc::new(CacheInner { kept: Mutex::default(), changed: Mutex::default(), clock });
+        let cache = Arc::new(CacheInner {
+            kept: Mutex::default(),
+            changed: Mutex::default(),
+            clock,
+            keeps_readings: AtomicBool::new(false),
+        });
         let call = GetRoleCall { iam, cache: Arc::clone(&cache) };
         Self { cache, batcher: Batcher::new(call, 1, Some(bucket)) }
+    }
+
+    /// Reads each role once from now on, however old its reading gets: for a process that decides once.
+    pub fn keep_readings(&self) {
+        self.cache.keeps_readings.store(true, Ordering::Relaxed);
     }
 
     /// The role's tags, not older than `max_age`.
     pub async fn get(&self, role: &RoleArn, max_age: Duration) -> Fact<RoleTags> {
         let now = self.cache.clock.now();
         if let Some(kept) = self.cache.lock().get(role) {
+            let keeps = self.cache.keeps_readings.load(Ordering::Relaxed);
             match (&kept.reading, &kept.failure) {
-                (Some(reading), _) if reading.last.age_at(now) < max_age => {
+                (Some(reading), _) if keeps || reading.last.age_at(now) < max_age => {
                     return Fact::Known(reading.fact());
                 }
                 (_, Some((at, reason))) if at.age_at(now) < FAILURE_TTL => {
@@ -232,6 +246,16 @@ mod tests {
         sleep(SECOND).await;
         assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "b");
         assert_eq!(iam.calls(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kept_reading_is_good_for_any_age() {
+        let (roles, iam) = roles(tagged("a"));
+        roles.keep_readings();
+        roles.get(&role(), RECHECK).await;
+        sleep(RECHECK * 10).await;
+        assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "a");
+        assert_eq!(iam.calls(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -324,3 +324,50 @@ async fn dry_run_writes_nothing_and_reads_no_queue() {
     assert_eq!(harness.dataplanes().await.len(), 0);
     stop(operator).await;
 }
+
+#[tokio::test]
+async fn plan_and_explain_cover_the_selected_tasks() {
+    let harness = Harness::start().await;
+    harness.deploy("app", 2).await;
+    harness.deploy("kv", 2).await;
+    let tasks = harness.running(4).await;
+    harness.manifest("base.yaml", &(harness.base_manifests() + &workload("kv", "kv")));
+
+    let plan = |more: Vec<String>| {
+        let harness = &harness;
+        async move {
+            let mut arguments = vec!["plan", "--output", "json"];
+            arguments.extend(more.iter().map(String::as_str));
+            let (code, out, err) = harness.run_to_end(&arguments).await;
+            let plan: Value =
+                serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
+            assert_eq!((code, &plan["complete"]), (2, &json!(true)), "{plan}");
+            plan["changes"].as_array().unwrap().clone()
+        }
+    };
+    let of_service = plan(vec!["--service=kv".to_owned()]).await;
+    assert_eq!(of_service.len(), 2, "{of_service:?}");
+    assert!(of_service.iter().all(|change| change["service"] == "kv"), "{of_service:?}");
+    let of_task = plan(vec![format!("--task={}", tasks[0])]).await;
+    assert_eq!(of_task.len(), 1, "{of_task:?}");
+    assert!(of_task[0]["task"].as_str().unwrap().ends_with(&tasks[0]), "{of_task:?}");
+    assert_eq!(plan(vec!["--cluster=sand*".to_owned()]).await.len(), 4);
+
+    let (code, out, err) = harness.run_to_end(&["explain", "kv", "--output", "json"]).await;
+    let explained: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
+    assert_eq!((code, explained["tasks"].as_array().unwrap().len()), (0, 2), "{explained}");
+    let task = &explained["tasks"][0];
+    assert_eq!(
+        (&task["ecs"]["lastStatus"], &task["workloads"]),
+        (&json!("RUNNING"), &json!(["kv"])),
+        "{task}"
+    );
+    assert_eq!(
+        (&task["registrations"], &task["changes"][0]["change"]),
+        (&json!([]), &json!("create")),
+        "{task}"
+    );
+    let (code, _, err) = harness.run_to_end(&["explain", "nothing"]).await;
+    assert!(code == 1 && err.contains("no task or service"), "{err}");
+    assert_eq!(harness.dataplanes().await.len(), 0, "a plan wrote something");
+}

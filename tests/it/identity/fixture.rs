@@ -273,7 +273,7 @@ impl IdentityFixture {
         let manifests = watch(sources, WatchOptions::default()).await;
         let options =
             PlanOptions { retry_timeout: std::time::Duration::from_millis(500), ..PlanOptions::default() };
-        operator.plan(&recorder, manifests, options).await.unwrap()
+        operator.plan(&recorder, manifests, options, &Arc::default()).await.unwrap()
     }
 
     /// Runs the operator until all objects have settled.

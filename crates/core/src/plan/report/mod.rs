@@ -1,6 +1,7 @@
 //! The report of a plan: the changes that a run would make or withhold, with reasons. Text for people ([`render`]), JSON for
 //! machines; the JSON's schema is generated from these types.
 
+mod creates;
 mod groups;
 mod object;
 mod render;
@@ -19,7 +20,7 @@ use super::FieldChange;
 use ecs_mesh_model::{Reason, TaskArn, Timestamp};
 
 pub use object::ObjectKind;
-pub use render::{PlanDetail, render};
+pub use render::{PlanDetail, render, render_change};
 
 /// The change that a run would make to a registration or an object, or the kind of reason for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]

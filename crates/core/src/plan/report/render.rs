@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::plan::report::ObjectKind;
 
+use super::creates::{is_grouped, many_creates, write_creates};
 use super::groups::{ChangeGroup, MAX_EXAMPLES, entries};
 use super::{
     BlockedBy, Change, PlanEntry, PlanLocationKey, PlanReport, PlannedChange, UnattributedTokens, by_location,
@@ -20,6 +21,14 @@ pub enum PlanDetail {
     Changes,
     /// Unchanged and ignored tasks as well, and each task individually.
     All,
+}
+
+/// One change as text with colours, as [`render`] prints it below its location.
+pub fn render_change(planned: &PlanEntry) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_change(&mut text, planned);
+    text
 }
 
 /// The plan as text with colours. Print it through `anstream`, which removes them where they are not supported.
@@ -45,6 +54,13 @@ fn write(out: &mut String, report: &PlanReport, detail: PlanDetail) -> fmt::Resu
             continue;
         }
         write_location(out, location)?;
+        let creates = if detail == PlanDetail::All { Vec::new() } else { many_creates(&changes) };
+        let changes: Vec<&PlanEntry> =
+            changes.into_iter().filter(|planned| creates.is_empty() || !is_grouped(planned)).collect();
+        if !creates.is_empty() {
+            write_creates(out, &creates)?;
+            has_more = true;
+        }
         for entry in entries(&changes, detail) {
             has_more |= write_entry(out, &entry)?;
         }
@@ -73,7 +89,7 @@ fn write_manifests(out: &mut String, report: &PlanReport) -> fmt::Result {
     Ok(())
 }
 
-fn sign(change: &PlannedChange) -> (&'static str, Style) {
+pub(super) fn sign(change: &PlannedChange) -> (&'static str, Style) {
     if change.blocked_by.is_some() {
         return ("=", AnsiColor::Yellow.on_default());
     }
@@ -248,19 +264,22 @@ const OMITTED_FIELDS: [&str; 4] = ["type", "mesh", "name", "labels[\"ecs-mesh.de
 
 /// Writes the fields of a created registration, one leaf a line.
 fn write_registration(out: &mut String, registration: &Value) -> fmt::Result {
-    for field in super::super::diff(&Value::Object(serde_json::Map::new()), registration) {
-        let mut leaves = Vec::new();
-        collect(&field.path, field.after.as_ref().unwrap_or(&Value::Null), &mut leaves);
-        leaves.retain(|(path, _)| {
-            !OMITTED_FIELDS
-                .iter()
-                .any(|field| path == field || (field.contains('[') && path.starts_with(field)))
-        });
-        for (path, value) in leaves {
-            writeln!(out, "      {path}: {value}")?;
-        }
+    for (path, value) in leaves(registration) {
+        writeln!(out, "      {path}: {value}")?;
     }
     Ok(())
+}
+
+/// The fields of a registration with their values.
+pub(super) fn leaves(registration: &Value) -> Vec<(String, String)> {
+    let mut leaves = Vec::new();
+    for field in super::super::diff(&Value::Object(serde_json::Map::new()), registration) {
+        collect(&field.path, field.after.as_ref().unwrap_or(&Value::Null), &mut leaves);
+    }
+    leaves.retain(|(path, _)| {
+        !OMITTED_FIELDS.iter().any(|field| path == field || (field.contains('[') && path.starts_with(field)))
+    });
+    leaves
 }
 
 fn collect(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
@@ -294,7 +313,7 @@ impl fmt::Display for ShortValue<'_> {
 }
 
 /// The short name of a task or an object.
-fn short_name(planned: &PlanEntry) -> String {
+pub(super) fn short_name(planned: &PlanEntry) -> String {
     match (&planned.task, planned.change.kind) {
         (Some(task), _) => format!("{}/{}", task.cluster().name(), task.id()),
         (None, kind) => {

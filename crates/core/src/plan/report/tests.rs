@@ -232,3 +232,56 @@ fn required_schema_fields_are_always_present() {
         assert!(of_change.iter().all(|name| change.get(name).is_some()), "{change}");
     }
 }
+
+fn created(id: &str, service: &str, port: u16) -> PlanEntry {
+    let registration = json!({
+        "type": "Dataplane", "mesh": "default", "name": id,
+        "labels": {"ecs-mesh.dev/operator": "op", "kuma.io/workload": service},
+        "networking": {"address": format!("10.0.0.{id}"), "inbound": [{"port": port, "servicePort": 8080}]},
+    });
+    let change = PlannedChange {
+        name: Some(id.to_owned()),
+        service: Some(service.to_owned()),
+        registration: Some(registration),
+        ..change(Change::Create, "the task runs")
+    };
+    planned(id, change)
+}
+
+#[test]
+fn many_creates_are_grouped_by_service() {
+    let few: Vec<PlanEntry> = (1..=3).map(|n| created(&n.to_string(), "kv", 15_050)).collect();
+    assert_eq!(text(few.clone(), PlanDetail::Changes).matches("+ create").count(), 3);
+
+    let many: Vec<PlanEntry> = few
+        .into_iter()
+        .chain((4..=8).map(|n| created(&n.to_string(), "app", 15_000)))
+        .chain([planned(
+            "9",
+            PlannedChange { precondition: Some("later".into()), ..created("9", "app", 1).change },
+        )])
+        .collect();
+    insta::assert_snapshot!(text(many.clone(), PlanDetail::Changes), @r#"
+    control plane kuma, mesh default
+      + create  8 tasks of 2 services
+          networking.inbound[0].servicePort: 8080
+          for each task its own: networking.address
+          reason: the task runs (MeshBinding demo)
+      + service app  5 tasks: demo/4, demo/5, demo/6 and 2 more
+          labels["kuma.io/workload"]: "app", networking.inbound[0].port: 15000
+      + service kv  3 tasks: demo/1, demo/2, demo/3
+          labels["kuma.io/workload"]: "kv", networking.inbound[0].port: 15050
+      + create, later  9  service app  task demo/9
+          labels["kuma.io/workload"]: "app"
+          networking.address: "10.0.0.9"
+          networking.inbound[0].port: 1
+          networking.inbound[0].servicePort: 8080
+          reason: the task runs (MeshBinding demo)
+          precondition: later
+
+    Entries of many tasks show examples; --all and --output json show each task.
+
+    Plan: 9 to create, 0 to update, 0 to drain, 0 to remove; 0 unchanged, 0 ignored.
+    "#);
+    assert_eq!(text(many, PlanDetail::All).matches("+ create").count(), 9);
+}
