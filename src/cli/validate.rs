@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::output::print;
 use super::terminal::count;
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestScope};
-use ecs_mesh_manifests::{ManifestSources, TextSource, ValidationResult};
+use ecs_mesh_manifests::{ManifestSources, ManifestText, ValidationResult};
 
 /// The path that means standard input; a file of this name is `./-`.
 const STDIN: &str = "-";
@@ -46,7 +46,7 @@ impl ValidateArgs {
         let (stdin, paths): (Vec<_>, Vec<_>) =
             self.paths.into_iter().partition(|path| path == Path::new(STDIN));
         let texts = match stdin.first() {
-            Some(_) => vec![TextSource::read("<stdin>", std::io::stdin().lock())],
+            Some(_) => vec![ManifestText::read("<stdin>", std::io::stdin().lock())],
             None => Vec::new(),
         };
         let result = ManifestSources::new(paths).check(texts, scope);

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::deps::OperatorDeps;
 use super::dry_run::DryRunRecorder;
-use super::event_handler::DescribedTasks;
+use super::event_handler::HintedTasks;
 use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
 use crate::telemetry::metrics::Metrics;
@@ -90,7 +90,7 @@ impl Context {
             None => Arc::new(LiveRecorder),
         };
         let context = Arc::new_cyclic(|context: &Weak<Self>| {
-            let (sink, context) = (DescribedTasks { context: context.clone() }, context.clone());
+            let (sink, context) = (HintedTasks { context: context.clone() }, context.clone());
             // The context holds the describer, so the describer holds the context weakly.
             let on_leaving = move |task: &TaskArn, observed: Observation| {
                 if let Some(context) = context.upgrade() {

@@ -34,11 +34,11 @@ impl EventHandler for TaskEventHandler {
 
 /// Puts tasks whose events a describe has answered into the queues. The context holds the resolver, so this holds the context
 /// weakly.
-pub(super) struct DescribedTasks {
+pub(super) struct HintedTasks {
     pub(super) context: Weak<Context>,
 }
 
-impl HintSink for DescribedTasks {
+impl HintSink for HintedTasks {
     fn is_registered(&self, task: &TaskArn) -> bool {
         let Some(context) = self.context.upgrade() else { return false };
         context.workers.load().values().any(|worker| worker.registry.contains(task))

@@ -222,7 +222,7 @@ mod tests {
             Err("no control plane".into())
         });
         let (context, ..) = Context::new(&OperatorDeps::for_tests(Arc::new(FakeEcs::default())));
-        let applier = ManifestApplier { context, connect, options: RunOptions::default() };
+        let applier = ManifestApplier { context, connect, plan: None, options: RunOptions::default() };
         let spec = |fields: serde_json::Value| -> Arc<ControlPlaneSpec> {
             Arc::new(serde_json::from_value(json!({"type": "kuma", "kuma": fields})).unwrap())
         };

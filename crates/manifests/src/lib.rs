@@ -21,5 +21,5 @@ mod sources;
 mod tests;
 mod watch;
 
-pub use sources::{LoadOutcome, Loaded, ManifestSources, TextSource, ValidationResult};
+pub use sources::{LoadOutcome, Loaded, ManifestSources, ManifestText, ValidationResult};
 pub use watch::{ManifestStatus, WatchOptions, watch, watch_with_heartbeat};

@@ -41,13 +41,13 @@ pub struct Loaded {
 
 /// Manifests that are in no file, such as those of standard input.
 #[derive(Clone, Debug)]
-pub struct TextSource {
+pub struct ManifestText {
     name: Arc<Path>,
     /// The text, or why there is none.
     text: Result<String, String>,
 }
 
-impl TextSource {
+impl ManifestText {
     /// Reads the text to its end, within the limit of a manifest file. Findings call it by this name.
     pub fn read(name: &str, reader: impl Read) -> Self {
         Self { name: Path::new(name).into(), text: read_text(reader) }
@@ -105,10 +105,10 @@ impl ManifestSources {
     }
 
     /// Reads the sources and checks them, with these texts, as a first load does. Blocks on the file system.
-    pub fn check(&self, texts: Vec<TextSource>, scope: ManifestScope) -> ValidationResult {
+    pub fn check(&self, texts: Vec<ManifestText>, scope: ManifestScope) -> ValidationResult {
         let SourceSnapshot { mut files, failures, .. } = self.read();
         let sources: Vec<Arc<Path>> = self.paths.iter().map(|path| path.as_path().into()).collect();
-        let texts = texts.into_iter().map(|TextSource { name, text }| FileText { path: name, text });
+        let texts = texts.into_iter().map(|ManifestText { name, text }| FileText { path: name, text });
         let texts: Vec<FileText> = texts.collect();
         let sources: Vec<Arc<Path>> =
             sources.into_iter().chain(texts.iter().map(|text| Arc::clone(&text.path))).collect();

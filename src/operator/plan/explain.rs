@@ -20,7 +20,7 @@ pub struct TaskExplanation {
     pub task: TaskArn,
     /// ECS's state; absent where ECS does not show the task any more.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ecs: Option<TaskState>,
+    pub ecs: Option<ExplainedState>,
     /// Workloads whose selector fits, as far as tags do not decide.
     pub workloads: Vec<Arc<str>>,
     /// The registrations of this operator.
@@ -32,7 +32,7 @@ pub struct TaskExplanation {
 /// The state of a task in ECS.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TaskState {
+pub struct ExplainedState {
     /// `lastStatus`.
     pub last_status: &'static str,
     /// `desiredStatus`.
@@ -97,8 +97,8 @@ impl Operator {
         tasks.into_iter().map(explain).collect()
     }
 
-    fn state(&self, task: &Task) -> TaskState {
-        TaskState {
+    fn state(&self, task: &Task) -> ExplainedState {
+        ExplainedState {
             last_status: task.last_status.as_str(),
             desired_status: task.desired_status.as_str(),
             version: task.version,

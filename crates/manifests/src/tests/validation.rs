@@ -3,7 +3,7 @@
 use ecs_mesh_api::manifests::ManifestScope;
 
 use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD};
-use crate::{ManifestSources, TextSource};
+use crate::{ManifestSources, ManifestText};
 
 fn check(files: &[(&str, &str)]) -> (String, String) {
     let directory = TestDirectory::with(files);
@@ -115,13 +115,13 @@ fn source_without_manifests_is_a_warning() {
 fn text_of_a_reader_is_checked_with_the_files() {
     let directory = TestDirectory::with(&[("a.yaml", CONTROL_PLANE)]);
     let input = BINDING.replace("controlPlane: kuma", "controlPlane: kumo");
-    let texts = vec![TextSource::read("<stdin>", input.as_bytes())];
+    let texts = vec![ManifestText::read("<stdin>", input.as_bytes())];
     let result = directory.sources().check(texts, ManifestScope::Complete);
     assert_eq!((result.files, result.manifests, result.errors.len()), (2, 2, 1));
     let error = &result.errors[0];
     assert_eq!((error.file.to_str(), error.line), (Some("<stdin>"), Some(5)));
 
-    let texts = vec![TextSource::read("<stdin>", &b"\xff"[..])];
+    let texts = vec![ManifestText::read("<stdin>", &b"\xff"[..])];
     let result = ManifestSources::new([]).check(texts, ManifestScope::Complete);
     assert!(result.errors[0].message.contains("is not UTF-8"), "{:?}", result.errors);
 }
