@@ -62,8 +62,8 @@ pub use control_plane_worker::ControlPlaneWorker;
 pub use deps::{ConnectFn, ConnectResult, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;
 pub use plan::{
-    KnownRegistrationState, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection, TaskExplanation,
-    TaskState,
+    ExplainedState, KnownRegistrationState, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection,
+    TaskExplanation,
 };
 
 /// How an operator runs.

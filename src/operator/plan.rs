@@ -24,7 +24,7 @@ use ecs_mesh_core::plan::report::{ManifestsSummary, PlanReport, UnattributedToke
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::TaskArn;
 
-pub use explain::{KnownRegistrationState, TaskExplanation, TaskState};
+pub use explain::{ExplainedState, KnownRegistrationState, TaskExplanation};
 pub use progress::{PlanProgress, PlanProgressCounts};
 pub use selection::PlanSelection;
 
