@@ -23,6 +23,7 @@ use ecs_mesh_control_plane::http::SettingsError;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
+use ecs_mesh_controller::ReadFileError;
 
 /// Serves one response to every request and records each request's path and headers.
 async fn server<R: IntoResponse + Send + 'static>(
@@ -270,7 +271,8 @@ fn invalid_settings_are_rejected_at_startup() {
     };
     let missing = with(|spec| spec.ca_file = Some("/nowhere/ca.pem".into()));
     assert!(missing.to_string().contains("caFile: reading /nowhere/ca.pem"), "{missing}");
-    assert!(missing.source().unwrap().is::<std::io::Error>(), "{missing:?}");
+    let source = missing.source().unwrap().downcast_ref();
+    assert!(matches!(source, Some(ReadFileError::Io(_))), "{missing:?}");
     let key = with(|spec| spec.ca_file = Some(tls_fixture("server.key")));
     assert!(key.to_string().contains("BEGIN CERTIFICATE"), "{key}");
     let twice = with(|spec| {
