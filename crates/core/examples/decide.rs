@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::{ManifestScope, assemble, read_file};
 use ecs_mesh_core::intent::{Evaluator, Fact, MissingFact, RoleTags, TaskFacts, Verdict};
-use ecs_mesh_core::plan::{DecisionInput, TaskLiveness, decide};
+use ecs_mesh_core::plan::{DecisionInput, Sighting, TaskLiveness, decide};
 use ecs_mesh_model::{
     DesiredStatus, LastStatus, OperatorId, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskGroup,
     Timestamp,
@@ -105,8 +105,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         liveness: TaskLiveness::Live,
         evaluation: Some(&evaluation),
         known: &[],
-        seen_recently: true,
-        confirmed_running: false,
+        sighting: Sighting::Recent,
         manifests_complete: true,
         self_registered: false,
         now: Timestamp(0),

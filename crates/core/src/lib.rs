@@ -4,7 +4,7 @@
 //! the steps of a run.
 //!
 //! ```
-//! use ecs_mesh_core::plan::{DecisionInput, TaskLiveness, decide, diff};
+//! use ecs_mesh_core::plan::{DecisionInput, Sighting, TaskLiveness, decide, diff};
 //! use ecs_mesh_model::Timestamp;
 //! use serde_json::json;
 //!
@@ -13,8 +13,7 @@
 //!     liveness: TaskLiveness::Unknown,
 //!     evaluation: None,
 //!     known: &[],
-//!     seen_recently: false,
-//!     confirmed_running: false,
+//!     sighting: Sighting::Old,
 //!     manifests_complete: true,
 //!     self_registered: false,
 //!     now: Timestamp(0),

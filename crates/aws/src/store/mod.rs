@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::record::{Absence, CONFIRM_INTERVAL, MIN_ABSENT_SWEEPS, StopEvent, StopState, TaskRecord};
-use ecs_mesh_core::plan::TaskLiveness;
+use ecs_mesh_core::plan::{Sighting, TaskLiveness};
 use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
 
 pub use self::record::TaskSummary;
@@ -46,16 +46,14 @@ pub struct TaskSnapshot {
 }
 
 impl TaskSnapshot {
-    /// Whether a describe showed the task alive and wanted within [`FRESH_WINDOW`].
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.described_at.is_some_and(|at| at.age_at(now) < FRESH_WINDOW)
-    }
-
-    /// Whether two describes, far enough apart to be different answers, showed the task alive and wanted, and no other answer
-    /// came in between.
-    pub fn is_confirmed_running(&self) -> bool {
-        let (Some(first), Some(last)) = (self.running_since, self.described_at) else { return false };
-        first.age_at(last) >= CONFIRM_INTERVAL
+    /// How recently, and how often, describes showed the task alive and wanted: within [`FRESH_WINDOW`], and far enough apart
+    /// to be different answers, without another answer in between.
+    pub fn sighting(&self, now: Timestamp) -> Sighting {
+        let Some(last) = self.described_at.filter(|at| at.age_at(now) < FRESH_WINDOW) else {
+            return Sighting::Old;
+        };
+        let is_confirmed = self.running_since.is_some_and(|first| first.age_at(last) >= CONFIRM_INTERVAL);
+        if is_confirmed { Sighting::Confirmed } else { Sighting::Recent }
     }
 
     /// How long to wait before the next describe can confirm that the task is wanted.

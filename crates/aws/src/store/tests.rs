@@ -134,7 +134,7 @@ fn missing_alone_is_no_evidence() {
 fn running_is_confirmed_by_two_describes_in_a_row() {
     let store = TaskStore::default();
     let at = |seconds| NOW.plus(Duration::from_secs(seconds));
-    let confirmed = |now| store.snapshot(&arn(), GRACE, now).is_confirmed_running();
+    let confirmed = |now| store.snapshot(&arn(), GRACE, now).sighting(now) == Sighting::Confirmed;
     let describe = |now| store.observe(task(3, LastStatus::Running), now);
     describe(at(0));
     describe(at(9));
@@ -214,10 +214,14 @@ fn one_observation_ends_an_absence() {
 fn task_is_fresh_for_a_minute_after_a_describe() {
     let store = TaskStore::default();
     store.observe(task(1, LastStatus::Running), NOW);
-    assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(NOW));
+    assert_eq!(store.snapshot(&arn(), GRACE, NOW).sighting(NOW), Sighting::Recent);
     let later = NOW.plus(FRESH_WINDOW);
     store.record_listed_running(&arn(), later);
-    assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(later), "a list shows no address");
+    assert_eq!(
+        store.snapshot(&arn(), GRACE, later).sighting(later),
+        Sighting::Old,
+        "a list shows no address"
+    );
 }
 
 #[test]
@@ -260,7 +264,7 @@ fn task_is_lost_when_a_late_describe_misses_it() {
     assert!(lost());
     let shows: [&dyn Fn(); 3] =
         [&|| store.record_listed_running(&arn(), NOW), &|| store.record_listed_stopped(&arn()), &|| {
-            _ = store.observe(task(2, LastStatus::Running), NOW)
+            _ = store.observe(task(2, LastStatus::Running), NOW);
         }];
     for show in shows {
         show();

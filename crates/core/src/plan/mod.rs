@@ -9,7 +9,7 @@ mod liveness;
 pub mod report;
 
 pub use decide::{
-    Action, Decision, DecisionInput, Evidence, KnownRegistration, PendingConfirmation, PlanStep,
+    Action, Decision, DecisionInput, Evidence, KnownRegistration, PendingConfirmation, PlanStep, Sighting,
     SkippedAction, decide, decide_if_confirmed,
 };
 pub use diff::{FieldChange, diff};

@@ -133,6 +133,17 @@ pub struct KnownRegistration {
     pub binding: Option<Arc<Binding>>,
 }
 
+/// How recently, and how often, describes showed a task alive and wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sighting {
+    /// Not within the last minute: the task's address may belong to another task.
+    Old,
+    /// Within the last minute.
+    Recent,
+    /// Within the last minute, and by another describe at least 10 s before.
+    Confirmed,
+}
+
 /// The input of a decision.
 #[derive(Clone, Debug)]
 pub struct DecisionInput<'a> {
@@ -142,10 +153,8 @@ pub struct DecisionInput<'a> {
     pub evaluation: Option<&'a Evaluation>,
     /// The task's registrations at this control plane.
     pub known: &'a [KnownRegistration],
-    /// Whether a describe showed the task alive within the last minute. Later, its address may belong to another task.
-    pub seen_recently: bool,
-    /// Whether two describes at least 10 s apart showed that ECS wants the task to run.
-    pub confirmed_running: bool,
+    /// How recently, and how often, describes showed the task alive.
+    pub sighting: Sighting,
     /// Whether all manifests are valid. Only then is a missing declaration evidence.
     pub manifests_complete: bool,
     /// Tasks register themselves at this control plane. The operator creates and drains nothing for them, and removes
@@ -310,7 +319,7 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
         }
         TaskLiveness::Missing { due } => decision.describe = due,
         TaskLiveness::Unknown => {}
-        TaskLiveness::Live if input.is_drained_for_stopping() && !input.confirmed_running => {
+        TaskLiveness::Live if input.is_drained_for_stopping() && input.sighting < Sighting::Confirmed => {
             decision.confirm_running = true;
         }
         TaskLiveness::Live => decision.live(input),
@@ -399,7 +408,7 @@ impl Decision {
                 let action = Action::Ensure { desired, may_update };
                 self.steps.push(PlanStep { id: known.id.clone(), binding: Arc::clone(binding), action });
             }
-            None if input.seen_recently => {
+            None if input.sighting >= Sighting::Recent => {
                 let action = Action::Ensure { desired: Box::new(desired.clone()), may_update: true };
                 self.steps.push(PlanStep { id: desired.id.clone(), binding: Arc::clone(binding), action });
             }

@@ -95,8 +95,7 @@ pub(super) fn input<'a>(
         liveness,
         evaluation,
         known,
-        seen_recently: true,
-        confirmed_running: false,
+        sighting: Sighting::Recent,
         manifests_complete: true,
         self_registered: false,
         now: NOW,
@@ -152,7 +151,7 @@ fn liveness_and_policy_decide_the_action() {
     let serving = |known: KnownRegistration| known;
     let drained = |known: KnownRegistration| known.drained(Stopping, 60_000);
     let revoked = |known: KnownRegistration| known.drained(Revoked, 60_000);
-    let table: [(&str, TaskLiveness, TaskState, [&str; 3]); 16] = [
+    let table: [(&str, TaskLiveness, TaskState, [&str; 3]); 13] = [
         (
             "stopped",
             TaskLiveness::Stopped,
@@ -195,36 +194,6 @@ fn liveness_and_policy_decide_the_action() {
         ),
         ("the same, drained", TaskLiveness::StopUnconfirmed, drained, ["again in 30s"; 3]),
         ("the same, drained for its role", TaskLiveness::StopUnconfirmed, revoked, ["again in 30s"; 3]),
-        (
-            "missing after a stop event, a second ago",
-            TaskLiveness::StoppedMissing { since: Timestamp(NOW.0 - 1_000) },
-            serving,
-            [
-                "remove (stopped_missing) default/task, guarded; again in 3599s",
-                "skip remove (stopped_missing) default/task; again in 3599s",
-                "skip remove (stopped_missing) default/task; again in 3599s",
-            ],
-        ),
-        (
-            "missing after a stop event, an hour ago",
-            TaskLiveness::StoppedMissing { since: Timestamp(NOW.0 - 3_600_000) },
-            serving,
-            [
-                "remove (stopped_missing) default/task",
-                "drain stopping (stopped_missing) default/task",
-                "skip remove (stopped_missing) default/task",
-            ],
-        ),
-        (
-            "missing after a stop event, drained for stopping",
-            TaskLiveness::StoppedMissing { since: NOW },
-            drained,
-            [
-                "remove (stopped_missing) default/task; again in 3600s",
-                "skip remove (stopped_missing) default/task; again in 3600s",
-                "skip remove (stopped_missing) default/task; again in 3600s",
-            ],
-        ),
         (
             "leaving",
             TaskLiveness::Leaving,
@@ -380,7 +349,8 @@ fn recent_task_is_registered_under_every_policy() {
         );
     }
     let evaluation = register("sync");
-    let stale = DecisionInput { seen_recently: false, ..input(TaskLiveness::Live, Some(&evaluation), &[]) };
+    let stale =
+        DecisionInput { sighting: Sighting::Old, ..input(TaskLiveness::Live, Some(&evaluation), &[]) };
     assert_eq!(words(&decide(&stale)), "describe", "the address may belong to another task");
 }
 
@@ -393,7 +363,7 @@ fn update_needs_no_describe_unless_create_only() {
     ] {
         let (evaluation, known) = (register(policy), [known("default/task", policy)]);
         let input = input(TaskLiveness::Live, Some(&evaluation), &known);
-        assert_eq!(words(&decide(&DecisionInput { seen_recently: false, ..input })), expected);
+        assert_eq!(words(&decide(&DecisionInput { sighting: Sighting::Old, ..input })), expected);
     }
 }
 
@@ -434,7 +404,8 @@ fn task_moved_to_other_mesh_is_withdrawn_from_old_one() {
     let moved = decided(TaskLiveness::Live, Some(&register("sync")), &old);
     assert_eq!(moved, format!("ensure default/task; {withdrawn}"));
     let evaluation = register("sync");
-    let stale = DecisionInput { seen_recently: false, ..input(TaskLiveness::Live, Some(&evaluation), &old) };
+    let stale =
+        DecisionInput { sighting: Sighting::Old, ..input(TaskLiveness::Live, Some(&evaluation), &old) };
     let decision = decide(&stale);
     assert!(words(&decision).contains("describe"), "{}", words(&decision));
 }
@@ -494,12 +465,38 @@ fn only_confirmed_stop_bypasses_the_guard() {
 }
 
 #[test]
+fn missing_after_a_stop_event_is_doubtful_for_an_hour() {
+    let serving = |known: KnownRegistration| known;
+    let drained = |known: KnownRegistration| known.drained(Stopping, 60_000);
+    let decided = |age: i64, state: TaskState| {
+        by_policy(TaskLiveness::StoppedMissing { since: Timestamp(NOW.0 - age) }, None, state)
+    };
+    assert_eq!(
+        decided(1_000, serving),
+        [
+            "remove (stopped_missing) default/task, guarded; again in 3599s",
+            "skip remove (stopped_missing) default/task; again in 3599s",
+            "skip remove (stopped_missing) default/task; again in 3599s",
+        ]
+    );
+    assert_eq!(
+        decided(3_600_000, serving),
+        [
+            "remove (stopped_missing) default/task",
+            "drain stopping (stopped_missing) default/task",
+            "skip remove (stopped_missing) default/task",
+        ]
+    );
+    assert_eq!(decided(0, drained)[0], "remove (stopped_missing) default/task; again in 3600s");
+}
+
+#[test]
 fn drain_for_stopping_is_undone_only_by_two_describes() {
     let evaluation = register("sync");
     let drained = [known("default/task", "sync").drained(Stopping, 1_000)];
     let once = input(TaskLiveness::Live, Some(&evaluation), &drained);
     assert_eq!(words(&decide(&once)), "confirm that it runs");
-    let twice = DecisionInput { confirmed_running: true, ..once };
+    let twice = DecisionInput { sighting: Sighting::Confirmed, ..once };
     assert_eq!(words(&decide(&twice)), "ensure default/task");
 }
 
@@ -531,8 +528,7 @@ fn unconfirmed_absence_is_previewed_as_removal() {
         liveness: TaskLiveness::Missing { due: false },
         evaluation: None,
         known: &known,
-        seen_recently: false,
-        confirmed_running: false,
+        sighting: Sighting::Old,
         manifests_complete: true,
         self_registered: false,
         now: NOW,
@@ -552,8 +548,7 @@ fn unconfirmed_revocation_is_previewed_as_withdrawal() {
             liveness: TaskLiveness::Live,
             evaluation: Some(&evaluation),
             known: &known,
-            seen_recently: true,
-            confirmed_running: false,
+            sighting: Sighting::Recent,
             manifests_complete: true,
             self_registered: false,
             now: NOW,
