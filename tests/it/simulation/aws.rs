@@ -72,7 +72,8 @@ impl SimAws {
     /// them again, since they would otherwise look like removed tasks.
     fn misses(&self, task: &CloudTask, now: Timestamp) -> bool {
         let faults = &self.0.faults;
-        if faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
+        let may_be = faults.may_be_missing(task.id(), now);
+        if !may_be || faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
             return false;
         }
         if task.created_at.age_at(now) < NEWBORN {

@@ -190,6 +190,9 @@ impl SimEnv {
             detail["version"] = version.into();
             detail["desiredStatus"] = ["RUNNING", "STOPPED"][rng.usize(..2)].into();
             detail["lastStatus"] = ["RUNNING", "STOPPED", "DEACTIVATING"][rng.usize(..3)].into();
+            if detail["desiredStatus"] == "STOPPED" || detail["lastStatus"] == "STOPPED" {
+                self.faults.record_forged_stop(task.id());
+            }
             let address = ["127.0.0.1", "169.254.170.2", "8.8.8.8"][rng.usize(..3)];
             detail["containers"] =
                 serde_json::json!([{"name": "app", "networkInterfaces": [{"privateIpv4Address": address}]}]);

@@ -146,9 +146,14 @@ struct FaultDice {
     hidden: (Timestamp, u8),
     /// Tasks that a list has omitted and no later list has shown.
     unlisted: BTreeSet<String>,
+    /// Tasks of which a forged event reported a stop, with their first MISSING answer since.
+    forged_stops: BTreeMap<String, Option<Timestamp>>,
     /// Whether incomplete lists are recognisable.
     lists_are_honest: bool,
 }
+
+/// How long a spell of wrong MISSING answers lasts after a forged stop: two that are further apart confirm each other.
+const MISSING_SPELL: Duration = Duration::from_secs(8);
 
 /// ListTasks omits one in this many tasks.
 const HIDES_ONE_IN: u8 = 4;
@@ -165,6 +170,7 @@ impl SimFaults {
             mesh_down_until: none,
             hidden: (none, 0),
             unlisted: BTreeSet::new(),
+            forged_stops: BTreeMap::new(),
             lists_are_honest: false,
         };
         Self { dice: Mutex::new(dice) }
@@ -278,6 +284,19 @@ impl SimFaults {
     /// Whether a list has omitted the task and no later list has shown it.
     pub(super) fn is_unlisted(&self, id: &str) -> bool {
         self.dice.lock().unwrap().unlisted.contains(id)
+    }
+
+    /// Records a forged event of a stop.
+    pub(super) fn record_forged_stop(&self, id: &str) {
+        self.dice.lock().unwrap().forged_stops.entry(id.to_owned()).or_default();
+    }
+
+    /// Whether a MISSING answer for this live task may be wrong now.
+    pub(super) fn may_be_missing(&self, id: &str, now: Timestamp) -> bool {
+        match self.dice.lock().unwrap().forged_stops.get_mut(id) {
+            None => true,
+            Some(first) => first.get_or_insert(now).age_at(now) < MISSING_SPELL,
+        }
     }
 
     pub(super) fn aws_is_down(&self, now: Timestamp) -> bool {

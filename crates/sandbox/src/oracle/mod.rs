@@ -120,12 +120,17 @@ pub struct KumaOracle {
     unconfirmed_removals: Vec<Timestamp>,
     /// Maximum number of owned registrations so far. A simulated run is hardly longer than the guard's hour.
     max_owned: usize,
-    /// When `max_owned` reached `min_owned`: from then on the guard applies.
+    /// Since when at least `min_owned` are owned.
+    enough_since: Option<Timestamp>,
+    /// When `min_owned` had been owned for [`SEEN_WITHIN`]: from then on the guard applies.
     guarded_since: Option<Timestamp>,
     /// Registrations drained while fewer than `min_owned` were owned. The guard admits a withdrawal at its drain, and
     /// did not apply then.
     drained_unguarded: BTreeSet<String>,
 }
+
+/// How long registrations must exist for the operator to count them: one may be created while another is being removed.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long before a drain its admission by the guard may lie: the first attempt may have failed.
 const ADMISSION_LAG: Duration = Duration::from_secs(5);
@@ -179,6 +184,7 @@ impl KumaOracle {
             undeclared: BTreeMap::new(),
             unconfirmed_removals: Vec::new(),
             max_owned: 0,
+            enough_since: None,
             guarded_since: None,
             drained_unguarded: BTreeSet::new(),
         }
@@ -204,18 +210,29 @@ impl KumaOracle {
         self.unconfirmed_removals.clear();
         self.max_owned = 0;
         self.guarded_since = None;
+        self.enough_since = None;
     }
 
     fn record_owned(&mut self, owned: usize, at: Timestamp) {
         self.max_owned = self.max_owned.max(owned);
-        if self.max_owned >= self.config.min_owned {
-            self.guarded_since.get_or_insert(at);
+        self.record_time(at);
+        if owned < self.config.min_owned {
+            self.enough_since = None;
+        } else {
+            self.enough_since.get_or_insert(at);
+        }
+    }
+
+    fn record_time(&mut self, at: Timestamp) {
+        if let Some(since) = self.enough_since.filter(|since| since.age_at(at) >= SEEN_WITHIN) {
+            self.guarded_since.get_or_insert(since.plus(SEEN_WITHIN));
         }
     }
 
     /// Checks accepted writes.
     pub fn check_writes(&mut self, entries: Vec<KumaJournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
         let last = entries.last().map(|entry| entry.at);
+        entries.first().into_iter().for_each(|entry| self.record_time(entry.at));
         for entry in entries.into_iter().filter(|entry| entry.kind == "Dataplane") {
             self.check_write(&entry, cloud, kuma);
         }
@@ -353,7 +370,10 @@ impl KumaOracle {
         // The count includes the registration that was just removed.
         self.record_owned(self.owned(kuma).len() + 1, entry.at);
         let unguarded = self.drained_unguarded.remove(&entry.name);
-        if !unguarded && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
+        if !unguarded
+            && self.guarded_since.is_some()
+            && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned)
+        {
             let message = format!(
                 "{} of {} removed within an hour without a STOPPED task",
                 self.unconfirmed_removals.len(),

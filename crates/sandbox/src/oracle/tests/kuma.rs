@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::super::{
-    ADMISSION_LAG, CLUSTER_LABEL, DRAIN_LABEL, KumaOracle, MAX_UNCONFIRMED, OPERATOR_LABEL, TASK_LABEL,
+    ADMISSION_LAG, CLUSTER_LABEL, DRAIN_LABEL, KumaOracle, MAX_UNCONFIRMED, OPERATOR_LABEL, SEEN_WITHIN,
+    TASK_LABEL,
 };
 use super::{
     Invariant, NEVER, START, STEP, account, assert_violation, drain, oracle_config, running, runs, step_for,
@@ -45,6 +46,7 @@ impl KumaFixture {
             assert_eq!(fixture.put(&task, &body), 201, "{service}");
         }
         fixture.assert_clean();
+        fixture.pass(SEEN_WITHIN);
         fixture
     }
 
@@ -274,12 +276,14 @@ fn removal_of_a_drain_below_the_guards_floor_is_no_violation() {
             fixture.remove_role_tag(service);
         }
         let floor = std::mem::replace(&mut fixture.oracle.config.min_owned, 100);
-        fixture.oracle.guarded_since = None;
+        (fixture.oracle.guarded_since, fixture.oracle.enough_since) = (None, None);
         let going: Vec<_> = fixture.registrations().into_iter().take(9).collect();
         if drained_first {
             going.iter().for_each(|(_, task, body)| fixture.drain(task, body));
         }
         fixture.oracle.config.min_owned = floor;
+        fixture.oracle.enough_since = Some(fixture.now);
+        fixture.pass(SEEN_WITHIN);
         going.iter().for_each(|(_, task, _)| fixture.remove(task));
         let found = fixture.oracle.violations();
         assert_eq!(found.is_empty(), drained_first, "{found:?}");
@@ -290,7 +294,7 @@ fn removal_of_a_drain_below_the_guards_floor_is_no_violation() {
 #[test]
 fn unconfirmed_drains_are_judged_by_the_guards_limit() {
     let mut fixture = KumaFixture::new();
-    fixture.pass(ADMISSION_LAG);
+    fixture.pass(ADMISSION_LAG + SEEN_WITHIN);
     let all = fixture.registrations();
     let limit = all.len() * 3 / 10 + MAX_UNCONFIRMED as usize;
     for (number, (_, task, body)) in all.iter().enumerate() {
