@@ -30,6 +30,8 @@ const REGRESSIONS: &[u64] = &[
     20325, // unconfirmed creates did not count as owned, and the guard was off at its floor
     32725, // the oracle judged drains of a small fleet by what was registered later
     50823, // the same, where the first attempt to drain had failed
+    60262, // the same, where the fleet reached the floor for milliseconds
+    60463, // two wrong MISSING answers 20 s apart after a forged stop
 ];
 
 fn number(name: &str, default: u64) -> u64 {
