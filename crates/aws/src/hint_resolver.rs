@@ -178,7 +178,7 @@ impl Reconciler<TaskArn> for HintClass {
     }
 }
 
-/// What an answer of ECS means for the events of a task.
+/// The effect of an answer of ECS on the events of a task.
 enum Answer {
     /// Nothing more is to be asked.
     Final,

@@ -108,7 +108,7 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
     Assembled { set, errors, warnings }
 }
 
-/// What the rules of one manifest find.
+/// The findings of the rules on one manifest.
 #[derive(Default)]
 struct BrokenRules {
     errors: Vec<ManifestFinding>,
