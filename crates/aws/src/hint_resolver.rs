@@ -44,7 +44,7 @@ const KNOWN_CONCURRENCY: usize = 1_000;
 /// Describes of unknown tasks that may wait for their calls at once.
 const UNKNOWN_CONCURRENCY: usize = 200;
 
-/// What the resolver needs to know of registrations, and whom it tells.
+/// The registrations that the resolver asks for, and the receiver of its answers.
 pub trait HintSink: Send + Sync {
     /// Whether a registration of the task is known.
     fn is_registered(&self, task: &TaskArn) -> bool;
@@ -207,36 +207,41 @@ impl Inner {
             self.store.version(task).is_some_and(|version| version >= pending.highest)
         };
         if self.lock().by_task.get(task).is_some_and(shown) {
-            return self.settle(task, &Answer::Final);
+            return self.settle(task, |pending| if shown(pending) { Answer::Final } else { Answer::Partial });
         }
         let described = self.describer.describe_with(task, Duration::MAX, urgency);
         match timeout(DESCRIBE_TIMEOUT, described).await {
             Ok(Ok(DescribeOutcome::Found)) => {
                 let version = self.store.version(task).unwrap_or_default();
-                let answer = match self.lock().by_task.get_mut(task) {
-                    Some(pending) if version < pending.highest && !self.store.is_over(task) => {
-                        // A stop counts at any version; that the task has stopped, a later answer shows.
-                        let answers = version >= pending.lowest || self.store.is_leaving(task);
-                        pending.lowest = pending.lowest.max(version.saturating_add(1));
-                        if answers { Answer::Partial } else { Answer::Inconclusive }
+                self.settle(task, |pending| {
+                    if version >= pending.highest || self.store.is_over(task) {
+                        return Answer::Final;
                     }
-                    _ => Answer::Final,
-                };
-                self.settle(task, &answer)
+                    // A stop counts at any version; that the task has stopped, a later answer shows.
+                    let answers = version >= pending.lowest || self.store.is_leaving(task);
+                    pending.lowest = pending.lowest.max(version.saturating_add(1));
+                    if answers { Answer::Partial } else { Answer::Inconclusive }
+                })
             }
             Ok(Ok(DescribeOutcome::Missing)) => {
-                let is_over = self.store.is_over(task);
-                self.settle(task, if is_over { &Answer::Final } else { &Answer::Inconclusive })
+                self.settle(
+                    task,
+                    |_| {
+                        if self.store.is_over(task) { Answer::Final } else { Answer::Inconclusive }
+                    },
+                )
             }
             Ok(Ok(DescribeOutcome::Failed(_)) | Err(_)) | Err(_) => self.record_failure(task),
         }
     }
 
-    fn settle(&self, task: &TaskArn, answer: &Answer) -> Requeue {
+    /// Applies an answer. `judge` runs under the lock, so that an event that comes meanwhile is not dropped with the others.
+    fn settle(&self, task: &TaskArn, judge: impl FnOnce(&mut PendingHint) -> Answer) -> Requeue {
         let now = Instant::now();
         let (next, resolved) = {
             let mut hints = self.lock();
             let Some(pending) = hints.by_task.get_mut(task) else { return Requeue::Forget };
+            let answer = judge(pending);
             pending.failing_since = None;
             // An event that comes in between asks at once, and its answer is not one of the five.
             if now >= pending.next {

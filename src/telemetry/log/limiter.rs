@@ -46,7 +46,7 @@ struct LineWindow {
     line: RepeatedLine,
 }
 
-/// What identifies a suppressed line to a reader.
+/// The identity of a suppressed line, for a reader.
 #[derive(Clone, Debug)]
 struct RepeatedLine {
     level: Level,

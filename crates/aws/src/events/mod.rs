@@ -56,7 +56,7 @@ pub enum Decoded {
     },
 }
 
-/// What an event says of a task. A hint: only a describe shows the task's state.
+/// The content of an event of a task. A hint: only a describe shows the task's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskHint {
     /// The task.

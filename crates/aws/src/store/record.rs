@@ -16,7 +16,7 @@ const ABSENCE_CONFIRMED_FOR: Duration = Duration::from_secs(2);
 /// How far apart two answers of ECS must be to confirm each other: a wrong answer may be repeated for seconds.
 pub(super) const CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is known of a task's stop.
+/// The evidence of a task's stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum StopState {
     /// Nothing.
