@@ -240,9 +240,10 @@ impl ConsulOracle {
         if truth.last_status.is_stopped() {
             return;
         }
-        let service = service_of(entry.kind, before);
+        // By its role: a token that a widened binding rule gave names no service.
+        let service = &truth.family;
         let revoked =
-            self.config.role_tags_at(&service, entry.at, cloud, |tags| !tags.contains_key(SERVICE_TAG));
+            self.config.role_tags_at(service, entry.at, cloud, |tags| !tags.contains_key(SERVICE_TAG));
         // A drain may begin between the decision and the write.
         if !(self.removes_revoked && revoked) {
             let (last, desired) = (truth.last_status.as_str(), truth.desired_status.as_str());

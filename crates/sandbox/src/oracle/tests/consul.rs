@@ -351,6 +351,18 @@ fn lost_tag_allows_withdrawal_only_within_lag() {
     fixture.assert_violation(Invariant::I2, &[&task]);
 }
 
+/// A client's token, and one that a widened binding rule gave, name no service.
+#[test]
+fn withdrawal_is_judged_by_the_tasks_role() {
+    let mut fixture = ConsulFixture::removing_revoked();
+    let task = fixture.task_of("demo-app");
+    let accessor = fixture.log_in_as_client(&task);
+    fixture.remove_role_tag("demo-app");
+    fixture.pass(STEP);
+    fixture.operator("DELETE", &format!("/v1/acl/token/{accessor}"), &Value::Null);
+    fixture.assert_clean();
+}
+
 #[test]
 fn fixtures_must_not_be_removed() {
     let mut fixture = ConsulFixture::new();
