@@ -23,7 +23,7 @@ pub(super) fn reconciler(context: &Arc<Context>, worker: &ControlPlaneWorker) ->
         host: Arc::clone(context) as _,
         metrics: Arc::clone(&process.metrics) as _,
         dry_run: process.dry_run.clone().map(|recorder| recorder as _),
-        lease: Arc::clone(&process.lease),
+        lease: Arc::new(worker.lease(&process.lease)),
         clock: process.clock.clone(),
         seed: process.seed,
     })

@@ -1,6 +1,6 @@
 //! Applies one step to one registration: read the server's copy, check ownership, compare, write. Nothing is written without
-//! the lease (I7), while the audit log is blocked, to a registration of another owner (I3), or without a difference (I6). A
-//! dry run takes the same path up to the write.
+//! the lease (I7), while the audit log is blocked, to an unsupported control plane (I11), to a registration of another owner
+//! (I3), or without a difference (I6). A dry run takes the same path up to the write.
 
 use std::time::Duration;
 
@@ -115,6 +115,15 @@ impl RegistrationWriter<'_> {
         known: bool,
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
+        obstructed(self.ensure_with_retry(desired, known, may_update).await)
+    }
+
+    async fn ensure_with_retry(
+        &self,
+        desired: &DesiredRegistration,
+        known: bool,
+        may_update: bool,
+    ) -> Result<ApplyOutcome, CallError> {
         self.worker.ensure_capabilities(&desired.id.mesh).await?;
         let rendered = self.worker.client.render(desired, None);
         if self.matches_cached_hash(desired, &rendered) {
@@ -131,6 +140,7 @@ impl RegistrationWriter<'_> {
         known: bool,
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
+        self.worker.ensure_supported().await?;
         self.acquire_write_token().await;
         let current = match self.get_owned(&desired.id).await? {
             Lookup::Foreign(owner) => return Ok(self.name_conflict(&desired.id, owner)),
@@ -210,12 +220,21 @@ impl RegistrationWriter<'_> {
         reason: DrainReason,
     ) -> Result<ApplyOutcome, CallError> {
         let _lock = self.worker.lock_registration(id).await;
+        obstructed(self.drain_with_retry(id, reason).await)
+    }
+
+    async fn drain_with_retry(
+        &self,
+        id: &RegistrationId,
+        reason: DrainReason,
+    ) -> Result<ApplyOutcome, CallError> {
         retry_on_conflict!(self.try_drain(id, reason))
     }
 
     async fn try_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<ApplyOutcome, CallError> {
         // Read now what the client needs, not between the check of the lease and the write.
         self.worker.ensure_capabilities(&id.mesh).await?;
+        self.worker.ensure_supported().await?;
         self.acquire_write_token().await;
         let current = match self.get_owned(id).await? {
             Lookup::Missing => return Ok(self.forget_missing(id)),
@@ -251,10 +270,7 @@ impl RegistrationWriter<'_> {
     pub(super) async fn remove(&self, step: &PlanStep, grace: Duration) -> Result<ApplyOutcome, CallError> {
         let _lock = self.worker.lock_registration(&step.id).await;
         let mut sent = false;
-        match self.remove_with_retry(step, grace, &mut sent).await {
-            Err(CallError::Failed(MeshError { kind: MeshErrorKind::Obstructed(obstacle), .. })) => {
-                Ok(ApplyOutcome::Obstructed(obstacle))
-            }
+        match obstructed(self.remove_with_retry(step, grace, &mut sent).await) {
             Err(CallError::Failed(error)) if sent => Ok(ApplyOutcome::RemovalFailed(error)),
             ended => ended,
         }
@@ -297,6 +313,7 @@ impl RegistrationWriter<'_> {
         grace: Duration,
         sent: &mut bool,
     ) -> Result<ApplyOutcome, CallError> {
+        self.worker.ensure_supported().await?;
         if self.worker.writes.is_charged(self.worker.client.delete_batch_size(&step.id)) {
             self.acquire_write_token().await;
         }
@@ -388,7 +405,7 @@ impl RegistrationWriter<'_> {
 
     /// Asked last, right before each write and removal.
     fn write_decision(&self) -> WriteDecision {
-        self.recorder.write_decision(self.context.process.lease.as_ref())
+        self.recorder.write_decision(&self.worker.lease(&self.context.process.lease))
     }
 
     async fn write(
@@ -412,5 +429,15 @@ impl RegistrationWriter<'_> {
     fn name_conflict(&self, id: &RegistrationId, owner: RegistrationOwner) -> ApplyOutcome {
         self.worker.registry.forget(self.task, id);
         ApplyOutcome::NameConflict(owner)
+    }
+}
+
+/// A write that was not sent because of an obstacle is an outcome, and no failed call.
+fn obstructed(result: Result<ApplyOutcome, CallError>) -> Result<ApplyOutcome, CallError> {
+    match result {
+        Err(CallError::Failed(MeshError { kind: MeshErrorKind::Obstructed(obstacle), .. })) => {
+            Ok(ApplyOutcome::Obstructed(obstacle))
+        }
+        other => other,
     }
 }

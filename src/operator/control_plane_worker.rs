@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, info, warn};
 
 use self::list_state::ListState;
 use self::task_state::TaskState;
@@ -21,9 +21,12 @@ use super::warnings::{GroupCount, Novelty, WarningDeduper};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
 use ecs_mesh_consul_acl::reconcile::AclTarget;
-use ecs_mesh_control_plane::{CallError, ControlPlane, FailedSegment, MeshError, MeshErrorKind};
+use ecs_mesh_control_plane::{
+    CallError, ControlPlane, FailedSegment, MeshError, MeshErrorKind, SupportedLease,
+};
 use ecs_mesh_controller::{
-    ActiveWarnings, Backoff, Circuit, CircuitConfig, CircuitState, TokenBucket, WorkQueue,
+    ActiveWarnings, Backoff, Circuit, CircuitConfig, CircuitState, Lease, TokenBucket, WorkQueue,
+    WriteObstacle,
 };
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::{GuardState, RemovalGuard};
@@ -171,10 +174,43 @@ impl ControlPlaneWorker {
 
     /// Reads the settings of these meshes again.
     pub(super) async fn refresh_capabilities(&self, meshes: BTreeSet<MeshName>) -> Result<(), CallError> {
-        self.call(self.client.refresh_capabilities(&meshes)).await?;
+        let refreshed = self.call(self.client.refresh_capabilities(&meshes)).await;
+        self.report_support();
+        refreshed?;
         self.clear_errors(|kind| kind == MeshErrorKind::MeshNotFound || kind == MeshErrorKind::Unreachable);
         self.lists.record_capabilities(meshes);
         Ok(())
+    }
+
+    /// Fails if the control plane is not supported, or if that could not be found out.
+    pub(super) async fn ensure_supported(&self) -> Result<(), CallError> {
+        let supported = self.call(self.client.ensure_supported()).await;
+        self.report_support();
+        supported
+    }
+
+    /// Why nothing is written to the control plane, if it is not supported.
+    pub(super) fn unsupported(&self) -> Option<Arc<String>> {
+        self.client.support().refusal()
+    }
+
+    /// The lease of the process, which permits no write while the control plane is not supported.
+    pub(super) fn lease(&self, process: &Arc<dyn Lease>) -> SupportedLease {
+        SupportedLease::new(Arc::clone(process), self.client.support())
+    }
+
+    /// Logs, once, that the control plane is not supported, and that it is again.
+    fn report_support(&self) {
+        let kind = MeshErrorKind::Obstructed(WriteObstacle::UnsupportedControlPlane);
+        let (control_plane, warnings) = (&self.name, &self.warnings.control_plane);
+        match self.unsupported() {
+            Some(reason) if warnings.raise((kind, String::new()), ()) => {
+                error!(%control_plane, %reason, "control plane not supported; nothing is written to it");
+            }
+            Some(_) => {}
+            None if warnings.retain(|(raised, _)| *raised != kind).is_empty() => {}
+            None => info!(%control_plane, "control plane is supported again; writes resume"),
+        }
     }
 
     /// Whether the circuit is closed.

@@ -92,7 +92,7 @@ impl ManifestApplier {
                 if let Some(replaced) = controllers.running.remove(name) {
                     replaced.cancel();
                 }
-                worker.client.set_lease(Arc::clone(&context.process.lease));
+                worker.client.set_lease(Arc::new(worker.lease(&context.process.lease)));
                 let token = CancellationToken::new();
                 controllers.tasks.spawn(self.controller(worker).run(token.clone()));
                 if let Some(reconciler) = acl::reconciler(context, worker) {

@@ -20,7 +20,9 @@ use super::{DryRunRecorder, Operator, RunOptions, TaskExited};
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::UnattributedTokenCount;
 use ecs_mesh_controller::{Backoff, Priority, Reconciler, Requeue};
-use ecs_mesh_core::plan::report::{ManifestsSummary, PlanReport, UnattributedTokens, Unresolved};
+use ecs_mesh_core::plan::report::{
+    ManifestsSummary, PlanReport, UnattributedTokens, Unresolved, UnsupportedControlPlane,
+};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::TaskArn;
 
@@ -144,6 +146,7 @@ impl Operator {
         let at = self.context.now();
         let mut report =
             PlanReport::new(self.context.process.id.as_str(), at, manifests, unresolved, warnings, changes);
+        report = report.with_unsupported(self.unsupported_control_planes());
         if options.selection.is_all() {
             report.unattributed_tokens = self.unattributed_tokens();
         }
@@ -238,6 +241,16 @@ impl Operator {
             last.error = format!("{}; {help}", last.error);
         }
         missing
+    }
+
+    /// The control planes that are not supported, as of the last answers.
+    fn unsupported_control_planes(&self) -> Vec<UnsupportedControlPlane> {
+        let workers = self.workers();
+        let unsupported = workers.values().filter_map(|worker| {
+            let reason = worker.unsupported()?.to_string();
+            Some(UnsupportedControlPlane { control_plane: Arc::clone(&worker.name), reason })
+        });
+        unsupported.collect()
     }
 
     /// Login tokens that name no task, as of the last lists.

@@ -109,6 +109,7 @@ impl OperatorStatus {
         ControlPlaneState {
             circuit: worker.circuit_state(),
             synced: worker.is_fully_synced(),
+            unsupported: worker.unsupported().map(|reason| reason.to_string()),
             unlisted_segments: worker.unlisted_segments(),
             queue: worker.queue.stats(),
             workers: worker.worker_count(self.context.status.concurrency.load(Ordering::Relaxed)),
@@ -127,6 +128,14 @@ impl OperatorStatus {
         // Writes are suspended: this one ends readiness whenever it occurs.
         if self.context.process.lease.obstacle() == Some(WriteObstacle::AuditBacklog) {
             return vec![format!("nothing is written: {}", WriteObstacle::AuditBacklog)];
+        }
+        let workers = self.context.workers.load();
+        let unsupported = workers.iter().filter_map(|(name, worker)| {
+            Some(format!("nothing is written to control plane {name}: {}", worker.unsupported()?))
+        });
+        let unsupported: Vec<String> = unsupported.collect();
+        if !unsupported.is_empty() {
+            return unsupported;
         }
         if self.context.status.was_ready.load(Ordering::Relaxed) {
             return Vec::new();
@@ -149,7 +158,7 @@ impl OperatorStatus {
             }
         }
         drop(inner);
-        for (name, worker) in self.context.workers.load().iter() {
+        for (name, worker) in workers.iter() {
             if !worker.is_fully_synced() && worker.circuit_state() == CircuitState::Closed {
                 let parts = worker.unlisted_segments();
                 let lacks = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };

@@ -18,7 +18,9 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs, ListPage};
 use ecs_mesh_aws::store::TaskSummary;
 use ecs_mesh_control_plane::CallError;
-use ecs_mesh_control_plane::{FailedSegment, RegistrationOwner, RegistrationSummary};
+use ecs_mesh_control_plane::{
+    FailedSegment, MeshError, MeshErrorKind, RegistrationOwner, RegistrationSummary,
+};
 use ecs_mesh_controller::health::Heartbeat;
 use ecs_mesh_controller::{Backoff, Priority, TokenBucket};
 use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
@@ -215,6 +217,8 @@ impl Sweeper {
         let (requested, began) = (self.context.now(), Instant::now());
         if let Err(halt) = worker.refresh_capabilities(meshes.clone()).await {
             match halt {
+                // The worker has reported it.
+                CallError::Failed(MeshError { kind: MeshErrorKind::Obstructed(_), .. }) => {}
                 CallError::Failed(error) => worker.warn_once(&error),
                 CallError::CircuitOpen(_) => {
                     debug!(control_plane = %worker.name, "control plane not reachable; using the last known settings");

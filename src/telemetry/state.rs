@@ -65,6 +65,9 @@ pub struct ControlPlaneState {
     pub circuit: CircuitState,
     /// Whether all registrations were listed since the start. Before that, only the listed segments are reconciled.
     pub synced: bool,
+    /// Why nothing is written to the control plane: its version is not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<String>,
     /// The segments at which the last list failed.
     pub unlisted_segments: Vec<String>,
     /// The work queue.
@@ -162,6 +165,7 @@ pub(super) mod tests {
         ControlPlaneState {
             circuit: CircuitState::Closed,
             synced: true,
+            unsupported: None,
             unlisted_segments: vec!["tokens".to_owned()],
             queue: QueueStats::default(),
             workers: 2,

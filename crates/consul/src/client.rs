@@ -32,7 +32,7 @@ use ecs_mesh_control_plane::http::{HttpMethod, HttpTransport, SettingsError, Str
 use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, PartialList, Registration,
-    RegistrationSummary, RenderedRegistration, UnattributedTokenCount,
+    RegistrationSummary, RenderedRegistration, SupportGate, UnattributedTokenCount,
 };
 use ecs_mesh_controller::{ActiveWarnings, BatchError, Batcher, Lease, Secrets, TokenBucket};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
@@ -59,6 +59,7 @@ pub struct ConsulControlPlane<T: StreamTransport + 'static> {
     read_cache: Arc<ReadCache>,
     token_semaphore: Semaphore,
     version: Arc<ArcSwapOption<ConsulVersion>>,
+    support: Arc<SupportGate>,
     /// The warning about an unknown or old version was logged.
     warnings: ActiveWarnings<&'static str>,
 }
@@ -120,6 +121,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             read_cache,
             token_semaphore: Semaphore::new(MAX_TOKEN_DELETES),
             version,
+            support: Arc::default(),
             warnings: ActiveWarnings::default(),
         }
     }
@@ -343,6 +345,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
 
     async fn load_capabilities(&self) -> Result<(), MeshError> {
         let version = self.load_version().await?;
+        self.support.record(version.as_ref().and_then(ConsulVersion::refusal));
+        self.support.check()?;
         // Shows whether ACLs are enabled and whether the token is valid.
         self.api.own_token().await?;
         match &version {
@@ -355,7 +359,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             Some(version) if !version.has_iam_logins() => {
                 if self.warnings.raise("version", ()) {
                     let reason = "no logins by AWS IAM; filtered responses cannot be detected";
-                    tracing::warn!(version = %version.text, reason, "unsupported Consul version (< 1.12)");
+                    tracing::warn!(version = %version.text, reason, "Consul is older than 1.12");
                 }
             }
             Some(version) if !version.is_enterprise() && self.api.scope.is_of_enterprise() => {
@@ -442,6 +446,10 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
 
     fn unattributed_tokens(&self) -> Vec<UnattributedTokenCount> {
         self.context.unattributed_tokens.load().as_ref().clone()
+    }
+
+    fn support(&self) -> Arc<SupportGate> {
+        Arc::clone(&self.support)
     }
 
     /// The services in the catalog. (`mesh` is the single partition of this client.)

@@ -50,6 +50,16 @@ impl ConsulVersion {
         Some(Self { major: number()?, minor: number()?, text: text.to_owned() })
     }
 
+    /// Why servers of this version are not written to, if they are not. The error names the supported versions.
+    pub fn refusal(&self) -> Option<String> {
+        (self.major != 1).then(|| {
+            format!(
+                "Consul {self} is not supported (supported: 1.x), and nothing is written to it; help: use Consul 1.12 or a \
+                 later 1.x, or an operator release that supports this version"
+            )
+        })
+    }
+
     /// Whether the edition is Consul Enterprise, with partitions and namespaces.
     pub fn is_enterprise(&self) -> bool {
         self.text.contains("+ent")

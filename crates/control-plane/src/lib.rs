@@ -21,6 +21,7 @@ mod observer;
 mod partial_list;
 mod registration_summary;
 pub mod skipped_items;
+mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use error_source::ErrorSource;
 pub use observer::{MeshCallObserver, NoObserver};
 pub use partial_list::{FailedSegment, ListSegment, PartialList, list_owned};
 pub use registration_summary::{ContentHash, RegistrationSummary};
+pub use support::{SupportGate, SupportedLease};
 
 /// The owner of a registration, as its ownership labels show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,6 +253,18 @@ pub trait ControlPlane: Send + Sync {
 
     /// Lists the services of the mesh.
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
+
+    /// Whether the control plane is supported, as of the last answer. One that is not is not written to.
+    fn support(&self) -> Arc<SupportGate>;
+
+    /// Finds out whether the control plane is supported, unless that was done within the last seconds: a server may be
+    /// upgraded under a running operator. Called before each write.
+    ///
+    /// # Errors
+    /// Of the kind [`MeshErrorKind::Obstructed`] if it is not supported; of other kinds if that could not be found out.
+    async fn ensure_supported(&self) -> Result<(), MeshError> {
+        self.support().check()
+    }
 
     /// Reads the capabilities that rendering depends on (version, mesh modes, health discovery). Called before the first
     /// write and at each sweep. A failure keeps the previous capabilities.

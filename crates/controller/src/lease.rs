@@ -22,6 +22,8 @@ pub enum WriteObstacle {
     NotLeader,
     /// Too many audit lines wait to be written: a change could not be accounted for.
     AuditBacklog,
+    /// The control plane has a version whose resources this operator does not know (invariant I11).
+    UnsupportedControlPlane,
 }
 
 impl WriteObstacle {
@@ -30,6 +32,7 @@ impl WriteObstacle {
         match self {
             Self::NotLeader => "not_leader",
             Self::AuditBacklog => "audit_backlog",
+            Self::UnsupportedControlPlane => "unsupported_control_plane",
         }
     }
 
@@ -38,6 +41,7 @@ impl WriteObstacle {
         match self {
             Self::NotLeader => "another copy of this operator holds the lease",
             Self::AuditBacklog => "too many audit lines wait to be written to standard error",
+            Self::UnsupportedControlPlane => "the control plane's version is not supported",
         }
     }
 }

@@ -50,11 +50,12 @@ impl KumaVersion {
 
     /// The dialect of this version. The error names the supported versions.
     pub fn dialect(&self) -> Result<ApiDialect, String> {
-        match self.major {
-            2 => Ok(ApiDialect::V2),
+        match (self.major, self.minor) {
+            (2, 7..) => Ok(ApiDialect::V2),
             _ => Err(format!(
-                "{} is not supported (supported: 2.7 to 2.14) and is not written to, since it may silently drop \
-                 unknown fields; help: use a 2.x control plane, or an operator release that supports this version",
+                "{} is not supported (supported: 2.7 to 2.14), and nothing is written to it, since it may silently drop \
+                 fields that it does not know; help: use a 2.x control plane from 2.7 on, or an operator release that \
+                 supports this version",
                 self.text
             )),
         }

@@ -4,7 +4,8 @@
 //! the call, the response and the next step. A malformed Dataplane is skipped and logged; it never fails a list.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -26,12 +27,15 @@ use ecs_mesh_control_plane::http::{
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, Registration,
-    RegistrationSummary, RenderedRegistration,
+    RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
+
+/// How long an answer about the version permits writes. An upgrade replaces the server under a running operator.
+const VERSION_VALID_FOR: Duration = Duration::from_secs(5);
 
 /// A Kuma or Kong Mesh control plane.
 pub struct KumaControlPlane<T> {
@@ -40,8 +44,18 @@ pub struct KumaControlPlane<T> {
     observer: Arc<dyn MeshCallObserver>,
     skipped_items: SkippedItemLog,
     capabilities: ArcSwap<ServerCapabilities>,
+    support: Arc<SupportGate>,
+    version_check: Mutex<VersionCheck>,
     /// The warning about unknown health discovery was logged.
     warnings: ActiveWarnings<&'static str>,
+}
+
+/// When the version was read last.
+#[derive(Clone, Copy, Debug, Default)]
+struct VersionCheck {
+    read: Option<Instant>,
+    /// A connection has failed since: the server may be another one.
+    outdated: bool,
 }
 
 impl KumaControlPlane<HttpTransport> {
@@ -67,6 +81,8 @@ impl<T: Transport> KumaControlPlane<T> {
             observer,
             skipped_items: SkippedItemLog::default(),
             capabilities: ArcSwap::default(),
+            support: Arc::default(),
+            version_check: Mutex::default(),
             warnings: ActiveWarnings::default(),
         }
     }
@@ -100,6 +116,9 @@ impl<T: Transport> KumaControlPlane<T> {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, MeshError> {
         let response = self.transport.send(method, path, body).await;
+        if response.as_ref().is_err_and(|error| error.kind.mesh_kind() == MeshErrorKind::Unreachable) {
+            self.with_version_check(|check| check.outdated = true);
+        }
         response.map_err(|error| errors::transport_error(&call(method, path), error))
     }
 
@@ -175,7 +194,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
         let path = path_of(id)?;
-        self.ensure_supported_version().await?;
+        self.check_support().await?;
         let response = self.send(HttpMethod::Put, &path, Some(body.to_string().into_bytes())).await?;
         let result = read_write_result(HttpMethod::Put, &path, RequestKind::Write, &response)?;
         for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
@@ -190,6 +209,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         let path = path_of(id)?;
+        self.check_support().await?;
         let response = self.send(HttpMethod::Delete, &path, None).await?;
         if errors::is_not_found(&response) {
             return Ok(false);
@@ -222,18 +242,29 @@ impl<T: Transport> KumaControlPlane<T> {
         Ok(names)
     }
 
-    /// Fails if the server's version is not supported. Reads the version if it is not known yet.
-    async fn ensure_supported_version(&self) -> Result<ApiDialect, MeshError> {
-        let version = match self.version() {
-            Some(version) => version,
-            None => self.load_version().await?,
-        };
-        version.dialect().map_err(|problem| errors::unexpected("checking the version", &problem))
+    fn with_version_check<R>(&self, work: impl FnOnce(&mut VersionCheck) -> R) -> R {
+        // Every change leaves it consistent, so the lock may be used after a panic.
+        work(&mut self.version_check.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Fails if the server's version is not supported, or not known.
+    async fn check_support(&self) -> Result<(), MeshError> {
+        let VersionCheck { read, outdated } = self.with_version_check(|check| *check);
+        if outdated || read.is_none_or(|at| at.elapsed() >= VERSION_VALID_FOR) {
+            self.load_version().await?;
+        }
+        self.support.check()
     }
 
     pub(super) async fn load_version(&self) -> Result<KumaVersion, MeshError> {
         let index = self.get_json("/", RequestKind::Server).await?;
-        let version = KumaVersion::read(&index).map_err(|problem| {
+        let read = KumaVersion::read(&index);
+        self.with_version_check(|check| {
+            *check = VersionCheck { read: Some(Instant::now()), outdated: false }
+        });
+        let dialect = read.as_ref().map_err(String::clone).and_then(KumaVersion::dialect);
+        self.support.record(dialect.err());
+        let version = read.map_err(|problem| {
             errors::unexpected("GET /", &format!("{problem}; help: check ControlPlane.spec.kuma.address"))
         })?;
         self.update_capabilities(|known| known.version = Some(version.clone()));
@@ -242,11 +273,8 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn load_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
         // Read each time, since the server may have been upgraded.
-        let version = self.load_version().await?;
-        if (version.major, version.minor) < (2, 7) {
-            tracing::warn!(version = %version.text, "unsupported Kuma version (< 2.7)");
-        }
-        self.ensure_supported_version().await?;
+        self.load_version().await?;
+        self.support.check()?;
         let mut first_error = self.load_configuration().await.err();
         for mesh in meshes {
             if first_error.as_ref().is_some_and(|error| error.kind == MeshErrorKind::Unreachable) {
@@ -333,6 +361,14 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         self.observed("delete", self.remove(id)).await
+    }
+
+    fn support(&self) -> Arc<SupportGate> {
+        Arc::clone(&self.support)
+    }
+
+    async fn ensure_supported(&self) -> Result<(), MeshError> {
+        self.check_support().await
     }
 
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {

@@ -174,6 +174,10 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         );
     }
 
+    fn obstructed(&self, _step: &PlanStep, _registered: bool, obstacle: WriteObstacle) {
+        self.problem(obstacle.label(), &Reason::constant(obstacle.reason()));
+    }
+
     fn problem(&self, reason: &'static str, why: &Reason) {
         self.warn_once(reason, why);
     }

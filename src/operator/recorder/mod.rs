@@ -10,7 +10,7 @@ use super::apply::{ApplyOutcome, WriteDecision};
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
 use ecs_mesh_core::plan::{Action, DrainReason, PlanStep};
 use ecs_mesh_model::{Reason, RoleArn, TaskArn};
@@ -63,6 +63,9 @@ pub(super) trait TaskRecorder: Send + Sync {
 
     /// A removal was sent and failed.
     fn removal_failed(&self, step: &PlanStep, owner: &OwnerInfo, error: &MeshError);
+
+    /// This process may not write, so the step was not carried out. `registered`: the registration is known.
+    fn obstructed(&self, step: &PlanStep, registered: bool, obstacle: WriteObstacle);
 
     /// Something is in the way, or an input could not be read; `reason` is a bounded label.
     fn problem(&self, reason: &'static str, why: &Reason);

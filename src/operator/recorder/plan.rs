@@ -9,7 +9,7 @@ use super::super::warnings::group_key;
 use super::{OwnerInfo, Recorder, Subject, TaskRecorder, describe_owner, describe_step, guard_message};
 use ecs_mesh_api::LifecyclePolicy;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_core::plan::{Action, DrainReason, PendingConfirmation, PlanStep, SkippedAction};
@@ -176,6 +176,18 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
     fn removal_failed(&self, _step: &PlanStep, _owner: &OwnerInfo, error: &MeshError) {
         // A dry run sends no removal, so only a failed read gets here.
         self.call_failed(error);
+    }
+
+    fn obstructed(&self, step: &PlanStep, registered: bool, obstacle: WriteObstacle) {
+        // A dry run needs no lease, and its log is not audited: only an unsupported control plane is in its way.
+        let change = match step.action {
+            Action::Ensure { .. } if registered => Change::Hold,
+            Action::Ensure { .. } => Change::Create,
+            Action::Drain(..) | Action::Skip { action: SkippedAction::Drain, .. } => Change::Drain,
+            Action::Remove(_) | Action::Skip { .. } => Change::Remove,
+        };
+        let blocked_by = Some(BlockedBy::UnsupportedControlPlane);
+        self.push(PlannedChange { blocked_by, ..self.entry(step, change, obstacle.reason()) });
     }
 
     fn problem(&self, reason: &'static str, why: &Reason) {

@@ -48,7 +48,8 @@ impl TaskRun<'_> {
                         earlier(next, if by_operator { ROLE_CONFIRM_INTERVAL } else { NAME_CONFLICT_RETRY });
                 }
                 ApplyOutcome::Obstructed(obstacle) => {
-                    self.recorder.problem(obstacle.label(), &Reason::constant(obstacle.reason()));
+                    let registered = known.iter().any(|known| known.id == step.id);
+                    self.recorder.obstructed(step, registered, obstacle);
                     next = earlier(next, ROLE_CONFIRM_INTERVAL);
                 }
                 ApplyOutcome::RemovalFailed(error) => {

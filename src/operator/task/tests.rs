@@ -22,7 +22,7 @@ use ecs_mesh_aws::fakes::{FakeEcs, clock, task, task_arn};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_control_plane::{
     ContentHash, ControlPlane, ListSegment, MeshError, MeshErrorKind, PartialList, Registration,
-    RegistrationOwner, RegistrationSummary, RenderedRegistration,
+    RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{
@@ -153,6 +153,10 @@ impl ControlPlane for FakeTokens {
 
     async fn list_services(&self, _: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         Ok(BTreeSet::new())
+    }
+
+    fn support(&self) -> Arc<SupportGate> {
+        Arc::default()
     }
 
     async fn refresh_capabilities(&self, _: &BTreeSet<MeshName>) -> Result<(), MeshError> {

@@ -267,6 +267,12 @@ impl MetricWriter<'_> {
             .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.synced)));
         let help = "1 once all registrations were listed since the start";
         self.gauges("ecs_mesh_control_plane_synced", help, synced)?;
+        let unsupported = state
+            .control_planes
+            .iter()
+            .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.unsupported.is_some())));
+        let help = "1 while the version is not supported, so that nothing is written";
+        self.gauges("ecs_mesh_control_plane_unsupported", help, unsupported)?;
         let unlisted = state
             .control_planes
             .iter()

@@ -182,7 +182,7 @@ pub(super) const IGNORE_REASONS: [&str; 5] =
 pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "describe_failed", "list_failed"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 20] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 21] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -192,6 +192,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 20] = [
     "degraded",
     "unsupported_network_mode",
     "name_conflict",
+    "unsupported_control_plane",
     "held_by_guard",
     "skipped_by_policy",
     "paused",

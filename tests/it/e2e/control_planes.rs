@@ -1,11 +1,11 @@
 //! Unusable control planes: each is reported once with a remedy, is not called in a loop, and delays no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaMode};
 
-use super::harness::{Harness, OperatorProcess, binding, control_plane, tag, workload};
+use super::harness::{Harness, OperatorProcess, binding, control_plane, eventually, tag, workload};
 use super::servers::{
     TestKuma, TestServer, hanging_server, html_server, refused_address, self_signed_server, unresolvable_name,
 };
@@ -159,4 +159,80 @@ async fn hung_control_plane_does_not_block_others() {
     assert!((1..=MAX_CALLS).contains(&hanging.server.call_count()), "{} calls", hanging.server.call_count());
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn unsupported_control_plane_is_not_written_to() {
+    let kuma = TestKuma::start(KumaConfig::default(), Duration::ZERO).await;
+    let harness = Harness::start().await;
+    let manifests = [
+        control_plane("upgraded", &kuma.server.url, ""),
+        binding("harness", "upgraded", harness.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        workload("app", "app"),
+    ];
+    harness.manifest("all.yaml", &manifests.concat());
+    harness.deploy("app", 2).await;
+    harness.running(2).await;
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue, "--metrics-address", "127.0.0.1:0"]);
+    let listens = operator.line(&[("level", "INFO"), ("address", "")]).await;
+    let url = |path: &str| format!("http://{}{path}", listens["address"].as_str().unwrap());
+    eventually("both tasks are registered", || async { (kuma.dataplanes() == 2).then_some(()) }).await;
+
+    let set_version = |version| kuma.cp.lock().unwrap().set_version(version);
+    set_version("3.0.1");
+    // The last answer about the version permits writes for some seconds.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let writes = kuma.writes();
+    // Something to drain and to remove, and something to register.
+    let stopped = harness.task_ids().await.remove(0);
+    harness.ecs().stop_task().cluster("sandbox").task(&stopped).send().await.unwrap();
+    let unsupported = [("level", "ERROR"), ("control_plane", "upgraded"), ("reason", "Kuma 3.0.1")];
+    operator.line(&unsupported).await;
+    operator.line(&[("task", &stopped), ("reason", "unsupported_control_plane")]).await;
+    // The replacement runs, and the stopped task has gone.
+    eventually("the replacement runs", || async {
+        let ids = harness.task_ids().await;
+        (ids.len() == 2 && !ids.contains(&stopped)).then_some(())
+    })
+    .await;
+    let ids = harness.running(2).await;
+    let before = operator.sweeps("").len();
+    operator.wait_for_sweeps(before + 2).await;
+    assert_eq!(kuma.writes(), writes, "{}", operator.stderr());
+    assert_eq!(operator.lines(&unsupported).len(), 1, "{}", operator.stderr());
+
+    let ready = harness.http.get(url("/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), 503);
+    let state: serde_json::Value = serde_json::from_str(&ready.text().await.unwrap()).unwrap();
+    assert!(state["pending"][0].as_str().unwrap().contains("Kuma 3.0.1"), "{state}");
+    let metrics = harness.http.get(url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let gauge = "ecs_mesh_control_plane_unsupported{control_plane=\"upgraded\"} 1";
+    assert!(metrics.lines().any(|line| line == gauge), "{metrics}");
+    let (code, plan) = harness.plan().await;
+    assert_eq!(
+        (code, &plan["unsupportedControlPlanes"][0]["controlPlane"]),
+        (1, &"upgraded".into()),
+        "{plan}"
+    );
+    let changes = plan["changes"].as_array().unwrap().iter();
+    let mut changes: Vec<_> =
+        changes.map(|one| (one["change"].as_str().unwrap(), one["blockedBy"].as_str().unwrap())).collect();
+    changes.sort_unstable();
+    let blocked = "unsupportedControlPlane";
+    assert_eq!(changes, [("create", blocked), ("remove", blocked)], "{plan}");
+    let (code, text, _) = harness.run_to_end(&["plan"]).await;
+    assert!(code == 1 && text.lines().next().unwrap().contains("Kuma 3.0.1"), "{text}");
+    let (code, doctor, _) = harness.run_to_end(&["doctor"]).await;
+    assert!(code == 2 && doctor.contains("Kuma 3.0.1"), "{code}: {doctor}");
+
+    set_version("2.14.3");
+    eventually("writes resume", || async {
+        let names: BTreeSet<String> =
+            kuma.cp.lock().unwrap().dataplanes().map(|(_, name, _)| name.to_owned()).collect();
+        (names == ids.iter().cloned().collect()).then_some(())
+    })
+    .await;
+    let ready = harness.http.get(url("/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), 200);
 }

@@ -38,7 +38,7 @@ struct DelayedWrites {
 impl KumaFaults for DelayedWrites {
     fn decide(&self, method: &str, _path: &str) -> KumaFault {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        if method != "PUT" {
+        if !matches!(method, "PUT" | "DELETE") {
             return KumaFault::None;
         }
         self.writes.fetch_add(1, Ordering::SeqCst);
@@ -64,7 +64,7 @@ impl TestKuma {
         Self { server: TestServer { url, calls }, cp, writes }
     }
 
-    /// Number of PUT requests.
+    /// Number of PUT and DELETE requests.
     pub(super) fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
     }

@@ -61,6 +61,8 @@ pub(super) enum SimFault {
     WriteConflict,
     /// The response to a list breaks off.
     BrokenAnswer,
+    /// The control plane shows a version that the operator does not support, for some time.
+    UnsupportedVersion,
     /// A list omits items that the operator's token may not read.
     FilteredList,
     /// A list omits all items.
@@ -112,7 +114,7 @@ impl SimFault {
 
     /// Faults of Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
-        [Self::EVERYWHERE, &[Self::WriteConflict]].concat()
+        [Self::EVERYWHERE, &[Self::WriteConflict, Self::UnsupportedVersion]].concat()
     }
 
     /// Faults of Consul runs.

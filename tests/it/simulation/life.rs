@@ -73,6 +73,10 @@ struct KumaScenario {
     next_hiding: Instant,
     /// When all roles lose their tags, in some lives.
     revocation: Option<Instant>,
+    /// When the control plane is upgraded to an unsupported version, and when that is undone, in some lives.
+    upgrade: Option<(Instant, Instant)>,
+    /// Whether the unsupported version is shown now.
+    upgraded: bool,
 }
 
 impl KumaScenario {
@@ -112,6 +116,10 @@ impl KumaScenario {
         let revocation =
             (env.faults.are_enabled() && own.u8(..3) == 0).then(|| in_a_while(&mut own, 40..110));
         let next_hiding = in_a_while(&mut own, 20..120);
+        let upgrade = (env.faults.are_enabled() && own.u8(..3) == 0).then(|| {
+            let from = in_a_while(&mut own, 30..150);
+            (from, from + Duration::from_secs(own.u64(20..90)))
+        });
         let shared = KumaShared { env: Arc::new(env), kuma: Mutex::new(kuma), oracle: Mutex::new(oracle) };
         Self {
             shared: Arc::new(shared),
@@ -121,7 +129,33 @@ impl KumaScenario {
             more_outbounds: false,
             next_hiding,
             revocation,
+            upgrade,
+            upgraded: false,
         }
+    }
+
+    /// Upgrades the control plane to an unsupported version, or undoes that.
+    fn switch_version(&mut self) {
+        let Some((from, until)) = self.upgrade else { return };
+        let now = self.shared.now();
+        let is_on = Instant::now() >= from && Instant::now() < until;
+        let mut kuma = self.shared.kuma.lock().unwrap();
+        let mut oracle = self.shared.oracle.lock().unwrap();
+        match (is_on, self.upgraded) {
+            (true, false) => {
+                kuma.set_version("3.0.1");
+                oracle.record_unsupported(Some(now));
+                self.shared.faults.count(SimFault::UnsupportedVersion);
+            }
+            (false, true) => {
+                kuma.set_version("2.14.3");
+                oracle.record_unsupported(None);
+            }
+            _ => return,
+        }
+        self.upgraded = is_on;
+        drop((kuma, oracle));
+        self.shared.record(|| format!("the control plane is upgraded: {is_on}"));
     }
 
     /// The manifests without the workloads of some services, optionally with an invalid document.
@@ -215,6 +249,7 @@ impl Scenario for KumaScenario {
             self.shared.faults.hide_tasks(now.plus(HIDDEN));
             self.next_hiding = Instant::now() + HIDDEN + Duration::from_secs(40);
         }
+        self.switch_version();
         if self.revocation.is_some_and(|at| Instant::now() >= at) {
             self.revocation = None;
             self.shared.faults.count(SimFault::MassRevocation);
@@ -256,6 +291,8 @@ impl Scenario for KumaScenario {
     }
 
     fn stop_faults(&mut self) {
+        self.upgrade = self.upgrade.map(|(from, _)| (from, from));
+        self.switch_version();
         self.world.stop_events(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
     }
 

@@ -138,7 +138,10 @@ impl TaskRecord {
             }
             (StopState::Leaving, _, _) => TaskLiveness::Leaving,
             (StopState::Event(StopEvent { undescribed: true, .. }), _, _) => TaskLiveness::StopUnconfirmed,
-            (_, Some(_), None) => TaskLiveness::Missing { due: false },
+            // Once confirmed, an absence stays one until ECS shows the task, whatever grace age applies later.
+            (_, Some(Absence { described_at: Some(_), .. }), _) | (_, Some(_), None) => {
+                TaskLiveness::Missing { due: false }
+            }
             (_, None, None) => TaskLiveness::Unknown,
             (_, _, Some(_)) => TaskLiveness::Live,
         }

@@ -85,7 +85,7 @@ impl<'a> Applier<'a> {
                     self.written.insert(key(&step), step.action.clone());
                 }
                 // An early retry would not help.
-                AclOutcome::Obstructed(WriteObstacle::NotLeader)
+                AclOutcome::Obstructed(WriteObstacle::NotLeader | WriteObstacle::UnsupportedControlPlane)
                 | AclOutcome::NotConverging
                 | AclOutcome::Unsupported(_)
                 | AclOutcome::Blocked(_) => {

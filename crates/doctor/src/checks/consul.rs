@@ -67,6 +67,11 @@ impl ConsulCheck<'_> {
         probes: &ConsulProbes,
     ) -> CheckResult {
         match version {
+            Ok(Some(version)) if version.refusal().is_some() => CONSUL_VERSION.error(
+                self.subject,
+                version.refusal().unwrap_or_default(),
+                "use Consul 1.12 or a later 1.x",
+            ),
             Ok(Some(version)) if version.has_iam_logins() => CONSUL_VERSION.ok(self.subject, &version.text),
             Ok(Some(version)) => CONSUL_VERSION.error(
                 self.subject,

@@ -71,7 +71,7 @@ fn version(subject: &str, version: Result<&KumaVersion, &MeshError>) -> CheckRes
         Err(error) => return failed(PLANE_VERSION, subject, error),
     };
     if let Err(why) = version.dialect() {
-        return PLANE_VERSION.error(subject, why, "use a 2.x control plane");
+        return PLANE_VERSION.error(subject, why, "use a 2.x control plane from 2.7 on");
     }
     match (version.major, version.minor) {
         (2, 7..=14) => PLANE_VERSION.ok(subject, &version.text),

@@ -93,6 +93,11 @@ impl KumaCp {
         cp
     }
 
+    /// Shows another version from now on, as an upgrade or a downgrade does.
+    pub fn set_version(&mut self, version: &str) {
+        version.clone_into(&mut self.config.version);
+    }
+
     /// Advances the control plane to `now` and handles a request.
     pub fn handle(&mut self, now: Timestamp, request: &KumaRequest) -> KumaResponse {
         self.tick(now);
@@ -257,7 +262,7 @@ impl KumaCp {
         json!({
             "hostname": "sandbox",
             "product": "Kuma",
-            "version": "2.14.3",
+            "version": self.config.version,
             "instanceId": format!("sandbox-{}", self.config.zone),
             "clusterId": "00000000-0000-4000-8000-000000000001",
             "gui": "/gui",

@@ -48,12 +48,13 @@ pub enum Invariant {
     I7,
     I8,
     I9,
+    I11,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 9] =
-        [Self::I1, Self::I2, Self::I3, Self::I4, Self::I5, Self::I6, Self::I7, Self::I8, Self::I9];
+    pub const ALL: [Self; 10] =
+        [Self::I1, Self::I2, Self::I3, Self::I4, Self::I5, Self::I6, Self::I7, Self::I8, Self::I9, Self::I11];
 }
 
 impl fmt::Display for Invariant {
@@ -127,7 +128,12 @@ pub struct KumaOracle {
     /// Registrations drained while fewer than `min_owned` were owned. The guard admits a withdrawal at its drain, and
     /// did not apply then.
     drained_unguarded: BTreeSet<String>,
+    /// Since when the control plane shows a version that the operator does not support.
+    unsupported_since: Option<Timestamp>,
 }
+
+/// How long after an upgrade a write may still arrive: the version's age, and a slow call.
+const UPGRADE_LAG: Duration = Duration::from_secs(15);
 
 /// How long registrations must exist for the operator to count them: one may be created while another is being removed.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
@@ -187,6 +193,7 @@ impl KumaOracle {
             enough_since: None,
             guarded_since: None,
             drained_unguarded: BTreeSet::new(),
+            unsupported_since: None,
         }
     }
 
@@ -203,6 +210,11 @@ impl KumaOracle {
     /// Records that the manifests have no workload for the service. Writes in flight may use it until `until`.
     pub fn record_undeclared(&mut self, service: &str, from: Timestamp, until: Timestamp) {
         self.undeclared.insert(service.to_owned(), (from, until));
+    }
+
+    /// Records that the control plane shows an unsupported version from now on, or, with `None`, a supported one.
+    pub fn record_unsupported(&mut self, since: Option<Timestamp>) {
+        self.unsupported_since = since;
     }
 
     /// Records a restart of the operator: its guard counts from zero.
@@ -243,6 +255,9 @@ impl KumaOracle {
 
     fn check_write(&mut self, entry: &KumaJournalEntry, cloud: &Cloud, kuma: &KumaCp) {
         self.check_ownership(entry);
+        if self.unsupported_since.is_some_and(|since| since.age_at(entry.at) > UPGRADE_LAG) {
+            self.report(Invariant::I11, entry, "the control plane's version is not supported");
+        }
         if entry.after.as_ref().is_some_and(|body| body.to_string().contains(SECRET)) {
             self.report(Invariant::I9, entry, "the body contains a secret of the task's environment");
         }

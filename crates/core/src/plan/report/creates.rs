@@ -72,6 +72,7 @@ fn write_service(out: &mut String, service: &ServiceCreates<'_>, everywhere: &Fi
         Some(BlockedBy::Policy) => ", skipped by policy",
         Some(BlockedBy::Guard) => ", held by the guard",
         Some(BlockedBy::Paused) => ", paused",
+        Some(BlockedBy::UnsupportedControlPlane) => ", control plane not supported",
         None => "",
     };
     let name = first.change.service.as_deref().unwrap_or_default();

@@ -99,6 +99,8 @@ pub enum BlockedBy {
     Guard,
     /// The binding is paused.
     Paused,
+    /// The control plane's version is not supported, so nothing is written to it.
+    UnsupportedControlPlane,
 }
 
 impl BlockedBy {
@@ -108,6 +110,7 @@ impl BlockedBy {
             Self::Policy => "policy",
             Self::Guard => "guard",
             Self::Paused => "paused",
+            Self::UnsupportedControlPlane => "unsupportedControlPlane",
         }
     }
 }
@@ -242,6 +245,16 @@ pub struct Unresolved {
     pub error: String,
 }
 
+/// A control plane to which a run writes nothing, removals included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnsupportedControlPlane {
+    /// The `ControlPlane`.
+    pub control_plane: Arc<str>,
+    /// Its product and version, those that are supported, and the next step.
+    pub reason: String,
+}
+
 /// Login tokens of Consul that name no task. The operator does not remove them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -296,6 +309,8 @@ pub struct PlanSummary {
     pub held_by_guard: usize,
     /// Changes that wait because their binding is paused.
     pub paused: usize,
+    /// Changes at control planes that are not supported.
+    pub unsupported_control_plane: usize,
     /// Tasks outside the operator's bindings and workloads.
     pub ignore: usize,
     /// Registrations that are as declared.
@@ -314,8 +329,10 @@ pub struct PlanReport {
     pub version: String,
     /// Time of the plan (RFC 3339).
     pub created_at: String,
-    /// Whether all inputs were read and all manifests are valid.
+    /// Whether all inputs were read, all manifests are valid, and all control planes are supported.
     pub complete: bool,
+    /// The control planes that are not supported.
+    pub unsupported_control_planes: Vec<UnsupportedControlPlane>,
     /// The number of changes by kind.
     pub summary: PlanSummary,
     /// The manifests of the plan.
@@ -351,6 +368,7 @@ impl PlanReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             created_at: created_at.to_string(),
             complete,
+            unsupported_control_planes: Vec::new(),
             summary,
             manifests,
             unresolved,
@@ -358,6 +376,14 @@ impl PlanReport {
             unattributed_tokens: Vec::new(),
             changes,
         }
+    }
+
+    /// The report with the control planes that are not supported, which make it incomplete.
+    #[must_use]
+    pub fn with_unsupported(mut self, control_planes: Vec<UnsupportedControlPlane>) -> Self {
+        self.complete &= control_planes.is_empty();
+        self.unsupported_control_planes = control_planes;
+        self
     }
 
     /// The report without unchanged and ignored entries, which stay counted.
@@ -388,6 +414,7 @@ impl PlanSummary {
             (Some(BlockedBy::Policy), _) => &mut self.skipped_by_policy,
             (Some(BlockedBy::Guard), _) => &mut self.held_by_guard,
             (Some(BlockedBy::Paused), _) => &mut self.paused,
+            (Some(BlockedBy::UnsupportedControlPlane), _) => &mut self.unsupported_control_plane,
             (None, Change::Create) => &mut self.create,
             (None, Change::Update) => &mut self.update,
             (None, Change::Drain) => &mut self.drain,
@@ -409,6 +436,7 @@ pub fn label(change: &PlannedChange) -> &'static str {
         Some(BlockedBy::Policy) => "skipped_by_policy",
         Some(BlockedBy::Guard) => "held_by_guard",
         Some(BlockedBy::Paused) => "paused",
+        Some(BlockedBy::UnsupportedControlPlane) => "unsupported_control_plane",
         None if change.change == Change::NameConflict => "name_conflict",
         None => change.change.as_str(),
     }
@@ -416,7 +444,9 @@ pub fn label(change: &PlannedChange) -> &'static str {
 
 /// All values of [`label`].
 pub fn labels() -> impl Iterator<Item = &'static str> {
-    let blocked = [BlockedBy::Policy, BlockedBy::Guard, BlockedBy::Paused]
+    let blocked =
+        [BlockedBy::Policy, BlockedBy::Guard, BlockedBy::Paused, BlockedBy::UnsupportedControlPlane];
+    let blocked = blocked
         .map(|by| label(&PlannedChange { blocked_by: Some(by), ..PlannedChange::new(Change::Remove, "") }));
     let plain = Change::ALL.map(|change| label(&PlannedChange::new(change, "")));
     plain.into_iter().chain(blocked)

@@ -11,7 +11,8 @@ use crate::plan::report::ObjectKind;
 use super::creates::{is_grouped, many_creates, write_creates};
 use super::groups::{ChangeGroup, MAX_EXAMPLES, entries};
 use super::{
-    BlockedBy, Change, PlanEntry, PlanLocationKey, PlanReport, PlannedChange, UnattributedTokens, by_location,
+    BlockedBy, Change, PlanEntry, PlanLocationKey, PlanReport, PlannedChange, UnattributedTokens,
+    UnsupportedControlPlane, by_location,
 };
 
 /// The level of detail of a rendered plan.
@@ -40,6 +41,7 @@ pub fn render(report: &PlanReport, detail: PlanDetail) -> String {
 }
 
 fn write(out: &mut String, report: &PlanReport, detail: PlanDetail) -> fmt::Result {
+    write_unsupported(out, report)?;
     write_manifests(out, report)?;
     let mut has_more = false;
     for (location, changes) in by_location(&report.changes) {
@@ -73,6 +75,14 @@ fn write(out: &mut String, report: &PlanReport, detail: PlanDetail) -> fmt::Resu
     write_unresolved(out, report)?;
     write_warnings(out, report)?;
     write_summary(out, report)
+}
+
+fn write_unsupported(out: &mut String, report: &PlanReport) -> fmt::Result {
+    let red = AnsiColor::Red.on_default();
+    for UnsupportedControlPlane { control_plane, reason } in &report.unsupported_control_planes {
+        writeln!(out, "{red}control plane {control_plane} is not written to:{red:#} {reason}\n")?;
+    }
+    Ok(())
 }
 
 fn write_manifests(out: &mut String, report: &PlanReport) -> fmt::Result {
@@ -111,6 +121,7 @@ fn headline(change: &PlannedChange) -> String {
         Some(BlockedBy::Policy) => format!("{kind}, skipped by policy"),
         Some(BlockedBy::Guard) => format!("{kind}, held by the guard"),
         Some(BlockedBy::Paused) => format!("{kind}, paused"),
+        Some(BlockedBy::UnsupportedControlPlane) => format!("{kind}, control plane not supported"),
         None if change.precondition.is_some() => format!("{kind}, later"),
         None => kind.to_owned(),
     }
@@ -410,6 +421,7 @@ fn write_summary(out: &mut String, report: &PlanReport) -> fmt::Result {
         (s.skipped_by_policy, "skipped by policy"),
         (s.held_by_guard, "held by the guard"),
         (s.paused, "paused"),
+        (s.unsupported_control_plane, "at an unsupported control plane"),
         (s.unknown, "unknown"),
     ];
     let others: Vec<String> = others
