@@ -4,7 +4,7 @@
 //! notifications. A change counts once two reads, a debounce apart, found the same bytes, so that half-written files are not
 //! loaded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,18 +270,20 @@ macro_rules! log_finding {
 }
 
 fn log_change(before: Option<&Loaded>, now: &Loaded) {
-    let is_known = |known: fn(&Loaded) -> &Vec<ManifestFinding>, finding: &ManifestFinding| {
-        before.is_some_and(|before| known(before).contains(finding))
+    // Sets, since thousands of findings may be compared at each load.
+    let known = |findings: fn(&Loaded) -> &Vec<ManifestFinding>| {
+        before.into_iter().flat_map(findings).collect::<HashSet<&ManifestFinding>>()
     };
+    let (known_errors, known_warnings) = (known(|loaded| &loaded.errors), known(|loaded| &loaded.warnings));
     let new: Vec<&ManifestFinding> =
-        now.errors.iter().filter(|finding| !is_known(|loaded| &loaded.errors, finding)).collect();
+        now.errors.iter().filter(|finding| !known_errors.contains(finding)).collect();
     for finding in new.iter().take(MAX_LOGGED) {
         log_finding!(error, finding, error = "manifest rejected");
     }
     if new.len() > MAX_LOGGED {
         error!(omitted = new.len() - MAX_LOGGED, "further manifest errors");
     }
-    let new = now.warnings.iter().filter(|finding| !is_known(|loaded| &loaded.warnings, finding));
+    let new = now.warnings.iter().filter(|finding| !known_warnings.contains(finding));
     for finding in new.take(MAX_LOGGED) {
         log_finding!(warn, finding, warning = "manifest warning");
     }

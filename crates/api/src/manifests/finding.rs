@@ -8,7 +8,7 @@ use std::sync::Arc;
 ///
 /// Prints as `FILE:LINE (document N, KIND/NAME): FIELD: MESSAGE`, without the parts that are unknown. Values are truncated,
 /// and shown only where they cannot be a secret.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ManifestFinding {
     /// The file or directory.
     pub file: Arc<Path>,
