@@ -43,6 +43,12 @@ pub(super) struct RateArgs {
     /// Rate limit for ListTasks and DescribeTasks, in calls per second (account quota: 20)
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub ecs_reads_per_second: u16,
+    /// Rate limit for DescribeTaskDefinition, in calls per second (account quota: 20)
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub definition_reads_per_second: u16,
+    /// Rate limit for GetRole, in calls per second (AWS publishes no quota)
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub role_reads_per_second: u16,
 }
 
 fn operator_id(text: &str) -> Result<OperatorId, String> {
@@ -98,7 +104,11 @@ impl CommonArgs {
             lease: Arc::new(AuditedLease::new(Arc::new(AlwaysHeld), Arc::clone(metrics.log()))),
             clock: Clock::system(),
             metrics,
-            rates: ReadRates { ecs: f64::from(rates.ecs_reads_per_second), ..ReadRates::default() },
+            rates: ReadRates {
+                ecs: f64::from(rates.ecs_reads_per_second),
+                definitions: f64::from(rates.definition_reads_per_second),
+                iam: f64::from(rates.role_reads_per_second),
+            },
             seed: fastrand::u64(..),
             recorder,
         })

@@ -57,7 +57,7 @@ pub struct ReadRates {
 
 impl Default for ReadRates {
     fn default() -> Self {
-        Self { ecs: 10.0, definitions: 10.0, iam: 5.0 }
+        Self { ecs: 10.0, definitions: 10.0, iam: 10.0 }
     }
 }
 
@@ -73,7 +73,7 @@ pub struct OperatorDeps {
     pub connect: ConnectFn,
     /// Whether this process may write.
     pub lease: Arc<dyn Lease>,
-    /// Wall-clock time.
+    /// The time.
     pub clock: Clock,
     /// Metrics and health.
     pub metrics: Arc<Metrics>,

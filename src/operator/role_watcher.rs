@@ -36,6 +36,8 @@ impl RoleWatcher {
         let mut due: BTreeSet<RoleRecheck> = BTreeSet::new();
         let mut next_check = Instant::now() + CHECK_INTERVAL;
         let mut reads = JoinSet::new();
+        // Roles whose last reading is old and that wait for their turn.
+        let mut waiting: BTreeSet<RoleArn> = BTreeSet::new();
         let heartbeat = context.metrics().health().register("role watcher");
         loop {
             heartbeat.expect_within(CHECK_INTERVAL + HEARTBEAT_SLACK);
@@ -44,12 +46,19 @@ impl RoleWatcher {
                 biased;
                 () = stop.cancelled() => return,
                 Some(recheck) = rechecks.recv() => { due.insert(recheck); }
-                Some(_) = reads.join_next(), if !reads.is_empty() => {}
+                Some(read) = reads.join_next(), if !reads.is_empty() => {
+                    match read {
+                        Ok((role, RecheckCause::Age)) => drop(waiting.remove(&role)),
+                        Ok((_, RecheckCause::Change)) => {}
+                        // It is not known which read panicked.
+                        Err(_) => waiting.clear(),
+                    }
+                }
                 () = tokio::time::sleep_until(earliest) => {
                     let now = Instant::now();
                     while due.first().is_some_and(|(at, _)| *at <= now) {
                         if let Some((_, role)) = due.pop_first() {
-                            reads.spawn(recheck_role(Arc::clone(&context), role));
+                            reads.spawn(recheck_role(Arc::clone(&context), role, RecheckCause::Change));
                         }
                     }
                     if now >= next_check {
@@ -57,8 +66,8 @@ impl RoleWatcher {
                         for role in context.aws.roles.take_changed() {
                             enqueue_tasks_of(&context, &role);
                         }
-                        for role in roles_due(&context) {
-                            reads.spawn(recheck_role(Arc::clone(&context), role));
+                        for role in roles_due(&context).into_iter().filter(|role| waiting.insert(role.clone())) {
+                            reads.spawn(recheck_role(Arc::clone(&context), role, RecheckCause::Age));
                         }
                     }
                 }
@@ -86,9 +95,23 @@ fn enqueue_tasks_of(context: &Context, role: &RoleArn) {
     }
 }
 
-async fn recheck_role(context: Arc<Context>, role: RoleArn) {
-    let was_confirmed = context.aws.roles.is_confirmed(&role);
-    match context.aws.roles.read(&role).await {
+/// Why a role is read again.
+#[derive(Clone, Copy)]
+enum RecheckCause {
+    /// Its tags may have changed.
+    Change,
+    /// Its last reading is old.
+    Age,
+}
+
+async fn recheck_role(context: Arc<Context>, role: RoleArn, cause: RecheckCause) -> (RoleArn, RecheckCause) {
+    let roles = &context.aws.roles;
+    let was_confirmed = roles.is_confirmed(&role);
+    let read = match cause {
+        RecheckCause::Change => roles.read(&role).await,
+        RecheckCause::Age => roles.read_when_spare(&role).await,
+    };
+    match read {
         // A rejection by one read waits for the second.
         (Fact::Known(read), false) if read.confirmed && !was_confirmed => enqueue_tasks_of(&context, &role),
         (Fact::Known(_), true) => {
@@ -101,4 +124,5 @@ async fn recheck_role(context: Arc<Context>, role: RoleArn) {
         }
         _ => {}
     }
+    (role, cause)
 }

@@ -30,6 +30,9 @@ const FAILURE_TTL: Duration = Duration::from_secs(5);
 pub struct RoleTagCache {
     cache: Arc<CacheInner>,
     batcher: Batcher<GetRoleCall>,
+    bucket: TokenBucket,
+    /// One read that can wait is made at a time.
+    spare: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct CacheInner {
@@ -104,7 +107,7 @@ impl RoleTagCache {
             keeps_readings: AtomicBool::new(false),
         });
         let call = GetRoleCall { iam, cache: Arc::clone(&cache) };
-        Self { cache, batcher: Batcher::new(call, 1, Some(bucket)) }
+        Self { cache, batcher: Batcher::new(call, 1, Some(bucket.clone())), bucket, spare: Arc::default() }
     }
 
     /// Reads each role once from now on, however old its reading gets: for a process that decides once.
@@ -141,6 +144,13 @@ impl RoleTagCache {
                 (Fact::Unknown(reason), false)
             }
         }
+    }
+
+    /// As [`Self::read`], once the rate limit has calls to spare: reads for tasks that wait, and after changes, go first.
+    pub async fn read_when_spare(&self, role: &RoleArn) -> (Fact<RoleTags>, bool) {
+        let _turn = self.spare.lock().await;
+        self.bucket.wait_until_spare().await;
+        self.read(role).await
     }
 
     /// Takes the roles whose tags changed since the last call: a read for one task may find a change that concerns all
@@ -360,6 +370,25 @@ mod tests {
         assert!(first && second);
         assert_eq!(roles.take_changed(), [role()].into());
         assert!(roles.take_changed().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_role_does_not_wait_for_periodic_reads() {
+        let iam = FakeIam::returning(tagged("a"));
+        let roles = RoleTagCache::new(iam, clock(), TokenBucket::new(2.0, 8));
+        let role = |n: usize| RoleArn::parse(&format!("arn:aws:iam::111122223333:role/r{n}")).unwrap();
+        for n in 0..400 {
+            let (roles, role) = (roles.clone(), role(n));
+            tokio::spawn(async move { roles.read_when_spare(&role).await });
+        }
+        sleep(SECOND * 30).await;
+        for n in 400..404 {
+            let begun = tokio::time::Instant::now();
+            known(&roles.get(&role(n), RECHECK).await);
+            assert!(begun.elapsed() <= CALL + SECOND, "role {n} waited {:?}", begun.elapsed());
+        }
+        sleep(SECOND * 400).await;
+        assert!((0..404).all(|n| roles.age(&role(n)).is_some()), "a periodic read starved");
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,6 +59,29 @@ impl TokenBucket {
         }
     }
 
+    /// Waits until no caller waits and at least half of the burst is left, for a call that can wait; but no longer than five
+    /// tokens take, so that such calls get a fifth of the rate at least. Takes nothing.
+    pub async fn wait_until_spare(&self) {
+        /// How long to wait behind callers of which it is not known when they are served.
+        const BUSY: Duration = Duration::from_millis(100);
+        let patience = lock(&self.inner.level).time_of(5 * TOKEN);
+        let deadline = saturating_add(Instant::now(), patience);
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return;
+            }
+            let at = match self.inner.front.try_lock() {
+                Ok(_front) => match lock(&self.inner.level).half_full_at(now) {
+                    None => return,
+                    Some(at) => at,
+                },
+                Err(_) => saturating_add(now, BUSY),
+            };
+            sleep_until(at.min(deadline)).await;
+        }
+    }
+
     /// Takes `count` tokens if they are available now and no caller waits.
     pub fn try_acquire(&self, count: u32) -> bool {
         let Ok(_front) = self.inner.front.try_lock() else { return false };
@@ -112,17 +135,27 @@ impl BucketLevel {
         let requested = i128::from(count) * TOKEN;
         let missing = requested.min(self.burst) - self.tokens;
         if missing > 0 {
-            let nanos = (missing + self.milli_rate - 1) / self.milli_rate;
-            return Err(saturating_add(
-                self.counted_to,
-                Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
-            ));
+            return Err(saturating_add(self.counted_to, self.time_of(missing)));
         }
         if self.counted_to > now {
             return Err(self.counted_to);
         }
         self.tokens -= requested;
         Ok(())
+    }
+
+    /// When half of the burst will be there if nobody takes a token; `None` if it is.
+    fn half_full_at(&mut self, now: Instant) -> Option<Instant> {
+        self.count_to(now);
+        let missing = (self.burst / 2 - self.tokens).max(0);
+        let at = saturating_add(self.counted_to, self.time_of(missing));
+        (at > now).then_some(at)
+    }
+
+    /// The time in which this much is gained.
+    fn time_of(&self, units: i128) -> Duration {
+        let nanos = (units + self.milli_rate - 1) / self.milli_rate;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     fn set_rate(&mut self, now: Instant, milli_rate: i128) {
@@ -184,6 +217,27 @@ mod tests {
     async fn bucket_serves_the_burst_then_the_rate() {
         let bucket = TokenBucket::new(20.0, 3);
         assert_eq!(times_of(&bucket, 6).await, [0, 0, 0, 50, 100, 150]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn spare_call_leaves_half_of_the_burst_to_others() {
+        let bucket = TokenBucket::new(10.0, 8);
+        bucket.wait_until_spare().await;
+        bucket.acquire(8).await;
+        let begun = Instant::now();
+        bucket.wait_until_spare().await;
+        assert_eq!((begun.elapsed().as_millis(), bucket.available()), (400, 4));
+        // Callers that never leave a token delay it by five tokens at most.
+        let (others, begun) = (bucket.clone(), Instant::now());
+        let busy = tokio::spawn(async move {
+            loop {
+                others.acquire(1).await;
+            }
+        });
+        tokio::task::yield_now().await;
+        bucket.wait_until_spare().await;
+        assert_eq!(begun.elapsed().as_millis(), 500);
+        busy.abort();
     }
 
     #[tokio::test(start_paused = true)]
