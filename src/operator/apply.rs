@@ -125,6 +125,7 @@ impl RegistrationWriter<'_> {
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
         self.worker.ensure_capabilities(&desired.id.mesh).await?;
+        self.worker.client.check_desired(desired).map_err(CallError::Failed)?;
         let rendered = self.worker.client.render(desired, None);
         if self.matches_cached_hash(desired, &rendered) {
             return Ok(ApplyOutcome::Equal);

@@ -137,9 +137,14 @@ impl Context {
         (context, ecs_bucket, rechecks)
     }
 
-    /// The time now.
+    /// The steady time now, for all durations.
     pub(super) fn now(&self) -> Timestamp {
         self.process.clock.now()
+    }
+
+    /// What the wall clock shows now, for times that people set and read.
+    pub(super) fn wall(&self) -> Timestamp {
+        self.process.clock.wall()
     }
 
     /// Metrics and health.

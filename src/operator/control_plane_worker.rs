@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use self::list_state::ListState;
 use self::task_state::TaskState;
 use super::deps::Connected;
+use super::drain_gate::DrainGate;
 use super::registry::Registry;
 use super::warnings::{GroupCount, Novelty, WarningDeduper};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
@@ -56,6 +57,7 @@ pub struct ControlPlaneWorker {
     /// The ACL objects, where the control plane has them.
     pub(super) acl: Option<Arc<AclTarget>>,
     pub(super) writes: WritePermits,
+    pub(super) drains: DrainGate,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, RemovalGuard>>,
     lists: ListState,
@@ -109,6 +111,7 @@ impl ControlPlaneWorker {
         Self {
             queue: WorkQueue::new(Backoff::default(), seed),
             registry: Registry::default(),
+            drains: DrainGate::new(Arc::clone(&client), circuit.clone()),
             client,
             acl,
             writes: WritePermits { limiter, uncharged_removals: AtomicUsize::new(0) },
@@ -256,11 +259,12 @@ impl ControlPlaneWorker {
         &self,
         manifests: &ManifestSet,
         now: Timestamp,
+        wall: Timestamp,
     ) -> BTreeMap<Arc<str>, GuardState> {
         let guards = lock(&self.guards);
         let here = manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *self.name);
         let state = |binding: &Arc<Binding>| {
-            let released = binding.guard_released_until.is_some_and(|until| now < until);
+            let released = binding.guard_released_until.is_some_and(|until| wall < until);
             let guard = guards.get(&binding.name)?;
             Some((Arc::clone(&binding.name), guard.state(&binding.spec.cleanup.guard, released, now)))
         };

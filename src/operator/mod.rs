@@ -22,6 +22,7 @@ mod audited_lease;
 mod context;
 mod control_plane_worker;
 mod deps;
+mod drain_gate;
 mod dry_run;
 mod event_handler;
 mod manifest_applier;

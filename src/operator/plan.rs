@@ -143,7 +143,7 @@ impl Operator {
             errors: status.errors.iter().map(ToString::to_string).collect(),
             warnings: status.warnings.iter().map(ToString::to_string).collect(),
         };
-        let at = self.context.now();
+        let at = self.context.wall();
         let mut report =
             PlanReport::new(self.context.process.id.as_str(), at, manifests, unresolved, warnings, changes);
         report = report.with_unsupported(self.unsupported_control_planes());

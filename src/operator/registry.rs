@@ -268,6 +268,11 @@ impl Registry {
         self.lock().by_task.keys().cloned().collect()
     }
 
+    /// Whether a task has this registration.
+    pub fn has(&self, id: &RegistrationId) -> bool {
+        self.lock().by_task.values().flatten().any(|entry| entry.id == *id)
+    }
+
     /// Assigns the registration to its owning binding.
     pub fn assign_binding(&self, task: &TaskArn, id: &RegistrationId, binding: Option<&Arc<str>>) {
         let mut inner = self.lock();

@@ -118,7 +118,8 @@ impl OperatorStatus {
             unattributed_registrations: worker.unattributed_registrations(),
             unknown_outbound_services: worker.unknown_outbound_counts(),
             tasks_with_warnings: worker.tasks_with_warnings(),
-            guards: worker.guard_states(set, now),
+            guards: worker.guard_states(set, now, self.context.wall()),
+            held_drains: worker.drains.held_count(),
             acl: worker.acl.as_ref().map(|acl| acl.state()),
         }
     }

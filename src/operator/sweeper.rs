@@ -315,6 +315,7 @@ impl Sweeper {
         };
         let failed = worker.call(worker.client.list_owned(clusters, &mut take)).await?;
         worker.registry.finish_list(&failed, requested);
+        worker.drains.retain(|id| worker.registry.has(id));
         worker.record_unattributed(unattributed);
         if unattributed > 0 {
             warn!(
@@ -381,7 +382,7 @@ impl Sweeper {
         }
         self.context.clusters.record_full_sweep(cluster, began);
         if complete {
-            self.context.status.record_full_sweep(cluster, self.context.now());
+            self.context.status.record_full_sweep(cluster, self.context.wall());
         }
         self.context.metrics().sweeps.record_sweep(if complete { "complete" } else { "describe_failed" });
         complete

@@ -89,6 +89,8 @@ pub struct ControlPlaneState {
     pub tasks_with_warnings: BTreeMap<&'static str, usize>,
     /// The guards, by binding.
     pub guards: BTreeMap<Arc<str>, GuardState>,
+    /// Drains that wait until enough other registrations of their service are ready.
+    pub held_drains: usize,
     /// The ACL objects; `None` where the control plane has none.
     pub acl: Option<AclStatus>,
 }
@@ -175,6 +177,7 @@ pub(super) mod tests {
             unknown_outbound_services: [("default".into(), 5)].into(),
             tasks_with_warnings: [("rejected", 6)].into(),
             guards: [("demo".into(), GuardState { held: 7, admitted: 3, owned: 10, limit: 3 })].into(),
+            held_drains: 8,
             acl: Some(AclStatus {
                 objects: [("policy", [("drifted", 2)].into())].into(),
                 last_sync: Some(1_500.0),

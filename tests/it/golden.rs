@@ -132,6 +132,7 @@ impl TaskInput {
             address: self.address,
             created_at: None,
             tags: None,
+            stopped_containers: Box::default(),
         }
     }
 }
@@ -142,6 +143,8 @@ impl DefinitionInput {
             name: c.name.clone(),
             docker_labels: c.docker_labels.clone(),
             ports: c.ports.clone(),
+            essential: true,
+            stop_timeout: None,
         };
         TaskDefinition {
             arn: arn.clone(),

@@ -34,6 +34,7 @@ pub mod manifests;
 mod mesh_binding;
 mod outbound;
 mod patterns;
+mod percent;
 pub mod schema;
 mod workload;
 
@@ -44,10 +45,11 @@ pub use consul_auth::{
 pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, KumaConnection};
 pub use duration::HumanDuration;
 pub use mesh_binding::{
-    BindingSelector, CleanupPolicy, Discovery, GuardPolicy, LifecyclePolicy, MeshBindingSpec, OnRevoked,
-    RoleTagMode, RoleTagPolicy,
+    BindingSelector, CleanupPolicy, Discovery, DrainPolicy, GuardPolicy, LifecyclePolicy, MeshBindingSpec,
+    OnRevoked, RoleTagMode, RoleTagPolicy,
 };
 pub use outbound::{Listen, Outbound, OutboundListSpec};
+pub use percent::Percent;
 pub use workload::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
 
 /// The `apiVersion` of all documents.

@@ -30,6 +30,12 @@ pub const GRACE_AGE: DurationRange =
 /// `MeshBinding`: `cleanup.drain`.
 pub const DRAIN: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(10), description: "0s to 10m" };
+/// `MeshBinding`: `drain.maxHold`.
+pub const MAX_HOLD: DurationRange =
+    DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(15), description: "0s to 15m" };
+/// `MeshBinding`: `drain.revokedWithin`.
+pub const REVOKED_WITHIN: DurationRange =
+    DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(5), description: "0s to 5m" };
 
 /// `ConsulAuth`: `tokenTtl`, where it is not zero. A server may have a lower maximum.
 pub const TOKEN_TTL: DurationRange =
@@ -64,7 +70,7 @@ mod tests {
     #[test]
     fn range_descriptions_match_their_limits() {
         for DurationRange { min, max, description } in
-            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, TOKEN_TTL]
+            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, MAX_HOLD, REVOKED_WITHIN, TOKEN_TTL]
         {
             let ends: Vec<_> =
                 description.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();

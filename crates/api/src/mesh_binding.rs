@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, limits, patterns};
+use super::{HumanDuration, Percent, limits, patterns};
 use ecs_mesh_model::{Glob, MeshName, Tags};
 
 /// Binds the tasks of some clusters to one mesh of one control plane.
@@ -33,6 +33,9 @@ pub struct MeshBindingSpec {
     /// Removal of stale registrations.
     #[serde(default)]
     pub cleanup: CleanupPolicy,
+    /// Kuma: what a drain leaves in load balancing.
+    #[serde(default)]
+    pub drain: DrainPolicy,
     /// Name of each Dataplane (Kuma).
     ///
     /// `{taskId}`, `{hostname}` and `{service}`, with `a-z 0-9 - .` around them. Each task needs a name of its
@@ -185,6 +188,35 @@ impl Default for CleanupPolicy {
             drain: HumanDuration(Duration::from_secs(5)),
             guard: GuardPolicy::default(),
         }
+    }
+}
+
+/// What a drain leaves in load balancing.
+///
+/// A task that ECS stops, or that manifests no longer declare, is taken out of load balancing at once while its
+/// service keeps enough ready registrations. The last ones stay until replacements are ready, or until they no longer
+/// serve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DrainPolicy {
+    /// The part of a service's ready registrations that stays, and at least one.
+    ///
+    /// Of those that were ready when the first of them was to be drained.
+    pub keep_ready: Percent,
+    /// How long a drain waits at most.
+    ///
+    /// Default: the longest `stopTimeout` of the task's essential containers, and 5 seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-allowed" = limits::MAX_HOLD.description))]
+    pub max_hold: Option<HumanDuration>,
+    /// How long the drain of a task whose role tags no longer allow it waits at most.
+    #[schemars(extend("x-allowed" = limits::REVOKED_WITHIN.description))]
+    pub revoked_within: HumanDuration,
+}
+
+impl Default for DrainPolicy {
+    fn default() -> Self {
+        Self { keep_ready: Percent::default(), max_hold: None, revoked_within: HumanDuration(Duration::ZERO) }
     }
 }
 

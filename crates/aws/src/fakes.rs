@@ -71,6 +71,7 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
         address: None,
         created_at: None,
         tags: None,
+        stopped_containers: Box::default(),
     }
 }
 

@@ -32,7 +32,7 @@ use serde_json::Value;
 
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, RegistrationId};
-use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_core::plan::{DrainReason, ServiceEndpoint};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 pub use call_error::{CallError, call};
@@ -88,6 +88,15 @@ pub struct UnattributedTokenCount {
     pub count: usize,
     /// The accessors of some of them. An accessor grants nothing.
     pub examples: Vec<Arc<str>>,
+}
+
+/// A registration of a service with its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedEndpoint {
+    /// The registration and its readiness.
+    pub endpoint: ServiceEndpoint,
+    /// Its owner.
+    pub owner: RegistrationOwner,
 }
 
 /// The kind of a failed call to a control plane, which decides about retries.
@@ -251,6 +260,13 @@ pub trait ControlPlane: Send + Sync {
         Vec::new()
     }
 
+    /// Lists the registrations of a service, of any owner, with their readiness. Only called where the operator drains.
+    /// Nothing is known of the tasks: [`ServiceEndpoint::leaving`] is unset, and `owner` says whose task it may be.
+    async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {
+        let _ = (mesh, service);
+        Ok(Vec::new())
+    }
+
     /// Lists the services of the mesh.
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
 
@@ -269,6 +285,15 @@ pub trait ControlPlane: Send + Sync {
     /// Reads the capabilities that rendering depends on (version, mesh modes, health discovery). Called before the first
     /// write and at each sweep. A failure keeps the previous capabilities.
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError>;
+
+    /// Checks what the control plane's version would refuse. Called before each create and update.
+    ///
+    /// # Errors
+    /// Of the kind [`MeshErrorKind::Invalid`], with the rule and the version.
+    fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
+        let _ = desired;
+        Ok(())
+    }
 
     /// Renders the body of `desired`, with the fields of `current` that the control plane decides.
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration;

@@ -33,6 +33,11 @@ impl KumaVersion {
         self.text.starts_with("Kuma ")
     }
 
+    /// Whether a Dataplane may have neither inbounds nor a gateway: 400 up to 2.13.
+    pub(super) fn allows_no_inbounds(&self) -> bool {
+        (self.major, self.minor) >= (2, 14)
+    }
+
     /// Reads the response to `GET /`. The error names the problem.
     pub fn read(index: &Value) -> Result<Self, String> {
         let field = |name: &str| index.get(name).and_then(Value::as_str);

@@ -16,17 +16,18 @@ use super::capabilities::{
     self, ApiDialect, DataplaneCapabilities, HealthDiscovery, KumaVersion, ServerCapabilities,
 };
 use super::connection::settings;
-use super::dataplane;
+use super::dataplane::{self, SERVICE_TAG};
+use super::endpoints;
 use super::errors::{self, RequestKind};
 use super::labels::{self, OPERATOR_LABEL};
-use super::list::{self, MAX_PAGES, PageFlaw, page_path};
+use super::list::{self, ListFilter, MAX_PAGES, PageFlaw, page_path};
 use ecs_mesh_api::KumaConnection;
 use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, segment,
 };
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
-    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, Registration,
+    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, OwnedEndpoint, Registration,
     RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease};
@@ -131,7 +132,7 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn list(
         &self,
         path: &str,
-        filter: Option<(&str, &str)>,
+        filter: Option<ListFilter<'_>>,
         request: RequestKind,
         mut sink: impl FnMut(Value) + Send,
     ) -> Result<(), MeshError> {
@@ -171,7 +172,8 @@ impl<T: Transport> KumaControlPlane<T> {
                 }
             }
         };
-        self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), RequestKind::Server, read).await?;
+        let filter = Some(ListFilter::Label(OPERATOR_LABEL, operator));
+        self.list("/dataplanes", filter, RequestKind::Server, read).await?;
         self.skipped_items.report(skipped, true);
         Ok(())
     }
@@ -215,6 +217,23 @@ impl<T: Transport> KumaControlPlane<T> {
             return Ok(false);
         }
         read_write_result(HttpMethod::Delete, &path, RequestKind::Dataplane, &response).map(|_| true)
+    }
+
+    async fn list_endpoints_of(
+        &self,
+        mesh: &MeshName,
+        service: &str,
+    ) -> Result<Vec<OwnedEndpoint>, MeshError> {
+        let path = format!("/meshes/{}/dataplanes+insights", segment(mesh.as_str()));
+        let mut found = Vec::new();
+        let read = |item: Value| match endpoints::read(item, service) {
+            Ok(endpoint) => found.extend(endpoint),
+            // What can't be read is not counted as ready.
+            Err(_) => self.observer.skipped("list_endpoints"),
+        };
+        let filter = Some(ListFilter::Tag(SERVICE_TAG, service));
+        self.list(&path, filter, RequestKind::Mesh, read).await?;
+        Ok(found)
     }
 
     async fn list_service_names(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
@@ -371,12 +390,31 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         self.check_support().await
     }
 
+    async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {
+        self.observed("list_endpoints", self.list_endpoints_of(mesh, service)).await
+    }
+
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         self.observed("list_services", self.list_service_names(mesh)).await
     }
 
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
         self.observed("refresh_capabilities", self.load_capabilities(meshes)).await
+    }
+
+    fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
+        let Some(version) = self.version().filter(|version| !version.allows_no_inbounds()) else {
+            return Ok(());
+        };
+        if !desired.inbounds.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} refuses a Dataplane without inbounds, which 2.14 and later accept; help: give the Workload of service {} an \
+             inbound, or upgrade the control plane",
+            version.text, desired.service
+        );
+        Err(MeshError::new(MeshErrorKind::Invalid, message))
     }
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {

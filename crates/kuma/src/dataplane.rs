@@ -14,7 +14,7 @@ use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{MeshName, Timestamp, intern};
 
-const SERVICE_TAG: &str = "kuma.io/service";
+pub(super) const SERVICE_TAG: &str = "kuma.io/service";
 const PROTOCOL_TAG: &str = "kuma.io/protocol";
 const WORKLOAD_LABEL: &str = "kuma.io/workload";
 

@@ -27,6 +27,7 @@ mod client;
 mod connection;
 mod dataplane;
 mod diagnostics;
+mod endpoints;
 mod errors;
 mod labels;
 mod list;

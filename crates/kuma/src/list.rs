@@ -10,11 +10,26 @@ const PAGE_SIZE: &str = "1000";
 /// The maximum number of pages of a list: a million items.
 pub(super) const MAX_PAGES: usize = 1000;
 
+/// Selects the items of a list.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ListFilter<'a> {
+    /// With this value of a label. Servers before 2.10 ignore it.
+    Label(&'a str, &'a str),
+    /// With a tag of an inbound or gateway that contains this value.
+    Tag(&'a str, &'a str),
+}
+
 /// The path and query of one page.
-pub(super) fn page_path(path: &str, filter: Option<(&str, &str)>, offset: Option<&str>) -> String {
+pub(super) fn page_path(path: &str, filter: Option<ListFilter<'_>>, offset: Option<&str>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    if let Some((label, value)) = filter {
-        query.append_pair(&format!("filter[labels.{label}]"), value);
+    match filter {
+        Some(ListFilter::Label(label, value)) => {
+            query.append_pair(&format!("filter[labels.{label}]"), value);
+        }
+        Some(ListFilter::Tag(tag, value)) => {
+            query.append_pair("tag", &format!("{tag}:{value}"));
+        }
+        None => {}
     }
     query.append_pair("size", PAGE_SIZE);
     if let Some(offset) = offset {

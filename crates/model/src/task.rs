@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{RoleArn, TaskArn, TaskDefinitionArn, Timestamp, intern};
 
@@ -148,6 +149,8 @@ pub struct Task {
     pub created_at: Option<Timestamp>,
     /// ECS tags; `None` where they are unknown.
     pub tags: Option<Arc<Tags>>,
+    /// The containers with `lastStatus` STOPPED, by name. Most tasks have none.
+    pub stopped_containers: Box<[Arc<str>]>,
 }
 
 impl Task {
@@ -170,6 +173,26 @@ pub struct TaskDefinition {
     pub containers: Vec<TaskContainer>,
 }
 
+/// The time between SIGTERM and SIGKILL where a container has no `stopTimeout`.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html>.
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl TaskDefinition {
+    /// The longest time that an essential container may take to stop.
+    pub fn stop_timeout(&self) -> Duration {
+        let essential = self.containers.iter().filter(|container| container.essential);
+        let timeouts = essential.map(|container| container.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT));
+        timeouts.max().unwrap_or(DEFAULT_STOP_TIMEOUT)
+    }
+
+    /// Whether an essential container of the task has stopped, so that the task can't serve any more.
+    pub fn has_stopped_essential(&self, task: &Task) -> bool {
+        let is_stopped = |name: &str| task.stopped_containers.iter().any(|stopped| **stopped == *name);
+        self.containers.iter().any(|container| container.essential && is_stopped(&container.name))
+    }
+}
+
 /// A container of a task definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskContainer {
@@ -179,4 +202,8 @@ pub struct TaskContainer {
     pub docker_labels: Tags,
     /// `portMappings[].containerPort`.
     pub ports: Vec<u16>,
+    /// `essential`: the task stops when the container does.
+    pub essential: bool,
+    /// `stopTimeout`: how long the container may take to stop after SIGTERM; `None` where the default applies.
+    pub stop_timeout: Option<Duration>,
 }

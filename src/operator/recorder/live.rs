@@ -13,7 +13,7 @@ use super::{
     guard_message,
 };
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
 use ecs_mesh_core::plan::{Action, PlanStep};
 use ecs_mesh_model::{Reason, RoleArn};
@@ -231,6 +231,18 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             self.0.worker.display_name(&step.id),
         );
         self.warn_once("name_conflict", &Reason::new(format!("{key} {binding}"), message));
+    }
+
+    fn drain_held(&self, step: &PlanStep, ready: usize, needed: usize, was_held: bool) {
+        if was_held {
+            return;
+        }
+        let Subject { context, worker, task } = self.0;
+        context.metrics().changes.record_held_drain();
+        info!(
+            control_plane = %worker.name, mesh = worker.mesh_label(&step.id.mesh), name = %step.id.name, %task, ready,
+            needed, "drain held; too few other registrations are ready"
+        );
     }
 
     fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize) {

@@ -91,6 +91,9 @@ pub(super) trait TaskRecorder: Send + Sync {
     /// The name of a step's registration belongs to another owner.
     fn name_conflict(&self, step: &PlanStep, owner: &RegistrationOwner);
 
+    /// A drain waits, since too few other registrations of its service are ready. `was_held`: it waited already.
+    fn drain_held(&self, step: &PlanStep, ready: usize, needed: usize, was_held: bool);
+
     /// The guard holds a step.
     fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize);
 
@@ -124,6 +127,14 @@ fn describe_owner(owner: &RegistrationOwner) -> (&str, String) {
             format!("operator {}, cluster {}, task {}", labels.operator, labels.cluster, labels.task),
         ),
     }
+}
+
+/// What a held drain waits for, for people.
+fn hold_message(ready: usize, needed: usize) -> String {
+    format!(
+        "{ready} other registrations of the service are ready, and {needed} must be; until then the drain waits for the \
+         task to stop serving, and for drain.maxHold at most"
+    )
 }
 
 fn guard_message(step: &PlanStep, admitted: usize, owned: usize) -> String {

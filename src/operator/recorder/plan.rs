@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::super::apply::{ApplyOutcome, WriteDecision};
 use super::super::dry_run::{DryRunRecorder, TaskPlan};
 use super::super::warnings::group_key;
-use super::{OwnerInfo, Recorder, Subject, TaskRecorder, describe_owner, describe_step, guard_message};
+use super::{
+    OwnerInfo, Recorder, Subject, TaskRecorder, describe_owner, describe_step, guard_message, hold_message,
+};
 use ecs_mesh_api::LifecyclePolicy;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
@@ -235,6 +237,13 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
             step.binding.name
         );
         self.push(PlannedChange { key: key.to_owned(), ..self.entry(step, Change::NameConflict, reason) });
+    }
+
+    fn drain_held(&self, step: &PlanStep, ready: usize, needed: usize, _was_held: bool) {
+        let (_, why) = describe_step(step);
+        let precondition = Some(hold_message(ready, needed));
+        let follow_up = follow_up(step);
+        self.push(PlannedChange { precondition, follow_up, ..self.entry(step, Change::Drain, why) });
     }
 
     fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize) {

@@ -2,12 +2,13 @@
 
 use super::super::apply::{ApplyOutcome, RegistrationWriter};
 use super::super::recorder::OwnerInfo;
+use super::drain::HELD_DRAIN_RECHECK;
 use super::{ExecuteOutcome, NAME_CONFLICT_RETRY, TaskRun, earlier, grace_age};
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::Requeue;
 use ecs_mesh_core::intent::OwnershipLabels;
-use ecs_mesh_core::plan::{Action, Decision, GuardDecision, KnownRegistration, PlanStep};
+use ecs_mesh_core::plan::{Action, Decision, DrainPermit, GuardDecision, KnownRegistration, PlanStep};
 use ecs_mesh_model::Reason;
 
 impl TaskRun<'_> {
@@ -25,6 +26,18 @@ impl TaskRun<'_> {
             let paused = step.binding.spec.paused;
             if paused && !self.recorder.paused(step) {
                 continue;
+            }
+            if let Action::Drain(reason, evidence) = &step.action
+                && !paused
+                && let (DrainPermit::Held { ready, needed }, was_held) =
+                    self.drain_permit(step, *reason, evidence).await?
+            {
+                self.recorder.drain_held(step, ready, needed, was_held);
+                next = earlier(next, HELD_DRAIN_RECHECK);
+                continue;
+            }
+            if matches!(step.action, Action::Ensure { .. }) {
+                self.worker.drains.release(&step.id);
             }
             if step.needs_guard() && !paused && !self.guard_admits(step) {
                 next = Requeue::Forget;
@@ -153,7 +166,7 @@ impl TaskRun<'_> {
         }
         let now = self.context.now();
         let policy = &step.binding.spec.cleanup.guard;
-        let released = step.binding.guard_released_until.is_some_and(|until| now < until);
+        let released = step.binding.guard_released_until.is_some_and(|until| self.context.wall() < until);
         let owned = self.worker.registry.owned_by(&step.binding.name);
         let decision = self
             .worker
@@ -173,6 +186,9 @@ impl TaskRun<'_> {
             return;
         }
         let now = self.context.now();
+        if outcome.is_gone() {
+            self.worker.drains.release(&step.id);
+        }
         // A create whose response was lost is confirmed only now.
         self.worker.record_owned_count(&step.binding, now);
         if outcome.is_gone() && step.needs_guard() && matches!(step.action, Action::Remove(_)) {

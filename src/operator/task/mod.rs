@@ -1,5 +1,6 @@
 //! One reconcile of one task at one control plane: read what is known, evaluate what should be, decide, execute, requeue.
 
+mod drain;
 mod execute;
 mod pending_event;
 #[cfg(test)]
@@ -95,6 +96,10 @@ impl<'a> TaskRun<'a> {
         let _in_flight = self.worker.begin_run();
         if !self.worker.is_synced() {
             return Requeue::After(FIRST_SYNC_WAIT);
+        }
+        if self.known_registrations().iter().any(|known| self.worker.drains.is_held(&known.id)) {
+            // Shows whether the task still serves. Where it fails, what is known decides.
+            let _ = self.context.aws.describer.describe(self.task, Duration::MAX).await;
         }
         let event_since = self.event.since();
         let mut next = self.attempt().await;

@@ -28,6 +28,7 @@ pub struct ChangeMetrics {
     removals: Family<EvidenceLabels, Counter>,
     acl_changes: Family<AclChangeLabels, Counter>,
     planned: Family<PlannedChangeLabels, Gauge>,
+    drain_holds: Counter,
     event_to_write: Histogram,
     latency_tap: OnceLock<mpsc::UnboundedSender<Duration>>,
 }
@@ -40,6 +41,7 @@ impl ChangeMetrics {
             removals: Family::default(),
             acl_changes: Family::default(),
             planned: Family::default(),
+            drain_holds: Counter::default(),
             event_to_write: Histogram::new(EVENT_TO_WRITE_BUCKETS),
             latency_tap: OnceLock::new(),
         };
@@ -48,6 +50,8 @@ impl ChangeMetrics {
         r.register("ecs_mesh_acl_changes", "Changes of ACL objects", metrics.acl_changes.clone());
         let help = "Changes that a dry run would write";
         r.register("ecs_mesh_planned_changes", help, metrics.planned.clone());
+        let help = "Drains that had to wait for other registrations of their service";
+        r.register("ecs_mesh_drain_holds", help, metrics.drain_holds.clone());
         let help = "Time from receipt of an event to the write that it caused";
         r.register("ecs_mesh_event_to_write_seconds", help, metrics.event_to_write.clone());
         metrics.init_to_zero();
@@ -79,6 +83,11 @@ impl ChangeMetrics {
     /// Written changes of this kind.
     pub fn change_count(&self, change: &'static str) -> u64 {
         self.changes.get_or_create(&ChangeLabels { change }).get()
+    }
+
+    /// Records that a drain has to wait.
+    pub fn record_held_drain(&self) {
+        self.drain_holds.inc();
     }
 
     /// Records the removal of a registration.

@@ -225,6 +225,12 @@ impl MetricWriter<'_> {
                 })
             })
         };
+        let held = state
+            .control_planes
+            .iter()
+            .map(|(name, plane)| ([("control_plane", &**name)], count(plane.held_drains)));
+        let help = "Drains that wait until enough other registrations of their service are ready";
+        self.gauges("ecs_mesh_held_drains", help, held)?;
         let help = "1 while the guard holds removals";
         self.gauges("ecs_mesh_guard_tripped", help, all(|g| (g.held > 0).into()))?;
         self.gauges("ecs_mesh_guard_held", "Removals that the guard holds", all(|g| g.held))?;

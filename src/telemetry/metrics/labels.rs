@@ -141,13 +141,14 @@ pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
 /// Operations of control planes.
-pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 9] = [
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 10] = [
     "list_owned",
     "list_for_task",
     "get",
     "put",
     "delete",
     "list_services",
+    "list_endpoints",
     "refresh_capabilities",
     "acl_snapshot",
     "acl_apply",
@@ -182,7 +183,7 @@ pub(super) const IGNORE_REASONS: [&str; 5] =
 pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "describe_failed", "list_failed"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 21] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 22] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -193,6 +194,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 21] = [
     "unsupported_network_mode",
     "name_conflict",
     "unsupported_control_plane",
+    "readiness_unknown",
     "held_by_guard",
     "skipped_by_policy",
     "paused",

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::aws::SimAws;
 use super::env::{QUIET_PERIOD, SETTLE_TIME, SLOW_STEP, STEP, SimEnv, SimReport};
+use super::faults::SimFault;
 
 /// The operator's id.
 pub(super) const OPERATOR: &str = "simulated";
@@ -114,6 +115,9 @@ impl<S: Scenario> Driver<S> {
         // A source of its own, so that forgery changes nothing else of a life.
         let mut forger = fastrand::Rng::with_seed(self.seed ^ 0x5EED_F0E6);
         let mut next_forgery = in_a_while(&mut forger, 5..40);
+        let mut host = fastrand::Rng::with_seed(self.seed ^ 0x0C10_C4B0);
+        let mut next_clock_step = in_a_while(&mut host, 10..120);
+        let mut audit_turns = in_a_while(&mut host, 20..150);
         while Instant::now() < end {
             self.advance(STEP).await;
             let now = Instant::now();
@@ -145,6 +149,19 @@ impl<S: Scenario> Driver<S> {
             if now >= next_forgery {
                 self.scenario.env().send_forged(&mut forger);
                 next_forgery = in_a_while(&mut forger, 2..30);
+            }
+            if now >= next_clock_step {
+                self.scenario.env().step_clock(&mut host);
+                next_clock_step = in_a_while(&mut host, 10..120);
+            }
+            if now >= audit_turns && self.scenario.env().faults.are_enabled() {
+                let env = self.scenario.env();
+                let blocked = env.lease.toggle_audit();
+                env.record(|| format!("audit log blocked: {blocked}"));
+                if blocked {
+                    env.faults.count(SimFault::BlockedLog);
+                }
+                audit_turns = in_a_while(&mut host, if blocked { 3..25 } else { 60..200 });
             }
             self.scenario.on_busy_step(&mut self.rng);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_clock::Clock;
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, CloudTask, Delivery, LifeTimes, SendMessage};
@@ -27,24 +27,38 @@ pub(super) const SETTLE_TIME: Duration = Duration::from_mins(5);
 /// Length of the quiet phase.
 pub(super) const QUIET_PERIOD: Duration = Duration::from_mins(2);
 
-/// A lease that is lost at times.
-pub(super) struct SimLease(AtomicBool);
+/// A lease that is lost at times, and whose audit log is blocked at times.
+pub(super) struct SimLease {
+    held: AtomicBool,
+    audit_blocked: AtomicBool,
+}
 
 impl SimLease {
     /// Acquires the lease for the rest of the run.
     pub(super) fn acquire(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.held.store(true, Ordering::Relaxed);
+        self.audit_blocked.store(false, Ordering::Relaxed);
+    }
+
+    /// Blocks the audit log, or lets it take lines again, and returns whether it is blocked.
+    pub(super) fn toggle_audit(&self) -> bool {
+        !self.audit_blocked.fetch_xor(true, Ordering::Relaxed)
     }
 
     /// Loses or reacquires the lease, and returns whether it is held.
     pub(super) fn toggle(&self) -> bool {
-        !self.0.fetch_xor(true, Ordering::Relaxed)
+        !self.held.fetch_xor(true, Ordering::Relaxed)
     }
 }
 
 impl Lease for SimLease {
     fn holds(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn obstacle(&self) -> Option<WriteObstacle> {
+        let blocked = self.audit_blocked.load(Ordering::Relaxed).then_some(WriteObstacle::AuditBacklog);
+        (!self.holds()).then_some(WriteObstacle::NotLeader).or(blocked)
     }
 }
 
@@ -82,7 +96,7 @@ impl SimEnv {
             cloud: Mutex::new(cloud),
             faults: SimFaults::new(seed, level),
             cluster: ClusterArn::parse(&cluster).unwrap(),
-            lease: Arc::new(SimLease(AtomicBool::new(true))),
+            lease: Arc::new(SimLease { held: AtomicBool::new(true), audit_blocked: AtomicBool::new(false) }),
             writes_without_lease: Mutex::default(),
             clock,
             consul_checks,
@@ -150,10 +164,10 @@ impl SimEnv {
         }
     }
 
-    /// Records a write without the lease.
+    /// Records a write without the lease, or while the audit log is blocked.
     pub(super) fn must_hold_the_lease(&self, message: &dyn std::fmt::Display) {
-        if !self.lease.holds() {
-            self.writes_without_lease.lock().unwrap().push(format!("I7: {message} without the lease"));
+        if let Some(obstacle) = self.lease.obstacle() {
+            self.writes_without_lease.lock().unwrap().push(format!("I7: {message}, although {obstacle}"));
         }
     }
 
@@ -177,6 +191,16 @@ impl SimEnv {
             detail["createdAt"] = days_ago.to_string().into();
             detail["updatedAt"] = days_ago.to_string().into();
         });
+    }
+
+    /// Sets the machine's clock by up to two days.
+    pub(super) fn step_clock(&self, rng: &mut fastrand::Rng) {
+        if self.faults.are_enabled() {
+            let millis = rng.i64(-172_800_000..172_800_000);
+            self.clock.step_wall(millis);
+            self.faults.count(SimFault::ClockStep);
+            self.record(|| format!("the wall clock is stepped by {millis} ms"));
+        }
     }
 
     /// Sends an event that ECS did not send.

@@ -44,6 +44,10 @@ pub(super) enum SimFault {
     ForgedEvent,
     /// A message is not deleted and is redelivered.
     UndeletedMessage,
+    /// Somebody sets the machine's clock.
+    ClockStep,
+    /// The audit log takes no lines for some time.
+    BlockedLog,
     /// The control plane is unreachable for some time.
     MeshOutage,
     Unreachable,
@@ -101,6 +105,8 @@ impl SimFault {
         Self::MassRevocation,
         Self::ForgedEvent,
         Self::UndeletedMessage,
+        Self::ClockStep,
+        Self::BlockedLog,
         Self::MeshOutage,
         Self::Unreachable,
         Self::ServerHangs,

@@ -221,7 +221,7 @@ impl QueueConsumer {
     /// Handles a message and returns its receipt if the message must be deleted.
     fn handle(&self, message: QueueMessage) -> Option<String> {
         let received = Instant::now();
-        let age = message.sent_at.map(|sent| sent.age_at(self.clock.now()));
+        let age = message.sent_at.map(|sent| sent.age_at(self.clock.wall()));
         self.observer.record_received(age, message.receives);
         match decode(&message.body) {
             Decoded::Task(hint) => {

@@ -1,6 +1,8 @@
 //! ECS with the SDK.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_ecs::Client;
@@ -12,7 +14,7 @@ use super::error;
 use crate::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, ListPage};
 use ecs_mesh_model::{
     ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskContainer,
-    TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern_tags,
+    TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern, intern_tags,
 };
 
 /// ECS of one account and Region.
@@ -167,7 +169,13 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         address,
         created_at: found.created_at().map(nearest_millisecond),
         tags: Some(intern_tags(tags(found.tags()))),
+        stopped_containers: stopped_containers(found),
     })
+}
+
+fn stopped_containers(task: &types::Task) -> Box<[Arc<str>]> {
+    let stopped = task.containers().iter().filter(|container| container.last_status() == Some("STOPPED"));
+    stopped.filter_map(|container| container.name().map(intern)).collect()
 }
 
 /// Rounds to milliseconds. The API's times are binary fractions of a second: truncated, 0.145 s would become 144 ms and
@@ -219,6 +227,9 @@ fn container(found: &types::ContainerDefinition) -> TaskContainer {
             .filter_map(|mapping| u16::try_from(mapping.container_port()?).ok())
             .filter(|port| *port != 0)
             .collect(),
+        // "If the essential parameter is omitted, the container is assumed to be essential."
+        essential: found.essential().unwrap_or(true),
+        stop_timeout: found.stop_timeout().and_then(|secs| Some(Duration::from_secs(secs.try_into().ok()?))),
     }
 }
 

@@ -28,6 +28,7 @@ fn task(version: u64, last_status: LastStatus) -> Task {
         address: None,
         created_at: None,
         tags: None,
+        stopped_containers: Box::default(),
     }
 }
 
@@ -190,6 +191,22 @@ fn absence_needs_a_describe_right_before_the_decision() {
     );
     store.record_missing(&arn(), GRACE, delayed);
     assert!(matches!(liveness(&store, delayed), TaskLiveness::Absent { .. }));
+}
+
+/// With another grace age, the task is neither absent nor alive until ECS shows it.
+#[test]
+fn confirmed_absence_lasts_until_ecs_shows_the_task() {
+    let store = TaskStore::default();
+    store.observe(task(1, LastStatus::Running), NOW);
+    let later = NOW.plus(GRACE);
+    store.record_absence(&arn(), NOW, NOW);
+    store.record_absence(&arn(), later, later);
+    store.record_missing(&arn(), GRACE, later);
+    let with_grace = |grace| store.snapshot(&arn(), grace, later.plus(Duration::from_mins(1))).liveness;
+    assert_eq!(with_grace(GRACE), TaskLiveness::Missing { due: true });
+    assert_eq!(with_grace(GRACE * 2), TaskLiveness::Missing { due: false });
+    store.observe(task(1, LastStatus::Running), later);
+    assert_eq!(with_grace(GRACE * 2), TaskLiveness::Live);
 }
 
 #[test]

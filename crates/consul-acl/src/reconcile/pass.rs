@@ -91,7 +91,7 @@ impl AclReconcile<'_> {
             let is_as_declared =
                 |(_, outcome): &(_, AclOutcome)| matches!(outcome, AclOutcome::Unchanged | AclOutcome::Done);
             let is_synced = succeeded && result.outcomes.iter().all(is_as_declared);
-            let last_sync = is_synced.then(|| self.acl.clock.now().as_secs_f64());
+            let last_sync = is_synced.then(|| self.acl.clock.wall().as_secs_f64());
             self.acl.target.state.record_result(counts(&result.outcomes), last_sync);
             // Without a ConsulAuth there is nothing to retry for.
             return if succeeded || spec.is_none() {

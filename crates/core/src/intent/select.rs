@@ -176,6 +176,7 @@ mod tests {
             address: None,
             created_at: None,
             tags: None,
+            stopped_containers: Box::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 mod decide;
 mod diff;
 mod drain;
+mod drain_hold;
 mod guard;
 mod liveness;
 pub mod report;
@@ -14,5 +15,6 @@ pub use decide::{
 };
 pub use diff::{FieldChange, diff};
 pub use drain::DrainReason;
+pub use drain_hold::{DrainCause, DrainHolds, DrainPermit, DrainRequest, ServiceEndpoint};
 pub use guard::{GuardDecision, GuardState, OwnedCount, RemovalGuard};
 pub use liveness::TaskLiveness;

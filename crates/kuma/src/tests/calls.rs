@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use super::{
 use crate::{DataplaneCapabilities, HealthDiscovery, HttpResponse, KumaControlPlane, MeshCallObserver};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
+use ecs_mesh_controller::WriteObstacle;
 
 fn version(text: &str) -> Result<HttpResponse, crate::TransportError> {
     responds(200, &json!({"product": "Kuma", "version": text}))
@@ -126,7 +128,7 @@ async fn list_fails_when_it_has_no_items_field() {
 
 #[tokio::test]
 async fn missing_dataplane_is_none_and_not_removed() {
-    let script = ScriptedKumaTransport::of(vec![std_error(404), std_error(404)]);
+    let script = ScriptedKumaTransport::of(vec![std_error(404), version("2.14.3"), std_error(404)]);
     let kuma = kuma(&script);
     assert_eq!(kuma.get(&id("default", "a b/c")).await.unwrap(), None);
     assert!(!kuma.delete(&id("default", TASK)).await.unwrap());
@@ -231,10 +233,68 @@ async fn unsupported_version_is_never_written_to() {
     let script = ScriptedKumaTransport::of(vec![version("3.0.0-dev"), version("3.0.0-dev")]);
     let kuma = kuma(&script);
     let refreshed = kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
-    assert_eq!(refreshed.kind, MeshErrorKind::UnexpectedResponse);
+    assert_eq!(refreshed.kind, UNSUPPORTED);
     assert!(refreshed.message.contains("Kuma 3.0.0-dev"), "{refreshed}");
-    kuma.put(&id("default", TASK), &json!({})).await.unwrap_err();
-    assert_eq!(script.paths(), ["GET /"], "the write was sent");
+    assert_eq!(kuma.put(&id("default", TASK), &json!({})).await.unwrap_err().kind, UNSUPPORTED);
+    assert_eq!(kuma.delete(&id("default", TASK)).await.unwrap_err().kind, UNSUPPORTED);
+    assert_eq!(script.paths(), ["GET /"], "a write was sent");
+}
+
+#[tokio::test]
+async fn dataplane_without_inbounds_needs_2_14() {
+    let without = ecs_mesh_core::intent::DesiredRegistration { inbounds: Vec::new(), ..demo() };
+    for (text, is_accepted) in [("2.7.0", false), ("2.13.9", false), ("2.14.0", true), ("2.15.0", true)] {
+        let kuma = kuma(&ScriptedKumaTransport::of(vec![version(text)]));
+        kuma.ensure_supported().await.unwrap();
+        let checked = kuma.check_desired(&without).map_err(|error| error.kind);
+        assert_eq!(checked, if is_accepted { Ok(()) } else { Err(MeshErrorKind::Invalid) }, "{text}");
+        assert_eq!(kuma.check_desired(&demo()), Ok(()), "{text}");
+    }
+}
+
+const UNSUPPORTED: MeshErrorKind = MeshErrorKind::Obstructed(WriteObstacle::UnsupportedControlPlane);
+
+#[tokio::test]
+async fn unreadable_and_old_versions_are_unsupported() {
+    for text in ["unknown", "", "0.0.0-preview.v1234", "2.6.9", "1.8.0", "3.0.1", "4.1.0"] {
+        let kuma = kuma(&ScriptedKumaTransport::of(vec![version(text), version(text)]));
+        kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
+        assert_eq!(kuma.ensure_supported().await.unwrap_err().kind, UNSUPPORTED, "{text}");
+    }
+    for text in ["2.7.0", "v2.9.1", "2.14.3", "2.15.0"] {
+        let kuma = kuma(&ScriptedKumaTransport::of(vec![version(text)]));
+        kuma.ensure_supported().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrade_under_a_running_operator_stops_writes_until_it_is_undone() {
+    let written = || responds(200, &json!({}));
+    let script = ScriptedKumaTransport::of(vec![
+        version("2.14.3"),
+        written(),
+        version("3.0.1"),
+        version("2.14.3"),
+        written(),
+    ]);
+    let kuma = kuma(&script);
+    let put = async || kuma.put(&id("default", TASK), &json!({})).await;
+    put().await.unwrap();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(put().await.unwrap_err().kind, UNSUPPORTED);
+    assert_eq!(kuma.support().refusal().map(|reason| reason.contains("3.0.1")), Some(true));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    put().await.unwrap();
+    assert_eq!(kuma.support().refusal(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_connection_makes_the_next_write_read_the_version() {
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), unreachable_server(), version("3.0.1")]);
+    let kuma = kuma(&script);
+    let put = async || kuma.put(&id("default", TASK), &json!({})).await.unwrap_err().kind;
+    assert_eq!(put().await, MeshErrorKind::Unreachable);
+    assert_eq!(put().await, UNSUPPORTED);
 }
 
 #[tokio::test]
@@ -377,6 +437,8 @@ async fn every_operation_is_observed_with_its_result() {
         std_error(409),
         unreachable_server(),
         std_error(404),
+        // The failed connection may have been the end of an upgrade.
+        version("2.14.3"),
         responds(200, &json!({})),
         page(&[], None),
     ]);

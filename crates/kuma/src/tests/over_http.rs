@@ -125,7 +125,7 @@ async fn status_errors_never_contain_the_token() {
         let error = transport(&spec).send(HttpMethod::Put, "/x", Some(b"{}".to_vec())).await.unwrap();
         assert!(!String::from_utf8(error.body).unwrap().contains("hunter2"));
         let kuma = connect(&spec).unwrap();
-        let error = kuma.delete(&id("default", TASK)).await.unwrap_err();
+        let error = kuma.get(&id("default", TASK)).await.unwrap_err();
         assert_eq!(error.kind, kind, "{status}");
         assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");

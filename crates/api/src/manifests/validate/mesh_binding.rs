@@ -71,8 +71,12 @@ fn check_ranges(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
         ("spec.cleanup.sweepInterval", cleanup.sweep_interval, limits::SWEEP_INTERVAL),
         ("spec.cleanup.graceAge", cleanup.grace_age, limits::GRACE_AGE),
         ("spec.cleanup.drain", cleanup.drain, limits::DRAIN),
+        ("spec.drain.revokedWithin", spec.drain.revoked_within, limits::REVOKED_WITHIN),
     ] {
         report.duration(path, value, allowed);
+    }
+    if let Some(max_hold) = spec.drain.max_hold {
+        report.duration("spec.drain.maxHold", max_hold, limits::MAX_HOLD);
     }
     report.number("spec.cleanup.guard.maxFraction", &cleanup.guard.max_fraction, &limits::MAX_FRACTION);
 }

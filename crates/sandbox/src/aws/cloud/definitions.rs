@@ -1,6 +1,7 @@
 //! Task definitions: families with immutable revisions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -110,6 +111,8 @@ impl DefinitionRecord {
                 .flatten()
                 .filter_map(|mapping| u16::try_from(mapping["containerPort"].as_u64()?).ok())
                 .collect(),
+            essential: container["essential"].as_bool().unwrap_or(true),
+            stop_timeout: container["stopTimeout"].as_u64().map(Duration::from_secs),
         });
         Some(TaskDefinition {
             arn: TaskDefinitionArn::parse(&self.arn).ok()?,

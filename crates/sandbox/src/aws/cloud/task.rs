@@ -142,6 +142,15 @@ impl CloudTask {
         self.overrides.task_role_arn.as_deref().or(self.definition.task_role_arn.as_deref())
     }
 
+    /// The names of the containers that have stopped.
+    fn stopped_containers(&self) -> Box<[Arc<str>]> {
+        if self.execution_stopped_at.is_none() {
+            return Box::default();
+        }
+        let names = self.definition.containers.iter();
+        names.map(|container| super::definitions::text(container, "name").into()).collect()
+    }
+
     /// The task as the operator's type, as DescribeTasks shows it with tags. `None` if the operator
     /// would reject an ARN.
     pub fn to_model(&self) -> Option<Task> {
@@ -156,6 +165,7 @@ impl CloudTask {
             address: self.address().map(Into::into),
             created_at: Some(self.created_at),
             tags: Some(Arc::new(self.tags.clone())),
+            stopped_containers: self.stopped_containers(),
         })
     }
 }

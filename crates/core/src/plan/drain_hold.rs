@@ -1,0 +1,190 @@
+//! Holds drains back so that a service keeps ready registrations while its tasks still serve (invariant I10).
+//!
+//! Registrations of a service that are to be drained form a wave, which ends when none of them is left. A drain is
+//! permitted at once while enough other registrations are ready: a part of those that were ready when the wave began. The
+//! last ones wait for replacements, for the end of their own service, or for their time limit.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::intent::RegistrationId;
+use crate::plan::DrainReason;
+use ecs_mesh_model::{MeshName, Timestamp};
+
+/// A registration of a service, of any owner, as the control plane reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEndpoint {
+    /// Mesh and name.
+    pub id: RegistrationId,
+    /// Clients are routed to it: its inbounds are ready, its sidecar is connected, and it is not drained.
+    pub ready: bool,
+    /// Why this operator drained it, if it did.
+    pub drained: Option<DrainReason>,
+    /// Its task is known to be leaving.
+    pub leaving: bool,
+}
+
+/// A drain that is due.
+#[derive(Clone, Debug)]
+pub struct DrainRequest<'a> {
+    /// The registration to drain.
+    pub id: &'a RegistrationId,
+    /// Its service.
+    pub service: &'a str,
+    /// All registrations of the service; `None` if they could not be read.
+    pub endpoints: Option<&'a [ServiceEndpoint]>,
+    /// `drain.keepReady`, in percent.
+    pub keep_ready: u8,
+    /// Whether the task may still serve: no essential container has stopped.
+    pub serving: bool,
+    /// How long the drain is held at most.
+    pub max_hold: Duration,
+    /// The current time.
+    pub now: Timestamp,
+}
+
+/// The answer to a [`DrainRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainPermit {
+    /// Drain now.
+    Now(DrainCause),
+    /// Wait: too few others are ready.
+    Held {
+        /// Ready registrations of the service that stay.
+        ready: usize,
+        /// Ready registrations that must stay.
+        needed: usize,
+    },
+}
+
+/// Why a drain is permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainCause {
+    /// Enough other registrations are ready.
+    EnoughReady,
+    /// An essential container of the task has stopped.
+    NotServing,
+    /// The control plane routes nothing to the registration.
+    NotReady,
+    /// The time limit is over.
+    Expired,
+}
+
+/// A service of a mesh.
+type ServiceKey = (MeshName, Box<str>);
+
+/// The waves of drains at one control plane.
+#[derive(Clone, Debug, Default)]
+pub struct DrainHolds {
+    waves: BTreeMap<ServiceKey, DrainWave>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct DrainWave {
+    /// Ready registrations when the wave began.
+    base: usize,
+    marked: BTreeMap<RegistrationId, MarkedDrain>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct MarkedDrain {
+    since: Timestamp,
+    held: bool,
+}
+
+impl DrainHolds {
+    /// Decides on a drain. The first request marks the registration; [`Self::release`] and an end of the registration
+    /// unmark it.
+    ///
+    /// In this order:
+    ///
+    /// | condition | answer |
+    /// |---|---|
+    /// | an essential container has stopped | now |
+    /// | the registration is not ready | now |
+    /// | at least `keepReady` of the wave's base, and one, are ready and stay | now |
+    /// | `maxHold` is over | now |
+    /// | else | held |
+    pub fn request(&mut self, request: &DrainRequest<'_>) -> DrainPermit {
+        let DrainRequest { id, endpoints, now, .. } = request;
+        let wave = self.waves.entry((id.mesh.clone(), request.service.into())).or_default();
+        if let Some(endpoints) = endpoints {
+            wave.marked.retain(|marked, _| endpoints.iter().any(|endpoint| endpoint.id == *marked));
+            if wave.marked.is_empty() {
+                // After a restart, those that an earlier process drained belong to the wave.
+                let began = |endpoint: &&ServiceEndpoint| {
+                    endpoint.ready || endpoint.drained == Some(DrainReason::Stopping)
+                };
+                wave.base = endpoints.iter().filter(began).count();
+            }
+        }
+        let first = MarkedDrain { since: *now, held: false };
+        let since = wave.marked.entry((*id).clone()).or_insert(first).since;
+        let permit = wave.permit(request, since);
+        if let Some(marked) = wave.marked.get_mut(id) {
+            marked.held = matches!(permit, DrainPermit::Held { .. });
+        }
+        permit
+    }
+
+    /// The registration is not to be drained any more, or is gone.
+    pub fn release(&mut self, id: &RegistrationId) {
+        self.retain(|marked| marked != id);
+    }
+
+    /// Unmarks the registrations that do not exist any more.
+    pub fn retain(&mut self, exists: impl Fn(&RegistrationId) -> bool) {
+        self.waves.retain(|_, wave| {
+            wave.marked.retain(|id, _| exists(id));
+            !wave.marked.is_empty()
+        });
+    }
+
+    /// Whether a drain of the registration is held.
+    pub fn is_held(&self, id: &RegistrationId) -> bool {
+        let marks = |wave: &DrainWave| wave.marked.get(id).is_some_and(|marked| marked.held);
+        self.waves.values().any(marks)
+    }
+
+    /// The number of held drains.
+    pub fn held_count(&self) -> usize {
+        self.waves.values().flat_map(|wave| wave.marked.values()).filter(|marked| marked.held).count()
+    }
+}
+
+impl DrainWave {
+    fn permit(&self, request: &DrainRequest<'_>, since: Timestamp) -> DrainPermit {
+        if !request.serving {
+            return DrainPermit::Now(DrainCause::NotServing);
+        }
+        let needed = self.needed(request.keep_ready);
+        let ready = match request.endpoints {
+            // What is not known does not count.
+            None => 0,
+            Some(endpoints) => {
+                if !endpoints.iter().any(|endpoint| endpoint.id == *request.id && endpoint.ready) {
+                    return DrainPermit::Now(DrainCause::NotReady);
+                }
+                let stays = |endpoint: &&ServiceEndpoint| {
+                    endpoint.ready && !endpoint.leaving && !self.marked.contains_key(&endpoint.id)
+                };
+                endpoints.iter().filter(stays).count()
+            }
+        };
+        if ready >= needed {
+            DrainPermit::Now(DrainCause::EnoughReady)
+        } else if since.age_at(request.now) >= request.max_hold {
+            DrainPermit::Now(DrainCause::Expired)
+        } else {
+            DrainPermit::Held { ready, needed }
+        }
+    }
+
+    /// `keep_ready` percent of the base, rounded up, and at least one.
+    fn needed(&self, keep_ready: u8) -> usize {
+        (self.base * usize::from(keep_ready)).div_ceil(100).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+const LIMIT: Duration = Duration::from_secs(35);
+
+fn id(name: &str) -> RegistrationId {
+    RegistrationId { mesh: MeshName::default(), name: name.into() }
+}
+
+/// The endpoints of a service: name, and `r` ready, `n` not ready, `d` drained for stopping, `l` ready and leaving.
+fn endpoints(all: &[(&str, char)]) -> Vec<ServiceEndpoint> {
+    let endpoint = |(name, state): &(&str, char)| ServiceEndpoint {
+        id: id(name),
+        ready: matches!(state, 'r' | 'l'),
+        drained: (*state == 'd').then_some(DrainReason::Stopping),
+        leaving: *state == 'l',
+    };
+    all.iter().map(endpoint).collect()
+}
+
+struct Holds(DrainHolds);
+
+impl Holds {
+    fn ask_with(
+        &mut self,
+        name: &str,
+        all: &[(&str, char)],
+        change: impl Fn(&mut DrainRequest<'_>),
+    ) -> DrainPermit {
+        let (id, endpoints) = (id(name), endpoints(all));
+        let mut request = DrainRequest {
+            id: &id,
+            service: "web",
+            endpoints: Some(&endpoints),
+            keep_ready: 50,
+            serving: true,
+            max_hold: LIMIT,
+            now: NOW,
+        };
+        change(&mut request);
+        self.0.request(&request)
+    }
+
+    fn ask(&mut self, name: &str, all: &[(&str, char)]) -> DrainPermit {
+        self.ask_with(name, all, |_| ())
+    }
+}
+
+fn holds() -> Holds {
+    Holds(DrainHolds::default())
+}
+
+const ENOUGH: DrainPermit = DrainPermit::Now(DrainCause::EnoughReady);
+
+fn held(ready: usize, needed: usize) -> DrainPermit {
+    DrainPermit::Held { ready, needed }
+}
+
+#[test]
+fn all_tasks_stopped_at_once_wait_for_replacements() {
+    let mut holds = holds();
+    let before = [("a", 'l'), ("b", 'l'), ("c", 'l'), ("d", 'n')];
+    for name in ["a", "b", "c"] {
+        assert_eq!(holds.ask(name, &before), held(0, 2));
+    }
+    assert_eq!(holds.0.held_count(), 3);
+    let one = [("a", 'l'), ("b", 'l'), ("c", 'l'), ("d", 'r'), ("e", 'n')];
+    assert_eq!(holds.ask("a", &one), held(1, 2));
+    let two = [("a", 'l'), ("b", 'l'), ("c", 'l'), ("d", 'r'), ("e", 'r')];
+    for name in ["a", "b", "c"] {
+        assert_eq!(holds.ask(name, &two), ENOUGH);
+    }
+    assert_eq!(holds.0.held_count(), 0);
+}
+
+#[test]
+fn one_of_several_is_drained_at_once() {
+    assert_eq!(holds().ask("a", &[("a", 'l'), ("b", 'r')]), ENOUGH);
+    assert_eq!(holds().ask("a", &[("a", 'l'), ("b", 'r'), ("c", 'r'), ("d", 'r')]), ENOUGH);
+}
+
+/// The base is that of the wave's begin: draining one after the other never goes below it.
+#[test]
+fn wave_keeps_its_base_until_none_is_leaving() {
+    let mut holds = holds();
+    assert_eq!(holds.ask("a", &[("a", 'l'), ("b", 'r'), ("c", 'r'), ("d", 'r')]), ENOUGH);
+    assert_eq!(holds.ask("b", &[("a", 'd'), ("b", 'l'), ("c", 'r'), ("d", 'r')]), ENOUGH);
+    assert_eq!(holds.ask("c", &[("a", 'd'), ("b", 'd'), ("c", 'l'), ("d", 'r')]), held(1, 2));
+    // All of the wave are gone, so another begins.
+    holds.0.retain(|_| false);
+    assert_eq!(holds.ask("e", &[("e", 'l'), ("f", 'r')]), ENOUGH);
+}
+
+#[test]
+fn drains_of_an_earlier_process_belong_to_the_wave() {
+    let all = [("a", 'd'), ("b", 'd'), ("c", 'l'), ("d", 'r')];
+    assert_eq!(holds().ask("c", &all), held(1, 2));
+}
+
+#[test]
+fn registrations_of_any_owner_count_unless_they_leave() {
+    let foreign = [("a", 'l'), ("foreign", 'r')];
+    assert_eq!(holds().ask("a", &foreign), ENOUGH);
+    assert_eq!(holds().ask("a", &[("a", 'l'), ("foreign", 'd')]), held(0, 1));
+}
+
+#[test]
+fn hold_ends_with_the_service_of_the_task() {
+    let all = [("a", 'l')];
+    let mut holds = holds();
+    assert_eq!(holds.ask("a", &all), held(0, 1));
+    let stopped = holds.ask_with("a", &all, |request| request.serving = false);
+    assert_eq!(stopped, DrainPermit::Now(DrainCause::NotServing));
+    assert_eq!(holds.ask("a", &[("a", 'n')]), DrainPermit::Now(DrainCause::NotReady));
+    assert_eq!(holds.ask("a", &[]), DrainPermit::Now(DrainCause::NotReady));
+}
+
+#[test]
+fn hold_ends_at_its_time_limit() {
+    let all = [("a", 'l')];
+    let mut holds = holds();
+    assert_eq!(holds.ask("a", &all), held(0, 1));
+    let almost = NOW.plus(LIMIT.saturating_sub(Duration::from_millis(1)));
+    assert_eq!(holds.ask_with("a", &all, |request| request.now = almost), held(0, 1));
+    let over = holds.ask_with("a", &all, |request| request.now = NOW.plus(LIMIT));
+    assert_eq!(over, DrainPermit::Now(DrainCause::Expired));
+}
+
+#[test]
+fn unreadable_endpoints_hold_until_the_limit() {
+    let mut holds = holds();
+    assert_eq!(holds.ask_with("a", &[], |request| request.endpoints = None), held(0, 1));
+    let over = holds.ask_with("a", &[], |request| {
+        (request.endpoints, request.now) = (None, NOW.plus(LIMIT));
+    });
+    assert_eq!(over, DrainPermit::Now(DrainCause::Expired));
+}
+
+#[test]
+fn kept_part_is_rounded_up_and_at_least_one() {
+    for (percent, base, needed) in [(0, 4, 1), (50, 1, 1), (50, 3, 2), (34, 3, 2), (100, 3, 3), (1, 200, 2)] {
+        let wave = DrainWave { base, marked: BTreeMap::new() };
+        assert_eq!(wave.needed(percent), needed, "{percent} % of {base}");
+    }
+}
+
+#[test]
+fn released_registration_counts_again() {
+    let mut holds = holds();
+    let all = [("a", 'r'), ("b", 'r')];
+    assert_eq!(holds.ask("a", &all), ENOUGH);
+    assert_eq!(holds.ask("b", &all), held(0, 1));
+    assert!(holds.0.is_held(&id("b")));
+    holds.0.release(&id("a"));
+    assert_eq!(holds.ask("b", &all), ENOUGH);
+}

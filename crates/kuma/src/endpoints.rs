@@ -1,0 +1,98 @@
+//! Reads the readiness of Dataplanes from their overviews, which also have the connections of their sidecars.
+
+use serde_json::Value;
+
+use super::dataplane::{self, MalformedDataplane, SERVICE_TAG};
+use ecs_mesh_control_plane::OwnedEndpoint;
+use ecs_mesh_core::plan::ServiceEndpoint;
+
+/// The endpoint of an overview, if the Dataplane has an inbound of the service: a tag filter also finds services whose
+/// name contains this one.
+pub(super) fn read(overview: Value, service: &str) -> Result<Option<OwnedEndpoint>, MalformedDataplane> {
+    let connected = is_connected(&overview);
+    let mut stored = overview;
+    // An overview has the resource's own fields below `dataplane`.
+    if let Some(networking) = stored.pointer_mut("/dataplane/networking").map(Value::take)
+        && let Some(top) = stored.as_object_mut()
+    {
+        top.insert("networking".to_owned(), networking);
+    }
+    let registration = dataplane::registration(stored)?;
+    let inbounds = registration.stored.pointer("/networking/inbound").and_then(Value::as_array);
+    let mut of_service = inbounds
+        .into_iter()
+        .flatten()
+        .filter(|inbound| inbound["tags"][SERVICE_TAG].as_str() == Some(service))
+        .peekable();
+    if of_service.peek().is_none() {
+        return Ok(None);
+    }
+    let ready = connected && registration.drained.is_none() && of_service.all(is_ready);
+    let endpoint =
+        ServiceEndpoint { id: registration.id, ready, drained: registration.drained, leaving: false };
+    Ok(Some(OwnedEndpoint { endpoint, owner: registration.owner }))
+}
+
+/// Whether clients are routed to the inbound: the server omits `state: Ready` and `ready: false`.
+fn is_ready(inbound: &Value) -> bool {
+    let state = inbound.get("state").and_then(Value::as_str).is_none_or(|state| state == "Ready");
+    let health = inbound.get("health").is_none_or(|health| health["ready"] == true);
+    state && health
+}
+
+/// Whether a connection of the sidecar has not ended. After a hard kill the inbound still looks ready.
+fn is_connected(overview: &Value) -> bool {
+    let subscriptions = overview.pointer("/dataplaneInsight/subscriptions").and_then(Value::as_array);
+    subscriptions.into_iter().flatten().any(|subscription| {
+        subscription.get("connectTime").is_some() && subscription.get("disconnectTime").is_none()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn overview(inbound: &Value, labels: &Value, connections: &Value) -> Value {
+        let mut inbound = inbound.clone();
+        inbound["port"] = 15_000.into();
+        let more = json!({SERVICE_TAG: "web", "kuma.io/protocol": "http"});
+        inbound["tags"].as_object().is_none().then(|| inbound["tags"] = more);
+        json!({
+            "type": "DataplaneOverview", "mesh": "default", "name": "a", "labels": labels,
+            "dataplane": {"networking": {"address": "10.0.0.1", "inbound": [inbound]}},
+            "dataplaneInsight": {"subscriptions": connections},
+        })
+    }
+
+    fn is_ready_as(inbound: &Value, labels: &Value, connections: &Value) -> bool {
+        read(overview(inbound, labels, connections), "web").unwrap().unwrap().endpoint.ready
+    }
+
+    #[test]
+    fn readiness_needs_inbound_connection_and_no_drain() {
+        let on = json!([{"connectTime": "1", "disconnectTime": "2"}, {"connectTime": "3"}]);
+        for (inbound, ready) in [
+            (json!({}), true),
+            (json!({"health": {"ready": true}}), true),
+            (json!({"state": "Ready", "health": {"ready": true}}), true),
+            (json!({"state": "NotReady"}), false),
+            (json!({"state": "Ignored"}), false),
+            (json!({"health": {}}), false),
+        ] {
+            assert_eq!(is_ready_as(&inbound, &json!({}), &on), ready, "{inbound}");
+        }
+        for off in [json!([]), json!(null), json!([{"connectTime": "1", "disconnectTime": "2"}])] {
+            assert!(!is_ready_as(&json!({}), &json!({}), &off), "{off}");
+        }
+        assert!(!is_ready_as(&json!({}), &json!({"ecs-mesh.dev/drain": "stopping"}), &on));
+    }
+
+    #[test]
+    fn service_whose_name_contains_the_wanted_one_is_another() {
+        let inbound = json!({"tags": {SERVICE_TAG: "web-admin"}});
+        assert_eq!(read(overview(&inbound, &json!({}), &json!([])), "web"), Ok(None));
+        assert!(read(json!([]), "web").is_err());
+    }
+}

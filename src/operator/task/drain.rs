@@ -1,0 +1,100 @@
+//! Asks whether a registration may be drained now: the last ready ones of a service wait (invariant I10).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::TaskRun;
+use ecs_mesh_control_plane::{CallError, OwnedEndpoint, RegistrationOwner};
+use ecs_mesh_controller::BatchError;
+use ecs_mesh_core::plan::{
+    DrainCause, DrainPermit, DrainReason, DrainRequest, Evidence, PlanStep, ServiceEndpoint,
+};
+use ecs_mesh_model::{Reason, TaskDefinition};
+
+/// Interval at which a held drain is decided on again.
+pub(super) const HELD_DRAIN_RECHECK: Duration = Duration::from_secs(2);
+
+/// How long a container may take from SIGKILL until ECS shows it stopped.
+const STOP_SLACK: Duration = Duration::from_secs(5);
+
+/// `stopTimeout` where the task definition can't be read: ECS's default.
+const UNKNOWN_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl TaskRun<'_> {
+    /// Whether the step's drain may be sent now, and if it is held, whether it was before.
+    pub(super) async fn drain_permit(
+        &self,
+        step: &PlanStep,
+        reason: DrainReason,
+        evidence: &Evidence,
+    ) -> Result<(DrainPermit, bool), CallError> {
+        let now = |cause| Ok((DrainPermit::Now(cause), false));
+        let policy = &step.binding.spec.drain;
+        if matches!(evidence, Evidence::Stopped | Evidence::StoppedMissing { .. }) {
+            return now(DrainCause::NotServing);
+        }
+        let task = self.context.aws.store.snapshot(self.task, Duration::MAX, self.context.now()).task;
+        let definition = match &task {
+            Some(task) => self.context.aws.definitions.get(&task.definition).await.ok(),
+            None => None,
+        };
+        let stop_timeout = definition.as_deref().map_or(UNKNOWN_STOP_TIMEOUT, TaskDefinition::stop_timeout);
+        let max_hold = match reason {
+            // An identity that was revoked ends, whatever is ready (I4).
+            DrainReason::Revoked => policy.revoked_within.0,
+            _ => policy.max_hold.map_or(stop_timeout + STOP_SLACK, |limit| limit.0),
+        };
+        if max_hold.is_zero() {
+            return now(DrainCause::Expired);
+        }
+        let stopped =
+            |definition: Arc<TaskDefinition>| Some(definition.has_stopped_essential(task.as_ref()?));
+        if definition.and_then(stopped) == Some(true) {
+            return now(DrainCause::NotServing);
+        }
+        let entries = self.worker.registry.entries(self.task);
+        let service = entries.into_iter().find(|entry| entry.id == step.id).and_then(|entry| entry.service);
+        let Some(service) = service else { return now(DrainCause::NotReady) };
+        let endpoints = self.endpoints(step, &service).await?;
+        let request = DrainRequest {
+            id: &step.id,
+            service: &service,
+            endpoints: endpoints.as_deref(),
+            keep_ready: policy.keep_ready.get(),
+            serving: true,
+            max_hold,
+            now: self.context.now(),
+        };
+        Ok(self.worker.drains.request(&request))
+    }
+
+    /// The registrations of the service; `None` if the control plane refuses the list.
+    async fn endpoints(
+        &self,
+        step: &PlanStep,
+        service: &Arc<str>,
+    ) -> Result<Option<Vec<ServiceEndpoint>>, CallError> {
+        match self.worker.drains.endpoints(&step.id.mesh, service).await {
+            Ok(found) => Ok(Some(found.iter().map(|found| self.endpoint(found)).collect())),
+            Err(BatchError::Call(CallError::Failed(error))) if !error.kind.affects_all_calls() => {
+                self.recorder.problem("readiness_unknown", &Reason::constant(error.message));
+                Ok(None)
+            }
+            Err(BatchError::Call(error)) => Err(error),
+            // The process is shutting down.
+            Err(BatchError::Missing | BatchError::Lost) => Ok(None),
+        }
+    }
+
+    fn endpoint(&self, found: &OwnedEndpoint) -> ServiceEndpoint {
+        let leaving = match &found.owner {
+            RegistrationOwner::Owned(labels) => {
+                let cluster = self.context.clusters.by_id().remove(&labels.cluster);
+                let task = cluster.map(|cluster| cluster.task(labels.task.clone()));
+                task.is_some_and(|task| self.context.aws.store.is_leaving(&task))
+            }
+            RegistrationOwner::Foreign => false,
+        };
+        ServiceEndpoint { leaving, ..found.endpoint.clone() }
+    }
+}
