@@ -2,11 +2,12 @@
 SEEDS ?= 2000
 FIRST ?= 0
 TIMES ?= 10
+TIME ?= 60
 BENCH ?=
 AT ?=
 SIM_TESTS = $(if $(AT),simulation::$(AT)::invariants_hold_for_every_seed,invariants_hold_for_every_seed)
 
-.PHONY: help check test sim replay fmt lint deny sandbox bench build-times deflake golden
+.PHONY: help check test sim fuzz replay fmt lint deny sandbox bench build-times deflake golden
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,7 +19,10 @@ test: ## All tests, with their setup
 	./test.sh
 
 sim: ## Simulate seeds: SEEDS=2000 from FIRST=0, at Kuma and Consul or AT=consul alone
-	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --locked --test it $(SIM_TESTS) -- --nocapture
+	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --workspace --locked --profile sim --test it $(SIM_TESTS) -- --nocapture
+
+fuzz: ## Run each fuzz target for TIME=60 seconds
+	FUZZ_SECONDS=$(TIME) cargo test -p ecs-mesh-fuzz --locked --profile sim
 
 replay: ## Replay one seed: SEED=17 AT=consul
 	SIM_FIRST=$(SEED) SIM_SEEDS=1 cargo test --locked --test it $(SIM_TESTS) -- --nocapture

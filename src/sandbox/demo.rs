@@ -264,20 +264,21 @@ impl DemoState {
                     self.printer.print_event(&event, now);
                 }
             }
-            self.check_kuma_writes(cloud, kuma);
+            self.check_kuma_writes(cloud, kuma, now);
             if let Some(consul) = consul {
                 self.check_consul_writes(cloud, consul, now);
             }
         });
     }
 
-    fn check_kuma_writes(&mut self, cloud: &Cloud, kuma: &mut KumaCp) {
+    fn check_kuma_writes(&mut self, cloud: &Cloud, kuma: &mut KumaCp, now: Timestamp) {
         let Some(oracle) = &mut self.kuma_oracle else { return };
         let journal = kuma.take_journal();
         for entry in &journal {
             self.printer.print_kuma_write(entry, cloud);
         }
         let before = oracle.violations().len();
+        oracle.record_ready(kuma, cloud, now);
         oracle.check_writes(journal, cloud, kuma);
         for violation in &oracle.violations()[before..] {
             self.printer.print_violation(violation);

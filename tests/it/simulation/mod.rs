@@ -41,6 +41,7 @@ fn number(name: &str, default: u64) -> u64 {
 /// Runs seeds on all cores, each on one thread.
 fn run_all(seeds: &[u64], run: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let began = std::time::Instant::now();
     let chunks: Vec<Vec<u64>> =
         (0..threads).map(|n| seeds.iter().skip(n).step_by(threads).copied().collect()).collect();
     let mut reports: Vec<(u64, SimReport)> = std::thread::scope(|scope| {
@@ -53,6 +54,10 @@ fn run_all(seeds: &[u64], run: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
         handles.into_iter().flat_map(|handle| handle.join().unwrap()).collect()
     });
     reports.sort_by_key(|(seed, _)| *seed);
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    #[allow(clippy::cast_precision_loss)] // a few thousand
+    let rate = reports.len() as f64 / minutes;
+    println!("{} lives in {minutes:.1} min on {threads} threads: {rate:.0} a minute", reports.len());
     reports
 }
 

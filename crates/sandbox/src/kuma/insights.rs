@@ -188,7 +188,7 @@ fn offered(dataplane: &Value) -> Vec<(&str, &'static str)> {
 }
 
 /// Whether the proxy is connected, and each inbound and listener is ready.
-fn is_online(cp: &KumaCp, key: &MeshAndName, dataplane: &Value) -> bool {
+pub(super) fn is_online(cp: &KumaCp, key: &MeshAndName, dataplane: &Value) -> bool {
     let networking = &dataplane["networking"];
     if cp.sidecars.get(key).is_none_or(|sidecar| sidecar.connected().is_none()) {
         return false;

@@ -136,6 +136,12 @@ impl KumaCp {
         all.map(|((mesh, name), object)| (mesh.as_str(), name.as_str(), &object.body))
     }
 
+    /// Whether clients are routed to the Dataplane: its sidecar is connected, and its inbounds are ready.
+    pub fn is_online(&self, mesh: &str, name: &str) -> bool {
+        let key = (mesh.to_owned(), name.to_owned());
+        self.store.get("Dataplane", &key).is_some_and(|stored| insights::is_online(self, &key, &stored.body))
+    }
+
     pub(super) fn take_conflict(&mut self, key: &MeshAndName) -> bool {
         let Some(left) = self.conflicts.get_mut(key) else { return false };
         *left -= 1;

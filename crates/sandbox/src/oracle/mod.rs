@@ -4,6 +4,7 @@
 //! never reads the operator's state.
 
 mod consul;
+mod last_endpoint;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,8 @@ use super::aws::{Cloud, CloudTask};
 use super::kuma::{KumaCp, KumaJournalEntry};
 use super::world::{MESH, SECRET, ScenarioService, host_name, role_name};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
+
+use last_endpoint::ReadyRegistrations;
 
 pub use consul::{ConsulOracle, ConsulWriteCounts};
 
@@ -48,13 +51,25 @@ pub enum Invariant {
     I7,
     I8,
     I9,
+    I10,
     I11,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 10] =
-        [Self::I1, Self::I2, Self::I3, Self::I4, Self::I5, Self::I6, Self::I7, Self::I8, Self::I9, Self::I11];
+    pub const ALL: [Self; 11] = [
+        Self::I1,
+        Self::I2,
+        Self::I3,
+        Self::I4,
+        Self::I5,
+        Self::I6,
+        Self::I7,
+        Self::I8,
+        Self::I9,
+        Self::I10,
+        Self::I11,
+    ];
 }
 
 impl fmt::Display for Invariant {
@@ -130,6 +145,7 @@ pub struct KumaOracle {
     drained_unguarded: BTreeSet<String>,
     /// Since when the control plane shows a version that the operator does not support.
     unsupported_since: Option<Timestamp>,
+    ready: ReadyRegistrations,
 }
 
 /// How long after an upgrade a write may still arrive: the version's age, and a slow call.
@@ -194,6 +210,7 @@ impl KumaOracle {
             guarded_since: None,
             drained_unguarded: BTreeSet::new(),
             unsupported_since: None,
+            ready: ReadyRegistrations::default(),
         }
     }
 
@@ -276,6 +293,9 @@ impl KumaOracle {
                     self.check_identity(entry, after, cloud);
                 } else if before.as_ref().is_none_or(|before| !drained(before)) {
                     self.check_withdrawal(entry, after, "drained", cloud, kuma);
+                    if label(after, DRAIN_LABEL) != Some("revoked") {
+                        self.check_last_endpoint(entry, after, cloud);
+                    }
                 }
             }
             (Some(before), None) => {

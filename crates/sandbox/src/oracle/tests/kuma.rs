@@ -14,6 +14,7 @@ use super::{
 use crate::aws::Cloud;
 use crate::control_planes::ControlPlanes;
 use crate::kuma::{KumaConfig, KumaCp, KumaRequest};
+use crate::world::CLUSTER;
 use crate::world::{FOREIGN_OPERATOR, Naming, SECRET, World, WorldConfig, create_queue_and_rules, role_name};
 use ecs_mesh_model::Timestamp;
 
@@ -338,4 +339,55 @@ fn wrong_address_and_stale_drain_are_found() {
     fixture.drain(&task, &body);
     let missing = fixture.oracle.find_missing(&fixture.cloud, &fixture.kuma, &services, &|_| false);
     assert_eq!(missing, [format!("task {task} of kv is running and is drained")]);
+}
+
+impl KumaFixture {
+    /// Waits until health discovery has found the apps, and records what is ready.
+    fn settle(&mut self) {
+        self.pass(Duration::from_secs(30));
+        self.oracle.record_ready(&self.kuma, &self.cloud, self.now);
+    }
+
+    /// Begins the stop of the first `count` tasks of a service, and returns them.
+    fn stop(&mut self, service: &str, count: usize) -> Vec<(String, Value)> {
+        let of_service: Vec<_> =
+            self.registrations().into_iter().filter(|(name, ..)| name == service).collect();
+        for (_, task, _) in of_service.iter().take(count) {
+            self.cloud.stop_task(CLUSTER, task, "by hand", self.now).unwrap();
+        }
+        of_service.into_iter().take(count).map(|(_, task, body)| (task, body)).collect()
+    }
+}
+
+#[test]
+fn last_ready_registration_must_not_be_drained_while_its_task_serves() {
+    // One of several is no last one.
+    let mut fixture = KumaFixture::new();
+    fixture.settle();
+    let service = "kv";
+    let all = running(&fixture.cloud, service).len();
+    assert!(all > 1);
+    let (task, body) = fixture.stop(service, 1).remove(0);
+    fixture.drain_for("stopping", &task, &body);
+    fixture.assert_clean();
+
+    let mut fixture = KumaFixture::new();
+    fixture.settle();
+    let (task, body) = fixture.stop(service, all).remove(0);
+    fixture.drain_for("stopping", &task, &body);
+    fixture.assert_violation(Invariant::I10, &[service, &task, "serves"]);
+
+    // A revoked identity ends, whatever is ready; and a task whose containers have ended serves no more.
+    let mut fixture = KumaFixture::new();
+    fixture.settle();
+    let (task, body) = fixture.stop(service, all).remove(0);
+    fixture.drain_for("revoked", &task, &body);
+    fixture.assert_clean();
+    let mut fixture = KumaFixture::new();
+    fixture.settle();
+    let (task, body) = fixture.stop(service, all).remove(0);
+    fixture.pass(Duration::from_secs(2));
+    fixture.oracle.record_ready(&fixture.kuma, &fixture.cloud, fixture.now);
+    fixture.drain_for("stopping", &task, &body);
+    fixture.assert_clean();
 }
