@@ -14,14 +14,15 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::failure::{CallTarget, innermost_cause};
+use super::secret_text::{SecretTextError, read_secret};
 use super::settings::{ConnectionSettings, InvalidCa, Product, SettingsError, TextSource, certificates};
 use super::token::{Secret, TokenError, TokenReader};
 use super::transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
     TransportErrorKind,
 };
-use ecs_mesh_controller::secrets::{NoSecrets, SecretError, Secrets};
-use ecs_mesh_controller::{Lease, WriteObstacle, read_file};
+use ecs_mesh_controller::{Lease, Secrets, WriteObstacle, read_file};
+use ecs_mesh_model::SecretRef;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections that are kept; more may be open during calls.
@@ -65,7 +66,7 @@ struct PreparedClient {
 #[derive(Debug, thiserror::Error)]
 enum CaSecretError {
     #[error(transparent)]
-    Read(#[from] SecretError),
+    Read(#[from] SecretTextError),
     #[error(transparent)]
     Parse(#[from] InvalidCa),
     #[error("{}", innermost_cause(.0))]
@@ -76,7 +77,7 @@ enum ClientState {
     Prepared(PreparedClient),
     /// Built at the first call: the CA is a secret, which has to be read.
     Lazy {
-        arn: String,
+        secret: SecretRef,
         secrets: Arc<dyn Secrets>,
         cached: Mutex<Option<PreparedClient>>,
     },
@@ -89,23 +90,12 @@ impl fmt::Debug for HttpTransport {
 }
 
 impl HttpTransport {
-    /// Reads the connection's settings and the CA, whose file blocks the caller. Does not connect and does not read the
-    /// token. The process must have a default rustls provider.
+    /// Reads the connection's settings and the CA, whose file blocks the caller. Does not connect, and reads the token and
+    /// secrets at the first call. The process must have a default rustls provider.
     ///
     /// # Errors
     /// Names the invalid field and the allowed values.
-    pub fn new(settings: ConnectionSettings) -> Result<Self, SettingsError> {
-        Self::with_secrets(settings, Arc::new(NoSecrets))
-    }
-
-    /// As [`Self::new`], for settings that may refer to secrets, which are read at the first call.
-    ///
-    /// # Errors
-    /// Names the invalid field and the allowed values.
-    pub fn with_secrets(
-        settings: ConnectionSettings,
-        secrets: Arc<dyn Secrets>,
-    ) -> Result<Self, SettingsError> {
+    pub fn new(settings: ConnectionSettings, secrets: Arc<dyn Secrets>) -> Result<Self, SettingsError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(SettingsError::NoTlsProvider);
         }
@@ -138,7 +128,7 @@ impl HttpTransport {
                 let pem = std::env::var_os(&name).ok_or_else(|| SettingsError::CaEnv { block, name })?;
                 prepare(Some(certificates(pem.as_encoded_bytes(), &trust)?), trust)?
             }
-            TextSource::Secret(arn) => ClientState::Lazy { arn, secrets, cached: Mutex::default() },
+            TextSource::Secret(secret) => ClientState::Lazy { secret, secrets, cached: Mutex::default() },
             // Without TLS no roots are needed, and an image may have none.
             TextSource::None if !secure => prepare(Some(Vec::new()), String::new())?,
             TextSource::None => prepare(None, "the system's roots (no caFile is set)".to_owned())?,
@@ -148,17 +138,17 @@ impl HttpTransport {
     }
 
     async fn client(&self) -> Result<PreparedClient, TransportError> {
-        let (arn, secrets, cached) = match &self.client {
+        let (secret, secrets, cached) = match &self.client {
             ClientState::Prepared(prepared) => return Ok(prepared.clone()),
-            ClientState::Lazy { arn, secrets, cached } => (arn, secrets, cached),
+            ClientState::Lazy { secret, secrets, cached } => (secret, secrets, cached),
         };
         let mut cached = cached.lock().await;
         if let Some(prepared) = cached.as_ref() {
             return Ok(prepared.clone());
         }
-        let trust = format!("the CA in the secret {arn}");
+        let trust = format!("the CA in the secret {secret}");
         let read = async {
-            let pem = secrets.read(arn).await?;
+            let pem = read_secret(secrets.as_ref(), secret).await?;
             Ok(build_client(self.timeout, Some(certificates(pem.as_bytes(), &trust)?))?)
         };
         let client = read.await.map_err(|cause: CaSecretError| {
@@ -428,7 +418,7 @@ mod tests {
             ("/dev/zero".into(), "not a regular file but a device"),
             (large, "larger than 1 MiB"),
         ] {
-            let error = HttpTransport::new(ConnectionSettings {
+            let settings = ConnectionSettings {
                 product: Product {
                     name: "Kuma",
                     block: "spec.kuma",
@@ -442,7 +432,8 @@ mod tests {
                 ca: TextSources { file: Some(file), ..TextSources::default() },
                 token: TextSources::default(),
                 timeout: Duration::from_secs(5),
-            });
+            };
+            let error = HttpTransport::new(settings, Arc::new(ecs_mesh_controller::NoSecrets));
             let error = error.unwrap_err().to_string();
             assert!(error.starts_with("spec.kuma.caFile: reading ") && error.contains(found), "{error}");
         }

@@ -4,6 +4,7 @@
 mod client;
 mod failure;
 mod item_stream;
+mod secret_text;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

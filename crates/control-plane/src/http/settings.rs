@@ -10,6 +10,7 @@ use reqwest::{Certificate, Url};
 
 use super::failure::innermost_cause;
 use ecs_mesh_controller::ReadFileError;
+use ecs_mesh_model::SecretRef;
 
 /// The properties of a product's connections: names for messages, ports and how a token is sent.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +47,8 @@ pub struct TextSources {
     pub file: Option<PathBuf>,
     /// An environment variable.
     pub env: Option<String>,
-    /// The ARN of a secret.
-    pub secret: Option<String>,
+    /// A secret, or a key of its JSON text.
+    pub secret: Option<SecretRef>,
 }
 
 /// The connection to one control plane.
@@ -189,7 +190,7 @@ pub(super) enum TextSource {
     None,
     File(PathBuf),
     Env(String),
-    Secret(String),
+    Secret(SecretRef),
 }
 
 impl TextSources {
