@@ -81,7 +81,8 @@ pub struct KumaConnection {
     pub address: String,
     /// PEM file with the CA of the server.
     ///
-    /// Without any CA, the system's roots are used.
+    /// Without any CA, the system's roots are used. The certificate that kuma-cp makes for itself is a CA and the server's
+    /// at once: with it here, exactly that certificate is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::path")]
     pub ca_file: Option<PathBuf>,

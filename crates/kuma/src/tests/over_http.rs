@@ -272,8 +272,8 @@ async fn server_with_the_configured_ca_is_trusted() {
 #[tokio::test]
 async fn tls_error_contains_the_next_step() {
     for (host, ca, advice) in [
-        ("https://localhost", "other-ca.pem", "other-ca.pem; set ControlPlane.spec.kuma.caFile"),
-        ("https://127.0.0.1", "ca.pem", "the certificate is for other names"),
+        ("https://localhost", "other-ca.pem", "other-ca.pem; help: set ControlPlane.spec.kuma.caFile"),
+        ("https://127.0.0.1", "ca.pem", "help: set ControlPlane.spec.kuma.tlsServerName"),
     ] {
         let mut spec = at(tls_server());
         spec.address = spec.address.replace("http://127.0.0.1", host);
