@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, limits, patterns};
-use ecs_mesh_model::SecretRef;
+use ecs_mesh_model::{SecretRef, TlsServerName};
 
 /// Connection to a control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -109,6 +109,11 @@ pub struct KumaConnection {
     /// and when Kuma refuses the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret: Option<SecretRef>,
+    /// Name in the server's certificate, where it is not the address's host.
+    ///
+    /// Sent as SNI, unless it is an IP address. The `Host` header stays the address's. Needs `https://`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<TlsServerName>,
     /// Longest wait for one answer.
     #[serde(default = "default_timeout")]
     #[schemars(extend("x-allowed" = limits::TIMEOUT.description))]
@@ -161,6 +166,11 @@ pub struct ConsulConnection {
     /// and when Consul refuses the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret: Option<SecretRef>,
+    /// Name in the servers' certificates, where it is not the address's host: `server.dc1.consul`.
+    ///
+    /// Sent as SNI, unless it is an IP address. The `Host` header stays the address's. Needs `https://`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<TlsServerName>,
     /// Datacenter; default: that of the answering server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::datacenter")]

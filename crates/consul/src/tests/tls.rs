@@ -50,6 +50,14 @@ async fn ca_file_is_trusted() {
 }
 
 #[tokio::test]
+async fn server_is_checked_for_the_tls_server_name() {
+    let address = format!("https://127.0.0.1:{}", tls_server().port());
+    let ca = tls_fixture("ca.pem");
+    let named = json!({"address": address, "caFile": ca, "tlsServerName": "localhost"});
+    assert_eq!(call(&named, "none").await, Ok(BTreeSet::new()));
+}
+
+#[tokio::test]
 async fn ca_secret_is_trusted() {
     assert_eq!(call(&json!({"caSecret": ARN}), "ca.pem").await, Ok(BTreeSet::new()));
     assert_eq!(call(&json!({"caSecret": ARN}), "other-ca.pem").await, Err(MeshErrorKind::Unreachable));

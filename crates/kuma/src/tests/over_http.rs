@@ -26,7 +26,7 @@ use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 use ecs_mesh_controller::{NoSecrets, ReadFileError, SecretError, SecretRequest, Secrets};
-use ecs_mesh_model::SecretRef;
+use ecs_mesh_model::{SecretRef, TlsServerName};
 
 /// Serves one response to every request and records each request's path and headers.
 async fn server<R: IntoResponse + Send + 'static>(
@@ -54,6 +54,7 @@ fn at(address: impl std::fmt::Display) -> KumaConnection {
         token_file: None,
         token_env: None,
         token_secret: None,
+        tls_server_name: None,
         timeout: HumanDuration(Duration::from_secs(5)),
     }
 }
@@ -267,6 +268,15 @@ async fn server_with_the_configured_ca_is_trusted() {
     spec.ca_file = Some(tls_fixture("ca.pem"));
     let response = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&response.body).unwrap(), json!({}));
+}
+
+#[tokio::test]
+async fn server_is_checked_for_the_tls_server_name() {
+    let mut spec = at(tls_server());
+    spec.address = spec.address.replace("http://", "https://");
+    spec.ca_file = Some(tls_fixture("ca.pem"));
+    spec.tls_server_name = Some(TlsServerName::parse("localhost").unwrap());
+    assert_eq!(transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap().status, 200);
 }
 
 #[tokio::test]

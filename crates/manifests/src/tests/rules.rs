@@ -100,6 +100,27 @@ fn secret_reference_is_rejected_and_redacted() {
 }
 
 #[test]
+fn tls_server_name_needs_tls() {
+    for (kind, port) in [("kuma", 5682), ("consul", 8501)] {
+        let errors = |fields: &str| {
+            let spec = format!("  type: {kind}\n  {kind}: {{{fields}}}");
+            errors_of(&document("ControlPlane", "a", &spec))
+        };
+        for name in ["server.dc1.consul", "10.0.0.7", "'fd00::7'"] {
+            assert_eq!(errors(&format!("address: 'https://cp.internal:1', tlsServerName: {name}")), "");
+        }
+        let plain = errors("address: 'http://cp.internal:1', tlsServerName: server.dc1.consul");
+        assert!(plain.contains(&format!("spec.{kind}.tlsServerName: ")), "{plain}");
+        assert!(plain.contains(&format!("use https:// (port {port})")), "{plain}");
+        for name in ["'https://cp.internal'", "'cp.internal:5682'", "'*.internal'", "''"] {
+            let errors = errors(&format!("address: 'https://cp.internal:1', tlsServerName: {name}"));
+            assert!(errors.contains(&format!("spec.{kind}.tlsServerName: ")), "{errors}");
+            assert!(errors.contains("a DNS name or an IP address"), "{errors}");
+        }
+    }
+}
+
+#[test]
 fn common_suffix_does_not_affect_suggestions() {
     for (gateway, meant) in [("ingress-gateway", None), ("mesh-gatway", Some("mesh-gateway"))] {
         let consul = "  type: consul\n  consul: {address: 'https://consul.internal:8501'}";

@@ -6,7 +6,7 @@ use super::{FindingCollector, is_dns_label};
 use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
 use crate::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits};
-use ecs_mesh_model::SecretRef;
+use ecs_mesh_model::{SecretRef, TlsServerName};
 
 pub(super) fn check(
     spec: &ControlPlaneSpec,
@@ -89,6 +89,7 @@ struct ConnectionFields<'a> {
     files: [(&'static str, Option<&'a Path>); 2],
     variables: [(&'static str, Option<&'a str>); 2],
     secrets: [(&'static str, Option<&'a SecretRef>); 2],
+    tls_server_name: Option<&'a TlsServerName>,
     timeout: HumanDuration,
 }
 
@@ -101,6 +102,7 @@ impl<'a> ConnectionFields<'a> {
             files: [("caFile", kuma.ca_file.as_deref()), ("tokenFile", kuma.token_file.as_deref())],
             variables: [("caEnv", kuma.ca_env.as_deref()), ("tokenEnv", kuma.token_env.as_deref())],
             secrets: [("caSecret", kuma.ca_secret.as_ref()), ("tokenSecret", kuma.token_secret.as_ref())],
+            tls_server_name: kuma.tls_server_name.as_ref(),
             timeout: kuma.timeout,
         }
     }
@@ -113,6 +115,7 @@ impl<'a> ConnectionFields<'a> {
             files: [("caFile", consul.ca_file.as_deref()), ("tokenFile", consul.token_file.as_deref())],
             variables: [("caEnv", consul.ca_env.as_deref()), ("tokenEnv", consul.token_env.as_deref())],
             secrets: [("caSecret", consul.ca_secret.as_ref()), ("tokenSecret", consul.token_secret.as_ref())],
+            tls_server_name: consul.tls_server_name.as_ref(),
             timeout: consul.timeout,
         }
     }
@@ -182,6 +185,11 @@ impl<'a> ConnectionFields<'a> {
                 path.clone(),
                 format!("has a part after ? or #, which the API does not take: {expected}"),
             );
+        }
+        if self.tls_server_name.is_some() && url.scheme() == "http" {
+            let message =
+                format!("has no use for an http:// address: use https:// (port {tls}), or leave it out");
+            report.add(self.path("tlsServerName"), message);
         }
         if self.has_token() && url.scheme() == "http" && !is_loopback(&url) {
             let message = format!("the token would cross the network unencrypted: use https:// (port {tls})");
