@@ -119,20 +119,15 @@ impl CommonArgs {
 pub(super) fn connect(operator: OperatorId, metrics: Arc<Metrics>, secrets: Arc<dyn Secrets>) -> ConnectFn {
     Arc::new(move |name, spec| {
         let observer = metrics.control_plane(name) as Arc<dyn MeshCallObserver>;
+        let (operator, secrets) = (operator.clone(), Arc::clone(&secrets));
         Ok(match spec.kind {
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
-                Connected::new(Arc::new(KumaControlPlane::connect(connection, operator.clone(), observer)?))
+                Connected::new(Arc::new(KumaControlPlane::connect(connection, operator, observer, secrets)?))
             }
             ControlPlaneType::Consul => {
                 let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
-                let secrets = Arc::clone(&secrets);
-                Connected::consul(ConsulControlPlane::connect(
-                    connection,
-                    operator.clone(),
-                    observer,
-                    secrets,
-                )?)
+                Connected::consul(ConsulControlPlane::connect(connection, operator, observer, secrets)?)
             }
         })
     })

@@ -287,7 +287,7 @@ def role():
         # moto keeps null for resources that CloudFormation omits.
         start = {one["Sid"] for one in inline_policy(client, made["ExecutionRole"])["Statement"] if one}
         task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
-    expected = documented("Secrets of Consul's control planes", "###")
+    expected = documented("Secrets of control planes", "###")
     assert plain(found[expected["Sid"]]) == plain(expected), found
     assert (found["DecryptThem"]["Action"], found["DecryptThem"]["Resource"]) == ("kms:Decrypt", key), found
     # The operator reads Consul's secrets itself: ECS needs none.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, limits, patterns};
+use ecs_mesh_model::{SecretRef, TlsServerName};
 
 /// Connection to a control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,7 +69,10 @@ impl ControlPlaneType {
 /// Connection to a Kuma control plane's REST API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("allOf" = patterns::not_both([("caFile", "caEnv"), ("tokenFile", "tokenEnv")])))]
+#[schemars(extend("allOf" = patterns::not_both([
+    ("caFile", "caEnv"), ("caFile", "caSecret"), ("caEnv", "caSecret"),
+    ("tokenFile", "tokenEnv"), ("tokenFile", "tokenSecret"), ("tokenEnv", "tokenSecret")
+])))]
 pub struct KumaConnection {
     /// Address of the API.
     ///
@@ -77,7 +81,8 @@ pub struct KumaConnection {
     pub address: String,
     /// PEM file with the CA of the server.
     ///
-    /// Without any CA, the system's roots are used.
+    /// Without any CA, the system's roots are used. The certificate that kuma-cp makes for itself is a CA and the server's
+    /// at once: with it here, exactly that certificate is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::path")]
     pub ca_file: Option<PathBuf>,
@@ -85,6 +90,11 @@ pub struct KumaConnection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::variable")]
     pub ca_env: Option<String>,
+    /// Secrets Manager secret with the CA's PEM text, instead of `caFile`.
+    ///
+    /// `:json-key:version-stage:version-id` after the ARN selects a key or a version, as in ECS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret: Option<SecretRef>,
     /// File with the user token; reread when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::path")]
@@ -93,6 +103,17 @@ pub struct KumaConnection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::variable")]
     pub token_env: Option<String>,
+    /// Secrets Manager secret with the user token, instead of `tokenFile`.
+    ///
+    /// `:json-key:version-stage:version-id` after the ARN selects a key or a version, as in ECS. Reread every few minutes,
+    /// and when Kuma refuses the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret: Option<SecretRef>,
+    /// Name in the server's certificate, where it is not the address's host.
+    ///
+    /// Sent as SNI, unless it is an IP address. The `Host` header stays the address's. Needs `https://`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<TlsServerName>,
     /// Longest wait for one answer.
     #[serde(default = "default_timeout")]
     #[schemars(extend("x-allowed" = limits::TIMEOUT.description))]
@@ -127,9 +148,10 @@ pub struct ConsulConnection {
     #[schemars(schema_with = "patterns::variable")]
     pub ca_env: Option<String>,
     /// Secrets Manager secret with the CA's PEM text, instead of `caFile`.
+    ///
+    /// `:json-key:version-stage:version-id` after the ARN selects a key or a version, as in ECS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "patterns::secret_arn")]
-    pub ca_secret: Option<String>,
+    pub ca_secret: Option<SecretRef>,
     /// File with the ACL token; reread when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::path")]
@@ -140,10 +162,15 @@ pub struct ConsulConnection {
     pub token_env: Option<String>,
     /// Secrets Manager secret with the ACL token, instead of `tokenFile`.
     ///
-    /// Reread every few minutes, and when Consul refuses the token.
+    /// `:json-key:version-stage:version-id` after the ARN selects a key or a version, as in ECS. Reread every few minutes,
+    /// and when Consul refuses the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "patterns::secret_arn")]
-    pub token_secret: Option<String>,
+    pub token_secret: Option<SecretRef>,
+    /// Name in the servers' certificates, where it is not the address's host: `server.dc1.consul`.
+    ///
+    /// Sent as SNI, unless it is an IP address. The `Host` header stays the address's. Needs `https://`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<TlsServerName>,
     /// Datacenter; default: that of the answering server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::datacenter")]

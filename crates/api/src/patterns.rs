@@ -21,7 +21,6 @@ const ADDRESS: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+(/[^?#\s]*)?$";
 const LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const CLUSTER: &str = r"[*?:/]";
-const SECRET_ARN: &str = "^arn:[a-z0-9-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[^\\s]+$";
 const DATACENTER: &str = "^[a-z0-9_-]+$";
 const NAMESPACE: &str = "^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?|[*])$";
 const CONSUL_NAME: &str = "^[A-Za-z0-9_-]+$";
@@ -86,11 +85,6 @@ pub(super) fn variable(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "x-allowed": "path", "x-format": "path" })
-}
-
-pub(super) fn secret_arn(_: &mut SchemaGenerator) -> Schema {
-    let allowed = "ARN of a Secrets Manager secret";
-    json_schema!({ "type": "string", "pattern": SECRET_ARN, "x-allowed": allowed, "x-format": "secret's ARN" })
 }
 
 pub(super) fn datacenter(_: &mut SchemaGenerator) -> Schema {

@@ -76,7 +76,7 @@ impl ConsulControlPlane<HttpTransport> {
         observer: Arc<dyn MeshCallObserver>,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Self, SettingsError> {
-        Ok(Self::new(HttpTransport::with_secrets(settings(spec), secrets)?, spec, operator, observer))
+        Ok(Self::new(HttpTransport::new(settings(spec), secrets)?, spec, operator, observer))
     }
 }
 

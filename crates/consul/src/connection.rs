@@ -24,6 +24,7 @@ pub fn settings(spec: &ConsulConnection) -> ConnectionSettings {
     ConnectionSettings {
         product: PRODUCT,
         address: spec.address.clone(),
+        tls_server_name: spec.tls_server_name.clone(),
         ca: TextSources { file: ca_file, env: ca_env, secret: ca_secret },
         token: TextSources { file: token_file, env: token_env, secret: token_secret },
         timeout: spec.timeout.0,

@@ -63,7 +63,7 @@ pub use files::{ReadFileError, read_file};
 pub use health::{Health, Heartbeat, StuckLoop};
 pub use lease::{AlwaysHeld, Lease, WriteObstacle};
 pub use queue::{Priority, QueueStats, Requeue, WorkItem, WorkQueue};
-pub use secrets::{NoSecrets, SecretError, Secrets};
+pub use secrets::{NoSecrets, SecretError, SecretRequest, Secrets};
 pub use shutdown::{Deadline, Signals};
 pub use token_bucket::TokenBucket;
 

@@ -24,11 +24,22 @@ pub enum SecretError {
     },
 }
 
+/// The secret to read. With neither stage nor id, its current version is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretRequest<'a> {
+    /// The secret's ARN.
+    pub arn: &'a str,
+    /// The staging label of the version.
+    pub version_stage: Option<&'a str>,
+    /// The id of the version.
+    pub version_id: Option<&'a str>,
+}
+
 /// Reads secrets by ARN.
 #[async_trait]
 pub trait Secrets: Send + Sync {
-    /// Reads the current text of the secret. The implementation limits the call's time.
-    async fn read(&self, arn: &str) -> Result<String, SecretError>;
+    /// Reads the text of the secret. The implementation limits the call's time.
+    async fn read(&self, secret: SecretRequest<'_>) -> Result<String, SecretError>;
 }
 
 /// Rejects every read, for commands that run without AWS.
@@ -37,7 +48,7 @@ pub struct NoSecrets;
 
 #[async_trait]
 impl Secrets for NoSecrets {
-    async fn read(&self, arn: &str) -> Result<String, SecretError> {
-        Err(SecretError::NoClient { arn: arn.to_owned() })
+    async fn read(&self, secret: SecretRequest<'_>) -> Result<String, SecretError> {
+        Err(SecretError::NoClient { arn: secret.arn.to_owned() })
     }
 }

@@ -84,7 +84,7 @@ async fn control_planes(
         let (operator, secrets) = (operator.clone(), Arc::clone(secrets));
         probes.spawn(async move {
             let facts = match spec.kind {
-                ControlPlaneType::Kuma => kuma(&spec, operator, &wanted).await,
+                ControlPlaneType::Kuma => kuma(&spec, operator, secrets, &wanted).await,
                 ControlPlaneType::Consul => consul(&spec, operator, secrets, &wanted).await,
             };
             (name, facts)
@@ -140,11 +140,12 @@ async fn off_the_runtime<T: Send + 'static>(
 async fn kuma(
     spec: &ControlPlaneSpec,
     operator: OperatorId,
+    secrets: Arc<dyn Secrets>,
     wanted: &ProbeScope,
 ) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
-    let connect = move || KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver));
+    let connect = move || KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets);
     let plane = off_the_runtime(connect).await?;
     Ok(ControlPlaneFacts::Kuma(Box::new(plane.diagnose(&wanted.meshes).await)))
 }

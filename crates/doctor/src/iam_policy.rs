@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::scope::DoctorScope;
+use ecs_mesh_model::SecretRef;
 
 /// The principal of the policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -77,7 +78,7 @@ impl IamPolicy {
             statements.push(roles(scope, role_path));
         }
         if !scope.secrets.is_empty() {
-            let secrets = scope.secrets.iter().map(|arn| full_secret_arn(arn));
+            let secrets = unique(scope.secrets.iter().map(full_secret_arn));
             statements.push(statement("ReadControlPlaneSecrets", ["secretsmanager:GetSecretValue"], secrets));
         }
         if let Some(queue) = &scope.queue {
@@ -100,8 +101,9 @@ impl IamPolicy {
     }
 }
 
-/// The full ARN of a secret: a read may omit its six random characters, a policy may not.
-fn full_secret_arn(arn: &str) -> String {
+/// The full ARN of a secret, without key and version: a read may omit its six random characters, a policy may not.
+fn full_secret_arn(secret: &SecretRef) -> String {
+    let arn = secret.arn();
     let name = arn.rsplit(':').next().unwrap_or_default();
     let tail = name.rsplit_once('-').map_or("", |(_, tail)| tail);
     let is_full = tail.len() == 6 && tail.bytes().all(|b| b.is_ascii_alphanumeric());

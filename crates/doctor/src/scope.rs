@@ -6,7 +6,7 @@ use std::fmt;
 use ecs_mesh_api::RoleTagMode;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
-use ecs_mesh_model::{ClusterArn, Glob};
+use ecs_mesh_model::{ClusterArn, Glob, SecretRef};
 
 /// The queue, by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub struct DoctorScope {
     pub clusters: Vec<ClusterLocation>,
     /// Whether any binding checks role tags.
     pub reads_roles: bool,
-    /// ARNs of the control planes' secrets.
-    pub secrets: Vec<String>,
+    /// The control planes' secrets.
+    pub secrets: BTreeSet<SecretRef>,
 }
 
 impl DoctorScope {
@@ -129,11 +129,13 @@ impl fmt::Display for ClusterLocation {
     }
 }
 
-fn secrets(set: &ManifestSet) -> Vec<String> {
-    let connections = set.control_planes.values().filter_map(|spec| spec.consul.as_ref());
-    let named = connections.flat_map(|consul| [consul.ca_secret.clone(), consul.token_secret.clone()]);
-    let named: BTreeSet<String> = named.flatten().collect();
-    named.into_iter().collect()
+fn secrets(set: &ManifestSet) -> BTreeSet<SecretRef> {
+    let named = set.control_planes.values().flat_map(|spec| {
+        let kuma = spec.kuma.iter().flat_map(|kuma| [&kuma.ca_secret, &kuma.token_secret]);
+        let consul = spec.consul.iter().flat_map(|consul| [&consul.ca_secret, &consul.token_secret]);
+        kuma.chain(consul)
+    });
+    named.flatten().cloned().collect()
 }
 
 /// The literal clusters of a selector.

@@ -38,12 +38,21 @@ fn manifests(clusters: &[&str], more: &str) -> Manifests {
 
 /// Manifests of a Consul, with these further fields of its connection.
 fn consul(more: &str) -> Manifests {
+    control_plane("consul", more)
+}
+
+/// Manifests of a Kuma, with these further fields of its connection.
+fn kuma(more: &str) -> Manifests {
+    control_plane("kuma", more)
+}
+
+fn control_plane(kind: &str, more: &str) -> Manifests {
     let directory = tempfile::tempdir().unwrap();
     let text = format!(
-        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {{name: consul}}\n\
-         spec: {{type: consul, consul: {{address: 'http://127.0.0.1:8500'{more}}}}}\n---\n\
+        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {{name: {kind}}}\n\
+         spec: {{type: {kind}, {kind}: {{address: 'http://127.0.0.1:8500'{more}}}}}\n---\n\
          apiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\nmetadata: {{name: prod}}\n\
-         spec: {{controlPlane: consul, selector: {{clusters: ['{PROD}']}}}}\n",
+         spec: {{controlPlane: {kind}, selector: {{clusters: ['{PROD}']}}}}\n",
     );
     std::fs::write(directory.path().join("all.yaml"), text).unwrap();
     let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
@@ -242,8 +251,8 @@ fn blocks(section: &str) -> Vec<Value> {
 }
 
 #[test]
-fn iam_policy_lists_consul_secrets_verbatim() {
-    let page = PAGE.split("### Secrets of Consul's control planes\n").nth(1).unwrap();
+fn iam_policy_lists_secrets_verbatim() {
+    let page = PAGE.split("### Secrets of control planes\n").nth(1).unwrap();
     let block = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
     let block = block
         .replace("PARTITION", "aws-cn")
@@ -253,17 +262,22 @@ fn iam_policy_lists_consul_secrets_verbatim() {
     for (token, printed) in [
         ("token-d4E5f6", serde_json::from_str::<Value>(&block).unwrap()["Resource"].clone()),
         ("token", json!([format!("{whole}-ca-a1B2c3"), format!("{whole}-token-??????")])),
+        // Key and version belong to the reference, not to the ARN.
+        ("token:key::", json!([format!("{whole}-ca-a1B2c3"), format!("{whole}-token-??????")])),
+        ("ca-a1B2c3:key::", json!(format!("{whole}-ca-a1B2c3"))),
     ] {
-        let set = consul(&format!(", caSecret: '{whole}-ca-a1B2c3', tokenSecret: '{whole}-{token}'"));
-        let place = place(&set.set, None, Some("cn-north-1"));
-        for reader in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
-            let policy = json!(IamPolicy::new(&place, reader, "/").unwrap());
-            let statements = policy["Statement"].as_array().unwrap();
-            let of_secrets: Vec<&Value> =
-                statements.iter().filter(|one| one["Sid"] == "ReadControlPlaneSecrets").collect();
-            assert_eq!(of_secrets.len(), 1, "{policy}");
-            assert_eq!(of_secrets[0]["Action"], "secretsmanager:GetSecretValue");
-            assert_eq!(of_secrets[0]["Resource"], printed);
+        let fields = format!(", caSecret: '{whole}-ca-a1B2c3', tokenSecret: '{whole}-{token}'");
+        for set in [consul(&fields), kuma(&fields)] {
+            let place = place(&set.set, None, Some("cn-north-1"));
+            for reader in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
+                let policy = json!(IamPolicy::new(&place, reader, "/").unwrap());
+                let statements = policy["Statement"].as_array().unwrap();
+                let of_secrets: Vec<&Value> =
+                    statements.iter().filter(|one| one["Sid"] == "ReadControlPlaneSecrets").collect();
+                assert_eq!(of_secrets.len(), 1, "{policy}");
+                assert_eq!(of_secrets[0]["Action"], "secretsmanager:GetSecretValue");
+                assert_eq!(of_secrets[0]["Resource"], printed);
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, OwnedEndpoint, Registration,
     RegistrationSummary, RenderedRegistration, SupportGate,
 };
-use ecs_mesh_controller::{ActiveWarnings, Lease};
+use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
@@ -60,7 +60,8 @@ struct VersionCheck {
 }
 
 impl KumaControlPlane<HttpTransport> {
-    /// Prepares a connection without sending anything. The process must have a default rustls provider.
+    /// Prepares a connection without sending anything or reading a secret. The process must have a default rustls
+    /// provider.
     ///
     /// # Errors
     /// Names the invalid field of the manifest.
@@ -68,8 +69,9 @@ impl KumaControlPlane<HttpTransport> {
         spec: &KumaConnection,
         operator: OperatorId,
         observer: Arc<dyn MeshCallObserver>,
+        secrets: Arc<dyn Secrets>,
     ) -> Result<Self, SettingsError> {
-        Ok(Self::new(HttpTransport::new(settings(spec))?, operator, observer))
+        Ok(Self::new(HttpTransport::new(settings(spec), secrets)?, operator, observer))
     }
 }
 

@@ -16,11 +16,13 @@ pub const PRODUCT: Product = Product {
 
 /// The transport's settings for the control plane of this manifest.
 pub fn settings(spec: &KumaConnection) -> ConnectionSettings {
+    let KumaConnection { ca_file, ca_env, ca_secret, token_file, token_env, token_secret, .. } = spec.clone();
     ConnectionSettings {
         product: PRODUCT,
         address: spec.address.clone(),
-        ca: TextSources { file: spec.ca_file.clone(), env: spec.ca_env.clone(), secret: None },
-        token: TextSources { file: spec.token_file.clone(), env: spec.token_env.clone(), secret: None },
+        tls_server_name: spec.tls_server_name.clone(),
+        ca: TextSources { file: ca_file, env: ca_env, secret: ca_secret },
+        token: TextSources { file: token_file, env: token_env, secret: token_secret },
         timeout: spec.timeout.0,
     }
 }

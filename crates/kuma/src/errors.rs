@@ -108,12 +108,12 @@ fn help(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
              set ControlPlane.spec.kuma.address to the zone's own control plane",
         ),
         (MeshErrorKind::Forbidden, 401) => Some(
-            "the token is invalid; write a valid user token to the source that ControlPlane.spec.kuma.tokenFile or \
-             tokenEnv names",
+            "the token is invalid; write a valid user token to the source that ControlPlane.spec.kuma.tokenFile, \
+             tokenEnv or tokenSecret names",
         ),
         (MeshErrorKind::Forbidden, _) => Some(
             "the token lacks permissions; use one that may write Dataplanes (an admin's user token) in \
-             ControlPlane.spec.kuma.tokenFile or tokenEnv",
+             ControlPlane.spec.kuma.tokenFile, tokenEnv or tokenSecret",
         ),
         (MeshErrorKind::UnexpectedResponse, 300..=399) => {
             Some("redirects are not followed; set ControlPlane.spec.kuma.address to the redirect's target")

@@ -26,8 +26,10 @@ mod name;
 mod reason;
 #[cfg(feature = "schema")]
 mod schema;
+mod secret_ref;
 mod task;
 mod time;
+mod tls_server_name;
 
 pub use self::time::Timestamp;
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
@@ -39,4 +41,6 @@ pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
 };
 pub use reason::Reason;
+pub use secret_ref::{SecretRef, SecretRefError};
 pub use task::{DesiredStatus, LastStatus, Tags, Task, TaskContainer, TaskDefinition, TaskGroup};
+pub use tls_server_name::TlsServerName;

@@ -20,7 +20,7 @@ pub struct NameError {
     pub rule: &'static str,
 }
 
-fn name_error(kind: &'static str, found: &str, rule: &'static str) -> NameError {
+pub(super) fn name_error(kind: &'static str, found: &str, rule: &'static str) -> NameError {
     NameError { kind, found: found.chars().take(80).collect(), rule }
 }
 

@@ -8,10 +8,17 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::{Glob, MeshName, ServiceName};
+use crate::{Glob, MeshName, SecretRef, ServiceName, TlsServerName};
 
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const NOT_BLANK: &str = r"\S";
+/// The ARN; then a JSON key, and a version's stage or id, or neither.
+const SECRET: &str = concat!(
+    "^arn:[a-z0-9-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+",
+    "(:[^:]*:([^:]*:|:[^:]{32,64}))?$"
+);
+/// The labels of a DNS name, or the characters of an IPv6 address. An IPv4 address has the form of a DNS name.
+const DNS_NAME_OR_ADDRESS: &str = r"^([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*|[0-9A-Fa-f:.]+)$";
 
 impl ServiceName {
     /// The rule of service names as a regular expression.
@@ -57,5 +64,22 @@ impl_schema!(
     "Pattern",
     json_schema!({
         "type": "string", "pattern": NOT_BLANK, "x-allowed": "*pattern*", "x-format": "*pattern*", "x-unquoted": true
+    })
+);
+impl_schema!(
+    SecretRef,
+    "SecretRef",
+    json_schema!({
+        "type": "string", "pattern": SECRET,
+        "x-allowed": "ARN of a Secrets Manager secret, or ARN:json-key:version-stage:version-id",
+        "x-format": "secret's ARN"
+    })
+);
+impl_schema!(
+    TlsServerName,
+    "TlsServerName",
+    json_schema!({
+        "type": "string", "pattern": DNS_NAME_OR_ADDRESS, "maxLength": 253, "x-allowed": Self::RULE,
+        "x-format": "DNS name or IP address", "x-unquoted": true
     })
 );

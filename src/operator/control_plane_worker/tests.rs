@@ -1,4 +1,5 @@
 use super::*;
+use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_kuma::{HttpTransport, KumaControlPlane, NoObserver, settings};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
@@ -9,7 +10,7 @@ fn kuma_worker() -> ControlPlaneWorker {
         serde_json::json!({"type": "kuma", "kuma": {"address": "http://127.0.0.1:1"}}),
     )
     .unwrap();
-    let transport = HttpTransport::new(settings(spec.kuma.as_ref().unwrap())).unwrap();
+    let transport = HttpTransport::new(settings(spec.kuma.as_ref().unwrap()), Arc::new(NoSecrets)).unwrap();
     let mesh = KumaControlPlane::new(transport, OperatorId::parse("op").unwrap(), Arc::new(NoObserver));
     ControlPlaneWorker::new("kuma".into(), Arc::new(spec), Connected::new(Arc::new(mesh)), 1)
 }

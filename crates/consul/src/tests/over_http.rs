@@ -11,7 +11,7 @@ use super::*;
 use ecs_mesh_control_plane::http::HttpTransport;
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::{NoSecrets, SecretError, Secrets, WriteObstacle};
+use ecs_mesh_controller::{NoSecrets, SecretError, SecretRequest, Secrets, WriteObstacle};
 
 /// Responds to each request by its path and token.
 async fn server(response: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static) -> SocketAddr {
@@ -143,7 +143,7 @@ struct RotatingSecrets(AtomicUsize);
 
 #[async_trait]
 impl Secrets for RotatingSecrets {
-    async fn read(&self, _arn: &str) -> Result<String, SecretError> {
+    async fn read(&self, _: SecretRequest<'_>) -> Result<String, SecretError> {
         Ok(format!("token-{}", self.0.fetch_add(1, Ordering::Relaxed)))
     }
 }

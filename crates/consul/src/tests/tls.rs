@@ -6,7 +6,7 @@ use super::*;
 use ecs_mesh_control_plane::http::HttpTransport;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::{SecretError, Secrets};
+use ecs_mesh_controller::{SecretError, SecretRequest, Secrets};
 
 const ARN: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
 const TRUSTED: &str = "ECS_MESH_TEST_CA";
@@ -16,14 +16,15 @@ fn pem(name: &str) -> String {
     std::fs::read_to_string(tls_fixture(name)).unwrap()
 }
 
-/// Returns a CA.
+/// Returns a CA, as the previous version within JSON.
 struct FixedSecrets(&'static str);
 
 #[async_trait]
 impl Secrets for FixedSecrets {
-    async fn read(&self, arn: &str) -> Result<String, SecretError> {
-        assert_eq!(arn, ARN);
-        Ok(pem(self.0))
+    async fn read(&self, secret: SecretRequest<'_>) -> Result<String, SecretError> {
+        assert_eq!(secret.arn, ARN);
+        let pem = pem(self.0);
+        Ok(if secret.version_stage == Some("AWSPREVIOUS") { json!({"ca": pem}).to_string() } else { pem })
     }
 }
 
@@ -49,9 +50,19 @@ async fn ca_file_is_trusted() {
 }
 
 #[tokio::test]
+async fn server_is_checked_for_the_tls_server_name() {
+    let address = format!("https://127.0.0.1:{}", tls_server().port());
+    let ca = tls_fixture("ca.pem");
+    let named = json!({"address": address, "caFile": ca, "tlsServerName": "localhost"});
+    assert_eq!(call(&named, "none").await, Ok(BTreeSet::new()));
+}
+
+#[tokio::test]
 async fn ca_secret_is_trusted() {
     assert_eq!(call(&json!({"caSecret": ARN}), "ca.pem").await, Ok(BTreeSet::new()));
     assert_eq!(call(&json!({"caSecret": ARN}), "other-ca.pem").await, Err(MeshErrorKind::Unreachable));
+    let previous = format!("{ARN}:ca:AWSPREVIOUS:");
+    assert_eq!(call(&json!({"caSecret": previous}), "ca.pem").await, Ok(BTreeSet::new()));
 }
 
 #[tokio::test]

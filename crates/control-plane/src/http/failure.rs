@@ -4,9 +4,11 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use rustls::Error as TlsError;
 
+use super::client_source::TrustSource;
 use super::settings::Product;
+use super::tls_failure::TlsFailure;
 use super::transport::{TransportError, TransportErrorKind};
 
 /// The target of a call, for its error messages.
@@ -14,17 +16,18 @@ pub(super) struct CallTarget<'a> {
     pub(super) product: &'a Product,
     pub(super) base: &'a str,
     pub(super) timeout: Duration,
-    /// The trusted certificates, for error messages.
-    pub(super) trust: &'a str,
+    pub(super) trust: &'a TrustSource,
 }
 
 impl CallTarget<'_> {
     pub(super) fn failure(&self, error: reqwest::Error) -> TransportError {
         let error = error.without_url();
         let (base, block) = (self.base, self.product.block);
-        if let Some(tls) = tls_error(&error) {
-            let message = format!("TLS handshake with {base}: {tls}; help: {}", self.tls_advice(tls));
-            return TransportError::new(TransportErrorKind::Tls, message).with_source(tls.clone());
+        if let Some(tls) = find_source::<TlsError>(&error) {
+            return self.tls_failure(TlsFailure::of(tls, self)).with_source(tls.clone());
+        }
+        if base.starts_with("https://") && error.is_connect() && is_closed(&error) {
+            return self.tls_failure(TlsFailure::closed(self)).with_source(error);
         }
         let cause = innermost_cause(&error);
         let (kind, message) = if error.is_timeout() {
@@ -59,54 +62,37 @@ impl CallTarget<'_> {
         TransportError::new(TransportErrorKind::TooLarge, message)
     }
 
-    fn tls_advice(&self, error: &TlsError) -> String {
-        let Product { block, ports: (plain, tls), .. } = self.product;
-        match error {
-            TlsError::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::BadSignature,
-            ) => {
-                format!(
-                    "the certificate is not signed by {}; set ControlPlane.{block}.caFile to the CA that signed it",
-                    self.trust
-                )
-            }
-            TlsError::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => format!(
-                "the certificate is for other names; use one of them in ControlPlane.{block}.address, \
-                 or add the address to the certificate"
-            ),
-            TlsError::InvalidCertificate(
-                CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => "renew the control plane's certificate and check this machine's clock".to_owned(),
-            TlsError::InvalidMessage(_) => {
-                format!("the port may serve plain HTTP: https:// is port {tls}, http:// is port {plain}")
-            }
-            TlsError::AlertReceived(
-                AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
-            ) => format!(
-                "the server requires a client certificate, which is not supported; {}",
-                self.product.client_certificate_help
-            ),
-            _ => format!("certificates are checked against {}", self.trust),
-        }
+    fn tls_failure(&self, failure: TlsFailure) -> TransportError {
+        let TlsFailure { problem, help } = failure;
+        let message = format!("TLS handshake with {}: {problem}; help: {help}", self.base);
+        TransportError::new(TransportErrorKind::Tls, message)
     }
 }
 
-/// The TLS error in the chain of causes, if there is one.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a TlsError> {
+/// The error of this type in the chain of causes, if there is one: the innermost.
+fn find_source<'a, E: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
+    let mut found = None;
     let mut next: Option<&'a (dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(tls) = error.downcast_ref::<TlsError>() {
-            return Some(tls);
-        }
+        found = error.downcast_ref::<E>().or(found);
         // The source of an io::Error is the source of the error that it wraps, not the wrapped error itself.
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),
         };
     }
-    None
+    found
+}
+
+/// Whether the server closed the connection.
+fn is_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let cause = find_source::<io::Error>(error);
+    cause.is_some_and(|cause| {
+        [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&cause.kind())
+    })
 }
 
 /// The innermost cause, since the outer messages are generic ("error sending request").

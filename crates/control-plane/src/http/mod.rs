@@ -2,27 +2,34 @@
 //! token is read for each call and never appears in a message.
 
 mod client;
+mod client_source;
+mod endpoint;
 mod failure;
 mod item_stream;
+mod secret_text;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod tls_failure;
+#[cfg(test)]
+mod tls_tests;
 mod token;
 mod transport;
+mod trust;
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use client::HttpTransport;
+pub use client_source::ClientError;
 pub use item_stream::{ItemHandler, ItemStream, TooLarge};
-pub use settings::{
-    AddressRule, ConnectionSettings, Credential, InvalidCa, Product, SettingsError, TextSources,
-};
+pub use settings::{AddressRule, ConnectionSettings, Credential, Product, SettingsError, TextSources};
 pub use transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
     TransportErrorKind,
 };
+pub use trust::{InvalidCa, TlsConfigError};
 
 /// Characters that a path segment may contain unencoded (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

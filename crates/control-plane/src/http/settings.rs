@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use reqwest::{Certificate, Url};
+use reqwest::Url;
 
-use super::failure::innermost_cause;
+use super::client_source::ClientError;
+use super::trust::InvalidCa;
 use ecs_mesh_controller::ReadFileError;
+use ecs_mesh_model::{SecretRef, TlsServerName};
 
 /// The properties of a product's connections: names for messages, ports and how a token is sent.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +48,8 @@ pub struct TextSources {
     pub file: Option<PathBuf>,
     /// An environment variable.
     pub env: Option<String>,
-    /// The ARN of a secret.
-    pub secret: Option<String>,
+    /// A secret, or a key of its JSON text.
+    pub secret: Option<SecretRef>,
 }
 
 /// The connection to one control plane.
@@ -57,6 +59,8 @@ pub struct ConnectionSettings {
     pub product: Product,
     /// The API's address.
     pub address: String,
+    /// The name in the server's certificate, where it is not the address's host.
+    pub tls_server_name: Option<TlsServerName>,
     /// PEM text of the CA that signed the server's certificate; without a source the system's roots are trusted.
     pub ca: TextSources,
     /// The token.
@@ -134,15 +138,35 @@ pub enum SettingsError {
     /// The CA is not PEM text.
     #[error(transparent)]
     Ca(#[from] InvalidCa),
+    /// A TLS server name for an address without TLS.
+    #[error(
+        "{block}.tlsServerName has no use for an http:// address; help: use https:// (port {tls}), or leave it out"
+    )]
+    NameWithoutTls {
+        /// The manifest's block.
+        block: &'static str,
+        /// The default port for https.
+        tls: u16,
+    },
+    /// A TLS server name that no URL can have.
+    #[error(
+        "{block}.tlsServerName: {name} cannot be the host of a URL; help: write the name in the certificate"
+    )]
+    TlsServerName {
+        /// The manifest's block.
+        block: &'static str,
+        /// The name.
+        name: TlsServerName,
+    },
     /// No client can be built, for example without root certificates.
-    #[error("building the client for {base}: {}; help: set {block}.caFile", innermost_cause(source))]
+    #[error("building the client for {base}: {source}; help: set {block}.caFile")]
     Client {
         /// The address.
         base: String,
         /// The manifest's block.
         block: &'static str,
         /// The failed build.
-        source: reqwest::Error,
+        source: ClientError,
     },
 }
 
@@ -152,8 +176,8 @@ type UrlError = <Url as FromStr>::Err;
 /// The allowed forms of an address.
 #[derive(Clone, Copy, Debug)]
 pub struct AddressRule {
-    plain: u16,
-    tls: u16,
+    pub(super) plain: u16,
+    pub(super) tls: u16,
 }
 
 impl fmt::Display for AddressRule {
@@ -163,33 +187,12 @@ impl fmt::Display for AddressRule {
     }
 }
 
-/// A CA that is not PEM text of certificates.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidCa {
-    /// The text cannot be parsed.
-    #[error("parsing {from}: {}; help: {PEM_HELP}", innermost_cause(source))]
-    Unreadable {
-        /// The source of the text.
-        from: String,
-        /// The parser's error.
-        source: reqwest::Error,
-    },
-    /// The text contains no certificate.
-    #[error("parsing {from}: no certificate found; help: {PEM_HELP}")]
-    Empty {
-        /// The source of the text.
-        from: String,
-    },
-}
-
-const PEM_HELP: &str = "use PEM text with -----BEGIN CERTIFICATE----- blocks";
-
 /// One source, or none.
 pub(super) enum TextSource {
     None,
     File(PathBuf),
     Env(String),
-    Secret(String),
+    Secret(SecretRef),
 }
 
 impl TextSources {
@@ -206,75 +209,5 @@ impl TextSources {
             None => Ok(source),
             Some((second, _)) => Err(SettingsError::TwoSources { block, name, first, second }),
         }
-    }
-}
-
-impl Product {
-    /// Validates the address and removes a trailing slash.
-    pub(super) fn base_url(&self, address: &str) -> Result<String, SettingsError> {
-        let Self { block, ports: (plain, tls), .. } = *self;
-        let rule = AddressRule { plain, tls };
-        let url = Url::parse(address).map_err(|source| SettingsError::NotUrl {
-            block,
-            address: address.to_owned(),
-            rule,
-            source,
-        })?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(SettingsError::Credentials { block, rule });
-        }
-        let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
-        if !fits || url.query().is_some() || url.fragment().is_some() {
-            return Err(SettingsError::NotAddress { block, address: address.to_owned(), rule });
-        }
-        Ok(url.as_str().trim_end_matches('/').to_owned())
-    }
-}
-
-/// Parses the certificates of a CA's PEM text, which was read from `from`.
-pub(super) fn certificates(pem: &[u8], from: &str) -> Result<Vec<Certificate>, InvalidCa> {
-    let certificates = Certificate::from_pem_bundle(pem)
-        .map_err(|source| InvalidCa::Unreadable { from: from.to_owned(), source })?;
-    if certificates.is_empty() {
-        return Err(InvalidCa::Empty { from: from.to_owned() });
-    }
-    Ok(certificates)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KUMA: Product = Product {
-        name: "Kuma",
-        block: "spec.kuma",
-        ports: (5681, 5682),
-        token: "a user token",
-        credential: Credential::Bearer,
-        client_certificate_help: "let it accept user tokens",
-        max_concurrent_calls: Some(16),
-    };
-
-    #[test]
-    fn invalid_address_is_rejected_with_allowed_forms() {
-        for bad in ["", "kuma:5681", "ftp://kuma", "http://kuma?x=1", "http://kuma#x", "//kuma"] {
-            let error = KUMA.base_url(bad).unwrap_err().to_string();
-            assert!(error.contains("http://HOST:5681"), "{error}");
-        }
-        let error = KUMA.base_url("http://user:hunter2@kuma:5681").unwrap_err().to_string();
-        assert!(!error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn settings_error_prints_its_source_once() {
-        let error = KUMA.base_url("kuma").unwrap_err();
-        let source = std::error::Error::source(&error).unwrap().to_string();
-        assert_eq!(error.to_string().matches(&source).count(), 1, "{error}");
-    }
-
-    #[test]
-    fn address_may_contain_a_proxy_path() {
-        assert_eq!(KUMA.base_url("https://proxy.example/kuma/").unwrap(), "https://proxy.example/kuma");
-        assert_eq!(KUMA.base_url("http://cp:5681").unwrap(), "http://cp:5681");
     }
 }

@@ -10,9 +10,10 @@ use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::secret_text::{SecretTextError, read_secret};
 use super::settings::{Credential, Product, TextSource};
-use ecs_mesh_controller::secrets::{SecretError, Secrets};
-use ecs_mesh_controller::{BlockingLane, ReadFileError, read_file};
+use ecs_mesh_controller::{BlockingLane, ReadFileError, Secrets, read_file};
+use ecs_mesh_model::SecretRef;
 
 const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// The longest read of a token's file.
@@ -37,7 +38,7 @@ pub(super) enum TokenError {
     )]
     Env { name: String, block: &'static str },
     #[error("{source} (ControlPlane.{block}.tokenSecret)")]
-    Secret { block: &'static str, source: SecretError },
+    Secret { block: &'static str, source: SecretTextError },
     #[error("reading {from}: {source}")]
     Invalid { from: String, source: InvalidToken },
     #[error("reading {from}: {source} (ControlPlane.{block}.tokenSecret)")]
@@ -72,7 +73,7 @@ enum TokenSource {
     },
     Env(String),
     Secret {
-        arn: String,
+        secret: SecretRef,
         secrets: Arc<dyn Secrets>,
         cached: Mutex<Option<CachedSecret>>,
         rejected: AtomicBool,
@@ -92,8 +93,8 @@ impl TokenReader {
             TextSource::None => TokenSource::Absent,
             TextSource::File(file) => TokenSource::File { file, lane: BlockingLane::default() },
             TextSource::Env(name) => TokenSource::Env(name),
-            TextSource::Secret(arn) => TokenSource::Secret {
-                arn,
+            TextSource::Secret(secret) => TokenSource::Secret {
+                secret,
                 secrets,
                 cached: Mutex::default(),
                 rejected: AtomicBool::new(false),
@@ -125,15 +126,15 @@ impl TokenReader {
                     source,
                 })
             }
-            TokenSource::Secret { arn, secrets, cached, rejected } => {
-                self.cached(arn, secrets.as_ref(), cached, rejected).await.map(Some)
+            TokenSource::Secret { secret, secrets, cached, rejected } => {
+                self.cached(secret, secrets.as_ref(), cached, rejected).await.map(Some)
             }
         }
     }
 
     async fn cached(
         &self,
-        arn: &str,
+        secret: &SecretRef,
         secrets: &dyn Secrets,
         cached: &Mutex<Option<CachedSecret>>,
         rejected: &AtomicBool,
@@ -152,10 +153,10 @@ impl TokenReader {
         // Recorded before the read, since the caller may be cancelled while it waits.
         let earlier = cached.as_mut().and_then(|known| known.failed.replace(Instant::now()));
         let block = self.product.block;
-        let read = match secrets.read(arn).await {
+        let read = match read_secret(secrets, secret).await {
             Err(source) => Err(TokenError::Secret { block, source }),
             Ok(text) => self.secret(&text).map_err(|source| TokenError::InvalidSecret {
-                from: format!("the secret {arn}"),
+                from: format!("the secret {secret}"),
                 block,
                 source,
             }),
@@ -179,10 +180,13 @@ impl TokenReader {
 
     /// Checks whether a failed response means that the server no longer accepts the token.
     pub(super) fn on_failure(&self, status: u16, body: &[u8]) {
-        if let TokenSource::Secret { rejected, .. } = &self.source
-            && self.product.credential == Credential::ConsulToken
-            && (status == 401 || (status == 403 && contains(body, b"ACL not found")))
-        {
+        let TokenSource::Secret { rejected, .. } = &self.source else { return };
+        let unknown = match self.product.credential {
+            // Kuma's 403 is about permissions.
+            Credential::Bearer => status == 401,
+            Credential::ConsulToken => status == 401 || (status == 403 && contains(body, b"ACL not found")),
+        };
+        if unknown {
             rejected.store(true, Ordering::Relaxed);
         }
     }
@@ -244,7 +248,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use ecs_mesh_controller::NoSecrets;
+    use ecs_mesh_controller::{NoSecrets, SecretError, SecretRequest};
 
     const ARN: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul";
 
@@ -256,8 +260,8 @@ mod tests {
 
     #[async_trait]
     impl Secrets for NumberedSecrets {
-        async fn read(&self, arn: &str) -> Result<String, SecretError> {
-            assert_eq!(arn, ARN);
+        async fn read(&self, secret: SecretRequest<'_>) -> Result<String, SecretError> {
+            assert_eq!(secret.arn, ARN);
             let read = self.reads.fetch_add(1, Ordering::Relaxed);
             if self.failing.contains(&read) {
                 Err(SecretError::Call(Box::new(std::io::Error::other("AWS is unreachable"))))
@@ -277,9 +281,11 @@ mod tests {
         max_concurrent_calls: Some(4),
     };
 
-    fn token_reader(failing: &'static [usize]) -> TokenReader {
+    const KUMA: Product = Product { credential: Credential::Bearer, ..CONSUL };
+
+    fn token_reader(product: Product, failing: &'static [usize]) -> TokenReader {
         let secrets = Arc::new(NumberedSecrets { reads: AtomicUsize::new(0), failing });
-        TokenReader::new(CONSUL, TextSource::Secret(ARN.to_owned()), secrets)
+        TokenReader::new(product, TextSource::Secret(SecretRef::parse(ARN).unwrap()), secrets)
     }
 
     #[tokio::test]
@@ -290,6 +296,7 @@ mod tests {
         std::fs::write(&large, vec![b'x'; MAX_TOKEN_BYTES + 1]).unwrap();
         for (path, found) in [
             (fifo, "not a regular file but a FIFO"),
+            (directory.path().to_owned(), "not a regular file but a directory"),
             ("/dev/zero".into(), "not a regular file but a device"),
             (large, "larger than 64 KiB"),
         ] {
@@ -306,7 +313,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn secret_token_is_refreshed_after_its_ttl() {
-        let token = token_reader(&[]);
+        let token = token_reader(CONSUL, &[]);
         assert_eq!(sent(&token).await, "x-consul-token: token-0");
         tokio::time::advance(Duration::from_secs(299)).await;
         assert_eq!(sent(&token).await, "x-consul-token: token-0");
@@ -316,7 +323,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rejected_token_is_refreshed_at_limited_rate() {
-        let token = token_reader(&[]);
+        let token = token_reader(CONSUL, &[]);
         assert_eq!(sent(&token).await, "x-consul-token: token-0");
         token.on_failure(403, b"Permission denied");
         token.on_failure(500, b"ACL not found");
@@ -331,8 +338,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn rejected_user_token_is_refreshed() {
+        let token = token_reader(KUMA, &[]);
+        assert_eq!(sent(&token).await, "authorization: Bearer token-0");
+        token.on_failure(403, b"ACL not found");
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(sent(&token).await, "authorization: Bearer token-0");
+        token.on_failure(401, b"");
+        assert_eq!(sent(&token).await, "authorization: Bearer token-1");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn previous_token_is_kept_when_aws_is_unreachable() {
-        let token = token_reader(&[0, 2]);
+        let token = token_reader(CONSUL, &[0, 2]);
         let error = token.read().await.err().unwrap().to_string();
         assert!(error.contains("AWS is unreachable") && error.contains("spec.consul.tokenSecret"), "{error}");
         assert_eq!(sent(&token).await, "x-consul-token: token-1");

@@ -98,7 +98,7 @@ pub struct TransportError {
     pub kind: TransportErrorKind,
     /// The address, the cause and the next step.
     pub message: String,
-    /// The cause, which the message contains.
+    /// The cause, which the message contains or, for TLS, translates.
     pub source: Option<ErrorSource>,
 }
 
@@ -108,7 +108,7 @@ impl TransportError {
         Self { kind, message: message.into(), source: None }
     }
 
-    /// The same error with a cause, which the message contains.
+    /// The same error with a cause, which the message contains or translates.
     #[must_use]
     pub fn with_source(self, source: impl Into<ErrorSource>) -> Self {
         Self { source: Some(source.into()), ..self }

@@ -114,9 +114,10 @@ fn token(
     caller: Result<&CallerInfo, &MeshError>,
     version: Option<&KumaVersion>,
 ) -> CheckResult {
-    let given = connection.is_some_and(|c| c.token_file.is_some() || c.token_env.is_some());
+    let given = connection
+        .is_some_and(|one| one.token_file.is_some() || one.token_env.is_some() || one.token_secret.is_some());
     let fix = "`kumactl generate user-token --name ecs-mesh-operator --group mesh-system:admin --valid-for 8760h` \
-                into the file that ControlPlane.spec.kuma.tokenFile names";
+                into the source that ControlPlane.spec.kuma.tokenFile, tokenEnv or tokenSecret names";
     let caller = match caller {
         Ok(caller) => caller,
         Err(error) => return failed(PLANE_TOKEN, subject, error),
@@ -201,13 +202,16 @@ mod tests {
     use super::*;
     use crate::report::CheckStatus;
 
-    fn check_token(product: &str, token: Option<&str>, group: &str) -> CheckResult {
+    fn check_token(product: &str, token: &str, group: &str) -> CheckResult {
         let version = serde_json::json!({"product": product, "version": "2.11.0"});
-        let connection = serde_json::json!({"address": "https://kuma:5682", "tokenFile": token});
+        let mut connection = serde_json::json!({"address": "https://kuma:5682"});
+        if !token.is_empty() {
+            connection[token] = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:kuma".into();
+        }
         let caller = CallerInfo { name: group.to_owned(), groups: vec![group.to_owned()] };
         super::token(
             "kuma",
-            serde_json::from_value(connection).ok().as_ref(),
+            Some(&serde_json::from_value(connection).unwrap()),
             Ok(&caller),
             KumaVersion::read(&version).ok().as_ref(),
         )
@@ -216,14 +220,15 @@ mod tests {
     #[test]
     fn anonymous_caller_is_the_default_on_kuma_only() {
         for (product, token, status) in [
-            ("Kuma", None, CheckStatus::Info),
-            ("Kong Mesh", None, CheckStatus::Warning),
-            ("Kuma", Some("/token"), CheckStatus::Warning),
+            ("Kuma", "", CheckStatus::Info),
+            ("Kong Mesh", "", CheckStatus::Warning),
+            ("Kuma", "tokenFile", CheckStatus::Warning),
+            ("Kuma", "tokenSecret", CheckStatus::Warning),
         ] {
             let check = check_token(product, token, ANONYMOUS);
             assert_eq!(check.status, status, "{product} {token:?}: {check:?}");
             assert!(check.message.contains("anonymous"), "{check:?}");
         }
-        assert_eq!(check_token("Kuma", None, ADMIN).status, CheckStatus::Ok);
+        assert_eq!(check_token("Kuma", "", ADMIN).status, CheckStatus::Ok);
     }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -23,7 +25,8 @@ use ecs_mesh_control_plane::http::SettingsError;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::ReadFileError;
+use ecs_mesh_controller::{NoSecrets, ReadFileError, SecretError, SecretRequest, Secrets};
+use ecs_mesh_model::{SecretRef, TlsServerName};
 
 /// Serves one response to every request and records each request's path and headers.
 async fn server<R: IntoResponse + Send + 'static>(
@@ -47,20 +50,23 @@ fn at(address: impl std::fmt::Display) -> KumaConnection {
         address: format!("http://{address}"),
         ca_file: None,
         ca_env: None,
+        ca_secret: None,
         token_file: None,
         token_env: None,
+        token_secret: None,
+        tls_server_name: None,
         timeout: HumanDuration(Duration::from_secs(5)),
     }
 }
 
 fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, SettingsError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    KumaControlPlane::connect(spec, operator(), Arc::new(NoObserver))
+    KumaControlPlane::connect(spec, operator(), Arc::new(NoObserver), Arc::new(NoSecrets))
 }
 
 fn transport(spec: &KumaConnection) -> HttpTransport {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    HttpTransport::new(settings(spec)).unwrap()
+    HttpTransport::new(settings(spec), Arc::new(NoSecrets)).unwrap()
 }
 
 #[tokio::test]
@@ -78,6 +84,35 @@ async fn rotated_token_is_used_from_the_next_call() {
     let tokens: Vec<_> = requests.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
     assert_eq!(tokens, ["Bearer first", "Bearer other"]);
     assert_eq!(requests[0].0.path(), "/behind/a/proxy/dataplanes");
+}
+
+/// Returns tokens in JSON, with the number of the read.
+#[derive(Default)]
+struct NumberedTokens(AtomicUsize);
+
+#[async_trait]
+impl Secrets for NumberedTokens {
+    async fn read(&self, _: SecretRequest<'_>) -> Result<String, SecretError> {
+        Ok(json!({"token": format!("token-{}", self.0.fetch_add(1, Ordering::Relaxed))}).to_string())
+    }
+}
+
+#[tokio::test]
+async fn user_token_is_read_from_a_key_of_a_secret() {
+    let (address, requests) = server(|| r#"{"items": [], "next": null}"#).await;
+    let mut spec = at(address);
+    let secret = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:kuma:token::";
+    spec.token_secret = Some(SecretRef::parse(secret).unwrap());
+    let secrets = Arc::new(NumberedTokens::default());
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let kuma = KumaControlPlane::connect(&spec, operator(), Arc::new(NoObserver), secrets.clone()).unwrap();
+    assert_eq!(secrets.0.load(Ordering::Relaxed), 0, "nothing is read before it is needed");
+    for _ in 0..2 {
+        list_owned(&kuma, &BTreeSet::new()).await.unwrap();
+    }
+    let requests = requests.lock().unwrap();
+    let tokens: Vec<_> = requests.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
+    assert_eq!(tokens, ["Bearer token-0"; 2]);
 }
 
 #[tokio::test]
@@ -236,10 +271,19 @@ async fn server_with_the_configured_ca_is_trusted() {
 }
 
 #[tokio::test]
+async fn server_is_checked_for_the_tls_server_name() {
+    let mut spec = at(tls_server());
+    spec.address = spec.address.replace("http://", "https://");
+    spec.ca_file = Some(tls_fixture("ca.pem"));
+    spec.tls_server_name = Some(TlsServerName::parse("localhost").unwrap());
+    assert_eq!(transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn tls_error_contains_the_next_step() {
     for (host, ca, advice) in [
-        ("https://localhost", "other-ca.pem", "other-ca.pem; set ControlPlane.spec.kuma.caFile"),
-        ("https://127.0.0.1", "ca.pem", "the certificate is for other names"),
+        ("https://localhost", "other-ca.pem", "other-ca.pem; help: set ControlPlane.spec.kuma.caFile"),
+        ("https://127.0.0.1", "ca.pem", "help: set ControlPlane.spec.kuma.tlsServerName"),
     ] {
         let mut spec = at(tls_server());
         spec.address = spec.address.replace("http://127.0.0.1", host);

@@ -64,7 +64,7 @@ fn address_with_credentials_is_rejected_and_redacted() {
         assert!(!text.is_empty() && !text.contains("hunter2"), "{text}");
     }
     let text = CONTROL_PLANE.replace("https://cp.internal:5682", "https://admin:hunter2@cp.internal:5682");
-    insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.address: has credentials in it, which do not belong in a manifest: use tokenFile or tokenEnv"#);
+    insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.address: has credentials in it, which do not belong in a manifest: use tokenSecret, tokenFile or tokenEnv"#);
     let consul = "  type: consul\n  consul: {address: 'https://admin:hunter2@consul.internal:8501'}";
     let errors = errors_of(&document("ControlPlane", "consul", consul));
     assert!(
@@ -73,6 +73,51 @@ fn address_with_credentials_is_rejected_and_redacted() {
     );
     let unquoted = CONTROL_PLANE.replace("'}", "', tokenEnv: hunter2-hunter2}");
     insta::assert_snapshot!(errors_of(&unquoted), @r#"a.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.tokenEnv: is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN"#);
+}
+
+#[test]
+fn secret_reference_is_rejected_and_redacted() {
+    let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:mesh-a1B2c3";
+    let errors = |kind: &str, field: &str, secret: &str| {
+        let spec =
+            format!("  type: {kind}\n  {kind}: {{address: 'https://cp.internal:1', {field}: '{secret}'}}");
+        errors_of(&document("ControlPlane", "a", &spec))
+    };
+    for (kind, field) in
+        [("kuma", "caSecret"), ("kuma", "tokenSecret"), ("consul", "caSecret"), ("consul", "tokenSecret")]
+    {
+        assert_eq!(errors(kind, field, &format!("{arn}:key::")), "");
+        for (secret, rule) in [
+            ("hunter2", "is not the ARN of a Secrets Manager secret"),
+            (&format!("{arn}:hunter2"), "all three parts of :json-key:version-stage:version-id"),
+            (&format!("{arn}::hunter2:9d4cb84b-ad69-40c0-a0ab-cead36b967e8"), "keep one of them"),
+        ] {
+            let errors = errors(kind, field, secret);
+            assert!(errors.contains(&format!("spec.{kind}.{field}: ")) && errors.contains(rule), "{errors}");
+            assert!(!errors.contains("hunter2"), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn tls_server_name_needs_tls() {
+    for (kind, port) in [("kuma", 5682), ("consul", 8501)] {
+        let errors = |fields: &str| {
+            let spec = format!("  type: {kind}\n  {kind}: {{{fields}}}");
+            errors_of(&document("ControlPlane", "a", &spec))
+        };
+        for name in ["server.dc1.consul", "10.0.0.7", "'fd00::7'"] {
+            assert_eq!(errors(&format!("address: 'https://cp.internal:1', tlsServerName: {name}")), "");
+        }
+        let plain = errors("address: 'http://cp.internal:1', tlsServerName: server.dc1.consul");
+        assert!(plain.contains(&format!("spec.{kind}.tlsServerName: ")), "{plain}");
+        assert!(plain.contains(&format!("use https:// (port {port})")), "{plain}");
+        for name in ["'https://cp.internal'", "'cp.internal:5682'", "'*.internal'", "''"] {
+            let errors = errors(&format!("address: 'https://cp.internal:1', tlsServerName: {name}"));
+            assert!(errors.contains(&format!("spec.{kind}.tlsServerName: ")), "{errors}");
+            assert!(errors.contains("a DNS name or an IP address"), "{errors}");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::{FindingCollector, is_dns_label};
 use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
 use crate::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits};
+use ecs_mesh_model::{SecretRef, TlsServerName};
 
 pub(super) fn check(
     spec: &ControlPlaneSpec,
@@ -87,7 +88,8 @@ struct ConnectionFields<'a> {
     address: &'a str,
     files: [(&'static str, Option<&'a Path>); 2],
     variables: [(&'static str, Option<&'a str>); 2],
-    secrets: [(&'static str, Option<&'a str>); 2],
+    secrets: [(&'static str, Option<&'a SecretRef>); 2],
+    tls_server_name: Option<&'a TlsServerName>,
     timeout: HumanDuration,
 }
 
@@ -99,7 +101,8 @@ impl<'a> ConnectionFields<'a> {
             address: &kuma.address,
             files: [("caFile", kuma.ca_file.as_deref()), ("tokenFile", kuma.token_file.as_deref())],
             variables: [("caEnv", kuma.ca_env.as_deref()), ("tokenEnv", kuma.token_env.as_deref())],
-            secrets: [("caSecret", None), ("tokenSecret", None)],
+            secrets: [("caSecret", kuma.ca_secret.as_ref()), ("tokenSecret", kuma.token_secret.as_ref())],
+            tls_server_name: kuma.tls_server_name.as_ref(),
             timeout: kuma.timeout,
         }
     }
@@ -111,10 +114,8 @@ impl<'a> ConnectionFields<'a> {
             address: &consul.address,
             files: [("caFile", consul.ca_file.as_deref()), ("tokenFile", consul.token_file.as_deref())],
             variables: [("caEnv", consul.ca_env.as_deref()), ("tokenEnv", consul.token_env.as_deref())],
-            secrets: [
-                ("caSecret", consul.ca_secret.as_deref()),
-                ("tokenSecret", consul.token_secret.as_deref()),
-            ],
+            secrets: [("caSecret", consul.ca_secret.as_ref()), ("tokenSecret", consul.token_secret.as_ref())],
+            tls_server_name: consul.tls_server_name.as_ref(),
             timeout: consul.timeout,
         }
     }
@@ -138,14 +139,6 @@ impl<'a> ConnectionFields<'a> {
                 let message = format!(
                     "is not an environment variable's name: write letters, digits and '_', such as {example}_TOKEN"
                 );
-                report.add(self.path(field), message);
-            }
-        }
-        for (field, arn) in self.secrets {
-            if arn.is_some_and(|arn| !is_secret_arn(arn)) {
-                // Not shown, for the same reason.
-                let message = "is not the ARN of a Secrets Manager secret: write \
-                               arn:PARTITION:secretsmanager:REGION:ACCOUNT:secret:NAME";
                 report.add(self.path(field), message);
             }
         }
@@ -183,12 +176,8 @@ impl<'a> ConnectionFields<'a> {
             report.add(path.clone(), format!("has no host: {expected}"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            let sources = if self.name == "consul" {
-                "tokenSecret, tokenFile or tokenEnv"
-            } else {
-                "tokenFile or tokenEnv"
-            };
-            let message = format!("has credentials in it, which do not belong in a manifest: use {sources}");
+            let message = "has credentials in it, which do not belong in a manifest: use tokenSecret, tokenFile or \
+                           tokenEnv";
             report.add(path.clone(), message);
         }
         if url.query().is_some() || url.fragment().is_some() {
@@ -196,6 +185,11 @@ impl<'a> ConnectionFields<'a> {
                 path.clone(),
                 format!("has a part after ? or #, which the API does not take: {expected}"),
             );
+        }
+        if self.tls_server_name.is_some() && url.scheme() == "http" {
+            let message =
+                format!("has no use for an http:// address: use https:// (port {tls}), or leave it out");
+            report.add(self.path("tlsServerName"), message);
         }
         if self.has_token() && url.scheme() == "http" && !is_loopback(&url) {
             let message = format!("the token would cross the network unencrypted: use https:// (port {tls})");
@@ -216,18 +210,4 @@ pub(super) fn is_loopback(url: &url::Url) -> bool {
 fn is_variable(name: &str) -> bool {
     name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-fn is_secret_arn(text: &str) -> bool {
-    let parts: Vec<&str> = text.splitn(7, ':').collect();
-    let [arn, partition, service, region, account, kind, name] = parts[..] else { return false };
-    arn == "arn"
-        && service == "secretsmanager"
-        && kind == "secret"
-        && !partition.is_empty()
-        && !region.is_empty()
-        && account.len() == 12
-        && account.bytes().all(|b| b.is_ascii_digit())
-        && !name.is_empty()
-        && !name.contains(char::is_whitespace)
 }
