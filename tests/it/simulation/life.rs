@@ -13,7 +13,7 @@ use ecs_mesh_operator::operator::{ConnectFn, Connected};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
-use ecs_mesh_sandbox::world::{ManifestOptions, Naming, World, WorldConfig, manifests};
+use ecs_mesh_sandbox::world::{ManifestOptions, Naming, Rollouts, World, WorldConfig, manifests};
 use tokio::time::Instant;
 
 use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
@@ -88,6 +88,7 @@ impl KumaScenario {
             naming,
             control_planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
+            rollouts: Rollouts::Simple,
         };
         let world = World::start(world, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
         let care = ManifestOptions {
