@@ -27,9 +27,7 @@ const AT_ONCE: usize = 10;
 
 /// The names of the services.
 pub(crate) fn services() -> Vec<ScenarioService> {
-    (0..SERVICES)
-        .map(|n| ScenarioService { name: format!("svc-{n:02}"), port: 20_000 + n, app_port: 8_080, count: 0 })
-        .collect()
+    (0..SERVICES).map(|n| ScenarioService::new(&format!("svc-{n:02}"), 20_000 + n, 8_080, 0)).collect()
 }
 
 /// Serves until standard input ends.

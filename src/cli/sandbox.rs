@@ -19,11 +19,11 @@ use crate::telemetry::log::LogStats;
 use crate::telemetry::server::ListenAddress;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
-use ecs_mesh_sandbox::aws::{CloudConfig, Throttling};
+use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes, Throttling};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::fault_injection::{FaultInjector, FaultLevel};
-use ecs_mesh_sandbox::world::{ForeignFixture, Naming, World, WorldConfig, consul_auth, manifests};
+use ecs_mesh_sandbox::world::{ForeignFixture, Naming, Rollouts, World, WorldConfig, consul_auth, manifests};
 
 /// Arguments of `sandbox`.
 #[derive(clap::Args)]
@@ -119,6 +119,7 @@ impl SandboxArgs {
                     throttling: Some(Throttling::published()),
                     // Tests send ECS events through PutEvents.
                     accept_aws_sources: true,
+                    life: self.life_times(),
                     ..CloudConfig::default()
                 },
                 control_planes: self.control_plane,
@@ -146,6 +147,19 @@ impl SandboxArgs {
         Ok(code)
     }
 
+    /// In the demo, a new task counts as healthy after 10 s instead of 40, which is still later than it is ready in the
+    /// mesh: deployments keep the order that they have on ECS. Users' own tasks are as fast as they can be.
+    fn life_times(&self) -> LifeTimes {
+        match self.world {
+            WorldKind::None => LifeTimes::default(),
+            WorldKind::Demo => LifeTimes {
+                unchecked_healthy: Duration::from_secs(10),
+                time_scale: 1.0,
+                ..LifeTimes::default()
+            },
+        }
+    }
+
     fn begin_world(&self, endpoints: &Endpoints) -> Result<(World, Vec<ForeignFixture>), String> {
         // About one event a second in a demo of 30 s.
         let interval =
@@ -157,6 +171,7 @@ impl SandboxArgs {
             naming: Naming::TaskId,
             control_planes: self.control_plane,
             revoked_for: (Duration::from_secs(14), Duration::from_secs(25)),
+            rollouts: Rollouts::Ordered,
         };
         endpoints.with_all(|cloud, kuma, consul, now| {
             let mut world = World::start(config, cloud, kuma, now)?;

@@ -100,7 +100,7 @@ impl DoctorSetup {
         })
         .await
         .unwrap();
-        let service = ScenarioService { name: "app".to_owned(), port: 15_000, app_port: 8_080, count: 2 };
+        let service = ScenarioService::new("app", 15_000, 8_080, 2);
         endpoints.with(|cloud, _, now| deploy(cloud, &service, ControlPlanes::Kuma, now)).unwrap();
         let directory = TempDir::new().unwrap();
         let mut environment: BTreeMap<String, String> =

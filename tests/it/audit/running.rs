@@ -12,7 +12,7 @@ use ecs_mesh_operator::sandbox::demo::manifest_options;
 use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
-use ecs_mesh_sandbox::world::{Naming, World, WorldConfig, consul_auth, manifests};
+use ecs_mesh_sandbox::world::{Naming, Rollouts, World, WorldConfig, consul_auth, manifests};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -210,6 +210,7 @@ async fn demo_world_passes_its_own_audit() {
         naming: Naming::TaskId,
         control_planes: ControlPlanes::Both,
         revoked_for: never,
+        rollouts: Rollouts::Simple,
     };
     let bootstrap = &endpoints.consul.as_ref().unwrap().bootstrap;
     let services = endpoints.with_all(|cloud, kuma, consul, now| {

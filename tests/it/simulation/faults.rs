@@ -65,6 +65,9 @@ pub(super) enum SimFault {
     WriteConflict,
     /// The response to a list breaks off.
     BrokenAnswer,
+    /// Services replace their tasks within limits that may stop old tasks before new ones are ready, with apps that serve
+    /// for some time after SIGTERM.
+    RollingDeployment,
     /// The control plane shows a version that the operator does not support, for some time.
     UnsupportedVersion,
     /// A list omits items that the operator's token may not read.
@@ -120,7 +123,7 @@ impl SimFault {
 
     /// Faults of Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
-        [Self::EVERYWHERE, &[Self::WriteConflict, Self::UnsupportedVersion]].concat()
+        [Self::EVERYWHERE, &[Self::WriteConflict, Self::UnsupportedVersion, Self::RollingDeployment]].concat()
     }
 
     /// Faults of Consul runs.

@@ -10,10 +10,11 @@ use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
 use ecs_mesh_operator::operator::{ConnectFn, Connected};
+use ecs_mesh_sandbox::aws::LifeTimes;
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
-use ecs_mesh_sandbox::world::{ManifestOptions, Naming, World, WorldConfig, manifests};
+use ecs_mesh_sandbox::world::{ManifestOptions, Naming, Rollouts, World, WorldConfig, manifests};
 use tokio::time::Instant;
 
 use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
@@ -85,6 +86,17 @@ impl KumaScenario {
         let naming = if rng.bool() { Naming::TaskId } else { Naming::Hostname };
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
         let cluster = env.cluster.to_string();
+        // A source of its own, so that the rest of a life does not depend on it.
+        let mut own = fastrand::Rng::with_seed(seed ^ 0x41D3);
+        let rollouts = if own.u8(..3) == 0 { Rollouts::Mixed } else { Rollouts::Simple };
+        if rollouts == Rollouts::Mixed {
+            // Stops and health checks take as long as at AWS.
+            env.faults.count(SimFault::RollingDeployment);
+            let mut cloud = env.cloud.lock().unwrap();
+            let life = cloud.config().life.clone();
+            let unchecked_healthy = Duration::from_secs([0, 5, 40][own.usize(..3)]);
+            cloud.set_life(LifeTimes { unchecked_healthy, time_scale: 1.0, ..life });
+        }
         let world = WorldConfig {
             tasks: rng.usize(8..40),
             seed,
@@ -92,6 +104,7 @@ impl KumaScenario {
             naming,
             control_planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
+            rollouts,
         };
         let world = World::start(world, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
         let care = ManifestOptions {
@@ -111,8 +124,6 @@ impl KumaScenario {
             max_fraction: 0.3,
             min_owned: 10,
         });
-        // A source of its own, so that the rest of a life does not depend on it.
-        let mut own = fastrand::Rng::with_seed(seed ^ 0x41D3);
         let revocation =
             (env.faults.are_enabled() && own.u8(..3) == 0).then(|| in_a_while(&mut own, 40..110));
         let next_hiding = in_a_while(&mut own, 20..120);

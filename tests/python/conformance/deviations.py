@@ -56,6 +56,17 @@ BEHAVIOUR = {
         "test_service_tasks_have_the_group_of_the_service": Deviation("timed out", "services start no tasks"),
         "test_service_tasks_are_started_by_the_deployment": Deviation("timed out", "services start no tasks"),
         "test_forced_deployment_replaces_all_tasks": Deviation("timed out", "services start no tasks"),
+        "test_describe_services_reports_unknown_services_as_missing": Deviation(
+            ":service/none'", "the ARN without the cluster"
+        ),
+        "test_deployment_completes_when_its_tasks_run": Deviation("timed out", "services start no tasks"),
+        "test_task_protection_has_an_expiration_date": Deviation("timed out", "services start no tasks"),
+        "test_task_protection_requires_a_task_of_a_service": Deviation("(500)", "fails with status 500"),
+        "test_task_protection_rejects_more_than_two_days": Deviation("(500)", "fails with status 500"),
+        "test_scale_in_spares_protected_tasks": Deviation("timed out", "services start no tasks"),
+        "test_task_definition_rejects_an_unknown_dependency": Deviation("not rejected", "accepts any dependency"),
+        "test_task_with_a_health_check_becomes_healthy": Deviation("'healthStatus'", "no health"),
+        "test_containers_stop_in_reverse_order_of_dependencies": Deviation("timed out", "all at once"),
         "test_rule_delivers_matching_events_with_envelope": Deviation(
             "'account'", "no account in the envelope"
         ),
@@ -94,6 +105,17 @@ BEHAVIOUR = {
         "test_service_tasks_are_started_by_the_deployment": Deviation(
             "'web' ==", "startedBy is the name of the service"
         ),
+        "test_task_protection_has_an_expiration_date": Deviation(
+            "list index out of range", "an answer without tasks and failures"
+        ),
+        "test_task_protection_requires_a_task_of_a_service": Deviation(
+            "([], []) ==", "an answer without tasks and failures"
+        ),
+        "test_task_protection_rejects_more_than_two_days": Deviation("not rejected", "accepts any time"),
+        "test_scale_in_spares_protected_tasks": Deviation("timed out", "stops protected tasks"),
+        "test_task_definition_rejects_an_unknown_dependency": Deviation("not rejected", "accepts any dependency"),
+        "test_task_with_a_health_check_becomes_healthy": Deviation("timed out", "always UNKNOWN"),
+        "test_containers_stop_in_reverse_order_of_dependencies": Deviation("timed out", "all at once"),
         "test_eventbridge_rejects_an_unknown_rule": Deviation(
             "not rejected", "`ListTargetsByRule` returns an empty list"
         ),

@@ -285,3 +285,115 @@ def test_forced_deployment_replaces_all_tasks(aws):
 def test_update_service_rejects_an_unknown_service(aws):
     call = {"cluster": aws.cluster(), "service": "none"}
     rejected("ServiceNotFoundException", 400, aws.ecs.update_service, **call)
+
+
+def test_describe_services_shows_the_primary_deployment(aws):
+    cluster = aws.cluster()
+    created = service(aws, cluster, 1)
+    found = aws.ecs.describe_services(cluster=cluster, services=["web"])
+    assert found["failures"] == [] and found["services"][0]["status"] == "ACTIVE"
+    deployment = found["services"][0]["deployments"][0]
+    assert (deployment["status"], deployment["desiredCount"]) == ("PRIMARY", 1)
+    assert deployment["id"] == created["deployments"][0]["id"]
+    assert deployment["taskDefinition"] == created["taskDefinition"]
+
+
+def test_describe_services_reports_unknown_services_as_missing(aws):
+    cluster = aws.cluster()
+    found = aws.ecs.describe_services(cluster=cluster, services=["none"])
+    missing = {"arn": f"{ECS}:service/{cluster}/none", "reason": "MISSING"}
+    assert (found["services"], found["failures"]) == ([], [missing])
+
+
+def test_deployment_completes_when_its_tasks_run(aws):
+    cluster = aws.cluster()
+    service(aws, cluster, 1)
+
+    def look():
+        deployment = aws.ecs.describe_services(cluster=cluster, services=["web"])["services"][0]["deployments"][0]
+        return (deployment["rolloutState"], deployment["runningCount"]) == ("COMPLETED", 1)
+
+    eventually(look)
+
+
+def test_delete_service_requires_force_above_zero_tasks(aws):
+    cluster = aws.cluster()
+    service(aws, cluster, 1)
+    call = {"cluster": cluster, "service": "web"}
+    rejected("InvalidParameterException", 400, aws.ecs.delete_service, **call)
+    deleted = aws.ecs.delete_service(**call, force=True)["service"]
+    assert deleted["status"] in ("DRAINING", "INACTIVE")
+
+
+def protected(aws, cluster, task, **more):
+    """Protects a task, and returns its protection with the failures."""
+    call = {"cluster": cluster, "tasks": [task["taskArn"]], "protectionEnabled": True, **more}
+    answer = aws.ecs.update_task_protection(**call)
+    return answer["protectedTasks"], [failure["reason"] for failure in answer["failures"]]
+
+
+def test_task_protection_has_an_expiration_date(aws):
+    cluster = aws.cluster()
+    service(aws, cluster, 1)
+    task = started(aws, cluster, 1)[0]
+    before = datetime.datetime.now(datetime.UTC)
+    tasks, failures = protected(aws, cluster, task, expiresInMinutes=10)
+    assert failures == [] and tasks[0]["protectionEnabled"] is True
+    lasts = tasks[0]["expirationDate"] - before
+    assert datetime.timedelta(minutes=9) < lasts < datetime.timedelta(minutes=11)
+    assert aws.ecs.get_task_protection(cluster=cluster, tasks=[task["taskArn"]])["protectedTasks"] == tasks
+
+
+def test_task_protection_requires_a_task_of_a_service(aws):
+    cluster = aws.cluster()
+    tasks, failures = protected(aws, cluster, aws.run(cluster)[0])
+    assert (tasks, failures) == ([], ["TASK_NOT_VALID"])
+
+
+def test_task_protection_rejects_more_than_two_days(aws):
+    call = {"cluster": aws.cluster(), "tasks": [UNKNOWN], "protectionEnabled": True, "expiresInMinutes": 2881}
+    rejected("InvalidParameterException", 400, aws.ecs.update_task_protection, **call)
+
+
+def test_scale_in_spares_protected_tasks(aws):
+    cluster = aws.cluster()
+    service(aws, cluster, 2)
+    kept = started(aws, cluster, 2)[0]
+    assert protected(aws, cluster, kept)[1] == []
+    aws.ecs.update_service(cluster=cluster, service="web", desiredCount=0)
+    eventually(lambda: listed(aws, cluster, serviceName="web") == [kept["taskArn"]])
+
+
+def container(name, **more):
+    return {"name": name, "image": name, "memory": 128, **more}
+
+
+def test_task_definition_rejects_an_unknown_dependency(aws):
+    app = container("app", dependsOn=[{"containerName": "none", "condition": "START"}])
+    rejected("ClientException", 400, aws.family, containerDefinitions=[app])
+
+
+def test_task_with_a_health_check_becomes_healthy(aws):
+    cluster = aws.cluster()
+    app = container("app", healthCheck={"command": ["CMD", "true"], "interval": 5})
+    task = aws.run(cluster, family=aws.family(containerDefinitions=[app])["family"])[0]
+
+    def look():
+        found = aws.described(cluster, task)
+        return (found["healthStatus"], found["containers"][0]["healthStatus"]) == ("HEALTHY", "HEALTHY")
+
+    eventually(look)
+
+
+def test_containers_stop_in_reverse_order_of_dependencies(aws):
+    cluster = aws.cluster()
+    app = container("app", dependsOn=[{"containerName": "sidecar", "condition": "START"}])
+    family = aws.family(containerDefinitions=[app, container("sidecar")])["family"]
+    task = aws.running(cluster, aws.run(cluster, family=family)[0])
+    aws.ecs.stop_task(cluster=cluster, task=task["taskArn"])
+
+    def look():
+        names = {found["name"]: found["lastStatus"] for found in aws.described(cluster, task)["containers"]}
+        return names == {"app": "STOPPED", "sidecar": "RUNNING"}
+
+    eventually(look)

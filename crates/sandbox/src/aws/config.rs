@@ -28,6 +28,9 @@ pub struct CloudConfig {
     pub accept_aws_sources: bool,
     /// How long past states are kept for `…_as_of`.
     pub history: Duration,
+    /// Number of container instances of each cluster. A `DAEMON` service has a task on each; the other tasks on EC2
+    /// are on the first, since placement is not emulated.
+    pub container_instances: usize,
     /// The URL of the account's API, if it is not AWS's own.
     pub endpoint: Option<String>,
 }
@@ -46,25 +49,41 @@ impl Default for CloudConfig {
             throttling: None,
             accept_aws_sources: false,
             history: Duration::from_mins(5),
+            container_instances: 1,
             endpoint: None,
         }
     }
 }
 
-/// Durations of task states, and the delay of the service scheduler.
+/// Durations of task states, and the delays of containers and of the service scheduler.
+///
+/// The default is about fifty times as fast as AWS, except that a running task of a service counts as healthy at once.
+/// Docker labels of a container definition override what the defaults say about its container: see
+/// [`super::READY_LABEL`] and the other labels.
 #[derive(Clone, Debug)]
 pub struct LifeTimes {
     /// PROVISIONING; the address is assigned after half of it.
     pub provisioning: Duration,
-    /// PENDING.
+    /// PENDING until the images are pulled. Then containers start, in the order of their dependencies.
     pub pending: Duration,
-    /// ACTIVATING.
+    /// From the start of a container until it is RUNNING.
+    pub container_start: Duration,
+    /// ACTIVATING: all containers run.
     pub activating: Duration,
+    /// From RUNNING of a container until it answers on its port, and so passes its health check.
+    pub ready: Duration,
+    /// How long a task of a service must run until it counts towards `minimumHealthyPercent`, if none of its essential
+    /// containers has a health check. 40 s at AWS; zero by default.
+    pub unchecked_healthy: Duration,
+    /// Factor of the times in task definitions: `stopTimeout`, and those of health checks.
+    pub time_scale: f64,
     /// RUNNING with desired status STOPPED.
     pub draining: Duration,
     /// DEACTIVATING.
     pub deactivating: Duration,
-    /// STOPPING: the stop grace between SIGTERM and SIGKILL.
+    /// How long a container answers after SIGTERM.
+    pub serving: Duration,
+    /// From SIGTERM until a container exits, if it does not serve longer. STOPPING ends when all containers have exited.
     pub stopping: Duration,
     /// DEPROVISIONING; the address is released at its beginning.
     pub deprovisioning: Duration,
@@ -80,9 +99,14 @@ impl Default for LifeTimes {
         Self {
             provisioning: ms(300),
             pending: ms(200),
+            container_start: Duration::ZERO,
             activating: ms(100),
+            ready: ms(600),
+            unchecked_healthy: Duration::ZERO,
+            time_scale: 0.02,
             draining: ms(100),
             deactivating: ms(100),
+            serving: Duration::ZERO,
             stopping: ms(300),
             deprovisioning: ms(200),
             stopped_kept: Duration::from_hours(1),

@@ -9,12 +9,14 @@ mod error;
 mod wire;
 
 pub use cloud::{
-    ArnPage, AssumeRole, AssumedRole, CloudTask, Cluster, CreateRole, CreateService, DefinitionRecord,
-    DescribedTasks, EcsService, EventBridgeRule, IamRole, ListTasks, MessageAttribute, Network, PutEvent,
-    PutEventOutcome, QueueCounts, ReceiveMessages, ReceivedMessage, RegisterTaskDefinition, RuleTarget,
-    RunTask, SendMessage, SentMessage, StopCode, TaskOverrides, UpdateService, pattern_matches,
+    ArnPage, AssumeRole, AssumedRole, CloudTask, Cluster, ContainerState, ContainerStatus, CreateRole,
+    CreateService, DefinitionRecord, DescribedTasks, EcsService, EventBridgeRule, HealthStatus, IamRole,
+    ListTasks, MessageAttribute, Network, ProtectedTask, PutEvent, PutEventOutcome, QueueCounts,
+    ReceiveMessages, ReceivedMessage, RegisterTaskDefinition, RuleTarget, RunTask, SendMessage, SentMessage,
+    StopCode, TaskOverrides, TaskProtections, UpdateService, UpdateTaskProtection, pattern_matches,
 };
 pub use cloud::{BatchFailure, Cloud, DescribeFailure};
+pub use cloud::{EXIT_CODE_LABEL, EXITS_LABEL, READY_LABEL, SERVING_LABEL};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};
 pub use error::{AwsApiError, AwsApiResult};
 pub use wire::{AwsFault, AwsFaults, AwsFront, NoAwsFaults, QueryAnswer, query, serve};

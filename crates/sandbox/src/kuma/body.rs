@@ -55,6 +55,17 @@ pub(super) fn state(inbound: &Value) -> &str {
     }
 }
 
+/// Whether clients are routed to an inbound: ready, and not marked as unhealthy.
+pub(super) fn is_routed(inbound: &Value) -> bool {
+    state(inbound) == "Ready" && inbound.get("health").is_none_or(|health| health["ready"] == true)
+}
+
+/// Whether clients are routed to a stored Dataplane: to any of its inbounds. Whether its sidecar is connected makes no
+/// difference to them.
+pub fn takes_traffic(dataplane: &Value) -> bool {
+    inbounds(dataplane).iter().any(is_routed)
+}
+
 /// The protocol of an inbound, from its field or its tag; empty if both are absent.
 pub(super) fn protocol(inbound: &Value) -> &str {
     match text(inbound, "protocol") {

@@ -30,6 +30,7 @@ mod tokens;
 mod world;
 mod write;
 
+pub use body::takes_traffic;
 pub use journal::KumaJournalEntry;
 pub use message::{KumaConfig, KumaMode, KumaRequest, KumaResponse};
 pub use server::KumaCp;

@@ -49,18 +49,12 @@ fn inbound(cp: &KumaCp) -> Value {
     json!({"state": inbound["state"], "health": inbound["health"]})
 }
 
-/// Whether clients are routed to the inbound: ready, and not marked as unhealthy.
-fn takes_traffic(inbound: &Value) -> bool {
-    super::body::state(inbound) == "Ready"
-        && inbound.get("health").is_none_or(|health| health["ready"] == Value::Bool(true))
-}
-
 /// The Dataplanes that take traffic: name, address and port.
 fn routable(cp: &KumaCp) -> Vec<(String, String, u64)> {
     let endpoint = |(_, name, body): (&str, &str, &Value)| {
         let (networking, inbound) = (&body["networking"], &body["networking"]["inbound"][0]);
         let address = networking["address"].as_str().unwrap().to_owned();
-        takes_traffic(inbound).then(|| (name.to_owned(), address, inbound["port"].as_u64().unwrap()))
+        super::takes_traffic(body).then(|| (name.to_owned(), address, inbound["port"].as_u64().unwrap()))
     };
     cp.dataplanes().filter_map(endpoint).collect()
 }

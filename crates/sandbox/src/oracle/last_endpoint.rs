@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::{DRAIN_LABEL, Invariant, KumaOracle, TASK_LABEL, label, service_of};
 use crate::aws::{Cloud, CloudTask};
 use crate::kuma::{KumaCp, KumaJournalEntry};
-use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
+use crate::world::can_serve;
+use ecs_mesh_model::{DesiredStatus, Timestamp};
 
 /// How old the operator's knowledge may be at a drain: of two slow reads, and of the write.
 const READINESS_LAG: Duration = Duration::from_secs(15);
@@ -55,7 +56,11 @@ impl KumaOracle {
             .iter()
             .any(|(name, at, _)| *name == entry.name && at.age_at(entry.at) <= Duration::from_secs(1));
         let others = known.iter().any(|(name, _, stays)| *name != entry.name && *stays);
-        if !was_ready || others || !still_serves(&task) || self.held_long_enough(&task, service, entry.at) {
+        if !was_ready
+            || others
+            || !can_serve(&task, entry.at)
+            || self.held_long_enough(&task, service, entry.at)
+        {
             return;
         }
         let id = label(body, TASK_LABEL).unwrap_or_default();
@@ -69,10 +74,4 @@ impl KumaOracle {
         let undeclared = self.undeclared.get(service).map(|(from, _)| *from);
         task.stopping_at.into_iter().chain(undeclared).any(is_over)
     }
-}
-
-/// Whether the task's containers run.
-fn still_serves(task: &CloudTask) -> bool {
-    (LastStatus::Running..=LastStatus::Stopping).contains(&task.last_status)
-        && task.execution_stopped_at.is_none()
 }

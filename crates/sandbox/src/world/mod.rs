@@ -5,8 +5,12 @@
 
 mod consul;
 mod manifests;
+mod rollout;
 mod scenario;
+mod serving;
 mod sidecars;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,10 +31,12 @@ pub use consul::{
     TaskAgentCounts, admin_token,
 };
 pub use manifests::{ConsulManifestOptions, ManifestOptions, consul_auth, manifests};
+pub use rollout::{Rollout, Rollouts};
 pub use scenario::{
     CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, SECRET, ScenarioService, create_queue_and_rules,
     deploy, role_name, role_tags, run_batch, services,
 };
+pub use serving::{ServingTasks, can_serve, serving_tasks};
 pub use sidecars::host_name;
 
 /// How sidecars name their Dataplanes.
@@ -58,6 +64,8 @@ pub struct WorldConfig {
     pub control_planes: ControlPlanes,
     /// Minimum and maximum time until a removed role tag is restored.
     pub revoked_for: (Duration, Duration),
+    /// How tasks are defined, replaced and stopped. The durations are those of the account's `LifeTimes`.
+    pub rollouts: Rollouts,
 }
 
 /// An event of the world, for display.
@@ -109,8 +117,11 @@ impl World {
         kuma: &mut KumaCp,
         now: Timestamp,
     ) -> Result<Self, String> {
-        let services = services(config.tasks);
-        for service in &services {
+        let mut services = services(config.tasks);
+        // A source of its own, so that the rest of a world does not depend on it.
+        let mut rng = fastrand::Rng::with_seed(config.seed ^ 0x5E11);
+        for (index, service) in services.iter_mut().enumerate() {
+            service.rollout = config.rollouts.rollout(index, &mut rng);
             deploy(cloud, service, config.control_planes, now).map_err(|error| error.to_string())?;
         }
         run_batch(cloud, &services[0], SECRET, config.control_planes, now)
@@ -290,7 +301,8 @@ impl World {
 
     fn scale(&mut self, cloud: &mut Cloud, index: usize, now: Timestamp) {
         let max_count = self.services[index].count + 3;
-        let count = self.rng.usize(1..=max_count.max(2));
+        let least = usize::from(self.config.rollouts != Rollouts::Mixed);
+        let count = self.rng.usize(least..=max_count.max(2));
         let name = self.services[index].name.clone();
         let request = UpdateService {
             cluster: CLUSTER.to_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::SERVICE_TAG;
+use super::{Rollout, SERVICE_TAG};
 use crate::aws::{
     AwsApiResult, Cloud, CloudConfig, CreateRole, CreateService, RegisterTaskDefinition, RuleTarget, RunTask,
     TaskOverrides,
@@ -38,22 +38,29 @@ pub struct ScenarioService {
     pub app_port: u16,
     /// Initial number of tasks.
     pub count: usize,
+    /// How its tasks are defined and replaced.
+    pub rollout: Rollout,
+}
+
+impl ScenarioService {
+    /// A service with the default rollout.
+    pub fn new(name: &str, port: u16, app_port: u16, count: usize) -> Self {
+        Self { name: name.to_owned(), port, app_port, count, rollout: Rollout::default() }
+    }
 }
 
 /// The services of a world of about this many tasks.
 pub fn services(tasks: usize) -> Vec<ScenarioService> {
-    let service =
-        |name: &str, port, app_port, count| ScenarioService { name: name.to_owned(), port, app_port, count };
     let mut all = vec![
-        service("demo-app", 15_000, 5_000, 2),
-        service("kv", 15_050, 5_050, 2),
-        service("redis", 16_379, 6_379, 1),
+        ScenarioService::new("demo-app", 15_000, 5_000, 2),
+        ScenarioService::new("kv", 15_050, 5_050, 2),
+        ScenarioService::new("redis", 16_379, 6_379, 1),
     ];
     let mut left = tasks.saturating_sub(5);
     let mut number = 1_u16;
     while left > 0 {
         let count = left.min(usize::from(2 + number % 4)).min(left);
-        all.push(service(&format!("svc-{number:02}"), 20_000 + number, 8_080, count));
+        all.push(ScenarioService::new(&format!("svc-{number:02}"), 20_000 + number, 8_080, count));
         left -= count;
         number += 1;
     }
@@ -179,9 +186,11 @@ pub(super) fn define(
 ) -> AwsApiResult<String> {
     let role = role_arn(cloud, &service.name, control_planes);
     let mut request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
+    service.rollout.apply_to(&mut request.container_definitions[0]);
     if control_planes.has_consul() {
         join_consul(&mut request, service, cloud.config());
     }
+    request.container_definitions.extend(service.rollout.sidecar());
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
 }
 
@@ -222,7 +231,7 @@ fn join_consul(request: &mut RegisterTaskDefinition, service: &ScenarioService, 
         ],
     });
     for app in &mut request.container_definitions {
-        app["healthCheck"] = json!({"command": ["CMD", "true"]});
+        app["healthCheck"] = json!({"command": ["CMD", "true"], "interval": 10});
     }
     request.container_definitions.push(set_up);
     request.tags = mesh_tags(ControlPlanes::Consul);
@@ -250,6 +259,7 @@ pub fn deploy(
     };
     let role = cloud.create_role(role, now)?;
     let mut request = CreateService::awsvpc(CLUSTER, &service.name, "", service.count);
+    request.deployment_configuration = service.rollout.deployment_configuration();
     if control_planes.has_consul() {
         // A login includes a GetRole that the role signs for itself.
         let itself = json!({"Statement": {"Effect": "Allow", "Action": "iam:GetRole", "Resource": role.arn}});

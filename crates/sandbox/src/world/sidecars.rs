@@ -1,16 +1,17 @@
-//! The containers of a task: a sidecar that requests its bootstrap every 3 s for 5 min, and an app that is ready some
-//! time after its start.
+//! Sidecars and apps at Kuma: a sidecar requests its bootstrap every 3 s for 5 min, and an app answers on its port. Both
+//! live as long as their containers.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::scenario::{MESH, ScenarioService};
+use super::serving::app_and_sidecar;
 use super::{Naming, TaskCounts};
 use crate::aws::{Cloud, CloudTask};
 use crate::control_planes::ControlPlanes;
 use crate::kuma::KumaCp;
-use ecs_mesh_model::{LastStatus, Timestamp};
+use ecs_mesh_model::Timestamp;
 
 /// Number of finished tasks above which those that ECS has forgotten are dropped.
 const MAX_FINISHED: usize = 100_000;
@@ -18,9 +19,6 @@ const MAX_FINISHED: usize = 100_000;
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// Time after which a sidecar stops requesting its bootstrap.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_mins(5);
-/// Time from RUNNING until the app is ready.
-const APP_START: Duration = Duration::from_millis(500);
-
 #[derive(Debug)]
 pub(super) struct SimulatedSidecars {
     app_ports: BTreeMap<String, u16>,
@@ -65,9 +63,7 @@ impl SimulatedSidecars {
             }
             let port = self.app_ports.get(&task.family).copied().unwrap_or(8_080);
             let sidecar = self.alive.entry(Arc::clone(&task.arn)).or_default();
-            if task.last_status >= LastStatus::Stopping {
-                sidecar.end(port, kuma, now);
-            } else if self.connects {
+            if self.connects {
                 self.task_counts.sidecars_lost += u64::from(sidecar.step(task, self.naming, port, kuma, now));
             }
             if task.last_status.is_stopped() {
@@ -101,9 +97,13 @@ impl SimulatedSidecar {
         kuma: &mut KumaCp,
         now: Timestamp,
     ) -> bool {
-        let (Some(address), true) = (task.address(), task.last_status >= LastStatus::Activating) else {
+        let (Some((app, sidecar)), Some(address)) = (app_and_sidecar(task), task.address()) else {
             return false;
         };
+        if !sidecar.is_up(now) {
+            self.end(port, kuma, now);
+            return false;
+        }
         if self.name.is_empty() {
             self.name = match naming {
                 Naming::TaskId => task.id().to_owned(),
@@ -115,24 +115,30 @@ impl SimulatedSidecar {
             self.next_try = Some(now.plus(RETRY_INTERVAL));
             self.connected = kuma.connect_sidecar(MESH, &self.name, &address.to_string(), now);
         }
-        let runs = task.started_at.is_some_and(|at| at.age_at(now) >= APP_START);
-        if self.connected && runs && !self.app_up {
-            self.app_up = true;
-            kuma.set_app_up(MESH, &self.name, port, true, now);
+        if self.connected {
+            self.set_app_up(app.answers(now), port, kuma, now);
         }
         let timed_out = !self.connected && !self.timed_out && started.age_at(now) >= BOOTSTRAP_TIMEOUT;
         self.timed_out |= timed_out;
         timed_out
     }
 
-    fn end(&mut self, port: u16, kuma: &mut KumaCp, now: Timestamp) {
+    fn set_app_up(&mut self, up: bool, port: u16, kuma: &mut KumaCp, now: Timestamp) {
+        if std::mem::replace(&mut self.app_up, up) != up {
+            kuma.set_app_up(MESH, &self.name, port, up, now);
+        }
+    }
+
+    fn disconnect(&mut self, kuma: &mut KumaCp, now: Timestamp) {
         if std::mem::take(&mut self.connected) {
             kuma.disconnect_sidecar(MESH, &self.name, now);
         }
-        if std::mem::take(&mut self.app_up) {
-            kuma.set_app_up(MESH, &self.name, port, false, now);
-        }
-        self.timed_out = true;
+    }
+
+    /// Ends both.
+    fn end(&mut self, port: u16, kuma: &mut KumaCp, now: Timestamp) {
+        self.disconnect(kuma, now);
+        self.set_app_up(false, port, kuma, now);
     }
 }
 

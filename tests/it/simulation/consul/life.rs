@@ -17,8 +17,8 @@ use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_sandbox::oracle::{ConsulOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{
-    ConsulBootstrap, ConsulManifestOptions, ManifestOptions, Naming, World, WorldConfig, admin_token,
-    manifests,
+    ConsulBootstrap, ConsulManifestOptions, ManifestOptions, Naming, Rollouts, World, WorldConfig,
+    admin_token, manifests,
 };
 use tokio::time::Instant;
 
@@ -133,6 +133,7 @@ impl ConsulScenario {
             naming: Naming::TaskId,
             control_planes: ControlPlanes::Consul,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
+            rollouts: Rollouts::Simple,
         };
         let (world, fixtures) = {
             let mut cloud = env.cloud.lock().unwrap();

@@ -2,15 +2,36 @@
 
 use std::net::Ipv4Addr;
 
-use super::StopCode;
+use super::life_cycle::TaskChange;
+use super::{ContainerStatus, StopCode};
 use crate::aws::{Cloud, LifeTimes};
 use ecs_mesh_model::Timestamp;
 
 impl Cloud {
-    /// Ends an essential container of the task, which goes to STOPPED without a drain. Returns whether the task
-    /// changed.
+    /// Ends all containers of the task at once, as the loss of its host does: it goes to STOPPED without a drain.
+    /// Returns whether the task changed.
     pub fn kill_hard(&mut self, arn: &str, now: Timestamp) -> bool {
         self.end(arn, StopCode::EssentialContainerExited, "an essential container exited", now)
+    }
+
+    /// Makes one container of the task exit. An essential one stops the task: the other containers get SIGTERM in the
+    /// reverse order of their dependencies. Returns whether something changed.
+    pub fn exit_container(&mut self, arn: &str, container: &str, exit_code: i32, now: Timestamp) -> bool {
+        self.change_container(arn, container, now, |task, index, _| {
+            let runs = task.containers[index].status == ContainerStatus::Running;
+            let exits = runs && task.containers[index].exit(Some(exit_code));
+            if exits { TaskChange::WithEvent } else { TaskChange::None }
+        })
+    }
+
+    /// Makes a running container answer on its port, or no longer answer, and so pass or fail its health check. Returns
+    /// whether something changed.
+    pub fn set_answering(&mut self, arn: &str, container: &str, answers: bool, now: Timestamp) -> bool {
+        self.change_container(arn, container, now, |task, index, life| {
+            let spec = &task.definition.specs[index];
+            let changed = task.containers[index].set_answering(spec, life.time_scale, answers, now);
+            if changed { TaskChange::Silent } else { TaskChange::None }
+        })
     }
 
     /// Makes a task fail before it runs. Returns whether the task changed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::container_spec::ContainerSpec;
 use crate::aws::error::client;
 use crate::aws::{AwsApiResult, Cloud};
 use ecs_mesh_model::{RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn, Timestamp};
@@ -69,6 +70,8 @@ pub struct DefinitionRecord {
     pub containers: Vec<Value>,
     /// The tags it was registered with.
     pub tags: Tags,
+    /// What `containers` say about starts, health and stops.
+    pub(super) specs: Vec<ContainerSpec>,
     registered_at: Timestamp,
     rest: Map<String, Value>,
 }
@@ -124,16 +127,18 @@ impl DefinitionRecord {
 
     /// Whether `requiresCompatibilities` contains this launch type.
     pub(super) fn requires(&self, launch_type: &str) -> bool {
-        self.rest
-            .get("requiresCompatibilities")
-            .and_then(Value::as_array)
-            .is_some_and(|list| list.iter().any(|item| item == launch_type))
+        requires(&self.rest, launch_type)
     }
 
     /// A task-level setting, such as `cpu`.
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
         self.rest.get(name).and_then(Value::as_str)
     }
+}
+
+fn requires(settings: &Map<String, Value>, launch_type: &str) -> bool {
+    let compatibilities = settings.get("requiresCompatibilities").and_then(Value::as_array);
+    compatibilities.is_some_and(|list| list.iter().any(|item| item == launch_type))
 }
 
 pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -159,6 +164,8 @@ impl Cloud {
         for container in container_definitions {
             containers.push(normal_container(container)?);
         }
+        let fargate = requires(&rest, "FARGATE");
+        let specs = ContainerSpec::read_all(&containers, fargate)?;
         let revision = self.definitions.get(&family).map_or(0, Vec::len) as u64 + 1;
         let record = Arc::new(DefinitionRecord {
             arn: self.arn("ecs", &format!("task-definition/{family}:{revision}")),
@@ -167,11 +174,12 @@ impl Cloud {
             task_role_arn: task_role_arn.map(|role| self.role_arn_of(&role)),
             network_mode: network_mode.unwrap_or_else(|| "bridge".into()),
             containers,
+            specs,
             tags,
             registered_at: now,
             rest,
         });
-        if record.requires("FARGATE") && record.network_mode != "awsvpc" {
+        if fargate && record.network_mode != "awsvpc" {
             return Err(client("Fargate tasks need the network mode awsvpc"));
         }
         self.definitions.entry(family).or_default().push(record.clone());

@@ -34,13 +34,20 @@ impl Cloud {
     }
 
     /// Emits a deployment event of ECS. Unlike task events it has no version.
-    pub(super) fn emit_deployment(&mut self, service: &str, deployment: &str, name: &str, now: Timestamp) {
+    pub(super) fn emit_deployment(
+        &mut self,
+        service: &str,
+        deployment: &str,
+        name: &str,
+        reason: &str,
+        now: Timestamp,
+    ) {
         let detail = json!({
-            "eventType": "INFO",
+            "eventType": if name == "SERVICE_DEPLOYMENT_FAILED" { "ERROR" } else { "INFO" },
             "eventName": name,
             "deploymentId": deployment,
             "updatedAt": now.to_string(),
-            "reason": format!("the state of deployment {deployment} changed"),
+            "reason": reason,
         });
         self.emit_of_service("ECS Deployment State Change", service, detail, now);
     }

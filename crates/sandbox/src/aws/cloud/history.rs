@@ -37,7 +37,7 @@ impl TaskHistory {
         }
     }
 
-    fn as_of(&self, at: Timestamp) -> Option<&Arc<CloudTask>> {
+    pub(super) fn as_of(&self, at: Timestamp) -> Option<&Arc<CloudTask>> {
         if self.gone_at.is_some_and(|gone| gone <= at) {
             return None;
         }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::TaskKey;
 use crate::aws::error::invalid;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud, CloudTask};
-use ecs_mesh_model::DesiredStatus;
+use ecs_mesh_model::{DesiredStatus, Timestamp};
 
 /// Request of `ListTasks`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -54,12 +54,12 @@ pub struct ArnPage {
     pub next_token: Option<String>,
 }
 
-/// A requested resource that does not exist.
+/// A requested resource that does not exist, or that the operation does not apply to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribeFailure {
     /// The ARN, even if the request named an id.
     pub arn: String,
-    /// `MISSING`.
+    /// `MISSING`; for protections also `TASK_NOT_VALID` and `DEPLOYMENT_BLOCKED`.
     pub reason: &'static str,
 }
 
@@ -178,6 +178,11 @@ impl Cloud {
         self.tasks.values().filter(|record| record.gone_at.is_none()).map(|record| &record.current)
     }
 
+    /// All tasks that ECS knew at `at`, in the order of their ARNs.
+    pub fn tasks_as_of(&self, at: Timestamp) -> impl Iterator<Item = &Arc<CloudTask>> {
+        self.tasks.values().filter_map(move |record| record.as_of(at))
+    }
+
     pub(super) fn known_task(&self, arn: &str) -> Option<&Arc<CloudTask>> {
         self.tasks.get(arn).filter(|record| record.gone_at.is_none()).map(|record| &record.current)
     }
@@ -187,7 +192,7 @@ impl Cloud {
         (task.cluster == cluster).then(|| task.arn.clone())
     }
 
-    fn task_arn(&self, cluster: &str, task: &str) -> String {
+    pub(super) fn task_arn(&self, cluster: &str, task: &str) -> String {
         if task.starts_with("arn:") {
             task.to_owned()
         } else {

@@ -5,14 +5,19 @@
 
 mod addresses;
 mod clusters;
+mod container_spec;
+mod containers;
 mod controls;
 mod definitions;
 mod delivery;
+mod deployments;
 mod ecs_tags;
 mod history;
+mod life_cycle;
 mod listing;
 mod messages;
 mod pattern;
+mod protection;
 mod queue;
 mod queues;
 mod quota;
@@ -28,7 +33,13 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod tests_containers;
+#[cfg(test)]
+mod tests_deployments;
+#[cfg(test)]
 mod tests_life;
+#[cfg(test)]
+mod tests_protection;
 #[cfg(test)]
 mod tests_queues;
 
@@ -45,10 +56,13 @@ use super::CloudConfig;
 use ecs_mesh_model::Timestamp;
 
 pub use self::clusters::Cluster;
+pub use self::container_spec::{EXIT_CODE_LABEL, EXITS_LABEL, READY_LABEL, SERVING_LABEL};
+pub use self::containers::{ContainerState, ContainerStatus, HealthStatus};
 pub use self::definitions::{DefinitionRecord, RegisterTaskDefinition};
 pub use self::listing::{ArnPage, DescribeFailure, DescribedTasks, ListTasks};
 pub use self::messages::{MessageAttribute, ReceiveMessages, ReceivedMessage, SendMessage, SentMessage};
 pub use self::pattern::matches as pattern_matches;
+pub use self::protection::{ProtectedTask, TaskProtections, UpdateTaskProtection};
 pub use self::queues::{BatchFailure, QueueCounts};
 pub use self::roles::{CreateRole, IamRole};
 pub use self::rules::{EventBridgeRule, PutEvent, PutEventOutcome, RuleTarget};
@@ -68,8 +82,8 @@ type EcsServiceKey = (String, String);
 /// A scheduled change.
 #[derive(Debug)]
 enum Timer {
-    /// The task enters its next state, unless its version has changed since.
-    Task { arn: TaskKey, version: u64 },
+    /// Something is due in the task, unless it has changed since.
+    Task { arn: TaskKey, change_number: u64 },
     /// ECS forgets the stopped task.
     Forget(TaskKey),
     /// The task's history is dropped.
@@ -140,7 +154,7 @@ impl Cloud {
                 break;
             }
             match entry.remove() {
-                Timer::Task { arn, version } => self.advance_task(&arn, version, at),
+                Timer::Task { arn, change_number } => self.advance_task(&arn, change_number, at),
                 Timer::Forget(arn) => self.forget_task(&arn, at),
                 Timer::Purge(arn) => self.purge_task(&arn),
                 Timer::Service(key) => self.schedule_service(&key, at),

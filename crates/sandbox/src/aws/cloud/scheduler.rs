@@ -1,7 +1,14 @@
-//! The service scheduler: keeps the desired count, rolls out new definitions within the deployment's limits, and
-//! replaces stopped tasks. The cost of a change does not depend on the size of the service.
+//! The service scheduler: keeps the desired count, rolls out new definitions within the deployment's limits, replaces
+//! stopped and unhealthy tasks, and leaves protected tasks running. The cost of a change does not depend on the size of
+//! the service.
+//!
+//! Sources: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html> and
+//! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection.html>.
 
-use super::services::{Deployment, EcsService};
+use std::collections::BTreeSet;
+
+use super::deployments::{Deployment, RolloutState};
+use super::services::{EcsService, ServiceStatus};
 use super::tasks::NewTask;
 use super::{EcsServiceKey, StopCode, TaskKey, TaskOverrides, Timer};
 use crate::aws::{Cloud, CloudTask};
@@ -12,6 +19,8 @@ use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 struct ScalingStep {
     start: usize,
     stop: Vec<TaskKey>,
+    /// Unhealthy tasks among those to stop.
+    failed: usize,
 }
 
 impl Cloud {
@@ -29,13 +38,9 @@ impl Cloud {
         let Some(service) = self.services.get_mut(&key) else { return };
         let deployment = service.deployments.iter_mut().find(|d| task.started_by.as_deref() == Some(&d.id));
         if let Some(deployment) = deployment {
-            let live = task.desired_status == DesiredStatus::Running;
-            set(&mut deployment.running, &task.arn, live && task.last_status == LastStatus::Running);
-            set(&mut deployment.pending, &task.arn, live && task.last_status != LastStatus::Running);
-            if task.last_status == LastStatus::Stopped && task.started_at.is_none() {
-                deployment.failed += 1;
-            }
+            deployment.update(task);
         }
+        set(&mut service.protected, &task.arn, task.protected_until.is_some());
         let leaving =
             task.desired_status == DesiredStatus::Stopped && task.last_status != LastStatus::Stopped;
         set(&mut service.leaving, &task.arn, leaving);
@@ -47,9 +52,9 @@ impl Cloud {
         let Some(key) = service_key(task) else { return };
         let Some(service) = self.services.get_mut(&key) else { return };
         service.leaving.remove(&task.arn);
+        service.protected.remove(&task.arn);
         for deployment in &mut service.deployments {
-            deployment.pending.remove(&task.arn);
-            deployment.running.remove(&task.arn);
+            deployment.remove(&task.arn);
         }
         self.schedule_check(&key, now);
     }
@@ -57,9 +62,22 @@ impl Cloud {
     pub(super) fn schedule_service(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
         service.check_scheduled = false;
+        match service.status {
+            ServiceStatus::Active => {}
+            ServiceStatus::Draining => return self.finish_deletion(key),
+            ServiceStatus::Inactive => return,
+        }
         let step = next_scaling_step(service);
-        for _ in 0..step.start {
-            self.start_service_task(key, now);
+        for _ in 0..step.failed {
+            service.deployments[0].record_failure();
+        }
+        if service.is_daemon {
+            let free = self.free_instances(key);
+            free.into_iter()
+                .take(step.start)
+                .for_each(|instance| self.start_service_task(key, instance, now));
+        } else {
+            (0..step.start).for_each(|_| self.start_service_task(key, 1, now));
         }
         for task in &step.stop {
             let reason = format!("service {} scaled in or replaced the task", key.1);
@@ -68,7 +86,31 @@ impl Cloud {
         self.finish_deployments(key, now);
     }
 
-    fn start_service_task(&mut self, key: &EcsServiceKey, now: Timestamp) {
+    /// Ends a deletion once each task is STOPPING.
+    fn finish_deletion(&mut self, key: &EcsServiceKey) {
+        let Some(service) = self.services.get(key) else { return };
+        let is_stopping = |task: &TaskKey| {
+            self.known_task(task).is_none_or(|task| task.last_status >= LastStatus::Stopping)
+        };
+        if service.leaving.iter().all(is_stopping)
+            && let Some(service) = self.services.get_mut(key)
+        {
+            service.status = ServiceStatus::Inactive;
+        }
+    }
+
+    /// The container instances without a task of this service, which a stopping task still is.
+    fn free_instances(&self, key: &EcsServiceKey) -> Vec<usize> {
+        let Some(service) = self.services.get(key) else { return Vec::new() };
+        let live = service.deployments.iter().flat_map(|d| d.pending.iter().chain(d.running_tasks()));
+        let used: BTreeSet<usize> = live
+            .chain(&service.leaving)
+            .filter_map(|task| Some(self.known_task(task)?.container_instance))
+            .collect();
+        (1..=service.desired_count).filter(|instance| !used.contains(instance)).collect()
+    }
+
+    fn start_service_task(&mut self, key: &EcsServiceKey, container_instance: usize, now: Timestamp) {
         let Some(service) = self.services.get(key) else { return };
         let deployment = &service.deployments[0];
         let task = NewTask {
@@ -80,33 +122,9 @@ impl Cloud {
             overrides: TaskOverrides::default(),
             network_configuration: service.network_configuration.clone(),
             tags: task_tags(service, deployment),
+            container_instance,
         };
         self.create_task(task, now);
-    }
-
-    /// Completes deployments.
-    fn finish_deployments(&mut self, key: &EcsServiceKey, now: Timestamp) {
-        let Some(service) = self.services.get_mut(key) else { return };
-        let desired = service.desired_count;
-        service.deployments = std::mem::take(&mut service.deployments)
-            .into_iter()
-            .enumerate()
-            .filter(|(index, deployment)| *index == 0 || deployment.live() > 0)
-            .map(|(_, deployment)| deployment)
-            .collect();
-        let mut completed = None;
-        let alone = service.deployments.len() == 1;
-        let primary = &mut service.deployments[0];
-        if alone && !primary.completed && primary.running.len() == desired && primary.pending.is_empty() {
-            primary.completed = true;
-            primary.updated_at = now;
-            let id = primary.id.clone();
-            completed = Some((service.arn.clone(), id));
-        }
-        if let Some((service, deployment)) = completed {
-            self.emit_deployment(&service, &deployment, "SERVICE_DEPLOYMENT_COMPLETED", now);
-            self.emit_service_action(key, &service, "SERVICE_STEADY_STATE", now);
-        }
     }
 }
 
@@ -114,7 +132,7 @@ fn service_key(task: &CloudTask) -> Option<EcsServiceKey> {
     Some((task.cluster.clone(), task.service()?.to_owned()))
 }
 
-fn set(set: &mut std::collections::BTreeSet<TaskKey>, key: &TaskKey, present: bool) {
+fn set(set: &mut BTreeSet<TaskKey>, key: &TaskKey, present: bool) {
     if present {
         set.insert(key.clone());
     } else {
@@ -122,29 +140,50 @@ fn set(set: &mut std::collections::BTreeSet<TaskKey>, key: &TaskKey, present: bo
     }
 }
 
-/// Starts as many tasks as the maximum allows. Of old deployments, stops pending tasks, then running tasks as long as
-/// the minimum is kept.
+/// | tasks | started or stopped |
+/// |---|---|
+/// | of the primary deployment, fewer than desired | started, as the maximum allows |
+/// | of the primary deployment, more than desired | stopped, those first that do not count as healthy |
+/// | of the primary deployment, unhealthy | stopped when their replacements are healthy; without room for these, one by one |
+/// | of old deployments, pending or not counted as healthy | stopped |
+/// | of old deployments, healthy | stopped, as the minimum allows |
+///
+/// Protected tasks are stopped only if they are unhealthy, but count. A failed deployment starts no tasks, and keeps those
+/// of old deployments.
 fn next_scaling_step(service: &EcsService) -> ScalingStep {
     let desired = service.desired_count;
     let most = (desired * service.percent("maximumPercent")) / 100;
     let least = (desired * service.percent("minimumHealthyPercent")).div_ceil(100).min(desired);
     let (primary, old) = (&service.deployments[0], &service.deployments[1..]);
+    let has_failed = primary.rollout == RolloutState::Failed;
     let live: usize = service.deployments.iter().map(Deployment::live).sum();
-    let mut step = ScalingStep {
-        start: desired.saturating_sub(primary.live()).min(most.saturating_sub(live)),
-        stop: Vec::new(),
-    };
+    let may_stop = |task: &&TaskKey| !service.protected.contains(*task);
 
-    let surplus = primary.live().saturating_sub(desired);
-    step.stop.extend(primary.pending.iter().rev().chain(primary.running.iter().rev()).take(surplus).cloned());
+    let unhealthy = primary.unhealthy.len();
+    let missing = if has_failed { 0 } else { desired.saturating_sub(primary.live() - unhealthy) };
+    let mut step = ScalingStep { start: missing.min(most.saturating_sub(live)), ..ScalingStep::default() };
 
-    let stopped_running = step.stop.iter().filter(|task| primary.running.contains(*task)).count();
-    let mut spare = (service.running_count() - stopped_running).saturating_sub(least);
+    let surplus = (primary.live() - unhealthy).saturating_sub(desired);
+    let order =
+        primary.pending.iter().rev().chain(primary.settling.iter().rev()).chain(primary.healthy.iter().rev());
+    step.stop.extend(order.filter(may_stop).take(surplus).cloned());
+    let is_blocked = missing > 0 && step.start == 0;
+    let replaced = (primary.healthy.len() + unhealthy).saturating_sub(desired).max(usize::from(is_blocked));
+    let unhealthy = primary.unhealthy.iter().take(replaced);
+    step.failed = unhealthy.len();
+    step.stop.extend(unhealthy.cloned());
+    if has_failed {
+        return step;
+    }
+
+    let stopped_healthy = step.stop.iter().filter(|task| primary.healthy.contains(*task)).count();
+    let mut spare = (service.healthy_count() - stopped_healthy).saturating_sub(least);
     for deployment in old {
-        step.stop.extend(deployment.pending.iter().cloned());
-        let stopping = spare.min(deployment.running.len());
-        step.stop.extend(deployment.running.iter().take(stopping).cloned());
-        spare -= stopping;
+        let uncounted = deployment.pending.iter().chain(&deployment.settling).chain(&deployment.unhealthy);
+        step.stop.extend(uncounted.filter(may_stop).cloned());
+        let before = step.stop.len();
+        step.stop.extend(deployment.healthy.iter().filter(may_stop).take(spare).cloned());
+        spare -= step.stop.len() - before;
     }
     step
 }
@@ -164,14 +203,9 @@ fn task_tags(service: &EcsService, deployment: &Deployment) -> Tags {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{CloudFixture, cloud};
+    use super::super::testing::cloud;
     use super::*;
     use crate::aws::UpdateService;
-
-    fn update(world: &mut CloudFixture, change: UpdateService) {
-        let request = UpdateService { cluster: "prod".into(), service: "kv".into(), ..change };
-        world.cloud.update_service(&request, world.now).unwrap();
-    }
 
     #[test]
     fn service_keeps_its_desired_count_when_tasks_stop() {
@@ -193,10 +227,7 @@ mod tests {
         world.service("kv", 4);
         world.run_for_secs(5);
         world.definition("kv");
-        update(
-            &mut world,
-            UpdateService { task_definition: Some("kv:2".into()), ..UpdateService::default() },
-        );
+        world.deploy(2);
         for _ in 0..100 {
             world.run_for_millis(50);
             let service = world.ecs_service("kv");
@@ -214,7 +245,7 @@ mod tests {
         let mut world = cloud();
         world.service("kv", 4);
         world.run_for_secs(5);
-        update(&mut world, UpdateService { desired_count: Some(1), ..UpdateService::default() });
+        world.update(UpdateService { desired_count: Some(1), ..UpdateService::default() });
         world.run_for_secs(5);
         assert_eq!(world.running("kv").len(), 1);
         let stopped: Vec<_> =

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{DefinitionRecord, EcsServiceKey, TaskKey, tasks};
+use super::deployments::Deployment;
+use super::{DefinitionRecord, DescribeFailure, EcsServiceKey, StopCode, TaskKey, tasks};
 use crate::aws::error::invalid;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::{Tags, Timestamp};
@@ -21,13 +22,16 @@ pub struct CreateService {
     pub service_name: String,
     /// Family, `family:revision` or ARN.
     pub task_definition: String,
-    /// Desired number of tasks.
+    /// Desired number of tasks, for the strategy `REPLICA`.
     pub desired_count: usize,
+    /// `REPLICA`, the default, or `DAEMON`: a task on each container instance.
+    pub scheduling_strategy: Option<String>,
     /// `FARGATE` or `EC2`; default: by the task definition.
     pub launch_type: Option<String>,
     /// Required for network mode `awsvpc`.
     pub network_configuration: Option<Value>,
-    /// `minimumHealthyPercent` and `maximumPercent` apply; other fields are returned unchanged.
+    /// `minimumHealthyPercent`, `maximumPercent` and `deploymentCircuitBreaker` apply; other fields are returned
+    /// unchanged.
     pub deployment_configuration: Option<Value>,
     /// `SERVICE` or `TASK_DEFINITION`: the source of the tasks' tags.
     pub propagate_tags: Option<String>,
@@ -84,6 +88,10 @@ pub struct EcsService {
     pub desired_count: usize,
     /// Its tags.
     pub tags: Tags,
+    /// `status`.
+    pub(super) status: ServiceStatus,
+    /// Whether the scheduling strategy is `DAEMON`.
+    pub(super) is_daemon: bool,
     pub(super) launch_type: String,
     pub(super) network_configuration: Option<Value>,
     pub(super) deployment_configuration: Value,
@@ -92,41 +100,63 @@ pub struct EcsService {
     pub(super) created_at: Timestamp,
     /// Deployments; the first is the primary.
     pub(super) deployments: Vec<Deployment>,
+    /// Id and definition of the deployment that completed last.
+    pub(super) last_completed: Option<(String, Arc<DefinitionRecord>)>,
     /// Stopping tasks.
     pub(super) leaving: BTreeSet<TaskKey>,
+    /// Tasks that neither scale-ins nor deployments stop.
+    pub(super) protected: BTreeSet<TaskKey>,
     /// Whether a check of the scheduler is pending.
     pub(super) check_scheduled: bool,
 }
 
-/// The tasks of one definition within a service.
-#[derive(Clone, Debug)]
-pub(super) struct Deployment {
-    /// `ecs-svc/` and digits, the tasks' `startedBy`.
-    pub(super) id: String,
-    pub(super) definition: Arc<DefinitionRecord>,
-    pub(super) created_at: Timestamp,
-    pub(super) updated_at: Timestamp,
-    pub(super) pending: BTreeSet<TaskKey>,
-    pub(super) running: BTreeSet<TaskKey>,
-    pub(super) failed: u32,
-    pub(super) completed: bool,
+/// `status` of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServiceStatus {
+    Active,
+    /// Deleted, with tasks that are not STOPPING yet.
+    Draining,
+    /// Deleted.
+    Inactive,
 }
 
-impl Deployment {
-    pub(super) fn live(&self) -> usize {
-        self.pending.len() + self.running.len()
+impl ServiceStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Draining => "DRAINING",
+            Self::Inactive => "INACTIVE",
+        }
     }
 }
 
 impl EcsService {
     /// Number of running tasks whose desired status is RUNNING.
     pub fn running_count(&self) -> usize {
-        self.deployments.iter().map(|deployment| deployment.running.len()).sum()
+        self.deployments.iter().map(Deployment::running).sum()
     }
 
     /// Number of starting tasks.
     pub fn pending_count(&self) -> usize {
         self.deployments.iter().map(|deployment| deployment.pending.len()).sum()
+    }
+
+    /// Number of running tasks that count towards `minimumHealthyPercent`.
+    pub fn healthy_count(&self) -> usize {
+        self.deployments.iter().map(|deployment| deployment.healthy.len()).sum()
+    }
+
+    /// The number of failed tasks at which the circuit breaker fails a deployment, if it is enabled.
+    ///
+    /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html>.
+    pub(super) fn failure_threshold(&self) -> Option<usize> {
+        let enabled = self.deployment_configuration["deploymentCircuitBreaker"]["enable"] == true;
+        enabled.then(|| self.desired_count.div_ceil(2).clamp(3, 200))
+    }
+
+    /// Whether the circuit breaker rolls a failed deployment back.
+    pub(super) fn rolls_back(&self) -> bool {
+        self.deployment_configuration["deploymentCircuitBreaker"]["rollback"] == true
     }
 
     /// A limit of the deployment configuration in percent.
@@ -140,17 +170,19 @@ impl EcsService {
     /// The service in the responses of the API.
     pub fn to_api_json(&self) -> Value {
         let (cluster_arn, _) = self.arn.split_once(":service/").unwrap_or_default();
+        let is_listed = self.status != ServiceStatus::Inactive;
         let deployments: Vec<Value> = self
             .deployments
             .iter()
+            .filter(|_| is_listed)
             .enumerate()
-            .map(|(index, deployment)| self.deployment_json(index, deployment))
+            .map(|(index, deployment)| deployment.to_api_json(self, index == 0))
             .collect();
         let mut shown = json!({
             "serviceArn": self.arn,
             "serviceName": self.name,
             "clusterArn": format!("{cluster_arn}:cluster/{}", self.cluster),
-            "status": "ACTIVE",
+            "status": self.status.as_str(),
             "desiredCount": self.desired_count,
             "runningCount": self.running_count(),
             "pendingCount": self.pending_count(),
@@ -165,7 +197,7 @@ impl EcsService {
             "serviceRegistries": [],
             "placementConstraints": [],
             "placementStrategy": [],
-            "schedulingStrategy": "REPLICA",
+            "schedulingStrategy": if self.is_daemon { "DAEMON" } else { "REPLICA" },
             "enableECSManagedTags": self.managed_tags,
             "propagateTags": self.propagate_tags.as_deref().unwrap_or("NONE"),
             "enableExecuteCommand": false,
@@ -175,28 +207,6 @@ impl EcsService {
         }
         shown["tags"] = super::ecs_tags::tags_json(&self.tags);
         shown
-    }
-
-    fn deployment_json(&self, index: usize, deployment: &Deployment) -> Value {
-        let primary = index == 0;
-        let (state, reason) = match (primary, deployment.completed) {
-            (true, false) => ("IN_PROGRESS", "the deployment is in progress"),
-            _ => ("COMPLETED", "the deployment completed"),
-        };
-        json!({
-            "id": deployment.id,
-            "status": if primary { "PRIMARY" } else { "ACTIVE" },
-            "taskDefinition": deployment.definition.arn,
-            "desiredCount": if primary { self.desired_count } else { deployment.live() },
-            "pendingCount": deployment.pending.len(),
-            "runningCount": deployment.running.len(),
-            "failedTasks": deployment.failed,
-            "createdAt": deployment.created_at.as_secs_f64(),
-            "updatedAt": deployment.updated_at.as_secs_f64(),
-            "launchType": self.launch_type,
-            "rolloutState": state,
-            "rolloutStateReason": reason,
-        })
     }
 }
 
@@ -218,27 +228,37 @@ impl Cloud {
             )));
         }
         let key = (cluster.clone(), name.clone());
-        if self.services.contains_key(&key) {
+        if self.services.get(&key).is_some_and(|service| service.status != ServiceStatus::Inactive) {
             return Err(invalid(format!("there is a service {name} in cluster {cluster} already")));
         }
+        let launch_type = tasks::launch_type(request.launch_type.as_deref(), &definition);
+        let is_daemon = is_daemon(request.scheduling_strategy.as_deref())?;
+        if is_daemon && launch_type == "FARGATE" {
+            return Err(invalid("the scheduling strategy DAEMON is not supported on Fargate"));
+        }
+        let limits = limits(request.deployment_configuration, is_daemon)?;
         let service = EcsService {
             arn: self.arn("ecs", &format!("service/{cluster}/{name}")),
             cluster,
             name,
-            desired_count: request.desired_count,
+            desired_count: if is_daemon { self.config.container_instances } else { request.desired_count },
             tags: request.tags,
-            launch_type: tasks::launch_type(request.launch_type.as_deref(), &definition),
+            status: ServiceStatus::Active,
+            is_daemon,
+            launch_type,
             network_configuration: request.network_configuration,
-            deployment_configuration: limits(request.deployment_configuration),
+            deployment_configuration: limits,
             propagate_tags: request.propagate_tags,
             managed_tags: request.managed_tags,
             created_at: now,
             deployments: vec![self.new_deployment(definition, now)],
+            last_completed: None,
             leaving: BTreeSet::new(),
+            protected: BTreeSet::new(),
             check_scheduled: false,
         };
         self.services.insert(key.clone(), service);
-        self.emit_new_deployment(&key, now);
+        self.emit_new_deployment(&key, None, now);
         self.schedule_check(&key, now);
         Ok(self.services[&key].clone())
     }
@@ -246,12 +266,26 @@ impl Cloud {
     /// Updates a service; the scheduler updates its tasks.
     pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> AwsApiResult<EcsService> {
         let key = self.service_key(&request.cluster, &request.service)?;
-        let current = self.services[&key].deployments[0].definition.clone();
+        let service = &self.services[&key];
+        if service.status != ServiceStatus::Active {
+            return Err(AwsApiError::new(
+                "ServiceNotActiveException",
+                format!("{} is not active", service.name),
+            ));
+        }
+        if service.is_daemon && request.desired_count.is_some() {
+            return Err(invalid("a service with the scheduling strategy DAEMON has no desired count"));
+        }
+        let limits = match &request.deployment_configuration {
+            Some(given) => limits(Some(given.clone()), service.is_daemon)?,
+            None => service.deployment_configuration.clone(),
+        };
+        let current = service.deployments[0].definition.clone();
         let wanted = match &request.task_definition {
             Some(definition) => self.describe_task_definition(definition)?,
             None => current.clone(),
         };
-        tasks::needs_network(&wanted, self.services[&key].network_configuration.as_ref())?;
+        tasks::needs_network(&wanted, service.network_configuration.as_ref())?;
         let deployment = (request.force_new_deployment || wanted.arn != current.arn)
             .then(|| self.new_deployment(wanted, now));
         let new = deployment.is_some();
@@ -259,18 +293,75 @@ impl Cloud {
             if let Some(deployment) = deployment {
                 service.deployments.insert(0, deployment);
             }
-            if let Some(count) = request.desired_count {
-                service.desired_count = count;
-            }
-            if request.deployment_configuration.is_some() {
-                service.deployment_configuration = limits(request.deployment_configuration.clone());
-            }
+            service.desired_count = request.desired_count.unwrap_or(service.desired_count);
+            service.deployment_configuration = limits;
         }
         if new {
-            self.emit_new_deployment(&key, now);
+            self.emit_new_deployment(&key, None, now);
         }
         self.schedule_check(&key, now);
         Ok(self.services[&key].clone())
+    }
+
+    /// Deletes a service: it is DRAINING until its tasks are STOPPING, then INACTIVE. Protected tasks are stopped, too.
+    ///
+    /// # Errors
+    /// Without `force`, a service of the strategy `REPLICA` must be scaled to zero.
+    pub fn delete_service(
+        &mut self,
+        cluster: &str,
+        service: &str,
+        force: bool,
+        now: Timestamp,
+    ) -> AwsApiResult<EcsService> {
+        let key = self.service_key(cluster, service)?;
+        let service = self.services.get_mut(&key).ok_or_else(|| not_found(service))?;
+        if !force && !service.is_daemon && service.desired_count > 0 {
+            return Err(invalid("The service cannot be stopped while it is scaled above 0."));
+        }
+        service.desired_count = 0;
+        if service.status == ServiceStatus::Active {
+            service.status = ServiceStatus::Draining;
+        }
+        let tasks: Vec<TaskKey> = service
+            .deployments
+            .iter()
+            .flat_map(|deployment| deployment.pending.iter().chain(deployment.running_tasks()))
+            .cloned()
+            .collect();
+        let reason = format!("service {} was deleted", key.1);
+        for task in &tasks {
+            self.begin_stop(task, StopCode::ServiceSchedulerInitiated, &reason, now);
+        }
+        self.schedule_check(&key, now);
+        Ok(self.services[&key].clone())
+    }
+
+    /// Describes up to ten services by name or ARN.
+    ///
+    /// # Errors
+    /// An unknown cluster, or none or more than ten services.
+    pub fn describe_services<S: AsRef<str>>(
+        &self,
+        cluster: &str,
+        services: &[S],
+    ) -> AwsApiResult<(Vec<&EcsService>, Vec<DescribeFailure>)> {
+        let cluster = self.cluster_name(cluster)?;
+        if !(1..=10).contains(&services.len()) {
+            return Err(invalid(format!("{} services were named; 1 to 10 are allowed", services.len())));
+        }
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
+        for service in services {
+            let name = service_name_of(service.as_ref());
+            match self.services.get(&(cluster.clone(), name.to_owned())) {
+                Some(service) => found.push(service),
+                None => {
+                    let arn = self.arn("ecs", &format!("service/{cluster}/{name}"));
+                    failures.push(DescribeFailure::missing(arn));
+                }
+            }
+        }
+        Ok((found, failures))
     }
 
     fn service_key(&self, cluster: &str, service: &str) -> AwsApiResult<EcsServiceKey> {
@@ -278,37 +369,37 @@ impl Cloud {
         if self.services.contains_key(&key) {
             return Ok(key);
         }
-        Err(AwsApiError::new("ServiceNotFoundException", format!("there is no service {service}")))
+        Err(not_found(service))
     }
+}
 
-    fn emit_new_deployment(&mut self, key: &EcsServiceKey, now: Timestamp) {
-        let Some(service) = self.services.get(key) else { return };
-        let (arn, id) = (service.arn.clone(), service.deployments[0].id.clone());
-        self.emit_deployment(&arn, &id, "SERVICE_DEPLOYMENT_IN_PROGRESS", now);
-    }
+fn not_found(service: &str) -> AwsApiError {
+    AwsApiError::new("ServiceNotFoundException", format!("there is no service {service}"))
+}
 
-    fn new_deployment(&mut self, definition: Arc<DefinitionRecord>, now: Timestamp) -> Deployment {
-        let number = self.rng.u64(1_000_000_000_000_000_000..9_999_999_999_999_999_999);
-        Deployment {
-            id: format!("ecs-svc/{number}"),
-            definition,
-            created_at: now,
-            updated_at: now,
-            pending: BTreeSet::new(),
-            running: BTreeSet::new(),
-            failed: 0,
-            completed: false,
+fn is_daemon(strategy: Option<&str>) -> AwsApiResult<bool> {
+    match strategy {
+        None | Some("REPLICA") => Ok(false),
+        Some("DAEMON") => Ok(true),
+        Some(other) => {
+            Err(invalid(format!("schedulingStrategy is {other:?}; REPLICA and DAEMON are allowed")))
         }
     }
 }
 
 /// The deployment configuration with ECS's defaults.
-fn limits(given: Option<Value>) -> Value {
+///
+/// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html>.
+fn limits(given: Option<Value>, is_daemon: bool) -> AwsApiResult<Value> {
     let mut limits = given.filter(Value::is_object).unwrap_or_else(|| json!({}));
-    for (name, default) in [("maximumPercent", 200), ("minimumHealthyPercent", 100)] {
+    let (most, least) = if is_daemon { (100, 0) } else { (200, 100) };
+    for (name, default) in [("maximumPercent", most), ("minimumHealthyPercent", least)] {
         if limits[name].as_u64().is_none() {
             limits[name] = json!(default);
         }
     }
-    limits
+    if is_daemon && limits["maximumPercent"] != 100 {
+        return Err(invalid("maximumPercent must be 100 for the scheduling strategy DAEMON"));
+    }
+    Ok(limits)
 }

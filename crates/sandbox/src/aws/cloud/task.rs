@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::DefinitionRecord;
+use super::containers::ContainerStatus;
+use super::{ContainerState, DefinitionRecord};
 use ecs_mesh_model::{
     DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp,
 };
@@ -75,7 +76,7 @@ pub struct CloudTask {
     pub definition: Arc<DefinitionRecord>,
     /// The definition's family.
     pub family: String,
-    /// Incremented with each change that emits an event.
+    /// Incremented with each change that emits an event: not when its health or its protection changes.
     pub version: u64,
     /// `lastStatus`.
     pub last_status: LastStatus,
@@ -101,8 +102,10 @@ pub struct CloudTask {
     pub stop_code: Option<StopCode>,
     /// `stoppedReason`.
     pub stopped_reason: Option<String>,
-    /// Exit code of its containers, once stopped.
-    pub exit_code: Option<i32>,
+    /// Its containers, in the order of the definition.
+    pub containers: Vec<ContainerState>,
+    /// Until when scale-ins and deployments do not stop it.
+    pub protected_until: Option<Timestamp>,
     /// Time of `RunTask`.
     pub created_at: Timestamp,
     /// Time of the last version change.
@@ -119,6 +122,16 @@ pub struct CloudTask {
     pub execution_stopped_at: Option<Timestamp>,
     /// Time of STOPPED.
     pub stopped_at: Option<Timestamp>,
+    /// When `last_status` ends, if time ends it.
+    pub(super) status_until: Option<Timestamp>,
+    /// When it counts as healthy, if none of its essential containers has a check.
+    pub(super) counts_from: Option<Timestamp>,
+    /// Whether it counts towards `minimumHealthyPercent` of its service.
+    pub(super) counts_as_healthy: bool,
+    /// Incremented with each change.
+    pub(super) change_number: u64,
+    /// Number of its container instance, from 1; without a meaning on Fargate.
+    pub(super) container_instance: usize,
 }
 
 impl CloudTask {
@@ -144,11 +157,10 @@ impl CloudTask {
 
     /// The names of the containers that have stopped.
     fn stopped_containers(&self) -> Box<[Arc<str>]> {
-        if self.execution_stopped_at.is_none() {
-            return Box::default();
-        }
-        let names = self.definition.containers.iter();
-        names.map(|container| super::definitions::text(container, "name").into()).collect()
+        let specs = self.definition.specs.iter();
+        let stopped =
+            specs.zip(&self.containers).filter(|(_, state)| state.status == ContainerStatus::Stopped);
+        stopped.map(|(spec, _)| spec.name.as_str().into()).collect()
     }
 
     /// The task as the operator's type, as DescribeTasks shows it with tags. `None` if the operator

@@ -19,7 +19,7 @@ impl CloudTask {
     /// The form of DescribeTasks and `RunTask`.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
         let mut shown = self.shown(TaskJsonFormat::Api);
-        shown.insert("healthStatus".into(), json!("UNKNOWN"));
+        shown.insert("healthStatus".into(), json!(self.health().as_str()));
         shown.insert("enableExecuteCommand".into(), json!(false));
         shown.insert("platformFamily".into(), json!("Linux"));
         shown.insert(
@@ -49,7 +49,12 @@ impl CloudTask {
         put("clusterArn", json!(self.cluster_arn));
         put(
             "containers",
-            self.definition.containers.iter().enumerate().map(|(i, c)| self.container(i, c, shape)).collect(),
+            self.definition
+                .containers
+                .iter()
+                .enumerate()
+                .map(|(i, c)| self.container_json(i, c, shape))
+                .collect(),
         );
         for setting in ["cpu", "memory"] {
             let overridden = self.overrides.rest.get(setting).and_then(Value::as_str);
@@ -113,12 +118,8 @@ impl CloudTask {
         json!([{"id": network.attachment, "type": kind, "status": status, "details": details}])
     }
 
-    fn container(&self, index: usize, container: &Value, shape: TaskJsonFormat) -> Value {
-        let status = match self.last_status {
-            _ if self.execution_stopped_at.is_some() => "STOPPED",
-            status if status < LastStatus::Running => "PENDING",
-            _ => "RUNNING",
-        };
+    fn container_json(&self, index: usize, container: &Value, shape: TaskJsonFormat) -> Value {
+        let state = &self.containers[index];
         let container_id = &self.runtime_ids[index];
         let (base, id) = self.arn.split_once(":task/").unwrap_or_default();
         let mut shown = json!({
@@ -126,12 +127,12 @@ impl CloudTask {
             "taskArn": self.arn,
             "name": text(container, "name"),
             "image": text(container, "image"),
-            "lastStatus": status,
+            "lastStatus": state.status.as_str(),
             "networkInterfaces": [],
             "cpu": container["cpu"].as_u64().unwrap_or(0).to_string(),
         });
         if shape == TaskJsonFormat::Api {
-            shown["healthStatus"] = json!("UNKNOWN");
+            shown["healthStatus"] = json!(state.health.as_str());
         }
         for memory in ["memory", "memoryReservation"] {
             if let Some(size) = container[memory].as_u64() {
@@ -150,9 +151,7 @@ impl CloudTask {
         if self.pull_stopped_at.is_some() {
             shown["runtimeId"] = json!(format!("{}-{container_id}", self.id()));
         }
-        if status == "STOPPED"
-            && let Some(code) = self.exit_code
-        {
+        if let Some(code) = state.exit_code {
             shown["exitCode"] = json!(code);
         }
         shown
@@ -169,13 +168,13 @@ impl CloudTask {
         Value::Object(shown)
     }
 
-    /// The container instance; `None` on Fargate. All EC2 tasks share one, since placement is not emulated.
+    /// The container instance; `None` on Fargate.
     pub fn container_instance_arn(&self) -> Option<String> {
         if self.launch_type == "FARGATE" {
             return None;
         }
         let base = self.cluster_arn.split(":cluster/").next().unwrap_or_default();
-        Some(format!("{base}:container-instance/{}/{:032x}", self.cluster, 1))
+        Some(format!("{base}:container-instance/{}/{:032x}", self.cluster, self.container_instance))
     }
 }
 

@@ -1,15 +1,14 @@
-//! The life cycle of tasks.
-//!
-//! Every change goes through [`Cloud::change_task`], which updates version, history, index and service, and emits the
-//! event.
+//! `RunTask`, `StopTask`, and the creation of tasks. See `life_cycle` for what becomes of them.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::containers::ContainerState;
 use super::history::TaskHistory;
-use super::{DefinitionRecord, DescribeFailure, Network, StopCode, TaskKey, TaskOverrides, Timer};
+use super::life_cycle::TaskChange;
+use super::{DefinitionRecord, DescribeFailure, Network, StopCode, TaskKey, TaskOverrides};
 use crate::aws::error::invalid;
 use crate::aws::{AwsApiResult, Cloud, CloudTask};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
@@ -81,6 +80,8 @@ pub(super) struct NewTask {
     pub(super) overrides: TaskOverrides,
     pub(super) network_configuration: Option<Value>,
     pub(super) tags: Tags,
+    /// Number of the container instance, from 1; without a meaning on Fargate.
+    pub(super) container_instance: usize,
 }
 
 impl Cloud {
@@ -104,6 +105,7 @@ impl Cloud {
                     overrides: request.overrides.clone(),
                     network_configuration: request.network_configuration.clone(),
                     tags: request.tags.clone(),
+                    container_instance: 1,
                 },
                 now,
             ));
@@ -138,6 +140,7 @@ impl Cloud {
             overrides,
             network_configuration,
             tags,
+            container_instance,
         } = task;
         let id = self.hex(32);
         let arn: TaskKey = self.arn("ecs", &format!("task/{cluster}/{id}")).into();
@@ -169,10 +172,16 @@ impl Cloud {
             tags,
             availability_zone: format!("{}a", self.config.region),
             runtime_ids: Arc::new(definition.containers.iter().map(|_| self.uuid()).collect()),
+            containers: definition.specs.iter().map(|_| ContainerState::new(now)).collect(),
+            container_instance,
             definition,
             stop_code: None,
             stopped_reason: None,
-            exit_code: None,
+            status_until: Some(now.plus(self.config.life.provisioning / 2)),
+            counts_from: None,
+            counts_as_healthy: false,
+            protected_until: None,
+            change_number: 0,
             created_at: now,
             updated_at: now,
             pull_started_at: None,
@@ -185,7 +194,7 @@ impl Cloud {
         let record = TaskHistory::new(task, now);
         let task = record.current.clone();
         self.tasks.insert(arn, record);
-        self.task_changed(None, &task, now);
+        self.task_changed(None, &task, TaskChange::WithEvent, now);
         task
     }
 
@@ -193,144 +202,6 @@ impl Cloud {
         let hex = self.hex(10);
         format!("0a:{}:{}:{}:{}:{}", &hex[..2], &hex[2..4], &hex[4..6], &hex[6..8], &hex[8..])
     }
-
-    /// Begins the stop, once.
-    pub(super) fn begin_stop(&mut self, key: &TaskKey, code: StopCode, reason: &str, now: Timestamp) {
-        self.change_task(key, now, |task| {
-            if task.desired_status == DesiredStatus::Stopped {
-                return false;
-            }
-            task.desired_status = DesiredStatus::Stopped;
-            task.stop_code = Some(code);
-            task.stopped_reason = Some(reason.to_owned());
-            task.stopping_at = Some(now);
-            if task.last_status < LastStatus::Running {
-                task.last_status = LastStatus::Deprovisioning;
-                task.execution_stopped_at = Some(now);
-            }
-            true
-        });
-    }
-
-    /// Stops the containers at once, without a drain.
-    pub(super) fn end_hard(&mut self, key: &TaskKey, code: StopCode, reason: &str, now: Timestamp) {
-        self.change_task(key, now, |task| {
-            if task.last_status >= LastStatus::Deprovisioning {
-                return false;
-            }
-            task.desired_status = DesiredStatus::Stopped;
-            task.stop_code = Some(code);
-            task.stopped_reason = Some(reason.to_owned());
-            task.stopping_at.get_or_insert(now);
-            task.execution_stopped_at = Some(now);
-            task.exit_code = (code == StopCode::EssentialContainerExited).then_some(137);
-            task.last_status = LastStatus::Deprovisioning;
-            true
-        });
-    }
-
-    /// Moves the task to its next state, unless it has changed since the timer was set.
-    pub(super) fn advance_task(&mut self, key: &TaskKey, version: u64, now: Timestamp) {
-        let Some(record) = self.tasks.get(key) else { return };
-        if record.current.version != version || record.gone_at.is_some() {
-            return;
-        }
-        if record.current.last_status == LastStatus::Provisioning && lacks_address(&record.current) {
-            let Some(address) = self.addresses.take() else {
-                self.end_hard(key, StopCode::TaskFailedToStart, "the subnet has no free address", now);
-                return;
-            };
-            self.change_task(key, now, |task| {
-                if let Some(network) = &mut task.network {
-                    network.address = Some(address);
-                }
-                true
-            });
-            return;
-        }
-        self.change_task(key, now, |task| {
-            task.last_status = match task.last_status {
-                LastStatus::Provisioning => {
-                    task.pull_started_at = Some(now);
-                    LastStatus::Pending
-                }
-                LastStatus::Pending => {
-                    task.pull_stopped_at = Some(now);
-                    LastStatus::Activating
-                }
-                LastStatus::Activating => {
-                    task.started_at = Some(now);
-                    LastStatus::Running
-                }
-                LastStatus::Running => LastStatus::Deactivating,
-                LastStatus::Deactivating => LastStatus::Stopping,
-                LastStatus::Stopping => {
-                    task.execution_stopped_at = Some(now);
-                    task.exit_code = Some(0);
-                    LastStatus::Deprovisioning
-                }
-                LastStatus::Deprovisioning | LastStatus::Stopped | LastStatus::Deleted => {
-                    task.stopped_at = Some(now);
-                    LastStatus::Stopped
-                }
-            };
-            true
-        });
-    }
-
-    /// The only place that changes a task. `change` returns whether it changed something.
-    fn change_task(&mut self, key: &TaskKey, now: Timestamp, change: impl FnOnce(&mut CloudTask) -> bool) {
-        let keep = self.config.history;
-        let Some(record) = self.tasks.get_mut(key) else { return };
-        if record.gone_at.is_some() {
-            return;
-        }
-        let before = record.current.clone();
-        let mut next = (*before).clone();
-        if !change(&mut next) {
-            return;
-        }
-        next.version += 1;
-        next.updated_at = now;
-        let next = Arc::new(next);
-        record.replace(next.clone(), now, keep);
-        self.task_changed(Some(&before), &next, now);
-    }
-
-    fn task_changed(&mut self, before: Option<&CloudTask>, task: &CloudTask, now: Timestamp) {
-        self.reindex(&task.arn, before, Some(task));
-        let released = task.last_status == LastStatus::Deprovisioning
-            && before.is_some_and(|before| before.last_status < LastStatus::Deprovisioning);
-        if released && let Some(address) = task.address() {
-            self.addresses.release(address);
-        }
-        self.emit_task_event(task, now);
-        self.update_service_tasks(task, now);
-        self.set_next(task, now);
-    }
-
-    fn set_next(&mut self, task: &CloudTask, now: Timestamp) {
-        let life = &self.config.life;
-        let after = match task.last_status {
-            LastStatus::Provisioning => life.provisioning / 2,
-            LastStatus::Pending => life.pending,
-            LastStatus::Activating => life.activating,
-            LastStatus::Running if task.desired_status == DesiredStatus::Stopped => life.draining,
-            LastStatus::Running => return,
-            LastStatus::Deactivating => life.deactivating,
-            LastStatus::Stopping => life.stopping,
-            LastStatus::Deprovisioning => life.deprovisioning,
-            LastStatus::Stopped | LastStatus::Deleted => {
-                let kept = life.stopped_kept;
-                return self.at(now.plus(kept), Timer::Forget(task.arn.clone()));
-            }
-        };
-        self.at(now.plus(after), Timer::Task { arn: task.arn.clone(), version: task.version });
-    }
-}
-
-fn lacks_address(task: &CloudTask) -> bool {
-    task.network.as_ref().is_some_and(|network| network.address.is_none())
 }
 
 pub(super) fn launch_type(asked: Option<&str>, definition: &DefinitionRecord) -> String {
@@ -345,6 +216,10 @@ pub(super) fn needs_network(definition: &DefinitionRecord, network: Option<&Valu
 }
 
 impl DescribeFailure {
+    pub(super) fn new(arn: &str, reason: &'static str) -> Self {
+        Self { arn: arn.to_owned(), reason }
+    }
+
     pub(super) fn missing(arn: String) -> Self {
         Self { arn, reason: "MISSING" }
     }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    Cloud, CreateService, EcsService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RuleTarget, RunTask,
+    Cloud, CloudTask, CreateService, EcsService, ListTasks, ReceiveMessages, RegisterTaskDefinition,
+    RuleTarget, RunTask, UpdateService,
 };
-use crate::aws::CloudConfig;
+use crate::aws::{AwsApiResult, CloudConfig};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 pub(super) struct CloudFixture {
@@ -38,6 +39,47 @@ impl CloudFixture {
     pub(super) fn definition(&mut self, family: &str) {
         let request = RegisterTaskDefinition::fargate(family, Some("kv-task"), 8080);
         self.cloud.register_task_definition(request, self.now).unwrap();
+    }
+
+    /// Registers the next revision of a Fargate family with these containers.
+    pub(super) fn define(&mut self, family: &str, containers: &Value) -> AwsApiResult<()> {
+        let request = RegisterTaskDefinition {
+            container_definitions: containers.as_array().cloned().unwrap_or_default(),
+            ..RegisterTaskDefinition::fargate(family, Some("kv-task"), 8080)
+        };
+        self.cloud.register_task_definition(request, self.now).map(drop)
+    }
+
+    /// Creates a service of `kv` with these limits in percent.
+    pub(super) fn service_within(&mut self, count: usize, least: usize, most: usize) {
+        let limits = json!({"minimumHealthyPercent": least, "maximumPercent": most});
+        let request = CreateService {
+            deployment_configuration: Some(limits),
+            ..CreateService::awsvpc("prod", "kv", "kv", count)
+        };
+        self.cloud.create_service(request, self.now).unwrap();
+    }
+
+    /// Updates the service `kv`.
+    pub(super) fn update(&mut self, change: UpdateService) {
+        let request = UpdateService { cluster: "prod".into(), service: "kv".into(), ..change };
+        self.cloud.update_service(&request, self.now).unwrap();
+    }
+
+    /// Deploys a revision of `kv` to the service `kv`.
+    pub(super) fn deploy(&mut self, revision: u64) {
+        let task_definition = Some(format!("kv:{revision}"));
+        self.update(UpdateService { task_definition, ..UpdateService::default() });
+    }
+
+    /// The tasks of the service `kv` of this revision that ECS wants to run.
+    pub(super) fn live(&self, revision: u64) -> Vec<Arc<CloudTask>> {
+        let is_live = |task: &&Arc<CloudTask>| {
+            task.service() == Some("kv")
+                && task.definition.revision == revision
+                && task.desired_status == DesiredStatus::Running
+        };
+        self.cloud.all_tasks().filter(is_live).cloned().collect()
     }
 
     pub(super) fn service(&mut self, name: &str, count: usize) {

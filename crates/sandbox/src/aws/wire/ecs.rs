@@ -5,13 +5,15 @@ use serde_json::{Value, json};
 use super::request::AwsRequest;
 use super::response::page;
 use crate::aws::cloud::{tags_from, tags_json};
-use crate::aws::{AwsApiError, AwsApiResult, Cloud, DescribeFailure, ListTasks};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, DescribeFailure, ListTasks, ProtectedTask};
 use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     match request.operation.as_str() {
         "RunTask" | "StopTask" | "ListTasks" | "DescribeTasks" => tasks(cloud, request, now),
-        "CreateService" | "UpdateService" => services(cloud, request, now),
+        "UpdateTaskProtection" | "GetTaskProtection" => protection(cloud, request, now),
+        "CreateService" | "UpdateService" | "DeleteService" => services(cloud, request, now),
+        "DescribeServices" => describe_services(cloud, request),
         "CreateCluster" | "ListClusters" => clusters(cloud, request),
         "RegisterTaskDefinition" | "DescribeTaskDefinition" => definitions(cloud, request, now),
         _ => Err(request.unknown_operation()),
@@ -45,9 +47,38 @@ fn tasks(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResul
 fn services(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let service = match request.operation.as_str() {
         "CreateService" => cloud.create_service(request.read_as()?, now)?,
-        _ => cloud.update_service(&request.read_as()?, now)?,
+        "UpdateService" => cloud.update_service(&request.read_as()?, now)?,
+        _ => {
+            let force = request.body["force"] == true;
+            cloud.delete_service(request.text("cluster"), request.text("service"), force, now)?
+        }
     };
     Ok(json!({"service": service.to_api_json()}))
+}
+
+fn describe_services(cloud: &Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
+    let (services, missing) = cloud.describe_services(request.text("cluster"), &request.texts("services"))?;
+    let with_tags = includes_tags(request);
+    let shown: Vec<Value> = services
+        .into_iter()
+        .map(|service| {
+            let mut shown = service.to_api_json();
+            if !with_tags {
+                shown.as_object_mut().map(|fields| fields.remove("tags"));
+            }
+            shown
+        })
+        .collect();
+    Ok(json!({"services": shown, "failures": failures(&missing)}))
+}
+
+fn protection(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
+    let answer = match request.operation.as_str() {
+        "UpdateTaskProtection" => cloud.update_task_protection(&request.read_as()?, now)?,
+        _ => cloud.task_protection(request.text("cluster"), &request.texts("tasks"))?,
+    };
+    let tasks: Vec<Value> = answer.tasks.iter().map(ProtectedTask::to_api_json).collect();
+    Ok(json!({"protectedTasks": tasks, "failures": failures(&answer.failures)}))
 }
 
 fn clusters(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
@@ -84,4 +115,88 @@ fn includes_tags(request: &AwsRequest) -> bool {
 
 fn failures(failures: &[DescribeFailure]) -> Value {
     failures.iter().map(|failure| json!({"arn": failure.arn, "reason": failure.reason})).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderValue, Uri};
+
+    use super::*;
+    use crate::aws::{CloudConfig, CreateService, RegisterTaskDefinition};
+    use std::time::Duration;
+
+    /// Calls an operation as a client does.
+    fn call(cloud: &mut Cloud, operation: &str, body: &Value, now: Timestamp) -> AwsApiResult<Value> {
+        let mut headers = HeaderMap::new();
+        let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+        headers.insert("x-amz-target", HeaderValue::from_str(&target).unwrap());
+        headers.insert("authorization", HeaderValue::from_static("AWS4-HMAC-SHA256 Credential=key/x"));
+        let request =
+            AwsRequest::read(&Uri::from_static("/"), &headers, body.to_string().as_bytes()).unwrap();
+        perform(cloud, &request, now)
+    }
+
+    /// An account with the service `kv` of two running tasks, and their ARNs.
+    fn service() -> (Cloud, Vec<String>, Timestamp) {
+        let now = Timestamp(1_800_000_000_000);
+        let mut cloud = Cloud::new(CloudConfig::default(), now);
+        cloud.create_cluster("prod", Tags::new()).unwrap();
+        cloud.register_task_definition(RegisterTaskDefinition::fargate("kv", None, 80), now).unwrap();
+        let tags = Tags::from([("team".to_owned(), "kv".to_owned())]);
+        let request = CreateService { tags, ..CreateService::awsvpc("prod", "kv", "kv", 2) };
+        cloud.create_service(request, now).unwrap();
+        let now = now.plus(Duration::from_secs(5));
+        cloud.step(now);
+        let tasks = cloud.all_tasks().map(|task| task.arn.to_string()).collect();
+        (cloud, tasks, now)
+    }
+
+    #[test]
+    fn describe_services_shows_deployments_and_tags_on_request() {
+        let (mut cloud, _, now) = service();
+        let body = json!({"cluster": "prod", "services": ["kv", "none"]});
+        let shown = call(&mut cloud, "DescribeServices", &body, now).unwrap();
+        let deployment = &shown["services"][0]["deployments"][0];
+        assert_eq!(
+            (&deployment["status"], &deployment["rolloutState"]),
+            (&json!("PRIMARY"), &json!("COMPLETED"))
+        );
+        assert_eq!(shown["failures"][0]["reason"], "MISSING");
+        assert!(shown["services"][0].get("tags").is_none());
+        let body = json!({"cluster": "prod", "services": ["kv"], "include": ["TAGS"]});
+        let shown = call(&mut cloud, "DescribeServices", &body, now).unwrap();
+        assert_eq!(shown["services"][0]["tags"], json!([{"key": "team", "value": "kv"}]));
+    }
+
+    #[test]
+    fn task_protection_is_set_and_read() {
+        let (mut cloud, tasks, now) = service();
+        let body =
+            json!({"cluster": "prod", "tasks": [tasks[0]], "protectionEnabled": true, "expiresInMinutes": 5});
+        let shown = call(&mut cloud, "UpdateTaskProtection", &body, now).unwrap();
+        let until = now.plus(Duration::from_mins(5)).as_secs_f64();
+        let expected = json!({"taskArn": tasks[0], "protectionEnabled": true, "expirationDate": until});
+        assert_eq!(shown, json!({"protectedTasks": [expected.clone()], "failures": []}));
+        let body = json!({"cluster": "prod", "tasks": tasks});
+        let shown = call(&mut cloud, "GetTaskProtection", &body, now).unwrap();
+        let other = json!({"taskArn": tasks[1], "protectionEnabled": false});
+        assert_eq!(shown["protectedTasks"], json!([expected, other]));
+        let body = json!({"cluster": "prod", "tasks": [tasks[0]]});
+        let error = call(&mut cloud, "UpdateTaskProtection", &body, now).unwrap_err();
+        assert_eq!(error.code, "InvalidParameterException");
+    }
+
+    #[test]
+    fn delete_service_needs_force_while_it_has_tasks() {
+        let (mut cloud, _, now) = service();
+        let mut body = json!({"cluster": "prod", "service": "kv"});
+        let error = call(&mut cloud, "DeleteService", &body, now).unwrap_err();
+        assert_eq!(error.code, "InvalidParameterException");
+        body["force"] = json!(true);
+        let shown = call(&mut cloud, "DeleteService", &body, now).unwrap();
+        assert_eq!(
+            (&shown["service"]["status"], &shown["service"]["desiredCount"]),
+            (&json!("DRAINING"), &json!(0))
+        );
+    }
 }

@@ -15,8 +15,8 @@ use crate::consul::{ConsulRequest, ConsulServer};
 use crate::control_planes::ControlPlanes;
 use crate::kuma::{KumaConfig, KumaCp};
 use crate::world::{
-    CLIENT_METHOD, ConsulBootstrap, ForeignFixture, LOGIN_METHOD, MANAGEMENT_TOKEN, Naming, SERVICE_TAG,
-    World, WorldConfig, admin_token, create_queue_and_rules, role_name,
+    CLIENT_METHOD, ConsulBootstrap, ForeignFixture, LOGIN_METHOD, MANAGEMENT_TOKEN, Naming, Rollouts,
+    SERVICE_TAG, World, WorldConfig, admin_token, create_queue_and_rules, role_name,
 };
 use ecs_mesh_model::Timestamp;
 
@@ -63,6 +63,7 @@ impl ConsulFixture {
             naming: Naming::TaskId,
             control_planes: ControlPlanes::Consul,
             revoked_for: NEVER,
+            rollouts: Rollouts::Simple,
         };
         let mut world = World::start(config, &mut cloud, &mut kuma, START).unwrap();
         let fixtures = world.join_consul(&bootstrap, &mut cloud, &mut consul, START).unwrap();

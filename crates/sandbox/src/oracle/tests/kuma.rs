@@ -14,8 +14,10 @@ use super::{
 use crate::aws::Cloud;
 use crate::control_planes::ControlPlanes;
 use crate::kuma::{KumaConfig, KumaCp, KumaRequest};
-use crate::world::CLUSTER;
-use crate::world::{FOREIGN_OPERATOR, Naming, SECRET, World, WorldConfig, create_queue_and_rules, role_name};
+use crate::world::{
+    CLUSTER, FOREIGN_OPERATOR, Naming, Rollouts, SECRET, World, WorldConfig, create_queue_and_rules,
+    role_name,
+};
 use ecs_mesh_model::Timestamp;
 
 /// A world with registered tasks, and an oracle. The test acts as the operator.
@@ -38,6 +40,7 @@ impl KumaFixture {
             naming: Naming::TaskId,
             control_planes: ControlPlanes::Kuma,
             revoked_for: NEVER,
+            rollouts: Rollouts::Simple,
         };
         let world = World::start(config, &mut cloud, &mut kuma, START).unwrap();
         let oracle = KumaOracle::new(oracle_config("op".to_owned(), &cluster));

@@ -20,8 +20,6 @@ const MAX_FINISHED: usize = 100_000;
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// Time from the login to the registration.
 const REGISTRATION_DELAY: Duration = Duration::from_millis(150);
-/// Time from RUNNING until the app is ready.
-const APP_START: Duration = Duration::from_millis(500);
 
 /// Logins and logouts of tasks at Consul.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +126,7 @@ impl TaskAgents {
                 let took = task.created_at.age_at(now).as_millis();
                 self.record_event("registers", task, &format!("{took} ms after RunTask"));
             }
-            (Some(_), Some("critical")) if task.started_at.is_some_and(|at| at.age_at(now) >= APP_START) => {
+            (Some(_), Some("critical")) if task.container("app").is_some_and(|app| app.answers(now)) => {
                 self.register(agent, task, "passing", consul, now);
             }
             _ => {}
