@@ -278,7 +278,7 @@ impl DemoState {
             self.printer.print_kuma_write(entry, cloud);
         }
         let before = oracle.violations().len();
-        oracle.record_ready(kuma, cloud, now);
+        oracle.record_ready(kuma, now);
         oracle.check_writes(journal, cloud, kuma);
         for violation in &oracle.violations()[before..] {
             self.printer.print_violation(violation);

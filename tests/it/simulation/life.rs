@@ -246,7 +246,7 @@ impl Scenario for KumaScenario {
             let mut cloud = self.shared.cloud.lock().unwrap();
             let mut kuma = self.shared.kuma.lock().unwrap();
             self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
-            self.shared.oracle.lock().unwrap().record_ready(&kuma, &cloud, self.shared.now());
+            self.shared.oracle.lock().unwrap().record_ready(&kuma, self.shared.now());
         }
         for event in self.world.take_events() {
             self.shared.record(|| format!("world {}", event.message));

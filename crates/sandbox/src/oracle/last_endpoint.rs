@@ -9,7 +9,7 @@ use super::{DRAIN_LABEL, Invariant, KumaOracle, TASK_LABEL, label, service_of};
 use crate::aws::{Cloud, CloudTask};
 use crate::kuma::{KumaCp, KumaJournalEntry};
 use crate::world::can_serve;
-use ecs_mesh_model::{DesiredStatus, Timestamp};
+use ecs_mesh_model::Timestamp;
 
 /// How old the operator's knowledge may be at a drain: of two slow reads, and of the write.
 const READINESS_LAG: Duration = Duration::from_secs(15);
@@ -19,48 +19,38 @@ const MAX_HOLD: Duration = Duration::from_secs(35);
 
 /// When each registration was ready last, by service and name.
 #[derive(Debug, Default)]
-pub(super) struct ReadyRegistrations(BTreeMap<(String, String), ReadyRegistration>);
-
-#[derive(Debug)]
-struct ReadyRegistration {
-    /// The last time.
-    at: Timestamp,
-    /// Its task, if it has one, and whether that was leaving then.
-    stays: bool,
-}
+pub(super) struct ReadyRegistrations(BTreeMap<(String, String), Timestamp>);
 
 impl KumaOracle {
     /// Records which registrations are ready now. Called at each step of the world.
-    pub fn record_ready(&mut self, kuma: &KumaCp, cloud: &Cloud, now: Timestamp) {
+    pub fn record_ready(&mut self, kuma: &KumaCp, now: Timestamp) {
         for (mesh, name, body) in kuma.dataplanes() {
-            let Some(service) = service_of(body) else { continue };
-            if label(body, DRAIN_LABEL).is_some() || !kuma.is_online(mesh, name) {
-                continue;
+            if let Some(service) =
+                service_of(body).filter(|_| !is_drained(body) && kuma.is_online(mesh, name))
+            {
+                self.ready.0.insert((service.to_owned(), name.to_owned()), now);
             }
-            let leaves = |task: &CloudTask| task.desired_status == DesiredStatus::Stopped;
-            let stays = !self.truth(body, cloud, now).is_some_and(|task| leaves(&task));
-            self.ready.0.insert((service.to_owned(), name.to_owned()), ReadyRegistration { at: now, stays });
         }
-        self.ready.0.retain(|_, ready| ready.at.age_at(now) <= READINESS_LAG);
+        self.ready.0.retain(|_, at| at.age_at(now) <= READINESS_LAG);
     }
 
-    /// Checks a drain that no role tags ask for.
-    pub(super) fn check_last_endpoint(&mut self, entry: &KumaJournalEntry, body: &Value, cloud: &Cloud) {
+    /// Checks a drain that no role tags ask for. What the operator has drained or removed itself, it knows at once; that
+    /// another registration is not ready any more, after [`READINESS_LAG`].
+    pub(super) fn check_last_endpoint(
+        &mut self,
+        entry: &KumaJournalEntry,
+        body: &Value,
+        cloud: &Cloud,
+        kuma: &KumaCp,
+    ) {
         let Some(service) = service_of(body) else { return };
         let Some(task) = self.truth(body, cloud, entry.at) else { return };
-        let of_service = |(key, ready): (&(String, String), &ReadyRegistration)| {
-            (key.0 == service).then(|| (key.1.clone(), ready.at, ready.stays))
-        };
-        let known: Vec<_> = self.ready.0.iter().filter_map(of_service).collect();
-        let was_ready = known
-            .iter()
-            .any(|(name, at, _)| *name == entry.name && at.age_at(entry.at) <= Duration::from_secs(1));
-        let others = known.iter().any(|(name, _, stays)| *name != entry.name && *stays);
-        if !was_ready
-            || others
-            || !can_serve(&task, entry.at)
-            || self.held_long_enough(&task, service, entry.at)
-        {
+        let was_ready = |name: &str| self.ready.0.get(&(service.to_owned(), name.to_owned()));
+        let is_last = was_ready(&entry.name).is_some_and(|at| at.age_at(entry.at) <= Duration::from_secs(1))
+            && !kuma.dataplanes().any(|(_, name, other)| {
+                name != entry.name && !is_drained(other) && was_ready(name).is_some()
+            });
+        if !is_last || !can_serve(&task, entry.at) || self.held_long_enough(&task, service, entry.at) {
             return;
         }
         let id = label(body, TASK_LABEL).unwrap_or_default();
@@ -74,4 +64,8 @@ impl KumaOracle {
         let undeclared = self.undeclared.get(service).map(|(from, _)| *from);
         task.stopping_at.into_iter().chain(undeclared).any(is_over)
     }
+}
+
+fn is_drained(body: &Value) -> bool {
+    label(body, DRAIN_LABEL).is_some()
 }

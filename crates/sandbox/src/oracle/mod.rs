@@ -294,7 +294,7 @@ impl KumaOracle {
                 } else if before.as_ref().is_none_or(|before| !drained(before)) {
                     self.check_withdrawal(entry, after, "drained", cloud, kuma);
                     if label(after, DRAIN_LABEL) != Some("revoked") {
-                        self.check_last_endpoint(entry, after, cloud);
+                        self.check_last_endpoint(entry, after, cloud, kuma);
                     }
                 }
             }
