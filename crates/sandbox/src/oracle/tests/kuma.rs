@@ -370,7 +370,7 @@ fn last_ready_registration_must_not_be_drained_while_its_task_serves() {
         // A revoked identity ends, whatever is ready.
         ("revoked", Duration::ZERO, false),
         // The containers have ended.
-        ("stopping", Duration::from_secs(2), false),
+        ("stopping", Duration::from_secs(12), false),
     ] {
         let mut fixture = KumaFixture::new();
         fixture.settle();
