@@ -31,6 +31,10 @@ pub const GRACE_AGE: DurationRange =
 pub const DRAIN: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(10), description: "0s to 10m" };
 
+/// `MeshBinding`: `cleanup.settle`.
+pub const SETTLE: DurationRange =
+    DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(60), description: "0s to 1h" };
+
 /// `ConsulAuth`: `tokenTtl`, where it is not zero. A server may have a lower maximum.
 pub const TOKEN_TTL: DurationRange =
     DurationRange { min: MINUTE, max: DAY.saturating_mul(365), description: "1m to 365d" };
@@ -64,7 +68,7 @@ mod tests {
     #[test]
     fn range_descriptions_match_their_limits() {
         for DurationRange { min, max, description } in
-            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, TOKEN_TTL]
+            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, SETTLE, TOKEN_TTL]
         {
             let ends: Vec<_> =
                 description.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();

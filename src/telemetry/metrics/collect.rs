@@ -225,8 +225,8 @@ impl MetricWriter<'_> {
                 })
             })
         };
-        let help = "1 while the guard holds removals";
-        self.gauges("ecs_mesh_guard_tripped", help, all(|g| (g.held > 0).into()))?;
+        let help = "1 while the guard holds removals that time alone does not release soon";
+        self.gauges("ecs_mesh_guard_tripped", help, all(|g| (g.held > g.stabilising).into()))?;
         self.gauges("ecs_mesh_guard_held", "Removals that the guard holds", all(|g| g.held))?;
         let help = "Removals within the last hour without the task's own STOPPED";
         self.gauges("ecs_mesh_guard_admitted", help, all(|g| g.admitted))?;

@@ -182,7 +182,7 @@ pub(super) const IGNORE_REASONS: [&str; 5] =
 pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "describe_failed", "list_failed"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 20] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 21] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -193,6 +193,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 20] = [
     "unsupported_network_mode",
     "name_conflict",
     "held_by_guard",
+    "settling",
     "skipped_by_policy",
     "paused",
     "not_leader",

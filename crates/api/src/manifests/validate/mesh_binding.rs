@@ -71,6 +71,7 @@ fn check_ranges(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
         ("spec.cleanup.sweepInterval", cleanup.sweep_interval, limits::SWEEP_INTERVAL),
         ("spec.cleanup.graceAge", cleanup.grace_age, limits::GRACE_AGE),
         ("spec.cleanup.drain", cleanup.drain, limits::DRAIN),
+        ("spec.cleanup.settle", cleanup.settle, limits::SETTLE),
     ] {
         report.duration(path, value, allowed);
     }
