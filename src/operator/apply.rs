@@ -128,6 +128,7 @@ impl RegistrationWriter<'_> {
         self.worker.client.check_desired(desired).map_err(CallError::Failed)?;
         let rendered = self.worker.client.render(desired, None);
         if self.matches_cached_hash(desired, &rendered) {
+            self.worker.registry.record_exact(self.task, &desired.id);
             return Ok(ApplyOutcome::Equal);
         }
         let _lock = self.worker.lock_registration(&desired.id).await;
@@ -156,7 +157,12 @@ impl RegistrationWriter<'_> {
             &RegistrationSummary::from(&*current),
             self.context.now(),
         );
+        // Without what is kept of the current copy.
+        let is_exact = rendered.normal == new.normal;
         if changes.is_empty() {
+            if is_exact {
+                self.worker.registry.record_exact(self.task, &desired.id);
+            }
             return Ok(ApplyOutcome::Equal);
         }
         if !may_update {
@@ -173,6 +179,9 @@ impl RegistrationWriter<'_> {
                     &rendered.normal,
                     self.context.now(),
                 );
+                if is_exact {
+                    self.worker.registry.record_exact(self.task, &desired.id);
+                }
             }
         }
         Ok(ApplyOutcome::Updated(changes))
@@ -199,6 +208,7 @@ impl RegistrationWriter<'_> {
                     &rendered.normal,
                     self.context.now(),
                 );
+                self.worker.registry.record_exact(self.task, id);
                 Ok(ApplyOutcome::Created(rendered.normal.clone()))
             }
             Ok(WriteDecision::Obstructed(obstacle)) => {
@@ -383,8 +393,8 @@ impl RegistrationWriter<'_> {
     fn matches_cached_hash(&self, desired: &DesiredRegistration, rendered: &RenderedRegistration) -> bool {
         let entries = self.worker.registry.entries(self.task);
         let Some(entry) = entries.iter().find(|entry| entry.id == desired.id) else { return false };
-        let settled = entry.drained.is_none() && matches!(desired.outbounds, Outbounds::Exactly(_));
-        settled && entry.content_hash == Some(ContentHash::of(&rendered.normal))
+        let is_exact = matches!(desired.outbounds, Outbounds::Exactly(_) | Outbounds::AtLeast(_));
+        is_exact && entry.drained.is_none() && entry.content_hash == Some(ContentHash::of(&rendered.normal))
     }
 
     async fn get_owned(&self, id: &RegistrationId) -> Result<Lookup, CallError> {

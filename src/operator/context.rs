@@ -29,7 +29,7 @@ use ecs_mesh_aws::task_describer::TaskDescriber;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul_acl::desired::named_clusters;
 use ecs_mesh_controller::{Lease, Priority, TokenBucket};
-use ecs_mesh_core::intent::owning_binding;
+use ecs_mesh_core::intent::{ManifestHistory, owning_binding};
 use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, TaskArn, Timestamp};
 
 /// How long a line of the audit log waits for a task role that is not cached.
@@ -216,27 +216,49 @@ impl Context {
     }
 }
 
-/// The manifests in force.
+/// The manifests in force, and what has left them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ManifestsInForce {
+    pub set: Arc<ManifestSet>,
+    pub history: ManifestHistory,
+}
+
+/// The current [`ManifestsInForce`]. The manifest applier alone replaces them.
 #[derive(Default)]
-pub(super) struct ActiveManifests(ArcSwap<ManifestSet>);
+pub(super) struct ActiveManifests(ArcSwap<ManifestsInForce>);
 
 impl ActiveManifests {
+    /// The set in force.
     pub(super) fn load(&self) -> Arc<ManifestSet> {
+        Arc::clone(&self.0.load().set)
+    }
+
+    /// The set in force, and what has left it.
+    pub(super) fn in_force(&self) -> Arc<ManifestsInForce> {
         self.0.load_full()
     }
 
-    pub(super) fn store(&self, manifests: Arc<ManifestSet>) {
-        self.0.store(manifests);
+    /// Records a load: the set that is in force after it, and whether the sources have no error.
+    pub(super) fn record(&self, set: Arc<ManifestSet>, without_errors: bool, now: Timestamp) {
+        let mut history = self.0.load().history.clone();
+        history.record(&set, without_errors, now);
+        self.0.store(Arc::new(ManifestsInForce { set, history }));
+    }
+
+    /// How long until a withdrawal no longer waits for `cleanup.settle`, where one may.
+    pub(super) fn next_settled(&self, now: Timestamp) -> Option<Duration> {
+        let ManifestsInForce { set, history } = &**self.0.load();
+        history.next_settled(set.bindings.values().map(|binding| binding.spec.cleanup.settle.0), now)
     }
 
     /// Whether a binding selects the cluster.
     pub(super) fn select(&self, cluster: &ClusterArn) -> bool {
-        self.0.load().bindings.values().any(|binding| binding.selects_cluster(cluster))
+        self.0.load().set.bindings.values().any(|binding| binding.selects_cluster(cluster))
     }
 
     /// The shortest sweep interval of all bindings.
     pub(super) fn sweep_interval(&self) -> Duration {
-        let manifests = self.0.load();
+        let manifests = self.load();
         let intervals = manifests.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
         intervals.min().unwrap_or(Duration::from_mins(10))
     }

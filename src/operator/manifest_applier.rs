@@ -62,10 +62,13 @@ impl ManifestApplier {
         loop {
             let status = Arc::clone(&manifests.borrow_and_update());
             let complete = self.apply(&status, &mut controllers).await;
+            let settled = self.context.manifests.next_settled(self.context.now());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 changed = manifests.changed() => if changed.is_err() { stop.cancelled().await; break },
+                // What waited for the absence of a document is due.
+                () = tokio::time::sleep(settled.unwrap_or_default()), if settled.is_some() => self.enqueue_all(),
                 () = tokio::time::sleep(CONNECT_RETRY), if !complete => {}
             }
         }
@@ -83,6 +86,12 @@ impl ManifestApplier {
     async fn apply(&self, status: &ManifestStatus, controllers: &mut RunningControllers) -> bool {
         let context = &self.context;
         let before = context.manifests.load();
+        // A plan is what a run does that starts now: no time passes for what settles.
+        let without_errors = status.errors.is_empty() && self.plan.is_none();
+        if !without_errors {
+            // At once: a file in error may hold the document whose absence is about to withdraw something.
+            context.manifests.record(Arc::clone(&before), false, context.now());
+        }
         let (workers, complete) = self.workers_for(&status.set, &mut controllers.lanes).await;
         let old = context.workers.load();
         let mut acl_reconcilers = Vec::new();
@@ -117,7 +126,7 @@ impl ManifestApplier {
             context.assign_bindings(&status.set, worker, None);
         }
         context.process.recorder.retain_control_planes(&workers.keys().cloned().collect());
-        context.manifests.store(Arc::clone(&status.set));
+        context.manifests.record(Arc::clone(&status.set), without_errors, context.now());
         context.workers.store(workers);
         // These start at once, and must see the new set.
         for reconciler in acl_reconcilers {
@@ -131,11 +140,15 @@ impl ManifestApplier {
             for acl in context.workers.load().values().filter_map(|worker| worker.acl.as_ref()) {
                 acl.soon();
             }
-            for task in context.aws.store.all() {
-                context.workers.enqueue(&task, Priority::Manifest);
-            }
+            self.enqueue_all();
         }
         complete
+    }
+
+    fn enqueue_all(&self) {
+        for task in self.context.aws.store.all() {
+            self.context.workers.enqueue(&task, Priority::Manifest);
+        }
     }
 
     fn controller(&self, worker: &Arc<ControlPlaneWorker>) -> Controller<TaskArn, OperatorReconciler> {

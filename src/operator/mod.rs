@@ -34,6 +34,8 @@ mod role_watcher;
 mod status;
 mod sweeper;
 mod task;
+#[cfg(all(test, feature = "sandbox"))]
+mod tests_settle;
 mod warnings;
 
 use std::collections::BTreeSet;
@@ -156,11 +158,11 @@ impl Operator {
     ) -> Result<ShutdownSummary, TaskExited> {
         let context = &self.context;
         let metrics = context.metrics();
-        let status = Arc::downgrade(&self.status);
-        metrics.set_state_source(status);
+        metrics.set_state_source(Arc::downgrade(&self.status) as _);
         metrics.health().set_stop_token(stop.clone());
         // The first message is already checked against the clusters that bindings select.
-        context.manifests.store(Arc::clone(&manifests.borrow().set));
+        let status = Arc::clone(&manifests.borrow());
+        context.manifests.record(Arc::clone(&status.set), status.errors.is_empty(), context.now());
         // Sets of their own: if this future is dropped, no internal task goes on writing.
         let mut appliers = tokio::task::JoinSet::new();
         let applier = ManifestApplier {

@@ -104,7 +104,8 @@ impl Operator {
     ) -> Result<PlanReport, TaskExited> {
         let stop = CancellationToken::new();
         let status = Arc::clone(&manifests.borrow());
-        self.context.manifests.store(Arc::clone(&status.set));
+        // With errors in it, so that no time passes for what settles: a plan is what a run does that starts now.
+        self.context.manifests.record(Arc::clone(&status.set), false, self.context.now());
         // However long the plan takes, no answer of it gets too old for it.
         self.context.aws.roles.keep_readings();
         progress.limit_retries(options.retry_timeout);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -26,6 +27,12 @@ pub struct RegistryEntry {
     pub service: Option<Arc<str>>,
     /// The removal that was sent and not acknowledged.
     pub unacknowledged: Option<Arc<PlanStep>>,
+    /// Whether complete manifests have declared the registration since the operator started.
+    pub was_declared: bool,
+    /// Whether this process has seen the registration exactly as declared.
+    was_exact: bool,
+    /// Since when the manifests ask for its withdrawal, in the time for which they have been valid.
+    undeclared_since: Option<Duration>,
     /// When the registration was last written or read.
     seen_at: Timestamp,
     /// The binding that owns the registration, once known.
@@ -141,6 +148,7 @@ impl Registry {
     ) {
         self.put(task, id, Some(service.into()), None, None, now);
         self.assign_binding(task, id, Some(binding));
+        self.update_entry(task, id, |entry| entry.was_declared = true);
     }
 
     /// Records an acknowledged write.
@@ -178,6 +186,9 @@ impl Registry {
             content_hash: None,
             service: None,
             unacknowledged: None,
+            was_declared: false,
+            was_exact: false,
+            undeclared_since: None,
             seen_at: now,
             binding: None,
         });
@@ -198,6 +209,41 @@ impl Registry {
     /// The removal that was sent did not take effect.
     pub fn acknowledge(&self, task: &TaskArn, id: &RegistrationId) {
         self.update_entry(task, id, |entry| entry.unacknowledged = None);
+    }
+
+    /// Records what complete manifests that have been valid for `valid_for` ask for: the withdrawal of the `undeclared`
+    /// registrations of the task, and nothing of the others, which they declare where `declared` is set.
+    pub fn record_declarations(
+        &self,
+        task: &TaskArn,
+        undeclared: &[RegistrationId],
+        declared: bool,
+        valid_for: Duration,
+    ) {
+        for entry in self.lock().by_task.get_mut(task).into_iter().flatten() {
+            if undeclared.contains(&entry.id) {
+                entry.undeclared_since.get_or_insert(valid_for);
+            } else {
+                entry.undeclared_since = None;
+                entry.was_declared |= declared;
+            }
+        }
+    }
+
+    /// Records that the registration is exactly as declared.
+    pub fn record_exact(&self, task: &TaskArn, id: &RegistrationId) {
+        self.update_entry(task, id, |entry| (entry.was_exact, entry.was_declared) = (true, true));
+    }
+
+    /// Whether this process has seen each registration of the task exactly as declared.
+    pub fn were_exact(&self, task: &TaskArn) -> bool {
+        self.lock().by_task.get(task).into_iter().flatten().all(|entry| entry.was_exact)
+    }
+
+    /// For how long manifests that have been valid for `valid_for` have asked for the withdrawal of the registration.
+    pub fn undeclared_for(&self, task: &TaskArn, id: &RegistrationId, valid_for: Duration) -> Duration {
+        let since = self.update_entry(task, id, |entry| entry.undeclared_since).flatten();
+        since.map_or(Duration::ZERO, |since| valid_for.saturating_sub(since))
     }
 
     /// Changes fields that neither the counts nor the order depend on.

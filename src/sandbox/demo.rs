@@ -68,6 +68,7 @@ pub fn manifest_options(endpoints: &Endpoints, token: &str) -> ManifestOptions {
         sweep_interval: "10s",
         grace_age: "20s",
         drain: "1s",
+        settle: "5s",
         recheck: "30s",
         dataplane_name: "{taskId}",
     }

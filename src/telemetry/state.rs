@@ -176,7 +176,11 @@ pub(super) mod tests {
             unattributed_registrations: 4,
             unknown_outbound_services: [("default".into(), 5)].into(),
             tasks_with_warnings: [("rejected", 6)].into(),
-            guards: [("demo".into(), GuardState { held: 7, admitted: 3, owned: 10, limit: 3 })].into(),
+            guards: [(
+                "demo".into(),
+                GuardState { held: 7, stabilising: 0, admitted: 3, owned: 10, limit: 3 },
+            )]
+            .into(),
             held_drains: 8,
             acl: Some(AclStatus {
                 objects: [("policy", [("drifted", 2)].into())].into(),

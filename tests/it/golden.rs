@@ -13,14 +13,15 @@ use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::ManifestFinding;
 use ecs_mesh_control_plane::{ControlPlane, Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{
-    DesiredRegistration, Evaluation, Evaluator, Fact, MissingFact, RoleTags, TaskFacts, Verdict,
+    DesiredRegistration, Evaluation, Evaluator, Fact, ManifestHistory, MissingFact, RoleTags, TaskFacts,
+    Verdict,
 };
 use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
 use ecs_mesh_manifests::{Loaded, ManifestSources};
 use ecs_mesh_model::Reason;
 use ecs_mesh_model::{
     DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskContainer, TaskDefinition,
-    TaskDefinitionArn, TaskGroup,
+    TaskDefinitionArn, TaskGroup, Timestamp,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -179,7 +180,17 @@ fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
     let operator = operator();
     let is_of_consul = loaded.set.control_planes.contains_key("consul");
     let kind = if is_of_consul { ControlPlaneType::Consul } else { ControlPlaneType::Kuma };
-    let scope = Evaluator { manifests: &loaded.set, control_plane: kind.as_str(), kind, operator: &operator };
+    let mut history = ManifestHistory::default();
+    history.record(&loaded.set, true, Timestamp(0));
+    let scope = Evaluator {
+        manifests: &loaded.set,
+        control_plane: kind.as_str(),
+        kind,
+        operator: &operator,
+        history: &history,
+        // Long after the start, so that nothing settles.
+        now: Timestamp(86_400_000),
+    };
     let refused = || Reason::constant("access denied");
     let mut facts = TaskFacts { registered: case.registered, ..TaskFacts::default() };
     let (mut task, mut facts_read) = (case.task.task(), Vec::new());

@@ -37,6 +37,10 @@ pub const MAX_HOLD: DurationRange =
 pub const REVOKED_WITHIN: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(5), description: "0s to 5m" };
 
+/// `MeshBinding`: `cleanup.settle`.
+pub const SETTLE: DurationRange =
+    DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(60), description: "0s to 1h" };
+
 /// `ConsulAuth`: `tokenTtl`, where it is not zero. A server may have a lower maximum.
 pub const TOKEN_TTL: DurationRange =
     DurationRange { min: MINUTE, max: DAY.saturating_mul(365), description: "1m to 365d" };
@@ -70,7 +74,7 @@ mod tests {
     #[test]
     fn range_descriptions_match_their_limits() {
         for DurationRange { min, max, description } in
-            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, MAX_HOLD, REVOKED_WITHIN, TOKEN_TTL]
+            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, MAX_HOLD, REVOKED_WITHIN, SETTLE, TOKEN_TTL]
         {
             let ends: Vec<_> =
                 description.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();

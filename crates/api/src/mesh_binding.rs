@@ -176,6 +176,12 @@ pub struct CleanupPolicy {
     /// Kuma: time between drain and removal when a running task is withdrawn.
     #[schemars(extend("x-allowed" = limits::DRAIN.description))]
     pub drain: HumanDuration,
+    /// How long a document must be absent before its registrations are withdrawn.
+    ///
+    /// The same holds for the outbounds of a list. Counts while all manifests are valid, and from zero after a start of
+    /// the operator. Edits of a document that stays take effect at once.
+    #[schemars(extend("x-allowed" = limits::SETTLE.description))]
+    pub settle: HumanDuration,
     /// Limit of removals without the task's own STOPPED.
     pub guard: GuardPolicy,
 }
@@ -186,6 +192,7 @@ impl Default for CleanupPolicy {
             grace_age: HumanDuration(Duration::from_mins(5)),
             sweep_interval: HumanDuration(Duration::from_mins(10)),
             drain: HumanDuration(Duration::from_secs(5)),
+            settle: HumanDuration(Duration::from_mins(1)),
             guard: GuardPolicy::default(),
         }
     }
@@ -227,7 +234,10 @@ pub struct GuardPolicy {
     /// Largest part of owned registrations removed within an hour without a STOPPED.
     #[schemars(range(min = *limits::MAX_FRACTION.start(), max = *limits::MAX_FRACTION.end()))]
     pub max_fraction: f64,
-    /// With fewer owned registrations the guard admits everything.
+    /// With fewer owned registrations the guard admits one removal an hour.
+    ///
+    /// A removal by the manifests is also admitted once they have asked for it for 10 minutes. Registrations that role
+    /// tags no longer allow are withdrawn without this limit.
     pub min_owned: u32,
     /// Removals are admitted until then.
     #[serde(skip_serializing_if = "Option::is_none")]

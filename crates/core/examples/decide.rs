@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::{ManifestScope, assemble, read_file};
-use ecs_mesh_core::intent::{Evaluator, Fact, MissingFact, RoleTags, TaskFacts, Verdict};
+use ecs_mesh_core::intent::{Evaluator, Fact, ManifestHistory, MissingFact, RoleTags, TaskFacts, Verdict};
 use ecs_mesh_core::plan::{DecisionInput, Sighting, TaskLiveness, decide};
 use ecs_mesh_model::{
     DesiredStatus, LastStatus, OperatorId, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskGroup,
@@ -66,11 +66,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     let operator = OperatorId::parse("example")?;
+    // What has left the manifests: nothing yet.
+    let history = ManifestHistory::default();
     let evaluator = Evaluator {
         manifests: &assembled.set,
         control_plane: "kuma",
         kind: ControlPlaneType::Kuma,
         operator: &operator,
+        history: &history,
+        now: Timestamp(0),
     };
     // The verdict names each fact that it needs. An operator asks AWS for it; this example makes it up.
     let mut facts = TaskFacts::default();
@@ -107,6 +111,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         known: &[],
         sighting: Sighting::Recent,
         manifests_complete: true,
+        settling: None,
         self_registered: false,
         now: Timestamp(0),
     });

@@ -15,6 +15,7 @@
 //!     known: &[],
 //!     sighting: Sighting::Old,
 //!     manifests_complete: true,
+//!     settling: None,
 //!     self_registered: false,
 //!     now: Timestamp(0),
 //! };

@@ -3,6 +3,8 @@
 //! Readiness is carried forward from the stored copy of the same task, inbound by inbound: the control plane decides it,
 //! and a write replaces the complete resource.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde_json::{Map, Value, json};
 
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
@@ -219,18 +221,35 @@ fn render_outbounds(
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
 ) -> Vec<Value> {
-    let desired = match (outbounds, current) {
-        (Outbounds::KeepCurrent { .. }, Some(current)) => {
-            let kept = current.stored.pointer("/networking/outbound").and_then(Value::as_array);
-            return kept.cloned().unwrap_or_default();
-        }
-        (Outbounds::KeepCurrent { fallback }, None) => fallback,
-        (Outbounds::Exactly(desired), _) => desired,
+    let stored = current.and_then(|current| current.stored.pointer("/networking/outbound"));
+    let stored = stored.and_then(Value::as_array);
+    let (desired, kept) = match outbounds {
+        Outbounds::KeepCurrent { .. } if current.is_some() => return stored.cloned().unwrap_or_default(),
+        Outbounds::KeepCurrent { fallback: desired } | Outbounds::Exactly(desired) => (desired, None),
+        Outbounds::AtLeast(desired) => (desired, stored),
     };
     let mut sorted: Vec<&Outbound> = desired.iter().collect();
     sorted.sort_by_key(|o| (o.listen, o.service.clone(), o.target_port));
     sorted.dedup();
-    sorted.into_iter().map(|outbound| render_outbound(outbound, capabilities)).collect()
+    let mut rendered: Vec<Value> =
+        sorted.into_iter().map(|outbound| render_outbound(outbound, capabilities)).collect();
+    let kept = kept.into_iter().flatten().filter(|stored| !desired.iter().any(|o| listens_at(stored, o)));
+    rendered.extend(kept.cloned());
+    rendered.sort_by_key(listener);
+    rendered
+}
+
+/// Whether a stored outbound has the listener of this one.
+fn listens_at(stored: &Value, outbound: &Outbound) -> bool {
+    listener(stored) == (Some(outbound.listen.address), Some(outbound.listen.port.get().into()))
+}
+
+/// The address and the port of a rendered or stored outbound.
+fn listener(outbound: &Value) -> (Option<IpAddr>, Option<u64>) {
+    let address = outbound.get("address").and_then(Value::as_str).and_then(|text| text.parse().ok());
+    // Kuma's default of an outbound without an address.
+    let address = address.or(outbound.get("address").is_none().then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    (address, outbound.get("port").and_then(Value::as_u64))
 }
 
 fn render_outbound(outbound: &Outbound, capabilities: DataplaneCapabilities) -> Value {

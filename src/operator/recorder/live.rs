@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
@@ -12,10 +13,11 @@ use super::{
     OwnerInfo, Recorder, Subject, TaskPlanRecorder, TaskRecorder, describe_owner, describe_step,
     guard_message,
 };
+use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
-use ecs_mesh_core::plan::{Action, PlanStep};
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
+use ecs_mesh_core::plan::{Action, HeldRemoval, PlanStep};
 use ecs_mesh_model::{Reason, RoleArn};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -245,11 +247,23 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         );
     }
 
-    fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize) {
+    fn held_by_guard(&self, step: &PlanStep, held: &HeldRemoval) {
         let (change, _) = describe_step(step);
         // The counts in the message grow while the cause stays the same.
         let key = format!("{change} {}", step.binding.name);
-        self.warn_once("held_by_guard", &Reason::new(key, guard_message(step, admitted, owned)));
+        self.warn_once("held_by_guard", &Reason::new(key, guard_message(step, held)));
+    }
+
+    fn settling(&self, waiting: &[RegistrationId], settle: Duration) {
+        let Subject { worker, task, .. } = self.0;
+        let Some(first) = waiting.first() else { return worker.clear_warning(task, "settling") };
+        let message = format!(
+            "the manifests no longer ask for {}; it is withdrawn once they have been valid for {} without the document \
+             that did (cleanup.settle)",
+            worker.display_name(first),
+            HumanDuration(settle)
+        );
+        self.warn_once("settling", &Reason::new("a document has left the manifests", message));
     }
 
     fn skipped_by_policy(&self, step: &PlanStep) {

@@ -5,14 +5,16 @@ mod plan;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::apply::{ApplyOutcome, WriteDecision};
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
+use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
-use ecs_mesh_core::plan::{Action, DrainReason, PlanStep};
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
+use ecs_mesh_core::plan::{Action, DrainReason, HeldRemoval, PlanStep};
 use ecs_mesh_model::{Reason, RoleArn, TaskArn};
 
 pub(super) use live::LiveRecorder;
@@ -95,7 +97,10 @@ pub(super) trait TaskRecorder: Send + Sync {
     fn drain_held(&self, step: &PlanStep, ready: usize, needed: usize, was_held: bool);
 
     /// The guard holds a step.
-    fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize);
+    fn held_by_guard(&self, step: &PlanStep, held: &HeldRemoval);
+
+    /// The withdrawal of these registrations waits for `cleanup.settle`; of none, where the list is empty.
+    fn settling(&self, waiting: &[RegistrationId], settle: Duration);
 
     /// The binding's policy does not permit a step.
     fn skipped_by_policy(&self, step: &PlanStep);
@@ -137,12 +142,18 @@ fn hold_message(ready: usize, needed: usize) -> String {
     )
 }
 
-fn guard_message(step: &PlanStep, admitted: usize, owned: usize) -> String {
+fn guard_message(step: &PlanStep, held: &HeldRemoval) -> String {
     let (change, why) = describe_step(step);
+    let HeldRemoval { admitted, owned, stable_in } = held;
+    let by_itself = stable_in.map(|wait| {
+        let wait = HumanDuration(Duration::from_secs(wait.as_secs().max(1)));
+        format!("it follows in {wait} unless the manifests change; ")
+    });
     format!(
         "{change} held by the guard of MeshBinding {} ({why}): {admitted} of {owned} registrations already withdrawn in \
-         the last hour without a STOPPED of their own; if that is right, set spec.cleanup.guard.releaseUntil to a time in \
-         the near future",
-        step.binding.name
+         the last hour without a STOPPED of their own; {}if that is right, set spec.cleanup.guard.releaseUntil to a time \
+         in the near future",
+        step.binding.name,
+        by_itself.unwrap_or_default()
     )
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
 
 use super::super::apply::{ApplyOutcome, WriteDecision};
 use super::super::dry_run::{DryRunRecorder, TaskPlan};
@@ -12,9 +15,11 @@ use super::{
 use ecs_mesh_api::LifecyclePolicy;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, Outbounds, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
-use ecs_mesh_core::plan::{Action, DrainReason, PendingConfirmation, PlanStep, SkippedAction};
+use ecs_mesh_core::plan::{
+    Action, DrainReason, FieldChange, HeldRemoval, PendingConfirmation, PlanStep, SkippedAction,
+};
 use ecs_mesh_model::Reason;
 
 impl Recorder for DryRunRecorder {
@@ -122,6 +127,7 @@ impl TaskPlanRecorder<'_> {
             },
             ApplyOutcome::Updated(fields) => PlannedChange {
                 fields: fields.clone(),
+                warnings: unsettled_outbounds(step, fields).into_iter().collect(),
                 ..self.entry(step, Change::Update, "differs in these fields")
             },
             ApplyOutcome::UpdateNotAllowed(fields) => PlannedChange {
@@ -246,10 +252,13 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
         self.push(PlannedChange { precondition, follow_up, ..self.entry(step, Change::Drain, why) });
     }
 
-    fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize) {
-        let reason = guard_message(step, admitted, owned);
+    fn held_by_guard(&self, step: &PlanStep, held: &HeldRemoval) {
+        let reason = guard_message(step, held);
         self.push_warning("held_by_guard", self.blocked(step, BlockedBy::Guard, reason));
     }
+
+    /// The preview shows what waits, with its precondition.
+    fn settling(&self, _waiting: &[RegistrationId], _settle: Duration) {}
 
     fn skipped_by_policy(&self, step: &PlanStep) {
         let (_, why) = describe_step(step);
@@ -274,4 +283,24 @@ fn follow_up(step: &PlanStep) -> Option<String> {
         Action::Drain(DrainReason::Stopping, _) => "removed once ECS reports the task STOPPED".to_owned(),
         _ => format!("removed {} later (cleanup.drain)", step.binding.spec.cleanup.drain),
     })
+}
+
+/// Where an update removes outbounds: that it does so later, as far as a list may be missing.
+fn unsettled_outbounds(step: &PlanStep, fields: &[FieldChange]) -> Option<String> {
+    let Action::Ensure { desired, .. } = &step.action else { return None };
+    (matches!(desired.outbounds, Outbounds::AtLeast(_)) && fields.iter().any(removes_outbound)).then(|| {
+        format!(
+            "outbounds that no list declares are removed once the manifests have been valid for {} (cleanup.settle)",
+            step.binding.spec.cleanup.settle
+        )
+    })
+}
+
+/// Whether a change of a Dataplane's field takes a listener from its outbounds.
+fn removes_outbound(change: &FieldChange) -> bool {
+    let Some(below) = change.path.strip_prefix("networking.outbound") else { return false };
+    let items = |list: &Option<Value>| list.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+    let (before, after) = (items(&change.before), items(&change.after));
+    let is_listener = matches!(below.rsplit('.').next(), Some("port" | "address"));
+    is_listener || before.iter().any(|outbound| !after.contains(outbound))
 }

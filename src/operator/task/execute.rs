@@ -1,5 +1,7 @@
 //! Executes a decision step by step, as far as pause, guard and lease permit.
 
+use std::time::Duration;
+
 use super::super::apply::{ApplyOutcome, RegistrationWriter};
 use super::super::recorder::OwnerInfo;
 use super::drain::HELD_DRAIN_RECHECK;
@@ -7,9 +9,12 @@ use super::{ExecuteOutcome, NAME_CONFLICT_RETRY, TaskRun, earlier, grace_age};
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::Requeue;
-use ecs_mesh_core::intent::OwnershipLabels;
+use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels};
 use ecs_mesh_core::plan::{Action, Decision, DrainPermit, GuardDecision, KnownRegistration, PlanStep};
 use ecs_mesh_model::Reason;
+
+/// Shortest wait before the guard is asked again for what the manifests ask for.
+const STABLE_RECHECK: Duration = Duration::from_secs(10);
 
 impl TaskRun<'_> {
     pub(super) async fn execute(
@@ -39,8 +44,11 @@ impl TaskRun<'_> {
             if matches!(step.action, Action::Ensure { .. }) {
                 self.worker.drains.release(&step.id);
             }
-            if step.needs_guard() && !paused && !self.guard_admits(step) {
-                next = Requeue::Forget;
+            if step.needs_guard()
+                && !paused
+                && let Err(held) = self.guard_admits(step)
+            {
+                next = held;
                 continue;
             }
             if !decision.is_withdrawing() {
@@ -136,7 +144,13 @@ impl TaskRun<'_> {
         match &step.action {
             Action::Ensure { desired, may_update } => {
                 let registered = known.iter().any(|known| known.id == step.id);
-                writer.ensure(desired, registered, *may_update).await
+                if self.recorder.takes_effect() {
+                    return writer.ensure(desired, registered, *may_update).await;
+                }
+                // A plan shows the outbounds that an edit removes, although a run that starts now waits.
+                let mut desired = DesiredRegistration::clone(desired);
+                desired.outbounds = desired.outbounds.settled();
+                writer.ensure(&desired, registered, *may_update).await
             }
             Action::Drain(reason, _) => writer.drain(&step.id, *reason).await,
             Action::Remove(_) => writer.remove(step, grace_age(known)).await,
@@ -157,25 +171,31 @@ impl TaskRun<'_> {
         }
     }
 
-    fn guard_admits(&self, step: &PlanStep) -> bool {
+    /// Asks the guard. `Err` is when to ask again, where a sweep or an event does not.
+    fn guard_admits(&self, step: &PlanStep) -> Result<(), Requeue> {
         if self.context.clusters.first_full_sweep(self.task.cluster()).is_none() {
             // Before the first full sweep the guard does not know how many are owned; the sweep enqueues the task.
             let reason = "withdrawal deferred until the first full sweep of the task's cluster";
             self.recorder.problem("awaiting_first_sweep", &Reason::constant(reason));
-            return false;
+            return Err(Requeue::Forget);
         }
         let now = self.context.now();
         let policy = &step.binding.spec.cleanup.guard;
         let released = step.binding.guard_released_until.is_some_and(|until| self.context.wall() < until);
-        let owned = self.worker.registry.owned_by(&step.binding.name);
-        let decision = self
-            .worker
-            .with_guard(&step.binding.name, |guard| guard.admit(self.task, owned, policy, released, now));
+        let registry = &self.worker.registry;
+        let owned = registry.owned_by(&step.binding.name);
+        let valid_for = self.manifests.history.valid_for(now);
+        let basis = step.removal_basis(registry.undeclared_for(self.task, &step.id, valid_for));
+        let decision = self.worker.with_guard(&step.binding.name, |guard| {
+            guard.admit(self.task, basis, owned, policy, released, now)
+        });
         match decision {
-            GuardDecision::Admitted => true,
-            GuardDecision::Held { admitted, owned } => {
-                self.recorder.held_by_guard(step, admitted, owned);
-                false
+            GuardDecision::Admitted => Ok(()),
+            GuardDecision::Held(held) => {
+                self.recorder.held_by_guard(step, &held);
+                // No time passes for the guard while the manifests have errors.
+                let again = |wait: Duration| Requeue::After(wait.max(STABLE_RECHECK));
+                Err(held.stable_in.map_or(Requeue::Forget, again))
             }
         }
     }

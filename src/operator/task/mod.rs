@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::pending_event::PendingEvent;
-use super::context::Context;
+use super::context::{Context, ManifestsInForce};
 use super::control_plane_worker::ControlPlaneWorker;
 use super::recorder::{Subject, TaskPlanRecorder, TaskRecorder};
 use super::registry::RegistryEntry;
@@ -27,7 +27,7 @@ use ecs_mesh_core::intent::{
 };
 use ecs_mesh_core::plan::report::Change;
 use ecs_mesh_core::plan::{
-    Decision, DecisionInput, KnownRegistration, TaskLiveness, decide, decide_if_confirmed,
+    Decision, DecisionInput, KnownRegistration, Settling, TaskLiveness, decide, decide_if_confirmed,
 };
 use ecs_mesh_model::{Reason, RoleArn, Task, TaskArn};
 
@@ -64,7 +64,7 @@ pub(super) struct TaskRun<'a> {
     context: &'a Context,
     worker: &'a ControlPlaneWorker,
     task: &'a TaskArn,
-    manifests: Arc<ManifestSet>,
+    manifests: Arc<ManifestsInForce>,
     recorder: Box<dyn TaskRecorder + 'a>,
     event: PendingEvent<'a>,
     /// Why a part of what the task may have registered could not be searched.
@@ -84,7 +84,7 @@ impl<'a> TaskRun<'a> {
             context,
             worker,
             task,
-            manifests: context.manifests.load(),
+            manifests: context.manifests.in_force(),
             recorder: Arc::clone(&context.process.recorder).of_task(Subject { context, worker, task }),
             event: PendingEvent::take(worker, task),
             search_error: Mutex::default(),
@@ -141,7 +141,9 @@ impl<'a> TaskRun<'a> {
                 return Requeue::Forget;
             }
             let evaluation = match (&snapshot.liveness, &snapshot.task) {
-                (TaskLiveness::Live, Some(task)) => Some(self.evaluate(task, !known.is_empty()).await),
+                (TaskLiveness::Live, Some(task)) => {
+                    Some(self.evaluate(&self.manifests.set, task, !known.is_empty()).await)
+                }
                 _ => None,
             };
             // Evaluating may have waited for AWS, and a describe may have shown meanwhile that the task stopped. The
@@ -151,8 +153,19 @@ impl<'a> TaskRun<'a> {
             }
             // Tags that were read for the evaluation decide which binding owns a registration.
             let known = if evaluation.is_some() { self.known_registrations() } else { known };
-            let input = self.decision_input(&snapshot, &known, evaluation.as_ref());
-            let decision = decide(&input);
+            let mut input = self.decision_input(&snapshot, &known, evaluation.as_ref());
+            let mut decision = decide(&input);
+            let retained = self.evaluate_retained(&decision, &snapshot, &known).await;
+            if retained.is_some() && self.snapshot(&known).liveness != snapshot.liveness {
+                continue;
+            }
+            input.settling = self.settling(&decision, &known, retained.as_ref());
+            if input.settling.is_some() {
+                decision = decide(&input);
+            }
+            if let Some(evaluation) = &evaluation {
+                self.record_declarations(evaluation, &decision, &known);
+            }
             let next = match self.execute(&decision, &known).await {
                 Ok(ExecuteOutcome::Settled(next)) => next,
                 Ok(ExecuteOutcome::Reevaluate) => continue,
@@ -229,23 +242,27 @@ impl<'a> TaskRun<'a> {
         let known = |entry: RegistryEntry| {
             let (control_plane, cluster) = (&self.worker.name, self.task.cluster());
             let binding =
-                owning_binding(&self.manifests, control_plane, &entry.id.mesh, cluster, task.as_ref());
-            KnownRegistration { id: entry.id, drained: entry.drained, binding }
+                owning_binding(&self.manifests.set, control_plane, &entry.id.mesh, cluster, task.as_ref());
+            let RegistryEntry { id, drained, was_declared, .. } = entry;
+            KnownRegistration { id, drained, binding, was_declared }
         };
         entries.into_iter().map(known).collect()
     }
 
     /// Evaluates the task, and reads each fact that the verdict turns out to need.
-    async fn evaluate(&self, task: &Task, registered: bool) -> Evaluation {
+    async fn evaluate(&self, manifests: &ManifestSet, task: &Task, registered: bool) -> Evaluation {
         let evaluator = Evaluator {
-            manifests: &self.manifests,
+            manifests,
             control_plane: &self.worker.name,
             kind: self.worker.kind,
             operator: &self.context.process.id,
+            history: &self.manifests.history,
+            now: self.context.now(),
         };
         let aws = &self.context.aws;
         let mut task = task.clone();
-        let mut facts = TaskFacts { registered, ..TaskFacts::default() };
+        let outbounds_seen = self.worker.registry.were_exact(self.task);
+        let mut facts = TaskFacts { registered, outbounds_seen, ..TaskFacts::default() };
         let mut reread = false;
         let mut requested = None;
         loop {
@@ -285,6 +302,53 @@ impl<'a> TaskRun<'a> {
         }
     }
 
+    /// Where the manifests ask for a withdrawal: the evaluation as if the documents were still there that have left them
+    /// less than `cleanup.settle` ago.
+    async fn evaluate_retained(
+        &self,
+        decision: &Decision,
+        snapshot: &TaskSnapshot,
+        known: &[KnownRegistration],
+    ) -> Option<Evaluation> {
+        if decision.undeclared.is_empty() {
+            return None;
+        }
+        let ManifestsInForce { set, history } = &*self.manifests;
+        let retained = history.retained(set, settle_time(known), self.context.now())?;
+        Some(self.evaluate(&retained, snapshot.task.as_ref()?, true).await)
+    }
+
+    /// What a withdrawal by the manifests may wait for.
+    fn settling<'e>(
+        &self,
+        decision: &Decision,
+        known: &[KnownRegistration],
+        retained: Option<&'e Evaluation>,
+    ) -> Option<Settling<'e>> {
+        let settle = settle_time(known);
+        let starting = self.manifests.history.is_starting(settle, self.context.now());
+        let may_wait = !decision.undeclared.is_empty() && (starting || retained.is_some());
+        may_wait.then_some(Settling { settle, starting, retained })
+    }
+
+    /// Records which registrations the manifests declare, and since when they ask for the withdrawal of the others.
+    fn record_declarations(&self, evaluation: &Evaluation, decision: &Decision, known: &[KnownRegistration]) {
+        self.recorder.settling(&decision.settling, settle_time(known));
+        let ManifestsInForce { set, history } = &*self.manifests;
+        let is_declared = match &evaluation.verdict {
+            Verdict::Register(_) | Verdict::Admit | Verdict::Reject { .. } => true,
+            Verdict::Hold(reason) => !matches!(reason, HoldReason::Unknown(_)),
+            Verdict::Ignore(_) | Verdict::NeedsFact(_) => false,
+        };
+        let valid_for = history.valid_for(self.context.now());
+        self.worker.registry.record_declarations(
+            self.task,
+            &decision.undeclared,
+            is_declared && set.complete,
+            valid_for,
+        );
+    }
+
     async fn describe_tags(&self) -> Result<Task, Reason> {
         let aws = &self.context.aws;
         aws.describer.describe(self.task, Duration::MAX).await?;
@@ -305,7 +369,8 @@ impl<'a> TaskRun<'a> {
             evaluation,
             known,
             sighting: snapshot.sighting(now),
-            manifests_complete: self.manifests.complete,
+            manifests_complete: self.manifests.set.complete,
+            settling: None,
             self_registered: self.worker.kind.tasks_register_themselves(),
             now,
         }
@@ -419,6 +484,12 @@ fn record_unchanged(plan: &TaskPlanRecorder<'_>, snapshot: &TaskSnapshot, known:
 fn grace_age(known: &[KnownRegistration]) -> Duration {
     let ages = known.iter().filter_map(|known| Some(known.binding.as_ref()?.spec.cleanup.grace_age.0));
     ages.max().unwrap_or(DEFAULT_GRACE_AGE)
+}
+
+/// The longest `cleanup.settle` of the bindings that own the registrations.
+fn settle_time(known: &[KnownRegistration]) -> Duration {
+    let times = known.iter().filter_map(|known| Some(known.binding.as_ref()?.spec.cleanup.settle.0));
+    times.max().unwrap_or_default()
 }
 
 /// Whether a failure is why the task comes back.

@@ -29,7 +29,10 @@ use ecs_mesh_core::intent::{
     DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation,
 };
 use ecs_mesh_core::plan::{Action, DrainReason, Evidence, PlanStep};
-use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId};
+use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
+
+/// A time that is longer ago than anything settles.
+const LONG_AGO: Timestamp = Timestamp(0);
 
 /// The result of a removal.
 #[derive(Clone, Copy)]
@@ -238,11 +241,11 @@ impl TaskRunFixture {
             ..OperatorDeps::for_tests(Arc::clone(&ecs) as _)
         });
         let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
-        operator.context.manifests.store(Arc::new(ManifestSet {
-            bindings,
-            complete: true,
-            ..ManifestSet::default()
-        }));
+        operator.context.manifests.record(
+            Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }),
+            true,
+            LONG_AGO,
+        );
         let worker =
             ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
         worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), clock.now());
@@ -407,11 +410,11 @@ async fn cancelled_removal_is_still_verified() {
             fixture.tokens.registered.lock().unwrap().clear();
         }
         // By complete manifests without bindings, the task is not bound.
-        fixture
-            .operator
-            .context
-            .manifests
-            .store(Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }));
+        fixture.operator.context.manifests.record(
+            Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }),
+            true,
+            LONG_AGO,
+        );
         fixture.run().await;
         if took_effect {
             assert_warned_once(&fixture);
@@ -607,7 +610,7 @@ async fn partial_lookup_is_applied_and_repeated() {
 async fn run_searches_when_describe_shows_a_concurrent_stop() {
     let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let (operator, arn) = (Operator::new(fixture.operator_deps()), task_arn(1));
-    operator.context.manifests.store(fixture.operator.manifests());
+    operator.context.manifests.record(fixture.operator.manifests(), true, LONG_AGO);
     let running = Task { version: 1, ..task(1, LastStatus::Running) };
     operator.context.aws.store.observe(running, fixture.clock.now());
     let worker = ControlPlaneWorker::new(
@@ -639,7 +642,7 @@ async fn run_searches_when_describe_shows_a_concurrent_stop() {
 async fn absence_is_described_again_before_the_removal() {
     let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let (operator, arn) = (Operator::new(fixture.operator_deps()), task_arn(1));
-    operator.context.manifests.store(fixture.operator.manifests());
+    operator.context.manifests.record(fixture.operator.manifests(), true, LONG_AGO);
     operator.context.clusters.record_full_sweep(arn.cluster(), fixture.clock.now());
     let began = fixture.clock.now();
     operator.context.aws.store.record_absence(&arn, began, began);

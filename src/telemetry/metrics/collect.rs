@@ -231,8 +231,8 @@ impl MetricWriter<'_> {
             .map(|(name, plane)| ([("control_plane", &**name)], count(plane.held_drains)));
         let help = "Drains that wait until enough other registrations of their service are ready";
         self.gauges("ecs_mesh_held_drains", help, held)?;
-        let help = "1 while the guard holds removals";
-        self.gauges("ecs_mesh_guard_tripped", help, all(|g| (g.held > 0).into()))?;
+        let help = "1 while the guard holds removals that time alone does not release soon";
+        self.gauges("ecs_mesh_guard_tripped", help, all(|g| (g.held > g.stabilising).into()))?;
         self.gauges("ecs_mesh_guard_held", "Removals that the guard holds", all(|g| g.held))?;
         let help = "Removals within the last hour without the task's own STOPPED";
         self.gauges("ecs_mesh_guard_admitted", help, all(|g| g.admitted))?;

@@ -183,7 +183,7 @@ pub(super) const IGNORE_REASONS: [&str; 5] =
 pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "describe_failed", "list_failed"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 22] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 23] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -196,6 +196,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 22] = [
     "unsupported_control_plane",
     "readiness_unknown",
     "held_by_guard",
+    "settling",
     "skipped_by_policy",
     "paused",
     "not_leader",

@@ -472,7 +472,7 @@ pub(super) fn control_plane(name: &str, address: &str, more: &str) -> String {
 
 /// A `MeshBinding` with short intervals; `more` are further fields of `spec`.
 pub(super) fn binding(name: &str, control_plane: &str, cluster: &str, more: &str) -> String {
-    let cleanup = "{sweepInterval: 10s, graceAge: 20s, drain: 0s}";
+    let cleanup = "{sweepInterval: 10s, graceAge: 20s, drain: 0s, settle: 1s}";
     let spec = format!(
         "{{controlPlane: {control_plane}, mesh: default, selector: {{clusters: [\"{cluster}\"]}}, cleanup: {cleanup}{more}}}"
     );

@@ -1,6 +1,6 @@
 //! Missing, invalid and contradicting manifests at the start and while the operator runs.
 
-use super::harness::{Harness, binding, document, workload};
+use super::harness::{Harness, binding, control_plane, document, workload};
 
 /// Starts an operator with this manifest alone and returns exit code and standard error.
 async fn start_with(text: &str) -> (Option<i32>, String) {
@@ -102,4 +102,30 @@ async fn overlapping_bindings_hold_their_tasks() {
     let reason = [("level", "WARN"), ("reason", "bindings_overlap")];
     operator.line(&[&reason[..], &[("error", "second"), ("error", "harness")]].concat()).await;
     assert!(harness.dataplanes().await.is_empty());
+}
+
+#[tokio::test]
+async fn deleted_workload_settles_and_a_renamed_one_stays() {
+    let harness = Harness::start().await;
+    let base = [
+        control_plane("kuma", harness.variable("KUMA_API_URL"), ""),
+        binding("harness", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), ""),
+    ];
+    harness.manifest("base.yaml", &base.concat());
+    harness.manifest("app.yaml", &workload("app", "app"));
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue]);
+    harness.deploy("app", 1).await;
+    let registered = harness.wait_for_dataplanes("a Dataplane", |found| found.len() == 1).await;
+    harness.manifest("app.yaml", &workload("renamed", "app"));
+    operator.line(&[("level", "INFO"), ("generation", "2")]).await;
+    operator.wait_for_sweeps(operator.sweeps("").len() + 1).await;
+    assert_eq!(harness.dataplanes().await, registered);
+    // The other file shows that the directory is there.
+    std::fs::remove_file(harness.path("manifests").join("app.yaml")).unwrap();
+    harness.wait_for_dataplanes("its withdrawal", std::collections::BTreeMap::is_empty).await;
+    let task = registered.keys().next().unwrap();
+    let settling = operator.lines(&[("level", "WARN"), ("reason", "settling"), ("task", task)]);
+    assert_eq!(settling.len(), 1, "{}", operator.stderr());
+    operator.line(&[("target", "audit"), ("change", "remove"), ("task", task)]).await;
 }

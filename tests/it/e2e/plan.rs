@@ -165,6 +165,11 @@ async fn plan_shows_changes_held_by_the_guard() {
     let (code, plan) = harness.plan().await;
     let summary = &plan["summary"];
     assert_eq!((code, &summary["drain"], &summary["heldByGuard"]), (2, &json!(3), &json!(9)), "{plan}");
+    // A plan cannot tell an edit from a document that is absent.
+    let waits =
+        |item: &Value| item["precondition"].as_str().is_some_and(|text| text.contains("cleanup.settle"));
+    let drains = plan["changes"].as_array().unwrap().iter().filter(|item| item["change"] == "drain");
+    assert!(drains.clone().count() == 12 && drains.clone().all(waits), "{plan}");
 
     // A registration whose task ECS no longer lists is a future removal.
     let gone = json!({

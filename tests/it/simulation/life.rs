@@ -8,7 +8,7 @@ use std::time::Duration;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_manifests::ManifestStatus;
-use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
+use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Connected};
 use ecs_mesh_sandbox::aws::LifeTimes;
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
@@ -21,6 +21,9 @@ use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
 use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
 use super::faults::SimFault;
 use super::kuma_transport::SimKumaTransport;
+
+/// `cleanup.settle`.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// How long ListTasks hides tasks: longer than two sweeps and the grace age.
 const HIDDEN: Duration = Duration::from_secs(110);
@@ -71,6 +74,8 @@ struct KumaScenario {
     generation: u64,
     /// Whether the `OutboundList` from svc-* to kv is applied.
     more_outbounds: bool,
+    /// The service that the last complete manifests lack, and since when its registrations may be withdrawn.
+    undeclared: Option<(String, Timestamp)>,
     next_hiding: Instant,
     /// When all roles lose their tags, in some lives.
     revocation: Option<Instant>,
@@ -114,6 +119,7 @@ impl KumaScenario {
             sweep_interval: "30s",
             grace_age: "1m",
             drain: "2s",
+            settle: "5s",
             recheck: "1m",
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
@@ -138,6 +144,7 @@ impl KumaScenario {
             care,
             generation: 1,
             more_outbounds: false,
+            undeclared: None,
             next_hiding,
             revocation,
             upgrade,
@@ -274,15 +281,19 @@ impl Scenario for KumaScenario {
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
         Some(match rng.u8(..10) {
             0..5 => {
+                self.undeclared = None;
                 self.more_outbounds = !self.more_outbounds;
                 self.rewritten(&[], false)
             }
             5..7 => {
                 let service = self.a_service(rng);
                 let now = self.shared.now();
-                // Undeclared until the next edit and its effects.
+                // Undeclared until the next edit and its effects, and withdrawn after the settle time.
+                let before = self.undeclared.take().filter(|(before, _)| *before == service);
+                let from = before.map_or(now.plus(SETTLE), |(_, from)| from);
                 let until = now.plus(Duration::from_mins(3));
-                self.shared.oracle.lock().unwrap().record_undeclared(&service, now, until);
+                self.shared.oracle.lock().unwrap().record_undeclared(&service, from, until);
+                self.undeclared = Some((service.clone(), from));
                 self.rewritten(&[&service], false)
             }
             7..9 => {
@@ -290,7 +301,10 @@ impl Scenario for KumaScenario {
                 let service = self.a_service(rng);
                 self.rewritten(&[&service], true)
             }
-            _ => self.rewritten(&[], false),
+            _ => {
+                self.undeclared = None;
+                self.rewritten(&[], false)
+            }
         })
     }
 

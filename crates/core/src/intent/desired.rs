@@ -69,6 +69,9 @@ pub struct DesiredRegistration {
 pub enum Outbounds {
     /// Exactly these, in a stable order.
     Exactly(Vec<Outbound>),
+    /// These, and those that an existing registration has on other listeners: the list that declared them may have left the
+    /// manifests less than `cleanup.settle` ago.
+    AtLeast(Vec<Outbound>),
     /// The manifests contradict each other or are incomplete. An existing registration keeps its outbounds; a new one gets
     /// `fallback`, the outbounds without a conflict.
     KeepCurrent {
@@ -83,16 +86,27 @@ impl Outbounds {
         set: &ManifestSet,
         name: &str,
         workload: &WorkloadSpec,
+        may_lack_lists: bool,
         warnings: &mut Vec<Reason>,
     ) -> Self {
         let merged = set.merged_outbounds(name, workload);
         // An invalid document may declare further outbounds, so incomplete manifests remove none.
         if set.complete && merged.conflicts.is_empty() {
-            return Self::Exactly(merged.resolved);
+            let outbounds = merged.resolved;
+            return if may_lack_lists { Self::AtLeast(outbounds) } else { Self::Exactly(outbounds) };
         }
         let until = "until then the task keeps the outbounds that it has";
         let warning = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
         warnings.extend(merged.conflicts.iter().map(warning));
         Self::KeepCurrent { fallback: merged.resolved }
+    }
+
+    /// The outbounds once no list can have left the manifests recently.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        match self {
+            Self::AtLeast(outbounds) => Self::Exactly(outbounds),
+            other => other,
+        }
     }
 }

@@ -9,10 +9,12 @@ use super::discovered::{self, DiscoveredWorkload};
 use super::roles::{RoleClaim, RoleRules};
 use super::select::{self, Selection};
 use super::violation::{RoleRule, RoleViolation, ViolationBasis};
-use super::{BoundPrincipals, DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
+use super::{
+    BoundPrincipals, DesiredRegistration, ManifestHistory, Outbounds, OwnershipLabels, RegistrationId,
+};
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
-use ecs_mesh_model::{OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition};
+use ecs_mesh_model::{OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition, Timestamp};
 
 /// A fact that may not have been read yet, or could not be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,11 +47,20 @@ pub struct TaskFacts {
     pub role: Fact<RoleTags>,
     /// The task has registrations at this control plane.
     pub registered: bool,
+    /// This process has seen the task's registrations with exactly the outbounds that the manifests declared then, so
+    /// that others are the result of an edit.
+    pub outbounds_seen: bool,
 }
 
 impl Default for TaskFacts {
     fn default() -> Self {
-        Self { tags_unknown: None, definition: Fact::NotAsked, role: Fact::NotAsked, registered: false }
+        Self {
+            tags_unknown: None,
+            definition: Fact::NotAsked,
+            role: Fact::NotAsked,
+            registered: false,
+            outbounds_seen: false,
+        }
     }
 }
 
@@ -138,6 +149,10 @@ pub struct Evaluator<'a> {
     pub kind: ControlPlaneType,
     /// This operator's id.
     pub operator: &'a OperatorId,
+    /// What has left the manifests.
+    pub history: &'a ManifestHistory,
+    /// The current time.
+    pub now: Timestamp,
 }
 
 impl Evaluator<'_> {
@@ -184,7 +199,10 @@ impl Evaluator<'_> {
         let label = workload_label(&workload);
         let claim = RoleClaim::Kuma { mesh: &binding.spec.mesh, service: &workload.service, workload: label };
         check_role(binding, claim, task, facts, warnings)?;
-        let outbounds = Outbounds::of(self.manifests, &name, &workload, warnings);
+        let settle = binding.spec.cleanup.settle.0;
+        let is_unknown = !facts.outbounds_seen && self.history.is_starting(settle, self.now);
+        let may_lack_lists = is_unknown || self.history.lacks_list_of(&name, settle, self.now);
+        let outbounds = Outbounds::of(self.manifests, &name, &workload, may_lack_lists, warnings);
         Ok(Verdict::Register(Box::new(DesiredRegistration {
             id: RegistrationId {
                 mesh: binding.spec.mesh.clone(),

@@ -4,6 +4,7 @@ mod consul;
 mod desired;
 mod discovered;
 mod evaluator;
+mod history;
 mod principals;
 mod roles;
 mod select;
@@ -17,6 +18,7 @@ pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use evaluator::{
     Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, TaskFacts, Verdict,
 };
+pub use history::ManifestHistory;
 pub use principals::BoundPrincipals;
 pub use select::{bindings, owning_binding};
 pub use violation::{RoleRule, RoleViolation, ViolationBasis};

@@ -1,8 +1,13 @@
 //! The guard limits removals without the task's own STOPPED (invariant I5).
 //!
-//! Per binding and hour, it admits at most `maxFraction` of the owned registrations, once at least `minOwned` are owned. A
-//! drain that takes a live task out of load balancing counts as its removal, since the effect is the same. The window is in
-//! memory: a restarted operator starts a new hour.
+//! Per binding and hour, it admits at most `maxFraction` of the owned registrations, once at least `minOwned` are owned. Of
+//! fewer, it admits one, except that
+//!
+//! - a removal by the manifests is admitted once they have asked for it for 10 minutes, and
+//! - a removal because of role tags is always admitted (I4).
+//!
+//! Every admitted removal counts towards the next. A drain that takes a live task out of load balancing counts as its
+//! removal, since the effect is the same. The window is in memory: a restarted operator starts a new hour.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,6 +17,12 @@ use ecs_mesh_model::{TaskArn, Timestamp};
 
 const GUARD_WINDOW: Duration = Duration::from_hours(1);
 
+/// Removals that the guard admits within an hour where fewer than `minOwned` are owned.
+const SMALL_BINDING_LIMIT: usize = 1;
+
+/// How long the manifests must have asked for a removal before its binding's small size no longer holds it.
+const STABLE_AFTER: Duration = Duration::from_mins(10);
+
 /// The admitted and held removals of one binding within the last hour.
 #[derive(Clone, Debug, Default)]
 pub struct RemovalGuard {
@@ -19,7 +30,7 @@ pub struct RemovalGuard {
     in_progress: BTreeMap<TaskArn, AdmittedRemoval>,
     /// Executed. A task that was registered and removed again counts again.
     completed: VecDeque<Timestamp>,
-    held: BTreeMap<TaskArn, Timestamp>,
+    held: BTreeMap<TaskArn, HeldEntry>,
     /// Most confirmed registrations within the hour: the base of `maxFraction`.
     confirmed: HourlyMax,
     /// Most possible registrations within the hour, unconfirmed creates included: compared with `minOwned`, so that a lost
@@ -68,10 +79,43 @@ impl HourlyMax {
 }
 
 #[derive(Clone, Copy, Debug)]
+struct HeldEntry {
+    at: Timestamp,
+    /// The guard admits it by itself, once the manifests have asked for it for long enough.
+    stabilising: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct AdmittedRemoval {
     since: Timestamp,
     /// The removal was sent: if the response is lost, it may have succeeded.
     sent: bool,
+}
+
+/// What a removal rests on, as far as the guard distinguishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemovalBasis {
+    /// The manifests, which have asked for it for this long.
+    Manifests {
+        /// The time for which the manifests were valid and asked for it.
+        asked_for: Duration,
+    },
+    /// The role's tags.
+    RoleTags,
+    /// A task that ECS does not show, or a stop that ECS has not confirmed.
+    Unconfirmed,
+}
+
+impl RemovalBasis {
+    /// How much longer the manifests must ask for the removal, so that the size of a small binding does not hold it.
+    /// `None` where time does not release it.
+    fn stable_in(self) -> Option<Duration> {
+        match self {
+            Self::Manifests { asked_for } => Some(STABLE_AFTER.saturating_sub(asked_for)),
+            Self::RoleTags => Some(Duration::ZERO),
+            Self::Unconfirmed => None,
+        }
+    }
 }
 
 /// The guard's decision on one removal.
@@ -80,12 +124,19 @@ pub enum GuardDecision {
     /// The removal is admitted.
     Admitted,
     /// The removal exceeds the limit.
-    Held {
-        /// Removals admitted within the hour.
-        admitted: usize,
-        /// Most registrations owned within the hour.
-        owned: usize,
-    },
+    Held(HeldRemoval),
+}
+
+/// Why a removal is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldRemoval {
+    /// Removals admitted within the hour.
+    pub admitted: usize,
+    /// Most registrations owned within the hour.
+    pub owned: usize,
+    /// When the guard admits it by itself: where the binding is small and the manifests ask for it, after they have done
+    /// so for this much longer.
+    pub stable_in: Option<Duration>,
 }
 
 /// The numbers of a guard.
@@ -93,11 +144,13 @@ pub enum GuardDecision {
 pub struct GuardState {
     /// Removals held.
     pub held: usize,
+    /// Those of them that the guard admits by itself, once the manifests have asked for them for 10 minutes.
+    pub stabilising: usize,
     /// Removals admitted within the hour.
     pub admitted: usize,
     /// Most registrations owned within the hour.
     pub owned: usize,
-    /// Removals that the guard admits within an hour; all owned ones where it is released, or where they are few.
+    /// Removals that the guard admits within an hour: one where few are owned, and all where it is released.
     pub limit: usize,
 }
 
@@ -107,6 +160,7 @@ impl RemovalGuard {
     pub fn admit(
         &mut self,
         task: &TaskArn,
+        basis: RemovalBasis,
         owned: OwnedCount,
         policy: &GuardPolicy,
         released: bool,
@@ -119,11 +173,12 @@ impl RemovalGuard {
         }
         let (owned, possible) = (self.confirmed.at(now), self.possible.at(now));
         let admitted = self.in_progress.len() + self.completed.len();
-        #[allow(clippy::cast_precision_loss)] // far fewer than 2^52 registrations
-        let too_many = (admitted + 1) as f64 > policy.max_fraction * owned as f64;
-        if too_many && possible >= policy.min_owned as usize && !released {
-            self.held.insert(task.clone(), now);
-            return GuardDecision::Held { admitted, owned };
+        let is_small = is_small(possible, policy);
+        let stable_in = basis.stable_in().filter(|_| is_small);
+        let exceeds = admitted >= limit(is_small, owned, policy) && stable_in != Some(Duration::ZERO);
+        if exceeds && !released {
+            self.held.insert(task.clone(), HeldEntry { at: now, stabilising: stable_in.is_some() });
+            return GuardDecision::Held(HeldRemoval { admitted, owned, stable_in });
         }
         self.held.remove(task);
         self.in_progress.insert(task.clone(), AdmittedRemoval { since: now, sent: false });
@@ -157,7 +212,7 @@ impl RemovalGuard {
     fn expire(&mut self, now: Timestamp) {
         let expired = |at: &Timestamp| at.age_at(now) >= GUARD_WINDOW;
         self.in_progress.retain(|_, entry| !expired(&entry.since));
-        self.held.retain(|_, at| !expired(at));
+        self.held.retain(|_, entry| !expired(&entry.at));
         self.completed.retain(|at| !expired(at));
         self.confirmed.expire(now);
         self.possible.expire(now);
@@ -174,15 +229,14 @@ impl RemovalGuard {
         let recent = |at: &&Timestamp| at.age_at(now) < GUARD_WINDOW;
         let owned = self.confirmed.at(now);
         let in_progress = self.in_progress.values().filter(|entry| recent(&&entry.since)).count();
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        // far below 2^52
-        let part = (policy.max_fraction * owned as f64).max(0.0) as usize;
-        let unlimited = released || self.possible.at(now) < policy.min_owned as usize;
+        let limit = limit(is_small(self.possible.at(now), policy), owned, policy);
+        let held = || self.held.values().filter(|entry| recent(&&entry.at));
         GuardState {
-            held: self.held.values().filter(recent).count(),
+            held: held().count(),
+            stabilising: held().filter(|entry| entry.stabilising).count(),
             admitted: in_progress + self.completed.iter().filter(recent).count(),
             owned,
-            limit: if unlimited { owned } else { part },
+            limit: if released { owned } else { limit },
         }
     }
 
@@ -197,10 +251,39 @@ impl RemovalGuard {
     }
 }
 
+fn is_small(possible: usize, policy: &GuardPolicy) -> bool {
+    possible < policy.min_owned as usize
+}
+
+/// The removals that are admitted within an hour.
+fn limit(is_small: bool, owned: usize, policy: &GuardPolicy) -> usize {
+    if is_small {
+        return SMALL_BINDING_LIMIT;
+    }
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // far below 2^52 registrations
+    let part = (policy.max_fraction * owned as f64).max(0.0) as usize;
+    part
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use ecs_mesh_model::{ClusterArn, TaskId};
+
+    const MINUTE: Duration = Duration::from_mins(1);
+    const NEW: RemovalBasis = RemovalBasis::Manifests { asked_for: Duration::ZERO };
+
+    fn is_admitted(
+        guard: &mut RemovalGuard,
+        n: usize,
+        basis: RemovalBasis,
+        owned: usize,
+        now: Timestamp,
+    ) -> bool {
+        let owned = OwnedCount::confirmed(owned);
+        guard.admit(&task(n), basis, owned, &GuardPolicy::default(), false, now) == GuardDecision::Admitted
+    }
 
     fn task(n: usize) -> TaskArn {
         let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/c").unwrap();
@@ -215,8 +298,7 @@ mod tests {
     ) -> usize {
         let mut owned = total;
         for n in numbers {
-            let count = OwnedCount::confirmed(owned);
-            if guard.admit(&task(n), count, &GuardPolicy::default(), false, now) == GuardDecision::Admitted {
+            if is_admitted(guard, n, RemovalBasis::Unconfirmed, owned, now) {
                 guard.record_completed(&task(n), now);
                 owned -= 1;
             }
@@ -234,15 +316,65 @@ mod tests {
         let (mut guard, policy) = (RemovalGuard::default(), GuardPolicy::default());
         remove(&mut guard, 0..20, 20, Timestamp(0));
         let state = guard.state(&policy, false, Timestamp(1));
-        assert_eq!(state, GuardState { held: 14, admitted: 6, owned: 20, limit: 6 });
+        assert_eq!(state, GuardState { held: 14, stabilising: 0, admitted: 6, owned: 20, limit: 6 });
         assert_eq!(guard.state(&policy, true, Timestamp(1)).limit, 20);
         let later = guard.state(&policy, false, Timestamp(3_600_000));
         assert_eq!((later.held, later.admitted), (0, 0));
     }
 
     #[test]
-    fn guard_admits_all_below_ten_owned() {
-        assert_eq!(remove(&mut RemovalGuard::default(), 0..9, 9, Timestamp(0)), 9);
+    fn guard_admits_one_an_hour_of_few_owned() {
+        for basis in [RemovalBasis::Unconfirmed, NEW] {
+            let mut guard = RemovalGuard::default();
+            let admitted = |guard: &mut RemovalGuard, now| {
+                (0..9).filter(|n| is_admitted(guard, *n, basis, 9, now)).collect::<Vec<_>>()
+            };
+            // A repeated request counts once.
+            assert_eq!(admitted(&mut guard, Timestamp(0)), [0]);
+            assert_eq!(admitted(&mut guard, Timestamp(3_599_999)), [0]);
+            guard.record_completed(&task(0), Timestamp(3_599_999));
+            assert_eq!(guard.state(&GuardPolicy::default(), false, Timestamp(3_599_999)).limit, 1);
+            assert_eq!(admitted(&mut guard, Timestamp(7_200_000)), [0]);
+        }
+    }
+
+    #[test]
+    fn stable_manifests_remove_all_of_few_owned() {
+        let mut guard = RemovalGuard::default();
+        assert!(is_admitted(&mut guard, 0, NEW, 9, Timestamp(0)));
+        let asked = |minutes: u32| RemovalBasis::Manifests { asked_for: MINUTE * minutes };
+        let held = guard.admit(
+            &task(1),
+            asked(9),
+            OwnedCount::confirmed(9),
+            &GuardPolicy::default(),
+            false,
+            Timestamp(0),
+        );
+        let expected = HeldRemoval { admitted: 1, owned: 9, stable_in: Some(MINUTE) };
+        assert_eq!(held, GuardDecision::Held(expected));
+        assert!(!is_admitted(&mut guard, 2, RemovalBasis::Unconfirmed, 9, Timestamp(0)));
+        let state = guard.state(&GuardPolicy::default(), false, Timestamp(0));
+        assert_eq!((state.held, state.stabilising), (2, 1));
+        assert!((1..9).all(|n| is_admitted(&mut guard, n, asked(10), 9, Timestamp(60_000))));
+        assert_eq!(guard.held_count(), 0);
+        // They count for others.
+        assert!(!is_admitted(&mut guard, 9, RemovalBasis::Unconfirmed, 9, Timestamp(60_000)));
+        // Of many, the fraction applies, however long the manifests have asked for it.
+        let mut guard = RemovalGuard::default();
+        let admitted = (0..10).filter(|n| is_admitted(&mut guard, *n, asked(60), 10, Timestamp(0))).count();
+        assert_eq!(admitted, 3);
+    }
+
+    #[test]
+    fn role_tags_withdraw_all_of_few_owned() {
+        let mut guard = RemovalGuard::default();
+        assert!((0..9).all(|n| is_admitted(&mut guard, n, RemovalBasis::RoleTags, 9, Timestamp(0))));
+        assert!(!is_admitted(&mut guard, 9, RemovalBasis::Unconfirmed, 9, Timestamp(0)), "they count");
+        let mut guard = RemovalGuard::default();
+        let of_many =
+            (0..10).filter(|n| is_admitted(&mut guard, *n, RemovalBasis::RoleTags, 10, Timestamp(0)));
+        assert_eq!(of_many.count(), 3);
     }
 
     #[test]
@@ -250,7 +382,8 @@ mod tests {
         let mut guard = RemovalGuard::default();
         let owned = OwnedCount { confirmed: 9, possible: 10 };
         let admitted = (0..9).filter(|n| {
-            guard.admit(&task(*n), owned, &GuardPolicy::default(), false, Timestamp(0))
+            let policy = GuardPolicy::default();
+            guard.admit(&task(*n), RemovalBasis::Unconfirmed, owned, &policy, false, Timestamp(0))
                 == GuardDecision::Admitted
         });
         assert_eq!(admitted.count(), 2);
@@ -273,14 +406,7 @@ mod tests {
     fn guard_counts_repeated_requests_once() {
         let mut guard = RemovalGuard::default();
         for _ in 0..10 {
-            let answer = guard.admit(
-                &task(1),
-                OwnedCount::confirmed(10),
-                &GuardPolicy::default(),
-                false,
-                Timestamp(0),
-            );
-            assert_eq!(answer, GuardDecision::Admitted);
+            assert!(is_admitted(&mut guard, 1, RemovalBasis::Unconfirmed, 10, Timestamp(0)));
         }
         assert_eq!(guard.held_count(), 0);
     }
@@ -290,15 +416,9 @@ mod tests {
         let mut guard = RemovalGuard::default();
         let removed: usize = (0..10)
             .map(|_| {
-                let answer = guard.admit(
-                    &task(1),
-                    OwnedCount::confirmed(10),
-                    &GuardPolicy::default(),
-                    false,
-                    Timestamp(0),
-                );
+                let admitted = is_admitted(&mut guard, 1, RemovalBasis::Unconfirmed, 10, Timestamp(0));
                 guard.record_completed(&task(1), Timestamp(0));
-                usize::from(answer == GuardDecision::Admitted)
+                usize::from(admitted)
             })
             .sum();
         assert_eq!(removed, 3);
@@ -307,23 +427,24 @@ mod tests {
     #[test]
     fn sent_removal_counts_after_it_is_cancelled() {
         let mut guard = RemovalGuard::default();
-        let policy = GuardPolicy::default();
         for n in 0..3 {
-            guard.admit(&task(n), OwnedCount::confirmed(10), &policy, false, Timestamp(0));
+            assert!(is_admitted(&mut guard, n, RemovalBasis::Unconfirmed, 10, Timestamp(0)));
             guard.record_sent(&task(n));
             guard.release(&task(n));
         }
-        let answer = guard.admit(&task(3), OwnedCount::confirmed(10), &policy, false, Timestamp(0));
-        assert_eq!(answer, GuardDecision::Held { admitted: 3, owned: 10 });
+        assert!(!is_admitted(&mut guard, 3, RemovalBasis::Unconfirmed, 10, Timestamp(0)));
     }
 
     #[test]
     fn release_admits_held_removals() {
-        let mut guard = RemovalGuard::default();
-        remove(&mut guard, 0..20, 20, Timestamp(0));
-        assert_eq!(guard.held_count(), 14);
-        let answer =
-            guard.admit(&task(19), OwnedCount::confirmed(14), &GuardPolicy::default(), true, Timestamp(1));
-        assert_eq!((answer, guard.held_count()), (GuardDecision::Admitted, 13));
+        for (owned, held) in [(20, 14), (9, 8)] {
+            let mut guard = RemovalGuard::default();
+            remove(&mut guard, 0..owned, owned, Timestamp(0));
+            assert_eq!(guard.held_count(), held);
+            let (policy, count) = (GuardPolicy::default(), OwnedCount::confirmed(held));
+            let last = task(owned - 1);
+            let answer = guard.admit(&last, RemovalBasis::Unconfirmed, count, &policy, true, Timestamp(1));
+            assert_eq!((answer, guard.held_count()), (GuardDecision::Admitted, held - 1));
+        }
     }
 }

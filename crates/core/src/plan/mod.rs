@@ -10,11 +10,11 @@ mod liveness;
 pub mod report;
 
 pub use decide::{
-    Action, Decision, DecisionInput, Evidence, KnownRegistration, PendingConfirmation, PlanStep, Sighting,
-    SkippedAction, decide, decide_if_confirmed,
+    Action, Decision, DecisionInput, Evidence, KnownRegistration, PendingConfirmation, PlanStep, Settling,
+    Sighting, SkippedAction, decide, decide_if_confirmed,
 };
 pub use diff::{FieldChange, diff};
 pub use drain::DrainReason;
 pub use drain_hold::{DrainCause, DrainHolds, DrainPermit, DrainRequest, ServiceEndpoint};
-pub use guard::{GuardDecision, GuardState, OwnedCount, RemovalGuard};
+pub use guard::{GuardDecision, GuardState, HeldRemoval, OwnedCount, RemovalBasis, RemovalGuard};
 pub use liveness::TaskLiveness;

@@ -4,8 +4,8 @@ use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
 use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, normalise};
 use ecs_mesh_api::Probe;
-use ecs_mesh_control_plane::RegistrationOwner;
-use ecs_mesh_core::intent::Outbounds;
+use ecs_mesh_control_plane::{Registration, RegistrationOwner};
+use ecs_mesh_core::intent::{DesiredRegistration, Outbounds};
 use ecs_mesh_core::plan::DrainReason;
 
 const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
@@ -186,6 +186,28 @@ fn disputed_outbounds_stay_as_registered() {
     assert_eq!(update.body["networking"]["outbound"], kept);
     let create = render(&desired, None, DataplaneCapabilities::default());
     assert_eq!(create.body["networking"]["outbound"][0]["tags"]["kuma.io/service"], "kv");
+}
+
+#[test]
+fn outbounds_of_a_list_that_may_be_missing_are_kept() {
+    let current = registered(|stored| {
+        stored["networking"]["outbound"] = json!([
+            {"port": 6379, "tags": {"kuma.io/service": "redis"}},
+            {"address": "127.0.0.1", "port": 15050, "tags": {"kuma.io/service": "old-kv"}},
+            {"address": "10.0.0.1", "port": 15050, "tags": {"kuma.io/service": "other"}},
+        ]);
+    });
+    let mut desired = demo();
+    desired.outbounds = Outbounds::AtLeast(vec![outbound("kv", 15050, 15050), outbound("new", 1, 9)]);
+    let services = |desired: &DesiredRegistration, current: Option<&Registration>| -> Vec<String> {
+        let body = render(desired, current, DataplaneCapabilities::default()).body;
+        let outbounds = body["networking"]["outbound"].as_array().unwrap();
+        outbounds.iter().map(|o| o["tags"]["kuma.io/service"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(services(&desired, Some(&current)), ["other", "new", "redis", "kv"]);
+    assert_eq!(services(&desired, None), ["new", "kv"]);
+    desired.outbounds = desired.outbounds.settled();
+    assert_eq!(services(&desired, Some(&current)), ["new", "kv"]);
 }
 
 #[test]

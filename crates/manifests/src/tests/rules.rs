@@ -152,7 +152,7 @@ fn binding_is_checked_field_by_field() {
     clusters: [prod, 'arn:aws:ecs:eu-west-1:111122223333:service/x', 'prod-*', '*:cluster/prod-*', '*']
     services: ['']
   roleTags: {authorizedAccounts: ['1234'], recheck: 5s}
-  cleanup: {graceAge: 25h, sweepInterval: 1s, drain: 11m, guard: {maxFraction: 1.5, releaseUntil: tomorrow}}
+  cleanup: {graceAge: 25h, sweepInterval: 1s, drain: 11m, settle: 2h, guard: {maxFraction: 1.5, releaseUntil: tomorrow}}
   dataplaneName: '{service}_{taskid}'";
     insta::assert_snapshot!(errors_with(&document("MeshBinding", "prod", spec)), @r#"
     a.yaml:29 (document 4, MeshBinding/prod): spec.controlPlane: no ControlPlane is named "kumo"; did you mean kuma? There are: kuma
@@ -166,6 +166,7 @@ fn binding_is_checked_field_by_field() {
     a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.graceAge: 1d1h is out of range: write 0s to 24h
     a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.guard.maxFraction: 1.5 is out of range: write 0 to 1
     a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.guard.releaseUntil: "tomorrow" is not an RFC 3339 time: write one such as 2026-01-31T12:00:00Z
+    a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.settle: 2h is out of range: write 0s to 1h
     a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.sweepInterval: 1s is out of range: write 10s to 24h
     a.yaml:36 (document 4, MeshBinding/prod): spec.dataplaneName: "{service}_{taskid}" has characters that a Dataplane's name cannot have: around placeholders write lower-case letters, digits, '-' and '.'
     a.yaml:36 (document 4, MeshBinding/prod): spec.dataplaneName: unknown placeholder "{taskid}"; did you mean {taskId}? Allowed: {taskId}, {hostname}, {service}

@@ -260,7 +260,9 @@ impl ConsulOracle {
         self.unconfirmed_removals.push(entry.at);
         // The count includes the object that was just removed.
         self.max_owned = self.max_owned.max(self.task_objects(consul).len() + 1);
-        if self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
+        // Of few, the guard allows those for role tags, and others are violations of I2 already.
+        let is_limited = self.max_owned >= self.config.min_owned;
+        if is_limited && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
             let (removed, owned) = (self.unconfirmed_removals.len(), self.max_owned);
             self.report(
                 Invariant::I5,

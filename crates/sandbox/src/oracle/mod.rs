@@ -120,8 +120,17 @@ pub struct OracleConfig {
     pub tags_lag: Duration,
     /// The removal guard's limit, as a fraction of the owned registrations.
     pub max_fraction: f64,
-    /// The number of owned registrations from which the guard's fraction applies.
+    /// The number of owned registrations from which the guard's fraction applies. Of fewer, one removal an hour is allowed,
+    /// and any because of role tags.
     pub min_owned: usize,
+}
+
+/// A removal without a STOPPED task.
+#[derive(Clone, Copy, Debug)]
+struct UnconfirmedRemoval {
+    at: Timestamp,
+    /// The role's tags did not allow the registration.
+    revoked: bool,
 }
 
 /// Checks the writes to Kuma.
@@ -133,15 +142,17 @@ pub struct KumaOracle {
     /// Services without a `Workload` manifest, with the period.
     undeclared: BTreeMap<String, (Timestamp, Timestamp)>,
     /// Removals without a STOPPED task, by the operator's current process.
-    unconfirmed_removals: Vec<Timestamp>,
+    unconfirmed_removals: Vec<UnconfirmedRemoval>,
+    /// Registrations of live tasks that the operator's current process drained on an event alone.
+    unconfirmed_drains: BTreeSet<String>,
     /// Maximum number of owned registrations so far. A simulated run is hardly longer than the guard's hour.
     max_owned: usize,
     /// Since when at least `min_owned` are owned.
     enough_since: Option<Timestamp>,
-    /// When `min_owned` had been owned for [`SEEN_WITHIN`]: from then on the guard applies.
+    /// When `min_owned` had been owned for [`SEEN_WITHIN`]: from then on the guard limits withdrawals for role tags.
     guarded_since: Option<Timestamp>,
-    /// Registrations drained while fewer than `min_owned` were owned. The guard admits a withdrawal at its drain, and
-    /// did not apply then.
+    /// Registrations drained for role tags while fewer than `min_owned` were owned. The guard admits a withdrawal at its
+    /// drain, and did not limit these then.
     drained_unguarded: BTreeSet<String>,
     /// Since when the control plane shows a version that the operator does not support.
     unsupported_since: Option<Timestamp>,
@@ -178,11 +189,21 @@ impl OracleConfig {
         })
     }
 
-    /// Whether this many removals within an hour exceed the guard's limit.
+    /// Whether this many removals within an hour exceed the guard's limit. Where few are owned, those for role tags are not
+    /// among them.
     fn exceeds_guard(&self, removed: usize, owned: usize) -> bool {
         #[allow(clippy::cast_precision_loss)] // small numbers
-        let (part, all) = (removed as f64, owned as f64);
-        owned >= self.min_owned && part > self.max_fraction * all + f64::from(MAX_UNCONFIRMED)
+        let (removed, part) = (removed as f64, self.max_fraction * owned as f64);
+        if self.may_be_many(owned) {
+            return removed > part + f64::from(MAX_UNCONFIRMED);
+        }
+        // A client that counts lost creates may take few for many, and then allows a part of the confirmed ones.
+        removed > part.max(1.0)
+    }
+
+    /// Whether the guard's fraction may apply.
+    fn may_be_many(&self, owned: usize) -> bool {
+        owned + usize::from(MAX_UNCONFIRMED) >= self.min_owned
     }
 }
 
@@ -205,6 +226,7 @@ impl KumaOracle {
             tally: WriteCounts::default(),
             undeclared: BTreeMap::new(),
             unconfirmed_removals: Vec::new(),
+            unconfirmed_drains: BTreeSet::new(),
             max_owned: 0,
             enough_since: None,
             guarded_since: None,
@@ -224,7 +246,8 @@ impl KumaOracle {
         self.tally
     }
 
-    /// Records that the manifests have no workload for the service. Writes in flight may use it until `until`.
+    /// Records that the manifests have no workload for the service, so that its registrations may be withdrawn from `from`
+    /// on: once `cleanup.settle` is over. Writes in flight may use it until `until`.
     pub fn record_undeclared(&mut self, service: &str, from: Timestamp, until: Timestamp) {
         self.undeclared.insert(service.to_owned(), (from, until));
     }
@@ -237,6 +260,7 @@ impl KumaOracle {
     /// Records a restart of the operator: its guard counts from zero.
     pub fn record_restart(&mut self) {
         self.unconfirmed_removals.clear();
+        self.unconfirmed_drains.clear();
         self.max_owned = 0;
         self.guarded_since = None;
         self.enough_since = None;
@@ -371,9 +395,10 @@ impl KumaOracle {
                 format!("{how} while its task is {status}, its role allows it and the manifests want it");
             self.report(Invariant::I2, entry, &message);
         }
+        let is_unguarded = self.guarded_since.is_none_or(|since| since.age_at(entry.at) < ADMISSION_LAG);
         if how == "removed" {
-            self.count_unconfirmed_removals(entry, kuma);
-        } else if self.guarded_since.is_none_or(|since| since.age_at(entry.at) < ADMISSION_LAG) {
+            self.count_unconfirmed_removals(entry, revoked, kuma);
+        } else if revoked && is_unguarded {
             self.drained_unguarded.insert(entry.name.clone());
         } else {
             self.drained_unguarded.remove(&entry.name);
@@ -386,34 +411,33 @@ impl KumaOracle {
             self.truth(body, cloud, entry.at)
                 .is_some_and(|task| task.desired_status == DesiredStatus::Running)
         };
-        let drained = self
-            .owned(kuma)
-            .into_iter()
-            .filter(|(_, body)| label(body, DRAIN_LABEL) == Some("unconfirmed") && lives(body))
-            .count();
-        let guarded = self.guarded_since.is_some_and(|since| since.age_at(entry.at) >= ADMISSION_LAG);
-        if guarded && self.config.exceeds_guard(drained, self.max_owned) {
+        let drained = self.owned(kuma).into_iter().filter(|(name, body)| {
+            let is_new = *name == entry.name || self.unconfirmed_drains.contains(*name);
+            is_new && label(body, DRAIN_LABEL) == Some("unconfirmed") && lives(body)
+        });
+        self.unconfirmed_drains = drained.map(|(name, _)| name.to_owned()).collect();
+        let drained = self.unconfirmed_drains.len();
+        // A drain that a describe contradicts no longer counts, and may still be there: undoing it takes a write.
+        let undone = if self.config.may_be_many(self.max_owned) { 0 } else { usize::from(MAX_UNCONFIRMED) };
+        if self.config.exceeds_guard(drained.saturating_sub(undone), self.max_owned) {
             let message = format!("{drained} of {} live tasks drained by events alone", self.max_owned);
             self.report(Invariant::I5, entry, &message);
         }
     }
 
-    fn count_unconfirmed_removals(&mut self, entry: &KumaJournalEntry, kuma: &KumaCp) {
-        let is_expired = |at: &Timestamp| at.age_at(entry.at) >= Duration::from_hours(1);
-        self.unconfirmed_removals.retain(|at| !is_expired(at));
-        self.unconfirmed_removals.push(entry.at);
+    fn count_unconfirmed_removals(&mut self, entry: &KumaJournalEntry, revoked: bool, kuma: &KumaCp) {
+        self.unconfirmed_removals.retain(|removal| removal.at.age_at(entry.at) < Duration::from_hours(1));
+        self.unconfirmed_removals.push(UnconfirmedRemoval { at: entry.at, revoked });
         // The count includes the registration that was just removed.
         self.record_owned(self.owned(kuma).len() + 1, entry.at);
         let unguarded = self.drained_unguarded.remove(&entry.name);
-        if !unguarded
-            && self.guarded_since.is_some()
-            && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned)
-        {
-            let message = format!(
-                "{} of {} removed within an hour without a STOPPED task",
-                self.unconfirmed_removals.len(),
-                self.max_owned
-            );
+        let of_few = self.guarded_since.is_none();
+        let counts = |removal: &&UnconfirmedRemoval| !(of_few && removal.revoked);
+        let removed = self.unconfirmed_removals.iter().filter(counts).count();
+        let is_limited = if of_few { !revoked } else { !unguarded };
+        if is_limited && self.config.exceeds_guard(removed, self.max_owned) {
+            let message =
+                format!("{removed} of {} removed within an hour without a STOPPED task", self.max_owned);
             self.report(Invariant::I5, entry, &message);
         }
     }

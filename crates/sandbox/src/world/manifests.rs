@@ -19,6 +19,8 @@ pub struct ManifestOptions {
     pub grace_age: &'static str,
     /// `drain` of the bindings.
     pub drain: &'static str,
+    /// `settle` of the bindings.
+    pub settle: &'static str,
     /// `recheck` of the role tags.
     pub recheck: &'static str,
     /// `{taskId}` or `{hostname}`.
@@ -70,7 +72,7 @@ spec:
 }
 
 fn consul_manifests(options: &ManifestOptions, consul: &ConsulManifestOptions) -> Vec<String> {
-    let ManifestOptions { cluster, sweep_interval, grace_age, recheck, .. } = options;
+    let ManifestOptions { cluster, sweep_interval, grace_age, settle, recheck, .. } = options;
     let ConsulManifestOptions { address, token, on_revoked } = consul;
     let on_revoked = on_revoked.map(|value| format!(", onRevoked: {value}")).unwrap_or_default();
     let connection = format!("{{address: \"{address}\", {token}}}");
@@ -91,14 +93,16 @@ spec:
   controlPlane: consul
   selector: {{clusters: [\"{cluster}\"]}}
   roleTags: {{mode: enforce, recheck: {recheck}{on_revoked}}}
-  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}}}
+  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, settle: {settle}}}
 "
     );
     vec![control_plane, binding]
 }
 
 fn kuma_manifests(options: &ManifestOptions, address: &str, services: &[ScenarioService]) -> Vec<String> {
-    let ManifestOptions { cluster, sweep_interval, grace_age, drain, recheck, dataplane_name, .. } = options;
+    let ManifestOptions {
+        cluster, sweep_interval, grace_age, drain, settle, recheck, dataplane_name, ..
+    } = options;
     let shared = format!(
         "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
@@ -116,7 +120,7 @@ spec:
   selector: {{clusters: [\"{cluster}\"]}}
   roleTags: {{mode: enforce, recheck: {recheck}}}
   dataplaneName: \"{dataplane_name}\"
-  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}}}
+  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}, settle: {settle}}}
 ---
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: OutboundList
@@ -169,6 +173,7 @@ mod tests {
             sweep_interval: "10s",
             grace_age: "20s",
             drain: "1s",
+            settle: "1s",
             recheck: "30s",
             dataplane_name: "{taskId}",
         };

@@ -155,6 +155,7 @@ impl ConsulScenario {
             sweep_interval: if without_sweeps { "24h" } else { "30s" },
             grace_age: "1m",
             drain: "2s",
+            settle: "5s",
             recheck: "1m",
             dataplane_name: "{taskId}",
         };

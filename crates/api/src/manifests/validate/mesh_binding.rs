@@ -72,6 +72,7 @@ fn check_ranges(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
         ("spec.cleanup.graceAge", cleanup.grace_age, limits::GRACE_AGE),
         ("spec.cleanup.drain", cleanup.drain, limits::DRAIN),
         ("spec.drain.revokedWithin", spec.drain.revoked_within, limits::REVOKED_WITHIN),
+        ("spec.cleanup.settle", cleanup.settle, limits::SETTLE),
     ] {
         report.duration(path, value, allowed);
     }

@@ -2,9 +2,10 @@
 //!
 //! Guarantees invariant I2: a registration is drained or removed on one of the reasons of [`Evidence`] alone.
 
+mod evidence;
 mod preview;
+mod settle;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use crate::intent::{
     DesiredRegistration, Evaluation, IgnoreReason, RegistrationId, RoleRule, RoleViolation, Verdict,
     ViolationBasis,
 };
-use crate::plan::{DrainReason, TaskLiveness};
+use crate::plan::{DrainReason, RemovalBasis, TaskLiveness};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
 use ecs_mesh_model::Timestamp;
 
+pub use evidence::Evidence;
 pub use preview::{PendingConfirmation, decide_if_confirmed};
+pub use settle::Settling;
 
 /// How long DescribeTasks shows a stopped task, at least.
 ///
@@ -26,101 +29,6 @@ const STOPPED_TASKS_SHOWN: Duration = Duration::from_hours(1);
 
 /// Wait before a task with an unconfirmed stop is decided on again, if no describe succeeds before.
 const UNCONFIRMED_RETRY: Duration = Duration::from_secs(30);
-
-/// Why a registration may be drained or removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// ECS wants the task to stop. Enough for a drain, not for a removal.
-    Stopping,
-    /// DescribeTasks reports STOPPED.
-    Stopped,
-    /// An event reported the stop, and ECS could not be asked. Enough for a drain, through the guard.
-    StopEvent,
-    /// After an event of the stop, DescribeTasks reported MISSING twice.
-    StoppedMissing {
-        /// ECS shows stopped tasks for at least an hour, so a task that is missing within an hour of its event is doubtful:
-        /// the removal goes through the guard. Not so if this operator drained the registration after a describe had
-        /// shown the stop.
-        doubtful: bool,
-    },
-    /// Missing from complete sweeps for at least the grace age, and MISSING in a targeted describe.
-    Absent {
-        /// Complete sweeps of the cluster, by this process, that missed the task.
-        sweeps: u32,
-        /// End of the first of these sweeps.
-        since: Timestamp,
-        /// This operator drained the registration because ECS was stopping the task. ECS does not revoke a stop, and
-        /// traffic left the registration at the drain, so the removal needs no guard.
-        after_stop: bool,
-    },
-    /// The role's tags, read twice, do not allow the registration.
-    RoleTags,
-    /// The manifests, all valid, no longer declare the registration.
-    Manifests,
-    /// The manifests, all valid, do not allow the task role, by these rules.
-    RoleNotAllowed(Vec<RoleRule>),
-}
-
-impl Evidence {
-    /// Whether the task's own stop is the evidence. All other evidence counts towards the guard.
-    pub fn is_confirmed_stop(&self) -> bool {
-        matches!(
-            self,
-            Self::Stopping
-                | Self::Stopped
-                | Self::StoppedMissing { doubtful: false }
-                | Self::Absent { after_stop: true, .. }
-        )
-    }
-
-    /// The task's evidence, applied to one of its registrations.
-    fn of(&self, registration: &KnownRegistration) -> Self {
-        let after_stop = matches!(registration.drained, Some((DrainReason::Stopping, _)));
-        match self {
-            Self::Absent { sweeps, since, .. } => Self::Absent { sweeps: *sweeps, since: *since, after_stop },
-            Self::StoppedMissing { doubtful } => Self::StoppedMissing { doubtful: *doubtful && !after_stop },
-            other => other.clone(),
-        }
-    }
-
-    /// A bounded label for metrics.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::StopEvent => "unconfirmed",
-            Self::StoppedMissing { .. } => "stopped_missing",
-            Self::Absent { .. } => "absent",
-            Self::RoleTags => "role_tags",
-            Self::Manifests | Self::RoleNotAllowed(_) => "manifests",
-        }
-    }
-}
-
-impl fmt::Display for Evidence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stopping => f.write_str("ECS is stopping the task"),
-            Self::Stopped => f.write_str("ECS reports that the task has stopped"),
-            Self::StopEvent => f.write_str("an event reports the task's stop, and ECS cannot be asked"),
-            Self::StoppedMissing { .. } => {
-                f.write_str("an event reported the task's stop, and ECS no longer finds the task")
-            }
-            Self::Absent { sweeps, since, .. } => {
-                write!(
-                    f,
-                    "the task is missing from {sweeps} complete sweeps since {since}, and from a describe"
-                )
-            }
-            Self::RoleTags => f.write_str("the role's tags, read twice, do not allow the registration"),
-            Self::Manifests => f.write_str("the manifests no longer declare the registration"),
-            Self::RoleNotAllowed(rules) => {
-                let rules: Vec<&str> = rules.iter().map(|rule| rule.label()).collect();
-                write!(f, "the task role is not allowed by the manifests: {}", rules.join(", "))
-            }
-        }
-    }
-}
 
 /// A registration of the task, as last read.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,6 +39,8 @@ pub struct KnownRegistration {
     pub drained: Option<(DrainReason, Timestamp)>,
     /// The owning binding; `None` where no binding covers the registration, which is then never changed.
     pub binding: Option<Arc<Binding>>,
+    /// Whether complete manifests have declared the registration since the operator started.
+    pub was_declared: bool,
 }
 
 /// How recently, and how often, describes showed a task alive and wanted.
@@ -157,6 +67,8 @@ pub struct DecisionInput<'a> {
     pub sighting: Sighting,
     /// Whether all manifests are valid. Only then is a missing declaration evidence.
     pub manifests_complete: bool,
+    /// Documents may have left the manifests less than `cleanup.settle` ago.
+    pub settling: Option<Settling<'a>>,
     /// Tasks register themselves at this control plane. The operator creates and drains nothing for them, and removes
     /// registrations of live tasks only where the binding requests it (`onRevoked: withdraw`).
     pub self_registered: bool,
@@ -235,6 +147,16 @@ impl PlanStep {
             Action::Ensure { .. } | Action::Skip { .. } => false,
         }
     }
+
+    /// What the drain or removal rests on. The manifests have asked for it for `asked_for`.
+    pub fn removal_basis(&self, asked_for: Duration) -> RemovalBasis {
+        match &self.action {
+            Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. } => {
+                evidence.removal_basis(asked_for)
+            }
+            Action::Ensure { .. } => RemovalBasis::Unconfirmed,
+        }
+    }
 }
 
 /// The steps to execute now, the facts to read first, and when to reconcile again.
@@ -251,6 +173,10 @@ pub struct Decision {
     pub recheck_role: bool,
     /// Reconcile again after this time, even without an event.
     pub requeue_after: Option<Duration>,
+    /// The registrations that the manifests no longer ask for, or no longer allow.
+    pub undeclared: Vec<RegistrationId>,
+    /// Those of them whose withdrawal waits for `cleanup.settle`.
+    pub settling: Vec<RegistrationId>,
 }
 
 impl Decision {
@@ -290,7 +216,8 @@ impl Decision {
 /// | ignore: no longer declared | withdraw | withdraw | skip remove | complete manifests only |
 /// | ignore: network mode; hold; fact missing; admit | – | – | – | |
 ///
-/// *Withdraw* is: drain *g*; after `cleanup.drain`, remove *g* under `sync`, and skip remove under `upsert-only`.
+/// *Withdraw* is: drain *g*; after `cleanup.drain`, remove *g* under `sync`, and skip remove under `upsert-only`. By the
+/// manifests, and only because a document is absent, it waits for `cleanup.settle` first.
 ///
 /// Where tasks register themselves (Consul), nothing is created or drained: `Leaving` and `StopUnconfirmed`
 /// give no step; `Stopped`, `StoppedMissing` and `Absent` remove under `sync` and are skipped otherwise. A live task keeps its registrations unless `onRevoked` is `withdraw`, which removes them without a drain.
@@ -367,12 +294,20 @@ impl Decision {
 
     fn live(&mut self, input: &DecisionInput<'_>) {
         let Some(evaluation) = input.evaluation else { return };
+        match input.settling {
+            Some(settling) => self.live_while_settling(evaluation, settling, input),
+            None => self.apply(evaluation, input, &[]),
+        }
+    }
+
+    /// Applies an evaluation. The manifests do not withdraw the `unsettled` registrations yet.
+    fn apply(&mut self, evaluation: &Evaluation, input: &DecisionInput<'_>, unsettled: &[RegistrationId]) {
         match (&evaluation.verdict, &evaluation.binding) {
-            (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, input),
+            (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, input, unsettled),
             (Verdict::Reject { violations, confirmed: true }, _) => {
                 let Some(evidence) = violations_against(violations, input.manifests_complete) else { return };
                 for registration in input.known {
-                    self.revoke(registration, &evidence, input);
+                    self.revoke(registration, &evidence, input, unsettled);
                 }
             }
             (Verdict::Ignore(_), _) if input.self_registered => {}
@@ -387,16 +322,20 @@ impl Decision {
                     IgnoreReason::NetworkMode(_) => false,
                 };
                 if withdrawn {
-                    for registration in input.known {
-                        self.withdraw(registration, DrainReason::NotDesired, &Evidence::Manifests, input.now);
-                    }
+                    self.withdraw_undeclared(input.known, input.now, unsettled);
                 }
             }
             (Verdict::Hold(_) | Verdict::NeedsFact(_) | Verdict::Register(_) | Verdict::Admit, _) => {}
         }
     }
 
-    fn register(&mut self, desired: &DesiredRegistration, binding: &Arc<Binding>, input: &DecisionInput<'_>) {
+    fn register(
+        &mut self,
+        desired: &DesiredRegistration,
+        binding: &Arc<Binding>,
+        input: &DecisionInput<'_>,
+        unsettled: &[RegistrationId],
+    ) {
         let (in_mesh, elsewhere): (Vec<&KnownRegistration>, Vec<&KnownRegistration>) =
             input.known.iter().partition(|known| known.id.mesh == desired.id.mesh);
         // The sidecar keeps the name that it was started with: a changed `dataplaneName` applies to new tasks.
@@ -416,18 +355,38 @@ impl Decision {
         }
         let duplicates = in_mesh.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
         if input.manifests_complete {
-            for known in elsewhere.into_iter().chain(duplicates.copied()) {
-                self.withdraw(known, DrainReason::NotDesired, &Evidence::Manifests, input.now);
+            let others = elsewhere.into_iter().chain(duplicates.copied());
+            self.withdraw_undeclared(others, input.now, unsettled);
+        }
+    }
+
+    /// Withdraws registrations that the manifests no longer declare.
+    fn withdraw_undeclared<'k>(
+        &mut self,
+        known: impl IntoIterator<Item = &'k KnownRegistration>,
+        now: Timestamp,
+        unsettled: &[RegistrationId],
+    ) {
+        for registration in known {
+            if self.may_withdraw(registration, &Evidence::Manifests, unsettled) {
+                self.withdraw(registration, DrainReason::NotDesired, &Evidence::Manifests, now);
             }
         }
     }
 
     /// Applies the binding's `onRevoked` to a registration that the role no longer allows.
-    fn revoke(&mut self, registration: &KnownRegistration, evidence: &Evidence, input: &DecisionInput<'_>) {
+    fn revoke(
+        &mut self,
+        registration: &KnownRegistration,
+        evidence: &Evidence,
+        input: &DecisionInput<'_>,
+        unsettled: &[RegistrationId],
+    ) {
         let Some(binding) = &registration.binding else { return };
         let default = if input.self_registered { OnRevoked::Keep } else { OnRevoked::Withdraw };
         match binding.spec.role_tags.on_revoked.unwrap_or(default) {
             OnRevoked::Keep => {}
+            OnRevoked::Withdraw if !self.may_withdraw(registration, evidence, unsettled) => {}
             OnRevoked::Withdraw if input.self_registered => {
                 let evidence = evidence.clone();
                 let action = match binding.spec.policy {
@@ -495,8 +454,9 @@ fn violations_against(violations: &[RoleViolation], manifests_complete: bool) ->
     if role_violations().any(|(basis, _)| basis == ViolationBasis::Tags) {
         return Some(Evidence::RoleTags);
     }
+    let by_edit = role_violations().all(|(basis, _)| basis == ViolationBasis::Manifests);
     let rules: Vec<RoleRule> = role_violations().map(|(_, rule)| rule).collect();
-    (manifests_complete && !rules.is_empty()).then_some(Evidence::RoleNotAllowed(rules))
+    (manifests_complete && !rules.is_empty()).then_some(Evidence::RoleNotAllowed { rules, by_edit })
 }
 
 #[cfg(test)]
@@ -505,3 +465,5 @@ mod tests;
 mod tests_disallowed;
 #[cfg(test)]
 mod tests_self_registered;
+#[cfg(test)]
+mod tests_settle;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Decision, DecisionInput, decide};
+use super::{Decision, DecisionInput, PlanStep, Settling, decide};
 use crate::intent::{Evaluation, Verdict};
 use crate::plan::TaskLiveness;
 
@@ -14,6 +14,8 @@ pub enum PendingConfirmation {
     SecondRoleRead,
     /// The task must be missing from two complete sweeps for this long, and then from a describe.
     Absence(Duration),
+    /// The manifests must be valid for this long without the document that asked for the registration.
+    Settle(Duration),
 }
 
 impl PendingConfirmation {
@@ -22,6 +24,7 @@ impl PendingConfirmation {
         match self {
             Self::SecondRoleRead => "the role's tags, read once, do not allow the registration",
             Self::Absence(_) => "ECS does not list the task",
+            Self::Settle(_) => "the manifests no longer ask for the registration",
         }
     }
 }
@@ -34,6 +37,11 @@ impl fmt::Display for PendingConfirmation {
                 f,
                 "once the task is missing from two complete sweeps, for {}, and from a describe",
                 ecs_mesh_api::HumanDuration(*grace)
+            ),
+            Self::Settle(settle) => write!(
+                f,
+                "once the manifests have been valid for {} without the document that asked for it (cleanup.settle)",
+                ecs_mesh_api::HumanDuration(*settle)
             ),
         }
     }
@@ -51,6 +59,9 @@ pub fn decide_if_confirmed(
             Some((PendingConfirmation::Absence(grace), decide(&DecisionInput { liveness, ..input.clone() })))
         }
         (TaskLiveness::Live, Some(evaluation)) if !input.known.is_empty() => {
+            if let Some(settling) = input.settling {
+                return decide_if_settled(input, settling);
+            }
             let Verdict::Reject { violations, confirmed: false } = &evaluation.verdict else { return None };
             let confirmed = Evaluation {
                 verdict: Verdict::Reject { violations: violations.clone(), confirmed: true },
@@ -61,4 +72,17 @@ pub fn decide_if_confirmed(
         }
         _ => None,
     }
+}
+
+/// The withdrawals that wait for `cleanup.settle`.
+fn decide_if_settled(
+    input: &DecisionInput<'_>,
+    settling: Settling<'_>,
+) -> Option<(PendingConfirmation, Decision)> {
+    let now = decide(input);
+    let waits =
+        |step: &PlanStep| now.settling.contains(&step.id) && !now.steps.iter().any(|due| due.id == step.id);
+    let mut decision = decide(&DecisionInput { settling: None, ..input.clone() });
+    decision.steps.retain(waits);
+    (!decision.steps.is_empty()).then_some((PendingConfirmation::Settle(settling.settle), decision))
 }

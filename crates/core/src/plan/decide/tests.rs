@@ -33,7 +33,7 @@ pub(super) fn id(text: &str) -> RegistrationId {
 
 /// A registration owned by a binding of this policy.
 pub(super) fn known(name: &str, policy: &str) -> KnownRegistration {
-    KnownRegistration { id: id(name), drained: None, binding: Some(binding(policy)) }
+    KnownRegistration { id: id(name), drained: None, binding: Some(binding(policy)), was_declared: true }
 }
 
 impl KnownRegistration {
@@ -97,6 +97,7 @@ pub(super) fn input<'a>(
         known,
         sighting: Sighting::Recent,
         manifests_complete: true,
+        settling: None,
         self_registered: false,
         now: NOW,
     }
@@ -446,21 +447,28 @@ fn unregistered_dead_task_needs_no_describe() {
 
 #[test]
 fn only_confirmed_stop_bypasses_the_guard() {
-    for (evidence, own) in [
-        (Evidence::Stopping, true),
-        (Evidence::Stopped, true),
-        (Evidence::StopEvent, false),
-        (Evidence::StoppedMissing { doubtful: true }, false),
-        (Evidence::StoppedMissing { doubtful: false }, true),
-        (Evidence::Absent { sweeps: 2, since: NOW, after_stop: false }, false),
-        (Evidence::RoleTags, false),
-        (Evidence::Manifests, false),
-        (Evidence::RoleNotAllowed(vec![RoleRule::Account]), false),
+    let asked_for = Duration::from_secs(9);
+    let by_manifests = RemovalBasis::Manifests { asked_for };
+    let disallowed = |by_edit| Evidence::RoleNotAllowed { rules: vec![RoleRule::Account], by_edit };
+    for (evidence, basis) in [
+        (Evidence::Stopping, None),
+        (Evidence::Stopped, None),
+        (Evidence::StopEvent, Some(RemovalBasis::Unconfirmed)),
+        (Evidence::StoppedMissing { doubtful: true }, Some(RemovalBasis::Unconfirmed)),
+        (Evidence::StoppedMissing { doubtful: false }, None),
+        (Evidence::Absent { sweeps: 2, since: NOW, after_stop: false }, Some(RemovalBasis::Unconfirmed)),
+        (Evidence::RoleTags, Some(RemovalBasis::RoleTags)),
+        (Evidence::Manifests, Some(by_manifests)),
+        (disallowed(true), Some(by_manifests)),
+        (disallowed(false), Some(RemovalBasis::RoleTags)),
     ] {
-        assert_eq!(evidence.is_confirmed_stop(), own, "{evidence}");
+        assert_eq!(evidence.is_confirmed_stop(), basis.is_none(), "{evidence}");
         let action = Action::Remove(evidence.clone());
         let step = PlanStep { id: id("default/task"), binding: binding("sync"), action };
-        assert_eq!(step.needs_guard(), !own, "{evidence}");
+        assert_eq!(step.needs_guard(), basis.is_some(), "{evidence}");
+        if let Some(basis) = basis {
+            assert_eq!(step.removal_basis(asked_for), basis, "{evidence}");
+        }
     }
 }
 
@@ -530,6 +538,7 @@ fn unconfirmed_absence_is_previewed_as_removal() {
         known: &known,
         sighting: Sighting::Old,
         manifests_complete: true,
+        settling: None,
         self_registered: false,
         now: NOW,
     };
@@ -550,6 +559,7 @@ fn unconfirmed_revocation_is_previewed_as_withdrawal() {
             known: &known,
             sighting: Sighting::Recent,
             manifests_complete: true,
+            settling: None,
             self_registered: false,
             now: NOW,
         };

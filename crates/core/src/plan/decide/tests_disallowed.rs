@@ -1,7 +1,7 @@
 //! Live tasks that their role or the manifests no longer allow. Violations that an edit of manifests can cause withdraw
 //! under complete manifests alone, and their evidence is the manifests.
 
-use super::tests::{binding, evaluation, id, input, known, violation, words};
+use super::tests::{binding, evaluation, input, known, violation, words};
 use super::*;
 
 /// A confirmed rejection by these rules.
@@ -13,7 +13,7 @@ fn confirmed_reject(violations: Vec<RoleViolation>) -> Evaluation {
 fn token() -> [KnownRegistration; 1] {
     let mut binding = Binding::clone(&binding("sync"));
     binding.spec.role_tags.on_revoked = Some(OnRevoked::Withdraw);
-    [KnownRegistration { id: id("default/token/1"), drained: None, binding: Some(Arc::new(binding)) }]
+    [KnownRegistration { binding: Some(Arc::new(binding)), ..known("default/token/1", "sync") }]
 }
 
 /// The decisions on a task's token and on a Dataplane.
@@ -87,4 +87,16 @@ fn violation_by_edit_has_manifests_as_evidence() {
         DecisionInput { self_registered: true, ..input(TaskLiveness::Live, Some(&evaluation), &token) };
     let Action::Remove(evidence) = &decide(&input).steps[0].action else { panic!("no removal") };
     assert_eq!(evidence.to_string(), "the task role is not allowed by the manifests: bound_principals");
+}
+
+#[test]
+fn guard_of_few_holds_edits_and_not_role_tags() {
+    for broken in caused_by_edit() {
+        let by_edit =
+            matches!(broken.rule, RoleRule::BoundPrincipals | RoleRule::NoTaskRole | RoleRule::Account);
+        let (evaluation, known) = (confirmed_reject(vec![broken]), [known("default/a", "sync")]);
+        let decision = decide(&input(TaskLiveness::Live, Some(&evaluation), &known));
+        let basis = decision.steps[0].removal_basis(Duration::ZERO);
+        assert_eq!(basis == RemovalBasis::RoleTags, !by_edit, "{basis:?}");
+    }
 }

@@ -1,8 +1,6 @@
 //! Tasks that register themselves (Consul): a live task's registrations are kept.
 
-use super::tests::{
-    ABSENT, binding, by_policy, decided, evaluation, id, ignore, input, known, reject, words,
-};
+use super::tests::{ABSENT, binding, by_policy, decided, evaluation, ignore, input, known, reject, words};
 use super::*;
 use crate::intent::{RoleRule, RoleViolation};
 use ecs_mesh_api::MeshBindingSpec;
@@ -68,7 +66,7 @@ fn revoked_live_task_keeps_identity_unless_withdraw() {
     let of = |on_revoked: Option<OnRevoked>| {
         let mut binding = Binding::clone(&binding("sync"));
         binding.spec.role_tags.on_revoked = on_revoked;
-        [KnownRegistration { id: id("default/token/1"), drained: None, binding: Some(Arc::new(binding)) }]
+        [KnownRegistration { binding: Some(Arc::new(binding)), ..known("default/token/1", "sync") }]
     };
     let rejected = reject(true);
     for keeps in [None, Some(OnRevoked::Keep)] {

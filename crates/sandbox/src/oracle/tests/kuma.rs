@@ -269,8 +269,51 @@ fn removals_above_the_guard_limit_are_violations() {
     assert!(!found.is_empty() && found.iter().all(|one| one.invariant == Invariant::I5), "{found:?}");
 }
 
-/// The guard admits a withdrawal at its drain. Below its floor it does not apply, whatever is registered before the
-/// removal.
+/// Of few registrations, the guard admits one removal an hour, and any because of role tags.
+#[test]
+fn few_registrations_may_lose_one_an_hour() {
+    let mut fixture = KumaFixture::new();
+    (fixture.oracle.config.min_owned, fixture.oracle.config.max_fraction) = (100, 0.01);
+    (fixture.oracle.guarded_since, fixture.oracle.enough_since) = (None, None);
+    fixture.remove_role_tag("kv");
+    let (revoked, declared): (Vec<_>, Vec<_>) =
+        fixture.registrations().into_iter().partition(|(service, ..)| service == "kv");
+    revoked.iter().for_each(|(_, task, _)| fixture.remove(task));
+    assert!(revoked.len() > 1);
+    let end = fixture.now.plus(Duration::from_hours(2));
+    for (service, ..) in &declared {
+        fixture.oracle.record_undeclared(service, fixture.now, end);
+    }
+    fixture.remove(&declared[0].1);
+    fixture.assert_clean();
+    fixture.now = fixture.now.plus(Duration::from_hours(1));
+    fixture.remove(&declared[1].1);
+    fixture.assert_clean();
+    fixture.remove(&declared[2].1);
+    fixture.assert_violation(Invariant::I5, &[&declared[2].1, "2 of "]);
+}
+
+#[test]
+fn events_alone_may_drain_few_of_few() {
+    let mut fixture = KumaFixture::new();
+    (fixture.oracle.config.min_owned, fixture.oracle.config.max_fraction) = (100, 0.01);
+    let all = fixture.registrations();
+    for (number, (_, task, body)) in all.iter().enumerate().take(3) {
+        fixture.drain_for("unconfirmed", task, body);
+        assert_eq!(fixture.oracle.violations().is_empty(), number < 2, "{number}");
+    }
+    // Another process counts from zero.
+    let mut fixture = KumaFixture::new();
+    (fixture.oracle.config.min_owned, fixture.oracle.config.max_fraction) = (100, 0.01);
+    for (_, task, body) in all.iter().take(3) {
+        fixture.drain_for("unconfirmed", task, body);
+        fixture.oracle.record_restart();
+    }
+    fixture.assert_clean();
+}
+
+/// The guard admits a withdrawal at its drain. Below its floor it does not limit those for role tags, whatever is
+/// registered before the removal.
 #[test]
 fn removal_of_a_drain_below_the_guards_floor_is_no_violation() {
     for drained_first in [true, false] {
