@@ -54,3 +54,17 @@ fn stack_service_runs_one_copy_with_stop_timeout() {
 fn event_flows_through_the_stack() {
     check("stack");
 }
+
+/// The app starts after its sidecar is ready and stops before it, and each has the time that it needs.
+#[test]
+fn example_task_definition_stops_the_app_first() {
+    let text = include_str!("../../examples/task-definitions/demo-app.json");
+    let definition: serde_json::Value = serde_json::from_str(text).unwrap();
+    let containers = definition["containerDefinitions"].as_array().unwrap();
+    let named = |name: &str| containers.iter().find(|container| container["name"] == name).unwrap();
+    let (app, sidecar) = (named("workload"), named("sidecar"));
+    assert_eq!(app["dependsOn"], serde_json::json!([{"containerName": "sidecar", "condition": "HEALTHY"}]));
+    assert!(sidecar["healthCheck"]["command"].to_string().contains(":9902/ready"));
+    assert!(containers.iter().all(|container| container["essential"] == true));
+    assert!(sidecar["stopTimeout"].as_u64() > app["stopTimeout"].as_u64());
+}
