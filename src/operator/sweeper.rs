@@ -16,7 +16,7 @@ use super::control_plane_worker::ControlPlaneWorker;
 use super::outbound_check;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs, ListPage};
-use ecs_mesh_aws::store::TaskSummary;
+use ecs_mesh_aws::store::{MAX_TASKS, TaskSummary};
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_control_plane::{
     FailedSegment, MeshError, MeshErrorKind, RegistrationOwner, RegistrationSummary,
@@ -88,6 +88,7 @@ impl Sweeper {
     pub(super) async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, heartbeat: &Heartbeat) -> bool {
         let began = Instant::now();
         let epoch = self.context.sweeps.epoch();
+        let dropped_before = self.context.aws.store.dropped();
         let manifests = self.context.manifests.load();
         let known_before: BTreeSet<TaskArn> = self.context.aws.store.all().into_iter().collect();
         let (clusters, mut complete) = self.clusters_of(&manifests, heartbeat).await;
@@ -104,6 +105,11 @@ impl Sweeper {
         let needed =
             |task: &TaskArn| workers.values().any(|p| p.registry.contains(task) || p.is_unsearched(task));
         self.context.aws.store.expire(needed, self.context.now());
+        let dropped = self.context.aws.store.dropped();
+        if dropped > dropped_before {
+            self.context.metrics().record_warning("task_limit");
+            warn!(known = MAX_TASKS, dropped, "too many tasks; further ones are not registered");
+        }
         self.context.metrics().sweeps.record_duration(began.elapsed());
         let took = began.elapsed();
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

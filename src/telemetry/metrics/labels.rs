@@ -210,8 +210,14 @@ pub(super) const TASK_WARNING_REASONS: [&str; 23] = [
 ];
 
 /// Warnings that concern no single task, beside [`CONTROL_PLANE_ERRORS`].
-pub(super) const OTHER_WARNING_REASONS: [&str; 4] =
-    ["unknown_outbound_service", "role_read_failed", "sweep_incomplete", "registration_list_incomplete"];
+pub(super) const OTHER_WARNING_REASONS: [&str; 6] = [
+    "unknown_outbound_service",
+    "role_read_failed",
+    "sweep_incomplete",
+    "registration_list_incomplete",
+    "list_item_skipped",
+    "task_limit",
+];
 
 /// The reasons of [`TASK_WARNING_REASONS`], [`OTHER_WARNING_REASONS`] and [`CONTROL_PLANE_ERRORS`], each once.
 pub(super) fn warning_reasons() -> impl Iterator<Item = &'static str> {

@@ -4,6 +4,7 @@
 mod record;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ pub use self::record::TaskSummary;
 
 /// How long after a describe a task may be registered without another: another task may have the address by then.
 pub const FRESH_WINDOW: Duration = Duration::from_mins(1);
+
+/// Most tasks that are kept: several times what one operator can sweep in its interval. Further ones are not registered.
+pub const MAX_TASKS: usize = 250_000;
 
 /// How long a stopped task is kept, so that late events of its running time find it stopped.
 const STOPPED_TASK_TTL: Duration = Duration::from_mins(15);
@@ -74,6 +78,8 @@ impl TaskSnapshot {
 pub struct TaskStore {
     // Boxed, since the nodes of the map are a third empty.
     records: Mutex<BTreeMap<TaskArn, Box<TaskRecord>>>,
+    /// Observations of tasks beyond the limit.
+    dropped: AtomicU64,
 }
 
 impl TaskStore {
@@ -85,6 +91,10 @@ impl TaskStore {
     /// Records what a describe showed.
     pub fn observe(&self, task: Task, now: Timestamp) -> Observation {
         let mut records = self.lock();
+        if records.len() >= MAX_TASKS && !records.contains_key(&task.arn) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return Observation::default();
+        }
         let record = records.entry(task.arn.clone()).or_default();
         let before = record.stop;
         record.record_seen();
@@ -269,6 +279,11 @@ impl TaskStore {
             .filter(|(arn, record)| arn.cluster() == cluster && record.task.is_some())
             .map(|(arn, record)| (arn.clone(), record.summary()))
             .collect()
+    }
+
+    /// The number of observations that were dropped because [`MAX_TASKS`] other tasks are known.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Number of known tasks.

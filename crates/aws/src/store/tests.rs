@@ -193,6 +193,22 @@ fn absence_needs_a_describe_right_before_the_decision() {
     assert!(matches!(liveness(&store, delayed), TaskLiveness::Absent { .. }));
 }
 
+#[test]
+fn tasks_beyond_the_limit_are_dropped_and_counted() {
+    let store = TaskStore::default();
+    let numbered = |n: usize| {
+        let arn = format!("arn:aws:ecs:eu-west-1:111122223333:task/c/{n:032x}");
+        Task { arn: TaskArn::parse(&arn).unwrap(), ..task(1, LastStatus::Running) }
+    };
+    for n in 0..MAX_TASKS + 2 {
+        store.observe(numbered(n), NOW);
+    }
+    assert_eq!((store.len(), store.dropped()), (MAX_TASKS, 2));
+    // Known ones are still kept up to date.
+    store.observe(Task { version: 2, ..numbered(0) }, NOW);
+    assert_eq!((store.version(&numbered(0).arn), store.dropped()), (Some(2), 2));
+}
+
 /// With another grace age, the task is neither absent nor alive until ECS shows it.
 #[test]
 fn confirmed_absence_lasts_until_ecs_shows_the_task() {
