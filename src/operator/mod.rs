@@ -34,7 +34,8 @@ mod role_watcher;
 mod status;
 mod sweeper;
 mod task;
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod tests_settle;
 mod warnings;
 

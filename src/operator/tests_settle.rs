@@ -179,6 +179,11 @@ fn outbound_list(name: &str, ports: &[u16]) -> String {
     document("OutboundList", name, &format!("workloads: [\"*\"], outbounds: [{outbounds}]"))
 }
 
+/// Sleeps for almost this time.
+async fn sleep_short_of(time: Duration, by: Duration) {
+    sleep(time.saturating_sub(by)).await;
+}
+
 fn counts(expected: &[(&str, usize)]) -> BTreeMap<String, usize> {
     expected.iter().map(|(service, count)| ((*service).to_owned(), *count)).collect()
 }
@@ -201,7 +206,7 @@ async fn absent_workload_is_withdrawn_after_the_settle_time() {
     sleep(SETTLE / 2).await;
     // A change of another document restarts nothing.
     fixture.edit(&(workloads(&["a"]) + &outbound_list("users", &[9000])));
-    sleep(SETTLE / 2 - Duration::from_secs(1)).await;
+    sleep_short_of(SETTLE / 2, Duration::from_secs(1)).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2), ("b", 1)]));
     sleep(SOON).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2)]));
@@ -236,7 +241,7 @@ async fn errors_delay_what_an_absence_withdraws() {
     sleep(SETTLE * 20).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2), ("b", 1)]), "the file in error may hold the workload");
     fixture.edit(&(workloads(&["a"]) + "# corrected\n"));
-    sleep(SETTLE / 2 - SOON).await;
+    sleep_short_of(SETTLE / 2, SOON).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2), ("b", 1)]));
     sleep(SOON * 2).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2)]));
@@ -247,7 +252,7 @@ async fn registration_without_document_waits_after_a_start() {
     let mut fixture = settled(&[("a", 2), ("b", 1)]).await;
     fixture.edit(&workloads(&["a"]));
     fixture.start();
-    sleep(SETTLE - Duration::from_secs(5)).await;
+    sleep_short_of(SETTLE, Duration::from_secs(5)).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2), ("b", 1)]));
     sleep(SOON).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2)]));
@@ -275,14 +280,14 @@ async fn outbounds_of_an_absent_list_stay_for_the_settle_time() {
     assert_eq!(fixture.outbound_ports(), [9001]);
     // A list leaves, and the other one adds to what is there.
     fixture.edit(&(workloads(&["a"]) + &outbound_list("two", &[9003])));
-    sleep(SETTLE - Duration::from_secs(1)).await;
+    sleep_short_of(SETTLE, Duration::from_secs(1)).await;
     assert_eq!(fixture.outbound_ports(), [9001, 9003]);
     sleep(SOON).await;
     assert_eq!(fixture.outbound_ports(), [9003]);
     // After a start, any list may be missing.
     fixture.edit(&workloads(&["a"]));
     fixture.start();
-    sleep(SETTLE - Duration::from_secs(5)).await;
+    sleep_short_of(SETTLE, Duration::from_secs(5)).await;
     assert_eq!(fixture.outbound_ports(), [9003]);
     sleep(SOON).await;
     assert_eq!(fixture.outbound_ports(), Vec::<u64>::new());
@@ -312,7 +317,7 @@ async fn few_registrations_are_withdrawn_once_the_edit_is_stable() {
     assert_eq!(fixture.serving(), counts(&[("a", 4), ("b", 3)]), "one an hour");
     // Another document changes.
     fixture.edit(&(workload("a", "a") + &workload("b", "other") + &outbound_list("users", &[9000])));
-    sleep(MINUTE * 10 - SOON - Duration::from_secs(5)).await;
+    sleep_short_of(MINUTE * 10, SOON + Duration::from_secs(5)).await;
     assert_eq!(fixture.serving(), counts(&[("a", 4), ("b", 3)]));
     sleep(SOON).await;
     assert_eq!(fixture.serving(), counts(&[("a", 4)]));
@@ -329,7 +334,7 @@ async fn stable_time_starts_with_the_absence_and_ends_with_its_end() {
     sleep(SOON).await;
     assert_eq!(fixture.serving(), counts(&[("a", 4), ("b", 4)]));
     fixture.edit(&workloads(&["a"]));
-    sleep(MINUTE * 10 - Duration::from_secs(5)).await;
+    sleep_short_of(MINUTE * 10, Duration::from_secs(5)).await;
     let serving = fixture.serving()["b"];
     assert!(serving >= 3, "{serving}");
     sleep(SOON).await;
