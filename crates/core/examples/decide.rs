@@ -63,6 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         address: Some("10.0.1.17".parse()?),
         created_at: None,
         tags: None,
+        stopped_containers: Box::default(),
     };
 
     let operator = OperatorId::parse("example")?;
