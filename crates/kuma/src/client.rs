@@ -198,7 +198,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
         let path = path_of(id)?;
-        self.check_support().await?;
+        self.check_known_support().await?;
         let response = self.send(HttpMethod::Put, &path, Some(body.to_string().into_bytes())).await?;
         let result = read_write_result(HttpMethod::Put, &path, RequestKind::Write, &response)?;
         for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
@@ -213,7 +213,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         let path = path_of(id)?;
-        self.check_support().await?;
+        self.check_known_support().await?;
         let response = self.send(HttpMethod::Delete, &path, None).await?;
         if errors::is_not_found(&response) {
             return Ok(false);
@@ -268,7 +268,16 @@ impl<T: Transport> KumaControlPlane<T> {
         work(&mut self.version_check.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Fails if the server's version is not supported, or not known.
+    /// Fails if the last version that was read is not supported. Reads it only if none was: callers have made sure before
+    /// that it is not old, and nothing may wait between their check of the lease and the write.
+    async fn check_known_support(&self) -> Result<(), MeshError> {
+        if self.with_version_check(|check| check.read).is_none() {
+            self.load_version().await?;
+        }
+        self.support.check()
+    }
+
+    /// Fails if the server's version is not supported, or can't be read where the last answer is old.
     async fn check_support(&self) -> Result<(), MeshError> {
         let VersionCheck { read, outdated } = self.with_version_check(|check| *check);
         if outdated || read.is_none_or(|at| at.elapsed() >= VERSION_VALID_FOR) {

@@ -19,6 +19,8 @@ use ecs_mesh_model::Timestamp;
 #[derive(Clone, Debug, Default)]
 pub struct ManifestHistory {
     last_complete: Option<Arc<ManifestSet>>,
+    /// The last set in force that was not complete, since then: its documents are known, too.
+    last_incomplete: Option<Arc<ManifestSet>>,
     clock: ValidTime,
     bindings: AbsentDocuments<Binding>,
     workloads: AbsentDocuments<WorkloadSpec>,
@@ -49,13 +51,17 @@ impl ManifestHistory {
         let at = self.clock.at(now);
         if !(without_errors && set.complete) {
             self.clock = ValidTime { until_last_error: at, since: None };
+            if !set.complete {
+                self.last_incomplete = Some(Arc::clone(set));
+            }
             return;
         }
         self.clock.since.get_or_insert(now);
         if self.last_complete.as_ref().is_some_and(|last| Arc::ptr_eq(last, set)) {
             return;
         }
-        if let Some(last) = self.last_complete.replace(Arc::clone(set)) {
+        let known = [self.last_complete.replace(Arc::clone(set)), self.last_incomplete.take()];
+        for last in known.into_iter().flatten() {
             record_absent(&mut self.bindings, &last.bindings, &set.bindings, at);
             record_absent(&mut self.workloads, &last.workloads, &set.workloads, at);
             record_absent(&mut self.outbound_lists, &last.outbound_lists, &set.outbound_lists, at);
@@ -214,6 +220,16 @@ mod tests {
         history.record(&none, false, seconds(600));
         assert_eq!(retained_at(&history, &none, &[600]), [Vec::<String>::new()]);
         assert!(!history.is_starting(SETTLE, seconds(600)));
+    }
+
+    /// After a start with an invalid file, the documents of the others are in force, and may then leave.
+    #[test]
+    fn document_of_an_incomplete_set_is_retained_when_it_leaves() {
+        let (start, one) = (set(&["a", "b"], false), set(&["a"], true));
+        let mut history = ManifestHistory::default();
+        history.record(&start, false, seconds(0));
+        history.record(&one, true, seconds(100));
+        assert_eq!(retained_at(&history, &one, &[159, 160]), [vec!["a", "b"], vec![]]);
     }
 
     #[test]
