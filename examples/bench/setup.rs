@@ -99,7 +99,7 @@ impl BenchSetup {
     }
 
     fn start(&mut self, command: &mut Command) -> Result<(), String> {
-        command.envs(&self.sandbox.place.environment).env("BENCH_CONSUL_TOKEN", MANAGEMENT);
+        command.envs(&self.sandbox.place.environment).env("CONSUL_BENCH_TOKEN", MANAGEMENT);
         self.client = Some(ChildProcess::start(command, &self.log())?);
         Ok(())
     }
@@ -161,7 +161,7 @@ impl BenchSetup {
             "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
 metadata: {{name: consul}}
-spec: {{type: consul, consul: {{address: \"{url}\", tokenEnv: BENCH_CONSUL_TOKEN}}}}
+spec: {{type: consul, consul: {{address: \"{url}\", tokenEnv: CONSUL_BENCH_TOKEN}}}}
 ---
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: MeshBinding

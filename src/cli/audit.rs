@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::allow::AllowArgs;
 use super::audit_text::render_text;
 use super::doctor::load;
 use super::output::{print, to_json};
@@ -32,6 +33,9 @@ pub(super) struct AuditArgs {
     /// AWS Region [default: from the environment]
     #[arg(long)]
     region: Option<String>,
+
+    #[command(flatten)]
+    allow: AllowArgs,
 
     /// Check files only; do not call AWS or Consul
     #[arg(long, conflicts_with = "cluster")]
@@ -65,6 +69,7 @@ impl AuditArgs {
             manifests,
             clusters: self.cluster.into_iter().collect::<BTreeSet<_>>(),
             region: self.region,
+            allowed: self.allow.list(),
             sources: if self.offline { SourcesAllowed::Offline } else { SourcesAllowed::All },
         };
         let report = examine(&gather(request).await);

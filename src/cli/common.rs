@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::allow::AllowArgs;
 use crate::operator::{
     AuditedLease, ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates,
 };
 use crate::telemetry::metrics::Metrics;
-use ecs_mesh_api::ControlPlaneType;
+use ecs_mesh_api::{AllowList, ControlPlaneType};
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
@@ -35,6 +36,9 @@ pub(super) struct CommonArgs {
     /// AWS Region [default: from the environment]
     #[arg(long)]
     pub region: Option<String>,
+
+    #[command(flatten)]
+    pub allow: AllowArgs,
 }
 
 /// Arguments that limit the rate of AWS calls.
@@ -100,7 +104,12 @@ impl CommonArgs {
             id: self.operator_id.clone(),
             ecs: Arc::new(aws.ecs.clone()),
             iam: Arc::new(aws.iam.clone()),
-            connect: connect(self.operator_id.clone(), Arc::clone(&metrics), Arc::new(aws.secrets.clone())),
+            connect: connect(
+                self.operator_id.clone(),
+                self.allow.list(),
+                Arc::clone(&metrics),
+                Arc::new(aws.secrets.clone()),
+            ),
             lease: Arc::new(AuditedLease::new(Arc::new(AlwaysHeld), Arc::clone(metrics.log()))),
             clock: Clock::system(),
             metrics,
@@ -115,19 +124,26 @@ impl CommonArgs {
     }
 }
 
-/// The function that creates the client of a control plane by its type.
-pub(super) fn connect(operator: OperatorId, metrics: Arc<Metrics>, secrets: Arc<dyn Secrets>) -> ConnectFn {
+/// The function that creates the client of a control plane by its type. Manifests may name what is `allowed`.
+pub(super) fn connect(
+    operator: OperatorId,
+    allowed: AllowList,
+    metrics: Arc<Metrics>,
+    secrets: Arc<dyn Secrets>,
+) -> ConnectFn {
     Arc::new(move |name, spec| {
         let observer = metrics.control_plane(name) as Arc<dyn MeshCallObserver>;
         let (operator, secrets) = (operator.clone(), Arc::clone(&secrets));
         Ok(match spec.kind {
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
-                Connected::new(Arc::new(KumaControlPlane::connect(connection, operator, observer, secrets)?))
+                let client = KumaControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
+                Connected::new(Arc::new(client))
             }
             ControlPlaneType::Consul => {
                 let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
-                Connected::consul(ConsulControlPlane::connect(connection, operator, observer, secrets)?)
+                let client = ConsulControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
+                Connected::consul(client)
             }
         })
     })

@@ -91,6 +91,7 @@ impl DoctorArgs {
             manifests,
             queue_url: self.queue_url.clone(),
             region: self.common.region.clone(),
+            allowed: self.common.allow.list(),
         };
         let report = examine(&gather(request).await);
         match self.output {

@@ -6,6 +6,7 @@
 // Docstrings of arguments are help texts, which a terminal prints as they are.
 #![allow(clippy::doc_markdown)]
 
+mod allow;
 mod audit;
 mod audit_text;
 #[cfg(feature = "sandbox")]

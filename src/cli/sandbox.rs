@@ -17,6 +17,7 @@ use crate::sandbox::EventPrinter;
 use crate::sandbox::demo::{Demo, keep_alive, manifest_options};
 use crate::telemetry::log::LogStats;
 use crate::telemetry::server::ListenAddress;
+use ecs_mesh_api::AllowList;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
 use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes, Throttling};
@@ -246,6 +247,8 @@ impl SandboxArgs {
         });
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let began = endpoints.with(|_, _, now| now);
+        // The manifests name the token's file.
+        let allowed = AllowList::new(AllowList::DEFAULT_VARIABLES, [&directory.0]);
         let demo = Demo {
             endpoints: Arc::clone(endpoints),
             world,
@@ -254,7 +257,9 @@ impl SandboxArgs {
             printer: EventPrinter::new(out, colour, &endpoints.cluster, began),
             duration: self.duration,
             seed: self.seed,
-            connect: Box::new(|operator, metrics| connect(operator, metrics, Arc::new(NoSecrets))),
+            connect: Box::new(move |operator, metrics| {
+                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets))
+            }),
             metrics_address: self.metrics_address,
             log,
         };

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
+use super::allow::AllowArgs;
 use super::output::print;
 use super::terminal::count;
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestScope};
@@ -29,6 +30,9 @@ pub(super) struct ValidateArgs {
     #[arg(long)]
     deny_warnings: bool,
 
+    #[command(flatten)]
+    allow: AllowArgs,
+
     /// Output format: `text` or `json`
     #[arg(long, value_enum, default_value = "text")]
     output: ValidateOutput,
@@ -49,7 +53,7 @@ impl ValidateArgs {
             Some(_) => vec![ManifestText::read("<stdin>", std::io::stdin().lock())],
             None => Vec::new(),
         };
-        let result = ManifestSources::new(paths).check(texts, scope);
+        let result = ManifestSources::new(paths).check(texts, scope, &self.allow.list());
         print(&match self.output {
             ValidateOutput::Text => render_text(&result),
             ValidateOutput::Json => format!("{}\n", render_json(&result)),

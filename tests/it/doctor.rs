@@ -179,7 +179,8 @@ async fn run_doctor(
 ) -> DoctorRun {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
     command.arg("doctor").arg("--manifests").arg(directory).args(more);
-    command.env_clear().env("HOME", directory).env("AWS_EC2_METADATA_DISABLED", "true").envs(environment);
+    command.env_clear().env("HOME", directory).env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("ECS_MESH_ALLOW_DIR", "/").envs(environment);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     DoctorRun {
         code: output.status.code(),

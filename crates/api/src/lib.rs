@@ -26,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allow_list;
 mod consul_auth;
 mod control_plane;
 mod duration;
@@ -38,6 +39,7 @@ mod percent;
 pub mod schema;
 mod workload;
 
+pub use allow_list::{AllowList, RefusedSource};
 pub use consul_auth::{
     ClientTokens, ConsulAuthSpec, ConsulEnterprise, GatewayKind, LoginSettings, Presence, ServiceTokens,
     TokenLocality,

@@ -27,7 +27,7 @@ use super::segments::{ConsulSegment, RegistrationsFound, SegmentResults};
 use super::services::{self, ServiceQuery, ServicesOfCluster};
 use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokenQuery, TokensOfTasks};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS, TXN_OPERATIONS_SINCE_1_14};
-use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_api::{AllowList, ConsulConnection};
 use ecs_mesh_control_plane::http::{HttpMethod, HttpTransport, SettingsError, StreamTransport};
 use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
@@ -65,18 +65,19 @@ pub struct ConsulControlPlane<T: StreamTransport + 'static> {
 }
 
 impl ConsulControlPlane<HttpTransport> {
-    /// Prepares a connection without sending anything or reading a secret. The process must have a default rustls
-    /// provider.
+    /// Prepares a connection without sending anything or reading a secret. The manifest may name the `allowed` files and
+    /// variables. The process must have a default rustls provider.
     ///
     /// # Errors
     /// Names the invalid field of the manifest.
     pub fn connect(
         spec: &ConsulConnection,
+        allowed: &AllowList,
         operator: OperatorId,
         observer: Arc<dyn MeshCallObserver>,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Self, SettingsError> {
-        Ok(Self::new(HttpTransport::new(settings(spec), secrets)?, spec, operator, observer))
+        Ok(Self::new(HttpTransport::new(settings(spec, allowed), secrets)?, spec, operator, observer))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The connection settings of Consul: names, ports and how a token is sent.
 
-use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_api::{AllowList, ConsulConnection};
 use ecs_mesh_control_plane::http::{ConnectionSettings, Credential, Product, TextSources};
 
 /// Consul, open source and Enterprise.
@@ -17,8 +17,8 @@ pub const PRODUCT: Product = Product {
     max_concurrent_calls: Some(4),
 };
 
-/// The transport's settings for the control plane of this manifest.
-pub fn settings(spec: &ConsulConnection) -> ConnectionSettings {
+/// The transport's settings for the control plane of this manifest, which may name what is `allowed`.
+pub fn settings(spec: &ConsulConnection, allowed: &AllowList) -> ConnectionSettings {
     let ConsulConnection { ca_file, ca_env, ca_secret, token_file, token_env, token_secret, .. } =
         spec.clone();
     ConnectionSettings {
@@ -27,6 +27,7 @@ pub fn settings(spec: &ConsulConnection) -> ConnectionSettings {
         tls_server_name: spec.tls_server_name.clone(),
         ca: TextSources { file: ca_file, env: ca_env, secret: ca_secret },
         token: TextSources { file: token_file, env: token_env, secret: token_secret },
+        allowed: allowed.clone(),
         timeout: spec.timeout.0,
     }
 }

@@ -10,7 +10,7 @@ use super::acl_policy::RequiredPermissions;
 use super::facts::{AwsUnavailable, ControlPlaneFacts, DoctorFacts};
 use super::scope::{DoctorScope, named_clusters};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, HumanDuration};
+use ecs_mesh_api::{AllowList, ControlPlaneSpec, ControlPlaneType, HumanDuration};
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, ConnectError};
 use ecs_mesh_consul::{AclPermission, ConsulControlPlane, DEFAULT_METHOD, DiagnosticsRequest};
 use ecs_mesh_consul_acl::reconcile::watched_auth_methods;
@@ -37,11 +37,13 @@ pub struct DoctorRequest {
     pub queue_url: Option<String>,
     /// The Region, where it is given.
     pub region: Option<String>,
+    /// The files and environment variables that the manifests may name.
+    pub allowed: AllowList,
 }
 
 /// Gathers all facts. Always ends; one failure does not prevent other reads.
 pub async fn gather(request: DoctorRequest) -> DoctorFacts {
-    let DoctorRequest { operator, manifests, queue_url, region } = request;
+    let DoctorRequest { operator, manifests, queue_url, region, allowed } = request;
     let set = Arc::clone(&manifests.set);
     let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
     let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
@@ -68,12 +70,13 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
             Err(error) => Err(error.clone()),
         }
     };
-    let (aws, control_planes) = tokio::join!(of_aws, control_planes(&set, &operator, &secrets));
+    let (aws, control_planes) = tokio::join!(of_aws, control_planes(&set, &allowed, &operator, &secrets));
     DoctorFacts { manifests, queue_url, scope, aws, control_planes }
 }
 
 async fn control_planes(
     set: &ManifestSet,
+    allowed: &AllowList,
     operator: &OperatorId,
     secrets: &Arc<dyn Secrets>,
 ) -> BTreeMap<Arc<str>, Result<ControlPlaneFacts, String>> {
@@ -81,11 +84,11 @@ async fn control_planes(
     for (name, spec) in &set.control_planes {
         let wanted = ProbeScope::of(set, name);
         let (name, spec) = (Arc::clone(name), Arc::clone(spec));
-        let (operator, secrets) = (operator.clone(), Arc::clone(secrets));
+        let (allowed, operator, secrets) = (allowed.clone(), operator.clone(), Arc::clone(secrets));
         probes.spawn(async move {
             let facts = match spec.kind {
-                ControlPlaneType::Kuma => kuma(&spec, operator, secrets, &wanted).await,
-                ControlPlaneType::Consul => consul(&spec, operator, secrets, &wanted).await,
+                ControlPlaneType::Kuma => kuma(&spec, allowed, operator, secrets, &wanted).await,
+                ControlPlaneType::Consul => consul(&spec, allowed, operator, secrets, &wanted).await,
             };
             (name, facts)
         });
@@ -139,26 +142,30 @@ async fn off_the_runtime<T: Send + 'static>(
 
 async fn kuma(
     spec: &ControlPlaneSpec,
+    allowed: AllowList,
     operator: OperatorId,
     secrets: Arc<dyn Secrets>,
     wanted: &ProbeScope,
 ) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
-    let connect = move || KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets);
+    let connect =
+        move || KumaControlPlane::connect(&connection, &allowed, operator, Arc::new(NoObserver), secrets);
     let plane = off_the_runtime(connect).await?;
     Ok(ControlPlaneFacts::Kuma(Box::new(plane.diagnose(&wanted.meshes).await)))
 }
 
 async fn consul(
     spec: &ControlPlaneSpec,
+    allowed: AllowList,
     operator: OperatorId,
     secrets: Arc<dyn Secrets>,
     wanted: &ProbeScope,
 ) -> Result<ControlPlaneFacts, String> {
     let mut connection = spec.consul.clone().ok_or("spec.consul is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
-    let connect = move || ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets);
+    let connect =
+        move || ConsulControlPlane::connect(&connection, &allowed, operator, Arc::new(NoObserver), secrets);
     let plane = off_the_runtime(connect).await?;
     plane.watch_auth_methods(wanted.watched.clone());
     let (clusters, methods) = (wanted.clusters.clone(), wanted.methods.clone());

@@ -21,7 +21,7 @@ use super::endpoints;
 use super::errors::{self, RequestKind};
 use super::labels::{self, OPERATOR_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, PageFlaw, page_path};
-use ecs_mesh_api::KumaConnection;
+use ecs_mesh_api::{AllowList, KumaConnection};
 use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, segment,
 };
@@ -60,18 +60,19 @@ struct VersionCheck {
 }
 
 impl KumaControlPlane<HttpTransport> {
-    /// Prepares a connection without sending anything or reading a secret. The process must have a default rustls
-    /// provider.
+    /// Prepares a connection without sending anything or reading a secret. The manifest may name the `allowed` files and
+    /// variables. The process must have a default rustls provider.
     ///
     /// # Errors
     /// Names the invalid field of the manifest.
     pub fn connect(
         spec: &KumaConnection,
+        allowed: &AllowList,
         operator: OperatorId,
         observer: Arc<dyn MeshCallObserver>,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Self, SettingsError> {
-        Ok(Self::new(HttpTransport::new(settings(spec), secrets)?, operator, observer))
+        Ok(Self::new(HttpTransport::new(settings(spec, allowed), secrets)?, operator, observer))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The connection settings of Kuma: names, ports and how a token is sent.
 
-use ecs_mesh_api::KumaConnection;
+use ecs_mesh_api::{AllowList, KumaConnection};
 use ecs_mesh_control_plane::http::{ConnectionSettings, Credential, Product, TextSources};
 
 /// Kuma and Kong Mesh.
@@ -14,8 +14,8 @@ pub const PRODUCT: Product = Product {
     max_concurrent_calls: Some(16),
 };
 
-/// The transport's settings for the control plane of this manifest.
-pub fn settings(spec: &KumaConnection) -> ConnectionSettings {
+/// The transport's settings for the control plane of this manifest, which may name what is `allowed`.
+pub fn settings(spec: &KumaConnection, allowed: &AllowList) -> ConnectionSettings {
     let KumaConnection { ca_file, ca_env, ca_secret, token_file, token_env, token_secret, .. } = spec.clone();
     ConnectionSettings {
         product: PRODUCT,
@@ -23,6 +23,7 @@ pub fn settings(spec: &KumaConnection) -> ConnectionSettings {
         tls_server_name: spec.tls_server_name.clone(),
         ca: TextSources { file: ca_file, env: ca_env, secret: ca_secret },
         token: TextSources { file: token_file, env: token_env, secret: token_secret },
+        allowed: allowed.clone(),
         timeout: spec.timeout.0,
     }
 }

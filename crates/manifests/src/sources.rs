@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::snapshot::{FileText, SourceFailure, SourceSnapshot, read_text};
+use ecs_mesh_api::AllowList;
 use ecs_mesh_api::manifests::{
-    Assembled, Manifest, ManifestFinding, ManifestScope, ManifestSet, assemble, read_file,
+    Assembled, Manifest, ManifestFinding, ManifestScope, ManifestSet, assemble, read_file, refused_sources,
 };
 
 /// The files and directories that hold the manifests.
@@ -104,8 +105,14 @@ impl ManifestSources {
         evaluate(self.read(), previous)
     }
 
-    /// Reads the sources and checks them, with these texts, as a first load does. Blocks on the file system.
-    pub fn check(&self, texts: Vec<ManifestText>, scope: ManifestScope) -> ValidationResult {
+    /// Reads the sources and checks them, with these texts, as a first load does, and whether the files and environment
+    /// variables that they name are `allowed`. Blocks on the file system.
+    pub fn check(
+        &self,
+        texts: Vec<ManifestText>,
+        scope: ManifestScope,
+        allowed: &AllowList,
+    ) -> ValidationResult {
         let SourceSnapshot { mut files, failures, .. } = self.read();
         let sources: Vec<Arc<Path>> = self.paths.iter().map(|path| path.as_path().into()).collect();
         let texts = texts.into_iter().map(|ManifestText { name, text }| FileText { path: name, text });
@@ -121,6 +128,7 @@ impl ManifestSources {
         let count = files.len();
         let (manifests, _) = read_all(files, &none, &mut errors);
         let found = manifests.len();
+        errors.extend(refused_sources(&manifests, allowed));
         let assembled = assemble(manifests, scope);
         errors.extend(assembled.errors);
         errors.sort();

@@ -10,7 +10,8 @@ fn kuma_worker() -> ControlPlaneWorker {
         serde_json::json!({"type": "kuma", "kuma": {"address": "http://127.0.0.1:1"}}),
     )
     .unwrap();
-    let transport = HttpTransport::new(settings(spec.kuma.as_ref().unwrap()), Arc::new(NoSecrets)).unwrap();
+    let settings = settings(spec.kuma.as_ref().unwrap(), &ecs_mesh_api::AllowList::default());
+    let transport = HttpTransport::new(settings, Arc::new(NoSecrets)).unwrap();
     let mesh = KumaControlPlane::new(transport, OperatorId::parse("op").unwrap(), Arc::new(NoObserver));
     ControlPlaneWorker::new("kuma".into(), Arc::new(spec), Connected::new(Arc::new(mesh)), 1)
 }

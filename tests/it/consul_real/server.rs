@@ -164,7 +164,9 @@ impl RealConsul {
         }
         let spec = serde_json::from_value(spec).unwrap();
         let operator = OperatorId::parse("op").unwrap();
-        RealControlPlane::connect(&spec, operator, Arc::new(NoObserver), Arc::new(NoSecrets)).unwrap()
+        let secrets = Arc::new(NoSecrets);
+        RealControlPlane::connect(&spec, &crate::allow_all(), operator, Arc::new(NoObserver), secrets)
+            .unwrap()
     }
 
     /// Creates a token with these rules and returns its secret.

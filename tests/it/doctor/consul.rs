@@ -144,7 +144,9 @@ impl ConsulSetup {
         let spec: ConsulConnection =
             serde_json::from_value(json!({"address": self.url, "tokenFile": file})).unwrap();
         let operator = OperatorId::parse("x").unwrap();
-        ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), Arc::new(NoSecrets)).unwrap()
+        let secrets = Arc::new(NoSecrets);
+        ConsulControlPlane::connect(&spec, &crate::allow_all(), operator, Arc::new(NoObserver), secrets)
+            .unwrap()
     }
 }
 

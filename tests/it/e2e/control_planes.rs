@@ -236,3 +236,35 @@ async fn unsupported_control_plane_is_not_written_to() {
     let ready = harness.http.get(url("/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 200);
 }
+
+/// A manifest could otherwise send any variable and any one-line file of the operator to an address of its own.
+#[tokio::test]
+async fn manifest_may_not_name_every_variable_and_file() {
+    let harness = Harness::start().await;
+    let secret = tempfile::tempdir_in("/tmp").unwrap();
+    let file = secret.path().join("token");
+    std::fs::write(&file, "hunter2").unwrap();
+    std::os::unix::fs::symlink(&file, harness.path("link")).unwrap();
+    let link = format!(", tokenFile: \"{}\"", harness.path("link").display());
+    let collector = html_server().await;
+    let all = [
+        control_plane("by-variable", &collector.url, ", tokenEnv: AWS_SECRET_ACCESS_KEY"),
+        control_plane("by-link", &collector.url, &link),
+        binding("by-link", "by-link", "arn:aws:ecs:eu-west-1:111122223333:cluster/by-link", ""),
+    ];
+    harness.manifest("all.yaml", &(harness.base_manifests() + &all.concat()));
+    let mut environment = harness.environment.clone();
+    let only = harness.directory.path().display().to_string();
+    environment.insert("ECS_MESH_ALLOW_DIR".to_owned(), only);
+    harness.deploy("app", 1).await;
+    let operator = harness.operator_with("operator", &environment, &[]);
+    harness.wait_for_dataplanes("a Dataplane at the good control plane", |found| found.len() == 1).await;
+    let refused = [("control_plane", "by-variable"), ("error", "tokenEnv: AWS_SECRET_ACCESS_KEY")];
+    operator.line(&[&[("level", "ERROR")], &refused[..]].concat()).await;
+    let refused = [("control_plane", "by-link"), ("reason", "forbidden"), ("error", "--allow-dir")];
+    operator.line(&[&[("level", "WARN")], &refused[..]].concat()).await;
+    assert_eq!(collector.call_count(), 0);
+    assert!(!operator.stderr().contains("hunter2"), "{}", operator.stderr());
+    let plan = harness.run_to_end(&["doctor", "--output", "json"]).await;
+    assert!(plan.1.contains("tokenEnv: AWS_SECRET_ACCESS_KEY"), "{plan:?}");
+}

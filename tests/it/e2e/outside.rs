@@ -109,7 +109,8 @@ async fn audit_lines_arrive_when_the_log_is_read_again() {
 
 #[tokio::test]
 async fn odd_files_stop_neither_operator_nor_validate() {
-    let harness = Harness::start().await;
+    let mut harness = Harness::start().await;
+    harness.environment.insert("ECS_MESH_ALLOW_DIR".to_owned(), "/".to_owned());
     let fifo = harness.path("fifo");
     make_fifo(&fifo);
     make_fifo(&harness.path("manifests").join("pipe.yaml"));

@@ -246,7 +246,9 @@ impl IdentityFixture {
         let connect: ConnectFn = Arc::new(move |_, spec| {
             let consul = spec.consul.as_ref().ok_or("spec.consul is missing")?;
             let observer = Arc::new(NoObserver);
-            let plane = ConsulControlPlane::connect(consul, operator.clone(), observer, Arc::new(NoSecrets))?;
+            let secrets = Arc::new(NoSecrets);
+            let allowed = crate::allow_all();
+            let plane = ConsulControlPlane::connect(consul, &allowed, operator.clone(), observer, secrets)?;
             Ok(Connected::consul(plane))
         });
         Operator::new(OperatorDeps {

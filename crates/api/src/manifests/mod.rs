@@ -12,4 +12,4 @@ pub use document::{Manifest, read_file};
 pub use finding::ManifestFinding;
 pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, UsedPort, reserved};
 pub use set::{Binding, ManifestSet};
-pub use validate::{Assembled, ManifestScope, assemble, is_dns_label};
+pub use validate::{Assembled, ManifestScope, assemble, is_dns_label, refused_sources};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::facts::{AuditedAuthMethod, AuditedBindingRule, ConsulFacts, Fetched, PolicyText};
-use ecs_mesh_api::{ConsulConnection, HumanDuration};
+use ecs_mesh_api::{AllowList, ConsulConnection, HumanDuration};
 use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_consul as consul;
 use ecs_mesh_consul::{AuthConfig, ConsulControlPlane};
@@ -22,6 +22,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads the facts. An error is the reason why Consul does not answer at all.
 pub(super) async fn ask(
     spec: &ConsulConnection,
+    allowed: AllowList,
     clusters: &BTreeSet<ClusterArn>,
     secrets: Arc<dyn Secrets>,
 ) -> Fetched<ConsulFacts> {
@@ -30,7 +31,8 @@ pub(super) async fn ask(
     // Ownership is not evaluated here.
     let operator = OperatorId::parse("audit").map_err(|error| error.to_string())?;
     // Reads the CA's file, and file systems can hang.
-    let connect = move || ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), secrets);
+    let connect =
+        move || ConsulControlPlane::connect(&spec, &allowed, operator, Arc::new(NoObserver), secrets);
     let connected = BlockingLane::default().run(MAX_TIMEOUT, connect).await;
     let plane = connected
         .ok_or_else(|| format!("reading spec.consul.caFile: no end within {MAX_TIMEOUT:?}"))?

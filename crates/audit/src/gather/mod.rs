@@ -12,7 +12,7 @@ use super::facts::{AuditFacts, AuditedAuthMethod, AuditedControlPlane, Fetched};
 use super::parse::definition;
 use super::report::FindingLocation;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, LoginSettings, Presence};
+use ecs_mesh_api::{AllowList, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, LoginSettings, Presence};
 use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_consul_acl::desired::ROLE_TAGS;
@@ -47,11 +47,13 @@ pub struct AuditRequest {
     pub region: Option<String>,
     /// Sources that may be read.
     pub sources: SourcesAllowed,
+    /// The files and environment variables that the manifests may name.
+    pub allowed: AllowList,
 }
 
 /// Gathers all facts. Always ends; one failure does not prevent other reads.
 pub async fn gather(request: AuditRequest) -> AuditFacts {
-    let AuditRequest { files, manifests, clusters, region, sources } = request;
+    let AuditRequest { files, manifests, clusters, region, sources, allowed } = request;
     let set = manifests.as_ref().map(|status| Arc::clone(&status.set)).unwrap_or_default();
     let mut facts = AuditFacts { control_planes: planes(&set), manifests, ..AuditFacts::default() };
     let has_files = !files.is_empty();
@@ -85,7 +87,7 @@ pub async fn gather(request: AuditRequest) -> AuditFacts {
             Err(_) => facts.aws = Some(Err(format!("no Region was found within {CONNECT_DEADLINE:?}"))),
         }
     }
-    ask_planes(&set, &mut facts.control_planes, &secrets).await;
+    ask_planes(&set, &allowed, &mut facts.control_planes, &secrets).await;
     facts
 }
 
@@ -147,6 +149,7 @@ fn method(login: &LoginSettings<'_>, tags: &[&str]) -> AuditedAuthMethod {
 
 async fn ask_planes(
     set: &ManifestSet,
+    allowed: &AllowList,
     control_planes: &mut BTreeMap<Arc<str>, AuditedControlPlane>,
     secrets: &Arc<dyn Secrets>,
 ) {
@@ -154,8 +157,8 @@ async fn ask_planes(
     for (name, plane) in control_planes.iter() {
         let Some(spec) = set.control_planes.get(name) else { continue };
         let (name, spec, clusters) = (Arc::clone(name), Arc::clone(spec), plane.clusters.clone());
-        let secrets = Arc::clone(secrets);
-        reads.spawn(async move { (name, ask_plane(&spec, &clusters, secrets).await) });
+        let (allowed, secrets) = (allowed.clone(), Arc::clone(secrets));
+        reads.spawn(async move { (name, ask_plane(&spec, allowed, &clusters, secrets).await) });
     }
     for (name, response) in reads.join_all().await {
         if let Some(plane) = control_planes.get_mut(&name) {
@@ -166,11 +169,12 @@ async fn ask_planes(
 
 async fn ask_plane(
     spec: &ControlPlaneSpec,
+    allowed: AllowList,
     clusters: &BTreeSet<ClusterArn>,
     secrets: Arc<dyn Secrets>,
 ) -> Fetched<super::facts::ConsulFacts> {
     let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
-    consul::ask(connection, clusters, secrets).await
+    consul::ask(connection, allowed, clusters, secrets).await
 }
 
 #[cfg(test)]

@@ -16,9 +16,14 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
+use ecs_mesh_api::AllowList;
 use ecs_mesh_control_plane::http::{BodySink, HttpMethod, ResponseHead, StreamTransport, TransportError};
 use ecs_mesh_control_plane::{NoObserver, RegistrationSummary};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskId};
 
 use crate::testing::*;
+
+fn allow_all() -> AllowList {
+    AllowList::new(["*"], ["/"])
+}

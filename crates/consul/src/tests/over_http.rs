@@ -37,7 +37,8 @@ fn connect_with(
 ) -> ConsulControlPlane<HttpTransport> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     more["address"] = format!("http://{address}").into();
-    ConsulControlPlane::connect(&spec(&more), operator(), Arc::new(NoObserver), secrets).unwrap()
+    ConsulControlPlane::connect(&spec(&more), &allow_all(), operator(), Arc::new(NoObserver), secrets)
+        .unwrap()
 }
 
 #[tokio::test]
@@ -170,7 +171,8 @@ async fn invalid_ca_secret_is_named_in_the_error() {
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
     let spec = spec(&json!({"address": "https://127.0.0.1:1", "caSecret": arn}));
     let secrets = Arc::new(RotatingSecrets(AtomicUsize::new(0)));
-    let consul = ConsulControlPlane::connect(&spec, operator(), Arc::new(NoObserver), secrets).unwrap();
+    let consul =
+        ConsulControlPlane::connect(&spec, &allow_all(), operator(), Arc::new(NoObserver), secrets).unwrap();
     let error = list_owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains(arn) && error.message.contains("BEGIN CERTIFICATE"), "{error}");

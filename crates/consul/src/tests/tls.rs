@@ -33,8 +33,14 @@ async fn call(ca: &Value, secret: &'static str) -> Result<BTreeSet<String>, Mesh
     let mut settings = json!({"address": format!("https://localhost:{}", tls_server().port())});
     settings.as_object_mut().unwrap().extend(ca.as_object().unwrap().clone());
     let secrets = Arc::new(FixedSecrets(secret));
-    let consul: ConsulControlPlane<HttpTransport> =
-        ConsulControlPlane::connect(&spec(&settings), operator(), Arc::new(NoObserver), secrets).unwrap();
+    let consul: ConsulControlPlane<HttpTransport> = ConsulControlPlane::connect(
+        &spec(&settings),
+        &allow_all(),
+        operator(),
+        Arc::new(NoObserver),
+        secrets,
+    )
+    .unwrap();
     let called = consul.list_services(&MeshName::default()).await;
     called.map_err(|error| {
         assert!(error.message.contains("to the CA that signed it"), "{error}");

@@ -11,13 +11,15 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::allowed_file::{AllowedFileError, read_allowed};
 use super::endpoint::Endpoint;
 use super::failure::innermost_cause;
 use super::secret_text::{SecretTextError, read_secret};
 use super::settings::{SettingsError, TextSource};
 use super::transport::{TransportError, TransportErrorKind};
 use super::trust::{InvalidCa, TlsConfigError, TrustedCertificates};
-use ecs_mesh_controller::{Secrets, read_file};
+use ecs_mesh_api::AllowList;
+use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::SecretRef;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -117,6 +119,7 @@ impl ClientSource {
         endpoint: Arc<Endpoint>,
         timeout: Duration,
         ca: TextSource,
+        allowed: &AllowList,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Self, SettingsError> {
         let provider = CryptoProvider::get_default().ok_or(SettingsError::NoTlsProvider)?;
@@ -133,10 +136,11 @@ impl ClientSource {
         let state = match ca {
             TextSource::File(file) => {
                 let trust = TrustSource::file(&file);
-                let pem = read_file(&file, MAX_CA_BYTES).map_err(|source| SettingsError::CaFile {
-                    block,
-                    file,
-                    source,
+                let pem = read_allowed(allowed, &file, MAX_CA_BYTES).map_err(|error| match error {
+                    AllowedFileError::Refused(source) => {
+                        SettingsError::Refused { block, name: "ca", kind: "File", source }
+                    }
+                    AllowedFileError::Read(source) => SettingsError::CaFile { block, file, source },
                 })?;
                 build(Some(TrustedCertificates::from_pem(&pem, &trust.description)?), trust)?
             }

@@ -1,6 +1,7 @@
 //! HTTP transport for all control planes: few, short-lived connections, bounded waits, bounded memory per response. A
 //! token is read for each call and never appears in a message.
 
+mod allowed_file;
 mod client;
 mod client_source;
 mod endpoint;

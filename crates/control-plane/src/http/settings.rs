@@ -10,6 +10,7 @@ use reqwest::Url;
 
 use super::client_source::ClientError;
 use super::trust::InvalidCa;
+use ecs_mesh_api::{AllowList, RefusedSource};
 use ecs_mesh_controller::ReadFileError;
 use ecs_mesh_model::{SecretRef, TlsServerName};
 
@@ -65,6 +66,8 @@ pub struct ConnectionSettings {
     pub ca: TextSources,
     /// The token.
     pub token: TextSources,
+    /// The files and environment variables that the sources may name.
+    pub allowed: AllowList,
     /// The time limit of one response.
     pub timeout: Duration,
 }
@@ -126,6 +129,18 @@ pub enum SettingsError {
         file: PathBuf,
         /// The failed read.
         source: ReadFileError,
+    },
+    /// Manifests may not name the file or the environment variable.
+    #[error("{block}.{name}{kind}: {source}")]
+    Refused {
+        /// The manifest's block.
+        block: &'static str,
+        /// The prefix of the field: `ca`, `token`.
+        name: &'static str,
+        /// The rest of the field's name.
+        kind: &'static str,
+        /// What is allowed.
+        source: RefusedSource,
     },
     /// The CA's environment variable is not set.
     #[error("{block}.caEnv: reading {name}: environment variable not found")]
@@ -196,8 +211,14 @@ pub(super) enum TextSource {
 }
 
 impl TextSources {
-    /// The source that is set. `name` is the prefix of the field: `ca`, `token`.
-    pub(super) fn one(&self, block: &'static str, name: &'static str) -> Result<TextSource, SettingsError> {
+    /// The source that is set. `name` is the prefix of the field: `ca`, `token`. A variable is one of the allowed; a file is
+    /// checked when it is read.
+    pub(super) fn one(
+        &self,
+        block: &'static str,
+        name: &'static str,
+        allowed: &AllowList,
+    ) -> Result<TextSource, SettingsError> {
         let given = [
             ("File", self.file.clone().map(TextSource::File)),
             ("Env", self.env.clone().map(TextSource::Env)),
@@ -205,9 +226,13 @@ impl TextSources {
         ];
         let mut given = given.into_iter().filter_map(|(kind, source)| Some((kind, source?)));
         let Some((first, source)) = given.next() else { return Ok(TextSource::None) };
-        match given.next() {
-            None => Ok(source),
-            Some((second, _)) => Err(SettingsError::TwoSources { block, name, first, second }),
+        if let Some((second, _)) = given.next() {
+            return Err(SettingsError::TwoSources { block, name, first, second });
         }
+        if let TextSource::Env(variable) = &source {
+            let refused = |source| SettingsError::Refused { block, name, kind: "Env", source };
+            allowed.check_variable(variable).map_err(refused)?;
+        }
+        Ok(source)
     }
 }

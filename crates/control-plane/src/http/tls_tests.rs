@@ -17,6 +17,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, Error as TlsError, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::*;
+use ecs_mesh_api::AllowList;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::TlsServerName;
 
@@ -127,6 +128,7 @@ async fn call(address: &str, ca: &str, name: Option<&str>) -> Result<HttpRespons
         tls_server_name: name.map(|name| TlsServerName::parse(name).unwrap()),
         ca: TextSources { file: Some(file.path().to_owned()), ..TextSources::default() },
         token: TextSources::default(),
+        allowed: AllowList::new(["*"], ["/"]),
         timeout: Duration::from_secs(5),
     };
     let transport = HttpTransport::new(settings, Arc::new(NoSecrets)).unwrap();
@@ -356,6 +358,7 @@ fn ca_file_is_refused_when_it_is_no_small_file_of_certificates() {
                 tls_server_name: None,
                 ca: TextSources { file: Some(file), ..TextSources::default() },
                 token: TextSources::default(),
+                allowed: AllowList::new(["*"], ["/"]),
                 timeout: Duration::from_secs(5),
             },
             Arc::new(NoSecrets),

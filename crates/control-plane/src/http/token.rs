@@ -10,9 +10,11 @@ use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::allowed_file::{AllowedFileError, read_allowed};
 use super::secret_text::{SecretTextError, read_secret};
 use super::settings::{Credential, Product, TextSource};
-use ecs_mesh_controller::{BlockingLane, ReadFileError, Secrets, read_file};
+use ecs_mesh_api::{AllowList, RefusedSource};
+use ecs_mesh_controller::{BlockingLane, ReadFileError, Secrets};
 use ecs_mesh_model::SecretRef;
 
 const MAX_TOKEN_BYTES: usize = 64 * 1024;
@@ -31,6 +33,8 @@ pub(super) enum TokenError {
         file.display()
     )]
     File { file: PathBuf, block: &'static str, source: ReadFileError },
+    #[error("ControlPlane.{block}.tokenFile: {source}")]
+    Refused { block: &'static str, source: RefusedSource },
     #[error("reading the token file {}: timed out", file.display())]
     FileTimedOut { file: PathBuf },
     #[error(
@@ -68,6 +72,7 @@ enum TokenSource {
     Absent,
     File {
         file: PathBuf,
+        allowed: AllowList,
         /// A read from a remote file system can hang.
         lane: BlockingLane,
     },
@@ -88,10 +93,15 @@ struct CachedSecret {
 }
 
 impl TokenReader {
-    pub(super) fn new(product: Product, source: TextSource, secrets: Arc<dyn Secrets>) -> Self {
+    pub(super) fn new(
+        product: Product,
+        source: TextSource,
+        allowed: AllowList,
+        secrets: Arc<dyn Secrets>,
+    ) -> Self {
         let source = match source {
             TextSource::None => TokenSource::Absent,
-            TextSource::File(file) => TokenSource::File { file, lane: BlockingLane::default() },
+            TextSource::File(file) => TokenSource::File { file, allowed, lane: BlockingLane::default() },
             TextSource::Env(name) => TokenSource::Env(name),
             TextSource::Secret(secret) => TokenSource::Secret {
                 secret,
@@ -108,11 +118,15 @@ impl TokenReader {
         let block = self.product.block;
         match &self.source {
             TokenSource::Absent => Ok(None),
-            TokenSource::File { file, lane } => {
-                let path = file.clone();
-                let read = lane.run(FILE_TIMEOUT, move || read_file(&path, MAX_TOKEN_BYTES as u64)).await;
+            TokenSource::File { file, allowed, lane } => {
+                let (path, allowed) = (file.clone(), allowed.clone());
+                let read = move || read_allowed(&allowed, &path, MAX_TOKEN_BYTES as u64);
+                let read = lane.run(FILE_TIMEOUT, read).await;
                 let read = read.ok_or_else(|| TokenError::FileTimedOut { file: file.clone() })?;
-                let bytes = read.map_err(|source| TokenError::File { file: file.clone(), block, source })?;
+                let bytes = read.map_err(|error| match error {
+                    AllowedFileError::Refused(source) => TokenError::Refused { block, source },
+                    AllowedFileError::Read(source) => TokenError::File { file: file.clone(), block, source },
+                })?;
                 let text = str::from_utf8(&bytes).map_err(InvalidToken::Encoding);
                 text.and_then(|text| self.secret(text)).map(Some).map_err(|source| TokenError::Invalid {
                     from: format!("the token file {}", file.display()),
@@ -285,7 +299,8 @@ mod tests {
 
     fn token_reader(product: Product, failing: &'static [usize]) -> TokenReader {
         let secrets = Arc::new(NumberedSecrets { reads: AtomicUsize::new(0), failing });
-        TokenReader::new(product, TextSource::Secret(SecretRef::parse(ARN).unwrap()), secrets)
+        let source = TextSource::Secret(SecretRef::parse(ARN).unwrap());
+        TokenReader::new(product, source, AllowList::default(), secrets)
     }
 
     #[tokio::test]
@@ -300,7 +315,8 @@ mod tests {
             ("/dev/zero".into(), "not a regular file but a device"),
             (large, "larger than 64 KiB"),
         ] {
-            let token = TokenReader::new(CONSUL, TextSource::File(path), Arc::new(NoSecrets));
+            let allowed = AllowList::new(["*"], ["/"]);
+            let token = TokenReader::new(CONSUL, TextSource::File(path), allowed, Arc::new(NoSecrets));
             let error = token.read().await.err().unwrap().to_string();
             assert!(error.contains(found) && error.contains("spec.consul.tokenFile"), "{error}");
         }

@@ -20,7 +20,7 @@ use crate::{
     HttpMethod, HttpTransport, KumaControlPlane, NoObserver, Transport, TransportError, TransportErrorKind,
     settings,
 };
-use ecs_mesh_api::{HumanDuration, KumaConnection};
+use ecs_mesh_api::{AllowList, HumanDuration, KumaConnection};
 use ecs_mesh_control_plane::http::SettingsError;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
@@ -59,14 +59,18 @@ fn at(address: impl std::fmt::Display) -> KumaConnection {
     }
 }
 
+fn allow_all() -> AllowList {
+    AllowList::new(["*"], ["/"])
+}
+
 fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, SettingsError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    KumaControlPlane::connect(spec, operator(), Arc::new(NoObserver), Arc::new(NoSecrets))
+    KumaControlPlane::connect(spec, &allow_all(), operator(), Arc::new(NoObserver), Arc::new(NoSecrets))
 }
 
 fn transport(spec: &KumaConnection) -> HttpTransport {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    HttpTransport::new(settings(spec), Arc::new(NoSecrets)).unwrap()
+    HttpTransport::new(settings(spec, &allow_all()), Arc::new(NoSecrets)).unwrap()
 }
 
 #[tokio::test]
@@ -105,7 +109,9 @@ async fn user_token_is_read_from_a_key_of_a_secret() {
     spec.token_secret = Some(SecretRef::parse(secret).unwrap());
     let secrets = Arc::new(NumberedTokens::default());
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let kuma = KumaControlPlane::connect(&spec, operator(), Arc::new(NoObserver), secrets.clone()).unwrap();
+    let kuma =
+        KumaControlPlane::connect(&spec, &allow_all(), operator(), Arc::new(NoObserver), secrets.clone())
+            .unwrap();
     assert_eq!(secrets.0.load(Ordering::Relaxed), 0, "nothing is read before it is needed");
     for _ in 0..2 {
         list_owned(&kuma, &BTreeSet::new()).await.unwrap();
@@ -326,6 +332,37 @@ fn invalid_settings_are_rejected_at_startup() {
     assert!(twice.to_string().contains("tokenFile and tokenEnv"), "{twice}");
     let variable = with(|spec| spec.ca_env = Some("NOT_SET_ANYWHERE".into()));
     assert!(variable.to_string().contains("caEnv: reading NOT_SET_ANYWHERE"), "{variable}");
+}
+
+#[tokio::test]
+async fn manifest_may_not_name_what_is_not_allowed() {
+    let (address, requests) = server(|| "{}").await;
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "hunter2").unwrap();
+    let allowed = AllowList::new(["KUMA_*"], [directory.path().join("other")]);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let connect = |spec: &KumaConnection| {
+        KumaControlPlane::connect(spec, &allowed, operator(), Arc::new(NoObserver), Arc::new(NoSecrets))
+    };
+    // `PATH` is set in this process.
+    let (path, credentials) = (Some("PATH".to_owned()), Some("AWS_SESSION_TOKEN".to_owned()));
+    let file = Some(token);
+    for (field, spec) in [
+        ("tokenEnv: PATH", KumaConnection { token_env: path.clone(), ..at(address) }),
+        ("caEnv: PATH", KumaConnection { ca_env: path, ..at(address) }),
+        ("tokenEnv: AWS_SESSION_TOKEN", KumaConnection { token_env: credentials, ..at(address) }),
+        ("caFile: ", KumaConnection { ca_file: file.clone(), ..at(address) }),
+    ] {
+        let refused = connect(&spec).err().unwrap();
+        assert!(matches!(refused, SettingsError::Refused { .. }), "{refused:?}");
+        assert!(refused.to_string().contains(field) && !refused.to_string().contains("hunter2"), "{refused}");
+    }
+    let kuma = connect(&KumaConnection { token_file: file, ..at(address) }).unwrap();
+    let refused = list_owned(&kuma, &BTreeSet::new()).await.unwrap_err();
+    assert_eq!(refused.kind, MeshErrorKind::Forbidden);
+    assert!(refused.message.contains("tokenFile") && refused.message.contains("--allow-dir"), "{refused}");
+    assert!(!refused.message.contains("hunter2") && requests.lock().unwrap().is_empty(), "{refused}");
 }
 
 /// Starts a thread that reads one request per connection, responds with `respond` and closes the connection.

@@ -1,13 +1,18 @@
 //! A check of the sources for `validate`: everything that is wrong, in one run.
 
+use ecs_mesh_api::AllowList;
 use ecs_mesh_api::manifests::ManifestScope;
 
 use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD};
 use crate::{ManifestSources, ManifestText};
 
+fn allow_all() -> AllowList {
+    AllowList::new(["*"], ["/"])
+}
+
 fn check(files: &[(&str, &str)]) -> (String, String) {
     let directory = TestDirectory::with(files);
-    let result = directory.sources().check(Vec::new(), ManifestScope::Complete);
+    let result = directory.sources().check(Vec::new(), ManifestScope::Complete, &allow_all());
     (directory.text(&result.errors), directory.text(&result.warnings))
 }
 
@@ -116,12 +121,33 @@ fn text_of_a_reader_is_checked_with_the_files() {
     let directory = TestDirectory::with(&[("a.yaml", CONTROL_PLANE)]);
     let input = BINDING.replace("controlPlane: kuma", "controlPlane: kumo");
     let texts = vec![ManifestText::read("<stdin>", input.as_bytes())];
-    let result = directory.sources().check(texts, ManifestScope::Complete);
+    let result = directory.sources().check(texts, ManifestScope::Complete, &allow_all());
     assert_eq!((result.files, result.manifests, result.errors.len()), (2, 2, 1));
     let error = &result.errors[0];
     assert_eq!((error.file.to_str(), error.line), (Some("<stdin>"), Some(5)));
 
     let texts = vec![ManifestText::read("<stdin>", &b"\xff"[..])];
-    let result = ManifestSources::new([]).check(texts, ManifestScope::Complete);
+    let result = ManifestSources::new([]).check(texts, ManifestScope::Complete, &allow_all());
     assert!(result.errors[0].message.contains("is not UTF-8"), "{:?}", result.errors);
+}
+
+#[test]
+fn sources_outside_the_allow_list_are_errors() {
+    let connection = "https://cp.internal:5682', caFile: /etc/ssl/ca.pem, tokenEnv: AWS_SECRET_ACCESS_KEY";
+    let directory =
+        TestDirectory::with(&[("a.yaml", &CONTROL_PLANE.replace("https://cp.internal:5682'", connection))]);
+    let errors = |allowed: &AllowList| {
+        let found = directory.sources().check(Vec::new(), ManifestScope::Complete, allowed).errors;
+        found.into_iter().map(|error| (error.line, error.path)).collect::<Vec<_>>()
+    };
+    let refused = |field: &str| (Some(6), format!("spec.kuma.{field}"));
+    assert_eq!(errors(&AllowList::default()), [refused("caFile"), refused("tokenEnv")]);
+    assert_eq!(errors(&AllowList::new(["NONE"], ["/etc/ssl"])), [refused("tokenEnv")]);
+    assert_eq!(errors(&allow_all()), [refused("tokenEnv")], "never");
+    // A file whose other fields are in error.
+    let misspelt =
+        CONTROL_PLANE.replace("https://cp.internal:5682'", "https://cp', tokenFile: /etc/shadow, timeot: 1s");
+    let directory = TestDirectory::with(&[("a.yaml", &misspelt)]);
+    let found = directory.sources().check(Vec::new(), ManifestScope::Complete, &AllowList::default()).errors;
+    assert!(found.iter().any(|error| error.path == "spec.kuma.tokenFile"), "{found:?}");
 }

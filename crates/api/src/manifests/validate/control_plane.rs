@@ -5,7 +5,9 @@ use std::path::Path;
 use super::{FindingCollector, is_dns_label};
 use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
-use crate::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits};
+use crate::{
+    AllowList, ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits,
+};
 use ecs_mesh_model::{SecretRef, TlsServerName};
 
 pub(super) fn check(
@@ -14,11 +16,7 @@ pub(super) fn check(
     warn: &mut FindingCollector<'_>,
 ) {
     report.number("spec.writesPerSecond", &spec.writes_per_second, &limits::WRITES_PER_SECOND);
-    let block = match spec.kind {
-        ControlPlaneType::Kuma => spec.kuma.as_ref().map(ConnectionFields::kuma),
-        ControlPlaneType::Consul => spec.consul.as_ref().map(ConnectionFields::consul),
-    };
-    match block {
+    match ConnectionFields::of(spec) {
         Some(block) => block.check(report, warn),
         None => {
             let name = spec.kind.as_str();
@@ -93,7 +91,32 @@ struct ConnectionFields<'a> {
     timeout: HumanDuration,
 }
 
+/// Reports files and variables that manifests may not name.
+pub(super) fn check_allowed(spec: &ControlPlaneSpec, allowed: &AllowList, report: &mut FindingCollector<'_>) {
+    let Some(block) = ConnectionFields::of(spec) else { return };
+    let files = block.files.into_iter().filter_map(|(field, file)| Some((field, file?)));
+    for (field, file) in files.filter(|(_, file)| !file.as_os_str().is_empty()) {
+        if let Err(refused) = allowed.check_path(file) {
+            report.add(block.path(field), refused.to_string());
+        }
+    }
+    let variables = block.variables.into_iter().filter_map(|(field, name)| Some((field, name?)));
+    for (field, name) in variables.filter(|(_, name)| is_variable(name)) {
+        if let Err(refused) = allowed.check_variable(name) {
+            report.add(block.path(field), refused.to_string());
+        }
+    }
+}
+
 impl<'a> ConnectionFields<'a> {
+    /// The block of the control plane's type.
+    fn of(spec: &'a ControlPlaneSpec) -> Option<Self> {
+        match spec.kind {
+            ControlPlaneType::Kuma => spec.kuma.as_ref().map(Self::kuma),
+            ControlPlaneType::Consul => spec.consul.as_ref().map(Self::consul),
+        }
+    }
+
     fn kuma(kuma: &'a KumaConnection) -> Self {
         Self {
             name: "kuma",

@@ -22,7 +22,9 @@ use super::finding::ManifestFinding;
 use super::outbounds::{OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
-use crate::{ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
+use crate::{
+    AllowList, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec,
+};
 use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
 /// The result of assembling all documents.
@@ -106,6 +108,25 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
     assembly.warn_conflicting_outbounds();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
+}
+
+/// Errors for the files and environment variables that manifests may not name. An operator with another list refuses
+/// others, when it connects.
+pub fn refused_sources(manifests: &[Manifest], allowed: &AllowList) -> Vec<ManifestFinding> {
+    let check = |spec: &ManifestSpec, origin: &DocumentOrigin| {
+        let mut findings = Vec::new();
+        if let ManifestSpec::ControlPlane(spec) = spec {
+            let mut report = FindingCollector { origin, findings: &mut findings };
+            control_plane::check_allowed(spec, allowed, &mut report);
+        }
+        findings
+    };
+    let of_manifest = |Manifest { spec, draft, origin, .. }: &Manifest| match (spec, draft) {
+        (Some(spec), _) => check(spec, origin),
+        (None, Some(draft)) => draft.findings(|spec| check(spec, origin)),
+        (None, None) => Vec::new(),
+    };
+    manifests.iter().flat_map(of_manifest).collect()
 }
 
 /// The findings of the rules on one manifest.
