@@ -43,6 +43,7 @@ pub(super) struct CommonArgs {
 
 /// Arguments that limit the rate of AWS calls.
 #[derive(clap::Args)]
+#[allow(clippy::struct_field_names)] // the flags' names
 pub(super) struct RateArgs {
     /// Rate limit for ListTasks and DescribeTasks, in calls per second (account quota: 20)
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]

@@ -220,7 +220,7 @@ async fn unsupported_control_plane_is_not_written_to() {
         changes.map(|one| (one["change"].as_str().unwrap(), one["blockedBy"].as_str().unwrap())).collect();
     changes.sort_unstable();
     let blocked = "unsupportedControlPlane";
-    assert_eq!(changes, [("create", blocked), ("remove", blocked)], "{plan}");
+    assert_eq!(changes, [("create", blocked), ("hold", blocked), ("remove", blocked)], "{plan}");
     let (code, text, _) = harness.run_to_end(&["plan"]).await;
     assert!(code == 1 && text.lines().next().unwrap().contains("Kuma 3.0.1"), "{text}");
     let (code, doctor, _) = harness.run_to_end(&["doctor"]).await;

@@ -26,7 +26,7 @@ fn assert_summary(line: &str) {
     assert_numbers(&summary["dataplanes"], &["created", "updated", "drained", "removed", "rejected"]);
     assert_numbers(&summary["latencyMs"]["eventToWrite"], &["p50", "p99", "count"]);
     assert_numbers(&summary, &["controlPlaneWrites"]);
-    let invariants = ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"];
+    let invariants = ["I1", "I10", "I11", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"];
     assert_eq!(keys(&summary["violations"]), invariants);
     assert!(invariants.iter().all(|name| summary["violations"][name] == 0), "{summary}");
     assert!(summary["tasks"]["started"].as_u64() >= Some(8), "{summary}");

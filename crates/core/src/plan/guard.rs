@@ -9,7 +9,7 @@
 //! Every admitted removal counts towards the next. A drain that takes a live task out of load balancing counts as its
 //! removal, since the effect is the same. The window is in memory: a restarted operator starts a new hour.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ecs_mesh_api::GuardPolicy;
@@ -29,7 +29,7 @@ pub struct RemovalGuard {
     /// Admitted and not executed yet: requested again at each step, counted once.
     in_progress: BTreeMap<TaskArn, AdmittedRemoval>,
     /// Executed. A task that was registered and removed again counts again.
-    completed: VecDeque<Timestamp>,
+    completed: VecDeque<(TaskArn, Timestamp)>,
     held: BTreeMap<TaskArn, HeldEntry>,
     /// Most confirmed registrations within the hour: the base of `maxFraction`.
     confirmed: HourlyMax,
@@ -175,7 +175,9 @@ impl RemovalGuard {
         let admitted = self.in_progress.len() + self.completed.len();
         let is_small = is_small(possible, policy);
         let stable_in = basis.stable_in().filter(|_| is_small);
-        let exceeds = admitted >= limit(is_small, owned, policy) && stable_in != Some(Duration::ZERO);
+        // A task may have several registrations, which go together.
+        let counted = if is_small { self.tasks_beside(task) } else { admitted };
+        let exceeds = counted >= limit(is_small, owned, policy) && stable_in != Some(Duration::ZERO);
         if exceeds && !released {
             self.held.insert(task.clone(), HeldEntry { at: now, stabilising: stable_in.is_some() });
             return GuardDecision::Held(HeldRemoval { admitted, owned, stable_in });
@@ -183,6 +185,12 @@ impl RemovalGuard {
         self.held.remove(task);
         self.in_progress.insert(task.clone(), AdmittedRemoval { since: now, sent: false });
         GuardDecision::Admitted
+    }
+
+    /// The number of other tasks of which a removal was admitted within the hour.
+    fn tasks_beside(&self, task: &TaskArn) -> usize {
+        let admitted = self.in_progress.keys().chain(self.completed.iter().map(|(completed, _)| completed));
+        admitted.filter(|other| *other != task).collect::<BTreeSet<_>>().len()
     }
 
     /// Records that the admitted removal is about to be sent.
@@ -196,7 +204,7 @@ impl RemovalGuard {
     pub fn record_completed(&mut self, task: &TaskArn, now: Timestamp) {
         self.held.remove(task);
         if self.in_progress.remove(task).is_some() {
-            self.completed.push_back(now);
+            self.completed.push_back((task.clone(), now));
         }
     }
 
@@ -213,7 +221,7 @@ impl RemovalGuard {
         let expired = |at: &Timestamp| at.age_at(now) >= GUARD_WINDOW;
         self.in_progress.retain(|_, entry| !expired(&entry.since));
         self.held.retain(|_, entry| !expired(&entry.at));
-        self.completed.retain(|at| !expired(at));
+        self.completed.retain(|(_, at)| !expired(at));
         self.confirmed.expire(now);
         self.possible.expire(now);
     }
@@ -234,7 +242,7 @@ impl RemovalGuard {
         GuardState {
             held: held().count(),
             stabilising: held().filter(|entry| entry.stabilising).count(),
-            admitted: in_progress + self.completed.iter().filter(recent).count(),
+            admitted: in_progress + self.completed.iter().map(|(_, at)| at).filter(recent).count(),
             owned,
             limit: if released { owned } else { limit },
         }
@@ -388,6 +396,17 @@ mod tests {
         });
         assert_eq!(admitted.count(), 2);
         assert_eq!(guard.state(&GuardPolicy::default(), false, Timestamp(0)).limit, 2);
+    }
+
+    /// A token, a service and its proxy.
+    #[test]
+    fn registrations_of_one_task_go_together_where_few_are_owned() {
+        let mut guard = RemovalGuard::default();
+        for owned in [6, 5, 4] {
+            assert!(is_admitted(&mut guard, 1, RemovalBasis::Unconfirmed, owned, Timestamp(0)), "{owned}");
+            guard.record_completed(&task(1), Timestamp(0));
+        }
+        assert!(!is_admitted(&mut guard, 2, RemovalBasis::Unconfirmed, 3, Timestamp(0)));
     }
 
     #[test]

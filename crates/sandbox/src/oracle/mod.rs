@@ -126,8 +126,9 @@ pub struct OracleConfig {
 }
 
 /// A removal without a STOPPED task.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct UnconfirmedRemoval {
+    task: String,
     at: Timestamp,
     /// The role's tags did not allow the registration.
     revoked: bool,
@@ -427,13 +428,20 @@ impl KumaOracle {
 
     fn count_unconfirmed_removals(&mut self, entry: &KumaJournalEntry, revoked: bool, kuma: &KumaCp) {
         self.unconfirmed_removals.retain(|removal| removal.at.age_at(entry.at) < Duration::from_hours(1));
-        self.unconfirmed_removals.push(UnconfirmedRemoval { at: entry.at, revoked });
+        let task = entry.before.as_ref().and_then(|body| label(body, TASK_LABEL)).unwrap_or_default();
+        self.unconfirmed_removals.push(UnconfirmedRemoval { task: task.to_owned(), at: entry.at, revoked });
         // The count includes the registration that was just removed.
         self.record_owned(self.owned(kuma).len() + 1, entry.at);
         let unguarded = self.drained_unguarded.remove(&entry.name);
         let of_few = self.guarded_since.is_none();
         let counts = |removal: &&UnconfirmedRemoval| !(of_few && removal.revoked);
-        let removed = self.unconfirmed_removals.iter().filter(counts).count();
+        let counted = self.unconfirmed_removals.iter().filter(counts);
+        // Of few, one task an hour, however often it comes back.
+        let removed = if of_few {
+            counted.map(|removal| &removal.task).collect::<BTreeSet<_>>().len()
+        } else {
+            counted.count()
+        };
         let is_limited = if of_few { !revoked } else { !unguarded };
         if is_limited && self.config.exceeds_guard(removed, self.max_owned) {
             let message =
