@@ -71,7 +71,7 @@ fn invariant_name(invariant: Invariant) -> &'static str {
         Invariant::I8 => "no head-of-line blocking",
         Invariant::I9 => "no secrets",
         Invariant::I10 => "never the last endpoint",
-        Invariant::I11 => "unsupported means untouched",
+        Invariant::I11 => "unsupported, untouched",
     }
 }
 

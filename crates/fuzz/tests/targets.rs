@@ -1,5 +1,7 @@
 //! The fuzz targets. None may panic; the rest is asserted by each.
 
+#![allow(clippy::unwrap_used, reason = "tests alone")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
