@@ -17,9 +17,19 @@ const READINESS_LAG: Duration = Duration::from_secs(15);
 /// How long a drain is held at most: ECS's default `stopTimeout`, and the operator's addition.
 const MAX_HOLD: Duration = Duration::from_secs(35);
 
-/// When each registration was ready last, by service and name.
+/// How far apart two steps of the world may be.
+const STEP: Duration = Duration::from_secs(1);
+
+/// When each registration was ready, by service and name.
 #[derive(Debug, Default)]
-pub(super) struct ReadyRegistrations(BTreeMap<(String, String), Timestamp>);
+pub(super) struct ReadyRegistrations(BTreeMap<(String, String), ReadyTime>);
+
+#[derive(Clone, Copy, Debug)]
+struct ReadyTime {
+    /// Without a break.
+    since: Timestamp,
+    last: Timestamp,
+}
 
 impl KumaOracle {
     /// Records which registrations are ready now. Called at each step of the world.
@@ -28,14 +38,19 @@ impl KumaOracle {
             if let Some(service) =
                 service_of(body).filter(|_| !is_drained(body) && kuma.is_online(mesh, name))
             {
-                self.ready.0.insert((service.to_owned(), name.to_owned()), now);
+                let first = ReadyTime { since: now, last: now };
+                let time = self.ready.0.entry((service.to_owned(), name.to_owned())).or_insert(first);
+                if time.last.age_at(now) > STEP {
+                    time.since = now;
+                }
+                time.last = now;
             }
         }
-        self.ready.0.retain(|_, at| at.age_at(now) <= READINESS_LAG);
+        self.ready.0.retain(|_, time| time.last.age_at(now) <= READINESS_LAG);
     }
 
     /// Checks a drain that no role tags ask for. What the operator has drained or removed itself, it knows at once; that
-    /// another registration is not ready any more, after [`READINESS_LAG`].
+    /// this registration has become ready, or another one is not ready any more, after [`READINESS_LAG`].
     pub(super) fn check_last_endpoint(
         &mut self,
         entry: &KumaJournalEntry,
@@ -46,7 +61,10 @@ impl KumaOracle {
         let Some(service) = service_of(body) else { return };
         let Some(task) = self.truth(body, cloud, entry.at) else { return };
         let was_ready = |name: &str| self.ready.0.get(&(service.to_owned(), name.to_owned()));
-        let is_last = was_ready(&entry.name).is_some_and(|at| at.age_at(entry.at) <= Duration::from_secs(1))
+        let is_known_ready = |time: &ReadyTime| {
+            time.last.age_at(entry.at) <= STEP && time.since.age_at(entry.at) >= READINESS_LAG
+        };
+        let is_last = was_ready(&entry.name).is_some_and(is_known_ready)
             && !kuma.dataplanes().any(|(_, name, other)| {
                 name != entry.name && !is_drained(other) && was_ready(name).is_some()
             });

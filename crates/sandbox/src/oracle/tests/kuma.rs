@@ -391,7 +391,10 @@ impl KumaFixture {
     /// Waits until health discovery has found the apps, and records what is ready.
     fn settle(&mut self) {
         self.pass(Duration::from_secs(30));
-        self.oracle.record_ready(&self.kuma, self.now);
+        for _ in 0..200 {
+            self.pass(STEP);
+            self.oracle.record_ready(&self.kuma, self.now);
+        }
     }
 
     /// Begins the stop of the first `count` tasks of a service, and returns them.
