@@ -8,12 +8,9 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 
 use super::reply::ApiReply;
-use ecs_mesh_control_plane::http::{HttpMethod, TransportError, describe_body, quotable};
+use ecs_mesh_control_plane::http::{HttpMethod, TransportError, describe_body, describe_json_error, quote};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Refusal};
 use ecs_mesh_controller::{BatchError, WriteObstacle};
-
-/// The maximum length of a server's message in an error.
-const MAX_QUOTE_LEN: usize = 500;
 
 /// In the text of a 401: ACLs are disabled.
 const ACLS_OFF: &str = "ACL support disabled";
@@ -80,7 +77,7 @@ impl ConsulCall<'_> {
             return Err(self.filtered());
         }
         serde_json::from_slice(&reply.body)
-            .map_err(|error| self.unreadable(&reply.body, &error.to_string()).with_source(error))
+            .map_err(|error| self.unreadable(&reply.body, &describe_json_error(&error)))
     }
 
     /// The error of a call that was not sent because this process may not write.
@@ -92,8 +89,8 @@ impl ConsulCall<'_> {
     pub(super) fn status_error(&self, reply: &ApiReply) -> MeshError {
         let text = reply.text();
         let kind = self.kind(reply.head.status, &text);
-        let body = if is_plain_text(&text) {
-            format!(" ({})", quotable(&text, MAX_QUOTE_LEN))
+        let body = if is_plain_text(&text) && !text.trim_start().starts_with(['{', '[']) {
+            format!(" ({})", quote(&text))
         } else {
             format!(" with {}", describe_body(&reply.body))
         };

@@ -18,7 +18,7 @@ use super::reply::ApiReply;
 use super::resource_key::ResourceKey;
 use super::services::{ServiceQuery, ServicesOfCluster};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS};
-use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
+use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport, quote};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Registration, RegistrationOwner};
 use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_model::ClusterArn;
@@ -245,7 +245,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
                 Some(Err(error)) => Err(error.clone()),
                 Some(Ok(Some(_))) | None => Err(errors::error(
                     MeshErrorKind::Invalid,
-                    format!("{call}: removing the service {} on {}: {reason}", key.id, key.cluster),
+                    format!("{call}: removing the service {} on {}: {}", key.id, key.cluster, quote(reason)),
                 )),
             };
             done.insert(key, result);
@@ -361,9 +361,11 @@ fn is_denied(reason: &str) -> bool {
 
 fn denied(call: &ConsulCall<'_>, key: &ServiceKey, reason: &str) -> MeshError {
     let message = format!(
-        "{call}: removing the service {} on {}: {reason}; help: the token of ControlPlane.spec.consul needs \
-         `{NEEDS}`; add it to one of its policies",
-        key.id, key.cluster
+        "{call}: removing the service {} on {}: {}; help: the token of ControlPlane.spec.consul needs `{NEEDS}`; add it \
+         to one of its policies",
+        key.id,
+        key.cluster,
+        quote(reason)
     );
     errors::error(MeshErrorKind::Forbidden, message)
 }

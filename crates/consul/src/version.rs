@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use ecs_mesh_control_plane::http::quote;
+
 /// A server's version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsulVersion {
@@ -11,7 +13,7 @@ pub struct ConsulVersion {
     pub major: u32,
     /// The minor version: `21`.
     pub minor: u32,
-    /// The version as the server writes it: `1.21.4`, `1.21.4+ent`.
+    /// The version as the server writes it: `1.21.4`, `1.21.4+ent`. Its `Display` is for messages.
     pub text: String,
 }
 
@@ -82,7 +84,7 @@ impl ConsulVersion {
 
 impl fmt::Display for ConsulVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&quote(&self.text))
     }
 }
 
@@ -110,6 +112,8 @@ mod tests {
                 "{text}"
             );
         }
+        let hostile = ConsulVersion::parse("1.21.4+ent.AKIAIOSFODNN7EXAMPLE").unwrap();
+        assert_eq!((hostile.is_enterprise(), hostile.to_string().contains("AKIA")), (true, false));
         for body in ["{}", "[]", "<html>", r#"{"Config": {"Version": "new"}}"#] {
             assert!(ConsulVersion::read(body.as_bytes()).is_err(), "{body}");
         }

@@ -161,6 +161,9 @@ pub enum Refusal {
     AclsDisabled,
 }
 
+/// In an error's message: the next step follows.
+const HELP_MARKER: &str = "; help: ";
+
 /// A failed call. The message contains the call, the response and the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -203,7 +206,7 @@ impl MeshError {
 
     /// Splits the message into the problem and the next step, which follows `; help: `.
     pub fn split_help(&self) -> (&str, Option<&str>) {
-        match self.message.split_once("; help: ") {
+        match self.message.split_once(HELP_MARKER) {
             Some((problem, help)) => (problem, Some(help)),
             None => (&self.message, None),
         }

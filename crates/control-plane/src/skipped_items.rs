@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
+use super::http::quote_name;
+
 /// Names in one log line.
 const MAX_NAMES_LOGGED: usize = 5;
-/// Longer names are cut in log lines.
-const MAX_NAME_LEN: usize = 128;
 /// Names kept for one reason while a list is read; further items are only counted.
 const MAX_NAMES_KEPT: usize = 1_000;
 
@@ -44,8 +44,8 @@ impl SkippedItems {
         let item = hasher.finish();
         if self.found.insert(item) {
             let items = self.names.entry(reason).or_default();
-            let keep = if items.len() < MAX_NAMES_KEPT { MAX_NAME_LEN } else { 0 };
-            items.insert((item, name.chars().take(keep).collect()));
+            let kept = if items.len() < MAX_NAMES_KEPT { quote_name(name) } else { String::new() };
+            items.insert((item, kept));
         }
     }
 }

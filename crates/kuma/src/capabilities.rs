@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use ecs_mesh_control_plane::http::quote;
 use ecs_mesh_model::MeshName;
 
 /// The format of Dataplanes.
@@ -23,7 +24,7 @@ pub struct KumaVersion {
     pub major: u32,
     /// The minor version.
     pub minor: u32,
-    /// Product and version as the server writes them, for messages.
+    /// Product and version as the server writes them, quoted for messages.
     pub text: String,
 }
 
@@ -39,18 +40,18 @@ impl KumaVersion {
     }
 
     /// Reads the response to `GET /`. The error names the problem.
-    pub fn read(index: &Value) -> Result<Self, String> {
+    pub fn read(index: &Value) -> Result<Self, &'static str> {
         let field = |name: &str| index.get(name).and_then(Value::as_str);
         let (Some(version), Some(product)) =
             (field("version"), field("product").or_else(|| field("tagline")))
         else {
-            return Err("the response has no product and version of a Kuma control plane".to_owned());
+            return Err("the response has no product and version of a Kuma control plane");
         };
         let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map(str::parse::<u32>);
         let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-            return Err(format!("invalid version {version:?} (expected a number such as 2.14.0)"));
+            return Err("the response's version is invalid (expected a number such as 2.14.0)");
         };
-        Ok(Self { major, minor, text: format!("{product} {version}") })
+        Ok(Self { major, minor, text: quote(&format!("{product} {version}")) })
     }
 
     /// The dialect of this version. The error names the supported versions.

@@ -20,10 +20,10 @@ use super::dataplane::{self, SERVICE_TAG};
 use super::endpoints;
 use super::errors::{self, RequestKind};
 use super::labels::{self, OPERATOR_LABEL};
-use super::list::{self, ListFilter, MAX_PAGES, PageFlaw, page_path};
+use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
 use ecs_mesh_api::{AllowList, KumaConnection};
 use ecs_mesh_control_plane::http::{
-    HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, segment,
+    HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, quote, quote_name, segment,
 };
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
@@ -192,7 +192,8 @@ impl<T: Transport> KumaControlPlane<T> {
         let registration = dataplane::registration(stored)
             .map_err(|malformed| unexpected(&format!("parsing the Dataplane {id}: {}", malformed.problem)))?;
         if registration.id != *id {
-            return Err(unexpected(&format!("the response contains {} instead of {id}", registration.id)));
+            let other = quote_name(&registration.id.to_string());
+            return Err(unexpected(&format!("the response contains {other} instead of {id}")));
         }
         Ok(Some(registration))
     }
@@ -205,7 +206,7 @@ impl<T: Transport> KumaControlPlane<T> {
         for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
             tracing::warn!(
                 registration = %id,
-                warning = warning.as_str().unwrap_or("?"),
+                warning = quote(warning.as_str().unwrap_or("?")),
                 "control plane accepted the registration with a warning"
             );
         }
@@ -293,7 +294,7 @@ impl<T: Transport> KumaControlPlane<T> {
         self.with_version_check(|check| {
             *check = VersionCheck { read: Some(Instant::now()), outdated: false }
         });
-        let dialect = read.as_ref().map_err(String::clone).and_then(KumaVersion::dialect);
+        let dialect = read.as_ref().map_err(|problem| (*problem).to_owned()).and_then(KumaVersion::dialect);
         self.support.record(dialect.err());
         let version = read.map_err(|problem| {
             errors::unexpected("GET /", &format!("{problem}; help: check ControlPlane.spec.kuma.address"))
@@ -441,7 +442,12 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 }
 
+/// The call in error messages. A page's offset is the server's text, so only a number is shown.
 fn call(method: HttpMethod, path: &str) -> String {
+    let path = match path.split_once(OFFSET) {
+        Some((list, offset)) if !offset.bytes().all(|b| b.is_ascii_digit()) => list,
+        _ => path,
+    };
     format!("{method} {path}")
 }
 
@@ -467,7 +473,7 @@ fn read_json(
         return Err(errors::response_error(&call(method, path), request, response));
     }
     serde_json::from_slice(&response.body)
-        .map_err(|error| errors::unreadable(&call(method, path), &response.body, error))
+        .map_err(|error| errors::unreadable(&call(method, path), &response.body, &error))
 }
 
 /// Reads the body of a successful write: an object, or (up to 2.7) nothing.
@@ -480,7 +486,7 @@ fn read_write_result(
     match response.status {
         200..=299 if response.body.trim_ascii().is_empty() => Ok(Value::Null),
         200..=299 => serde_json::from_slice(&response.body)
-            .map_err(|error| errors::unreadable(&call(method, path), &response.body, error)),
+            .map_err(|error| errors::unreadable(&call(method, path), &response.body, &error)),
         _ => Err(errors::response_error(&call(method, path), request, response)),
     }
 }
@@ -496,7 +502,7 @@ fn read_items(
     if response.status != 200 {
         return Err(errors::response_error(&call, request, response));
     }
-    let unreadable = |error| errors::unreadable(&call, &response.body, error);
+    let unreadable = |error| errors::unreadable(&call, &response.body, &error);
     let page = list::read_page(&response.body).map_err(|flaw| match flaw {
         PageFlaw::NotJson(error) => unreadable(error),
         PageFlaw::Shape(problem) => errors::unexpected(&call, &format!("parsing the list: {problem}")),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::capabilities::{self, KumaVersion};
 use super::client::KumaControlPlane;
 use super::errors::{self, RequestKind};
-use ecs_mesh_control_plane::http::{Transport, segment};
+use ecs_mesh_control_plane::http::{Transport, quote, quote_name, segment};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_model::MeshName;
 
@@ -94,21 +94,21 @@ fn caller(body: &Value) -> Result<CallerInfo, MeshError> {
     let name = name.ok_or_else(|| errors::unexpected("GET /who-am-i", "the response has no name"))?;
     let groups = body.get("groups").and_then(Value::as_array).into_iter().flatten();
     Ok(CallerInfo {
-        name: name.to_owned(),
-        groups: groups.filter_map(Value::as_str).map(str::to_owned).collect(),
+        name: quote_name(name),
+        groups: groups.filter_map(Value::as_str).map(quote_name).collect(),
     })
 }
 
 fn configuration(config: &Value) -> ServerConfig {
     let mode = config.get("mode").and_then(Value::as_str).unwrap_or("unknown");
     ServerConfig {
-        mode: mode.to_owned(),
+        mode: quote(mode),
         refuses_writes: capabilities::refuses_writes(config),
         health_discovery: config.pointer("/dpServer/hds/enabled").and_then(Value::as_bool),
     }
 }
 
 fn settings(mesh: &Value) -> MeshSettings {
-    let text = |pointer: &str| mesh.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| mesh.pointer(pointer).and_then(Value::as_str).map(quote_name);
     MeshSettings { mtls: text("/mtls/enabledBackend"), mesh_services: text("/meshServices/mode") }
 }

@@ -7,11 +7,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use ecs_mesh_control_plane::http::{HttpResponse, TransportError, describe_body, quotable};
+use ecs_mesh_control_plane::http::{HttpResponse, TransportError, describe_body, describe_json_error, quote};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-
-/// The maximum length of a server's message in an error.
-const MAX_QUOTE_LEN: usize = 500;
 
 /// The kind of request, which decides the meaning of a 404 or a 405.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +73,12 @@ pub(super) fn unexpected(call: &str, problem: &str) -> MeshError {
     MeshError::new(MeshErrorKind::UnexpectedResponse, format!("{call}: {problem}"))
 }
 
-/// The error of an unreadable body, with a description instead of the body.
-pub(super) fn unreadable(call: &str, body: &[u8], error: serde_json::Error) -> MeshError {
-    let mut message = format!("{call}: parsing the response: {error},");
+/// The error of an unreadable body, with a description instead of the body and of the cause, which may contain values.
+pub(super) fn unreadable(call: &str, body: &[u8], error: &serde_json::Error) -> MeshError {
+    let mut message = format!("{call}: parsing the response: {},", describe_json_error(error));
     describe_other(&mut message, body);
     message.push_str("; help: check that the address is a Kuma control plane's API, and any proxy before it");
-    MeshError::new(MeshErrorKind::UnexpectedResponse, message).with_source(error)
+    MeshError::new(MeshErrorKind::UnexpectedResponse, message)
 }
 
 fn kind(status: u16, request: RequestKind, has_kuma_body: bool) -> MeshErrorKind {
@@ -150,14 +147,14 @@ impl KumaError {
     }
 
     fn describe(&self, message: &mut String) {
-        let mut quote = self.title.trim().to_owned();
-        if let Some(detail) = self.detail.as_deref().map(str::trim).filter(|detail| *detail != quote) {
-            let _ = write!(quote, ": {detail}");
+        let mut text = self.title.trim().to_owned();
+        if let Some(detail) = self.detail.as_deref().map(str::trim).filter(|detail| *detail != text) {
+            let _ = write!(text, ": {detail}");
         }
         for (at, (field, reason)) in self.fields.iter().enumerate() {
-            let _ = write!(quote, "{} {field}: {reason}", if at == 0 { " —" } else { "," });
+            let _ = write!(text, "{} {field}: {reason}", if at == 0 { " —" } else { "," });
         }
-        let _ = write!(message, " ({})", quotable(&quote, MAX_QUOTE_LEN));
+        let _ = write!(message, " ({})", quote(&text));
     }
 }
 

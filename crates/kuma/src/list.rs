@@ -18,6 +18,8 @@ pub(super) enum ListFilter<'a> {
     /// With a tag of an inbound or gateway that contains this value.
     Tag(&'a str, &'a str),
 }
+/// What precedes the offset in the path of a page.
+pub(super) const OFFSET: &str = "&offset=";
 
 /// The path and query of one page.
 pub(super) fn page_path(path: &str, filter: Option<ListFilter<'_>>, offset: Option<&str>) -> String {

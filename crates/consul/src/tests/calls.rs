@@ -223,6 +223,32 @@ async fn invalid_or_truncated_list_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn credential_in_a_response_is_never_in_errors() {
+    const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+    for (status, body) in [
+        (200, KEY.to_owned()),
+        (200, format!("[\"{KEY}")),
+        (200, json!(KEY).to_string()),
+        (200, json!({"Config": {"Version": KEY}}).to_string()),
+        (200, json!({"Node": KEY, "Services": KEY}).to_string()),
+        (400, KEY.to_owned()),
+        (403, json!({"AccessKeyId": KEY}).to_string()),
+        (404, format!("Invalid URL path {KEY}")),
+        (500, format!("No cluster leader: {KEY}")),
+    ] {
+        let response = || text(status, &body);
+        let script = ScriptedConsulTransport::of(std::iter::repeat_with(response).take(8).collect());
+        let consul = consul(&script);
+        for error in [
+            consul.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),
+            list_owned(&consul, &clusters()).await.unwrap_err(),
+        ] {
+            assert!(!format!("{error:?}").contains(KEY), "{body}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_failure_has_its_error_kind() {
     for (response, kind, words) in [
         (text(401, "ACL support disabled"), MeshErrorKind::Forbidden, "ACLs are off"),

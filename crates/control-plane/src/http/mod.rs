@@ -7,6 +7,7 @@ mod client_source;
 mod endpoint;
 mod failure;
 mod item_stream;
+mod quote;
 mod secret_text;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
@@ -25,6 +26,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub use client::HttpTransport;
 pub use client_source::ClientError;
 pub use item_stream::{ItemHandler, ItemStream, TooLarge};
+pub use quote::{describe_body, describe_json_error, quote, quote_name};
 pub use settings::{AddressRule, ConnectionSettings, Credential, Product, SettingsError, TextSources};
 pub use transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
@@ -38,24 +40,4 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// Encodes a name as one segment of a path.
 pub fn segment(name: &str) -> Cow<'_, str> {
     utf8_percent_encode(name, SEGMENT).into()
-}
-
-/// Shortens a server's text to one line of at most `longest` characters, for use in an error message.
-pub fn quotable(text: &str, longest: usize) -> String {
-    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((cut, _)) = line.char_indices().nth(longest) {
-        line.truncate(cut);
-        line.push('…');
-    }
-    line
-}
-
-/// Describes an unreadable body without quoting much of it.
-pub fn describe_body(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(400)]);
-    match text.trim() {
-        "" => "an empty body".to_owned(),
-        text if text.starts_with('<') => format!("an HTML page of {} bytes", body.len()),
-        text => format!("{} bytes that start with {:?}", body.len(), quotable(text, 60)),
-    }
 }

@@ -12,6 +12,7 @@ use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection, Presence};
 use ecs_mesh_consul::{
     AclPermission, AuthMethod, ConsulDiagnostics, ConsulProbes, ConsulVersion, ObjectLink, OwnToken,
 };
+use ecs_mesh_control_plane::http::{quote, quote_name};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_model::{ClusterArn, docs_url};
 
@@ -72,7 +73,9 @@ impl ConsulCheck<'_> {
                 version.refusal().unwrap_or_default(),
                 "use Consul 1.12 or a later 1.x",
             ),
-            Ok(Some(version)) if version.has_iam_logins() => CONSUL_VERSION.ok(self.subject, &version.text),
+            Ok(Some(version)) if version.has_iam_logins() => {
+                CONSUL_VERSION.ok(self.subject, version.to_string())
+            }
             Ok(Some(version)) => CONSUL_VERSION.error(
                 self.subject,
                 format!("{version}, which has no auth method of type {AWS_IAM}: no task can log in"),
@@ -171,7 +174,7 @@ impl ConsulCheck<'_> {
             }
             Err(error) => return failed(CONSUL_TOKEN, self.subject, error),
         };
-        let known = format!("known as {} ({:?})", own.accessor, own.description);
+        let known = format!("known as {} ({:?})", quote_name(&own.accessor), quote(&own.description));
         if own.is_management() {
             let clear = if self.is_unencrypted() {
                 ", and crosses the network unencrypted: use https://"

@@ -163,6 +163,40 @@ async fn unreadable_dataplane_error_names_it() {
 }
 
 #[tokio::test]
+async fn credential_in_a_response_is_never_in_errors() {
+    const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+    let error_body = json!({
+        "title": KEY, "detail": KEY, "invalid_parameters": [{"field": KEY, "reason": KEY}],
+    });
+    for (status, body) in [
+        (200, KEY.to_owned()),
+        (200, format!("{{\"AccessKeyId\": \"{KEY}\"")),
+        (200, json!(KEY).to_string()),
+        (200, json!({"items": KEY}).to_string()),
+        (200, json!({"items": [{"mesh": "default", "name": KEY}], "next": KEY}).to_string()),
+        (200, json!({"items": [], "next": format!("http://next?offset={KEY}")}).to_string()),
+        (200, json!({"mesh": "default", "name": KEY}).to_string()),
+        (200, json!({"product": KEY, "version": KEY}).to_string()),
+        (200, json!({"product": KEY, "version": format!("3.0.{KEY}")}).to_string()),
+        (400, error_body.to_string()),
+        (403, KEY.to_owned()),
+        (404, json!({"AccessKeyId": KEY}).to_string()),
+    ] {
+        let response = || text(status, &body);
+        let script = ScriptedKumaTransport::of(std::iter::repeat_with(response).take(8).collect());
+        let kuma = kuma(&script);
+        for error in [
+            list_owned(&kuma, &BTreeSet::new()).await.unwrap_err(),
+            kuma.get(&id("default", TASK)).await.unwrap_err(),
+            kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),
+            kuma.put(&id("default", TASK), &json!({})).await.unwrap_err(),
+        ] {
+            assert!(!format!("{error:?}").contains(KEY), "{body}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn each_status_has_its_error_kind() {
     use MeshErrorKind::{
         Conflict, Forbidden, Invalid, MeshNotFound, ReadOnly, Throttled, UnexpectedResponse, Unreachable,
