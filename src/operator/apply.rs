@@ -142,8 +142,8 @@ impl RegistrationWriter<'_> {
         known: bool,
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
-        self.worker.ensure_supported().await?;
         self.acquire_write_token().await;
+        self.worker.ensure_supported().await?;
         let current = match self.get_owned(&desired.id).await? {
             Lookup::Foreign(owner) => return Ok(self.name_conflict(&desired.id, owner)),
             Lookup::Missing if known => return Ok(self.forget_missing(&desired.id)),
@@ -245,8 +245,8 @@ impl RegistrationWriter<'_> {
     async fn try_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<ApplyOutcome, CallError> {
         // Read now what the client needs, not between the check of the lease and the write.
         self.worker.ensure_capabilities(&id.mesh).await?;
-        self.worker.ensure_supported().await?;
         self.acquire_write_token().await;
+        self.worker.ensure_supported().await?;
         let current = match self.get_owned(id).await? {
             Lookup::Missing => return Ok(self.forget_missing(id)),
             Lookup::Foreign(owner) => return Ok(self.name_conflict(id, owner)),
@@ -324,10 +324,10 @@ impl RegistrationWriter<'_> {
         grace: Duration,
         sent: &mut bool,
     ) -> Result<ApplyOutcome, CallError> {
-        self.worker.ensure_supported().await?;
         if self.worker.writes.is_charged(self.worker.client.delete_batch_size(&step.id)) {
             self.acquire_write_token().await;
         }
+        self.worker.ensure_supported().await?;
         if !self.confirm(step, grace).await {
             return Ok(ApplyOutcome::Unconfirmed);
         }

@@ -346,7 +346,10 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
 
     async fn load_capabilities(&self) -> Result<(), MeshError> {
         let version = self.load_version().await?;
-        self.support.record(version.as_ref().and_then(ConsulVersion::refusal));
+        // An unread version says nothing: what is known of the servers stays.
+        if let Some(version) = &version {
+            self.support.record(version.refusal());
+        }
         self.support.check()?;
         // Shows whether ACLs are enabled and whether the token is valid.
         self.api.own_token().await?;

@@ -55,8 +55,10 @@ pub struct KumaControlPlane<T> {
 #[derive(Clone, Copy, Debug, Default)]
 struct VersionCheck {
     read: Option<Instant>,
-    /// A connection has failed since: the server may be another one.
-    outdated: bool,
+    /// How many connections have failed: the server may be another one since.
+    failures: u64,
+    /// The failures before the last read.
+    failures_at_read: u64,
 }
 
 impl KumaControlPlane<HttpTransport> {
@@ -121,7 +123,7 @@ impl<T: Transport> KumaControlPlane<T> {
     ) -> Result<HttpResponse, MeshError> {
         let response = self.transport.send(method, path, body).await;
         if response.as_ref().is_err_and(|error| error.kind.mesh_kind() == MeshErrorKind::Unreachable) {
-            self.with_version_check(|check| check.outdated = true);
+            self.with_version_check(|check| check.failures += 1);
         }
         response.map_err(|error| errors::transport_error(&call(method, path), error))
     }
@@ -281,19 +283,27 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// Fails if the server's version is not supported, or can't be read where the last answer is old.
     async fn check_support(&self) -> Result<(), MeshError> {
-        let VersionCheck { read, outdated } = self.with_version_check(|check| *check);
-        if outdated || read.is_none_or(|at| at.elapsed() >= VERSION_VALID_FOR) {
+        let VersionCheck { read, failures, failures_at_read } = self.with_version_check(|check| *check);
+        if failures != failures_at_read || read.is_none_or(|at| at.elapsed() >= VERSION_VALID_FOR) {
             self.load_version().await?;
         }
         self.support.check()
     }
 
     pub(super) async fn load_version(&self) -> Result<KumaVersion, MeshError> {
-        let index = self.get_json("/", RequestKind::Server).await?;
-        let read = KumaVersion::read(&index);
-        self.with_version_check(|check| {
-            *check = VersionCheck { read: Some(Instant::now()), outdated: false }
+        let began = Instant::now();
+        // As of now: a connection that fails during the read makes its answer old, too.
+        let failures = self.with_version_check(|check| check.failures);
+        let index = self.get_json("/", RequestKind::Server).await;
+        self.with_version_check(|check| match &index {
+            Ok(_) => {
+                check.read = Some(began);
+                check.failures_at_read = failures;
+            }
+            Err(_) => check.failures += 1,
         });
+        let index = index?;
+        let read = KumaVersion::read(&index);
         let dialect = read.as_ref().map_err(|problem| (*problem).to_owned()).and_then(KumaVersion::dialect);
         self.support.record(dialect.err());
         let version = read.map_err(|problem| {
