@@ -72,6 +72,11 @@ impl DrainGate {
         self.lock().release(id);
     }
 
+    /// Whether nothing is to be drained.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Forgets the registrations that do not exist any more.
     pub(super) fn retain(&self, exists: impl Fn(&RegistrationId) -> bool) {
         self.lock().retain(exists);

@@ -1,7 +1,7 @@
 //! The registrations of this operator at one control plane, as last seen. A cache that decides what to look at: every
 //! write reads the server's copy first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -314,9 +314,9 @@ impl Registry {
         self.lock().by_task.keys().cloned().collect()
     }
 
-    /// Whether a task has this registration.
-    pub fn has(&self, id: &RegistrationId) -> bool {
-        self.lock().by_task.values().flatten().any(|entry| entry.id == *id)
+    /// All registrations of all tasks.
+    pub fn ids(&self) -> BTreeSet<RegistrationId> {
+        self.lock().by_task.values().flatten().map(|entry| entry.id.clone()).collect()
     }
 
     /// Assigns the registration to its owning binding.

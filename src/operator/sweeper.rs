@@ -321,7 +321,10 @@ impl Sweeper {
         };
         let failed = worker.call(worker.client.list_owned(clusters, &mut take)).await?;
         worker.registry.finish_list(&failed, requested);
-        worker.drains.retain(|id| worker.registry.has(id));
+        if !worker.drains.is_empty() {
+            let known = worker.registry.ids();
+            worker.drains.retain(|id| known.contains(id));
+        }
         worker.record_unattributed(unattributed);
         if unattributed > 0 {
             warn!(

@@ -27,9 +27,13 @@ pub(super) fn read(overview: Value, service: &str) -> Result<Option<OwnedEndpoin
     if of_service.peek().is_none() {
         return Ok(None);
     }
-    let ready = connected && registration.drained.is_none() && of_service.all(is_ready);
-    let endpoint =
-        ServiceEndpoint { id: registration.id, ready, drained: registration.drained, leaving: false };
+    let endpoint = ServiceEndpoint {
+        id: registration.id,
+        routed: registration.drained.is_none() && of_service.all(is_ready),
+        connected,
+        drained: registration.drained,
+        leaving: false,
+    };
     Ok(Some(OwnedEndpoint { endpoint, owner: registration.owner }))
 }
 
@@ -40,7 +44,7 @@ fn is_ready(inbound: &Value) -> bool {
     state && health
 }
 
-/// Whether a connection of the sidecar has not ended. After a hard kill the inbound still looks ready.
+/// Whether a connection of the sidecar has not ended. After a hard kill clients are still routed to the inbound.
 fn is_connected(overview: &Value) -> bool {
     let subscriptions = overview.pointer("/dataplaneInsight/subscriptions").and_then(Value::as_array);
     subscriptions.into_iter().flatten().any(|subscription| {
@@ -66,14 +70,16 @@ mod tests {
         })
     }
 
-    fn is_ready_as(inbound: &Value, labels: &Value, connections: &Value) -> bool {
-        read(overview(inbound, labels, connections), "web").unwrap().unwrap().endpoint.ready
+    /// Whether it is routed and connected.
+    fn status(inbound: &Value, labels: &Value, connections: &Value) -> (bool, bool) {
+        let endpoint = read(overview(inbound, labels, connections), "web").unwrap().unwrap().endpoint;
+        (endpoint.routed, endpoint.connected)
     }
 
     #[test]
-    fn readiness_needs_inbound_connection_and_no_drain() {
+    fn endpoint_is_routed_by_its_inbounds_and_connected_by_its_subscriptions() {
         let on = json!([{"connectTime": "1", "disconnectTime": "2"}, {"connectTime": "3"}]);
-        for (inbound, ready) in [
+        for (inbound, routed) in [
             (json!({}), true),
             (json!({"health": {"ready": true}}), true),
             (json!({"state": "Ready", "health": {"ready": true}}), true),
@@ -81,12 +87,12 @@ mod tests {
             (json!({"state": "Ignored"}), false),
             (json!({"health": {}}), false),
         ] {
-            assert_eq!(is_ready_as(&inbound, &json!({}), &on), ready, "{inbound}");
+            assert_eq!(status(&inbound, &json!({}), &on), (routed, true), "{inbound}");
         }
         for off in [json!([]), json!(null), json!([{"connectTime": "1", "disconnectTime": "2"}])] {
-            assert!(!is_ready_as(&json!({}), &json!({}), &off), "{off}");
+            assert_eq!(status(&json!({}), &json!({}), &off), (true, false), "{off}");
         }
-        assert!(!is_ready_as(&json!({}), &json!({"ecs-mesh.dev/drain": "stopping"}), &on));
+        assert_eq!(status(&json!({}), &json!({"ecs-mesh.dev/drain": "stopping"}), &on), (false, true));
     }
 
     #[test]

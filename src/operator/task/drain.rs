@@ -27,11 +27,15 @@ impl TaskRun<'_> {
         step: &PlanStep,
         reason: DrainReason,
         evidence: &Evidence,
-    ) -> Result<(DrainPermit, bool), CallError> {
-        let now = |cause| Ok((DrainPermit::Now(cause), false));
+    ) -> (DrainPermit, bool) {
+        let now = |cause| (DrainPermit::Now(cause), false);
         let policy = &step.binding.spec.drain;
         if matches!(evidence, Evidence::Stopped | Evidence::StoppedMissing { .. }) {
             return now(DrainCause::NotServing);
+        }
+        if reason == DrainReason::Revoked && policy.revoked_within.0.is_zero() {
+            // An identity that was revoked ends, whatever is ready (I4). Nothing is asked first.
+            return now(DrainCause::Expired);
         }
         let task = self.context.aws.store.snapshot(self.task, Duration::MAX, self.context.now()).task;
         let definition = match &task {
@@ -40,7 +44,6 @@ impl TaskRun<'_> {
         };
         let stop_timeout = definition.as_deref().map_or(UNKNOWN_STOP_TIMEOUT, TaskDefinition::stop_timeout);
         let max_hold = match reason {
-            // An identity that was revoked ends, whatever is ready (I4).
             DrainReason::Revoked => policy.revoked_within.0,
             _ => policy.max_hold.map_or(stop_timeout + STOP_SLACK, |limit| limit.0),
         };
@@ -55,46 +58,43 @@ impl TaskRun<'_> {
         let entries = self.worker.registry.entries(self.task);
         let service = entries.into_iter().find(|entry| entry.id == step.id).and_then(|entry| entry.service);
         let Some(service) = service else { return now(DrainCause::NotReady) };
-        let endpoints = self.endpoints(step, &service).await?;
+        let endpoints = self.endpoints(step, &service).await;
         let request = DrainRequest {
             id: &step.id,
             service: &service,
+            reason,
             endpoints: endpoints.as_deref(),
             keep_ready: policy.keep_ready.get(),
             serving: true,
             max_hold,
             now: self.context.now(),
         };
-        Ok(self.worker.drains.request(&request))
+        self.worker.drains.request(&request)
     }
 
-    /// The registrations of the service; `None` if the control plane refuses the list.
-    async fn endpoints(
-        &self,
-        step: &PlanStep,
-        service: &Arc<str>,
-    ) -> Result<Option<Vec<ServiceEndpoint>>, CallError> {
-        match self.worker.drains.endpoints(&step.id.mesh, service).await {
-            Ok(found) => Ok(Some(found.iter().map(|found| self.endpoint(found)).collect())),
-            Err(BatchError::Call(CallError::Failed(error))) if !error.kind.affects_all_calls() => {
-                self.recorder.problem("readiness_unknown", &Reason::constant(error.message));
-                Ok(None)
+    /// The registrations of the service; `None` if they could not be read. The limit of the hold counts on either way.
+    async fn endpoints(&self, step: &PlanStep, service: &Arc<str>) -> Option<Vec<ServiceEndpoint>> {
+        let found = match self.worker.drains.endpoints(&step.id.mesh, service).await {
+            Ok(found) => found,
+            Err(error) => {
+                // A failure of all calls is shown by the circuit.
+                if let BatchError::Call(CallError::Failed(error)) = error
+                    && !error.kind.affects_all_calls()
+                {
+                    self.recorder.problem("readiness_unknown", &Reason::constant(error.message));
+                }
+                return None;
             }
-            Err(BatchError::Call(error)) => Err(error),
-            // The process is shutting down.
-            Err(BatchError::Missing | BatchError::Lost) => Ok(None),
-        }
-    }
-
-    fn endpoint(&self, found: &OwnedEndpoint) -> ServiceEndpoint {
-        let leaving = match &found.owner {
-            RegistrationOwner::Owned(labels) => {
-                let cluster = self.context.clusters.by_id().remove(&labels.cluster);
-                let task = cluster.map(|cluster| cluster.task(labels.task.clone()));
-                task.is_some_and(|task| self.context.aws.store.is_leaving(&task))
-            }
+        };
+        let clusters = self.context.clusters.by_id();
+        let is_leaving = |found: &OwnedEndpoint| match &found.owner {
+            RegistrationOwner::Owned(labels) => clusters
+                .get(&labels.cluster)
+                .is_some_and(|cluster| self.context.aws.store.is_leaving(&cluster.task(labels.task.clone()))),
             RegistrationOwner::Foreign => false,
         };
-        ServiceEndpoint { leaving, ..found.endpoint.clone() }
+        let endpoint =
+            |found: &OwnedEndpoint| ServiceEndpoint { leaving: is_leaving(found), ..found.endpoint.clone() };
+        Some(found.iter().map(endpoint).collect())
     }
 }

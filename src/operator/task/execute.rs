@@ -25,6 +25,7 @@ impl TaskRun<'_> {
         if self.verify_unacknowledged(decision).await? {
             return Ok(ExecuteOutcome::Reevaluate);
         }
+        self.release_drains(decision, known);
         let mut next = decision.requeue_after.map_or(Requeue::Forget, Requeue::After);
         let mut refused = None;
         for step in &decision.steps {
@@ -32,23 +33,21 @@ impl TaskRun<'_> {
             if paused && !self.recorder.paused(step) {
                 continue;
             }
+            if step.needs_guard()
+                && !paused
+                && let Err(again) = self.guard_admits(step)
+            {
+                next = again.map_or(next, |wait| earlier(next, wait));
+                continue;
+            }
+            // After the guard: what it stops does not wait for replacements.
             if let Action::Drain(reason, evidence) = &step.action
                 && !paused
                 && let (DrainPermit::Held { ready, needed }, was_held) =
-                    self.drain_permit(step, *reason, evidence).await?
+                    self.drain_permit(step, *reason, evidence).await
             {
                 self.recorder.drain_held(step, ready, needed, was_held);
                 next = earlier(next, HELD_DRAIN_RECHECK);
-                continue;
-            }
-            if matches!(step.action, Action::Ensure { .. }) {
-                self.worker.drains.release(&step.id);
-            }
-            if step.needs_guard()
-                && !paused
-                && let Err(held) = self.guard_admits(step)
-            {
-                next = held;
                 continue;
             }
             if !decision.is_withdrawing() {
@@ -101,6 +100,16 @@ impl TaskRun<'_> {
             }
         }
         refused.map_or(Ok(ExecuteOutcome::Settled(next)), |error| Err(CallError::Failed(error)))
+    }
+
+    /// Releases the holds of registrations that are not to be drained any more.
+    fn release_drains(&self, decision: &Decision, known: &[KnownRegistration]) {
+        let drains = |step: &PlanStep| matches!(step.action, Action::Drain(..)) && !step.binding.spec.paused;
+        for KnownRegistration { id, .. } in known {
+            if !decision.steps.iter().any(|step| step.id == *id && drains(step)) {
+                self.worker.drains.release(id);
+            }
+        }
     }
 
     /// Reads the registration's service and the task's role. ECS is asked for the role only if a removal needs it.
@@ -171,13 +180,13 @@ impl TaskRun<'_> {
         }
     }
 
-    /// Asks the guard. `Err` is when to ask again, where a sweep or an event does not.
-    fn guard_admits(&self, step: &PlanStep) -> Result<(), Requeue> {
+    /// Asks the guard. `Err` is when to ask again, if no sweep or event does.
+    fn guard_admits(&self, step: &PlanStep) -> Result<(), Option<Duration>> {
         if self.context.clusters.first_full_sweep(self.task.cluster()).is_none() {
             // Before the first full sweep the guard does not know how many are owned; the sweep enqueues the task.
             let reason = "withdrawal deferred until the first full sweep of the task's cluster";
             self.recorder.problem("awaiting_first_sweep", &Reason::constant(reason));
-            return Err(Requeue::Forget);
+            return Err(None);
         }
         let now = self.context.now();
         let policy = &step.binding.spec.cleanup.guard;
@@ -194,8 +203,7 @@ impl TaskRun<'_> {
             GuardDecision::Held(held) => {
                 self.recorder.held_by_guard(step, &held);
                 // No time passes for the guard while the manifests have errors.
-                let again = |wait: Duration| Requeue::After(wait.max(STABLE_RECHECK));
-                Err(held.stable_in.map_or(Requeue::Forget, again))
+                Err(held.stable_in.map(|wait| wait.max(STABLE_RECHECK)))
             }
         }
     }

@@ -25,6 +25,7 @@ const REGRESSIONS: &[u64] = &[
     2,     // a document of an incomplete set at the start left, and did not settle
     23,    // a read of the version lay between the check of the lease and the write
     164, // the oracle took a registration for ready that had become so between the operator's read and its write
+    70783, // a sidecar without a connection to the control plane was taken for one that serves no clients
     24,  // two tasks that want one name at a time each found it free
     70,  // the same, at a restart
     110, // a guarded removal with a lost response that was then no longer desired was not counted

@@ -4,7 +4,7 @@
 //! permitted at once while enough other registrations are ready: a part of those that were ready when the wave began. The
 //! last ones wait for replacements, for the end of their own service, or for their time limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::intent::RegistrationId;
@@ -16,12 +16,27 @@ use ecs_mesh_model::{MeshName, Timestamp};
 pub struct ServiceEndpoint {
     /// Mesh and name.
     pub id: RegistrationId,
-    /// Clients are routed to it: its inbounds are ready, its sidecar is connected, and it is not drained.
-    pub ready: bool,
+    /// Clients are routed to it: its inbounds are ready, and it is not drained.
+    pub routed: bool,
+    /// Its sidecar is connected to the control plane. Clients are also routed to one that is not, such as after a hard kill,
+    /// or while the control plane restarts.
+    pub connected: bool,
     /// Why this operator drained it, if it did.
     pub drained: Option<DrainReason>,
     /// Its task is known to be leaving.
     pub leaving: bool,
+}
+
+impl ServiceEndpoint {
+    /// Whether it serves, as far as the control plane can tell.
+    fn is_ready(&self) -> bool {
+        self.routed && self.connected
+    }
+
+    /// Whether it is drained, and its task has not ended yet.
+    fn is_draining(&self) -> bool {
+        self.drained == Some(DrainReason::Stopping) && self.connected
+    }
 }
 
 /// A drain that is due.
@@ -31,6 +46,8 @@ pub struct DrainRequest<'a> {
     pub id: &'a RegistrationId,
     /// Its service.
     pub service: &'a str,
+    /// Why it is to be drained. Another reason starts another hold.
+    pub reason: DrainReason,
     /// All registrations of the service; `None` if they could not be read.
     pub endpoints: Option<&'a [ServiceEndpoint]>,
     /// `drain.keepReady`, in percent.
@@ -81,27 +98,30 @@ pub struct DrainHolds {
 
 #[derive(Clone, Debug, Default)]
 struct DrainWave {
-    /// Ready registrations when the wave began.
-    base: usize,
+    /// Ready registrations when the wave began; `None` until they could be read.
+    base: Option<usize>,
+    /// Registrations to drain that are not drained yet.
     marked: BTreeMap<RegistrationId, MarkedDrain>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct MarkedDrain {
+    reason: DrainReason,
     since: Timestamp,
     held: bool,
 }
 
 impl DrainHolds {
-    /// Decides on a drain. The first request marks the registration; [`Self::release`] and an end of the registration
-    /// unmark it.
+    /// Decides on a drain. The first request marks the registration; [`Self::release`], the drain itself and an end of the
+    /// registration unmark it. A wave ends when nothing is marked and none of its drained registrations is connected any
+    /// more.
     ///
     /// In this order:
     ///
     /// | condition | answer |
     /// |---|---|
     /// | an essential container has stopped | now |
-    /// | the registration is not ready | now |
+    /// | nothing is routed to the registration | now |
     /// | at least `keepReady` of the wave's base, and one, are ready and stay | now |
     /// | `maxHold` is over | now |
     /// | else | held |
@@ -109,17 +129,14 @@ impl DrainHolds {
         let DrainRequest { id, endpoints, now, .. } = request;
         let wave = self.waves.entry((id.mesh.clone(), request.service.into())).or_default();
         if let Some(endpoints) = endpoints {
-            wave.marked.retain(|marked, _| endpoints.iter().any(|endpoint| endpoint.id == *marked));
-            if wave.marked.is_empty() {
-                // After a restart, those that an earlier process drained belong to the wave.
-                let began = |endpoint: &&ServiceEndpoint| {
-                    endpoint.ready || endpoint.drained == Some(DrainReason::Stopping)
-                };
-                wave.base = endpoints.iter().filter(began).count();
-            }
+            wave.update(endpoints);
         }
-        let first = MarkedDrain { since: *now, held: false };
-        let since = wave.marked.entry((*id).clone()).or_insert(first).since;
+        let first = MarkedDrain { reason: request.reason, since: *now, held: false };
+        let marked = wave.marked.entry((*id).clone()).or_insert(first);
+        if marked.reason != request.reason {
+            *marked = first;
+        }
+        let since = marked.since;
         let permit = wave.permit(request, since);
         if let Some(marked) = wave.marked.get_mut(id) {
             marked.held = matches!(permit, DrainPermit::Held { .. });
@@ -129,10 +146,17 @@ impl DrainHolds {
 
     /// The registration is not to be drained any more, or is gone.
     pub fn release(&mut self, id: &RegistrationId) {
-        self.retain(|marked| marked != id);
+        for wave in self.waves.values_mut() {
+            wave.marked.remove(id);
+        }
     }
 
-    /// Unmarks the registrations that do not exist any more.
+    /// Whether nothing is to be drained.
+    pub fn is_empty(&self) -> bool {
+        self.waves.is_empty()
+    }
+
+    /// Unmarks the registrations that do not exist any more, and forgets waves without any.
     pub fn retain(&mut self, exists: impl Fn(&RegistrationId) -> bool) {
         self.waves.retain(|_, wave| {
             wave.marked.retain(|id, _| exists(id));
@@ -153,6 +177,23 @@ impl DrainHolds {
 }
 
 impl DrainWave {
+    /// Takes in what the control plane has listed.
+    fn update(&mut self, endpoints: &[ServiceEndpoint]) {
+        let pending: BTreeSet<&RegistrationId> = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.drained.is_none())
+            .map(|endpoint| &endpoint.id)
+            .collect();
+        self.marked.retain(|marked, _| pending.contains(marked));
+        let draining = endpoints.iter().filter(|endpoint| endpoint.is_draining()).count();
+        let is_over = self.marked.is_empty() && draining == 0;
+        if is_over || self.base.is_none() {
+            // After a restart, those that an earlier process drained belong to the wave.
+            let ready = endpoints.iter().filter(|endpoint| endpoint.is_ready()).count();
+            self.base = Some(ready + draining);
+        }
+    }
+
     fn permit(&self, request: &DrainRequest<'_>, since: Timestamp) -> DrainPermit {
         if !request.serving {
             return DrainPermit::Now(DrainCause::NotServing);
@@ -162,11 +203,11 @@ impl DrainWave {
             // What is not known does not count.
             None => 0,
             Some(endpoints) => {
-                if !endpoints.iter().any(|endpoint| endpoint.id == *request.id && endpoint.ready) {
+                if !endpoints.iter().any(|endpoint| endpoint.id == *request.id && endpoint.routed) {
                     return DrainPermit::Now(DrainCause::NotReady);
                 }
                 let stays = |endpoint: &&ServiceEndpoint| {
-                    endpoint.ready && !endpoint.leaving && !self.marked.contains_key(&endpoint.id)
+                    endpoint.is_ready() && !endpoint.leaving && !self.marked.contains_key(&endpoint.id)
                 };
                 endpoints.iter().filter(stays).count()
             }
@@ -182,7 +223,7 @@ impl DrainWave {
 
     /// `keep_ready` percent of the base, rounded up, and at least one.
     fn needed(&self, keep_ready: u8) -> usize {
-        (self.base * usize::from(keep_ready)).div_ceil(100).max(1)
+        (self.base.unwrap_or(0) * usize::from(keep_ready)).div_ceil(100).max(1)
     }
 }
 

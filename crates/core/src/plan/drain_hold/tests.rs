@@ -7,12 +7,14 @@ fn id(name: &str) -> RegistrationId {
     RegistrationId { mesh: MeshName::default(), name: name.into() }
 }
 
-/// The endpoints of a service: name, and `r` ready, `n` not ready, `d` drained for stopping, `l` ready and leaving.
+/// The endpoints of a service: name, and `r` ready, `n` not ready, `d` drained for stopping, `o` drained and ended, `l` ready
+/// and leaving, `k` routed without a connection.
 fn endpoints(all: &[(&str, char)]) -> Vec<ServiceEndpoint> {
     let endpoint = |(name, state): &(&str, char)| ServiceEndpoint {
         id: id(name),
-        ready: matches!(state, 'r' | 'l'),
-        drained: (*state == 'd').then_some(DrainReason::Stopping),
+        routed: matches!(state, 'r' | 'l' | 'k'),
+        connected: !matches!(state, 'k' | 'o'),
+        drained: matches!(state, 'd' | 'o').then_some(DrainReason::Stopping),
         leaving: *state == 'l',
     };
     all.iter().map(endpoint).collect()
@@ -31,6 +33,7 @@ impl Holds {
         let mut request = DrainRequest {
             id: &id,
             service: "web",
+            reason: DrainReason::Stopping,
             endpoints: Some(&endpoints),
             keep_ready: 50,
             serving: true,
@@ -86,8 +89,10 @@ fn wave_keeps_its_base_until_none_is_leaving() {
     assert_eq!(holds.ask("a", &[("a", 'l'), ("b", 'r'), ("c", 'r'), ("d", 'r')]), ENOUGH);
     assert_eq!(holds.ask("b", &[("a", 'd'), ("b", 'l'), ("c", 'r'), ("d", 'r')]), ENOUGH);
     assert_eq!(holds.ask("c", &[("a", 'd'), ("b", 'd'), ("c", 'l'), ("d", 'r')]), held(1, 2));
-    // All of the wave are gone, so another begins.
+    // All of the wave have ended, so another begins.
+    assert_eq!(holds.ask("d", &[("a", 'o'), ("b", 'o'), ("d", 'l'), ("f", 'r')]), ENOUGH);
     holds.0.retain(|_| false);
+    assert!(holds.0.is_empty());
     assert_eq!(holds.ask("e", &[("e", 'l'), ("f", 'r')]), ENOUGH);
 }
 
@@ -139,7 +144,7 @@ fn unreadable_endpoints_hold_until_the_limit() {
 #[test]
 fn kept_part_is_rounded_up_and_at_least_one() {
     for (percent, base, needed) in [(0, 4, 1), (50, 1, 1), (50, 3, 2), (34, 3, 2), (100, 3, 3), (1, 200, 2)] {
-        let wave = DrainWave { base, marked: BTreeMap::new() };
+        let wave = DrainWave { base: Some(base), marked: BTreeMap::new() };
         assert_eq!(wave.needed(percent), needed, "{percent} % of {base}");
     }
 }
@@ -153,4 +158,39 @@ fn released_registration_counts_again() {
     assert!(holds.0.is_held(&id("b")));
     holds.0.release(&id("a"));
     assert_eq!(holds.ask("b", &all), ENOUGH);
+}
+
+/// While the control plane restarts, no sidecar is connected, and clients are routed all the same.
+#[test]
+fn sidecars_without_a_connection_end_no_hold() {
+    let mut holds = holds();
+    assert_eq!(holds.ask("a", &[("a", 'l'), ("b", 'l')]), held(0, 1));
+    assert_eq!(holds.ask("a", &[("a", 'k'), ("b", 'k')]), held(0, 1));
+    // A killed one that still looks ready is no replacement.
+    assert_eq!(holds.ask("a", &[("a", 'l'), ("b", 'k')]), held(0, 1));
+}
+
+/// Under `upsert-only`, Dataplanes of tasks that have ended stay.
+#[test]
+fn leftovers_of_ended_tasks_do_not_count() {
+    let mut all = vec![("a", 'l'), ("b", 'r')];
+    all.extend(["1", "2", "3", "4", "5", "6", "7", "8"].map(|name| (name, 'o')));
+    assert_eq!(holds().ask("a", &all), ENOUGH);
+}
+
+#[test]
+fn base_is_set_by_the_first_list_that_succeeds() {
+    let mut holds = holds();
+    let all = [("a", 'l'), ("b", 'r'), ("c", 'l'), ("d", 'l')];
+    assert_eq!(holds.ask_with("a", &all, |request| request.endpoints = None), held(0, 1));
+    assert_eq!(holds.ask("a", &all), held(1, 2));
+}
+
+#[test]
+fn another_reason_starts_another_hold() {
+    let all = [("a", 'l')];
+    let mut holds = holds();
+    let not_desired = |request: &mut DrainRequest<'_>| request.reason = DrainReason::NotDesired;
+    assert_eq!(holds.ask_with("a", &all, not_desired), held(0, 1));
+    assert_eq!(holds.ask_with("a", &all, |request| request.now = NOW.plus(LIMIT * 100)), held(0, 1));
 }
