@@ -234,7 +234,7 @@ pub struct GuardPolicy {
     /// Largest part of owned registrations removed within an hour without a STOPPED.
     #[schemars(range(min = *limits::MAX_FRACTION.start(), max = *limits::MAX_FRACTION.end()))]
     pub max_fraction: f64,
-    /// With fewer owned registrations the guard admits one removal an hour.
+    /// With fewer owned registrations the guard admits those of one task an hour.
     ///
     /// A removal by the manifests is also admitted once they have asked for it for 10 minutes. Registrations that role
     /// tags no longer allow are withdrawn without this limit.

@@ -1,7 +1,7 @@
 //! The guard limits removals without the task's own STOPPED (invariant I5).
 //!
 //! Per binding and hour, it admits at most `maxFraction` of the owned registrations, once at least `minOwned` are owned. Of
-//! fewer, it admits one, except that
+//! fewer, it admits those of one task, except that
 //!
 //! - a removal by the manifests is admitted once they have asked for it for 10 minutes, and
 //! - a removal because of role tags is always admitted (I4).
@@ -17,7 +17,7 @@ use ecs_mesh_model::{TaskArn, Timestamp};
 
 const GUARD_WINDOW: Duration = Duration::from_hours(1);
 
-/// Removals that the guard admits within an hour where fewer than `minOwned` are owned.
+/// Tasks whose removal the guard admits within an hour where fewer than `minOwned` registrations are owned.
 const SMALL_BINDING_LIMIT: usize = 1;
 
 /// How long the manifests must have asked for a removal before its binding's small size no longer holds it.
@@ -150,7 +150,7 @@ pub struct GuardState {
     pub admitted: usize,
     /// Most registrations owned within the hour.
     pub owned: usize,
-    /// Removals that the guard admits within an hour: one where few are owned, and all where it is released.
+    /// Removals that the guard admits within an hour: those of one task where few are owned, and all where it is released.
     pub limit: usize,
 }
 
