@@ -38,14 +38,7 @@ impl Transport for FakeTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
-        let request = KumaRequest {
-            method: method.as_str().to_owned(),
-            path_and_query: path.to_owned(),
-            content_type: Some("application/json".to_owned()),
-            host: "kuma".to_owned(),
-            bearer: None,
-            body: body.unwrap_or_default(),
-        };
+        let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
         let answer = self.0.lock().unwrap().handle(self.1.now(), &request);
         Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body })
     }
@@ -256,7 +249,7 @@ async fn registration_without_document_waits_after_a_start() {
     assert_eq!(fixture.serving(), counts(&[("a", 2), ("b", 1)]));
     sleep(SOON).await;
     assert_eq!(fixture.serving(), counts(&[("a", 2)]));
-    // What this process has seen declared is edited.
+    // Documents that this process has read are edited.
     fixture.edit(&workloads(&["a", "b"]));
     fixture.start();
     sleep(SOON).await;

@@ -51,14 +51,7 @@ impl Transport for SimKumaTransport {
             let retry_after = Some(Duration::from_secs(2));
             return Ok(HttpResponse { status: 429, retry_after, body: Vec::new() });
         }
-        let request = KumaRequest {
-            method: method.as_str().to_owned(),
-            path_and_query: path.to_owned(),
-            content_type: Some("application/json".to_owned()),
-            host: "kuma".to_owned(),
-            bearer: None,
-            body: body.unwrap_or_default(),
-        };
+        let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
         if method == HttpMethod::Put && faults.fires(SimFault::WriteConflict, 0.02) {
             let mut parts = path.split('/').skip(2);
             let (mesh, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());

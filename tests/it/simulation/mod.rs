@@ -26,6 +26,7 @@ const REGRESSIONS: &[u64] = &[
     23,    // a read of the version lay between the check of the lease and the write
     164, // the oracle took a registration for ready that had become so between the operator's read and its write
     70783, // a sidecar without a connection to the control plane was taken for one that serves no clients
+    71460, // the oracle took a new registration for ready since the one before it under the same name was
     24,  // two tasks that want one name at a time each found it free
     70,  // the same, at a restart
     110, // a guarded removal with a lost response that was then no longer desired was not counted

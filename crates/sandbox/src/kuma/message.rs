@@ -64,6 +64,20 @@ pub struct KumaRequest {
     pub body: Vec<u8>,
 }
 
+impl KumaRequest {
+    /// A request to the host `kuma` without a token, with a body of JSON or an empty one.
+    pub fn json(method: &str, path_and_query: &str, body: Vec<u8>) -> Self {
+        Self {
+            method: method.to_owned(),
+            path_and_query: path_and_query.to_owned(),
+            content_type: Some("application/json".to_owned()),
+            host: "kuma".to_owned(),
+            bearer: None,
+            body,
+        }
+    }
+}
+
 /// An HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KumaResponse {

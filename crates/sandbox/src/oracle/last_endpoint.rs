@@ -20,9 +20,24 @@ const MAX_HOLD: Duration = Duration::from_secs(35);
 /// How far apart two steps of the world may be.
 const STEP: Duration = Duration::from_secs(1);
 
-/// When each registration was ready, by service and name.
+/// When each registration was ready.
 #[derive(Debug, Default)]
-pub(super) struct ReadyRegistrations(BTreeMap<(String, String), ReadyTime>);
+pub(super) struct ReadyRegistrations(BTreeMap<ReadyKey, ReadyTime>);
+
+/// A registration. One that was created anew under the name of another has not been ready yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ReadyKey {
+    service: String,
+    name: String,
+    created: String,
+}
+
+impl ReadyKey {
+    fn new(service: &str, name: &str, body: &Value) -> Self {
+        let created = body["creationTime"].as_str().unwrap_or_default().to_owned();
+        Self { service: service.to_owned(), name: name.to_owned(), created }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct ReadyTime {
@@ -39,7 +54,7 @@ impl KumaOracle {
                 service_of(body).filter(|_| !is_drained(body) && kuma.is_online(mesh, name))
             {
                 let first = ReadyTime { since: now, last: now };
-                let time = self.ready.0.entry((service.to_owned(), name.to_owned())).or_insert(first);
+                let time = self.ready.0.entry(ReadyKey::new(service, name, body)).or_insert(first);
                 if time.last.age_at(now) > STEP {
                     time.since = now;
                 }
@@ -60,13 +75,13 @@ impl KumaOracle {
     ) {
         let Some(service) = service_of(body) else { return };
         let Some(task) = self.truth(body, cloud, entry.at) else { return };
-        let was_ready = |name: &str| self.ready.0.get(&(service.to_owned(), name.to_owned()));
+        let was_ready = |name: &str, body: &Value| self.ready.0.get(&ReadyKey::new(service, name, body));
         let is_known_ready = |time: &ReadyTime| {
             time.last.age_at(entry.at) <= STEP && time.since.age_at(entry.at) >= READINESS_LAG
         };
-        let is_last = was_ready(&entry.name).is_some_and(is_known_ready)
+        let is_last = was_ready(&entry.name, body).is_some_and(is_known_ready)
             && !kuma.dataplanes().any(|(_, name, other)| {
-                name != entry.name && !is_drained(other) && was_ready(name).is_some()
+                name != entry.name && !is_drained(other) && was_ready(name, other).is_some()
             });
         if !is_last || !can_serve(&task, entry.at) || self.held_long_enough(&task, service, entry.at) {
             return;

@@ -60,16 +60,9 @@ impl WorldFixture {
         let new: Vec<_> = self.cloud.all_tasks().filter(is_new).cloned().collect();
         for task in new {
             let port = self.world.services().iter().find(|service| service.name == task.family);
-            let request = KumaRequest {
-                method: "PUT".to_owned(),
-                path_and_query: format!("/meshes/{MESH}/dataplanes/{}", task.id()),
-                content_type: Some("application/json".to_owned()),
-                host: "kuma".to_owned(),
-                bearer: None,
-                body: dataplane(&task, port.map_or(8_080, |service| service.app_port))
-                    .to_string()
-                    .into_bytes(),
-            };
+            let path = format!("/meshes/{MESH}/dataplanes/{}", task.id());
+            let body = dataplane(&task, port.map_or(8_080, |service| service.app_port)).to_string();
+            let request = KumaRequest::json("PUT", &path, body.into_bytes());
             assert_eq!(self.kuma.handle(self.now, &request).status, 201);
         }
     }

@@ -81,18 +81,16 @@ impl KumaFixture {
     }
 
     fn send(&mut self, method: &str, name: &str, body: &Value) -> u16 {
-        let request = KumaRequest {
-            method: method.to_owned(),
-            path_and_query: format!("/meshes/default/dataplanes/{name}"),
-            content_type: Some("application/json".to_owned()),
-            host: "kuma".to_owned(),
-            bearer: None,
-            body: if body.is_null() { Vec::new() } else { body.to_string().into_bytes() },
-        };
-        let answer = self.kuma.handle(self.now, &request);
+        let status = self.send_unchecked(method, name, body);
         let journal = self.kuma.take_journal();
         self.oracle.check_writes(journal, &self.cloud, &self.kuma);
-        answer.status
+        status
+    }
+
+    fn send_unchecked(&mut self, method: &str, name: &str, body: &Value) -> u16 {
+        let path = format!("/meshes/default/dataplanes/{name}");
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.kuma.handle(self.now, &KumaRequest::json(method, &path, body)).status
     }
 
     fn put(&mut self, name: &str, body: &Value) -> u16 {
@@ -410,13 +408,15 @@ impl KumaFixture {
 
 #[test]
 fn last_ready_registration_must_not_be_drained_while_its_task_serves() {
-    // By reason of the drains, and the time from the stop to the last of them.
-    for (reason, later, is_violation) in [
-        ("stopping", Duration::ZERO, true),
+    // By reason of the drains, the time from the stop to the last of them, and whether that one is created anew.
+    for (reason, later, recreated, is_violation) in [
+        ("stopping", Duration::ZERO, false, true),
         // A revoked identity ends, whatever is ready.
-        ("revoked", Duration::ZERO, false),
+        ("revoked", Duration::ZERO, false, false),
         // The containers have ended.
-        ("stopping", Duration::from_secs(12), false),
+        ("stopping", Duration::from_secs(12), false, false),
+        // Health discovery has not found the app behind the new registration.
+        ("stopping", Duration::ZERO, true, false),
     ] {
         let mut fixture = KumaFixture::new();
         fixture.settle();
@@ -429,6 +429,12 @@ fn last_ready_registration_must_not_be_drained_while_its_task_serves() {
         fixture.assert_clean();
         fixture.pass(later);
         fixture.oracle.record_ready(&fixture.kuma, fixture.now);
+        if recreated {
+            fixture.now = fixture.now.plus(Duration::from_millis(50));
+            assert_eq!(fixture.send_unchecked("DELETE", &last, &Value::Null), 200);
+            assert_eq!(fixture.send_unchecked("PUT", &last, &body), 201);
+            fixture.kuma.take_journal();
+        }
         fixture.drain_for(reason, &last, &body);
         if is_violation {
             fixture.assert_violation(Invariant::I10, &["kv", &last, "serves"]);
