@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ecs_mesh_api::AllowList;
 use ecs_mesh_model::Glob;
 
-/// What manifests may name.
+/// Environment variables and directories that manifests may name.
 #[derive(clap::Args)]
 pub(super) struct AllowArgs {
     /// Environment variables that manifests may name, `*` and `?` allowed; replaces the default

@@ -142,7 +142,7 @@ impl Context {
         self.process.clock.now()
     }
 
-    /// What the wall clock shows now, for times that people set and read.
+    /// The wall-clock time, for times that people set and read.
     pub(super) fn wall(&self) -> Timestamp {
         self.process.clock.wall()
     }

@@ -67,7 +67,7 @@ impl ManifestApplier {
                 biased;
                 () = stop.cancelled() => break,
                 changed = manifests.changed() => if changed.is_err() { stop.cancelled().await; break },
-                // What waited for the absence of a document is due.
+                // Withdrawals that waited for the absence of a document are due.
                 () = tokio::time::sleep(settled.unwrap_or_default()), if settled.is_some() => self.enqueue_all(),
                 () = tokio::time::sleep(CONNECT_RETRY), if !complete => {}
             }

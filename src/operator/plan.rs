@@ -220,8 +220,7 @@ impl Operator {
         selection.matches(task, known.as_ref(), &registered, &self.context.manifests.load())
     }
 
-    /// What is missing when the time is over: the tasks that were not evaluated, or all of them, where the sweep did not
-    /// end.
+    /// The tasks that were not evaluated when the time is over: all of them if the sweep did not end.
     fn missing(&self, options: &PlanOptions, progress: &PlanProgress) -> Vec<Unresolved> {
         let help = "raise --timeout, narrow the plan by --cluster, --service or --task, or check for a slow AWS or \
                     control-plane endpoint";

@@ -198,7 +198,7 @@ impl Default for CleanupPolicy {
     }
 }
 
-/// What a drain leaves in load balancing.
+/// Registrations that a drain leaves in load balancing.
 ///
 /// A task that ECS stops, or that manifests no longer declare, is taken out of load balancing at once while its
 /// service keeps enough ready registrations. The last ones stay until replacements are ready, or until they no longer

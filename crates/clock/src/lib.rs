@@ -40,7 +40,7 @@ pub struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
 enum ClockSource {
-    /// What the wall clock and the steady clock showed at the start.
+    /// The readings of both clocks at the start.
     System {
         wall: Timestamp,
         steady: Duration,
@@ -72,7 +72,7 @@ impl Clock {
         }
     }
 
-    /// What the wall clock shows now, to be compared with times that a person, a server or a certificate gives.
+    /// The wall-clock time, to be compared with times that a person, a server or a certificate gives.
     pub fn wall(&self) -> Timestamp {
         match &self.0 {
             ClockSource::System { .. } => system_wall(),

@@ -10,7 +10,7 @@
 //! | [`circuit_breaker`] | an unreachable remote receives one probe at a time |
 //! | [`lease`] | whether this process may write, and why not |
 //! | [`files`] | a file that a user names is regular and small, or is not read |
-//! | [`blocking_lane`] | work that hangs holds up no caller, and costs one thread |
+//! | [`blocking_lane`] | hanging work blocks no caller, and costs one thread |
 //! | [`health`] | whether every loop makes progress |
 //! | [`secrets`] | how secrets in an external store are read |
 //! | [`shutdown`] | a signal starts a graceful shutdown, a second one ends it immediately |

@@ -144,7 +144,7 @@ impl BucketLevel {
         Ok(())
     }
 
-    /// When half of the burst will be there if nobody takes a token; `None` if it is.
+    /// The time at which half of the burst is available if no token is taken; `None` if it is available now.
     fn half_full_at(&mut self, now: Instant) -> Option<Instant> {
         self.count_to(now);
         let missing = (self.burst / 2 - self.tokens).max(0);

@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     let operator = OperatorId::parse("example")?;
-    // What has left the manifests: nothing yet.
+    // No document has left the manifests yet.
     let history = ManifestHistory::default();
     let evaluator = Evaluator {
         manifests: &assembled.set,

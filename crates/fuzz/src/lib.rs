@@ -1,5 +1,5 @@
 //! Fuzz targets for everything that others write and the operator reads: events, manifests, ACL rules, descriptions of
-//! login tokens, and answers of control planes. The targets are the tests of this package.
+//! login tokens, and responses of control planes. The targets are the tests of this package.
 //!
 //! `cargo test -p ecs-mesh-fuzz` runs each for a second, and `make fuzz TIME=60` as long as asked. An input is a valid
 //! document with a few edits, since random bytes do not get past a parser's first line.

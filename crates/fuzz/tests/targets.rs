@@ -207,7 +207,7 @@ fn kuma_answers() {
             let _ = kuma.put(&id, &dataplane).await;
             let _ = kuma.delete(&id).await;
             if let Ok(Some(found)) = kuma.get(&id).await {
-                // What is read is what was asked for, and a drain keeps it so.
+                // The response is about the requested object, and a drain keeps it so.
                 assert_eq!(found.id, id);
                 let drained = kuma.render_drained(&found, ecs_mesh_core::plan::DrainReason::Stopping);
                 assert_eq!(drained.body["name"], TASK);

@@ -234,7 +234,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let mut found = Vec::new();
         let read = |item: Value| match endpoints::read(item, service) {
             Ok(endpoint) => found.extend(endpoint),
-            // What can't be read is not counted as ready.
+            // Unreadable items do not count as ready.
             Err(_) => self.observer.skipped("list_endpoints"),
         };
         let filter = Some(ListFilter::Tag(SERVICE_TAG, service));

@@ -18,7 +18,7 @@ pub(super) enum ListFilter<'a> {
     /// With a tag of an inbound or gateway that contains this value.
     Tag(&'a str, &'a str),
 }
-/// What precedes the offset in the path of a page.
+/// The query parameter that holds the offset of a page.
 pub(super) const OFFSET: &str = "&offset=";
 
 /// The path and query of one page.

@@ -1,4 +1,4 @@
-//! What is known of single tasks, beside what a plan says of them.
+//! The evidence and state of single tasks, for `explain`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct TaskExplanation {
     pub workloads: Vec<Arc<str>>,
     /// The registrations of this operator.
     pub registrations: Vec<KnownRegistrationState>,
-    /// What a run would change, or why it would not, at each control plane.
+    /// The changes of a run at each control plane, or the reason why there are none.
     pub changes: Vec<PlanEntry>,
 }
 

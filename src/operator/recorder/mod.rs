@@ -134,7 +134,7 @@ fn describe_owner(owner: &RegistrationOwner) -> (&str, String) {
     }
 }
 
-/// What a held drain waits for, for people.
+/// The condition that a held drain waits for, for people.
 fn hold_message(ready: usize, needed: usize) -> String {
     format!(
         "{ready} other registrations of the service are ready, and {needed} must be; until then the drain waits for the \

@@ -318,7 +318,7 @@ impl<'a> TaskRun<'a> {
         Some(self.evaluate(&retained, snapshot.task.as_ref()?, true).await)
     }
 
-    /// What a withdrawal by the manifests may wait for.
+    /// The condition under which a withdrawal by the manifests waits.
     fn settling<'e>(
         &self,
         decision: &Decision,

@@ -80,7 +80,7 @@ impl LogStats {
     }
 }
 
-/// What happens to a line at the queue's bound.
+/// The treatment of a line at the queue's bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LineKind {
     /// Dropped.
@@ -240,7 +240,7 @@ impl LogQueue {
         }
     }
 
-    /// What the writer's thread does next; `None` at its end. `reported`: the dropped lines that were reported.
+    /// The next work of the writer's thread; `None` at its end. `reported`: the dropped lines that were reported.
     fn next_work(&self, reported: u64) -> Option<Work> {
         let mut state = self.lock();
         loop {
@@ -311,12 +311,12 @@ impl LogQueue {
     }
 }
 
-/// What the writer's thread does.
+/// Work of the writer's thread.
 enum Work {
     Write(Line),
     /// Report lines that the limiter suppressed.
     ReportSuppressed,
-    /// Report that so many lines were dropped since the start.
+    /// Report the number of lines dropped since the start.
     ReportDropped(u64),
 }
 

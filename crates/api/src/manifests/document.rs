@@ -81,7 +81,7 @@ pub(super) struct ManifestDraft {
 }
 
 impl ManifestDraft {
-    /// What `check` finds in every reading and in no repaired field, and what therefore stands in the file.
+    /// Errors that `check` finds in every reading and in no repaired field, so that they stand in the file.
     pub(super) fn findings(
         &self,
         check: impl Fn(&ManifestSpec) -> Vec<ManifestFinding>,

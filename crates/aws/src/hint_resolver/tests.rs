@@ -1,4 +1,4 @@
-//! What a describe shows decides, never the event.
+//! Describes decide, never events.
 
 use super::*;
 use crate::aws::AwsErrorKind;

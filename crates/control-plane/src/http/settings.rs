@@ -139,7 +139,7 @@ pub enum SettingsError {
         name: &'static str,
         /// The rest of the field's name.
         kind: &'static str,
-        /// What is allowed.
+        /// The rule that refuses it.
         source: RefusedSource,
     },
     /// The CA's environment variable is not set.

@@ -30,7 +30,7 @@ pub enum InvalidCa {
     Unreadable {
         /// The source of the text.
         from: String,
-        /// What is wrong.
+        /// The defect.
         problem: &'static str,
     },
     /// A block is no certificate.

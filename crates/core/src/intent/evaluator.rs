@@ -149,7 +149,7 @@ pub struct Evaluator<'a> {
     pub kind: ControlPlaneType,
     /// This operator's id.
     pub operator: &'a OperatorId,
-    /// What has left the manifests.
+    /// Documents that have left the manifests.
     pub history: &'a ManifestHistory,
     /// The current time.
     pub now: Timestamp,

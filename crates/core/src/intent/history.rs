@@ -15,7 +15,7 @@ use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{OutboundListSpec, WorkloadSpec, limits};
 use ecs_mesh_model::Timestamp;
 
-/// What has left the manifests since the operator started. An absent `ConsulAuth` withdraws nothing, so none is kept.
+/// Documents that have left the manifests since the operator started. An absent `ConsulAuth` withdraws nothing, so none is kept.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestHistory {
     last_complete: Option<Arc<ManifestSet>>,

@@ -200,7 +200,7 @@ impl DrainWave {
         }
         let needed = self.needed(request.keep_ready);
         let ready = match request.endpoints {
-            // What is not known does not count.
+            // Unknown registrations do not count.
             None => 0,
             Some(endpoints) => {
                 if !endpoints.iter().any(|endpoint| endpoint.id == *request.id && endpoint.routed) {

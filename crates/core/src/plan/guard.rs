@@ -92,7 +92,7 @@ struct AdmittedRemoval {
     sent: bool,
 }
 
-/// What a removal rests on, as far as the guard distinguishes.
+/// The basis of a removal, as far as the guard distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalBasis {
     /// The manifests, which have asked for it for this long.

@@ -64,7 +64,7 @@ impl Evidence {
         matches!(self, Self::Manifests | Self::RoleNotAllowed { .. })
     }
 
-    /// What a removal by this evidence rests on, for the guard. The manifests have asked for it for `asked_for`.
+    /// The basis of a removal by this evidence, for the guard. The manifests have asked for it for `asked_for`.
     pub(super) fn removal_basis(&self, asked_for: Duration) -> RemovalBasis {
         match self {
             Self::Manifests | Self::RoleNotAllowed { by_edit: true, .. } => {

@@ -148,7 +148,7 @@ impl PlanStep {
         }
     }
 
-    /// What the drain or removal rests on. The manifests have asked for it for `asked_for`.
+    /// The basis of the drain or removal, for the guard. The manifests have asked for it for `asked_for`.
     pub fn removal_basis(&self, asked_for: Duration) -> RemovalBasis {
         match &self.action {
             Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. } => {

@@ -95,7 +95,7 @@ fn waiting_withdrawal_is_previewed_with_its_time() {
     let (awaited, decision) = decide_if_confirmed(&input, Duration::ZERO).unwrap();
     assert_eq!(awaited, PendingConfirmation::Settle(SETTLE));
     assert_eq!(words(&decision), WITHDRAWN);
-    // What does not wait is in the decision itself.
+    // A withdrawal that does not wait is in the decision itself.
     let declared = known.clone().map(|known| KnownRegistration { was_declared: true, ..known });
     assert_eq!(decide_if_confirmed(&DecisionInput { known: &declared, ..input }, Duration::ZERO), None);
 }

@@ -1,4 +1,4 @@
-//! What container definitions say about starts, health and stops.
+//! Start order, health checks and stop time-outs of container definitions.
 //!
 //! Source of the rules and ranges:
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html>.

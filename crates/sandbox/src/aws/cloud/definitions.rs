@@ -70,7 +70,7 @@ pub struct DefinitionRecord {
     pub containers: Vec<Value>,
     /// The tags it was registered with.
     pub tags: Tags,
-    /// What `containers` say about starts, health and stops.
+    /// Start order, health checks and stop time-outs of `containers`.
     pub(super) specs: Vec<ContainerSpec>,
     registered_at: Timestamp,
     rest: Map<String, Value>,

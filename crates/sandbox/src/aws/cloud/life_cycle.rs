@@ -8,7 +8,7 @@ use super::{StopCode, TaskKey, Timer};
 use crate::aws::{Cloud, CloudTask, LifeTimes};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
-/// What a change of a task means to its observers.
+/// The visibility of a change of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TaskChange {
     /// Nothing has changed.
