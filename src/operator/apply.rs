@@ -348,7 +348,7 @@ impl RegistrationWriter<'_> {
         }
         *sent = true;
         if step.needs_guard() {
-            self.worker.with_guard(&step.binding.name, |guard| guard.record_sent(self.task));
+            self.worker.with_guard(&step.binding.name, |guard| guard.record_sent(self.task, &step.id));
         }
         // Record first: if the response is lost, the next lookup still reports the removal.
         registry.begin_removal(self.task, step);

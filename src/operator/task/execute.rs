@@ -10,7 +10,9 @@ use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::Requeue;
 use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels};
-use ecs_mesh_core::plan::{Action, Decision, DrainPermit, GuardDecision, KnownRegistration, PlanStep};
+use ecs_mesh_core::plan::{
+    Action, Decision, DrainPermit, GuardDecision, KnownRegistration, PlanStep, RemovalRequest,
+};
 use ecs_mesh_model::Reason;
 
 /// Shortest wait before the guard is asked again for what the manifests ask for.
@@ -195,9 +197,8 @@ impl TaskRun<'_> {
         let owned = registry.owned_by(&step.binding.name);
         let valid_for = self.manifests.history.valid_for(now);
         let basis = step.removal_basis(registry.undeclared_for(self.task, &step.id, valid_for));
-        let decision = self.worker.with_guard(&step.binding.name, |guard| {
-            guard.admit(self.task, basis, owned, policy, released, now)
-        });
+        let request = RemovalRequest { task: self.task, id: &step.id, basis, owned, released, now };
+        let decision = self.worker.with_guard(&step.binding.name, |guard| guard.admit(&request, policy));
         match decision {
             GuardDecision::Admitted => Ok(()),
             GuardDecision::Held(held) => {
@@ -220,7 +221,8 @@ impl TaskRun<'_> {
         // A create whose response was lost is confirmed only now.
         self.worker.record_owned_count(&step.binding, now);
         if outcome.is_gone() && step.needs_guard() && matches!(step.action, Action::Remove(_)) {
-            self.worker.with_guard(&step.binding.name, |guard| guard.record_completed(self.task, now));
+            self.worker
+                .with_guard(&step.binding.name, |guard| guard.record_completed(self.task, &step.id, now));
         }
         if let Some(received) = self.event.acknowledge()
             && outcome.is_change()

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::intent::RegistrationId;
 use ecs_mesh_api::GuardPolicy;
 use ecs_mesh_model::{TaskArn, Timestamp};
 
@@ -27,7 +28,7 @@ const STABLE_AFTER: Duration = Duration::from_mins(10);
 #[derive(Clone, Debug, Default)]
 pub struct RemovalGuard {
     /// Admitted and not executed yet: requested again at each step, counted once.
-    in_progress: BTreeMap<TaskArn, AdmittedRemoval>,
+    in_progress: BTreeMap<(TaskArn, RegistrationId), AdmittedRemoval>,
     /// Executed. A task that was registered and removed again counts again.
     completed: VecDeque<(TaskArn, Timestamp)>,
     held: BTreeMap<TaskArn, HeldEntry>,
@@ -118,6 +119,23 @@ impl RemovalBasis {
     }
 }
 
+/// A removal that needs the guard.
+#[derive(Clone, Copy, Debug)]
+pub struct RemovalRequest<'a> {
+    /// The task.
+    pub task: &'a TaskArn,
+    /// Its registration.
+    pub id: &'a RegistrationId,
+    /// The basis of the removal.
+    pub basis: RemovalBasis,
+    /// The binding's registrations now.
+    pub owned: OwnedCount,
+    /// A person has admitted removals (`releaseUntil`).
+    pub released: bool,
+    /// The current time.
+    pub now: Timestamp,
+}
+
 /// The guard's decision on one removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardDecision {
@@ -155,20 +173,13 @@ pub struct GuardState {
 }
 
 impl RemovalGuard {
-    /// Requests the removal of a task's registration. `owned` are the binding's registrations now; with `released`, a person
-    /// has admitted removals (`releaseUntil`). Repeated requests for one task count once.
-    pub fn admit(
-        &mut self,
-        task: &TaskArn,
-        basis: RemovalBasis,
-        owned: OwnedCount,
-        policy: &GuardPolicy,
-        released: bool,
-        now: Timestamp,
-    ) -> GuardDecision {
+    /// Decides on a removal. Repeated requests for one registration count once.
+    pub fn admit(&mut self, request: &RemovalRequest<'_>, policy: &GuardPolicy) -> GuardDecision {
+        let RemovalRequest { task, id, basis, owned, released, now } = *request;
         self.expire(now);
         self.record_owned(owned, now);
-        if self.in_progress.contains_key(task) {
+        let key = (task.clone(), id.clone());
+        if self.in_progress.contains_key(&key) {
             return GuardDecision::Admitted;
         }
         let (owned, possible) = (self.confirmed.at(now), self.possible.at(now));
@@ -183,38 +194,37 @@ impl RemovalGuard {
             return GuardDecision::Held(HeldRemoval { admitted, owned, stable_in });
         }
         self.held.remove(task);
-        self.in_progress.insert(task.clone(), AdmittedRemoval { since: now, sent: false });
+        self.in_progress.insert(key, AdmittedRemoval { since: now, sent: false });
         GuardDecision::Admitted
     }
 
     /// The number of other tasks of which a removal was admitted within the hour.
     fn tasks_beside(&self, task: &TaskArn) -> usize {
-        let admitted = self.in_progress.keys().chain(self.completed.iter().map(|(completed, _)| completed));
+        let in_progress = self.in_progress.keys().map(|(task, _)| task);
+        let admitted = in_progress.chain(self.completed.iter().map(|(completed, _)| completed));
         admitted.filter(|other| *other != task).collect::<BTreeSet<_>>().len()
     }
 
     /// Records that the admitted removal is about to be sent.
-    pub fn record_sent(&mut self, task: &TaskArn) {
-        if let Some(entry) = self.in_progress.get_mut(task) {
+    pub fn record_sent(&mut self, task: &TaskArn, id: &RegistrationId) {
+        if let Some(entry) = self.in_progress.get_mut(&(task.clone(), id.clone())) {
             entry.sent = true;
         }
     }
 
     /// Records that the admitted removal was executed.
-    pub fn record_completed(&mut self, task: &TaskArn, now: Timestamp) {
+    pub fn record_completed(&mut self, task: &TaskArn, id: &RegistrationId, now: Timestamp) {
         self.held.remove(task);
-        if self.in_progress.remove(task).is_some() {
+        if self.in_progress.remove(&(task.clone(), id.clone())).is_some() {
             self.completed.push_back((task.clone(), now));
         }
     }
 
-    /// Takes back a removal that is no longer needed, or that the task's own STOPPED now allows. A removal that was sent
+    /// Takes back a task's removals that are no longer needed, or that its own STOPPED now allows. A removal that was sent
     /// stays counted.
     pub fn release(&mut self, task: &TaskArn) {
         self.held.remove(task);
-        if self.in_progress.get(task).is_some_and(|entry| !entry.sent) {
-            self.in_progress.remove(task);
-        }
+        self.in_progress.retain(|(admitted, _), entry| admitted != task || entry.sent);
     }
 
     fn expire(&mut self, now: Timestamp) {
@@ -290,7 +300,23 @@ mod tests {
         now: Timestamp,
     ) -> bool {
         let owned = OwnedCount::confirmed(owned);
-        guard.admit(&task(n), basis, owned, &GuardPolicy::default(), false, now) == GuardDecision::Admitted
+        admit(guard, n, &id(0), basis, owned, now) == GuardDecision::Admitted
+    }
+
+    fn admit(
+        guard: &mut RemovalGuard,
+        n: usize,
+        id: &RegistrationId,
+        basis: RemovalBasis,
+        owned: OwnedCount,
+        now: Timestamp,
+    ) -> GuardDecision {
+        let request = RemovalRequest { task: &task(n), id, basis, owned, released: false, now };
+        guard.admit(&request, &GuardPolicy::default())
+    }
+
+    fn id(n: usize) -> RegistrationId {
+        RegistrationId { mesh: ecs_mesh_model::MeshName::default(), name: format!("r{n}").into() }
     }
 
     fn task(n: usize) -> TaskArn {
@@ -307,7 +333,7 @@ mod tests {
         let mut owned = total;
         for n in numbers {
             if is_admitted(guard, n, RemovalBasis::Unconfirmed, owned, now) {
-                guard.record_completed(&task(n), now);
+                guard.record_completed(&task(n), &id(0), now);
                 owned -= 1;
             }
         }
@@ -340,7 +366,7 @@ mod tests {
             // A repeated request counts once.
             assert_eq!(admitted(&mut guard, Timestamp(0)), [0]);
             assert_eq!(admitted(&mut guard, Timestamp(3_599_999)), [0]);
-            guard.record_completed(&task(0), Timestamp(3_599_999));
+            guard.record_completed(&task(0), &id(0), Timestamp(3_599_999));
             assert_eq!(guard.state(&GuardPolicy::default(), false, Timestamp(3_599_999)).limit, 1);
             assert_eq!(admitted(&mut guard, Timestamp(7_200_000)), [0]);
         }
@@ -351,14 +377,7 @@ mod tests {
         let mut guard = RemovalGuard::default();
         assert!(is_admitted(&mut guard, 0, NEW, 9, Timestamp(0)));
         let asked = |minutes: u32| RemovalBasis::Manifests { asked_for: MINUTE * minutes };
-        let held = guard.admit(
-            &task(1),
-            asked(9),
-            OwnedCount::confirmed(9),
-            &GuardPolicy::default(),
-            false,
-            Timestamp(0),
-        );
+        let held = admit(&mut guard, 1, &id(0), asked(9), OwnedCount::confirmed(9), Timestamp(0));
         let expected = HeldRemoval { admitted: 1, owned: 9, stable_in: Some(MINUTE) };
         assert_eq!(held, GuardDecision::Held(expected));
         assert!(!is_admitted(&mut guard, 2, RemovalBasis::Unconfirmed, 9, Timestamp(0)));
@@ -390,8 +409,7 @@ mod tests {
         let mut guard = RemovalGuard::default();
         let owned = OwnedCount { confirmed: 9, possible: 10 };
         let admitted = (0..9).filter(|n| {
-            let policy = GuardPolicy::default();
-            guard.admit(&task(*n), RemovalBasis::Unconfirmed, owned, &policy, false, Timestamp(0))
+            admit(&mut guard, *n, &id(0), RemovalBasis::Unconfirmed, owned, Timestamp(0))
                 == GuardDecision::Admitted
         });
         assert_eq!(admitted.count(), 2);
@@ -404,9 +422,22 @@ mod tests {
         let mut guard = RemovalGuard::default();
         for owned in [6, 5, 4] {
             assert!(is_admitted(&mut guard, 1, RemovalBasis::Unconfirmed, owned, Timestamp(0)), "{owned}");
-            guard.record_completed(&task(1), Timestamp(0));
+            guard.record_completed(&task(1), &id(0), Timestamp(0));
         }
         assert!(!is_admitted(&mut guard, 2, RemovalBasis::Unconfirmed, 3, Timestamp(0)));
+    }
+
+    /// The second removal of a task is requested while the first is under way, or after its response was lost.
+    #[test]
+    fn each_registration_of_a_task_counts() {
+        let mut guard = RemovalGuard::default();
+        let mut is_admitted = |n, id: &RegistrationId| {
+            let (owned, basis) = (OwnedCount::confirmed(10), RemovalBasis::Unconfirmed);
+            admit(&mut guard, n, id, basis, owned, Timestamp(0)) == GuardDecision::Admitted
+        };
+        assert!(is_admitted(0, &id(0)) && is_admitted(0, &id(1)) && is_admitted(0, &id(2)));
+        assert!(is_admitted(0, &id(1)), "a repeated request");
+        assert!(!is_admitted(1, &id(0)), "the guard admits 3 of 10");
     }
 
     #[test]
@@ -436,7 +467,7 @@ mod tests {
         let removed: usize = (0..10)
             .map(|_| {
                 let admitted = is_admitted(&mut guard, 1, RemovalBasis::Unconfirmed, 10, Timestamp(0));
-                guard.record_completed(&task(1), Timestamp(0));
+                guard.record_completed(&task(1), &id(0), Timestamp(0));
                 usize::from(admitted)
             })
             .sum();
@@ -448,7 +479,7 @@ mod tests {
         let mut guard = RemovalGuard::default();
         for n in 0..3 {
             assert!(is_admitted(&mut guard, n, RemovalBasis::Unconfirmed, 10, Timestamp(0)));
-            guard.record_sent(&task(n));
+            guard.record_sent(&task(n), &id(0));
             guard.release(&task(n));
         }
         assert!(!is_admitted(&mut guard, 3, RemovalBasis::Unconfirmed, 10, Timestamp(0)));
@@ -460,9 +491,15 @@ mod tests {
             let mut guard = RemovalGuard::default();
             remove(&mut guard, 0..owned, owned, Timestamp(0));
             assert_eq!(guard.held_count(), held);
-            let (policy, count) = (GuardPolicy::default(), OwnedCount::confirmed(held));
-            let last = task(owned - 1);
-            let answer = guard.admit(&last, RemovalBasis::Unconfirmed, count, &policy, true, Timestamp(1));
+            let request = RemovalRequest {
+                task: &task(owned - 1),
+                id: &id(0),
+                basis: RemovalBasis::Unconfirmed,
+                owned: OwnedCount::confirmed(held),
+                released: true,
+                now: Timestamp(1),
+            };
+            let answer = guard.admit(&request, &GuardPolicy::default());
             assert_eq!((answer, guard.held_count()), (GuardDecision::Admitted, held - 1));
         }
     }

@@ -16,5 +16,7 @@ pub use decide::{
 pub use diff::{FieldChange, diff};
 pub use drain::DrainReason;
 pub use drain_hold::{DrainCause, DrainHolds, DrainPermit, DrainRequest, ServiceEndpoint};
-pub use guard::{GuardDecision, GuardState, HeldRemoval, OwnedCount, RemovalBasis, RemovalGuard};
+pub use guard::{
+    GuardDecision, GuardState, HeldRemoval, OwnedCount, RemovalBasis, RemovalGuard, RemovalRequest,
+};
 pub use liveness::TaskLiveness;
