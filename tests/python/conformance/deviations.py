@@ -29,6 +29,7 @@ BEHAVIOUR = {
     },
     "moto": {
         "test_list_clusters_paginates": Deviation("assert (", "all clusters on one page"),
+        "test_deleted_cluster_is_inactive_and_not_listed": Deviation("not in [", "ListClusters lists deleted clusters"),
         "test_task_definition_has_a_registration_time": Deviation("registeredAt", "no registeredAt"),
         "test_task_starts_in_provisioning": Deviation("'RUNNING' == 'PROVISIONING'", "RUNNING immediately"),
         "test_run_task_requires_a_network_configuration_for_awsvpc": Deviation("(500)", "fails with status 500"),
@@ -88,6 +89,9 @@ BEHAVIOUR = {
     },
     "ministack": {
         "test_list_clusters_paginates": Deviation("assert (", "all clusters on one page"),
+        "test_deleted_cluster_is_inactive_and_not_listed": Deviation(
+            "[] == ['INACTIVE']", "a deleted cluster is MISSING at once"
+        ),
         "test_ecs_rejects_an_unknown_cluster": Deviation("not rejected", "an empty list"),
         "test_describe_task_definition_returns_tags_on_request": Deviation("assert not [", "always with tags"),
         "test_run_task_sets_the_group_of_the_family": Deviation("'' == 'family:", "group is empty"),

@@ -35,6 +35,21 @@ def test_ecs_rejects_an_unknown_cluster(aws):
     rejected("ClusterNotFoundException", 400, aws.ecs.describe_tasks, cluster="none", tasks=[UNKNOWN])
 
 
+def test_describe_clusters_reports_unknown_clusters_as_missing(aws):
+    answer = aws.ecs.describe_clusters(clusters=[aws.cluster(), f"{ECS}:cluster/none"])
+    assert [cluster["status"] for cluster in answer["clusters"]] == ["ACTIVE"]
+    assert [(one["arn"], one["reason"]) for one in answer["failures"]] == [(f"{ECS}:cluster/none", "MISSING")]
+
+
+def test_deleted_cluster_is_inactive_and_not_listed(aws):
+    name = fresh("cluster")
+    arn = aws.ecs.create_cluster(clusterName=name)["cluster"]["clusterArn"]
+    assert aws.ecs.delete_cluster(cluster=name)["cluster"]["status"] == "INACTIVE"
+    assert [one["status"] for one in aws.ecs.describe_clusters(clusters=[arn])["clusters"]] == ["INACTIVE"]
+    pages = aws.ecs.get_paginator("list_clusters").paginate()
+    assert arn not in pages.build_full_result()["clusterArns"]
+
+
 
 def test_describe_task_definition_accepts_family_and_arn(aws):
     definition = aws.family()

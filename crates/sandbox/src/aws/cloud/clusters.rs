@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::services::ServiceStatus;
 use super::{TaskKey, page};
 use crate::aws::error::invalid;
-use crate::aws::{AwsApiError, AwsApiResult, Cloud, CloudTask};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, CloudTask, DescribeFailure};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags};
 
 /// A cluster.
@@ -18,6 +19,8 @@ pub struct Cluster {
     pub name: String,
     /// Its tags.
     pub tags: Tags,
+    /// Whether it was deleted.
+    pub is_deleted: bool,
 }
 
 /// A cluster with its index.
@@ -68,6 +71,10 @@ impl TaskIndex {
     }
 }
 
+fn cluster_not_found(name: &str) -> AwsApiError {
+    AwsApiError::new("ClusterNotFoundException", format!("there is no cluster {name}"))
+}
+
 fn remove(sets: &mut BTreeMap<String, BTreeSet<TaskKey>>, name: &str, key: &TaskKey) {
     if let Some(set) = sets.get_mut(name) {
         set.remove(key);
@@ -78,7 +85,7 @@ fn remove(sets: &mut BTreeMap<String, BTreeSet<TaskKey>>, name: &str, key: &Task
 }
 
 impl Cloud {
-    /// Creates a cluster, or returns the existing one unchanged.
+    /// Creates a cluster, or returns the existing one unchanged. A deleted one exists again.
     pub fn create_cluster(&mut self, name: &str, tags: Tags) -> AwsApiResult<Cluster> {
         let allowed = !name.is_empty()
             && name.len() <= 255
@@ -90,45 +97,101 @@ impl Cloud {
         }
         let arn = self.arn("ecs", &format!("cluster/{name}"));
         let state = self.clusters.entry(name.to_owned()).or_insert_with(|| ClusterState {
-            cluster: Cluster { arn, name: name.to_owned(), tags },
+            cluster: Cluster { arn, name: name.to_owned(), tags, is_deleted: false },
             index: TaskIndex::default(),
         });
+        state.cluster.is_deleted = false;
         Ok(state.cluster.clone())
     }
 
-    /// One page of the ARNs of all clusters.
+    /// Deletes a cluster without services and tasks. ECS shows it as INACTIVE for a while, here until
+    /// [`Self::forget_cluster`].
+    ///
+    /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteCluster.html>.
+    pub fn delete_cluster(&mut self, cluster: &str) -> AwsApiResult<Cluster> {
+        let name = self.cluster_name(cluster)?;
+        if self
+            .services
+            .iter()
+            .any(|((of, _), service)| *of == name && service.status != ServiceStatus::Inactive)
+        {
+            let message = "The Cluster cannot be deleted while Services are active.";
+            return Err(AwsApiError::new("ClusterContainsServicesException", message));
+        }
+        let index = &self.cluster_state(&name)?.index;
+        let is_active =
+            |key: &TaskKey| self.known_task(key).is_some_and(|task| !task.last_status.is_stopped());
+        if index.all.iter().any(is_active) {
+            let message = "The Cluster cannot be deleted while Tasks are active.";
+            return Err(AwsApiError::new("ClusterContainsTasksException", message));
+        }
+        let state = self.clusters.get_mut(&name).ok_or_else(|| cluster_not_found(&name))?;
+        state.cluster.is_deleted = true;
+        Ok(state.cluster.clone())
+    }
+
+    /// Makes ECS forget a deleted cluster.
+    pub fn forget_cluster(&mut self, name: &str) {
+        self.clusters.retain(|of, state| of != name || !state.cluster.is_deleted);
+    }
+
+    /// The clusters in the response of `DescribeClusters`, and the failures. Deleted ones are INACTIVE.
+    pub fn describe_clusters(&self, clusters: &[String]) -> (Vec<Value>, Vec<DescribeFailure>) {
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
+        for cluster in clusters {
+            let name = cluster.rsplit('/').next().unwrap_or_default();
+            match self
+                .clusters
+                .get(name)
+                .filter(|state| !cluster.contains(':') || state.cluster.arn == *cluster)
+            {
+                Some(state) => found.push(self.state_json(state)),
+                None => failures.push(DescribeFailure { arn: cluster.clone(), reason: "MISSING" }),
+            }
+        }
+        (found, failures)
+    }
+
+    /// One page of the ARNs of all clusters that are not deleted.
     pub fn list_clusters(
         &self,
         next_token: Option<&str>,
         max_results: usize,
     ) -> (Vec<String>, Option<String>) {
-        let items =
-            self.clusters.values().map(|state| (state.cluster.name.as_str(), state.cluster.arn.clone()));
+        let items = self
+            .clusters
+            .values()
+            .filter(|state| !state.cluster.is_deleted)
+            .map(|state| (state.cluster.name.as_str(), state.cluster.arn.clone()));
         page(items, next_token, max_results)
     }
 
     /// The cluster in the response of `CreateCluster`.
     pub(crate) fn cluster_json(&self, cluster: &str) -> AwsApiResult<Value> {
         let name = self.cluster_name(cluster)?;
-        let ClusterState { cluster, index } = self.cluster_state(&name)?;
+        Ok(self.state_json(self.cluster_state(&name)?))
+    }
+
+    fn state_json(&self, ClusterState { cluster, index }: &ClusterState) -> Value {
+        let name = &cluster.name;
         let tasks: Vec<LastStatus> =
             index.all.iter().filter_map(|arn| Some(self.known_task(arn)?.last_status)).collect();
         let running = tasks.iter().filter(|status| **status == LastStatus::Running).count();
         let starting = [LastStatus::Provisioning, LastStatus::Pending, LastStatus::Activating];
-        Ok(json!({
+        json!({
             "clusterArn": cluster.arn,
             "clusterName": cluster.name,
-            "status": "ACTIVE",
+            "status": if cluster.is_deleted { "INACTIVE" } else { "ACTIVE" },
             "registeredContainerInstancesCount": 0,
             "runningTasksCount": running,
             "pendingTasksCount": tasks.iter().filter(|status| starting.contains(status)).count(),
-            "activeServicesCount": self.services.keys().filter(|(of, _)| *of == name).count(),
+            "activeServicesCount": self.services.keys().filter(|(of, _)| of == name).count(),
             "statistics": [],
             "settings": [{"name": "containerInsights", "value": "disabled"}],
             "capacityProviders": [],
             "defaultCapacityProviderStrategy": [],
             "tags": super::ecs_tags::tags_json(&cluster.tags),
-        }))
+        })
     }
 
     /// The cluster name for a name, an ARN or an empty text (`default`).
@@ -140,16 +203,17 @@ impl Cloud {
                 .ok_or_else(|| invalid(format!("{arn} is not a cluster of this account and Region")))?,
             name => name,
         };
-        if self.clusters.contains_key(name) {
-            return Ok(name.to_owned());
+        match self.clusters.get(name) {
+            Some(state) if state.cluster.is_deleted => {
+                Err(invalid("The specified cluster is inactive. Specify an active cluster and try again."))
+            }
+            Some(_) => Ok(name.to_owned()),
+            None => Err(cluster_not_found(name)),
         }
-        Err(AwsApiError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
     }
 
     pub(super) fn cluster_state(&self, name: &str) -> AwsApiResult<&ClusterState> {
-        self.clusters.get(name).ok_or_else(|| {
-            AwsApiError::new("ClusterNotFoundException", format!("there is no cluster {name}"))
-        })
+        self.clusters.get(name).ok_or_else(|| cluster_not_found(name))
     }
 
     /// Updates the cluster's index.

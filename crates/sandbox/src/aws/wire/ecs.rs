@@ -14,7 +14,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
         "UpdateTaskProtection" | "GetTaskProtection" => protection(cloud, request, now),
         "CreateService" | "UpdateService" | "DeleteService" => services(cloud, request, now),
         "DescribeServices" => describe_services(cloud, request),
-        "CreateCluster" | "ListClusters" => clusters(cloud, request),
+        "CreateCluster" | "DeleteCluster" | "ListClusters" | "DescribeClusters" => clusters(cloud, request),
         "RegisterTaskDefinition" | "DescribeTaskDefinition" => definitions(cloud, request, now),
         _ => Err(request.unknown_operation()),
     }
@@ -86,6 +86,16 @@ fn clusters(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
         let name = request.optional("clusterName").unwrap_or("default");
         let cluster = cloud.create_cluster(name, given_tags(request)?)?;
         return Ok(json!({"cluster": cloud.cluster_json(&cluster.arn)?}));
+    }
+    if request.operation == "DeleteCluster" {
+        let mut deleted = cloud.cluster_json(request.text("cluster"))?;
+        cloud.delete_cluster(request.text("cluster"))?;
+        deleted["status"] = "INACTIVE".into();
+        return Ok(json!({"cluster": deleted}));
+    }
+    if request.operation == "DescribeClusters" {
+        let (found, missing) = cloud.describe_clusters(&request.texts("clusters"));
+        return Ok(json!({"clusters": found, "failures": failures(&missing)}));
     }
     let (arns, next) = cloud.list_clusters(request.optional("nextToken"), request.limit("maxResults", 100));
     Ok(page("clusterArns", arns, "nextToken", next))
