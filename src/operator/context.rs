@@ -21,6 +21,7 @@ use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::cluster_checker::ClusterChecker;
 use ecs_mesh_aws::hint_resolver::HintResolver;
 use ecs_mesh_aws::role_tag_cache::{ROLE_RECHECK_DELAYS, RoleTagCache};
 use ecs_mesh_aws::store::{Observation, TaskStore};
@@ -68,6 +69,7 @@ pub(super) struct Process {
 pub(super) struct AwsState {
     pub store: Arc<TaskStore>,
     pub describer: TaskDescriber,
+    pub clusters: Arc<ClusterChecker>,
     pub hints: HintResolver,
     pub definitions: TaskDefinitionCache,
     pub roles: RoleTagCache,
@@ -97,11 +99,13 @@ impl Context {
                     context.enqueue_leaving(task, observed);
                 }
             };
+            let clusters = Arc::new(ClusterChecker::new(Arc::clone(&deps.ecs), ecs_bucket.clone()));
             let describer = TaskDescriber::new(
                 Arc::clone(&deps.ecs),
                 Arc::clone(&store),
                 deps.clock.clone(),
                 ecs_bucket.clone(),
+                Arc::clone(&clusters),
                 Arc::new(on_leaving),
             );
             let hints = HintResolver::new(
@@ -125,7 +129,7 @@ impl Context {
                     recorder,
                     dry_run: deps.recorder.clone(),
                 },
-                aws: AwsState { store, describer, hints, definitions, roles },
+                aws: AwsState { store, describer, clusters, hints, definitions, roles },
                 manifests: ActiveManifests::default(),
                 workers: Workers::default(),
                 clusters: KnownClusters::default(),
@@ -295,8 +299,12 @@ pub(super) struct KnownClusters(Mutex<ClusterRecords>);
 #[derive(Default)]
 struct ClusterRecords {
     by_id: BTreeMap<ClusterId, ClusterArn>,
+    /// Those of them that no list of ECS has shown and no binding names in full: registrations alone name them.
+    registered_only: BTreeSet<ClusterArn>,
     /// The start of this process's first complete sweep of each cluster.
     swept: BTreeMap<ClusterArn, Timestamp>,
+    /// Clusters that ECS does not find.
+    not_found: BTreeSet<ClusterArn>,
 }
 
 impl KnownClusters {
@@ -304,8 +312,26 @@ impl KnownClusters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Records a cluster that ECS lists or that a binding names in full.
     pub(super) fn record(&self, cluster: &ClusterArn) {
-        self.lock().by_id.entry(ClusterId::of(cluster)).or_insert_with(|| cluster.clone());
+        let mut records = self.lock();
+        records.by_id.entry(ClusterId::of(cluster)).or_insert_with(|| cluster.clone());
+        records.registered_only.remove(cluster);
+    }
+
+    /// Records a cluster that registrations name. Whether it was unknown.
+    pub(super) fn record_registered(&self, cluster: &ClusterArn) -> bool {
+        let mut records = self.lock();
+        let is_new = records.by_id.insert(ClusterId::of(cluster), cluster.clone()).is_none();
+        if is_new {
+            records.registered_only.insert(cluster.clone());
+        }
+        is_new
+    }
+
+    /// The clusters that registrations alone name: ECS does not list them any more.
+    pub(super) fn registered_only(&self) -> BTreeSet<ClusterArn> {
+        self.lock().registered_only.clone()
     }
 
     /// The clusters by the id that ownership labels carry.
@@ -315,6 +341,21 @@ impl KnownClusters {
 
     pub(super) fn record_full_sweep(&self, cluster: &ClusterArn, began: Timestamp) {
         self.lock().swept.entry(cluster.clone()).or_insert(began);
+    }
+
+    /// Records that ECS does not find the cluster. Whether that is new.
+    pub(super) fn record_not_found(&self, cluster: &ClusterArn) -> bool {
+        self.lock().not_found.insert(cluster.clone())
+    }
+
+    /// ECS has found the cluster, or has reported its deletion.
+    pub(super) fn clear_not_found(&self, cluster: &ClusterArn) {
+        self.lock().not_found.remove(cluster);
+    }
+
+    /// The clusters that ECS does not find.
+    pub(super) fn not_found(&self) -> BTreeSet<ClusterArn> {
+        self.lock().not_found.clone()
     }
 
     /// The start of this process's first complete sweep of the cluster.
@@ -327,15 +368,16 @@ impl KnownClusters {
         self.lock().swept.keys().cloned().collect()
     }
 
-    /// The clusters that the bindings of a control plane select: those named in full, and those known that a pattern
-    /// matches.
+    /// The clusters that the bindings of a control plane select: those named in full, and those that ECS has listed and a
+    /// pattern matches.
     pub(super) fn selected_at(&self, manifests: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
         let mut clusters = named_clusters(manifests, control_plane);
         let bindings =
             manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
         let bindings: Vec<_> = bindings.collect();
         let known = self.lock();
-        let selected = known.by_id.values().filter(|known| bindings.iter().any(|b| b.selects_cluster(known)));
+        let listed = known.by_id.values().filter(|cluster| !known.registered_only.contains(*cluster));
+        let selected = listed.filter(|cluster| bindings.iter().any(|b| b.selects_cluster(cluster)));
         clusters.extend(selected.cloned());
         clusters
     }

@@ -127,6 +127,8 @@ impl ManifestApplier {
         }
         context.process.recorder.retain_control_planes(&workers.keys().cloned().collect());
         context.manifests.record(Arc::clone(&status.set), without_errors, context.now());
+        let removed = status.set.bindings.values().flat_map(|binding| &binding.spec.cleanup.removed_clusters);
+        context.aws.clusters.set_removed(removed.cloned().collect());
         context.workers.store(workers);
         // These start at once, and must see the new set.
         for reconciler in acl_reconcilers {

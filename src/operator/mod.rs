@@ -36,6 +36,12 @@ mod sweeper;
 mod task;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
+mod test_fixture;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests_clusters;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod tests_settle;
 mod warnings;
 

@@ -150,8 +150,11 @@ impl OperatorStatus {
             match &inner.clusters {
                 None => pending.push("clusters that bindings select are not listed yet".to_owned()),
                 Some(clusters) => {
-                    let swept = self.context.clusters.fully_swept();
-                    let left = clusters.iter().filter(|cluster| !swept.contains(*cluster));
+                    let (swept, not_found) =
+                        (self.context.clusters.fully_swept(), self.context.clusters.not_found());
+                    let is_left =
+                        |cluster: &&ClusterArn| !swept.contains(*cluster) && !not_found.contains(*cluster);
+                    let left = clusters.iter().filter(is_left);
                     pending.extend(
                         left.map(|cluster| format!("cluster {cluster} has not been swept completely yet")),
                     );

@@ -16,6 +16,7 @@ use super::control_plane_worker::ControlPlaneWorker;
 use super::outbound_check;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs, ListPage};
+use ecs_mesh_aws::cluster_checker::ClusterExistence;
 use ecs_mesh_aws::store::{MAX_TASKS, TaskSummary};
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_control_plane::{
@@ -27,6 +28,13 @@ use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskA
 
 /// Maximum pages of one list; a list with more has an endless `nextToken`.
 const MAX_PAGES: usize = 10_000;
+
+/// The next step for a cluster that ECS does not find.
+const NOT_FOUND_FIX: &str = "if it was deleted, add its ARN to cleanup.removedClusters of its MeshBinding; otherwise check \
+                             the ARN, the account and the Region";
+
+/// Most names of clusters in a warning.
+const MAX_NAMED_CLUSTERS: usize = 10;
 
 /// Time limit of a page, a describe, or the wait for a control plane's list. After it the sweep counts as stuck.
 const STEP_TIMEOUT: Duration = Duration::from_mins(2);
@@ -96,6 +104,10 @@ impl Sweeper {
         self.record_clusters(&manifests, &clusters);
         let (registered, listed_all) = self.list_registrations(&manifests, lists).await;
         complete &= listed_all;
+        // ECS does not list a cluster that was deleted.
+        let named =
+            registered.iter().map(TaskArn::cluster).filter(|cluster| self.context.manifests.select(cluster));
+        let clusters: BTreeSet<ClusterArn> = clusters.into_iter().chain(named.cloned()).collect();
         for cluster in &clusters {
             complete &= self.sweep_cluster(cluster, &known_before, &registered, heartbeat).await;
         }
@@ -153,9 +165,12 @@ impl Sweeper {
         let take = |listed: Vec<ClusterArn>| {
             clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
         };
-        let complete =
+        let listed =
             self.list_all_pages("clusters", heartbeat, |page| self.ecs.list_clusters(page), take).await;
-        (clusters, complete)
+        if let Err(error) = &listed {
+            self.warn_incomplete("clusters", error);
+        }
+        (clusters, listed.is_ok())
     }
 
     /// Lists the registrations at each control plane. Returns the tasks that have a registration, and `false` when a list
@@ -231,8 +246,9 @@ impl Sweeper {
                 }
             }
         }
+        self.record_named_clusters(&manifests, &worker).await;
         let clusters = self.clusters_to_list(&manifests, &worker);
-        match self.list_into_registry(&worker, &clusters, requested).await {
+        match self.list_into_registry(&worker, &manifests, &clusters, requested).await {
             Ok(failed) => {
                 self.context.record_unresolved(&format!("control plane {}", worker.name), None);
                 // The guards must know how many registrations there are before a reconcile uses this list.
@@ -270,6 +286,23 @@ impl Sweeper {
         }
     }
 
+    /// Records the clusters that registrations name in full. Without them, nothing of a deleted cluster is listed.
+    async fn record_named_clusters(&self, manifests: &ManifestSet, worker: &ControlPlaneWorker) {
+        if !worker.kind.tasks_register_themselves() {
+            return;
+        }
+        match worker.call(worker.client.list_clusters()).await {
+            Ok(named) => named.iter().for_each(|cluster| {
+                if worker.selects_cluster(manifests, cluster) && self.context.clusters.record_registered(cluster) {
+                    debug!(control_plane = %worker.name, %cluster, "registrations name a cluster that is not listed");
+                }
+            }),
+            Err(error) => {
+                debug!(control_plane = %worker.name, ?error, "cannot list the clusters of registrations");
+            }
+        }
+    }
+
     /// The clusters whose tasks may have registrations at a control plane: those that its bindings select, and those of
     /// known registrations.
     pub(super) fn clusters_to_list(
@@ -279,6 +312,8 @@ impl Sweeper {
     ) -> BTreeSet<ClusterArn> {
         let mut clusters = self.context.clusters.selected_at(manifests, &worker.name);
         clusters.extend(worker.registry.tasks().iter().map(|task| task.cluster().clone()));
+        let named = self.context.clusters.registered_only();
+        clusters.extend(named.into_iter().filter(|cluster| worker.selects_cluster(manifests, cluster)));
         clusters
     }
 
@@ -301,22 +336,36 @@ impl Sweeper {
     async fn list_into_registry(
         &self,
         worker: &ControlPlaneWorker,
+        manifests: &ManifestSet,
         clusters: &BTreeSet<ClusterArn>,
         requested: Timestamp,
     ) -> Result<Vec<FailedSegment>, CallError> {
-        let by_id: BTreeMap<ClusterId, ClusterArn> = self.context.clusters.by_id();
-        let mut unattributed = 0_usize;
+        let mut by_id: BTreeMap<ClusterId, ClusterArn> = self.context.clusters.by_id();
+        let homes = homes(manifests, &worker.name, by_id.values());
+        let (mut unattributed, mut unselected) = (0_usize, BTreeSet::new());
         let mut take = |seen: RegistrationSummary| {
             let RegistrationOwner::Owned(labels) = &seen.owner else { return };
             if labels.operator != self.context.process.id {
                 return;
+            }
+            if !by_id.contains_key(&labels.cluster)
+                && let Some(cluster) = rebuild(&labels.cluster, seen.cluster_name.as_deref(), &homes)
+                && worker.selects_cluster(manifests, &cluster)
+            {
+                self.context.clusters.record_registered(&cluster);
+                by_id.insert(labels.cluster.clone(), cluster);
             }
             match by_id.get(&labels.cluster) {
                 Some(cluster) => {
                     let task = cluster.task(labels.task.clone());
                     worker.registry.record_listed(&task, &seen, requested, self.context.now());
                 }
-                None => unattributed += 1,
+                None => {
+                    unattributed += 1;
+                    if unselected.len() < MAX_NAMED_CLUSTERS {
+                        unselected.extend(seen.cluster_name.clone());
+                    }
+                }
             }
         };
         let failed = worker.call(worker.client.list_owned(clusters, &mut take)).await?;
@@ -328,7 +377,7 @@ impl Sweeper {
         worker.record_unattributed(unattributed);
         if unattributed > 0 {
             warn!(
-                control_plane = %worker.name, count = unattributed,
+                control_plane = %worker.name, count = unattributed, clusters = ?unselected,
                 "ignoring owned registrations in clusters that no MeshBinding selects"
             );
         }
@@ -343,7 +392,6 @@ impl Sweeper {
         heartbeat: &Heartbeat,
     ) -> bool {
         let began = self.context.now();
-        let list = |desired, page| self.ecs.list_tasks(cluster, desired, page);
         let (mut running, mut stopped) = (BTreeSet::new(), BTreeSet::new());
         // Each page counts as it is read, whether or not a later page fails.
         let take_running = |tasks: Vec<TaskArn>| {
@@ -355,17 +403,26 @@ impl Sweeper {
             tasks.iter().for_each(|task| self.context.aws.store.record_listed_stopped(task));
             stopped.extend(tasks);
         };
-        let what = cluster.as_str();
-        let running_whole = self
-            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Running, page), take_running)
-            .await;
-        let stopped_whole = self
-            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Stopped, page), take_stopped)
-            .await;
-        if !(running_whole && stopped_whole) {
-            self.context.metrics().sweeps.record_sweep("list_failed");
-            return false;
+        if let Err(error) = self.list_tasks(cluster, heartbeat, take_running, take_stopped).await {
+            match self.context.aws.clusters.check(cluster, &error).await {
+                // Without tasks, all of its registrations are stale.
+                ClusterExistence::Deleted => {
+                    self.context.record_unresolved(cluster.as_str(), None);
+                    debug!(%cluster, "the cluster was deleted; its tasks are absent");
+                }
+                ClusterExistence::NotFound => {
+                    let registrations = registered.iter().filter(|task| task.cluster() == cluster).count();
+                    self.report_not_found(cluster, registrations);
+                    return true;
+                }
+                ClusterExistence::NotDeleted => {
+                    self.warn_incomplete(cluster.as_str(), &error);
+                    self.context.metrics().sweeps.record_sweep("list_failed");
+                    return false;
+                }
+            }
         }
+        self.context.clusters.clear_not_found(cluster);
         let now = self.context.now();
         let briefs = self.context.aws.store.of_cluster(cluster);
         for task in known_before.union(registered).filter(|task| task.cluster() == cluster) {
@@ -395,6 +452,38 @@ impl Sweeper {
         }
         self.context.metrics().sweeps.record_sweep(if complete { "complete" } else { "describe_failed" });
         complete
+    }
+
+    /// Lists the tasks of a cluster, running and stopped, all pages.
+    async fn list_tasks(
+        &self,
+        cluster: &ClusterArn,
+        heartbeat: &Heartbeat,
+        take_running: impl FnMut(Vec<TaskArn>),
+        take_stopped: impl FnMut(Vec<TaskArn>),
+    ) -> Result<(), AwsError> {
+        let (list, what) = (|desired, page| self.ecs.list_tasks(cluster, desired, page), cluster.as_str());
+        let running = self
+            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Running, page), take_running)
+            .await;
+        // Also after a failure: each page shows tasks that exist.
+        let stopped = self
+            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Stopped, page), take_stopped)
+            .await;
+        running.and(stopped)
+    }
+
+    /// Reports a cluster that ECS does not find, once until it is found. It is no reason to wait: ECS has answered.
+    fn report_not_found(&self, cluster: &ClusterArn, registrations: usize) {
+        self.context.metrics().sweeps.record_sweep("cluster_not_found");
+        self.context.record_unresolved(
+            cluster.as_str(),
+            Some(format!("ECS does not find the cluster; {NOT_FOUND_FIX}")),
+        );
+        if self.context.clusters.record_not_found(cluster) {
+            self.context.metrics().record_warning("cluster_not_found");
+            warn!(%cluster, registrations, fix = NOT_FOUND_FIX, "cluster not found; keeping its registrations");
+        }
     }
 
     /// Describes tasks; the describer batches them into calls. The number that waits is bounded, since each costs memory.
@@ -428,15 +517,15 @@ impl Sweeper {
         failed == 0
     }
 
-    /// Passes on each page of a list as it is read. `false`, with a warning, when a page failed: the pages before it show
-    /// what exists, and prove no absence.
+    /// Passes on each page of a list as it is read. When a page fails, the pages before it show what exists, and prove no
+    /// absence.
     async fn list_all_pages<T, F>(
         &self,
         what: &str,
         heartbeat: &Heartbeat,
         fetch: impl Fn(Option<String>) -> F,
         mut take: impl FnMut(Vec<T>),
-    ) -> bool
+    ) -> Result<(), AwsError>
     where
         F: Future<Output = Result<ListPage<T>, AwsError>>,
     {
@@ -453,7 +542,7 @@ impl Sweeper {
                     }
                     if next.is_none() {
                         self.context.record_unresolved(what, None);
-                        return true;
+                        return Ok(());
                     }
                     page = next;
                 }
@@ -461,16 +550,50 @@ impl Sweeper {
                     if error.kind == AwsErrorKind::Throttled {
                         self.ecs_bucket.penalize(Duration::from_secs(1));
                     }
-                    self.context.metrics().record_warning("sweep_incomplete");
-                    self.context.record_unresolved(what, Some(error.to_string()));
-                    warn!(what, %error, "incomplete sweep; not removing anything based on it");
-                    return false;
+                    return Err(error);
                 }
             }
         }
-        warn!(what, error = "the list does not end", "incomplete sweep; not removing anything based on it");
-        false
+        Err(AwsError {
+            kind: AwsErrorKind::Unavailable,
+            operation: "ecs:List",
+            resource: what.to_owned(),
+            code: "pages".to_owned(),
+            message: format!("the list does not end within {MAX_PAGES} pages"),
+            hint: "",
+        })
     }
+
+    fn warn_incomplete(&self, what: &str, error: &AwsError) {
+        self.context.metrics().record_warning("sweep_incomplete");
+        self.context.record_unresolved(what, Some(error.to_string()));
+        warn!(what, %error, "incomplete sweep; not removing anything based on it");
+    }
+}
+
+/// A cluster of each account and Region that the bindings of a control plane select: the known ones, and those that
+/// patterns name up to the cluster's name.
+fn homes<'a>(
+    manifests: &'a ManifestSet,
+    control_plane: &str,
+    known: impl Iterator<Item = &'a ClusterArn>,
+) -> BTreeSet<ClusterArn> {
+    let here = manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
+    let patterns = here.clone().flat_map(|binding| &binding.spec.selector.clusters);
+    let any_of = |pattern: &Glob| {
+        let (home, _) = pattern.as_str().split_once(":cluster/")?;
+        ClusterArn::parse(&format!("{home}:cluster/any")).ok()
+    };
+    let removed = here.flat_map(|binding| &binding.spec.cleanup.removed_clusters);
+    let known = known.chain(removed).filter_map(|cluster| cluster.sibling("any").ok());
+    patterns.filter_map(any_of).chain(known).collect()
+}
+
+/// Rebuilds a cluster's ARN from its name, in one of the accounts and Regions of `homes`. The id, a hash of the ARN, proves
+/// that it is the one.
+fn rebuild(id: &ClusterId, name: Option<&str>, homes: &BTreeSet<ClusterArn>) -> Option<ClusterArn> {
+    let name = name?;
+    homes.iter().filter_map(|home| home.sibling(name).ok()).find(|cluster| ClusterId::of(cluster) == *id)
 }
 
 /// Whether a list shows of a task what the store does not know.
@@ -484,6 +607,31 @@ fn needs_describe(known: Option<&TaskSummary>, listed: DesiredStatus, registered
         }
         (Some(brief), DesiredStatus::Stopped) => {
             !brief.stopped && (brief.desired == DesiredStatus::Running || registered)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleted_cluster_is_rebuilt_from_its_name_only_if_the_hash_fits() {
+        let cluster = |text: &str| ClusterArn::parse(text).unwrap();
+        let gone = cluster("arn:aws:ecs:eu-west-1:111122223333:cluster/gone");
+        let id = ClusterId::of(&gone);
+        for (home, name, expected) in [
+            ("arn:aws:ecs:eu-west-1:111122223333:cluster/prod", Some("gone"), true),
+            // Another Region, another account, another name, no name.
+            ("arn:aws:ecs:eu-north-1:111122223333:cluster/prod", Some("gone"), false),
+            ("arn:aws:ecs:eu-west-1:444455556666:cluster/prod", Some("gone"), false),
+            ("arn:aws:ecs:eu-west-1:111122223333:cluster/prod", Some("prod"), false),
+            ("arn:aws:ecs:eu-west-1:111122223333:cluster/prod", Some("a/b"), false),
+            ("arn:aws:ecs:eu-west-1:111122223333:cluster/prod", None, false),
+        ] {
+            let homes = BTreeSet::from([cluster(home)]);
+            let expected = expected.then(|| gone.clone());
+            assert_eq!(rebuild(&id, name, &homes), expected, "{home} {name:?}");
         }
     }
 }

@@ -2,23 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use serde_json::Value;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use super::{Connected, Operator, OperatorDeps, RunOptions};
-use ecs_mesh_aws::fakes::{FakeEcs, clock, task};
-use ecs_mesh_clock::Clock;
-use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
-use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
-use ecs_mesh_model::{LastStatus, OperatorId, Task, TaskGroup, TaskId};
-use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
+use super::test_fixture::{OperatorFixture, document, workload, workloads};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -28,139 +16,11 @@ const SETTLE: Duration = Duration::from_mins(1);
 /// Longer than calls, sweeps and drains take.
 const SOON: Duration = Duration::from_secs(12);
 
-struct FakeTransport(Arc<Mutex<KumaCp>>, Clock);
-
-#[async_trait]
-impl Transport for FakeTransport {
-    async fn send(
-        &self,
-        method: HttpMethod,
-        path: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<HttpResponse, TransportError> {
-        let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
-        let answer = self.0.lock().unwrap().handle(self.1.now(), &request);
-        Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body })
-    }
-}
-
-/// An operator at Kuma with tasks of several services. Its manifests are one file.
-struct SettleFixture {
-    kuma: Arc<Mutex<KumaCp>>,
-    ecs: Arc<FakeEcs>,
-    clock: Clock,
-    directory: tempfile::TempDir,
-    loaded: Option<Loaded>,
-    manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
-    running: Option<JoinHandle<()>>,
-}
-
-impl SettleFixture {
-    /// Tasks of these services, none of them registered.
-    fn new(services: &[(&str, usize)]) -> Self {
-        let ecs = FakeEcs::default();
-        let names = services.iter().flat_map(|(service, count)| std::iter::repeat_n(*service, *count));
-        for (n, service) in names.enumerate() {
-            let address = Some(format!("10.0.0.{}", n + 1).parse().unwrap());
-            let group = TaskGroup::parse(&format!("service:{service}"));
-            let task = Task { address, group, ..task(n, LastStatus::Running) };
-            ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
-        }
-        let clock = clock();
-        Self {
-            kuma: Arc::new(Mutex::new(KumaCp::new(KumaConfig::default(), clock.now()))),
-            ecs: Arc::new(ecs),
-            clock,
-            directory: tempfile::tempdir().unwrap(),
-            loaded: None,
-            manifests: None,
-            running: None,
-        }
-    }
-
-    /// Writes the manifests, which a running operator applies.
-    fn edit(&mut self, documents: &str) {
-        let binding = "controlPlane: kuma, mesh: default, roleTags: {mode: off}, \
-                       selector: {clusters: [\"*:cluster/c\"]}, cleanup: {sweepInterval: 24h, drain: 1s}";
-        let mut text = document("ControlPlane", "kuma", "type: kuma, kuma: {address: \"http://kuma:5681\"}");
-        text += &document("MeshBinding", "prod", binding);
-        text += documents;
-        std::fs::write(self.directory.path().join("all.yaml"), text).unwrap();
-        let sources = ManifestSources::new([self.directory.path().to_owned()]);
-        if let Some(loaded) = sources.load(self.loaded.as_ref()).into_loaded() {
-            let status = Arc::new(ManifestStatus::from(&loaded));
-            if let Some(manifests) = &self.manifests {
-                manifests.send_replace(status);
-            }
-            self.loaded = Some(loaded);
-        }
-    }
-
-    /// Starts an operator, and another one after that ends the first.
-    fn start(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-        }
-        // Another process has no set in force.
-        let sources = ManifestSources::new([self.directory.path().to_owned()]);
-        self.loaded = sources.load(None).into_loaded();
-        let status = Arc::new(ManifestStatus::from(self.loaded.as_ref().unwrap()));
-        let (sender, receiver) = watch::channel(status);
-        self.manifests = Some(sender);
-        let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
-        let operator = Operator::new(OperatorDeps {
-            clock: self.clock.clone(),
-            connect: Arc::new(move |_, _| {
-                let transport = FakeTransport(Arc::clone(&kuma), clock.clone());
-                let id = OperatorId::parse("op").unwrap();
-                let client = KumaControlPlane::new(transport, id, Arc::new(NoObserver));
-                Ok(Connected::new(Arc::new(client)))
-            }),
-            ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
-        });
-        self.running = Some(tokio::spawn(async move {
-            operator.run(None, receiver, RunOptions::default(), CancellationToken::new()).await.unwrap();
-        }));
-    }
-
-    /// The number of registrations of each service that are in load balancing.
-    fn serving(&self) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        for (_, _, body) in self.kuma.lock().unwrap().dataplanes() {
-            if body["labels"]["ecs-mesh.dev/drain"].is_null() {
-                *counts.entry(service_of(body)).or_default() += 1;
-            }
-        }
-        counts
-    }
-
-    fn outbound_ports(&self) -> Vec<u64> {
-        let kuma = self.kuma.lock().unwrap();
-        let (_, _, body) = kuma.dataplanes().next().unwrap();
-        let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
-        outbounds.iter().filter_map(|outbound| outbound["port"].as_u64()).collect()
-    }
-}
-
-fn service_of(body: &Value) -> String {
-    body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or_default().to_owned()
-}
-
-fn document(kind: &str, name: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n---\n"
-    )
-}
-
-/// A workload of this name for the tasks of an ECS service, which is its service, too.
-fn workload(name: &str, service: &str) -> String {
-    let inbound = "{name: http, containerPort: 8080, port: 15000, protocol: http}";
-    let spec = format!("selector: {{services: [{service}]}}, service: {service}, inbounds: [{inbound}]");
-    document("Workload", name, &spec)
-}
-
-fn workloads(names: &[&str]) -> String {
-    names.iter().map(|name| workload(name, name)).collect()
+fn outbound_ports(fixture: &OperatorFixture) -> Vec<u64> {
+    let kuma = fixture.kuma.lock().unwrap();
+    let (_, _, body) = kuma.dataplanes().next().unwrap();
+    let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
+    outbounds.iter().filter_map(|outbound| outbound["port"].as_u64()).collect()
 }
 
 /// A list of outbounds of every workload, by their ports.
@@ -182,8 +42,8 @@ fn counts(expected: &[(&str, usize)]) -> BTreeMap<String, usize> {
 }
 
 /// A running operator that has registered every task longer ago than anything settles.
-async fn settled(services: &[(&str, usize)]) -> SettleFixture {
-    let mut fixture = SettleFixture::new(services);
+async fn settled(services: &[(&str, usize)]) -> OperatorFixture {
+    let mut fixture = OperatorFixture::new(services);
     let names: Vec<&str> = services.iter().map(|(name, _)| *name).collect();
     fixture.edit(&workloads(&names));
     fixture.start();
@@ -266,40 +126,40 @@ async fn outbounds_of_an_absent_list_stay_for_the_settle_time() {
         |more: &[u16]| workloads(&["a"]) + &outbound_list("one", &[9001]) + &outbound_list("two", more);
     fixture.edit(&both(&[9002]));
     sleep(SOON).await;
-    assert_eq!(fixture.outbound_ports(), [9001, 9002]);
+    assert_eq!(outbound_ports(&fixture), [9001, 9002]);
     // An edit of a list that stays.
     fixture.edit(&both(&[]));
     sleep(SOON).await;
-    assert_eq!(fixture.outbound_ports(), [9001]);
+    assert_eq!(outbound_ports(&fixture), [9001]);
     // A list leaves, and the other one adds to what is there.
     fixture.edit(&(workloads(&["a"]) + &outbound_list("two", &[9003])));
     sleep_short_of(SETTLE, Duration::from_secs(1)).await;
-    assert_eq!(fixture.outbound_ports(), [9001, 9003]);
+    assert_eq!(outbound_ports(&fixture), [9001, 9003]);
     sleep(SOON).await;
-    assert_eq!(fixture.outbound_ports(), [9003]);
+    assert_eq!(outbound_ports(&fixture), [9003]);
     // After a start, any list may be missing.
     fixture.edit(&workloads(&["a"]));
     fixture.start();
     sleep_short_of(SETTLE, Duration::from_secs(5)).await;
-    assert_eq!(fixture.outbound_ports(), [9003]);
+    assert_eq!(outbound_ports(&fixture), [9003]);
     sleep(SOON).await;
-    assert_eq!(fixture.outbound_ports(), Vec::<u64>::new());
+    assert_eq!(outbound_ports(&fixture), Vec::<u64>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn outbounds_follow_an_edit_soon_after_a_start() {
-    let mut fixture = SettleFixture::new(&[("a", 1)]);
+    let mut fixture = OperatorFixture::new(&[("a", 1)]);
     fixture.edit(&(workloads(&["a"]) + &outbound_list("one", &[9001, 9002])));
     fixture.start();
     sleep(SOON).await;
     fixture.edit(&(workloads(&["a"]) + &outbound_list("one", &[9001])));
     sleep(SOON).await;
-    assert_eq!(fixture.outbound_ports(), [9001]);
+    assert_eq!(outbound_ports(&fixture), [9001]);
     fixture.start();
     sleep(SOON).await;
     fixture.edit(&(workloads(&["a"]) + &outbound_list("one", &[])));
     sleep(SOON).await;
-    assert_eq!(fixture.outbound_ports(), Vec::<u64>::new());
+    assert_eq!(outbound_ports(&fixture), Vec::<u64>::new());
 }
 
 #[tokio::test(start_paused = true)]

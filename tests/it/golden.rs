@@ -235,6 +235,7 @@ async fn rendered(case: &IntentCase, desired: &DesiredRegistration) -> Value {
     stored["networking"]["outbound"] = outbounds.clone();
     let there = Registration {
         id: desired.id.clone(),
+        cluster_name: None,
         owner: RegistrationOwner::Owned(desired.marks.clone()),
         service: None,
         created_at: None,

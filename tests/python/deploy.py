@@ -275,6 +275,8 @@ def role():
     for statement in expected["Statement"]:
         if statement["Sid"] == "ListTasks":
             statement["Condition"]["ArnEquals"]["ecs:cluster"] = CLUSTERS
+        if statement["Sid"] == "DescribeClusters":
+            statement["Resource"] = CLUSTERS
         if statement["Sid"] == "DescribeTasks":
             statement["Resource"] = [f"{arn.replace(':cluster/', ':task/')}/*" for arn in CLUSTERS]
     expected = json.loads(json.dumps(expected).replace("ecs-mesh-events", queue))

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, Percent, limits, patterns};
-use ecs_mesh_model::{Glob, MeshName, Tags};
+use ecs_mesh_model::{ClusterArn, Glob, MeshName, Tags};
 
 /// Binds the tasks of some clusters to one mesh of one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -182,6 +182,13 @@ pub struct CleanupPolicy {
     /// the operator. Edits of a document that stays take effect at once.
     #[schemars(extend("x-allowed" = limits::SETTLE.description))]
     pub settle: HumanDuration,
+    /// ARNs of clusters that were deleted, for those that ECS no longer finds.
+    ///
+    /// Their tasks then count as absent, as those of a cluster that ECS reports as INACTIVE do: after the grace age, within
+    /// the guard's limit. No effect on a cluster that exists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "patterns::cluster_arns")]
+    pub removed_clusters: Vec<ClusterArn>,
     /// Limit of removals without the task's own STOPPED.
     pub guard: GuardPolicy,
 }
@@ -193,6 +200,7 @@ impl Default for CleanupPolicy {
             sweep_interval: HumanDuration(Duration::from_mins(10)),
             drain: HumanDuration(Duration::from_secs(5)),
             settle: HumanDuration(Duration::from_mins(1)),
+            removed_clusters: Vec::new(),
             guard: GuardPolicy::default(),
         }
     }

@@ -21,6 +21,7 @@ const ADDRESS: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+(/[^?#\s]*)?$";
 const LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const CLUSTER: &str = r"[*?:/]";
+const CLUSTER_ARN: &str = r"^arn:aws[!-9;-~]*:ecs:[!-9;-~]+:[0-9]{12}:cluster/[!-.0-~]+$";
 const DATACENTER: &str = "^[a-z0-9_-]+$";
 const NAMESPACE: &str = "^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?|[*])$";
 const CONSUL_NAME: &str = "^[A-Za-z0-9_-]+$";
@@ -54,6 +55,11 @@ impl JsonSchema for HumanDuration {
 pub(super) fn clusters(_: &mut SchemaGenerator) -> Schema {
     let cluster = json!({ "type": "string", "pattern": CLUSTER, "x-allowed": "*pattern* over cluster ARNs" });
     json_schema!({ "type": "array", "items": cluster, "x-format": "list of cluster ARN *patterns*" })
+}
+
+pub(super) fn cluster_arns(_: &mut SchemaGenerator) -> Schema {
+    let cluster = json!({ "type": "string", "pattern": CLUSTER_ARN, "x-allowed": "an ECS cluster's ARN" });
+    json_schema!({ "type": "array", "items": cluster, "x-format": "list of cluster ARNs" })
 }
 
 pub(super) fn accounts(_: &mut SchemaGenerator) -> Schema {

@@ -94,11 +94,27 @@ pub struct DescribeTasksOutput {
     pub failed: Vec<(TaskId, String)>,
 }
 
+/// The existence of a cluster, as `DescribeClusters` reports it.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Cluster.html> (`status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClusterStatus {
+    /// It exists: `ACTIVE`, or a state of its capacity providers.
+    Exists,
+    /// `INACTIVE`: it was deleted, which ECS permits only without tasks.
+    Inactive,
+    /// Not found: it was deleted long ago, or has never existed.
+    Missing,
+}
+
 /// ECS reads of the operator.
 #[async_trait]
 pub trait Ecs: Send + Sync {
     /// Clusters of the account and Region, a page at a time.
     async fn list_clusters(&self, page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError>;
+
+    /// Whether a cluster exists.
+    async fn describe_cluster(&self, cluster: &ClusterArn) -> Result<ClusterStatus, AwsError>;
 
     /// Tasks of a cluster with this desired status, a page (100) at a time.
     async fn list_tasks(

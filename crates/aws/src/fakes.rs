@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, Iam, ListPage};
+use super::aws::{AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, Iam, ListPage};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
@@ -121,6 +121,8 @@ pub struct FakeEcs {
     pub definitions_read: Mutex<Vec<TaskDefinitionArn>>,
     /// A list fails after this many pages, each with a next token.
     pub list_ends_after: Mutex<Option<usize>>,
+    /// The answer of `DescribeClusters`, and the kind of the failure of calls on a cluster; `None` for a cluster that exists.
+    pub deleted: Mutex<Option<(ClusterStatus, AwsErrorKind)>>,
     /// Whether lists panic.
     pub panics: bool,
 }
@@ -134,12 +136,19 @@ impl Ecs for FakeEcs {
         Ok(ListPage { items: clusters.into_iter().collect(), skipped: Vec::new(), next: None })
     }
 
+    async fn describe_cluster(&self, _: &ClusterArn) -> Result<ClusterStatus, AwsError> {
+        Ok(self.deleted.lock().unwrap().map_or(ClusterStatus::Exists, |(status, _)| status))
+    }
+
     async fn list_tasks(
         &self,
         cluster: &ClusterArn,
         desired: DesiredStatus,
         page: Option<String>,
     ) -> Result<ListPage<TaskArn>, AwsError> {
+        if let Some((_, kind)) = *self.deleted.lock().unwrap() {
+            return Err(error(kind));
+        }
         let read = page.map_or(0, |page| page.len());
         let ends_after = *self.list_ends_after.lock().unwrap();
         if ends_after.is_some_and(|pages| read >= pages) {
@@ -156,6 +165,9 @@ impl Ecs for FakeEcs {
         self.described.lock().unwrap().push(ids.iter().map(ToString::to_string).collect());
         tokio::time::sleep(CALL).await;
         if let Some(kind) = *self.fails.lock().unwrap() {
+            return Err(error(kind));
+        }
+        if let Some((_, kind)) = *self.deleted.lock().unwrap() {
             return Err(error(kind));
         }
         let mut said = DescribeTasksOutput::default();

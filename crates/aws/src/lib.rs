@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aws;
+pub mod cluster_checker;
 pub mod consumer;
 pub mod events;
 #[cfg(any(test, feature = "testing"))]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, AwsErrorKind, Ecs};
+use super::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs};
+use super::cluster_checker::{ClusterChecker, ClusterExistence};
 use super::store::{Observation, TaskStore};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket, Urgency};
@@ -45,19 +46,22 @@ struct DescribeTasksCall {
     store: Arc<TaskStore>,
     clock: Clock,
     bucket: TokenBucket,
+    clusters: Arc<ClusterChecker>,
     on_leaving: OnLeaving,
 }
 
 impl TaskDescriber {
-    /// Calls take tokens from `bucket`, which all ECS reads share.
+    /// Calls take tokens from `bucket`, which all ECS reads share. The tasks of a cluster that `clusters` finds deleted are
+    /// MISSING.
     pub fn new(
         ecs: Arc<dyn Ecs>,
         store: Arc<TaskStore>,
         clock: Clock,
         bucket: TokenBucket,
+        clusters: Arc<ClusterChecker>,
         on_leaving: OnLeaving,
     ) -> Self {
-        let call = DescribeTasksCall { ecs, store, clock, bucket: bucket.clone(), on_leaving };
+        let call = DescribeTasksCall { ecs, store, clock, bucket: bucket.clone(), clusters, on_leaving };
         Self { batcher: Batcher::new(call, BATCH, Some(bucket)) }
     }
 
@@ -116,11 +120,18 @@ impl BatchCall for DescribeTasksCall {
     ) -> Result<BTreeMap<DescribeRequest, DescribeOutcome>, AwsError> {
         let ids: BTreeSet<TaskId> = requests.iter().map(|request| request.id.clone()).collect();
         let ids: Vec<TaskId> = ids.into_iter().collect();
-        let described = self.ecs.describe_tasks(cluster, &ids).await.inspect_err(|error| {
-            if error.kind == AwsErrorKind::Throttled {
-                self.bucket.penalize(THROTTLE_PAUSE);
+        let described = match self.ecs.describe_tasks(cluster, &ids).await {
+            Ok(described) => described,
+            Err(error) if self.clusters.check(cluster, &error).await == ClusterExistence::Deleted => {
+                DescribeTasksOutput { missing: ids, ..DescribeTasksOutput::default() }
             }
-        })?;
+            Err(error) => {
+                if error.kind == AwsErrorKind::Throttled {
+                    self.bucket.penalize(THROTTLE_PAUSE);
+                }
+                return Err(error);
+            }
+        };
         let now = self.clock.now();
         let mut answers: BTreeMap<TaskId, DescribeOutcome> = BTreeMap::new();
         for task in described.tasks {
@@ -174,7 +185,9 @@ mod tests {
         let (store, clock) = (Arc::new(TaskStore::default()), clock());
         let bucket = TokenBucket::new(10.0, 50);
         let nothing: OnLeaving = Arc::new(|_, _| {});
-        let describer = TaskDescriber::new(ecs.clone(), store.clone(), clock.clone(), bucket, nothing);
+        let clusters = Arc::new(ClusterChecker::new(ecs.clone(), bucket.clone()));
+        let describer =
+            TaskDescriber::new(ecs.clone(), store.clone(), clock.clone(), bucket, clusters, nothing);
         DescriberFixture { describer, ecs, store, clock }
     }
 

@@ -417,6 +417,12 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
         self.observed_list("list_owned", self.list_all_owned(clusters, sink)).await
     }
 
+    /// The node of a cluster has its ARN as its name.
+    async fn list_clusters(&self) -> Result<BTreeSet<ClusterArn>, MeshError> {
+        let nodes = self.observed("list_clusters", self.objects().nodes_like(&[])).await?;
+        Ok(nodes.iter().filter_map(|node| ClusterArn::parse(&node.node).ok()).collect())
+    }
+
     async fn list_for_task(&self, task: &TaskArn) -> Result<PartialList, MeshError> {
         self.observed_list("list_for_task", self.list_all_of_task(task)).await
     }

@@ -87,6 +87,7 @@ impl NodeService {
         Registration {
             id: key.in_mesh(context.mesh.clone()),
             owner: owner(task, &context.operator),
+            cluster_name: None,
             service: Some(intern(&self.name)),
             created_at: None,
             drained: None,

@@ -122,6 +122,7 @@ impl LoginToken {
         Registration {
             id: key.in_mesh(context.mesh.clone()),
             owner: owner(task, &context.operator),
+            cluster_name: None,
             service: self.service_identities.first().map(|identity| intern(&identity.service_name)),
             created_at: Timestamp::parse(&self.create_time),
             drained: None,

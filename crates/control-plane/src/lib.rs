@@ -58,6 +58,8 @@ pub struct Registration {
     pub id: RegistrationId,
     /// The owner.
     pub owner: RegistrationOwner,
+    /// The name of its task's cluster, where it carries one.
+    pub cluster_name: Option<Arc<str>>,
     /// The service that it registers, for reports.
     pub service: Option<Arc<str>>,
     /// The creation time, as the control plane reports it.
@@ -230,6 +232,15 @@ pub trait ControlPlane: Send + Sync {
         clusters: &BTreeSet<ClusterArn>,
         sink: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError>;
+
+    /// Lists the clusters that registrations name in full, also those that do not exist any more. Only called where tasks
+    /// register themselves; other registrations have a [`RegistrationSummary::cluster_name`].
+    ///
+    /// # Errors
+    /// If they could not be listed.
+    async fn list_clusters(&self) -> Result<BTreeSet<ClusterArn>, MeshError> {
+        Ok(BTreeSet::new())
+    }
 
     /// Lists the registrations that this task has created itself; empty where tasks do not register themselves.
     /// Concurrent calls share requests, and segments fail independently, as in [`Self::list_owned`].

@@ -17,6 +17,8 @@ pub struct RegistrationSummary {
     pub id: RegistrationId,
     /// The owner.
     pub owner: RegistrationOwner,
+    /// The name of its task's cluster, where it carries one.
+    pub cluster_name: Option<Arc<str>>,
     /// The service that it registers, for reports.
     pub service: Option<Arc<str>>,
     /// The reason if this operator drained the registration.
@@ -30,6 +32,7 @@ impl From<&Registration> for RegistrationSummary {
         Self {
             id: registration.id.clone(),
             owner: registration.owner.clone(),
+            cluster_name: registration.cluster_name.clone(),
             service: registration.service.clone(),
             drained: registration.drained,
             content_hash: ContentHash::of(&registration.normal),

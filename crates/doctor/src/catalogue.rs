@@ -34,6 +34,7 @@ catalogue! {
     EVENTS_TARGET "events.target" "a target that sends events as they are";
     EVENTS_DEAD_LETTERS "events.dead-letters" "a dead-letter queue at the rule's target";
     LIST_CLUSTERS "permissions.list-clusters" "ecs:ListClusters, where a binding selects clusters by a pattern";
+    DESCRIBE_CLUSTERS "permissions.describe-clusters" "ecs:DescribeClusters on each bound cluster";
     LIST_TASKS "permissions.list-tasks" "ecs:ListTasks on each bound cluster";
     DESCRIBE_TASKS "permissions.describe-tasks" "ecs:DescribeTasks on the tasks of each bound cluster";
     DESCRIBE_DEFINITIONS "permissions.describe-task-definition" "ecs:DescribeTaskDefinition";

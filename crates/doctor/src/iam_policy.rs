@@ -112,15 +112,16 @@ fn full_secret_arn(secret: &SecretRef) -> String {
 
 fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
     let partition = &scope.partition;
-    let arns = OneOrMany::of(unique(scope.clusters.iter().map(|cluster| cluster.arn(partition))));
+    let arns = unique(scope.clusters.iter().map(|cluster| cluster.arn(partition)));
     let patterns = scope.clusters.iter().any(|cluster| !cluster.glob.is_literal());
     let operator = if patterns { "ArnLike" } else { "ArnEquals" };
     let mut statements = Vec::new();
     if patterns {
         statements.push(statement("ListClusters", ["ecs:ListClusters"], ["*"]));
     }
+    statements.push(statement("DescribeClusters", ["ecs:DescribeClusters"], &arns));
     let mut list = statement("ListTasks", ["ecs:ListTasks"], ["*"]);
-    list.condition = Some(serde_json::json!({ operator: {"ecs:cluster": arns} }));
+    list.condition = Some(serde_json::json!({ operator: {"ecs:cluster": OneOrMany::of(arns)} }));
     statements.push(list);
     let tasks = unique(scope.clusters.iter().map(|cluster| cluster.tasks(partition)));
     statements.push(statement("DescribeTasks", ["ecs:DescribeTasks"], tasks));

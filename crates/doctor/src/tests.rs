@@ -319,7 +319,8 @@ fn cluster_glob_becomes_policy_and_event_pattern() {
         "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*",
         "arn:aws:ecs:eu-west-1:111122223333:cluster/st?ge",
     ];
-    assert_eq!(printed["Statement"][1]["Condition"], json!({"ArnLike": {"ecs:cluster": arns}}));
+    assert_eq!(printed["Statement"][1]["Resource"], json!(arns));
+    assert_eq!(printed["Statement"][2]["Condition"], json!({"ArnLike": {"ecs:cluster": arns}}));
     let set = manifests(&clusters, "").set;
     let rules = EventPatterns::new(&place(&set, None, Some("eu-west-1")));
     let allowed = json!([{"wildcard": "*:cluster/st*ge"}, {"wildcard": clusters[0]}]);

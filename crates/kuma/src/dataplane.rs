@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Map, Value, json};
 
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
-use super::labels::{self, DRAIN_LABEL};
+use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL};
 use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
 use ecs_mesh_api::{Inbound, Outbound, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
@@ -104,6 +104,7 @@ pub(super) fn registration(stored: Value) -> Result<Registration, MalformedDatap
     Ok(Registration {
         id: RegistrationId { mesh, name: name.into() },
         owner: labels::read_owner(&stored),
+        cluster_name: labels::label(&stored, CLUSTER_NAME_LABEL).map(intern),
         service,
         created_at: text("creationTime").and_then(Timestamp::parse),
         drained: labels::read_drain_reason(&stored),
@@ -134,7 +135,7 @@ fn insert_unless_empty(into: &mut Map<String, Value>, name: &str, items: Vec<Val
 
 fn render_labels(desired: &DesiredRegistration) -> Map<String, Value> {
     let mut labels = Map::new();
-    labels::write_labels(&mut labels, &desired.marks);
+    labels::write_labels(&mut labels, &desired.marks, &desired.cluster_name);
     if let Some(workload) = &desired.workload {
         labels.insert(WORKLOAD_LABEL.to_owned(), (**workload).into());
     }

@@ -6,19 +6,24 @@ use serde_json::{Map, Value};
 use ecs_mesh_control_plane::RegistrationOwner;
 use ecs_mesh_core::intent::OwnershipLabels;
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_model::{ClusterId, OperatorId, TaskId};
+use ecs_mesh_model::{ClusterId, OperatorId, TaskId, is_label_value};
 
 /// The operator that owns the Dataplane.
 pub const OPERATOR_LABEL: &str = "ecs-mesh.dev/operator";
-/// The cluster of the Dataplane's task.
+/// The name of that cluster, from which its ARN can be rebuilt once ECS no longer lists it.
+pub const CLUSTER_NAME_LABEL: &str = "ecs-mesh.dev/cluster";
+/// The cluster of the Dataplane's task: a hash, since an ARN is no label value.
 pub const CLUSTER_LABEL: &str = "ecs-mesh.dev/cluster-id";
 /// The task that the Dataplane registers.
 pub const TASK_LABEL: &str = "ecs-mesh.dev/task-id";
 /// The reason for draining; present only while the Dataplane is drained.
 pub const DRAIN_LABEL: &str = "ecs-mesh.dev/drain";
 
-/// Writes the ownership labels.
-pub(super) fn write_labels(labels: &mut Map<String, Value>, owner: &OwnershipLabels) {
+/// Writes the ownership labels, and the cluster's name where it is a label value: ECS allows 255 characters.
+pub(super) fn write_labels(labels: &mut Map<String, Value>, owner: &OwnershipLabels, cluster_name: &str) {
+    if is_label_value(cluster_name) {
+        labels.insert(CLUSTER_NAME_LABEL.to_owned(), cluster_name.into());
+    }
     labels.insert(OPERATOR_LABEL.to_owned(), owner.operator.as_str().into());
     labels.insert(CLUSTER_LABEL.to_owned(), owner.cluster.as_str().into());
     labels.insert(TASK_LABEL.to_owned(), owner.task.as_str().into());

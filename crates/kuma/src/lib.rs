@@ -37,7 +37,7 @@ pub use capabilities::{ApiDialect, DataplaneCapabilities, HealthDiscovery, KumaV
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
 pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ServerConfig};
-pub use labels::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
+pub use labels::{CLUSTER_LABEL, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 pub use normalise::normalise;
 
 pub use ecs_mesh_control_plane::http::{

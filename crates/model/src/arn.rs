@@ -133,6 +133,15 @@ impl ClusterArn {
         self.part(3)
     }
 
+    /// The ARN of the cluster of this name in the same account and Region.
+    ///
+    /// # Errors
+    /// If the name is empty or contains `/`.
+    pub fn sibling(&self, name: &str) -> Result<Self, ArnError> {
+        let prefix = &self.0[..self.0.len() - self.name().len()];
+        Self::parse(&format!("{prefix}{name}"))
+    }
+
     /// The ARN of the task with this id in this cluster.
     pub fn task(&self, id: TaskId) -> TaskArn {
         TaskArn { cluster: self.clone(), id }

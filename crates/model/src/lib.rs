@@ -39,6 +39,7 @@ pub use intern::{intern, intern_tags};
 pub use links::{REPOSITORY, docs_url};
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
+    is_label_value,
 };
 pub use reason::Reason;
 pub use secret_ref::{SecretRef, SecretRefError};

@@ -35,7 +35,10 @@ fn is_dns_subdomain(text: &str, max: usize) -> bool {
         })
 }
 
-fn is_label_value(text: &str) -> bool {
+/// Whether a text may be the value of a label at Kuma: as at Kubernetes, at most 63 characters.
+///
+/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>.
+pub fn is_label_value(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=63).contains(&bytes.len())
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))

@@ -12,7 +12,10 @@ fn id(mesh: &str) -> RegistrationId {
 
 fn listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn, RegistrationSummary) {
     let (owner, content_hash) = (ecs_mesh_control_plane::RegistrationOwner::Foreign, ContentHash::of(normal));
-    (task(), RegistrationSummary { id: id(mesh), owner, service: None, drained, content_hash })
+    (
+        task(),
+        RegistrationSummary { id: id(mesh), owner, cluster_name: None, service: None, drained, content_hash },
+    )
 }
 
 /// A complete list requested at `asked`.

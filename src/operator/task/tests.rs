@@ -92,7 +92,14 @@ impl FakeTokens {
     fn sighting(id: &RegistrationId) -> RegistrationSummary {
         let content_hash = ContentHash::of(&json!({}));
         let (id, owner) = (id.clone(), RegistrationOwner::Owned(marks()));
-        RegistrationSummary { id, owner, service: Some("web".into()), drained: None, content_hash }
+        RegistrationSummary {
+            id,
+            owner,
+            cluster_name: None,
+            service: Some("web".into()),
+            drained: None,
+            content_hash,
+        }
     }
 }
 
@@ -127,6 +134,7 @@ impl ControlPlane for FakeTokens {
         let registered = self.registered.lock().unwrap().contains(id);
         Ok(registered.then(|| Registration {
             id: id.clone(),
+            cluster_name: None,
             owner: RegistrationOwner::Owned(marks()),
             service: Some("web".into()),
             created_at: None,

@@ -124,8 +124,9 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 6] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 10] = [
+pub(super) const AWS_OPERATIONS: [&str; 11] = [
     "ecs:ListClusters",
+    "ecs:DescribeClusters",
     "ecs:ListTasks",
     "ecs:DescribeTasks",
     "ecs:DescribeTaskDefinition",
@@ -141,8 +142,9 @@ pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
 /// Operations of control planes.
-pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 10] = [
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 11] = [
     "list_owned",
+    "list_clusters",
     "list_for_task",
     "get",
     "put",
@@ -180,7 +182,8 @@ pub(super) const LOG_DROP_REASONS: [&str; 2] = ["queue_full", "write_failed"];
 pub(super) const IGNORE_REASONS: [&str; 5] =
     ["no_binding", "other_control_plane", "no_workload", "not_registered", "unsupported_network_mode"];
 /// Results of sweeps of a cluster.
-pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "describe_failed", "list_failed"];
+pub(super) const SWEEP_RESULTS: [&str; 4] =
+    ["complete", "describe_failed", "list_failed", "cluster_not_found"];
 
 /// Warnings of one task.
 pub(super) const TASK_WARNING_REASONS: [&str; 23] = [
@@ -210,7 +213,8 @@ pub(super) const TASK_WARNING_REASONS: [&str; 23] = [
 ];
 
 /// Warnings that concern no single task, beside [`CONTROL_PLANE_ERRORS`].
-pub(super) const OTHER_WARNING_REASONS: [&str; 6] = [
+pub(super) const OTHER_WARNING_REASONS: [&str; 7] = [
+    "cluster_not_found",
     "unknown_outbound_service",
     "role_read_failed",
     "sweep_incomplete",

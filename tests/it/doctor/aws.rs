@@ -212,6 +212,7 @@ async fn missing_queue_does_not_hide_other_checks() {
 async fn denied_call_is_reported_with_its_permission() {
     let cases = [
         ("ecs:ListClusters", "permissions.list-clusters", "error", &[][..]),
+        ("ecs:DescribeClusters", "permissions.describe-clusters", "error", &[]),
         ("ecs:ListTasks", "permissions.list-tasks", "error", &[]),
         ("ecs:DescribeTasks", "permissions.describe-tasks", "error", &["permissions.get-role"]),
         ("ecs:DescribeTaskDefinition", "permissions.describe-task-definition", "error", &[]),

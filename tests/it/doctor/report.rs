@@ -130,7 +130,7 @@ async fn policy_and_rules_are_printed_without_aws() {
     let run = run_doctor(&nothing, directory.path(), &["--queue-url", queue, "--print-iam-policy"]).await;
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
     let policy = run.json();
-    assert_eq!(policy["Statement"][4]["Resource"], "arn:aws-cn:sqs:cn-north-1:111122223333:q");
+    assert_eq!(policy["Statement"][5]["Resource"], "arn:aws-cn:sqs:cn-north-1:111122223333:q");
     assert!(!run.out.contains("arn:aws:"), "{}", run.out);
     let run = run_doctor(&nothing, directory.path(), &["--print-event-patterns"]).await;
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, Iam, ListPage};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, Iam, ListPage};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
@@ -49,6 +49,10 @@ impl Ecs for EmptyAccount {
     async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         let items = [DEMO, PROD].map(|arn| ClusterArn::parse(arn).unwrap()).into();
         Ok(ListPage { items, skipped: Vec::new(), next: None })
+    }
+
+    async fn describe_cluster(&self, _cluster: &ClusterArn) -> Result<ClusterStatus, AwsError> {
+        Ok(ClusterStatus::Exists)
     }
 
     async fn list_tasks(

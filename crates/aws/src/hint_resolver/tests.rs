@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::aws::AwsErrorKind;
+use crate::aws::Ecs;
+use crate::cluster_checker::ClusterChecker;
 use crate::events::HintedState;
 use crate::fakes::{CALL, FakeEcs, clock, task, task_arn};
 use crate::task_describer::OnLeaving;
@@ -47,8 +49,10 @@ fn resolver() -> ResolverFixture {
     let clock = clock();
     let nothing: OnLeaving = Arc::new(|_, _| {});
     let bucket = TokenBucket::new(10.0, 50);
+    let (source, clusters): (Arc<dyn Ecs>, _) =
+        (ecs.clone(), ClusterChecker::new(ecs.clone(), bucket.clone()));
     let describer =
-        TaskDescriber::new(Arc::clone(&ecs) as _, Arc::clone(&store), clock.clone(), bucket, nothing);
+        TaskDescriber::new(source, store.clone(), clock.clone(), bucket, Arc::new(clusters), nothing);
     let resolver = HintResolver::new(describer, Arc::clone(&store), clock.clone(), Arc::clone(&sink) as _, 1);
     let stop = CancellationToken::new();
     tokio::spawn(resolver.clone().run(stop.clone()));

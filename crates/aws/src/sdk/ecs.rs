@@ -11,7 +11,7 @@ use aws_sdk_ecs::types;
 use super::address::{self, Attachment};
 use super::call::CallRunner;
 use super::error;
-use crate::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, ListPage};
+use crate::aws::{AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, ListPage};
 use ecs_mesh_model::{
     ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskContainer,
     TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern, intern_tags,
@@ -41,6 +41,20 @@ impl Ecs for SdkEcs {
             self.calls.set_account(cluster.account());
         }
         Ok(ListPage { items, skipped, next: token(answer.next_token) })
+    }
+
+    async fn describe_cluster(&self, cluster: &ClusterArn) -> Result<ClusterStatus, AwsError> {
+        let (operation, resource) = ("ecs:DescribeClusters", cluster.as_str());
+        let call = self.client.describe_clusters().clusters(resource).send();
+        let answer = self.calls.run(operation, resource, call).await?;
+        match (answer.clusters(), answer.failures()) {
+            ([found], _) if found.cluster_arn() == Some(resource) => match found.status() {
+                Some("INACTIVE") => Ok(ClusterStatus::Inactive),
+                _ => Ok(ClusterStatus::Exists),
+            },
+            ([], [failure]) if failure.reason() == Some("MISSING") => Ok(ClusterStatus::Missing),
+            _ => Err(unreadable(operation, resource, "the response does not have the cluster")),
+        }
     }
 
     async fn list_tasks(

@@ -103,6 +103,7 @@ const HINTS_BY_CODE: &[(&str, &str)] = &[
 /// Permissions to grant, by operation.
 const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("ecs:ListClusters", "; give the operator's task role ecs:ListClusters on *"),
+    ("ecs:DescribeClusters", "; give the operator's task role ecs:DescribeClusters on cluster/CLUSTER"),
     ("ecs:ListTasks", "; give the operator's task role ecs:ListTasks on * with the condition ecs:cluster"),
     ("ecs:DescribeTasks", "; give the operator's task role ecs:DescribeTasks on task/CLUSTER/*"),
     ("ecs:DescribeTaskDefinition", "; give the operator's task role ecs:DescribeTaskDefinition on *"),

@@ -48,6 +48,8 @@ pub struct DesiredRegistration {
     pub id: RegistrationId,
     /// The ownership labels.
     pub marks: OwnershipLabels,
+    /// The name of the task's cluster. [`OwnershipLabels`] have only its hash, which does not name a deleted cluster.
+    pub cluster_name: Arc<str>,
     /// The binding of the registration.
     pub binding: Arc<str>,
     /// The task's address.

@@ -209,6 +209,7 @@ impl Evaluator<'_> {
                 name: registration_name(&binding.spec.dataplane_name, &workload, task, address)?,
             },
             marks: OwnershipLabels::of(self.operator, &task.arn),
+            cluster_name: task.arn.cluster().name().into(),
             binding: Arc::clone(&binding.name),
             address,
             service: workload.service.clone(),

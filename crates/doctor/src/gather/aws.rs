@@ -6,7 +6,7 @@ use crate::catalogue;
 use crate::facts::{Attributes, AwsFacts, AwsObservations, QueueFacts, ReadAttempt, RuleFacts};
 use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, RoleArn, TaskArn, TaskDefinitionArn, TaskId};
 
@@ -244,6 +244,18 @@ async fn try_cluster(
         format!("{} tasks described", described.tasks.len())
     });
     reads.push(ReadAttempt { id: catalogue::DESCRIBE_TASKS, subject: cluster.to_string(), outcome });
+    if reads.last().is_some_and(is_unavailable) {
+        return;
+    }
+    let outcome = clients.ecs.describe_cluster(cluster).await.map(|status| {
+        let text = match status {
+            ClusterStatus::Exists => "the cluster exists",
+            ClusterStatus::Inactive => "the cluster was deleted",
+            ClusterStatus::Missing => "ECS does not find the cluster",
+        };
+        text.to_owned()
+    });
+    reads.push(ReadAttempt { id: catalogue::DESCRIBE_CLUSTERS, subject: cluster.to_string(), outcome });
 }
 
 /// Without running tasks, the answer about a missing definition shows whether the call is allowed.

@@ -56,6 +56,7 @@ fn demo() -> DesiredRegistration {
     DesiredRegistration {
         id: id("default", TASK),
         marks: marks(TASK),
+        cluster_name: "demo".into(),
         binding: "prod".into(),
         address: "10.0.1.7".parse::<IpAddr>().unwrap(),
         service: ServiceName::parse("demo-app").unwrap(),

@@ -53,6 +53,7 @@ fn desired(name: &str) -> DesiredRegistration {
     DesiredRegistration {
         id: id(name),
         marks: OwnershipLabels::of(&OperatorId::parse("op").unwrap(), &task),
+        cluster_name: task.cluster().name().into(),
         binding: "b".into(),
         address: "10.0.0.1".parse().unwrap(),
         service: ServiceName::parse("kv").unwrap(),

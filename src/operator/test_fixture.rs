@@ -1,0 +1,149 @@
+//! An operator at the Kuma emulator with a fake ECS, under a paused clock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Connected, Operator, OperatorDeps, RunOptions};
+use ecs_mesh_aws::fakes::{FakeEcs, clock, task};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
+use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
+use ecs_mesh_model::{LastStatus, OperatorId, Task, TaskGroup, TaskId};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
+
+struct FakeTransport(Arc<Mutex<KumaCp>>, Clock);
+
+#[async_trait]
+impl Transport for FakeTransport {
+    async fn send(
+        &self,
+        method: HttpMethod,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
+        let answer = self.0.lock().unwrap().handle(self.1.now(), &request);
+        Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body })
+    }
+}
+
+/// An operator at Kuma with tasks of several services. Its manifests are one file.
+pub(super) struct OperatorFixture {
+    pub(super) kuma: Arc<Mutex<KumaCp>>,
+    pub(super) ecs: Arc<FakeEcs>,
+    pub(super) clock: Clock,
+    directory: tempfile::TempDir,
+    /// `cleanup` of the binding.
+    pub(super) cleanup: String,
+    loaded: Option<Loaded>,
+    manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl OperatorFixture {
+    /// Tasks of these services, none of them registered.
+    pub(super) fn new(services: &[(&str, usize)]) -> Self {
+        let ecs = FakeEcs::default();
+        let names = services.iter().flat_map(|(service, count)| std::iter::repeat_n(*service, *count));
+        for (n, service) in names.enumerate() {
+            let address = Some(format!("10.0.0.{}", n + 1).parse().unwrap());
+            let group = TaskGroup::parse(&format!("service:{service}"));
+            let task = Task { address, group, ..task(n, LastStatus::Running) };
+            ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
+        }
+        let clock = clock();
+        Self {
+            kuma: Arc::new(Mutex::new(KumaCp::new(KumaConfig::default(), clock.now()))),
+            ecs: Arc::new(ecs),
+            clock,
+            directory: tempfile::tempdir().unwrap(),
+            cleanup: "{sweepInterval: 24h, drain: 1s}".to_owned(),
+            loaded: None,
+            manifests: None,
+            running: None,
+        }
+    }
+
+    /// Writes the manifests, which a running operator applies.
+    pub(super) fn edit(&mut self, documents: &str) {
+        let binding = "controlPlane: kuma, mesh: default, roleTags: {mode: off}, \
+                       selector: {clusters: [\"arn:aws:ecs:eu-west-1:111122223333:cluster/*\"]}, cleanup: ";
+        let mut text = document("ControlPlane", "kuma", "type: kuma, kuma: {address: \"http://kuma:5681\"}");
+        text += &document("MeshBinding", "prod", &format!("{binding}{}", self.cleanup));
+        text += documents;
+        std::fs::write(self.directory.path().join("all.yaml"), text).unwrap();
+        let sources = ManifestSources::new([self.directory.path().to_owned()]);
+        if let Some(loaded) = sources.load(self.loaded.as_ref()).into_loaded() {
+            let status = Arc::new(ManifestStatus::from(&loaded));
+            if let Some(manifests) = &self.manifests {
+                manifests.send_replace(status);
+            }
+            self.loaded = Some(loaded);
+        }
+    }
+
+    /// Starts an operator, and another one after that ends the first.
+    pub(super) fn start(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+        }
+        // Another process has no set in force.
+        let sources = ManifestSources::new([self.directory.path().to_owned()]);
+        self.loaded = sources.load(None).into_loaded();
+        let status = Arc::new(ManifestStatus::from(self.loaded.as_ref().unwrap()));
+        let (sender, receiver) = watch::channel(status);
+        self.manifests = Some(sender);
+        let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
+        let operator = Operator::new(OperatorDeps {
+            clock: self.clock.clone(),
+            connect: Arc::new(move |_, _| {
+                let transport = FakeTransport(Arc::clone(&kuma), clock.clone());
+                let id = OperatorId::parse("op").unwrap();
+                let client = KumaControlPlane::new(transport, id, Arc::new(NoObserver));
+                Ok(Connected::new(Arc::new(client)))
+            }),
+            ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
+        });
+        self.running = Some(tokio::spawn(async move {
+            operator.run(None, receiver, RunOptions::default(), CancellationToken::new()).await.unwrap();
+        }));
+    }
+
+    /// The number of registrations of each service that are in load balancing.
+    pub(super) fn serving(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, _, body) in self.kuma.lock().unwrap().dataplanes() {
+            if body["labels"]["ecs-mesh.dev/drain"].is_null() {
+                *counts.entry(service_of(body)).or_default() += 1;
+            }
+        }
+        counts
+    }
+}
+
+pub(super) fn service_of(body: &Value) -> String {
+    body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or_default().to_owned()
+}
+
+pub(super) fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n---\n"
+    )
+}
+
+/// A workload of this name for the tasks of an ECS service, which is its service, too.
+pub(super) fn workload(name: &str, service: &str) -> String {
+    let inbound = "{name: http, containerPort: 8080, port: 15000, protocol: http}";
+    let spec = format!("selector: {{services: [{service}]}}, service: {service}, inbounds: [{inbound}]");
+    document("Workload", name, &spec)
+}
+
+pub(super) fn workloads(names: &[&str]) -> String {
+    names.iter().map(|name| workload(name, name)).collect()
+}
