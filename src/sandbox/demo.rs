@@ -131,6 +131,7 @@ impl Demo {
         let config = OracleConfig {
             operator: OPERATOR.to_owned(),
             cluster: self.endpoints.cluster.clone(),
+            deleted_cluster: None,
             tags_lag: Duration::from_secs(45),
             max_fraction: 0.3,
             min_owned: 10,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ecs_mesh_aws::aws::{
-    AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, EventQueue, Iam, ListPage, QueueMessage,
+    AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, EventQueue, Iam, ListPage, QueueMessage,
 };
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
@@ -92,7 +92,19 @@ impl SimAws {
 impl Ecs for SimAws {
     async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         self.call("ecs:ListClusters", "").await?;
-        Ok(ListPage { items: vec![self.0.cluster.clone()], skipped: Vec::new(), next: None })
+        let (arns, next) = self.0.cloud.lock().unwrap().list_clusters(None, 100);
+        let items = arns.iter().map(|arn| ClusterArn::parse(arn).unwrap()).collect();
+        Ok(ListPage { items, skipped: Vec::new(), next })
+    }
+
+    async fn describe_cluster(&self, cluster: &ClusterArn) -> Result<ClusterStatus, AwsError> {
+        self.call("ecs:DescribeClusters", cluster.as_str()).await?;
+        let (found, _) = self.0.cloud.lock().unwrap().describe_clusters(&[cluster.to_string()]);
+        Ok(match found.first().and_then(|found| found["status"].as_str()) {
+            None => ClusterStatus::Missing,
+            Some("INACTIVE") => ClusterStatus::Inactive,
+            Some(_) => ClusterStatus::Exists,
+        })
     }
 
     async fn list_tasks(
@@ -123,7 +135,7 @@ impl Ecs for SimAws {
             let cloud = self.0.cloud.lock().unwrap();
             if stale.is_zero() { cloud.list_tasks(&request) } else { cloud.list_tasks_as_of(&request, as_of) }
         };
-        let listed = listed.map_err(|_| error(AwsErrorKind::NotFound, "ecs:ListTasks"))?;
+        let listed = listed.map_err(|_| error(AwsErrorKind::Invalid, "ecs:ListTasks"))?;
         let mut items: Vec<TaskArn> = listed.arns.iter().map(|arn| TaskArn::parse(arn).unwrap()).collect();
         let all = items.len();
         items.retain(|task| {
@@ -138,7 +150,8 @@ impl Ecs for SimAws {
             items.truncate(faults.pick(self.page()));
         }
         self.0.between_lists();
-        Ok(ListPage { items, skipped: Vec::new(), next: listed.next_token })
+        let skipped = faults.odd_item().map(|item| item.to_string()).into_iter().collect();
+        Ok(ListPage { items, skipped, next: listed.next_token })
     }
 
     async fn describe_tasks(
@@ -152,6 +165,9 @@ impl Ecs for SimAws {
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let mut described = DescribeTasksOutput::default();
         let cloud = self.0.cloud.lock().unwrap();
+        if cloud.describe_tasks::<&str>(cluster.as_str(), &[]).is_err() {
+            return Err(error(AwsErrorKind::Invalid, "ecs:DescribeTasks"));
+        }
         for id in tasks {
             let arn = cluster.task(id.clone()).to_string();
             let found = if stale.is_zero() { cloud.task(&arn) } else { cloud.task_as_of(&arn, as_of) };

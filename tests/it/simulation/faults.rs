@@ -5,6 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
+use serde_json::{Value, json};
+
+use super::driver::OPERATOR;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +40,10 @@ pub(super) enum SimFault {
     StaleList,
     /// IAM returns old role tags.
     StaleTags,
+    /// A cluster was deleted while no operator ran.
+    DeletedCluster,
+    /// A list has items that the operator can't read, beside others.
+    OddItem,
     /// All roles lose their tags at once.
     MassRevocation,
     /// Another principal of the account sends an event of its own: of a live task with a stop, another version or another
@@ -106,6 +113,8 @@ impl SimFault {
         Self::MissingNewborn,
         Self::HiddenTasks,
         Self::MassRevocation,
+        Self::DeletedCluster,
+        Self::OddItem,
         Self::ForgedEvent,
         Self::UndeletedMessage,
         Self::ClockStep,
@@ -148,6 +157,8 @@ pub(super) struct SimFaults {
 
 struct FaultDice {
     rng: fastrand::Rng,
+    /// For faults that were added later, so that older seeds keep their lives.
+    more: fastrand::Rng,
     /// Factor of all probabilities; 0 disables faults.
     level: f64,
     struck: BTreeMap<SimFault, u64>,
@@ -175,6 +186,7 @@ impl SimFaults {
         let rng = fastrand::Rng::with_seed(seed);
         let dice = FaultDice {
             rng,
+            more: fastrand::Rng::with_seed(seed ^ 0x0DD1),
             level,
             struck: BTreeMap::new(),
             aws_down_until: none,
@@ -223,6 +235,34 @@ impl SimFaults {
             self.count(fault);
         }
         hit
+    }
+
+    /// An unreadable item for a list, at times.
+    pub(super) fn odd_item(&self) -> Option<serde_json::Value> {
+        let mut dice = self.dice.lock().unwrap();
+        let strikes = dice.more.f64() < 0.1 * dice.level;
+        // Of this operator, as far as its label says.
+        let named =
+            json!({"labels": {"ecs-mesh.dev/operator": OPERATOR}, "mesh": 7, "Meta": 7, "Description": []});
+        let kinds = [json!(null), json!("text"), json!({}), named];
+        let item = strikes.then(|| kinds[dice.more.usize(..kinds.len())].clone());
+        drop(dice);
+        if item.is_some() {
+            self.count(SimFault::OddItem);
+        }
+        item
+    }
+
+    /// Puts an unreadable item into a control plane's list, at times.
+    pub(super) fn add_odd_item(&self, body: &mut Vec<u8>) {
+        let Ok(mut list) = serde_json::from_slice::<Value>(body) else { return };
+        let pointer =
+            ["", "/items", "/Services"].into_iter().find(|at| list.pointer(at).is_some_and(Value::is_array));
+        let Some(items) = pointer.and_then(|at| list.pointer_mut(at)?.as_array_mut()) else { return };
+        if let Some(odd) = self.odd_item() {
+            items.insert(0, odd);
+            *body = list.to_string().into_bytes();
+        }
     }
 
     /// The latency of a call.

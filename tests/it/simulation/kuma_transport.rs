@@ -57,7 +57,10 @@ impl Transport for SimKumaTransport {
             let (mesh, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
             self.0.kuma.lock().unwrap().inject_conflict(mesh, name);
         }
-        let answer = self.0.kuma.lock().unwrap().handle(self.0.now(), &request);
+        let mut answer = self.0.kuma.lock().unwrap().handle(self.0.now(), &request);
+        if method == HttpMethod::Get && answer.status == 200 {
+            faults.add_odd_item(&mut answer.body);
+        }
         self.0.check_writes();
         sleep(faults.latency()).await;
         if faults.fires(SimFault::LostAnswer, 0.02) {

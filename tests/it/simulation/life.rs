@@ -17,6 +17,7 @@ use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{ManifestOptions, Naming, Rollouts, World, WorldConfig, manifests};
 use tokio::time::Instant;
 
+use super::deleted_cluster;
 use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
 use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
 use super::faults::SimFault;
@@ -112,10 +113,15 @@ impl KumaScenario {
             rollouts,
         };
         let world = World::start(world, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
+        let deleted = deleted_cluster::is_in(seed, &env)
+            .then(|| deleted_cluster::delete(&mut env.cloud.lock().unwrap()));
+        deleted.iter().for_each(|cluster| deleted_cluster::leave_dataplanes(cluster, &mut kuma));
         let care = ManifestOptions {
             kuma: Some("http://kuma:5681".to_owned()),
             consul: None,
-            cluster: cluster.clone(),
+            cluster: deleted
+                .as_ref()
+                .map_or_else(|| cluster.clone(), |_| deleted_cluster::PATTERN.to_owned()),
             sweep_interval: "30s",
             grace_age: "1m",
             drain: "2s",
@@ -126,6 +132,7 @@ impl KumaScenario {
         let oracle = KumaOracle::new(OracleConfig {
             operator: OPERATOR.to_owned(),
             cluster: cluster.clone(),
+            deleted_cluster: deleted.map(|cluster| cluster.to_string()),
             tags_lag: Duration::from_secs(100),
             max_fraction: 0.3,
             min_owned: 10,

@@ -8,6 +8,7 @@
 
 mod aws;
 mod consul;
+mod deleted_cluster;
 mod driver;
 mod env;
 mod faults;

@@ -233,6 +233,10 @@ impl ConsulOracle {
             let description = fixture.description;
             return self.report(Invariant::I3, entry, &format!("it was {description}"));
         }
+        let deleted = self.config.deleted_cluster.as_deref();
+        if deleted.is_some_and(|cluster| task_of(entry.kind, &entry.id, before, cluster).is_some()) {
+            return;
+        }
         let Some(task) = task_of(entry.kind, &entry.id, before, &self.config.cluster) else {
             return self.report(Invariant::I3, entry, "it does not name a task of the cluster");
         };

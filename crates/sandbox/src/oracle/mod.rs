@@ -116,6 +116,8 @@ pub struct OracleConfig {
     pub operator: String,
     /// The cluster's ARN.
     pub cluster: String,
+    /// The ARN of a cluster that was deleted, whose registrations may be removed.
+    pub deleted_cluster: Option<String>,
     /// How long a client may act on old role tags: the sum of re-check interval, staleness and rate limit.
     pub tags_lag: Duration,
     /// The removal guard's limit, as a fraction of the owned registrations.

@@ -22,6 +22,7 @@ use ecs_mesh_sandbox::world::{
 };
 use tokio::time::Instant;
 
+use super::super::deleted_cluster;
 use super::super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
 use super::super::env::{
     QUIET_PERIOD, START, SimEnv, SimReport, load_whatever, under_paused_clock, violation,
@@ -40,7 +41,7 @@ const SWEEPS: u64 = QUIET_PERIOD.as_secs() / 30 + 1;
 /// Calls to ECS of a sweep: two lists, and a second page if more than a hundred tasks have stopped.
 const ECS_CALLS: u64 = 3;
 /// Calls to Consul of a sweep and an ACL reconcile, and further calls with declared ACL objects.
-const CONSUL_CALLS: (u64, u64) = (12, 3);
+const CONSUL_CALLS: (u64, u64) = (13, 3);
 /// Grace after a start, a lease or a binding, in which the operator may be busy with other work.
 const BEGINS: Duration = Duration::from_secs(10);
 
@@ -71,6 +72,8 @@ struct ConsulScenario {
     /// The run has no faults.
     is_fair: bool,
     care: ManifestOptions,
+    /// The ARN of a cluster that was deleted before the run.
+    deleted_cluster: Option<String>,
     generation: u64,
     bound: bool,
     /// The time since which the operator could act at once.
@@ -143,6 +146,11 @@ impl ConsulScenario {
             let fixtures = world.join_consul(&home, &mut cloud, &mut consul, START).unwrap();
             (world, fixtures)
         };
+        // Only sweeps find what a deleted cluster has left.
+        let deleted = (!without_sweeps && deleted_cluster::is_in(seed, &env))
+            .then(|| deleted_cluster::delete(&mut env.cloud.lock().unwrap()));
+        deleted.iter().for_each(|cluster| deleted_cluster::leave_services(cluster, &mut consul));
+        let deleted = deleted.map(|cluster| cluster.to_string());
         let care = ManifestOptions {
             kuma: None,
             consul: Some(ConsulManifestOptions {
@@ -151,7 +159,9 @@ impl ConsulScenario {
                 token: "timeout: 5s".to_owned(),
                 on_revoked: withdraws.then_some("withdraw"),
             }),
-            cluster: cluster.clone(),
+            cluster: deleted
+                .as_ref()
+                .map_or_else(|| cluster.clone(), |_| deleted_cluster::PATTERN.to_owned()),
             sweep_interval: if without_sweeps { "24h" } else { "30s" },
             grace_age: "1m",
             drain: "2s",
@@ -163,6 +173,7 @@ impl ConsulScenario {
             let rules = OracleConfig {
                 operator: ConsulBootstrap::operator(consul, START),
                 cluster,
+                deleted_cluster: deleted.clone(),
                 tags_lag: Duration::from_secs(100),
                 max_fraction: 0.3,
                 min_owned: 10,
@@ -185,6 +196,7 @@ impl ConsulScenario {
             foreign_client,
             next_drift: in_a_while(rng, 20..90),
             care,
+            deleted_cluster: deleted,
             generation: 1,
             bound: true,
             undisturbed_since: START,
@@ -371,6 +383,11 @@ impl Scenario for ConsulScenario {
         let missing = oracle.find_missing(&cloud, &consul, &|_| self.withdraws, now);
         let missing = missing.into_iter().map(|message| format!("after quiet: {message}"));
         let mut violations: Vec<String> = leaks.chain(touched).chain(missing).collect();
+        let of_deleted = self.deleted_cluster.iter();
+        let of_deleted = of_deleted.flat_map(|cluster| deleted_cluster::services_left(cluster, &consul));
+        let of_deleted = of_deleted.filter(|task| !held.contains(task));
+        violations
+            .extend(of_deleted.map(|task| format!("I1 after quiet: {task} of the deleted cluster is left")));
         if self.foreign_client.is_some() {
             violations.extend(declared::administrator(&mut consul, now).differences(AWS));
         }

@@ -113,13 +113,17 @@ impl StreamTransport for SimConsulTransport {
             enterprise_header: None,
             body: body.unwrap_or_default(),
         };
-        let answer = self.0.consul.lock().unwrap().handle(self.0.now(), &request);
+        let mut answer = self.0.consul.lock().unwrap().handle(self.0.now(), &request);
         self.0.check_writes();
         let filtered = answer.header("X-Consul-Results-Filtered-By-ACLs") == Some("true");
         let head = ResponseHead { status: answer.status, retry_after: None, filtered };
         self.counts(method, path, token, &head, &answer.body);
         if method == HttpMethod::Get {
             self.0.between_lists();
+        }
+        let of_tasks = path.starts_with("/v1/acl/tokens") || path.starts_with("/v1/catalog/node-services/");
+        if of_tasks && head.status == 200 {
+            faults.add_odd_item(&mut answer.body);
         }
         sleep(faults.latency()).await;
         if faults.fires(SimFault::LostAnswer, 0.02) {

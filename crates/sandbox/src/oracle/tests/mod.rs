@@ -26,6 +26,7 @@ fn oracle_config(operator: String, cluster: &str) -> OracleConfig {
     OracleConfig {
         operator,
         cluster: cluster.to_owned(),
+        deleted_cluster: None,
         tags_lag: Duration::from_secs(100),
         max_fraction: 0.3,
         min_owned: 10,
