@@ -131,6 +131,7 @@ impl TaskInput {
             definition: self.definition.clone(),
             role_override: self.role_override.clone(),
             address: self.address,
+            deployment: None,
             created_at: None,
             tags: None,
             stopped_containers: Box::default(),

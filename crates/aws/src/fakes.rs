@@ -69,6 +69,7 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
         definition: definition_arn(1),
         role_override: None,
         address: None,
+        deployment: None,
         created_at: None,
         tags: None,
         stopped_containers: Box::default(),

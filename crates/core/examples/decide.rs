@@ -61,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )?,
         role_override: None,
         address: Some("10.0.1.17".parse()?),
+        deployment: None,
         created_at: None,
         tags: None,
         stopped_containers: Box::default(),

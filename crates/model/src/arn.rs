@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NameError, TaskId, intern};
+use super::{EcsServiceRef, NameError, TaskId, intern};
 
 /// A text is not an ARN of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -267,6 +267,48 @@ impl TaskDefinitionArn {
     }
 }
 
+/// `arn:PARTITION:ecs:REGION:ACCOUNT:service/CLUSTER/NAME`, or the short form `…:service/NAME`, which services created
+/// before the long-ARN opt-in have.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-arn-migration.html>.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EcsServiceArn(Arc<str>);
+arn_text!(EcsServiceArn);
+
+impl EcsServiceArn {
+    /// Reads a service's ARN in either form.
+    pub fn parse(text: &str) -> Result<Self, ArnError> {
+        let error =
+            || shape("an ECS service", text, "arn:PARTITION:ecs:REGION:ACCOUNT:service/[CLUSTER/]NAME");
+        let parts = split(text).ok_or_else(error)?;
+        let named = parts.resource.strip_prefix("service/").ok_or_else(error)?;
+        let is_named = named.split('/').count() <= 2 && named.split('/').all(|part| !part.is_empty());
+        if parts.service != "ecs" || parts.region.is_empty() || !is_named {
+            return Err(error());
+        }
+        Ok(Self(intern(text)))
+    }
+
+    /// The Region that the service is in.
+    pub fn region(&self) -> &str {
+        self.part(3)
+    }
+
+    /// The service, if it may be one of this cluster: the short form names no cluster.
+    pub fn in_cluster(&self, cluster: &ClusterArn) -> Option<EcsServiceRef> {
+        let same_place = self.partition() == cluster.partition()
+            && self.region() == cluster.region()
+            && self.account() == cluster.account();
+        let named = self.part(5).strip_prefix("service/").filter(|_| same_place)?;
+        let name = match named.split_once('/') {
+            Some((of, name)) => Some(name).filter(|_| of == cluster.name())?,
+            None => named,
+        };
+        Some(EcsServiceRef::new(cluster, name))
+    }
+}
+
 /// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -343,6 +385,32 @@ mod tests {
         }
         let error = TaskArn::parse("x").unwrap_err().to_string();
         assert!(error.contains("task/CLUSTER/ID"), "{error}");
+    }
+
+    #[test]
+    fn service_arn_names_its_cluster_or_none() {
+        let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
+        let service = |text: &str| EcsServiceArn::parse(text).unwrap().in_cluster(&cluster);
+        for text in [
+            "arn:aws:ecs:eu-west-1:111122223333:service/prod/web",
+            "arn:aws:ecs:eu-west-1:111122223333:service/web",
+        ] {
+            assert_eq!(service(text), Some(EcsServiceRef::new(&cluster, "web")), "{text}");
+        }
+        for text in [
+            "arn:aws:ecs:eu-west-1:111122223333:service/other/web",
+            "arn:aws:ecs:us-east-1:111122223333:service/web",
+            "arn:aws:ecs:eu-west-1:444455556666:service/prod/web",
+        ] {
+            assert_eq!(service(text), None, "{text}");
+        }
+        for text in [
+            "arn:aws:ecs:eu-west-1:111122223333:service/",
+            "arn:aws:ecs:eu-west-1:111122223333:service/a/b/c",
+            "arn:aws:ecs:eu-west-1:111122223333:task/prod/web",
+        ] {
+            assert!(EcsServiceArn::parse(text).is_err(), "{text} was accepted");
+        }
     }
 
     #[test]

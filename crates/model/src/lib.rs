@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod arn;
+mod ecs_service;
 mod glob;
 mod go_duration;
 mod intern;
@@ -32,7 +33,8 @@ mod time;
 mod tls_server_name;
 
 pub use self::time::Timestamp;
-pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
+pub use arn::{ArnError, ClusterArn, EcsServiceArn, RoleArn, TaskArn, TaskDefinitionArn};
+pub use ecs_service::{EcsDeployment, EcsRollout, EcsServiceRef, EcsServiceState};
 pub use glob::Glob;
 pub use go_duration::GoDuration;
 pub use intern::{intern, intern_tags};

@@ -145,6 +145,8 @@ pub struct Task {
     pub role_override: Option<RoleArn>,
     /// The address of the task's own network interface (awsvpc), once created; IPv4 before IPv6.
     pub address: Option<IpAddr>,
+    /// `startedBy`, where a deployment of a service started the task: `ecs-svc/` and digits.
+    pub deployment: Option<Arc<str>>,
     /// `createdAt`.
     pub created_at: Option<Timestamp>,
     /// ECS tags; `None` where they are unknown.
@@ -154,6 +156,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// The deployment that a `startedBy` names.
+    pub fn parse_deployment(started_by: &str) -> Option<Arc<str>> {
+        started_by.starts_with("ecs-svc/").then(|| intern(started_by))
+    }
+
     /// Whether ECS is stopping the task or has stopped it.
     pub fn is_leaving(&self) -> bool {
         self.desired_status == DesiredStatus::Stopped || self.last_status.is_stopped()

@@ -181,6 +181,7 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         definition,
         role_override: role.map(RoleArn::parse).transpose().map_err(in_field("overrides.taskRoleArn"))?,
         address,
+        deployment: found.started_by().and_then(Task::parse_deployment),
         created_at: found.created_at().map(nearest_millisecond),
         tags: Some(intern_tags(tags(found.tags()))),
         stopped_containers: stopped_containers(found),

@@ -26,6 +26,7 @@ fn task(version: u64, last_status: LastStatus) -> Task {
         .unwrap(),
         role_override: None,
         address: None,
+        deployment: None,
         created_at: None,
         tags: None,
         stopped_containers: Box::default(),

@@ -174,6 +174,7 @@ mod tests {
             definition: arn("task-definition/kv:1").try_into().unwrap(),
             role_override: None,
             address: None,
+            deployment: None,
             created_at: None,
             tags: None,
             stopped_containers: Box::default(),

@@ -175,6 +175,7 @@ impl CloudTask {
             definition: TaskDefinitionArn::parse(&self.definition.arn).ok()?,
             role_override: self.overrides.task_role_arn.as_deref().and_then(|role| RoleArn::parse(role).ok()),
             address: self.address().map(Into::into),
+            deployment: self.started_by.as_deref().and_then(Task::parse_deployment),
             created_at: Some(self.created_at),
             tags: Some(Arc::new(self.tags.clone())),
             stopped_containers: self.stopped_containers(),
