@@ -47,8 +47,8 @@ pub use consul_auth::{
 pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, KumaConnection};
 pub use duration::HumanDuration;
 pub use mesh_binding::{
-    BindingSelector, CleanupPolicy, Discovery, DrainPolicy, GuardPolicy, LifecyclePolicy, MeshBindingSpec,
-    OnRevoked, RoleTagMode, RoleTagPolicy,
+    BindingSelector, CleanupPolicy, DeploymentPolicy, Discovery, DrainPolicy, GuardPolicy, LifecyclePolicy,
+    MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy,
 };
 pub use outbound::{Listen, Outbound, OutboundListSpec};
 pub use percent::Percent;

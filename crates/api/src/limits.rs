@@ -33,6 +33,11 @@ pub const DRAIN: DurationRange =
 /// `MeshBinding`: `drain.maxHold`.
 pub const MAX_HOLD: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(15), description: "0s to 15m" };
+/// `MeshBinding`: `deployments.maxHold`. ECS protects a task for at most 48 hours.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateTaskProtection.html>.
+pub const DEPLOYMENT_HOLD: DurationRange =
+    DurationRange { min: MINUTE, max: DAY.saturating_mul(2), description: "1m to 48h" };
 /// `MeshBinding`: `drain.revokedWithin`.
 pub const REVOKED_WITHIN: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(5), description: "0s to 5m" };
@@ -73,9 +78,18 @@ mod tests {
 
     #[test]
     fn range_descriptions_match_their_limits() {
-        for DurationRange { min, max, description } in
-            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, MAX_HOLD, REVOKED_WITHIN, SETTLE, TOKEN_TTL]
-        {
+        for DurationRange { min, max, description } in [
+            TIMEOUT,
+            RECHECK,
+            SWEEP_INTERVAL,
+            GRACE_AGE,
+            DRAIN,
+            MAX_HOLD,
+            DEPLOYMENT_HOLD,
+            REVOKED_WITHIN,
+            SETTLE,
+            TOKEN_TTL,
+        ] {
             let ends: Vec<_> =
                 description.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();
             assert_eq!(ends, [min, max], "{description}");

@@ -36,6 +36,9 @@ pub struct MeshBindingSpec {
     /// Kuma: what a drain leaves in load balancing.
     #[serde(default)]
     pub drain: DrainPolicy,
+    /// Kuma: whether the old tasks of a deployment wait for their replacements.
+    #[serde(default)]
+    pub deployments: DeploymentPolicy,
     /// Name of each Dataplane (Kuma).
     ///
     /// `{taskId}`, `{hostname}` and `{service}`, with `a-z 0-9 - .` around them. Each task needs a name of its
@@ -232,6 +235,28 @@ pub struct DrainPolicy {
 impl Default for DrainPolicy {
     fn default() -> Self {
         Self { keep_ready: Percent::default(), max_hold: None, revoked_within: HumanDuration(Duration::ZERO) }
+    }
+}
+
+/// Holds the old tasks of a deployment until their replacements are ready in the mesh.
+///
+/// For apps that exit at once on SIGTERM. The old tasks get ECS's scale-in protection, which also delays scale-in; it may
+/// come too late for the first of them. Only for rolling updates whose `maximumPercent` leaves room for replacements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DeploymentPolicy {
+    /// Protect the old tasks. Needs `ecs:UpdateTaskProtection`.
+    pub hold: bool,
+    /// How long a deployment is held at most.
+    ///
+    /// The protection also expires by itself then, in whole minutes.
+    #[schemars(extend("x-allowed" = limits::DEPLOYMENT_HOLD.description))]
+    pub max_hold: HumanDuration,
+}
+
+impl Default for DeploymentPolicy {
+    fn default() -> Self {
+        Self { hold: false, max_hold: HumanDuration(Duration::from_mins(15)) }
     }
 }
 

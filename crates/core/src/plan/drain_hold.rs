@@ -29,7 +29,7 @@ pub struct ServiceEndpoint {
 
 impl ServiceEndpoint {
     /// Whether it serves, as far as the control plane can tell.
-    fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.routed && self.connected
     }
 

@@ -2,6 +2,7 @@
 //! steps of a run.
 
 mod decide;
+mod deployment_hold;
 mod diff;
 mod drain;
 mod drain_hold;
@@ -13,6 +14,7 @@ pub use decide::{
     Action, Decision, DecisionInput, Evidence, KnownRegistration, PendingConfirmation, PlanStep, Settling,
     Sighting, SkippedAction, decide, decide_if_confirmed,
 };
+pub use deployment_hold::{DeployedTask, DeploymentHold, HoldDecision, HoldEnd, HoldRequest, HoldState};
 pub use diff::{FieldChange, diff};
 pub use drain::DrainReason;
 pub use drain_hold::{DrainCause, DrainHolds, DrainPermit, DrainRequest, ServiceEndpoint};

@@ -62,6 +62,10 @@ pub(super) fn check_against_control_plane(
         let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
         add("spec.dataplaneName", message);
     }
+    if spec.deployments.hold {
+        let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
+        add("spec.deployments.hold", message);
+    }
 }
 
 fn check_ranges(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
@@ -71,6 +75,7 @@ fn check_ranges(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
         ("spec.cleanup.sweepInterval", cleanup.sweep_interval, limits::SWEEP_INTERVAL),
         ("spec.cleanup.graceAge", cleanup.grace_age, limits::GRACE_AGE),
         ("spec.cleanup.drain", cleanup.drain, limits::DRAIN),
+        ("spec.deployments.maxHold", spec.deployments.max_hold, limits::DEPLOYMENT_HOLD),
         ("spec.drain.revokedWithin", spec.drain.revoked_within, limits::REVOKED_WITHIN),
         ("spec.cleanup.settle", cleanup.settle, limits::SETTLE),
     ] {
