@@ -1,11 +1,13 @@
 //! The AWS calls of the operator, as traits. Implemented by [`sdk`](crate::sdk) and by the simulation.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 
 use ecs_mesh_controller::BatchError;
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, Reason, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn,
-    TaskId, Timestamp,
+    ClusterArn, DesiredStatus, EcsServiceState, Reason, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn, TaskId, Timestamp,
 };
 
 /// Kind of a failed call, which decides how the caller reacts.
@@ -107,7 +109,31 @@ pub enum ClusterStatus {
     Missing,
 }
 
-/// ECS reads of the operator.
+/// The result of DescribeServices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DescribeServicesOutput {
+    /// Found services, by name.
+    pub services: BTreeMap<String, EcsServiceState>,
+    /// Services reported as MISSING, by name: deleted long ago, or not visible yet.
+    pub missing: BTreeSet<String>,
+    /// Services that failed for another reason, or with an unreadable answer: name and reason.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// The scale-in protection of tasks, as GetTaskProtection shows it and UpdateTaskProtection answers. A task that neither map
+/// has was not in the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskProtectionOutput {
+    /// When each task's protection expires, by ECS's clock; `None` if it has none.
+    pub tasks: BTreeMap<TaskId, Option<Timestamp>>,
+    /// Tasks that failed, with ECS's reason: `MISSING`, `TASK_NOT_VALID` (no task of a service, or one that is being stopped)
+    /// or `DEPLOYMENT_BLOCKED`.
+    ///
+    /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/api_failures_messages.html>.
+    pub failed: BTreeMap<TaskId, String>,
+}
+
+/// The operator's calls to ECS.
 #[async_trait]
 pub trait Ecs: Send + Sync {
     /// Clusters of the account and Region, a page at a time.
@@ -133,6 +159,31 @@ pub trait Ecs: Send + Sync {
 
     /// One revision of a task definition; it never changes.
     async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError>;
+
+    /// Up to 10 services of one cluster, with their deployments.
+    async fn describe_services(
+        &self,
+        cluster: &ClusterArn,
+        names: &[String],
+    ) -> Result<DescribeServicesOutput, AwsError>;
+
+    /// The scale-in protection of up to 100 tasks of services of one cluster.
+    async fn task_protection(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+    ) -> Result<TaskProtectionOutput, AwsError>;
+
+    /// Protects up to 10 tasks of services of one cluster from scale-in and deployments for `minutes` (1 to 2,880), or, with
+    /// `None`, ends their protection. A write: whatever the protection was before is replaced.
+    ///
+    /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateTaskProtection.html>.
+    async fn update_task_protection(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+        minutes: Option<u16>,
+    ) -> Result<TaskProtectionOutput, AwsError>;
 }
 
 /// IAM reads of the operator.

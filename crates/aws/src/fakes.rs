@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, Iam, ListPage};
+use super::aws::{
+    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, Iam, ListPage,
+    TaskProtectionOutput,
+};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
@@ -194,5 +197,36 @@ impl Ecs for FakeEcs {
             return Err(error(kind));
         }
         Ok(TaskDefinition { arn: arn.clone(), task_role: None, network_mode: None, containers: Vec::new() })
+    }
+
+    async fn describe_services(
+        &self,
+        _: &ClusterArn,
+        names: &[String],
+    ) -> Result<DescribeServicesOutput, AwsError> {
+        Ok(DescribeServicesOutput {
+            missing: names.iter().cloned().collect(),
+            ..DescribeServicesOutput::default()
+        })
+    }
+
+    async fn task_protection(
+        &self,
+        _: &ClusterArn,
+        ids: &[TaskId],
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        Ok(TaskProtectionOutput {
+            tasks: ids.iter().map(|id| (id.clone(), None)).collect(),
+            ..TaskProtectionOutput::default()
+        })
+    }
+
+    async fn update_task_protection(
+        &self,
+        cluster: &ClusterArn,
+        ids: &[TaskId],
+        _: Option<u16>,
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        self.task_protection(cluster, ids).await
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`aws`]: the calls as traits; [`sdk`]: their implementation with the AWS SDK.
 //! - [`consumer`] receives messages, [`events`] decodes them, [`hint_resolver`] describes the tasks that they name.
+//! - [`service_reader`] describes services, and reads and sets the protection of their tasks.
 //! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`] and [`role_tag_cache`] read
 //!   from AWS below its quotas.
 //!
@@ -25,6 +26,7 @@ pub mod hint_resolver;
 pub mod inspect;
 pub mod role_tag_cache;
 pub mod sdk;
+pub mod service_reader;
 pub mod store;
 pub mod task_definition_cache;
 pub mod task_describer;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::aws::{EventQueue, QueueMessage};
-use super::events::{Decoded, RoleEvent, TaskHint, decode};
+use super::events::{Decoded, DeploymentHint, RoleEvent, TaskHint, decode};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::health::{Health, Heartbeat};
 use ecs_mesh_controller::{ActiveWarnings, Backoff};
@@ -51,6 +51,8 @@ pub enum EventResult {
     Stale,
     /// No binding selects the task's cluster.
     UnboundCluster,
+    /// No binding of the service's tasks holds deployments.
+    NotHeld,
     /// No known task runs as the role.
     UnknownRole,
     /// Too many events of unknown tasks wait already. A sweep finds the task, if there is one.
@@ -64,6 +66,7 @@ impl EventResult {
             Self::Accepted => "accepted",
             Self::Stale => "stale",
             Self::UnboundCluster => "unbound_cluster",
+            Self::NotHeld => "not_held",
             Self::UnknownRole => "unknown_role",
             Self::Overflow => "overflow",
         }
@@ -75,6 +78,9 @@ impl EventResult {
 pub trait EventHandler: Send + Sync {
     /// An event says that a task changed.
     fn on_task_change(&self, hint: &TaskHint, received: Instant) -> EventResult;
+
+    /// An event says that a deployment of a service has started or ended.
+    fn on_deployment_change(&self, hint: &DeploymentHint) -> EventResult;
 
     /// A role's tags changed, or the role was deleted.
     fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> EventResult;
@@ -227,6 +233,10 @@ impl QueueConsumer {
             Decoded::Task(hint) => {
                 let result = self.handler.on_task_change(&hint, received);
                 self.observer.record_message("task", result.as_str());
+            }
+            Decoded::Deployment(hint) => {
+                let result = self.handler.on_deployment_change(&hint);
+                self.observer.record_message("deployment", result.as_str());
             }
             Decoded::RoleChange { role_name, account, event, .. } => {
                 let result = self.handler.on_role_change(&account, &role_name, event);

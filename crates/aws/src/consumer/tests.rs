@@ -77,6 +77,11 @@ impl EventHandler for RecordingHandler {
         EventResult::Accepted
     }
 
+    fn on_deployment_change(&self, hint: &DeploymentHint) -> EventResult {
+        self.0.lock().unwrap().push(format!("deployment {}", hint.deployment));
+        EventResult::Accepted
+    }
+
     fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> EventResult {
         self.0.lock().unwrap().push(format!("role {account} {role_name} {event:?}"));
         EventResult::Accepted

@@ -21,6 +21,8 @@ pub(super) struct EventEnvelope<'a> {
     #[serde(borrow)]
     time: Option<BorrowedText<'a>>,
     #[serde(borrow)]
+    resources: Option<&'a RawValue>,
+    #[serde(borrow)]
     detail: Option<&'a RawValue>,
     #[serde(rename = "Type", borrow)]
     sns_type: Option<BorrowedText<'a>>,
@@ -55,6 +57,15 @@ impl EventEnvelope<'_> {
     pub(super) fn detail<'d, D: Deserialize<'d>>(&'d self) -> Result<D, PoisonMessage> {
         let raw = self.detail.ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, "detail"))?;
         json::read_detail(raw.get())
+    }
+
+    /// The first of the field `resources`.
+    pub(super) fn resource(&self) -> Result<String, PoisonMessage> {
+        let missing = || PoisonMessage::new(PoisonReason::MissingField, "resources[0]");
+        let raw = self.resources.ok_or_else(missing)?;
+        let resources: Vec<BorrowedText<'_>> = serde_json::from_str(raw.get())
+            .map_err(|_| PoisonMessage::new(PoisonReason::WrongType, "resources"))?;
+        resources.first().map(|first| (**first).to_owned()).ok_or_else(missing)
     }
 
     /// The account of the event, 12 digits.

@@ -5,6 +5,7 @@
 //! raw JSON, which the event's own parser then reads.
 
 mod cloudtrail;
+mod deployment_state_change;
 mod envelope;
 mod json;
 mod poison;
@@ -18,7 +19,7 @@ use envelope::EventEnvelope;
 
 pub use poison::PoisonReason;
 
-use ecs_mesh_model::{TaskArn, Timestamp};
+use ecs_mesh_model::{EcsServiceArn, TaskArn, Timestamp};
 use poison::PoisonMessage;
 
 /// The longest accepted body: SQS's own limit.
@@ -29,6 +30,8 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 pub enum Decoded {
     /// A task changed.
     Task(TaskHint),
+    /// A deployment of a service has started or ended.
+    Deployment(DeploymentHint),
     /// A role's tags changed, or the role was deleted: cached tags are stale.
     RoleChange {
         /// The role's name without its path, as IAM's API takes it.
@@ -65,6 +68,15 @@ pub struct TaskHint {
     pub version: u64,
     /// The state, as the event has it.
     pub state: HintedState,
+}
+
+/// The content of an event of a deployment. A hint: only a describe shows the service's deployments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeploymentHint {
+    /// The service.
+    pub service: EcsServiceArn,
+    /// The deployment: `ecs-svc/` and digits.
+    pub deployment: String,
 }
 
 /// A task's state, as an event has it.
@@ -161,7 +173,7 @@ const KINDS: &[EventKind] = &[
     EventKind {
         detail_type: "ECS Deployment State Change",
         source: "aws.ecs",
-        parser: EventParser::Ignored("deployment_state_change"),
+        parser: EventParser::By(deployment_state_change::read),
     },
 ];
 

@@ -113,7 +113,6 @@ fn other_events_are_ignored_with_a_bounded_label() {
     for (name, label) in [
         ("container_instance_state_change", "container_instance_state_change"),
         ("service_action", "service_action"),
-        ("deployment_state_change", "deployment_state_change"),
         ("cloudtrail_tag_role_denied", "iam_call_failed"),
         ("cloudtrail_create_role", "iam_call"),
     ] {
@@ -121,6 +120,36 @@ fn other_events_are_ignored_with_a_bounded_label() {
     }
     assert_eq!(ignored(changed("/source", json!("my.app"))), "unexpected_source");
     assert_eq!(ignored(changed("/detail-type", json!("Something New"))), "unknown");
+}
+
+#[test]
+fn deployment_change_has_service_and_deployment() {
+    let body = fixture("deployment_state_change");
+    let service = "arn:aws:ecs:eu-west-1:111122223333:service/prod/kv";
+    let hint = |service| {
+        let service = EcsServiceArn::parse(service).unwrap();
+        Decoded::Deployment(DeploymentHint { service, deployment: "ecs-svc/1234567890123456789".to_owned() })
+    };
+    assert_eq!(decode(&body), hint(service));
+    let changed = |pointer: &str, value: Value| {
+        let mut event: Value = serde_json::from_str(&body).unwrap();
+        *event.pointer_mut(pointer).unwrap() = value;
+        decode(&event.to_string())
+    };
+    let short = "arn:aws:ecs:eu-west-1:111122223333:service/kv";
+    assert_eq!(changed("/resources/0", json!(short)), hint(short));
+    for (pointer, value, reason, path) in [
+        ("/resources", json!([]), "missing_field", "resources[0]"),
+        ("/resources", json!("kv"), "wrong_type", "resources"),
+        ("/resources/0", json!("kv"), "invalid_arn", "resources[0]"),
+        ("/account", json!("444455556666"), "origin_mismatch", "account"),
+        ("/region", json!("us-east-1"), "origin_mismatch", "region"),
+        ("/detail/deploymentId", json!(null), "missing_field", "detail.deploymentId"),
+        ("/detail/deploymentId", json!("ecs-svc/\n"), "invalid_name", "detail.deploymentId"),
+        ("/detail/deploymentId", json!("x".repeat(10_000)), "invalid_name", "detail.deploymentId"),
+    ] {
+        assert_eq!(poison(changed(pointer, value)), (reason, path.to_owned()), "{pointer}");
+    }
 }
 
 #[test]

@@ -11,7 +11,11 @@ use aws_sdk_ecs::types;
 use super::address::{self, Attachment};
 use super::call::CallRunner;
 use super::error;
-use crate::aws::{AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, ListPage};
+use super::services;
+use crate::aws::{
+    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, ListPage,
+    TaskProtectionOutput,
+};
 use ecs_mesh_model::{
     ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskContainer,
     TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern, intern_tags,
@@ -119,6 +123,47 @@ impl Ecs for SdkEcs {
             containers: found.container_definitions().iter().map(container).collect(),
         })
     }
+
+    async fn describe_services(
+        &self,
+        cluster: &ClusterArn,
+        names: &[String],
+    ) -> Result<DescribeServicesOutput, AwsError> {
+        let resource = format!("{} services of {cluster}", names.len());
+        let call = self.client.describe_services().cluster(cluster.as_str());
+        let call = call.set_services(Some(names.to_vec())).send();
+        let answer = self.calls.run("ecs:DescribeServices", &resource, call).await?;
+        Ok(services::classify(names, answer.services(), answer.failures()))
+    }
+
+    async fn task_protection(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        let resource = format!("{} tasks of {cluster}", tasks.len());
+        let call = self.client.get_task_protection().cluster(cluster.as_str());
+        let call = call.set_tasks(Some(services::ids(tasks))).send();
+        let answer = self.calls.run("ecs:GetTaskProtection", &resource, call).await?;
+        Ok(services::protections(tasks, answer.protected_tasks(), answer.failures()))
+    }
+
+    async fn update_task_protection(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+        minutes: Option<u16>,
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        let resource = format!("{} tasks of {cluster}", tasks.len());
+        let call = self.client.update_task_protection().cluster(cluster.as_str());
+        let call = call
+            .set_tasks(Some(services::ids(tasks)))
+            .protection_enabled(minutes.is_some())
+            .set_expires_in_minutes(minutes.map(i32::from))
+            .send();
+        let answer = self.calls.run("ecs:UpdateTaskProtection", &resource, call).await?;
+        Ok(services::protections(tasks, answer.protected_tasks(), answer.failures()))
+    }
 }
 
 /// Classifies each requested task as found, missing or failed. A task without an answer has failed, which is no evidence of
@@ -151,7 +196,7 @@ fn classify(
     described
 }
 
-fn failure_text(reason: &str, detail: Option<&str>) -> String {
+pub(super) fn failure_text(reason: &str, detail: Option<&str>) -> String {
     let reason = if reason.is_empty() { "no reason given" } else { reason };
     error::clean(&detail.map_or_else(|| reason.to_owned(), |detail| format!("{reason}: {detail}")))
 }
@@ -195,7 +240,7 @@ fn stopped_containers(task: &types::Task) -> Box<[Arc<str>]> {
 
 /// Rounds to milliseconds. The API's times are binary fractions of a second: truncated, 0.145 s would become 144 ms and
 /// differ from the event of the same task.
-fn nearest_millisecond(at: &aws_sdk_ecs::primitives::DateTime) -> Timestamp {
+pub(super) fn nearest_millisecond(at: &aws_sdk_ecs::primitives::DateTime) -> Timestamp {
     let millis = (i64::from(at.subsec_nanos()) + 500_000) / 1_000_000;
     Timestamp(at.secs().saturating_mul(1_000).saturating_add(millis))
 }
@@ -284,7 +329,7 @@ fn unknown(field: &str, status: Option<&str>) -> String {
     format!("{field}: {status:?} is not a documented status")
 }
 
-fn last_part(arn: Option<&str>) -> &str {
+pub(super) fn last_part(arn: Option<&str>) -> &str {
     arn.and_then(|arn| arn.rsplit('/').next()).unwrap_or_default()
 }
 

@@ -107,6 +107,12 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("ecs:ListTasks", "; give the operator's task role ecs:ListTasks on * with the condition ecs:cluster"),
     ("ecs:DescribeTasks", "; give the operator's task role ecs:DescribeTasks on task/CLUSTER/*"),
     ("ecs:DescribeTaskDefinition", "; give the operator's task role ecs:DescribeTaskDefinition on *"),
+    ("ecs:DescribeServices", "; give the operator's task role ecs:DescribeServices on service/CLUSTER/*"),
+    ("ecs:GetTaskProtection", "; give the operator's task role ecs:GetTaskProtection on task/CLUSTER/*"),
+    (
+        "ecs:UpdateTaskProtection",
+        "; give the operator's task role ecs:UpdateTaskProtection on task/CLUSTER/*",
+    ),
     ("iam:GetRole", "; give the operator's task role iam:GetRole on the tasks' roles"),
     ("iam:SimulatePrincipalPolicy", "; give the caller iam:SimulatePrincipalPolicy on the tasks' roles"),
     ("sqs:ReceiveMessage", "; give the operator's task role sqs:ReceiveMessage on the queue"),

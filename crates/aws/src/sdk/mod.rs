@@ -12,6 +12,7 @@ mod iam;
 mod inspect;
 mod queue;
 mod secrets;
+mod services;
 mod setup;
 #[cfg(test)]
 mod tests;
