@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::intent::{Evaluation, HoldReason, Verdict};
 use ecs_mesh_model::{EcsRollout, EcsServiceState, TaskArn, Timestamp};
 
 /// Why a hold has ended, or why there was none.
@@ -61,6 +62,21 @@ impl HoldEnd {
         Self::Daemon,
         Self::NotRolling,
     ];
+
+    /// Why the evaluated task will not be registered soon, if it will not.
+    pub fn of_evaluation(evaluation: &Evaluation) -> Option<Self> {
+        if evaluation.binding.as_ref().is_some_and(|binding| binding.spec.paused) {
+            return Some(Self::Paused);
+        }
+        match &evaluation.verdict {
+            // The next event has the address.
+            Verdict::Hold(HoldReason::AddressPending) => None,
+            Verdict::Hold(_) => Some(Self::TaskHeld),
+            Verdict::Reject { .. } => Some(Self::Rejected),
+            Verdict::Ignore(_) => Some(Self::NotRegistered),
+            Verdict::Register(_) | Verdict::Admit | Verdict::NeedsFact(_) => None,
+        }
+    }
 
     /// A bounded label for metrics and logs.
     pub fn label(self) -> &'static str {
@@ -179,6 +195,7 @@ impl DeploymentHold {
     ///
     /// | condition | the hold |
     /// |---|---|
+    /// | the only deployment is another than that of a running hold: an old answer | unchanged |
     /// | the service is gone, or has one deployment only | none; a running one ends |
     /// | a hold of this deployment has ended | stays ended |
     /// | no binding asks for it | ends |
@@ -202,6 +219,18 @@ impl DeploymentHold {
         let service = request.service;
         let primary = service.primary().filter(|_| service.active && service.deployments.len() > 1);
         let Some(primary) = primary else {
+            let only = service.primary().filter(|_| service.active).map(|deployment| &deployment.id);
+            let is_older = only.is_some() && self.deployment.is_some() && only != self.deployment.as_ref();
+            if is_older && self.ended.is_none() && !self.is_expired(request) {
+                // ECS is eventually consistent: the answer does not have the deployment that an earlier one had.
+                let state = HoldState::Holding { ready: 0, needed: service.desired_count };
+                return HoldDecision {
+                    protect: Vec::new(),
+                    protect_for: Duration::ZERO,
+                    clear: Vec::new(),
+                    state,
+                };
+            }
             let state = match (&self.deployment, self.ended) {
                 (Some(_), None) => self.end(HoldEnd::Over),
                 _ => HoldState::Idle,
@@ -239,25 +268,31 @@ impl DeploymentHold {
         ready: usize,
     ) -> Option<HoldEnd> {
         let service = request.service;
-        let max_hold = match request.max_hold {
-            None => return Some(HoldEnd::Disabled),
-            _ if service.daemon => return Some(HoldEnd::Daemon),
-            _ if !service.rolling => return Some(HoldEnd::NotRolling),
-            Some(max_hold) => max_hold,
-        };
-        if ready >= service.desired_count {
-            return Some(HoldEnd::Ready);
+        let is_paused = |task: &&DeployedTask| task.obstacle == Some(HoldEnd::Paused);
+        let obstacle = || new.iter().find_map(|task| task.obstacle);
+        if request.max_hold.is_none() {
+            Some(HoldEnd::Disabled)
+        } else if service.daemon {
+            Some(HoldEnd::Daemon)
+        } else if !service.rolling {
+            Some(HoldEnd::NotRolling)
+        } else if ready >= service.desired_count {
+            Some(HoldEnd::Ready)
+        } else if service.room() == 0 {
+            Some(HoldEnd::NoRoom)
+        } else if request.obstacle.is_some() {
+            request.obstacle
+        } else if rollout == EcsRollout::Failed {
+            Some(HoldEnd::DeploymentFailed)
+        } else if old.iter().any(is_paused) {
+            Some(HoldEnd::Paused)
+        } else {
+            obstacle().or(self.is_expired(request).then_some(HoldEnd::Expired))
         }
-        let is_paused = |task: &&&DeployedTask| task.obstacle == Some(HoldEnd::Paused);
-        let paused = old.iter().chain(new).find(is_paused).and_then(|task| task.obstacle);
-        let is_expired = self.since.age_at(request.now) >= max_hold;
-        (service.room() == 0)
-            .then_some(HoldEnd::NoRoom)
-            .or(request.obstacle)
-            .or((rollout == EcsRollout::Failed).then_some(HoldEnd::DeploymentFailed))
-            .or(paused)
-            .or_else(|| new.iter().find_map(|task| task.obstacle))
-            .or(is_expired.then_some(HoldEnd::Expired))
+    }
+
+    fn is_expired(&self, request: &HoldRequest<'_>) -> bool {
+        request.max_hold.is_some_and(|max_hold| self.since.age_at(request.now) >= max_hold)
     }
 
     /// The old tasks to protect and to clear, so that `missing` of them stay protected.

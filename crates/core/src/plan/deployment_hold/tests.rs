@@ -174,6 +174,19 @@ fn service_without_deployment_is_idle_and_clears() {
 }
 
 #[test]
+fn answer_older_than_the_hold_changes_nothing() {
+    let mut facts = Facts::of(&[("o1", 'r'), ("o2", 'r'), ("n1", 'r')]);
+    facts.service.deployments.remove(0);
+    facts.service.deployments[0].primary = true;
+    let mut hold = holding();
+    let decision = facts.decide(&mut hold);
+    assert_eq!((decision.protect, decision.clear), (vec![], vec![]));
+    assert_eq!(decision.state, HoldState::Holding { ready: 0, needed: 2 });
+    facts.after = MAX_HOLD;
+    assert_eq!(facts.decide(&mut hold).clear.len(), 2, "not beyond the time limit");
+}
+
+#[test]
 fn tasks_that_do_not_serve_are_not_protected() {
     let mut hold = DeploymentHold::default();
     let (protect, ..) = decide(&mut hold, &[("o1", 'n'), ("o2", 'r'), ("o3", 'r'), ("o4", 'r')]);
@@ -261,4 +274,26 @@ fn later_protections_end_with_the_hold() {
 fn labels_of_hold_ends_are_distinct() {
     let labels: BTreeSet<&str> = HoldEnd::ALL.iter().map(|end| end.label()).collect();
     assert_eq!(labels.len(), HoldEnd::ALL.len());
+}
+
+#[test]
+fn refused_task_is_asked_for_in_the_next_deployment() {
+    let mut hold = DeploymentHold::default();
+    let mut facts = Facts::of(&[("o1", 'r')]);
+    assert_eq!(facts.decide(&mut hold).protect, [arn("o1")]);
+    hold.record_refused(&arn("o1"));
+    assert_eq!(facts.decide(&mut hold).protect, []);
+    facts.service.deployments[0].id = "ecs-svc/3".into();
+    assert_eq!(facts.decide(&mut hold).protect, [arn("o1")]);
+}
+
+#[test]
+fn protection_that_has_expired_is_not_this_operators_any_more() {
+    let mut hold = DeploymentHold::default();
+    let facts = Facts::of(&[("o1", 'r')]);
+    facts.decide(&mut hold);
+    hold.record_protected(&arn("o1"), START);
+    // Another may have protected the task since, so it is read again.
+    assert_eq!(facts.decide(&mut hold).protect, [arn("o1")]);
+    assert_eq!(hold.protected_count(), 0);
 }

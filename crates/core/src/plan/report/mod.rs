@@ -34,6 +34,8 @@ pub enum Change {
     Drain,
     /// Remove the registration or the object.
     Remove,
+    /// Protect the task from deployments and scale-in, at ECS, until its replacements are ready in the mesh.
+    Protect,
     /// The task role does not allow the task in the mesh.
     Reject,
     /// No change: manifests contradict each other, or a precondition is not met.
@@ -52,11 +54,12 @@ pub enum Change {
 
 impl Change {
     /// All kinds, in the order of a plan.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Create,
         Self::Update,
         Self::Drain,
         Self::Remove,
+        Self::Protect,
         Self::Reject,
         Self::Hold,
         Self::NameConflict,
@@ -73,6 +76,7 @@ impl Change {
             Self::Update => "update",
             Self::Drain => "drain",
             Self::Remove => "remove",
+            Self::Protect => "protect",
             Self::Reject => "reject",
             Self::Hold => "hold",
             Self::NameConflict => "name conflict",
@@ -85,7 +89,7 @@ impl Change {
 
     /// Whether the change is a write.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Create | Self::Update | Self::Drain | Self::Remove)
+        matches!(self, Self::Create | Self::Update | Self::Drain | Self::Remove | Self::Protect)
     }
 }
 
@@ -293,6 +297,8 @@ pub struct PlanSummary {
     pub drain: usize,
     /// Registrations to remove.
     pub remove: usize,
+    /// Tasks to protect while a deployment replaces them.
+    pub protect: usize,
     /// Tasks that are not allowed in the mesh.
     pub reject: usize,
     /// Tasks whose registrations are held.
@@ -395,8 +401,8 @@ impl PlanReport {
 
     /// Whether a run would write.
     pub fn will_write(&self) -> bool {
-        let PlanSummary { create, update, drain, remove, .. } = self.summary;
-        create + update + drain + remove > 0
+        let PlanSummary { create, update, drain, remove, protect, .. } = self.summary;
+        create + update + drain + remove + protect > 0
     }
 }
 
@@ -419,6 +425,7 @@ impl PlanSummary {
             (None, Change::Update) => &mut self.update,
             (None, Change::Drain) => &mut self.drain,
             (None, Change::Remove) => &mut self.remove,
+            (None, Change::Protect) => &mut self.protect,
             (None, Change::Reject) => &mut self.reject,
             (None, Change::Hold) => &mut self.hold,
             (None, Change::NameConflict) => &mut self.name_conflict,

@@ -108,6 +108,7 @@ pub(super) fn sign(change: &PlannedChange) -> (&'static str, Style) {
         Change::Update => ("~", AnsiColor::Yellow.on_default()),
         Change::Drain => ("v", AnsiColor::Magenta.on_default()),
         Change::Remove => ("-", AnsiColor::Red.on_default()),
+        Change::Protect => ("#", AnsiColor::Cyan.on_default()),
         Change::Reject => ("x", AnsiColor::Red.on_default()),
         Change::Hold | Change::NameConflict | Change::Unmanaged => ("=", AnsiColor::Yellow.on_default()),
         Change::Unknown => ("?", AnsiColor::Red.on_default()),
@@ -409,6 +410,9 @@ fn write_summary(out: &mut String, report: &PlanReport) -> fmt::Result {
             "{bold}Plan:{bold:#} {} to create, {} to update, {} to drain, {} to remove",
             s.create, s.update, s.drain, s.remove
         )?;
+        if s.protect > 0 {
+            write!(out, ", {} to protect", s.protect)?;
+        }
     } else {
         let known = if report.complete { "" } else { ", as far as is known" };
         write!(out, "{bold}Plan:{bold:#} nothing to do{known}")?;
