@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::control_plane_worker::ControlPlaneWorker;
+use super::deployments::DeploymentWatches;
 use super::deps::OperatorDeps;
 use super::dry_run::DryRunRecorder;
 use super::event_handler::HintedTasks;
@@ -24,6 +25,7 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::cluster_checker::ClusterChecker;
 use ecs_mesh_aws::hint_resolver::HintResolver;
 use ecs_mesh_aws::role_tag_cache::{ROLE_RECHECK_DELAYS, RoleTagCache};
+use ecs_mesh_aws::service_reader::ServiceReader;
 use ecs_mesh_aws::store::{Observation, TaskStore};
 use ecs_mesh_aws::task_definition_cache::TaskDefinitionCache;
 use ecs_mesh_aws::task_describer::TaskDescriber;
@@ -47,6 +49,7 @@ pub(super) struct Context {
     pub workers: Workers,
     pub clusters: KnownClusters,
     pub sweeps: SweepRequests,
+    pub deployments: DeploymentWatches,
     pub status: StatusTracker,
     role_rechecks: mpsc::UnboundedSender<RoleRecheck>,
 }
@@ -72,6 +75,7 @@ pub(super) struct AwsState {
     pub clusters: Arc<ClusterChecker>,
     pub hints: HintResolver,
     pub definitions: TaskDefinitionCache,
+    pub services: ServiceReader,
     pub roles: RoleTagCache,
 }
 
@@ -117,6 +121,12 @@ impl Context {
             );
             let definitions =
                 TaskDefinitionCache::new(Arc::clone(&deps.ecs), bucket(deps.rates.definitions, 4.0));
+            // ECS has quotas of their own for these calls.
+            let services = ServiceReader::new(
+                Arc::clone(&deps.ecs),
+                bucket(deps.rates.ecs, 2.0),
+                bucket(deps.rates.ecs, 2.0),
+            );
             let roles =
                 RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), bucket(deps.rates.iam, 4.0));
             Self {
@@ -129,11 +139,12 @@ impl Context {
                     recorder,
                     dry_run: deps.recorder.clone(),
                 },
-                aws: AwsState { store, describer, clusters, hints, definitions, roles },
+                aws: AwsState { store, describer, clusters, hints, definitions, services, roles },
                 manifests: ActiveManifests::default(),
                 workers: Workers::default(),
                 clusters: KnownClusters::default(),
                 sweeps: SweepRequests::default(),
+                deployments: DeploymentWatches::new(deps.seed.wrapping_add(6)),
                 status: StatusTracker::default(),
                 role_rechecks,
             }

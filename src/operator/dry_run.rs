@@ -17,9 +17,18 @@ pub struct DryRunRecorder {
     inner: Mutex<Inner>,
 }
 
+/// The part of a task's plan, each of which another loop replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PlanPart {
+    /// Registrations of a task, or ACL objects.
+    Registrations,
+    /// The task's protection from its deployment.
+    Protection,
+}
+
 #[derive(Default)]
 struct Inner {
-    plans: BTreeMap<(Arc<str>, Option<TaskArn>), TaskPlan>,
+    plans: BTreeMap<(Arc<str>, Option<TaskArn>, PlanPart), TaskPlan>,
     /// By what could not be read: the error.
     unresolved: BTreeMap<String, String>,
     counts: BTreeMap<(Arc<str>, &'static str), i64>,
@@ -72,7 +81,16 @@ impl DryRunRecorder {
 
     /// Replaces the plan of a task, or of the control plane's ACL objects, and logs the new changes. An empty plan drops it.
     pub(super) fn replace(&self, control_plane: &Arc<str>, task: Option<&TaskArn>, plan: TaskPlan) {
-        let key = (Arc::clone(control_plane), task.cloned());
+        self.replace_part(control_plane, task, PlanPart::Registrations, plan);
+    }
+
+    /// Replaces the part of a task's plan that is about its protection, in the same way.
+    pub(super) fn replace_protection(&self, control_plane: &Arc<str>, task: &TaskArn, plan: TaskPlan) {
+        self.replace_part(control_plane, Some(task), PlanPart::Protection, plan);
+    }
+
+    fn replace_part(&self, control_plane: &Arc<str>, task: Option<&TaskArn>, part: PlanPart, plan: TaskPlan) {
+        let key = (Arc::clone(control_plane), task.cloned(), part);
         let mut inner = self.lock();
         let before = inner.plans.remove(&key).unwrap_or_default();
         for item in &before.items {
@@ -126,7 +144,7 @@ impl DryRunRecorder {
     pub(super) fn retain_control_planes(&self, control_planes: &BTreeSet<Arc<str>>) {
         let mut inner = self.lock();
         let Inner { plans, counts, .. } = &mut *inner;
-        plans.retain(|(control_plane, _), _| control_planes.contains(control_plane));
+        plans.retain(|(control_plane, ..), _| control_planes.contains(control_plane));
         counts.retain(|(control_plane, label), _| {
             let stays = control_planes.contains(control_plane);
             if !stays {
@@ -146,7 +164,7 @@ impl DryRunRecorder {
             .collect();
         let mut warnings = Vec::new();
         let mut items = Vec::new();
-        for ((control_plane, task), plan) in &inner.plans {
+        for ((control_plane, task, _), plan) in &inner.plans {
             warnings.extend(plan.warnings.iter().map(|error| PlanWarning {
                 control_plane: Arc::clone(control_plane),
                 task: task.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use ecs_mesh_aws::consumer::{EventHandler, EventResult};
-use ecs_mesh_aws::events::{RoleEvent, TaskHint};
+use ecs_mesh_aws::events::{DeploymentHint, RoleEvent, TaskHint};
 use ecs_mesh_aws::hint_resolver::HintSink;
 use ecs_mesh_controller::Priority;
 use ecs_mesh_model::TaskArn;
@@ -23,6 +23,10 @@ impl EventHandler for TaskEventHandler {
             return EventResult::UnboundCluster;
         }
         self.context.aws.hints.add(hint, received)
+    }
+
+    fn on_deployment_change(&self, hint: &DeploymentHint) -> EventResult {
+        if self.context.deployments.record_event(hint) { EventResult::Accepted } else { EventResult::NotHeld }
     }
 
     fn on_role_change(&self, account: &str, role_name: &str, _event: RoleEvent) -> EventResult {

@@ -12,6 +12,7 @@
 //! | `manifest_applier` | creates and stops the workers |
 //! | `control_plane_worker` | one control plane: queue, registry, circuit, write rate, guards |
 //! | `task` | one reconcile of one task |
+//! | `deployments` | protects the old tasks of deployments until their replacements are ready |
 //! | `apply` | one write: read, check ownership, compare, send |
 //! | `plan` | a dry run that ends |
 //! | `recorder` | logs and counts changes, or records them in a dry run |
@@ -21,6 +22,7 @@ mod apply;
 mod audited_lease;
 mod context;
 mod control_plane_worker;
+mod deployments;
 mod deps;
 mod drain_gate;
 mod dry_run;
@@ -185,6 +187,7 @@ impl Operator {
             let watcher = RoleWatcher { context: Arc::clone(context), rechecks };
             loops.spawn(watcher.run(stop.child_token()));
         }
+        loops.spawn(deployments::run(Arc::clone(context), stop.child_token()));
         if let Some(queue) = queue {
             let consumer = QueueConsumer {
                 queue,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::manifest_applier::ManifestApplier;
 use super::task::TaskReconciler;
-use super::{DryRunRecorder, Operator, RunOptions, TaskExited};
+use super::{DryRunRecorder, Operator, RunOptions, TaskExited, deployments};
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::UnattributedTokenCount;
 use ecs_mesh_controller::{Backoff, Priority, Reconciler, Requeue};
@@ -122,9 +122,12 @@ impl Operator {
         };
         let mut internal = JoinSet::new();
         internal.spawn(applier.run(manifests, stop.child_token()));
+        let mut looks = JoinSet::new();
+        looks.spawn(deployments::run(Arc::clone(&self.context), stop.child_token()));
         let timed_out = tokio::select! {
             biased;
             _ = internal.join_next() => return Err(TaskExited),
+            _ = looks.join_next() => return Err(TaskExited),
             planned = tokio::time::timeout(options.timeout, self.plan_all(recorder, &options, progress)) => {
                 planned.is_err()
             }
@@ -135,6 +138,7 @@ impl Operator {
         }
         stop.cancel();
         while internal.join_next().await.is_some() {}
+        while looks.join_next().await.is_some() {}
         if !options.selection.is_all() {
             changes.retain(|entry| entry.task.is_some());
             warnings.retain(|warning| !warning.task.is_empty());
@@ -187,6 +191,7 @@ impl Operator {
                     let stats = worker.queue.stats();
                     stats.ready == 0 && stats.processing == 0 && worker.is_acl_settled()
                 });
+                let idle = idle && self.context.deployments.is_idle();
                 if idle && progress.is_settled() && (is_retried() || !recorder.has_unresolved()) {
                     return;
                 }

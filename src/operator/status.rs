@@ -120,6 +120,7 @@ impl OperatorStatus {
             tasks_with_warnings: worker.tasks_with_warnings(),
             guards: worker.guard_states(set, now, self.context.wall()),
             held_drains: worker.drains.held_count(),
+            protected_tasks: self.context.deployments.protected_count(&worker.name),
             acl: worker.acl.as_ref().map(|acl| acl.state()),
         }
     }

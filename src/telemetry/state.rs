@@ -91,6 +91,8 @@ pub struct ControlPlaneState {
     pub guards: BTreeMap<Arc<str>, GuardState>,
     /// Drains that wait until enough other registrations of their service are ready.
     pub held_drains: usize,
+    /// Old tasks of deployments that this operator has protected from ECS.
+    pub protected_tasks: usize,
     /// The ACL objects; `None` where the control plane has none.
     pub acl: Option<AclStatus>,
 }
@@ -182,6 +184,7 @@ pub(super) mod tests {
             )]
             .into(),
             held_drains: 8,
+            protected_tasks: 9,
             acl: Some(AclStatus {
                 objects: [("policy", [("drifted", 2)].into())].into(),
                 last_sync: Some(1_500.0),

@@ -10,15 +10,15 @@ use tracing::{debug, info, warn};
 use super::super::apply::{ApplyOutcome, WriteDecision};
 use super::super::warnings::{Novelty, group_key};
 use super::{
-    OwnerInfo, Recorder, Subject, TaskPlanRecorder, TaskRecorder, describe_owner, describe_step,
-    guard_message,
+    HoldRecorder, OwnerInfo, Recorder, ServiceSubject, Subject, TaskPlanRecorder, TaskRecorder,
+    describe_owner, describe_step, guard_message,
 };
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::{Action, HeldRemoval, PlanStep};
-use ecs_mesh_model::{Reason, RoleArn};
+use ecs_mesh_model::{Reason, RoleArn, TaskArn, Timestamp};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -35,12 +35,58 @@ impl Recorder for LiveRecorder {
         Box::new(LiveTaskRecorder(subject))
     }
 
+    fn of_service<'a>(self: Arc<Self>, subject: ServiceSubject<'a>) -> Box<dyn HoldRecorder + 'a> {
+        Box::new(LiveHoldRecorder(subject))
+    }
+
     fn record_unresolved(&self, _subject: &str, _error: Option<String>) {}
 
     fn retain_control_planes(&self, _control_planes: &BTreeSet<Arc<str>>) {}
 }
 
 struct LiveTaskRecorder<'a>(Subject<'a>);
+
+struct LiveHoldRecorder<'a>(ServiceSubject<'a>);
+
+impl HoldRecorder for LiveHoldRecorder<'_> {
+    fn write_decision(&self, lease: &dyn Lease) -> WriteDecision {
+        lease.obstacle().map_or(WriteDecision::Send, WriteDecision::Obstructed)
+    }
+
+    fn planned(&self, _tasks: &BTreeSet<TaskArn>, _all: &BTreeSet<TaskArn>) {}
+
+    fn protected(&self, task: &TaskArn, until: Timestamp) {
+        let ServiceSubject { context, service, control_plane, binding } = self.0;
+        context.metrics().deployments.record_changes("protect", 1, true);
+        info!(
+            target: "audit", operator = %context.process.id, version = VERSION, %control_plane, %binding, %task,
+            ecs_service = %service, change = "protect", reason = "deployment", %until, result = SUCCESS,
+            "task protected from its deployment"
+        );
+    }
+
+    fn unprotected(&self, task: &TaskArn, reason: &'static str) {
+        let ServiceSubject { context, service, control_plane, binding } = self.0;
+        context.metrics().deployments.record_changes("unprotect", 1, true);
+        info!(
+            target: "audit", operator = %context.process.id, version = VERSION, %control_plane, %binding, %task,
+            ecs_service = %service, change = "unprotect", reason, result = SUCCESS, "protection of the task cleared"
+        );
+    }
+
+    fn failed(&self, change: &'static str, tasks: &[TaskArn], error: &str) {
+        let ServiceSubject { context, service, control_plane, binding } = self.0;
+        context.metrics().record_warning("protection_failed");
+        context.metrics().deployments.record_changes(change, tasks.len(), false);
+        for task in tasks {
+            warn!(
+                target: "audit", operator = %context.process.id, version = VERSION, %control_plane, %binding, %task,
+                ecs_service = %service, change, reason = "deployment", result = ERROR, error,
+                "change of a task's protection failed"
+            );
+        }
+    }
+}
 
 /// Logs a change of a registration. (A macro: target and message of a log line are constants.)
 macro_rules! log_change {

@@ -15,7 +15,7 @@ use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::{Action, DrainReason, HeldRemoval, PlanStep};
-use ecs_mesh_model::{Reason, RoleArn, TaskArn};
+use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, TaskArn, Timestamp};
 
 pub(super) use live::LiveRecorder;
 pub(super) use plan::TaskPlanRecorder;
@@ -24,6 +24,9 @@ pub(super) use plan::TaskPlanRecorder;
 pub(super) trait Recorder: Send + Sync {
     /// The recorder of one reconcile of one task.
     fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a>;
+
+    /// The recorder of one look at the deployments of a service.
+    fn of_service<'a>(self: Arc<Self>, subject: ServiceSubject<'a>) -> Box<dyn HoldRecorder + 'a>;
 
     /// Records an input that could not be read, or, with `None`, that it now was.
     fn record_unresolved(&self, subject: &str, error: Option<String>);
@@ -38,6 +41,33 @@ pub(super) struct Subject<'a> {
     pub context: &'a Context,
     pub worker: &'a ControlPlaneWorker,
     pub task: &'a TaskArn,
+}
+
+/// The service of a look, and where its tasks are registered.
+#[derive(Clone, Copy)]
+pub(super) struct ServiceSubject<'a> {
+    pub context: &'a Context,
+    pub service: &'a EcsServiceRef,
+    pub control_plane: &'a Arc<str>,
+    pub binding: &'a Arc<str>,
+}
+
+/// Records one look at the deployments of a service.
+pub(super) trait HoldRecorder: Send + Sync {
+    /// Whether a write may be sent now. Asked last, right before each write.
+    fn write_decision(&self, lease: &dyn Lease) -> WriteDecision;
+
+    /// These tasks would be protected, of all those that an earlier look may have planned to protect.
+    fn planned(&self, tasks: &BTreeSet<TaskArn>, all: &BTreeSet<TaskArn>);
+
+    /// ECS protects the task until then, by its own clock.
+    fn protected(&self, task: &TaskArn, until: Timestamp);
+
+    /// The protection of the task is cleared.
+    fn unprotected(&self, task: &TaskArn, reason: &'static str);
+
+    /// A change of the protection of these tasks failed; it may have taken effect.
+    fn failed(&self, change: &'static str, tasks: &[TaskArn], error: &str);
 }
 
 /// The registration as known before a step, since a removal forgets it.

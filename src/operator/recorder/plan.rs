@@ -10,7 +10,8 @@ use super::super::apply::{ApplyOutcome, WriteDecision};
 use super::super::dry_run::{DryRunRecorder, TaskPlan};
 use super::super::warnings::group_key;
 use super::{
-    OwnerInfo, Recorder, Subject, TaskRecorder, describe_owner, describe_step, guard_message, hold_message,
+    HoldRecorder, OwnerInfo, Recorder, ServiceSubject, Subject, TaskRecorder, describe_owner, describe_step,
+    guard_message, hold_message,
 };
 use ecs_mesh_api::LifecyclePolicy;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
@@ -20,11 +21,15 @@ use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_core::plan::{
     Action, DrainReason, FieldChange, HeldRemoval, PendingConfirmation, PlanStep, SkippedAction,
 };
-use ecs_mesh_model::Reason;
+use ecs_mesh_model::{Reason, TaskArn, Timestamp};
 
 impl Recorder for DryRunRecorder {
     fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a> {
         Box::new(TaskPlanRecorder { subject, recorder: self, plan: Mutex::default() })
+    }
+
+    fn of_service<'a>(self: Arc<Self>, subject: ServiceSubject<'a>) -> Box<dyn HoldRecorder + 'a> {
+        Box::new(HoldPlanRecorder { subject, recorder: self })
     }
 
     fn record_unresolved(&self, subject: &str, error: Option<String>) {
@@ -37,6 +42,40 @@ impl Recorder for DryRunRecorder {
     fn retain_control_planes(&self, control_planes: &BTreeSet<Arc<str>>) {
         DryRunRecorder::retain_control_planes(self, control_planes);
     }
+}
+
+/// Puts the tasks of a service that would be protected into the plan.
+struct HoldPlanRecorder<'a> {
+    subject: ServiceSubject<'a>,
+    recorder: Arc<DryRunRecorder>,
+}
+
+impl HoldRecorder for HoldPlanRecorder<'_> {
+    fn write_decision(&self, _lease: &dyn Lease) -> WriteDecision {
+        WriteDecision::DryRun
+    }
+
+    fn planned(&self, tasks: &BTreeSet<TaskArn>, all: &BTreeSet<TaskArn>) {
+        let reason = "a deployment replaces the task, and its replacements are not ready in the mesh";
+        let follow_up = "cleared once they are, and after deployments.maxHold at the latest";
+        for task in all {
+            let mut plan = TaskPlan::default();
+            if tasks.contains(task) {
+                plan.push(PlannedChange {
+                    binding: Some(self.subject.binding.to_string()),
+                    follow_up: Some(follow_up.to_owned()),
+                    ..PlannedChange::new(Change::Protect, reason)
+                });
+            }
+            self.recorder.replace_protection(self.subject.control_plane, task, plan);
+        }
+    }
+
+    fn protected(&self, _task: &TaskArn, _until: Timestamp) {}
+
+    fn unprotected(&self, _task: &TaskArn, _reason: &'static str) {}
+
+    fn failed(&self, _change: &'static str, _tasks: &[TaskArn], _error: &str) {}
 }
 
 /// Collects the plan of one task.

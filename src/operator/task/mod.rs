@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use self::pending_event::PendingEvent;
 use super::context::{Context, ManifestsInForce};
 use super::control_plane_worker::ControlPlaneWorker;
+use super::deployments::NotedTask;
 use super::recorder::{Subject, TaskPlanRecorder, TaskRecorder};
 use super::registry::RegistryEntry;
 use ecs_mesh_api::manifests::ManifestSet;
@@ -23,13 +24,13 @@ use ecs_mesh_aws::task_describer::DescribeOutcome;
 use ecs_mesh_control_plane::{CallError, FailedSegment};
 use ecs_mesh_controller::{Priority, Reconciler, Requeue};
 use ecs_mesh_core::intent::{
-    Evaluation, Evaluator, Fact, HoldReason, MissingFact, TaskFacts, Verdict, owning_binding,
+    Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, TaskFacts, Verdict, owning_binding,
 };
 use ecs_mesh_core::plan::report::Change;
 use ecs_mesh_core::plan::{
-    Decision, DecisionInput, KnownRegistration, Settling, TaskLiveness, decide, decide_if_confirmed,
+    Decision, DecisionInput, HoldEnd, KnownRegistration, Settling, TaskLiveness, decide, decide_if_confirmed,
 };
-use ecs_mesh_model::{Reason, RoleArn, Task, TaskArn};
+use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, Task, TaskArn};
 
 /// Wait for the event that has a new task's address, before a describe asks for it.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,6 +138,7 @@ impl<'a> TaskRun<'a> {
             }
             let may_run = snapshot.liveness == TaskLiveness::Live && !snapshot.is_lost();
             if known.is_empty() && !may_run {
+                self.note_deployment(&snapshot, None);
                 self.worker.clear_warnings(self.task);
                 return Requeue::Forget;
             }
@@ -151,6 +153,7 @@ impl<'a> TaskRun<'a> {
             if evaluation.is_some() && self.snapshot(&known).liveness != snapshot.liveness {
                 continue;
             }
+            self.note_deployment(&snapshot, evaluation.as_ref());
             // Tags that were read for the evaluation decide which binding owns a registration.
             let known = if evaluation.is_some() { self.known_registrations() } else { known };
             let mut input = self.decision_input(&snapshot, &known, evaluation.as_ref());
@@ -198,6 +201,31 @@ impl<'a> TaskRun<'a> {
         }
         // ECS is eventually consistent: its answers differ.
         Requeue::Backoff
+    }
+
+    /// Tells the hold of the task's deployment whether the task is, or will be, registered.
+    fn note_deployment(&self, snapshot: &TaskSnapshot, evaluation: Option<&Evaluation>) {
+        // At Consul, tasks leave service by themselves.
+        if self.worker.kind.tasks_register_themselves() {
+            return;
+        }
+        let watches = &self.context.deployments;
+        let (Some(task), Some(evaluation)) = (&snapshot.task, evaluation) else {
+            return watches.forget(self.task);
+        };
+        let (Some(service), Some(deployment)) = (task.group.service(), &task.deployment) else { return };
+        if matches!(evaluation.verdict, Verdict::Ignore(IgnoreReason::OtherControlPlane)) {
+            return;
+        }
+        let binding = evaluation.binding.as_ref();
+        let hold = binding.filter(|binding| binding.spec.deployments.hold);
+        let noted = NotedTask {
+            deployment: Arc::clone(deployment),
+            control_plane: Arc::clone(&self.worker.name),
+            hold: hold.map(|binding| (Arc::clone(&binding.name), binding.spec.deployments.max_hold.0)),
+            obstacle: HoldEnd::of_evaluation(evaluation),
+        };
+        watches.note(EcsServiceRef::new(self.task.cluster(), service), self.task, noted);
     }
 
     fn snapshot(&self, known: &[KnownRegistration]) -> TaskSnapshot {

@@ -231,6 +231,12 @@ impl MetricWriter<'_> {
             .map(|(name, plane)| ([("control_plane", &**name)], count(plane.held_drains)));
         let help = "Drains that wait until enough other registrations of their service are ready";
         self.gauges("ecs_mesh_held_drains", help, held)?;
+        let protected = state
+            .control_planes
+            .iter()
+            .map(|(name, plane)| ([("control_plane", &**name)], count(plane.protected_tasks)));
+        let help = "Old tasks of deployments that this operator protects from ECS";
+        self.gauges("ecs_mesh_protected_tasks", help, protected)?;
         let help = "1 while the guard holds removals that time alone does not release soon";
         self.gauges("ecs_mesh_guard_tripped", help, all(|g| (g.held > g.stabilising).into()))?;
         self.gauges("ecs_mesh_guard_held", "Removals that the guard holds", all(|g| g.held))?;

@@ -77,12 +77,18 @@ labels!(
 );
 
 labels!(
+    /// A change of the protection of a task.
+    ProtectionLabels { change: &'static str, result: &'static str }
+);
+labels!(
     /// A change of an ACL object.
     AclChangeLabels { kind: &'static str, change: &'static str, result: &'static str }
 );
 
 /// Changes of ACL objects.
 pub(super) const ACL_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
+/// Changes of the scale-in protection of tasks.
+pub(super) const PROTECTION_CHANGES: [&str; 2] = ["protect", "unprotect"];
 /// Results of changes of ACL objects.
 pub(super) const ACL_RESULTS: [&str; 2] = [SUCCESS, "error"];
 
@@ -90,19 +96,11 @@ pub(super) const ACL_RESULTS: [&str; 2] = [SUCCESS, "error"];
 pub(super) const SUCCESS: &str = "success";
 
 /// Results of messages, by their kind.
-pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 6] = [
+pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 7] = [
     ("task", &["accepted", "stale", "unbound_cluster", "overflow"]),
+    ("deployment", &["accepted", "not_held"]),
     ("role_change", &["accepted", "unknown_role"]),
-    (
-        "ignored",
-        &[
-            "container_instance_state_change",
-            "service_action",
-            "deployment_state_change",
-            "unexpected_source",
-            "unknown",
-        ],
-    ),
+    ("ignored", &["container_instance_state_change", "service_action", "unexpected_source", "unknown"]),
     (
         "poison",
         &[
@@ -124,12 +122,15 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 6] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 11] = [
+pub(super) const AWS_OPERATIONS: [&str; 14] = [
     "ecs:ListClusters",
     "ecs:DescribeClusters",
     "ecs:ListTasks",
     "ecs:DescribeTasks",
     "ecs:DescribeTaskDefinition",
+    "ecs:DescribeServices",
+    "ecs:GetTaskProtection",
+    "ecs:UpdateTaskProtection",
     "iam:GetRole",
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
@@ -213,7 +214,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 23] = [
 ];
 
 /// Warnings that concern no single task, beside [`CONTROL_PLANE_ERRORS`].
-pub(super) const OTHER_WARNING_REASONS: [&str; 7] = [
+pub(super) const OTHER_WARNING_REASONS: [&str; 9] = [
     "cluster_not_found",
     "unknown_outbound_service",
     "role_read_failed",
@@ -221,6 +222,8 @@ pub(super) const OTHER_WARNING_REASONS: [&str; 7] = [
     "registration_list_incomplete",
     "list_item_skipped",
     "task_limit",
+    "deployment_read_failed",
+    "protection_failed",
 ];
 
 /// The reasons of [`TASK_WARNING_REASONS`], [`OTHER_WARNING_REASONS`] and [`CONTROL_PLANE_ERRORS`], each once.

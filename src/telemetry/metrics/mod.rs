@@ -7,6 +7,7 @@ mod aws;
 mod changes;
 mod collect;
 mod control_plane;
+mod deployments;
 mod evaluations;
 mod event_queue;
 mod exposition;
@@ -28,6 +29,7 @@ use prometheus_client::registry::Registry;
 
 pub use changes::ChangeMetrics;
 pub use control_plane::ControlPlaneMetrics;
+pub use deployments::DeploymentMetrics;
 pub use evaluations::EvaluationMetrics;
 pub use exposition::ExpositionFormat;
 pub use sweeps::SweepMetrics;
@@ -62,6 +64,8 @@ pub struct Metrics {
     pub evaluations: EvaluationMetrics,
     /// Changes at control planes.
     pub changes: ChangeMetrics,
+    /// Held deployments.
+    pub deployments: DeploymentMetrics,
     aws: AwsMetrics,
     /// Sweeps.
     pub sweeps: SweepMetrics,
@@ -121,6 +125,7 @@ impl Metrics {
             event_queue: EventQueueMetrics::register(r),
             evaluations: EvaluationMetrics::register(r),
             changes: ChangeMetrics::register(r),
+            deployments: DeploymentMetrics::register(r),
             aws: AwsMetrics::register(r),
             sweeps: SweepMetrics::register(r),
             control_planes: ControlPlaneFamilies::register(r),

@@ -4,6 +4,7 @@ use super::*;
 use crate::telemetry::state::ManifestState;
 use crate::telemetry::state::tests::state;
 use ecs_mesh_core::intent::RoleRule;
+use ecs_mesh_core::plan::HoldEnd;
 use ecs_mesh_core::plan::report::ObjectKind;
 
 struct FixedState(OperatorState);
@@ -94,6 +95,8 @@ fn metrics_reference_lists_every_label_value() {
         .chain(labels::CONTROL_PLANE_OPERATIONS)
         .chain(labels::UNATTRIBUTED_REASONS)
         .chain(labels::CHANGE_VALUES)
+        .chain(labels::PROTECTION_CHANGES)
+        .chain(HoldEnd::ALL.map(HoldEnd::label))
         .chain(labels::ACL_CHANGES)
         .chain(labels::ACL_RESULTS)
         .chain(ecs_mesh_consul_acl::reconcile::OBJECT_STATES)

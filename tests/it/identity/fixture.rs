@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, Iam, ListPage};
+use ecs_mesh_aws::aws::{
+    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, Iam, ListPage,
+    TaskProtectionOutput,
+};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
@@ -74,6 +77,31 @@ impl Ecs for EmptyAccount {
 
     async fn describe_task_definition(&self, _arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
         Err(not_found("ecs:DescribeTaskDefinition"))
+    }
+
+    async fn describe_services(
+        &self,
+        _cluster: &ClusterArn,
+        _names: &[String],
+    ) -> Result<DescribeServicesOutput, AwsError> {
+        Err(not_found("ecs:DescribeServices"))
+    }
+
+    async fn task_protection(
+        &self,
+        _cluster: &ClusterArn,
+        _tasks: &[TaskId],
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        Err(not_found("ecs:GetTaskProtection"))
+    }
+
+    async fn update_task_protection(
+        &self,
+        _cluster: &ClusterArn,
+        _tasks: &[TaskId],
+        _minutes: Option<u16>,
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        Err(not_found("ecs:UpdateTaskProtection"))
     }
 }
 

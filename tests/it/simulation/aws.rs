@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ecs_mesh_aws::aws::{
-    AwsError, AwsErrorKind, ClusterStatus, DescribeTasksOutput, Ecs, EventQueue, Iam, ListPage, QueueMessage,
+    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, EventQueue, Iam,
+    ListPage, QueueMessage, TaskProtectionOutput,
 };
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
@@ -197,6 +198,34 @@ impl Ecs for SimAws {
         let cloud = self.0.cloud.lock().unwrap();
         let found = cloud.describe_task_definition(arn.as_str());
         Ok(found.unwrap().to_model().unwrap())
+    }
+
+    async fn describe_services(
+        &self,
+        cluster: &ClusterArn,
+        names: &[String],
+    ) -> Result<DescribeServicesOutput, AwsError> {
+        self.call("ecs:DescribeServices", cluster.as_str()).await?;
+        let missing = names.iter().cloned().collect();
+        Ok(DescribeServicesOutput { missing, ..DescribeServicesOutput::default() })
+    }
+
+    async fn task_protection(
+        &self,
+        cluster: &ClusterArn,
+        _tasks: &[TaskId],
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        self.call("ecs:GetTaskProtection", cluster.as_str()).await?;
+        Ok(TaskProtectionOutput::default())
+    }
+
+    async fn update_task_protection(
+        &self,
+        _cluster: &ClusterArn,
+        _tasks: &[TaskId],
+        _minutes: Option<u16>,
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        unreachable!("no binding of the simulation holds deployments")
     }
 }
 
