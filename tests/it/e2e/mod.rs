@@ -8,6 +8,7 @@ mod consul_failures;
 mod consul_harness;
 mod control_planes;
 mod demo;
+mod deployments;
 mod drain;
 pub(crate) mod harness;
 mod manifests;
