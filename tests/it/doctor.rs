@@ -132,7 +132,7 @@ impl DoctorSetup {
                 "MeshBinding",
                 "here",
                 &format!(
-                    "{{controlPlane: kuma, mesh: default, selector: {{clusters: ['{cluster}', '*:cluster/other-*']}}}}"
+                    "{{controlPlane: kuma, mesh: default, selector: {{clusters: ['{cluster}', '*:cluster/other-*']}}, deployments: {{hold: true}}}}"
                 ),
             ),
         ];

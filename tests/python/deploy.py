@@ -281,6 +281,14 @@ def role():
             statement["Resource"] = [f"{arn.replace(':cluster/', ':task/')}/*" for arn in CLUSTERS]
     expected = json.loads(json.dumps(expected).replace("ecs-mesh-events", queue))
     assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
+    with moto() as (client, _):
+        _, made = create_stack(client, HoldDeployments="true")
+        found = inline_policy(client, made["TaskRole"], "hold-deployments")["Statement"]
+    expected = documented("Held deployments", "###")
+    for statement in expected:
+        kind = "service" if statement["Sid"] == "DescribeServices" else "task"
+        statement["Resource"] = [f"{arn.replace(':cluster/', f':{kind}/')}/*" for arn in CLUSTERS]
+    assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
     secrets = {name: VALUES[name][0][0] for name in ("ConsulTokenSecretArn", "ConsulCaSecretArn")}
     key = VALUES["SecretKeyArn"][0][1]
     with moto() as (client, _):
@@ -302,6 +310,8 @@ def queue_policy():
     reference = documented("The queue")["Statement"]
     queues = {"EventQueue": "EventQueuePolicy", "RuleDeadLetters": "RuleDeadLettersPolicy"}
     rules = [{"Fn::GetAtt": [rule, "Arn"]} for rule in ("TaskRule", "RoleRule")]
+    held = {"Fn::GetAtt": ["DeploymentRule", "Arn"]}
+    rules.append({"Fn::If": ["HoldsDeployments", held, {"Ref": "AWS::NoValue"}]})
     for queue, policy in queues.items():
         *senders, tls = resources[policy]["Properties"]["PolicyDocument"]["Statement"]
         assert len(senders) == len(reference), senders
@@ -311,7 +321,7 @@ def queue_policy():
             expected["Condition"] = {operator: {"aws:SourceArn": rules}}
             assert found == expected, f"{policy}: {found}"
         assert tls["Effect"] == "Deny" and tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}, tls
-    for rule in ("TaskRule", "RoleRule"):
+    for rule in ("TaskRule", "RoleRule", "DeploymentRule"):
         [target] = resources[rule]["Properties"]["Targets"]
         assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["RuleDeadLetters", "Arn"]}}, target
 

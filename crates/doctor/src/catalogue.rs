@@ -38,6 +38,9 @@ catalogue! {
     LIST_TASKS "permissions.list-tasks" "ecs:ListTasks on each bound cluster";
     DESCRIBE_TASKS "permissions.describe-tasks" "ecs:DescribeTasks on the tasks of each bound cluster";
     DESCRIBE_DEFINITIONS "permissions.describe-task-definition" "ecs:DescribeTaskDefinition";
+    DESCRIBE_SERVICES "permissions.describe-services" "ecs:DescribeServices on the services of each bound cluster, where a binding holds deployments";
+    READ_PROTECTION "permissions.get-task-protection" "ecs:GetTaskProtection on the tasks of each bound cluster, where a binding holds deployments";
+    SET_PROTECTION "permissions.update-task-protection" "ecs:UpdateTaskProtection on the tasks of each bound cluster, where a binding holds deployments";
     GET_ROLE "permissions.get-role" "iam:GetRole on the tasks' roles";
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
     PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14";

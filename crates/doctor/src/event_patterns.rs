@@ -12,6 +12,7 @@ pub(super) const TASKS_RULE: &str = "ecs-mesh-tasks";
 /// Documented name of the rule for role tags.
 pub(super) const ROLES_RULE: &str = "ecs-mesh-roles";
 const TASK_STATE_CHANGE: &str = "ECS Task State Change";
+const DEPLOYMENT_STATE_CHANGE: &str = "ECS Deployment State Change";
 const CLOUDTRAIL: &str = "AWS API Call via CloudTrail";
 /// The calls that change a role's tags or delete it.
 const ROLE_CALLS: [&str; 3] = ["TagRole", "UntagRole", "DeleteRole"];
@@ -22,6 +23,9 @@ pub struct EventPatterns {
     /// Task state changes of the bound clusters.
     #[serde(rename = "ecs-mesh-tasks")]
     pub tasks: Value,
+    /// Deployments of all services; `None` if no binding holds deployments.
+    #[serde(rename = "ecs-mesh-deployments", skip_serializing_if = "Option::is_none")]
+    pub deployments: Option<Value>,
     /// Changes of role tags; `None` if no binding checks role tags.
     #[serde(rename = "ecs-mesh-roles", skip_serializing_if = "Option::is_none")]
     pub roles: Option<Value>,
@@ -39,7 +43,13 @@ impl EventPatterns {
         let roles = json!({
             "source": ["aws.iam"], "detail-type": [CLOUDTRAIL], "detail": {"eventName": ROLE_CALLS},
         });
-        Self { tasks, roles: scope.reads_roles.then_some(roles) }
+        // A service with a short ARN names no cluster, so the events are not restricted to clusters.
+        let deployments = json!({"source": ["aws.ecs"], "detail-type": [DEPLOYMENT_STATE_CHANGE]});
+        Self {
+            tasks,
+            deployments: scope.holds_deployments.then_some(deployments),
+            roles: scope.reads_roles.then_some(roles),
+        }
     }
 }
 

@@ -74,6 +74,9 @@ impl IamPolicy {
             );
         }
         let mut statements = clusters(scope);
+        if scope.holds_deployments {
+            statements.extend(deployments(scope, reader));
+        }
         if scope.reads_roles {
             statements.push(roles(scope, role_path));
         }
@@ -127,6 +130,21 @@ fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
     statements.push(statement("DescribeTasks", ["ecs:DescribeTasks"], tasks));
     statements.push(statement("DescribeTaskDefinitions", ["ecs:DescribeTaskDefinition"], ["*"]));
     statements
+}
+
+/// Only the operator protects tasks.
+fn deployments(scope: &DoctorScope, reader: PolicyPrincipal) -> [IamStatement; 2] {
+    let partition = &scope.partition;
+    let services = unique(scope.clusters.iter().map(|cluster| cluster.services(partition)));
+    let tasks = unique(scope.clusters.iter().map(|cluster| cluster.tasks(partition)));
+    let (sid, actions) = match reader {
+        PolicyPrincipal::Operator => {
+            ("ProtectTasks", ["ecs:GetTaskProtection", "ecs:UpdateTaskProtection"].as_slice())
+        }
+        PolicyPrincipal::Doctor => ("ReadTaskProtection", ["ecs:GetTaskProtection"].as_slice()),
+    };
+    let protection = statement(sid, actions.iter().copied(), tasks);
+    [statement("DescribeServices", ["ecs:DescribeServices"], services), protection]
 }
 
 fn roles(scope: &DoctorScope, role_path: &str) -> IamStatement {

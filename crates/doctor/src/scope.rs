@@ -64,6 +64,8 @@ pub struct DoctorScope {
     pub clusters: Vec<ClusterLocation>,
     /// Whether any binding checks role tags.
     pub reads_roles: bool,
+    /// Whether any binding holds deployments.
+    pub holds_deployments: bool,
     /// The control planes' secrets.
     pub secrets: BTreeSet<SecretRef>,
 }
@@ -94,8 +96,9 @@ impl DoctorScope {
             globs.into_iter().map(|glob| parse_pattern(glob, region.as_deref(), account.as_deref()));
         let clusters = clusters.collect();
         let reads_roles = set.bindings.values().any(|b| b.spec.role_tags.mode != RoleTagMode::Off);
+        let holds_deployments = set.bindings.values().any(|b| b.spec.deployments.hold);
         let secrets = secrets(set);
-        Ok(Self { partition, region, account, queue, clusters, reads_roles, secrets })
+        Ok(Self { partition, region, account, queue, clusters, reads_roles, holds_deployments, secrets })
     }
 
     /// The queue's ARN, once a Region is known.
@@ -115,6 +118,11 @@ impl ClusterLocation {
     /// The ARN (pattern) of the cluster.
     pub fn arn(&self, partition: &str) -> String {
         format!("arn:{partition}:ecs:{}:{}:cluster/{}", self.region, self.account, self.name)
+    }
+
+    /// The ARN pattern of all its services.
+    pub fn services(&self, partition: &str) -> String {
+        format!("arn:{partition}:ecs:{}:{}:service/{}/*", self.region, self.account, self.name)
     }
 
     /// The ARN pattern of all its tasks.

@@ -282,6 +282,8 @@ fn iam_policy_lists_secrets_verbatim() {
     }
 }
 
+const HOLD: &str = ", deployments: {hold: true}";
+
 fn policy(clusters: &[&str], more: &str, reader: PolicyPrincipal) -> Value {
     let set = manifests(clusters, more).set;
     json!(IamPolicy::new(&place(&set, Some(QUEUE_URL), None), reader, "/mesh/").unwrap())
@@ -305,9 +307,24 @@ fn documented_doctor_permissions_are_the_printed_ones() {
 
 #[test]
 fn documented_event_patterns_are_the_printed_ones() {
-    let set = manifests(&[PROD], "").set;
+    let set = manifests(&[PROD], HOLD).set;
     let printed = EventPatterns::new(&place(&set, None, None));
-    assert_eq!(blocks("The rules"), [printed.tasks, printed.roles.unwrap()]);
+    assert_eq!(blocks("The rules"), [printed.tasks, printed.deployments.unwrap(), printed.roles.unwrap()]);
+    let set = manifests(&[PROD], "").set;
+    assert_eq!(EventPatterns::new(&place(&set, None, None)).deployments, None);
+}
+
+#[test]
+fn held_deployments_need_what_is_documented() {
+    let printed = policy(&[PROD], HOLD, PolicyPrincipal::Operator);
+    let added = blocks("The operator's task role").remove(1);
+    let statements = printed["Statement"].as_array().unwrap();
+    let added = added.as_array().unwrap();
+    assert!(added.iter().all(|statement| statements.contains(statement)), "{printed}");
+    let without = policy(&[PROD], "", PolicyPrincipal::Operator);
+    assert_eq!(without["Statement"].as_array().unwrap().len() + added.len(), statements.len());
+    let readers = policy(&[PROD], HOLD, PolicyPrincipal::Doctor).to_string();
+    assert!(readers.contains("ecs:GetTaskProtection") && !readers.contains("ecs:UpdateTaskProtection"));
 }
 
 #[test]

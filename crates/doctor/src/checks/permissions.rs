@@ -1,6 +1,6 @@
 //! The operator's read calls, each attempted.
 
-use crate::catalogue::{GET_ROLE, LIST_TASKS};
+use crate::catalogue::{GET_ROLE, LIST_TASKS, SET_PROTECTION};
 use crate::facts::DoctorFacts;
 use crate::report::CheckResult;
 
@@ -18,6 +18,10 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
             Err(error) => super::failed(read.id, &read.subject, error),
         })
         .collect();
+    if facts.scope.as_ref().is_ok_and(|scope| scope.holds_deployments) {
+        let found = "not attempted: it is a write; `--print-iam-policy` prints the statement";
+        checks.push(SET_PROTECTION.info("the tasks of bound clusters", found));
+    }
     let reads_roles = facts.scope.as_ref().is_ok_and(|scope| scope.reads_roles);
     if reads_roles && !observations.reads.iter().any(|read| read.id == GET_ROLE) {
         checks.push(GET_ROLE.info("the tasks' roles", "not attempted: no described task has a role"));

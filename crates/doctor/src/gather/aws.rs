@@ -18,6 +18,8 @@ const MAX_TASKS: usize = 20;
 const MAX_ROLES: usize = 10;
 /// Limit of pages of the cluster list.
 const MAX_PAGES: usize = 10;
+/// A service that does not exist.
+const NO_SERVICE: &str = "ecs-mesh-operator-doctor";
 /// A task id that does not exist.
 const NO_TASK: &str = "00000000000000000000000000000000";
 
@@ -136,6 +138,9 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
         try_cluster(clients, cluster, &mut reads, &mut definitions, &mut roles).await;
         if reads.last().is_some_and(is_unavailable) {
             return reads;
+        }
+        if set.bindings.values().any(|b| b.spec.deployments.hold && b.selects_cluster(cluster)) {
+            try_deployments(clients, cluster, &mut reads).await;
         }
     }
     if definitions.is_empty() {
@@ -256,6 +261,18 @@ async fn try_cluster(
         text.to_owned()
     });
     reads.push(ReadAttempt { id: catalogue::DESCRIBE_CLUSTERS, subject: cluster.to_string(), outcome });
+}
+
+/// Any answer shows that the calls are allowed. The write is not attempted.
+async fn try_deployments(clients: &AwsClients, cluster: &ClusterArn, reads: &mut Vec<ReadAttempt>) {
+    let subject = cluster.to_string();
+    let allowed = "the call is allowed".to_owned();
+    let services = clients.ecs.describe_services(cluster, &[NO_SERVICE.to_owned()]).await;
+    let outcome = services.map(|_| allowed.clone());
+    reads.push(ReadAttempt { id: catalogue::DESCRIBE_SERVICES, subject: subject.clone(), outcome });
+    let Ok(task) = TaskId::parse(NO_TASK) else { return };
+    let outcome = clients.ecs.task_protection(cluster, &[task]).await.map(|_| allowed);
+    reads.push(ReadAttempt { id: catalogue::READ_PROTECTION, subject, outcome });
 }
 
 /// Without running tasks, the answer about a missing definition shows whether the call is allowed.
