@@ -208,7 +208,7 @@ impl DeploymentHold {
     /// | `maxHold` is over | ends |
     /// | else | as many old tasks as ready replacements are missing stay protected |
     ///
-    /// Old tasks that are not ready themselves are not protected: they serve nobody.
+    /// Old tasks that are not ready themselves are not protected: they serve no requests.
     pub fn decide(&mut self, request: &HoldRequest<'_>) -> HoldDecision {
         let known: BTreeSet<&TaskArn> = request.tasks.iter().map(|task| &task.arn).collect();
         // ECS stops the others already, or has stopped them.
