@@ -51,7 +51,7 @@ pub(super) enum SimFault {
     ForgedEvent,
     /// A message is not deleted and is redelivered.
     UndeletedMessage,
-    /// Somebody sets the machine's clock.
+    /// The machine's clock is set to another time.
     ClockStep,
     /// The audit log takes no lines for some time.
     BlockedLog,
