@@ -21,7 +21,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn here() -> Self {
+    /// This machine, and the code of this program, which its command line calls `program`.
+    pub(crate) fn here(program: &str) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let cpus = read("/proc/cpuinfo");
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
@@ -34,7 +35,7 @@ impl Machine {
             rustc: output_of("rustc", &["--version"]),
             commit: if dirty { format!("{commit} with changes") } else { commit },
             profile: profile().unwrap_or_default(),
-            command: std::env::args().skip(1).fold("bench".to_owned(), |all, next| format!("{all} {next}")),
+            command: std::env::args().skip(1).fold(program.to_owned(), |all, next| format!("{all} {next}")),
             load: read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
         }
     }

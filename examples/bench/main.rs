@@ -134,7 +134,7 @@ fn run_role(role: &ProcessRole) -> Result<(), String> {
 
 impl BenchArgs {
     fn measure(&self) -> Result<ExitCode, String> {
-        let machine = Machine::here();
+        let machine = Machine::here("bench");
         let operator = self.operator.clone().map_or_else(machine::build_operator, Ok)?;
         let scratch = BenchDirectory::new()?;
         let report = self.run(&self.plan(operator, &scratch), machine)?;
