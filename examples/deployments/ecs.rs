@@ -51,6 +51,8 @@ pub(crate) struct TaskView {
 /// The emulated account with the service.
 pub(crate) struct EmulatedEcs {
     pub endpoints: Endpoints,
+    /// From the end of a task's containers until it is STOPPED.
+    deprovisioning: Duration,
 }
 
 impl EmulatedEcs {
@@ -58,8 +60,8 @@ impl EmulatedEcs {
     ///
     /// # Errors
     /// Describes the failure.
-    pub(crate) async fn start() -> Result<Self, String> {
-        let (subnet, life) = (network::SUBNET.to_owned(), life_times(Duration::ZERO));
+    pub(crate) async fn start(deprovisioning: Duration) -> Result<Self, String> {
+        let (subnet, life) = (network::SUBNET.to_owned(), life_times(Duration::ZERO, deprovisioning));
         let cloud = CloudConfig { subnet, life, ..CloudConfig::default() };
         let endpoints = Endpoints::start(EndpointOptions { cloud, ..EndpointOptions::default() }).await?;
         endpoints
@@ -70,7 +72,7 @@ impl EmulatedEcs {
                 cloud.create_service(CreateService::awsvpc(CLUSTER, SERVICE, &definition.arn, TASKS), now)
             })
             .map_err(|error| error.to_string())?;
-        Ok(Self { endpoints })
+        Ok(Self { endpoints, deprovisioning })
     }
 
     /// The tasks that ECS knows.
@@ -92,7 +94,7 @@ impl EmulatedEcs {
         };
         self.with(|cloud, now| {
             // Tasks that run already count as healthy.
-            cloud.set_life(life_times(stop_after));
+            cloud.set_life(life_times(stop_after, self.deprovisioning));
             cloud.update_service(&request, now).map(drop)
         })
         .map_err(|error| error.to_string())
@@ -114,13 +116,14 @@ impl EmulatedEcs {
 }
 
 /// Real time, without waiting for images and hosts. New tasks count as healthy after `healthy_after`.
-fn life_times(healthy_after: Duration) -> LifeTimes {
+fn life_times(healthy_after: Duration, deprovisioning: Duration) -> LifeTimes {
     LifeTimes {
         provisioning: Duration::from_secs(1),
         pending: Duration::from_secs(1),
         unchecked_healthy: healthy_after,
         time_scale: 1.0,
         ready: Duration::ZERO,
+        deprovisioning,
         ..LifeTimes::default()
     }
 }

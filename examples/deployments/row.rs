@@ -65,6 +65,10 @@ pub(crate) struct RowTimes {
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub drain_time: Duration,
 
+    /// From the end of a task's containers until ECS has removed its network interface, and shows it STOPPED
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub deprovisioning: Duration,
+
     /// How long requests are counted after the last task is replaced
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub settle: Duration,

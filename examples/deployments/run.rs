@@ -66,7 +66,7 @@ impl<'a> MeshRun<'a> {
         let times = &args.times;
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let control_plane = runtime.block_on(ControlPlaneProcess::start(programs, directory))?;
-        let ecs = runtime.block_on(EmulatedEcs::start())?;
+        let ecs = runtime.block_on(EmulatedEcs::start(times.deprovisioning))?;
         let operator = start_operator(programs, column, &ecs, directory)?;
         let client_network = Namespace::create(CLIENT_NAME, CLIENT)?;
         let client_files = directory.join("client");
@@ -109,7 +109,8 @@ impl<'a> MeshRun<'a> {
         self.timeline.begin(start);
         match self.row.replacement(self.times) {
             Replacement::Deployments { number, stop_after } => {
-                let limit = TIMEOUT + stop_after + self.row.serving(self.times) + self.times.drain_time;
+                let ends = self.times.drain_time + self.times.deprovisioning;
+                let limit = TIMEOUT + stop_after + self.row.serving(self.times) + ends;
                 for _ in 0..number {
                     let before = self.running();
                     self.timeline.record("deployment begins");
