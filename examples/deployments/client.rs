@@ -15,7 +15,7 @@ use crate::network::Namespace;
 use crate::process::OwnedProcess;
 
 /// Time after which a request counts as failed.
-const TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest part of an error response that is reported.
 const LONGEST_BODY: usize = 120;
 

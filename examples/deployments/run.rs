@@ -9,7 +9,7 @@ use ecs_mesh_sandbox::world::MESH;
 use tokio::runtime::Runtime;
 
 use crate::DeploymentArgs;
-use crate::client::{LoadClient, SentRequest};
+use crate::client::{self, LoadClient, SentRequest};
 use crate::ecs::{APP_PORT, EmulatedEcs, SERVICE, SIDECAR_PORT, TASKS};
 use crate::mesh::{self, API, CLIENT_NAME, ControlPlaneProcess, OUTBOUND_PORT};
 use crate::network::{CLIENT, Namespace};
@@ -128,7 +128,10 @@ impl<'a> MeshRun<'a> {
                 self.pass(self.times.settle)?;
             }
         }
-        let mut requests = self.requests(start, Instant::now());
+        let end = Instant::now();
+        // Until the last request has been answered, or has failed.
+        self.pass(client::TIMEOUT + LOOK)?;
+        let mut requests = self.requests(start, end);
         requests.sort_by_key(|request| request.at);
         for failed in requests.iter().filter(|request| request.failure.is_some()) {
             let failure = failed.failure.as_deref().unwrap_or_default();
