@@ -166,7 +166,9 @@ impl Ecs for SimAws {
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let mut described = DescribeTasksOutput::default();
         let cloud = self.0.cloud.lock().unwrap();
-        if cloud.describe_tasks::<&str>(cluster.as_str(), &[]).is_err() {
+        let of_cluster =
+            ListTasks { max_results: Some(1), ..ListTasks::of(cluster.as_str(), DesiredStatus::Running) };
+        if cloud.list_tasks(&of_cluster).is_err() {
             return Err(error(AwsErrorKind::Invalid, "ecs:DescribeTasks"));
         }
         for id in tasks {
