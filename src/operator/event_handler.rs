@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
+use tracing::info;
 
 use super::context::Context;
 use ecs_mesh_aws::consumer::{EventHandler, EventResult};
@@ -46,6 +47,12 @@ impl HintSink for HintedTasks {
     fn is_registered(&self, task: &TaskArn) -> bool {
         let Some(context) = self.context.upgrade() else { return false };
         context.workers.load().values().any(|worker| worker.registry.contains(task))
+    }
+
+    fn on_overflow(&self) {
+        let Some(context) = self.context.upgrade() else { return };
+        info!("events of unknown tasks were dropped; sweeping for their tasks");
+        context.sweeps.request();
     }
 
     fn on_resolved(&self, task: &TaskArn, received: Option<Instant>) {

@@ -5,14 +5,15 @@
 //!   reported, MISSING twice, at least 10 s apart, is recorded in the [`TaskStore`].
 //! - **Failed describes** are repeated until one succeeds. After 5 s an event of a stop is passed on as unconfirmed.
 //! - **Known tasks go first.** Events of tasks that no describe, list or registration has shown wait in a queue of their own,
-//!   which is bounded, and get a bounded share of each call. A sweep finds what that queue could not take.
+//!   which is bounded, and get a bounded share of each call. A sweep finds what that queue could not take, and is asked for
+//!   once there is room again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::EventResult;
@@ -25,6 +26,9 @@ use ecs_mesh_model::TaskArn;
 
 /// Most events of unknown tasks that wait for a describe.
 pub const MAX_UNKNOWN_TASKS: usize = 10_000;
+
+/// How far apart requests for a sweep are at least: a flood of forged events must not sweep all the time.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Answers older than the event, or MISSING, after which the last one counts. They are 1, 2, 4 and 8 s apart.
 const MAX_ANSWERS: u32 = 5;
@@ -52,6 +56,9 @@ pub trait HintSink: Send + Sync {
     /// The [`TaskStore`] has an answer to events of the task. `received`: when the oldest of them was received; `None` if
     /// it was passed on before.
     fn on_resolved(&self, task: &TaskArn, received: Option<Instant>);
+
+    /// Events of unknown tasks were dropped, and there is room for others again: a sweep is to find the tasks.
+    fn on_overflow(&self);
 }
 
 /// Starts a describe for each event. Shared by its clones.
@@ -74,6 +81,24 @@ struct Inner {
 struct Hints {
     by_task: BTreeMap<TaskArn, PendingHint>,
     unknown: usize,
+    /// Events were dropped since the last request for a sweep.
+    overflowed: bool,
+    /// When a sweep was or will be asked for last.
+    sweep_at: Option<Instant>,
+}
+
+impl Hints {
+    /// Removes the answered events of a task. Returns when a sweep is to be asked for, if events were dropped before.
+    fn remove(&mut self, task: &TaskArn, now: Instant) -> Option<Instant> {
+        let pending = self.by_task.remove(task);
+        self.unknown -= usize::from(pending.is_some_and(|pending| !pending.known));
+        if !self.overflowed || self.unknown > MAX_UNKNOWN_TASKS / 2 {
+            return None;
+        }
+        self.overflowed = false;
+        self.sweep_at = Some(self.sweep_at.map_or(now, |last| now.max(last + SWEEP_INTERVAL)));
+        self.sweep_at
+    }
 }
 
 /// The unanswered events of one task.
@@ -135,6 +160,7 @@ impl HintResolver {
                 pending.received = pending.received.or(Some(received));
                 pending.known
             } else if !known && is_full {
+                hints.overflowed = true;
                 return EventResult::Overflow;
             } else {
                 hints.unknown += usize::from(!known);
@@ -238,7 +264,7 @@ impl Inner {
     /// Applies an answer. `judge` runs under the lock, so that an event that comes meanwhile is not dropped with the others.
     fn settle(&self, task: &TaskArn, judge: impl FnOnce(&mut PendingHint) -> Answer) -> Requeue {
         let now = Instant::now();
-        let (next, resolved) = {
+        let (next, resolved, sweep_at) = {
             let mut hints = self.lock();
             let Some(pending) = hints.by_task.get_mut(task) else { return Requeue::Forget };
             let answer = judge(pending);
@@ -251,15 +277,20 @@ impl Inner {
             let ends = matches!(answer, Answer::Final) || pending.answers >= MAX_ANSWERS;
             let received = pending.received;
             if ends {
-                let pending = hints.by_task.remove(task);
-                hints.unknown -= usize::from(pending.is_some_and(|pending| !pending.known));
-                (Requeue::Forget, Some(received))
+                (Requeue::Forget, Some(received), hints.remove(task, now))
             } else {
                 let wait = pending.next.saturating_duration_since(now);
                 let resolved = matches!(answer, Answer::Partial).then(|| pending.received.take());
-                (Requeue::After(wait), resolved)
+                (Requeue::After(wait), resolved, None)
             }
         };
+        if let Some(at) = sweep_at {
+            let sink = Arc::clone(&self.sink);
+            tokio::spawn(async move {
+                sleep_until(at).await;
+                sink.on_overflow();
+            });
+        }
         // Of a task that ECS has never shown there is nothing to reconcile.
         if let Some(received) = resolved
             && (self.store.contains(task) || self.sink.is_registered(task))

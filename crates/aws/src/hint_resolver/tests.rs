@@ -19,6 +19,7 @@ struct RecordingSink {
     registered: Mutex<Vec<TaskArn>>,
     resolved: Mutex<Vec<(TaskArn, u64, bool)>>,
     started: Mutex<Option<Instant>>,
+    overflows: Mutex<usize>,
 }
 
 impl HintSink for RecordingSink {
@@ -29,6 +30,10 @@ impl HintSink for RecordingSink {
     fn on_resolved(&self, task: &TaskArn, received: Option<Instant>) {
         let elapsed = self.started.lock().unwrap().unwrap().elapsed().as_secs();
         self.resolved.lock().unwrap().push((task.clone(), elapsed, received.is_some()));
+    }
+
+    fn on_overflow(&self) {
+        *self.overflows.lock().unwrap() += 1;
     }
 }
 
@@ -273,8 +278,17 @@ async fn unknown_tasks_are_bounded_and_known_ones_go_first() {
     fixture.seconds(3).await;
     let (at, _) = fixture.resolved(1)[0];
     assert!(at <= 3, "in the call after the one in flight, not behind the flood: {at} s");
+    let overflows = || *fixture.sink.overflows.lock().unwrap();
+    assert_eq!(overflows(), 0, "a sweep now would find tasks whose events wait");
     fixture.seconds(3_600).await;
     assert_eq!(fixture.resolver.pending(), 0);
+    assert_eq!(overflows(), 1);
+    // Another burst that has been answered before the next sweep may be asked for.
+    for n in 30_000..30_000 + MAX_UNKNOWN_TASKS + 1 {
+        fixture.event(n, 1, HintedState::Running);
+    }
+    fixture.seconds(3_600).await;
+    assert_eq!(overflows(), 2);
     assert_eq!(fixture.event(20_000, 1, HintedState::Running), EventResult::Accepted);
     assert!(CALL >= Duration::from_secs(1));
 }
