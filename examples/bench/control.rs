@@ -26,6 +26,23 @@ pub(crate) enum Order {
     Snapshot,
 }
 
+/// The size of the sandbox's account.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct AccountSize {
+    /// Clusters, over which tasks are spread evenly
+    #[arg(long, default_value_t = 1)]
+    pub clusters: usize,
+    /// Services, each with a role and a task definition of its own
+    #[arg(long, default_value_t = 20)]
+    pub services: u16,
+}
+
+impl Default for AccountSize {
+    fn default() -> Self {
+        Self { clusters: 1, services: 20 }
+    }
+}
+
 /// Addresses of the sandbox's servers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SandboxAddresses {
@@ -33,8 +50,8 @@ pub(crate) struct SandboxAddresses {
     pub environment: BTreeMap<String, String>,
     /// The queue's URL.
     pub queue_url: String,
-    /// The cluster's ARN.
-    pub cluster: String,
+    /// The clusters' ARNs.
+    pub clusters: Vec<String>,
     /// Kuma's address.
     pub kuma_url: String,
     /// Consul's address, if Consul runs.
@@ -60,6 +77,14 @@ pub(crate) struct SandboxSnapshot {
     pub identities: usize,
     /// Time of the last removal, from the start of the measurement.
     pub last_identity_removed: Duration,
+    /// Tasks in the answers of DescribeTasks, found or missing.
+    pub described: u64,
+    /// Lists of one service's Dataplanes with their readiness.
+    pub readiness_reads: u64,
+    /// Time of the last write to a Dataplane, from the start of the measurement.
+    pub last_written: Duration,
+    /// Time of the last read of ECS or IAM, from the start of the measurement.
+    pub last_read: Duration,
     /// AWS calls by `service.Operation`.
     pub calls: BTreeMap<String, u64>,
     /// Latency from the delivery of an event to its write, by kind of write.
@@ -89,6 +114,11 @@ pub(crate) struct LatencySummary {
 }
 
 impl SandboxSnapshot {
+    /// Calls of an operation since the start of the measurement.
+    pub(crate) fn calls_to(&self, operation: &str) -> u64 {
+        self.calls.get(operation).copied().unwrap_or_default()
+    }
+
     /// ECS and IAM reads since the start of the measurement.
     pub(crate) fn reads(&self) -> u64 {
         self.calls_of("ecs.") + self.calls_of("iam.")

@@ -22,9 +22,10 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::control::AccountSize;
 use crate::identities::IdentityResults;
 use crate::machine::Machine;
-use crate::phases::{BenchDirectory, Plan};
+use crate::phases::{BenchDirectory, Plan, Stream};
 use crate::report::BenchReport;
 
 /// Measure the operator against the sandbox. Exit code 2: a target was missed (with --targets).
@@ -44,7 +45,7 @@ struct BenchArgs {
     idle: Duration,
 
     /// Numbers of tasks in the idle phase
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000, 100_000])]
     idle_tasks: Vec<usize>,
 
     /// Numbers of events queued at once
@@ -76,7 +77,7 @@ struct BenchArgs {
 enum ProcessRole {
     /// The sandbox.
     #[command(hide = true)]
-    Sandbox,
+    Sandbox(AccountSize),
     /// The bare loop.
     #[command(hide = true)]
     Bare {
@@ -91,6 +92,7 @@ enum ProcessRole {
 enum BenchPhase {
     Burst,
     Steady,
+    Start,
     Idle,
     Consul,
 }
@@ -124,7 +126,7 @@ fn run_role(role: &ProcessRole) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     let result = runtime.block_on(async {
         match role {
-            ProcessRole::Sandbox => world::serve().await,
+            ProcessRole::Sandbox(size) => world::serve(*size).await,
             ProcessRole::Bare { queue_url, receivers } => bare::run(queue_url, *receivers).await,
         }
     });
@@ -156,8 +158,9 @@ impl BenchArgs {
                 consul: self.consul.clone(),
                 bursts: vec![100],
                 tagged_burst: 100,
-                steady_per_second: 100,
+                streams: vec![Stream { by_tag: false, clusters: 2, per_second: 100 }],
                 steady: Duration::from_secs(3),
+                start: (100, 20),
                 idle_tasks: vec![0, 100],
                 idle: Duration::from_secs(2),
                 settle: Duration::from_secs(1),
@@ -169,8 +172,14 @@ impl BenchArgs {
             consul: self.consul.clone(),
             bursts: self.bursts.clone(),
             tagged_burst: 1_000,
-            steady_per_second: 1_000,
+            streams: vec![
+                Stream { by_tag: false, clusters: 1, per_second: 1_000 },
+                Stream { by_tag: false, clusters: 10, per_second: 1_000 },
+                Stream { by_tag: true, clusters: 1, per_second: 1_000 },
+                Stream { by_tag: false, clusters: 1, per_second: 2_000 },
+            ],
             steady: Duration::from_secs(30),
+            start: (10_000, 400),
             idle_tasks: self.idle_tasks.clone(),
             idle: self.idle,
             settle: Duration::from_secs(10),
@@ -179,7 +188,7 @@ impl BenchArgs {
 
     fn run(&self, plan: &Plan, machine: Machine) -> Result<BenchReport, String> {
         let wanted = |phase| self.only.is_empty() || self.only.contains(&phase);
-        let (mut bursts, mut steady, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bursts, mut steady, mut starts, mut idle) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         if wanted(BenchPhase::Burst) {
             for events in &plan.bursts {
                 progress(&format!("{events} events at once …"));
@@ -189,10 +198,18 @@ impl BenchArgs {
             bursts.push(plan.burst(plan.tagged_burst, true)?);
         }
         if wanted(BenchPhase::Steady) {
-            for by_tag in [false, true] {
-                progress(&format!("{} events a second for {:?} …", plan.steady_per_second, plan.steady));
-                steady.push(plan.steady(by_tag)?);
+            for stream in &plan.streams {
+                let Stream { clusters, per_second, .. } = stream;
+                progress(&format!(
+                    "{per_second} events a second of {clusters} clusters for {:?} …",
+                    plan.steady
+                ));
+                steady.push(plan.steady(*stream)?);
             }
+        }
+        if wanted(BenchPhase::Start) {
+            progress(&format!("starts with {} tasks and {} roles …", plan.start.0, plan.start.1));
+            starts.extend(plan.starts()?);
         }
         if wanted(BenchPhase::Idle) {
             for tasks in &plan.idle_tasks {
@@ -202,7 +219,7 @@ impl BenchArgs {
         }
         let identities =
             if wanted(BenchPhase::Consul) { self.identities(plan)? } else { IdentityResults::default() };
-        let report = BenchReport { machine, bursts, steady, idle, identities, targets: Vec::new() };
+        let report = BenchReport { machine, bursts, steady, starts, idle, identities, targets: Vec::new() };
         Ok(if self.quick { report } else { report.judged() })
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::control::{Order, SandboxAddresses, SandboxSnapshot};
+use crate::control::{AccountSize, Order, SandboxAddresses, SandboxSnapshot};
 
 /// Linux counts CPU time in hundredths of a second on all architectures.
 const TICK: Duration = Duration::from_millis(10);
@@ -113,14 +113,16 @@ impl SandboxProcess {
     ///
     /// # Errors
     /// Describes the failure.
-    pub(crate) fn start(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
+    pub(crate) fn start(directory: &Path, consul: Option<&Path>, size: AccountSize) -> Result<Self, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
         command.env_remove(crate::consul::PROGRAM).env(crate::consul::DIRECTORY, directory);
         if let Some(program) = consul {
             command.env(crate::consul::PROGRAM, program);
         }
-        command.arg("sandbox").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let AccountSize { clusters, services } = size;
+        command.args(["sandbox", "--clusters", &clusters.to_string(), "--services", &services.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = ChildProcess::start(&mut command, &directory.join("sandbox.log"))?;
         let (Some(orders), Some(answers)) = (process.0.stdin.take(), process.0.stdout.take()) else {
             return Err("the sandbox has no standard input and output".to_owned());

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::control::{LatencySummary, WriteKind};
 use crate::identities::{GradualStopsResult, IdentityResults, MassStopResult};
 use crate::machine::Machine;
-use crate::phases::{BurstResult, IdleResult, SteadyResult};
+use crate::phases::{BurstResult, IdleResult, StartResult, SteadyResult, Stream};
 
 /// All results.
 #[derive(Clone, Debug, Serialize)]
@@ -15,6 +15,7 @@ pub(crate) struct BenchReport {
     pub machine: Machine,
     pub bursts: Vec<BurstResult>,
     pub steady: Vec<SteadyResult>,
+    pub starts: Vec<StartResult>,
     pub idle: Vec<IdleResult>,
     pub identities: IdentityResults,
     pub targets: Vec<BenchTarget>,
@@ -48,19 +49,31 @@ impl BenchReport {
 
     fn evaluate(&self) -> Vec<BenchTarget> {
         let mut targets = Vec::new();
-        for steady in self.steady.iter().filter(|steady| !steady.by_tag && steady.events_per_second > 900.0) {
-            for (change, name) in [(WriteKind::Create, "create"), (WriteKind::Drain, "drain")] {
-                let p99 = latency(&steady.seen.latency, change).p99_ms;
-                let what = format!("p99 from event to {name}, at 1,000 events/s");
-                targets.push(BenchTarget::at_most(&what, 25.0, "ms", p99));
+        for SteadyResult { stream, gone_after_s, seen, .. } in &self.steady {
+            let Stream { by_tag, clusters, per_second } = *stream;
+            let limit = match (by_tag, clusters, per_second) {
+                (false, 1, 1_000) => Some(200.0),
+                (false, 10, 1_000) => Some(1_500.0),
+                _ => None,
+            };
+            for (limit, (change, name)) in limit.iter().flat_map(|limit| {
+                [(WriteKind::Create, "create"), (WriteKind::Drain, "drain")].map(|change| (limit, change))
+            }) {
+                let p99 = latency(&seen.latency, change).p99_ms;
+                let what = format!("p99 from event to {name}, {per_second} events/s of {clusters} clusters");
+                targets.push(BenchTarget::at_most(&what, *limit, "ms", p99));
             }
-            let reads = steady.seen.reads_per_1000_events;
-            targets.push(BenchTarget::at_most(
-                "AWS reads per 1,000 events, at 1,000 events/s",
-                25.0,
-                "reads",
-                reads,
-            ));
+            targets.push(BenchTarget {
+                what: format!("registrations left after {per_second} events/s of {clusters} clusters"),
+                limit: "none".to_owned(),
+                measured: if gone_after_s.is_some() { "none" } else { "some" }.to_owned(),
+                met: gone_after_s.is_some(),
+            });
+        }
+        for StartResult { tasks, roles, warm, seconds, floor_s, .. } in &self.starts {
+            let mesh = if *warm { "warm" } else { "empty" };
+            let what = format!("start with {tasks} tasks and {roles} roles, {mesh} mesh: share of the floor");
+            targets.push(BenchTarget::at_most(&what, 110.0, "%", seconds / floor_s * 100.0));
         }
         for burst in self.bursts.iter().filter(|burst| burst.events == 15_000 && !burst.by_tag) {
             let share = burst.share() * 100.0;
@@ -90,6 +103,12 @@ impl BenchReport {
                     ));
                     targets.push(BenchTarget::at_most("CPU, 10,000 idle tasks", 0.2, "% of a core", cpu));
                 }
+                100_000 => targets.push(BenchTarget::at_most(
+                    "resident, 100,000 tasks",
+                    150.0,
+                    "MB",
+                    idle.memory.resident,
+                )),
                 _ => {}
             }
         }
@@ -110,6 +129,7 @@ impl BenchReport {
         writeln!(out, "{command}; load before: {load}\n")?;
         write_bursts(out, &self.bursts)?;
         write_steady(out, &self.steady)?;
+        write_starts(out, &self.starts)?;
         write_idle(out, "Idle", &self.idle)?;
         self.identities.write(out)?;
         for BenchTarget { what, limit, measured, met } in &self.targets {
@@ -182,11 +202,13 @@ fn write_bursts(out: &mut String, bursts: &[BurstResult]) -> std::fmt::Result {
 }
 
 fn write_steady(out: &mut String, steady: &[SteadyResult]) -> std::fmt::Result {
-    for SteadyResult { by_tag, events_per_second, seconds, seen } in steady {
+    for result in steady {
+        let SteadyResult { stream, events_per_second, seconds, seen, .. } = result;
         writeln!(
             out,
-            "Steady: {events_per_second:.0} events/s for {seconds:.0} s, complete task lifecycles, selected by {}",
-            selector(*by_tag)
+            "Steady: {events_per_second:.0} events/s of {} clusters for {seconds:.0} s, complete task lifecycles, selected by {}",
+            stream.clusters,
+            selector(stream.by_tag)
         )?;
         for (change, name) in [
             (WriteKind::Create, "created"),
@@ -199,6 +221,17 @@ fn write_steady(out: &mut String, steady: &[SteadyResult]) -> std::fmt::Result {
                 "  {name:<26} {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   max {max_ms:>7.1} ms"
             )?;
         }
+        writeln!(
+            out,
+            "  DescribeTasks calls per 1,000 events {:.1}, of {:.1} tasks each; reads of readiness per drain {:.2}; {}",
+            result.describes_per_1000_events,
+            result.tasks_per_describe,
+            result.reads_of_readiness_per_drain,
+            match result.gone_after_s {
+                Some(seconds) => format!("all gone {seconds:.1} s after the end"),
+                None => "REGISTRATIONS ARE LEFT".to_owned(),
+            }
+        )?;
         writeln!(
             out,
             "  AWS reads per 1,000 events {:.1}; peak {:.1} MB; CPU: operator {:.0} %, sandbox {:.0} % of a core\n",
@@ -278,6 +311,21 @@ impl IdentityResults {
         }
         write_idle(out, "Idle with Consul", &self.idle)
     }
+}
+
+fn write_starts(out: &mut String, starts: &[StartResult]) -> std::fmt::Result {
+    for StartResult { tasks, roles, warm, seconds, floor_s, floor_by, memory, calls } in starts {
+        let mesh = if *warm { "all registered" } else { "none registered" };
+        let calls: Vec<String> = calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(
+            out,
+            "Start: {tasks} tasks, {roles} roles, {mesh}: {seconds:.1} s; floor {floor_s:.1} s ({floor_by}); {:.0} %; peak {:.1} MB\n  {}\n",
+            seconds / floor_s * 100.0,
+            memory.peak,
+            calls.join(", ")
+        )?;
+    }
+    Ok(())
 }
 
 fn write_idle(out: &mut String, title: &str, idle: &[IdleResult]) -> std::fmt::Result {

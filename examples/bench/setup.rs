@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::consul::MANAGEMENT;
-use crate::control::{Order, SandboxSnapshot};
+use crate::control::{AccountSize, Order, SandboxSnapshot};
 use crate::process::{ChildProcess, SandboxProcess};
 use crate::world::services;
 
@@ -40,6 +40,7 @@ impl Default for BenchManifestOptions {
 pub(crate) struct BenchSetup {
     pub sandbox: SandboxProcess,
     directory: PathBuf,
+    size: AccountSize,
     client: Option<ChildProcess>,
 }
 
@@ -48,8 +49,9 @@ impl BenchSetup {
     ///
     /// # Errors
     /// Describes the failure.
-    pub(crate) fn new(directory: &Path) -> Result<Self, String> {
-        Self::with_consul(directory, None)
+    pub(crate) fn new(directory: &Path, size: AccountSize) -> Result<Self, String> {
+        let sandbox = SandboxProcess::start(directory, None, size)?;
+        Ok(Self { sandbox, directory: directory.to_owned(), size, client: None })
     }
 
     /// Starts a sandbox with a Consul and without a client.
@@ -57,8 +59,9 @@ impl BenchSetup {
     /// # Errors
     /// Describes the failure.
     pub(crate) fn with_consul(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
-        let sandbox = SandboxProcess::start(directory, consul)?;
-        Ok(Self { sandbox, directory: directory.to_owned(), client: None })
+        let size = AccountSize::default();
+        let sandbox = SandboxProcess::start(directory, consul, size)?;
+        Ok(Self { sandbox, directory: directory.to_owned(), size, client: None })
     }
 
     /// Starts the operator and waits until it has swept and receives messages.
@@ -70,6 +73,22 @@ impl BenchSetup {
         operator: &Path,
         options: BenchManifestOptions,
     ) -> Result<(), String> {
+        self.launch_operator(operator, options)?;
+        // Two lists of the cluster, RUNNING and STOPPED, show a sweep; receivers start before it.
+        self.wait(Duration::from_mins(1), "the first sweep", |seen| seen.calls_of("ecs.ListTasks") >= 2)?;
+        sleep(Duration::from_secs(1));
+        Ok(())
+    }
+
+    /// Starts the operator.
+    ///
+    /// # Errors
+    /// Describes the failure.
+    pub(crate) fn launch_operator(
+        &mut self,
+        operator: &Path,
+        options: BenchManifestOptions,
+    ) -> Result<(), String> {
         let manifests = self.directory.join("manifests.yaml");
         let text = if options.consul { self.consul_manifests(options)? } else { self.manifests(options) };
         std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
@@ -77,11 +96,12 @@ impl BenchSetup {
         command.envs(of_the_image());
         command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--manifests"]);
         command.arg(&manifests).args(["--queue-url", &self.sandbox.place.queue_url]);
-        self.start(&mut command)?;
-        // Two lists of the cluster, RUNNING and STOPPED, show a sweep; receivers start before it.
-        self.wait(Duration::from_mins(1), "the first sweep", |seen| seen.calls_of("ecs.ListTasks") >= 2)?;
-        sleep(Duration::from_secs(1));
-        Ok(())
+        self.start(&mut command)
+    }
+
+    /// Ends the client, without time to clean up.
+    pub(crate) fn kill_client(&mut self) {
+        self.client = None;
     }
 
     /// Starts the bare loop.
@@ -168,11 +188,11 @@ kind: MeshBinding
 metadata: {{name: bench}}
 spec:
   controlPlane: consul
-  selector: {{clusters: [\"{}\"]}}
+  selector: {{clusters: {:?}}}
   roleTags: {{mode: \"off\"}}
   cleanup: {{sweepInterval: {interval}s}}
 ",
-            place.cluster
+            place.clusters
         ))
     }
 
@@ -192,13 +212,13 @@ metadata: {{name: bench}}
 spec:
   controlPlane: kuma
   mesh: default
-  selector: {{clusters: [\"{}\"]{tags}}}
+  selector: {{clusters: {:?}{tags}}}
   roleTags: {{recheck: {interval}s}}
   cleanup: {{sweepInterval: {interval}s}}
 ",
-            place.kuma_url, place.cluster
+            place.kuma_url, place.clusters
         );
-        let services = services();
+        let services = services(self.size.services);
         for (index, service) in services.iter().enumerate() {
             let called = &services[(index + 1) % services.len()];
             // Writing to a String cannot fail.

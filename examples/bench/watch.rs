@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::control::{LatencySummary, SandboxSnapshot, WriteKind};
 
+/// Latency of a DescribeTasks, about that of AWS within a Region. The sandbox's other calls are answered at once.
+pub(crate) const DESCRIBE_LATENCY: Duration = Duration::from_millis(30);
+
 /// Observes deliveries and writes.
 #[derive(Debug)]
 pub(crate) struct Watcher(Mutex<WatchedState>);
@@ -22,6 +25,10 @@ struct WatchedState {
     delivered: u64,
     deleted: u64,
     last_deleted: Option<Instant>,
+    described: u64,
+    last_read: Option<Instant>,
+    readiness_reads: u64,
+    last_written: Option<Instant>,
     tasks: HashMap<String, TaskTimeline>,
     dataplanes: usize,
     /// The task of each Consul token, by accessor.
@@ -64,6 +71,10 @@ impl Default for Watcher {
             delivered: 0,
             deleted: 0,
             last_deleted: None,
+            described: 0,
+            last_read: None,
+            readiness_reads: 0,
+            last_written: None,
             tasks: HashMap::new(),
             dataplanes: 0,
             tokens: HashMap::new(),
@@ -86,6 +97,10 @@ impl Watcher {
         seen.delivered = 0;
         seen.deleted = 0;
         seen.last_deleted = None;
+        seen.described = 0;
+        seen.last_read = None;
+        seen.readiness_reads = 0;
+        seen.last_written = None;
         seen.last_identity_removed = None;
         seen.samples.clear();
     }
@@ -98,6 +113,10 @@ impl Watcher {
             delivered: seen.delivered,
             deleted: seen.deleted,
             last_deleted: seen.last_deleted.map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
+            described: seen.described,
+            last_read: seen.last_read.map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
+            readiness_reads: seen.readiness_reads,
+            last_written: seen.last_written.map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
             dataplanes: seen.dataplanes,
             identities: seen.tokens.len() + seen.services,
             last_identity_removed: seen
@@ -156,6 +175,7 @@ impl WatchedState {
     }
 
     fn wrote(&mut self, method: &str, name: &str, at: Instant) {
+        self.last_written = Some(at);
         let task = self.tasks.entry(name.to_owned()).or_default();
         let change = match method {
             "DELETE" => WriteKind::Remove,
@@ -178,13 +198,23 @@ impl WatchedState {
 }
 
 impl AwsFaults for Watcher {
-    fn decide(&self, _service: &str, _operation: &str) -> AwsFault {
-        AwsFault::None
+    fn decide(&self, _service: &str, operation: &str) -> AwsFault {
+        match operation {
+            "DescribeTasks" => AwsFault::Delay(DESCRIBE_LATENCY),
+            _ => AwsFault::None,
+        }
     }
 
-    fn on_response(&self, _service: &str, operation: &str, answer: &Value) {
+    fn on_response(&self, service: &str, operation: &str, answer: &Value) {
         let now = Instant::now();
+        if matches!(service, "ecs" | "iam") {
+            self.lock().last_read = Some(now);
+        }
         match operation {
+            "DescribeTasks" => {
+                let count = |field: &str| answer[field].as_array().map_or(0, Vec::len) as u64;
+                self.lock().described += count("tasks") + count("failures");
+            }
             "ReceiveMessage" => {
                 let mut seen = self.lock();
                 for message in answer["Messages"].as_array().into_iter().flatten() {
@@ -207,6 +237,8 @@ impl KumaFaults for Watcher {
             && let Some((_, name)) = path.split_once("/dataplanes/")
         {
             self.lock().wrote(method, name, Instant::now());
+        } else if path.contains("/dataplanes+insights") {
+            self.lock().readiness_reads += 1;
         }
         KumaFault::None
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ecs_mesh_model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, TaskArn, Timestamp};
 use ecs_mesh_sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
@@ -13,11 +13,9 @@ use ecs_mesh_sandbox::world::{CLUSTER, QUEUE, ScenarioService, deploy};
 use tokio::sync::mpsc;
 
 use crate::consul::BenchConsul;
-use crate::control::{Order, SandboxAddresses, SandboxSnapshot};
+use crate::control::{AccountSize, Order, SandboxAddresses, SandboxSnapshot};
 use crate::watch::Watcher;
 
-/// Number of services; tasks are spread evenly over them.
-const SERVICES: u16 = 20;
 /// Lifetime of a task of [`Order::Churn`].
 const TASK_LIFETIME: Duration = Duration::from_millis(1_700);
 /// Interval of starts and stops.
@@ -26,16 +24,16 @@ const TICK_INTERVAL: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 10;
 
 /// The names of the services.
-pub(crate) fn services() -> Vec<ScenarioService> {
-    (0..SERVICES).map(|n| ScenarioService::new(&format!("svc-{n:02}"), 20_000 + n, 8_080, 0)).collect()
+pub(crate) fn services(count: u16) -> Vec<ScenarioService> {
+    (0..count).map(|n| ScenarioService::new(&format!("svc-{n:02}"), 20_000 + n, 8_080, 0)).collect()
 }
 
 /// Serves until standard input ends.
 ///
 /// # Errors
 /// Describes the failure.
-pub(crate) async fn serve() -> Result<(), String> {
-    let mut world = BenchWorld::start().await?;
+pub(crate) async fn serve(size: AccountSize) -> Result<(), String> {
+    let mut world = BenchWorld::start(size).await?;
     progress(&world.place())?;
     let mut orders = orders();
     let mut ticks = tokio::time::interval(TICK_INTERVAL);
@@ -80,9 +78,9 @@ struct BenchWorld {
     endpoints: Endpoints,
     watcher: Arc<Watcher>,
     calls_at_mark: std::collections::BTreeMap<String, u64>,
-    definitions: Vec<String>,
-    /// Number of started tasks.
-    started: usize,
+    /// The clusters' ARNs.
+    clusters: Vec<String>,
+    launches: Launches,
     churn: Option<ChurnRate>,
     stop_rate: Option<StopRate>,
     consul: Option<BenchConsul>,
@@ -104,7 +102,7 @@ struct ChurnRate {
 }
 
 impl BenchWorld {
-    async fn start() -> Result<Self, String> {
+    async fn start(size: AccountSize) -> Result<Self, String> {
         let watcher = Arc::new(Watcher::default());
         let endpoints = Endpoints::start(EndpointOptions {
             cloud: CloudConfig {
@@ -119,9 +117,13 @@ impl BenchWorld {
             ..EndpointOptions::default()
         })
         .await?;
-        let services = services();
+        let services = services(size.services);
+        let clusters: Vec<String> = (0..size.clusters.max(1))
+            .map(|n| if n == 0 { CLUSTER.to_owned() } else { format!("{CLUSTER}-{n}") })
+            .collect();
         endpoints
             .with(|cloud, _, now| {
+                clusters.iter().try_for_each(|name| cloud.create_cluster(name, Tags::default()).map(drop))?;
                 services
                     .iter()
                     .try_for_each(|service| deploy(cloud, service, ControlPlanes::Kuma, now))
@@ -133,13 +135,16 @@ impl BenchWorld {
             .map_err(|error| error.to_string())?;
         let consul = BenchConsul::start(Arc::clone(&watcher)).await?;
         let definitions = services.into_iter().map(|service| service.name).collect();
+        let home = endpoints.cluster.rsplit_once('/').map_or("", |(home, _)| home);
+        let arns = clusters.iter().map(|name| format!("{home}/{name}")).collect();
+        let launches = Launches { clusters, definitions, started: 0 };
         let calls_at_mark = endpoints.front.calls();
         Ok(Self {
             endpoints,
             watcher,
             calls_at_mark,
-            definitions,
-            started: 0,
+            clusters: arns,
+            launches,
             churn: None,
             stop_rate: None,
             consul,
@@ -151,7 +156,7 @@ impl BenchWorld {
         SandboxAddresses {
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             queue_url: self.endpoints.queue_url(),
-            cluster: self.endpoints.cluster.clone(),
+            clusters: self.clusters.clone(),
             kuma_url: self.endpoints.kuma_url.clone().unwrap_or_default(),
             consul_url: self.consul.as_ref().map(|consul| consul.url.clone()),
         }
@@ -198,7 +203,7 @@ impl BenchWorld {
 
     /// Creates running tasks. With `with_events`, all RUNNING events reach the queue at once.
     fn create_tasks(&mut self, tasks: usize, with_events: bool) -> Result<(), String> {
-        let (endpoints, definitions, started) = (&self.endpoints, &self.definitions, &mut self.started);
+        let (endpoints, launches) = (&self.endpoints, &mut self.launches);
         let last_step = Duration::from_millis(1);
         endpoints.with(|cloud, _, now| {
             let usual = cloud.config().life.clone();
@@ -211,7 +216,7 @@ impl BenchWorld {
             cloud.lose_events_until(now.plus(Duration::from_hours(1)));
             let mut left = tasks;
             while left > 0 {
-                run(cloud, definitions, started, left.min(AT_ONCE), now)?;
+                launches.run(cloud, left.min(AT_ONCE), now)?;
                 left -= left.min(AT_ONCE);
             }
             cloud.step(now);
@@ -265,7 +270,7 @@ impl BenchWorld {
                 self.stop(now);
             }
         }
-        let (definitions, started, churn) = (&self.definitions, &mut self.started, &mut self.churn);
+        let (launches, churn) = (&mut self.launches, &mut self.churn);
         let at = Instant::now();
         self.endpoints.with(|cloud, kuma, now| {
             // An unread journal grows without limit.
@@ -273,35 +278,42 @@ impl BenchWorld {
             let Some(churn) = churn else { return Ok(()) };
             let due = at.duration_since(churn.since).as_millis() * u128::from(churn.per_second) / 1_000;
             while u128::from(churn.started) < due {
-                let task = run(cloud, definitions, started, 1, now)?;
+                let task = launches.run(cloud, 1, now)?;
                 churn.running.extend(task.into_iter().map(|arn| (at + TASK_LIFETIME, arn)));
                 churn.started += 1;
             }
             while churn.running.front().is_some_and(|(until, _)| *until <= at) {
                 let Some((_, arn)) = churn.running.pop_front() else { break };
-                cloud.stop_task(CLUSTER, &arn, "", now).map_err(|error| error.to_string())?;
+                let cluster = arn.split('/').nth(1).unwrap_or_default().to_owned();
+                cloud.stop_task(&cluster, &arn, "", now).map_err(|error| error.to_string())?;
             }
             Ok(())
         })
     }
 }
 
-/// Starts tasks of the next service.
-fn run(
-    cloud: &mut Cloud,
-    definitions: &[String],
-    started: &mut usize,
-    count: usize,
-    now: Timestamp,
-) -> Result<Vec<String>, String> {
-    let name = &definitions[*started / AT_ONCE % definitions.len()];
-    *started += count;
-    let request = RunTask {
-        count,
-        group: Some(format!("service:{name}")),
-        tags: [("mesh".to_owned(), "yes".to_owned())].into(),
-        ..RunTask::awsvpc(CLUSTER, name)
-    };
-    let tasks = cloud.run_task(&request, now).map_err(|error| error.to_string())?;
-    Ok(tasks.iter().map(|task| task.arn.to_string()).collect())
+/// Starts tasks, of one service and cluster after the other.
+struct Launches {
+    /// The clusters' names.
+    clusters: Vec<String>,
+    definitions: Vec<String>,
+    /// Number of started tasks.
+    started: usize,
+}
+
+impl Launches {
+    /// Starts tasks of the next service, in the next cluster.
+    fn run(&mut self, cloud: &mut Cloud, count: usize, now: Timestamp) -> Result<Vec<String>, String> {
+        let name = &self.definitions[self.started / AT_ONCE % self.definitions.len()];
+        let cluster = &self.clusters[self.started / count % self.clusters.len()];
+        self.started += count;
+        let request = RunTask {
+            count,
+            group: Some(format!("service:{name}")),
+            tags: [("mesh".to_owned(), "yes".to_owned())].into(),
+            ..RunTask::awsvpc(cluster, name)
+        };
+        let tasks = cloud.run_task(&request, now).map_err(|error| error.to_string())?;
+        Ok(tasks.iter().map(|task| task.arn.to_string()).collect())
+    }
 }
