@@ -284,7 +284,7 @@ async fn unknown_tasks_are_bounded_and_known_ones_go_first() {
     assert_eq!(fixture.resolver.pending(), 0);
     assert_eq!(overflows(), 1);
     // Another burst that has been answered before the next sweep may be asked for.
-    for n in 30_000..30_000 + MAX_UNKNOWN_TASKS + 1 {
+    for n in 30_000..=(30_000 + MAX_UNKNOWN_TASKS) {
         fixture.event(n, 1, HintedState::Running);
     }
     fixture.seconds(3_600).await;
