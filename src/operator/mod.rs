@@ -45,6 +45,9 @@ mod tests_clusters;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_settle;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests_support;
 mod warnings;
 
 use std::collections::BTreeSet;

@@ -42,6 +42,9 @@ const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 /// Maximum tasks that wait for a describe: a few calls of a hundred.
 const MAX_INFLIGHT_DESCRIBES: usize = 300;
 
+/// Interval at which the version of a control plane that is not supported is read again.
+const SUPPORT_RECHECK: Duration = Duration::from_secs(30);
+
 /// Delays between attempts of a control plane's first list.
 const FIRST_LIST_BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
 
@@ -88,6 +91,20 @@ impl Sweeper {
                 () = stop.cancelled() => return,
                 () = self.context.sweeps.requested() => {}
                 () = tokio::time::sleep(pause) => {}
+                () = self.recheck_support() => {}
+            }
+        }
+    }
+
+    /// Looks for control planes that are supported again, for which the operator is not ready meanwhile. Never ends.
+    async fn recheck_support(&self) {
+        loop {
+            tokio::time::sleep(SUPPORT_RECHECK).await;
+            for worker in self.context.workers.load().values().filter(|worker| worker.unsupported().is_some())
+            {
+                if let Err(error) = worker.ensure_supported().await {
+                    debug!(control_plane = %worker.name, ?error, "control plane is still not supported");
+                }
             }
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct OperatorFixture {
     loaded: Option<Loaded>,
     manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
     running: Option<JoinHandle<()>>,
+    /// The operator that was started last.
+    pub(super) operator: Option<Arc<Operator>>,
 }
 
 impl OperatorFixture {
@@ -67,6 +69,7 @@ impl OperatorFixture {
             loaded: None,
             manifests: None,
             running: None,
+            operator: None,
         }
     }
 
@@ -110,6 +113,7 @@ impl OperatorFixture {
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
         });
+        self.operator = Some(Arc::clone(&operator));
         self.running = Some(tokio::spawn(async move {
             operator.run(None, receiver, RunOptions::default(), CancellationToken::new()).await.unwrap();
         }));

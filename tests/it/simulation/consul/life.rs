@@ -42,6 +42,9 @@ const SWEEPS: u64 = QUIET_PERIOD.as_secs() / 30 + 1;
 const ECS_CALLS: u64 = 3;
 /// Calls to Consul of a sweep and an ACL reconcile, and further calls with declared ACL objects.
 const CONSUL_CALLS: (u64, u64) = (13, 3);
+/// Further calls to ECS and to Consul with a deleted cluster: the list of clusters, the refused lists and describes of two
+/// tasks, a describe of the cluster after each, and the services of its node.
+const DELETED_CLUSTER_CALLS: (u64, u64) = (8, 3);
 /// Grace after a start, a lease or a binding, in which the operator may be busy with other work.
 const BEGINS: Duration = Duration::from_secs(10);
 
@@ -403,7 +406,8 @@ impl Scenario for ConsulScenario {
         report.violations.extend(oracle.violations().iter().map(violation));
         let (ecs, mesh) = report.silent_calls;
         let more = if self.foreign_client.is_some() { CONSUL_CALLS.1 } else { 0 };
-        if ecs > SWEEPS * ECS_CALLS || mesh > SWEEPS * (CONSUL_CALLS.0 + more) {
+        let deleted = if self.deleted_cluster.is_some() { DELETED_CLUSTER_CALLS } else { (0, 0) };
+        if ecs > SWEEPS * (ECS_CALLS + deleted.0) || mesh > SWEEPS * (CONSUL_CALLS.0 + more + deleted.1) {
             let message = format!("{ecs} calls to ECS and {mesh} to Consul in the quiet phase");
             report.violations.push(format!("more than {SWEEPS} sweeps need: {message}"));
         }
