@@ -549,6 +549,8 @@ impl Sweeper {
         let mut page = None;
         for _ in 0..MAX_PAGES {
             heartbeat.expect_within(STEP_TIMEOUT);
+            // Events go first: their describes take from the same bucket.
+            self.ecs_bucket.wait_until_spare().await;
             self.ecs_bucket.acquire(1).await;
             match fetch(page).await {
                 Ok(ListPage { items: more, skipped, next }) => {

@@ -4,6 +4,7 @@
 //! - **MISSING** is repeated in the same way: a new task is not visible at once. For a known task whose stop an event
 //!   reported, MISSING twice, at least 10 s apart, is recorded in the [`TaskStore`].
 //! - **Failed describes** are repeated until one succeeds. After 5 s an event of a stop is passed on as unconfirmed.
+//! - **An event of a running task** waits a second for others, since only the task's stop would be news.
 //! - **Known tasks go first.** Events of tasks that no describe, list or registration has shown wait in a queue of their own,
 //!   which is bounded, and get a bounded share of each call. A sweep finds what that queue could not take, and is asked for
 //!   once there is room again.
@@ -26,6 +27,10 @@ use ecs_mesh_model::TaskArn;
 
 /// Most events of unknown tasks that wait for a describe.
 pub const MAX_UNKNOWN_TASKS: usize = 10_000;
+
+/// How long an event of a running task waits for others, so that one describe answers all of them. A running task whose
+/// address is known has no other news than its stop.
+const NO_NEWS_DELAY: Duration = Duration::from_secs(1);
 
 /// How far apart requests for a sweep are at least: a flood of forged events must not sweep all the time.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -168,8 +173,14 @@ impl HintResolver {
                 known
             }
         };
-        let priority = if hint.state.is_stop() { Priority::Removal } else { Priority::Event };
-        inner.queue(known).add(task.clone(), priority);
+        let queue = inner.queue(known);
+        if hint.state.is_stop() {
+            queue.add(task.clone(), Priority::Removal);
+        } else if inner.store.is_running(task) {
+            queue.add_after(task.clone(), Priority::Event, NO_NEWS_DELAY);
+        } else {
+            queue.add(task.clone(), Priority::Event);
+        }
         EventResult::Accepted
     }
 

@@ -265,6 +265,27 @@ async fn stop_is_unconfirmed_after_five_seconds_of_failures() {
     assert_eq!((fixture.resolved(1).len(), fixture.resolver.pending()), (2, 0));
 }
 
+/// A start has several events, and its last ones change nothing.
+#[tokio::test(start_paused = true)]
+async fn events_of_a_running_task_share_a_describe() {
+    let fixture = resolver();
+    let running =
+        Task { address: Some("10.0.0.1".parse().unwrap()), version: 3, ..task(1, LastStatus::Running) };
+    fixture.store.observe(running, fixture.clock.now());
+    fixture.ecs_shows(1, Some((5, LastStatus::Running)));
+    fixture.event(1, 4, HintedState::Running);
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    fixture.event(1, 5, HintedState::Running);
+    assert_eq!(fixture.describes(), 0);
+    fixture.seconds(5).await;
+    assert_eq!((fixture.describes(), fixture.resolved(1).len(), fixture.resolver.pending()), (1, 1, 0));
+    // A stop waits for nothing.
+    fixture.event(1, 6, HintedState::Running);
+    fixture.event(1, 7, HintedState::Stopping);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(fixture.describes(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn unknown_tasks_are_bounded_and_known_ones_go_first() {
     let fixture = resolver();

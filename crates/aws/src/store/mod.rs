@@ -134,6 +134,13 @@ impl TaskStore {
         self.lock().get(task)?.task.as_ref().map(|task| task.version)
     }
 
+    /// Whether the newest describe showed the task wanted and with its address, so that only its stop is news.
+    pub fn is_running(&self, task: &TaskArn) -> bool {
+        let records = self.lock();
+        let Some(record) = records.get(task) else { return false };
+        record.stop == StopState::None && record.task.as_ref().is_some_and(|task| task.address.is_some())
+    }
+
     /// Whether a describe showed that ECS is stopping the task or has stopped it.
     pub fn is_leaving(&self, task: &TaskArn) -> bool {
         self.lock().get(task).is_some_and(|record| record.is_leaving())
