@@ -34,7 +34,7 @@ use clap::Parser;
 use crate::machine::Machine;
 use crate::programs::Programs;
 use crate::report::{DeploymentReport, RowResult};
-use crate::row::{Column, Row, RowTimes};
+use crate::row::{Reaction, Row, RowTimes};
 use crate::run::MeshRun;
 
 /// Count the requests that fail while tasks with real sidecars are replaced. Needs root.
@@ -49,7 +49,7 @@ struct DeploymentArgs {
 
     /// Run only these columns
     #[arg(long, value_enum, num_args = 1..)]
-    columns: Vec<Column>,
+    columns: Vec<Reaction>,
 
     #[command(flatten)]
     times: RowTimes,
@@ -144,8 +144,8 @@ impl DeploymentArgs {
                 let outcome = MeshRun::start(&programs, column, row, self, &run_directory)?.measure()?;
                 progress(&format!("  {}", outcome.summary()));
                 match column {
-                    Column::Operator => result.with_operator = Some(outcome),
-                    Column::Without => result.without = Some(outcome),
+                    Reaction::Operator => result.with_operator = Some(outcome),
+                    Reaction::Without => result.without = Some(outcome),
                 }
             }
             report.rows.push(result);
@@ -159,8 +159,12 @@ impl DeploymentArgs {
         if self.rows.is_empty() { Row::ALL.to_vec() } else { self.rows.clone() }
     }
 
-    fn selected_columns(&self) -> Vec<Column> {
-        if self.columns.is_empty() { vec![Column::Operator, Column::Without] } else { self.columns.clone() }
+    fn selected_columns(&self) -> Vec<Reaction> {
+        if self.columns.is_empty() {
+            vec![Reaction::Operator, Reaction::Without]
+        } else {
+            self.columns.clone()
+        }
     }
 }
 

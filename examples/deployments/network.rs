@@ -93,7 +93,7 @@ route add default via {GATEWAY}
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // What is left ends with the namespaces around it. The kernel removes a network some time after its name, and its
+        // The rest ends with the namespaces around it. The kernel removes a network some time after its name, and its
         // interface would keep the name until then.
         let _ = self.kill_all();
         let _ = run_tool(Command::new("ip").args(["link", "delete", &format!("v-{}", self.name)]));

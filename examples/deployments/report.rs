@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::SentRequest;
 use crate::machine::Machine;
-use crate::row::{Column, Row, RowTimes};
+use crate::row::{Reaction, Row, RowTimes};
 
 /// The result of one cell.
 #[derive(Clone, Debug, Default)]
@@ -87,9 +87,9 @@ impl RowResult {
         self.with_operator.as_ref().is_some_and(|outcome| outcome.failed() > 0)
     }
 
-    fn outcomes(&self) -> impl Iterator<Item = (Column, &CellOutcome)> {
-        let with = self.with_operator.iter().map(|outcome| (Column::Operator, outcome));
-        with.chain(self.without.iter().map(|outcome| (Column::Without, outcome)))
+    fn outcomes(&self) -> impl Iterator<Item = (Reaction, &CellOutcome)> {
+        let with = self.with_operator.iter().map(|outcome| (Reaction::Operator, outcome));
+        with.chain(self.without.iter().map(|outcome| (Reaction::Without, outcome)))
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) enum Row {
 
 /// Whether the operator takes tasks out of the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Column {
+pub(crate) enum Reaction {
     /// It drains and removes, by its defaults.
     Operator,
     /// It registers tasks (`policy: create-only`), and nothing drains or removes them.
@@ -160,7 +160,7 @@ impl Row {
     }
 }
 
-impl Column {
+impl Reaction {
     /// The column's name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ use crate::network::{CLIENT, Namespace};
 use crate::process::OwnedProcess;
 use crate::programs::Programs;
 use crate::report::CellOutcome;
-use crate::row::{Column, Replacement, Row, RowTimes};
+use crate::row::{Reaction, Replacement, Row, RowTimes};
 use crate::tasks::TaskProcesses;
 use crate::timeline::Timeline;
 
@@ -57,7 +57,7 @@ impl<'a> MeshRun<'a> {
     /// Describes the failure.
     pub(crate) fn start(
         programs: &Programs,
-        column: Column,
+        column: Reaction,
         row: Row,
         args: &'a DeploymentArgs,
         directory: &Path,
@@ -219,7 +219,7 @@ impl<'a> MeshRun<'a> {
 
 fn start_operator(
     programs: &Programs,
-    column: Column,
+    column: Reaction,
     ecs: &EmulatedEcs,
     directory: &Path,
 ) -> Result<OwnedProcess, String> {
@@ -233,7 +233,7 @@ fn start_operator(
 }
 
 /// The defaults, apart from the policy that tells the columns apart.
-fn manifest_text(column: Column, cluster: &str) -> String {
+fn manifest_text(column: Reaction, cluster: &str) -> String {
     let policy = column.policy();
     format!(
         "apiVersion: ecs-mesh.dev/v1alpha1
