@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::deployed_endpoints::DeployedEndpoints;
 use super::event_printer::EventPrinter;
 use super::summary::{DemoSummary, Latencies};
 use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
@@ -105,6 +106,8 @@ struct DemoState {
     kuma_oracle: Option<KumaOracle>,
     /// Checks the writes to Consul, if it is emulated.
     consul_oracle: Option<ConsulOracle>,
+    /// Counts endpoints at Kuma; tasks leave Consul by themselves.
+    deployed: DeployedEndpoints,
     printer: EventPrinter,
 }
 
@@ -143,7 +146,8 @@ impl Demo {
             ConsulOracle::new(OracleConfig { operator, ..config.clone() }, false, fixtures)
         });
         let kuma_oracle = endpoints.kuma_url.as_ref().map(|_| KumaOracle::new(config));
-        let mut state = DemoState { world, kuma_oracle, consul_oracle, printer };
+        let mut state =
+            DemoState { world, kuma_oracle, consul_oracle, deployed: DeployedEndpoints::default(), printer };
         let active = duration.mul_f64(0.7);
         state.advance(&endpoints, began + active.mul_f64(0.4), &stop, |_| false).await;
         state.edit_outbounds(&endpoints, &options, directory, &services);
@@ -262,7 +266,11 @@ impl DemoState {
         endpoints.with_all(|cloud, kuma, mut consul, now| {
             if let Some(world) = &mut self.world {
                 world.step(cloud, kuma, consul.as_deref_mut(), now);
-                for event in world.take_events() {
+                let mut events = world.take_events();
+                if self.kuma_oracle.is_some() {
+                    events.extend(self.deployed.step(cloud, kuma, world.services()));
+                }
+                for event in events {
                     self.printer.print_event(&event, now);
                 }
             }

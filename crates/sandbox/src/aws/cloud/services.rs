@@ -167,6 +167,11 @@ impl EcsService {
             .unwrap_or(100)
     }
 
+    /// Whether a deployment replaces the tasks of another.
+    pub fn is_deploying(&self) -> bool {
+        self.deployments.len() > 1
+    }
+
     /// The service in the responses of the API.
     pub fn to_api_json(&self) -> Value {
         let (cluster_arn, _) = self.arn.split_once(":service/").unwrap_or_default();
