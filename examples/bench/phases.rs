@@ -110,7 +110,7 @@ pub(crate) struct StartResult {
     pub seconds: f64,
     /// The shortest time that the configured rates permit.
     pub floor_s: f64,
-    /// What takes the longest at these rates.
+    /// The reads or writes that take the longest at these rates.
     pub floor_by: &'static str,
     pub memory: Memory,
     pub calls: BTreeMap<String, u64>,

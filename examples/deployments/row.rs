@@ -74,7 +74,7 @@ pub(crate) struct RowTimes {
     pub settle: Duration,
 }
 
-/// What happens to the tasks in a row.
+/// The replacement of the tasks in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replacement {
     /// Rolling deployments, one after the other.
@@ -109,7 +109,7 @@ impl Row {
         }
     }
 
-    /// What happens to the tasks.
+    /// The replacement of the tasks.
     pub(crate) fn replacement(self, times: &RowTimes) -> Replacement {
         match self {
             Self::Late => Replacement::Deployments { number: 1, stop_after: times.stop_late },

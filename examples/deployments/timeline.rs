@@ -1,4 +1,4 @@
-//! What happened when: states of tasks and Dataplanes, and failed requests, in seconds since the measurement began.
+//! A timeline: states of tasks and Dataplanes, and failed requests, in seconds since the measurement began.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -135,7 +135,7 @@ pub struct HoldRequest<'a> {
     pub wall: Timestamp,
 }
 
-/// What is to be done about a service.
+/// The decision about a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldDecision {
     /// Tasks to protect, unless they are protected already.
@@ -169,7 +169,7 @@ pub enum HoldState {
     },
 }
 
-/// What is known of an old task's protection.
+/// The known protection of an old task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KnownProtection {
     /// Set by this operator: when it expires, as ECS answered.
