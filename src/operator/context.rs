@@ -38,6 +38,9 @@ use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, TaskArn, Timest
 /// How long a line of the audit log waits for a task role that is not cached.
 const ROLE_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Most clusters that registrations alone name: whoever may write a node at Consul may name one, and each costs lists.
+const MAX_REGISTERED_CLUSTERS: usize = 1_000;
+
 /// A role, and when to read its tags.
 pub(super) type RoleRecheck = (Instant, RoleArn);
 
@@ -333,6 +336,9 @@ impl KnownClusters {
     /// Records a cluster that registrations name. Whether it was unknown.
     pub(super) fn record_registered(&self, cluster: &ClusterArn) -> bool {
         let mut records = self.lock();
+        if records.registered_only.len() >= MAX_REGISTERED_CLUSTERS {
+            return false;
+        }
         let is_new = records.by_id.insert(ClusterId::of(cluster), cluster.clone()).is_none();
         if is_new {
             records.registered_only.insert(cluster.clone());
