@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_aws::consumer::{EventHandler, EventResult};
 use ecs_mesh_aws::events::{DeploymentHint, RoleEvent, TaskHint};
 use ecs_mesh_aws::hint_resolver::HintSink;
@@ -47,6 +48,16 @@ impl HintSink for HintedTasks {
     fn is_registered(&self, task: &TaskArn) -> bool {
         let Some(context) = self.context.upgrade() else { return false };
         context.workers.load().values().any(|worker| worker.registry.contains(task))
+    }
+
+    fn holds_drain(&self, task: &TaskArn) -> bool {
+        let Some(context) = self.context.upgrade() else { return false };
+        let workers = context.workers.load();
+        let holds = |worker: &ControlPlaneWorker| {
+            let mut entries = worker.registry.entries(task).into_iter();
+            entries.any(|entry| worker.drains.is_held(&entry.id))
+        };
+        workers.values().any(|worker| holds(worker))
     }
 
     fn on_overflow(&self) {

@@ -550,8 +550,7 @@ impl Sweeper {
         for _ in 0..MAX_PAGES {
             heartbeat.expect_within(STEP_TIMEOUT);
             // Events go first: their describes take from the same bucket.
-            self.ecs_bucket.wait_until_spare().await;
-            self.ecs_bucket.acquire(1).await;
+            self.ecs_bucket.acquire_spare().await;
             match fetch(page).await {
                 Ok(ListPage { items: more, skipped, next }) => {
                     take(more);

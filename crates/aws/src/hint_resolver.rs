@@ -4,7 +4,8 @@
 //! - **MISSING** is repeated in the same way: a new task is not visible at once. For a known task whose stop an event
 //!   reported, MISSING twice, at least 10 s apart, is recorded in the [`TaskStore`].
 //! - **Failed describes** are repeated until one succeeds. After 5 s an event of a stop is passed on as unconfirmed.
-//! - **An event of a running task** waits a second for others, since only the task's stop would be news.
+//! - **An event that can hardly be news** waits a second for others: of a running task, only the stop would be, and of a
+//!   leaving one the end.
 //! - **Known tasks go first.** Events of tasks that no describe, list or registration has shown wait in a queue of their own,
 //!   which is bounded, and get a bounded share of each call. A sweep finds what that queue could not take, and is asked for
 //!   once there is room again.
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::EventResult;
-use super::events::TaskHint;
+use super::events::{HintedState, TaskHint};
 use super::store::TaskStore;
 use super::task_describer::{DescribeOutcome, TaskDescriber};
 use ecs_mesh_clock::Clock;
@@ -28,8 +29,8 @@ use ecs_mesh_model::TaskArn;
 /// Most events of unknown tasks that wait for a describe.
 pub const MAX_UNKNOWN_TASKS: usize = 10_000;
 
-/// How long an event of a running task waits for others, so that one describe answers all of them. A running task whose
-/// address is known has no other news than its stop.
+/// How long an event that can hardly be news waits for others, so that one describe answers all of them. A running task
+/// whose address is known has no other news than its stop, and a leaving one, unless its drain is held, than its end.
 const NO_NEWS_DELAY: Duration = Duration::from_secs(1);
 
 /// How far apart requests for a sweep are at least: a flood of forged events must not sweep all the time.
@@ -57,6 +58,9 @@ const UNKNOWN_CONCURRENCY: usize = 200;
 pub trait HintSink: Send + Sync {
     /// Whether a registration of the task is known.
     fn is_registered(&self, task: &TaskArn) -> bool;
+
+    /// Whether a drain of the task is held, which any change of its containers may end.
+    fn holds_drain(&self, task: &TaskArn) -> bool;
 
     /// The [`TaskStore`] has an answer to events of the task. `received`: when the oldest of them was received; `None` if
     /// it was passed on before.
@@ -174,13 +178,13 @@ impl HintResolver {
             }
         };
         let queue = inner.queue(known);
-        if hint.state.is_stop() {
-            queue.add(task.clone(), Priority::Removal);
-        } else if inner.store.is_running(task) {
-            queue.add_after(task.clone(), Priority::Event, NO_NEWS_DELAY);
-        } else {
-            queue.add(task.clone(), Priority::Event);
-        }
+        let priority = if hint.state.is_stop() { Priority::Removal } else { Priority::Event };
+        let is_no_news = match hint.state {
+            HintedState::Running => inner.store.is_running(task),
+            HintedState::Stopping => inner.store.is_leaving(task) && !inner.sink.holds_drain(task),
+            HintedState::Stopped => false,
+        };
+        queue.add_after(task.clone(), priority, if is_no_news { NO_NEWS_DELAY } else { Duration::ZERO });
         EventResult::Accepted
     }
 

@@ -1,5 +1,9 @@
 //! Guarantees that callers get no more than a burst and then a rate, in order of arrival.
 //!
+//! Callers that can wait ([`TokenBucket::acquire_spare`]) get what the others leave, and a fifth of the rate at least. While
+//! one of them waits, each token of the others costs a quarter more, which is saved for it: the others are served a little
+//! slower, and none of them is left out.
+//!
 //! After a throttling response ([`TokenBucket::penalize`]) the bucket pauses and then refills at the rate. Saved tokens
 //! are dropped, since the remote evidently counts differently.
 
@@ -21,6 +25,8 @@ pub struct TokenBucket {
 struct Inner {
     /// The first waiter holds this lock; tokio's mutex is fair, so waiters get it in order of arrival.
     front: sync::Mutex<()>,
+    /// As `front`, for callers that can wait.
+    spare_front: sync::Mutex<()>,
     level: Mutex<BucketLevel>,
     changed: Notify,
 }
@@ -34,10 +40,13 @@ impl TokenBucket {
             burst,
             milli_rate: milli_rate(per_second),
             counted_to: Instant::now(),
+            spare: 0,
+            spare_waiters: 0,
         };
         Self {
             inner: Arc::new(Inner {
                 front: sync::Mutex::new(()),
+                spare_front: sync::Mutex::new(()),
                 level: level.into(),
                 changed: Notify::new(),
             }),
@@ -50,7 +59,11 @@ impl TokenBucket {
         let _front = self.inner.front.lock().await;
         loop {
             let changed = self.inner.changed.notified();
-            let Err(at) = lock(&self.inner.level).take(Instant::now(), count) else { return };
+            let taken = lock(&self.inner.level).take(Instant::now(), count);
+            let Err(at) = taken else {
+                self.inner.changed.notify_waiters();
+                return;
+            };
             tokio::select! {
                 biased;
                 () = changed => {}
@@ -59,27 +72,35 @@ impl TokenBucket {
         }
     }
 
-    /// Waits until no caller waits and at least half of the burst is left, for a call that can wait; but no longer than five
-    /// tokens take, so that such calls get a fifth of the rate at least. Takes nothing.
-    pub async fn wait_until_spare(&self) {
+    /// Waits for a token that other callers leave: until no caller waits and at least half of the burst is left, or until the
+    /// others have paid for it. Dropping the future cancels the request and takes nothing.
+    pub async fn acquire_spare(&self) {
         /// How long to wait behind callers of which it is not known when they are served.
         const BUSY: Duration = Duration::from_millis(100);
-        let patience = lock(&self.inner.level).time_of(5 * TOKEN);
-        let deadline = saturating_add(Instant::now(), patience);
+        let _front = self.inner.spare_front.lock().await;
+        let _waiter = SpareWaiter::new(&self.inner);
         loop {
+            let changed = self.inner.changed.notified();
             let now = Instant::now();
-            if now >= deadline {
-                return;
-            }
-            let at = match self.inner.front.try_lock() {
-                Ok(_front) => match lock(&self.inner.level).half_full_at(now) {
-                    None => return,
-                    Some(at) => at,
-                },
-                Err(_) => saturating_add(now, BUSY),
+            // The lock is released before the await.
+            let is_free = self.inner.front.try_lock().is_ok();
+            let at = match lock(&self.inner.level).take_spare(now, is_free) {
+                Ok(()) => return,
+                Err(at) => at.unwrap_or(saturating_add(now, BUSY)),
             };
-            sleep_until(at.min(deadline)).await;
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = sleep_until(at) => {}
+            }
         }
+    }
+
+    /// As [`Self::acquire_spare`], and takes nothing: for a call that takes its token later.
+    pub async fn wait_until_spare(&self) {
+        self.acquire_spare().await;
+        lock(&self.inner.level).give_back();
+        self.inner.changed.notify_waiters();
     }
 
     /// Takes `count` tokens if they are available now and no caller waits.
@@ -107,6 +128,25 @@ impl TokenBucket {
     }
 }
 
+/// A caller that waits for a spare token. Dropped, it waits no longer.
+struct SpareWaiter<'a>(&'a Inner);
+
+impl<'a> SpareWaiter<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        lock(&inner.level).spare_waiters += 1;
+        Self(inner)
+    }
+}
+
+impl Drop for SpareWaiter<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.level).spare_waiters -= 1;
+    }
+}
+
+/// Of how many tokens the price of one is saved while a caller waits for a spare one: a fifth of all is spare.
+const SPARE_SHARE: i128 = 4;
+
 /// Units per token, so that the gain per nanosecond is an integer for every rate in thousandths per second: with integer
 /// arithmetic a token is available at exactly the instant that was computed for it.
 const TOKEN: i128 = 1_000_000_000_000;
@@ -126,6 +166,9 @@ struct BucketLevel {
     milli_rate: i128,
     /// The instant up to which `tokens` includes gains. In the future during a penalty.
     counted_to: Instant,
+    /// What callers have paid for those that wait for a spare token: one token at most.
+    spare: i128,
+    spare_waiters: usize,
 }
 
 impl BucketLevel {
@@ -133,23 +176,44 @@ impl BucketLevel {
     fn take(&mut self, now: Instant, count: u32) -> Result<(), Instant> {
         self.count_to(now);
         let requested = i128::from(count) * TOKEN;
-        let missing = requested.min(self.burst) - self.tokens;
+        let saved = if self.spare_waiters > 0 { requested / SPARE_SHARE } else { 0 };
+        let missing = (requested + saved).min(self.burst) - self.tokens;
         if missing > 0 {
             return Err(saturating_add(self.counted_to, self.time_of(missing)));
         }
         if self.counted_to > now {
             return Err(self.counted_to);
         }
-        self.tokens -= requested;
+        self.tokens -= requested + saved;
+        self.spare = (self.spare + saved).min(TOKEN);
         Ok(())
     }
 
-    /// The time at which half of the burst is available if no token is taken; `None` if it is available now.
-    fn half_full_at(&mut self, now: Instant) -> Option<Instant> {
+    /// Takes a token that was saved, or one of at least half a burst if no caller waits. Otherwise the instant at which to try
+    /// again, as far as it is known.
+    fn take_spare(&mut self, now: Instant, is_free: bool) -> Result<(), Option<Instant>> {
         self.count_to(now);
-        let missing = (self.burst / 2 - self.tokens).max(0);
-        let at = saturating_add(self.counted_to, self.time_of(missing));
-        (at > now).then_some(at)
+        if self.counted_to > now {
+            return Err(Some(self.counted_to));
+        }
+        if self.spare >= TOKEN {
+            self.spare -= TOKEN;
+            return Ok(());
+        }
+        if !is_free {
+            return Err(None);
+        }
+        let missing = (self.burst / 2).max(TOKEN) - self.tokens;
+        if missing > 0 {
+            return Err(Some(saturating_add(self.counted_to, self.time_of(missing))));
+        }
+        self.tokens -= TOKEN;
+        Ok(())
+    }
+
+    /// Returns a token.
+    fn give_back(&mut self) {
+        self.tokens = (self.tokens + TOKEN).min(self.burst);
     }
 
     /// The time in which this much is gained.
@@ -166,6 +230,7 @@ impl BucketLevel {
     fn penalize(&mut self, now: Instant, pause: Duration) {
         self.count_to(now);
         self.tokens = self.tokens.min(TOKEN);
+        self.spare = 0;
         self.counted_to = self.counted_to.max(saturating_add(now, pause));
     }
 
@@ -238,6 +303,32 @@ mod tests {
         bucket.wait_until_spare().await;
         assert_eq!(begun.elapsed().as_millis(), 500);
         busy.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn spare_callers_slow_others_evenly() {
+        let bucket = TokenBucket::new(10.0, 1);
+        bucket.acquire(1).await;
+        let spare = bucket.clone();
+        let spare = tokio::spawn(async move {
+            let begun = Instant::now();
+            let mut times = Vec::new();
+            for _ in 0..2 {
+                spare.acquire_spare().await;
+                times.push(begun.elapsed().as_millis());
+            }
+            times
+        });
+        tokio::task::yield_now().await;
+        let times = times_of(&bucket, 10).await;
+        let gaps: Vec<u128> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|gap| (100..=125).contains(gap)), "none waits for another token: {times:?}");
+        assert_eq!(spare.await.unwrap(), [475, 975]);
+        // Without others, all is spare.
+        bucket.acquire_spare().await;
+        let begun = Instant::now();
+        bucket.acquire_spare().await;
+        assert_eq!(begun.elapsed().as_millis(), 100);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use crate::fakes::{CALL, FakeEcs, clock, task, task_arn};
 use crate::task_describer::OnLeaving;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_core::plan::TaskLiveness;
-use ecs_mesh_model::{LastStatus, Task};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Task};
 
 const GRACE: Duration = Duration::from_mins(5);
 
@@ -20,6 +20,7 @@ struct RecordingSink {
     resolved: Mutex<Vec<(TaskArn, u64, bool)>>,
     started: Mutex<Option<Instant>>,
     overflows: Mutex<usize>,
+    held: Mutex<Vec<TaskArn>>,
 }
 
 impl HintSink for RecordingSink {
@@ -30,6 +31,10 @@ impl HintSink for RecordingSink {
     fn on_resolved(&self, task: &TaskArn, received: Option<Instant>) {
         let elapsed = self.started.lock().unwrap().unwrap().elapsed().as_secs();
         self.resolved.lock().unwrap().push((task.clone(), elapsed, received.is_some()));
+    }
+
+    fn holds_drain(&self, task: &TaskArn) -> bool {
+        self.held.lock().unwrap().contains(task)
     }
 
     fn on_overflow(&self) {
@@ -284,6 +289,27 @@ async fn events_of_a_running_task_share_a_describe() {
     fixture.event(1, 7, HintedState::Stopping);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(fixture.describes(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_a_leaving_task_share_a_describe_unless_its_drain_is_held() {
+    for held in [false, true] {
+        let fixture = resolver();
+        let leaving =
+            Task { desired_status: DesiredStatus::Stopped, version: 6, ..task(1, LastStatus::Running) };
+        fixture.store.observe(leaving, fixture.clock.now());
+        fixture.ecs_shows(1, Some((8, LastStatus::Stopped)));
+        if held {
+            fixture.sink.held.lock().unwrap().push(task_arn(1));
+        }
+        fixture.event(1, 7, HintedState::Stopping);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(fixture.describes(), usize::from(held));
+        // The end waits for nothing.
+        fixture.event(1, 8, HintedState::Stopped);
+        fixture.seconds(2).await;
+        assert_eq!((fixture.describes(), fixture.resolver.pending()), (1, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]
