@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use ecs_mesh_control_plane::{CallError, ControlPlane, OwnedEndpoint};
 use ecs_mesh_controller::{BatchCall, BatchError, Batcher, Circuit};
 use ecs_mesh_core::intent::RegistrationId;
-use ecs_mesh_core::plan::{DrainHolds, DrainPermit, DrainRequest};
-use ecs_mesh_model::MeshName;
+use ecs_mesh_core::plan::{DrainHolds, DrainPermit, DrainReason, DrainRequest};
+use ecs_mesh_model::{MeshName, Timestamp};
 
 /// The drains of one control plane.
 pub(super) struct DrainGate {
@@ -65,6 +65,11 @@ impl DrainGate {
         let mut holds = self.lock();
         let was_held = holds.is_held(request.id);
         (holds.request(request), was_held)
+    }
+
+    /// Marks a registration whose drain asks for nothing: see [`DrainHolds::mark`].
+    pub(super) fn mark(&self, id: &RegistrationId, service: &str, reason: DrainReason, now: Timestamp) {
+        self.lock().mark(id, service, reason, now);
     }
 
     /// The registration is not to be drained any more, or is gone.

@@ -33,8 +33,12 @@ impl TaskRun<'_> {
         if matches!(evidence, Evidence::Stopped | Evidence::StoppedMissing { .. }) {
             return now(DrainCause::NotServing);
         }
+        let service = self.service_of(step);
         if reason == DrainReason::Revoked && policy.revoked_within.0.is_zero() {
             // An identity that was revoked ends, whatever is ready (I4). Nothing is asked first.
+            if let Some(service) = service {
+                self.worker.drains.mark(&step.id, &service, reason, self.context.now());
+            }
             return now(DrainCause::Expired);
         }
         let task = self.context.aws.store.snapshot(self.task, Duration::MAX, self.context.now()).task;
@@ -55,8 +59,6 @@ impl TaskRun<'_> {
         if definition.and_then(stopped) == Some(true) {
             return now(DrainCause::NotServing);
         }
-        let entries = self.worker.registry.entries(self.task);
-        let service = entries.into_iter().find(|entry| entry.id == step.id).and_then(|entry| entry.service);
         let Some(service) = service else { return now(DrainCause::NotReady) };
         let endpoints = self.endpoints(step, &service).await;
         let request = DrainRequest {
@@ -70,6 +72,12 @@ impl TaskRun<'_> {
             now: self.context.now(),
         };
         self.worker.drains.request(&request)
+    }
+
+    /// The service of the step's registration.
+    fn service_of(&self, step: &PlanStep) -> Option<Arc<str>> {
+        let entries = self.worker.registry.entries(self.task);
+        entries.into_iter().find(|entry| entry.id == step.id).and_then(|entry| entry.service)
     }
 
     /// The registrations of the service; `None` if they could not be read. The limit of the hold counts on either way.

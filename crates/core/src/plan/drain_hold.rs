@@ -144,6 +144,12 @@ impl DrainHolds {
         permit
     }
 
+    /// Marks a registration whose drain asks for nothing, since its identity was revoked: other drains do not count on it.
+    pub fn mark(&mut self, id: &RegistrationId, service: &str, reason: DrainReason, now: Timestamp) {
+        let wave = self.waves.entry((id.mesh.clone(), service.into())).or_default();
+        wave.marked.entry(id.clone()).or_insert(MarkedDrain { reason, since: now, held: false });
+    }
+
     /// The registration is not to be drained any more, or is gone.
     pub fn release(&mut self, id: &RegistrationId) {
         for wave in self.waves.values_mut() {

@@ -194,3 +194,13 @@ fn another_reason_starts_another_hold() {
     assert_eq!(holds.ask_with("a", &all, not_desired), held(0, 1));
     assert_eq!(holds.ask_with("a", &all, |request| request.now = NOW.plus(LIMIT * 100)), held(0, 1));
 }
+
+/// The identity of one is revoked: it is drained without asking, and may still look ready.
+#[test]
+fn registration_that_is_being_revoked_is_not_counted_on() {
+    let mut holds = holds();
+    holds.0.mark(&id("b"), "web", DrainReason::Revoked, NOW);
+    assert_eq!(holds.ask("a", &[("a", 'r'), ("b", 'r')]), held(0, 1));
+    holds.0.release(&id("b"));
+    assert_eq!(holds.ask("a", &[("a", 'r'), ("b", 'r')]), ENOUGH);
+}
