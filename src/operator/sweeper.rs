@@ -2,11 +2,11 @@
 //! page), so that a task that starts in between can't look like an orphan. An incomplete list proves no absence. Only
 //! differences are described.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -18,13 +18,14 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs, ListPage};
 use ecs_mesh_aws::cluster_checker::ClusterExistence;
 use ecs_mesh_aws::store::{MAX_TASKS, TaskSummary};
+use ecs_mesh_aws::task_describer::DescribeOutcome;
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_control_plane::{
     FailedSegment, MeshError, MeshErrorKind, RegistrationOwner, RegistrationSummary,
 };
 use ecs_mesh_controller::health::Heartbeat;
 use ecs_mesh_controller::{Backoff, Priority, TokenBucket};
-use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, Reason, TaskArn, Timestamp};
 
 /// Maximum pages of one list; a list with more has an endless `nextToken`.
 const MAX_PAGES: usize = 10_000;
@@ -409,15 +410,25 @@ impl Sweeper {
         heartbeat: &Heartbeat,
     ) -> bool {
         let began = self.context.now();
+        let briefs = self.context.aws.store.of_cluster(cluster);
+        let unsure =
+            |task: &&TaskArn, listed| needs_describe(briefs.get(*task), listed, registered.contains(*task));
+        let describes = Mutex::new(SweepDescribes::new(Arc::clone(&self.context)));
+        let describe = |tasks: Vec<TaskArn>| {
+            // A panic elsewhere leaves a usable list.
+            describes.lock().unwrap_or_else(PoisonError::into_inner).add(tasks);
+        };
         let (mut running, mut stopped) = (BTreeSet::new(), BTreeSet::new());
         // Each page counts as it is read, whether or not a later page fails.
         let take_running = |tasks: Vec<TaskArn>| {
             let now = self.context.now();
             tasks.iter().for_each(|task| self.context.aws.store.record_listed_running(task, now));
+            describe(tasks.iter().filter(|task| unsure(task, DesiredStatus::Running)).cloned().collect());
             running.extend(tasks);
         };
         let take_stopped = |tasks: Vec<TaskArn>| {
             tasks.iter().for_each(|task| self.context.aws.store.record_listed_stopped(task));
+            describe(tasks.iter().filter(|task| unsure(task, DesiredStatus::Stopped)).cloned().collect());
             stopped.extend(tasks);
         };
         if let Err(error) = self.list_tasks(cluster, heartbeat, take_running, take_stopped).await {
@@ -435,30 +446,21 @@ impl Sweeper {
                 ClusterExistence::NotDeleted => {
                     self.warn_incomplete(cluster.as_str(), &error);
                     self.context.metrics().sweeps.record_sweep("list_failed");
+                    // The pages that were read show tasks that exist.
+                    into_inner(describes).finish(cluster, heartbeat).await;
                     return false;
                 }
             }
         }
         self.context.clusters.clear_not_found(cluster);
         let now = self.context.now();
-        let briefs = self.context.aws.store.of_cluster(cluster);
         for task in known_before.union(registered).filter(|task| task.cluster() == cluster) {
-            let over = briefs.get(task).is_some_and(|brief| brief.stopped);
+            let over = self.context.aws.store.is_over(task);
             if !over && !running.contains(task) && !stopped.contains(task) {
                 self.context.aws.store.record_absence(task, began, now);
             }
         }
-        let unsure = running
-            .iter()
-            .filter(|task| {
-                needs_describe(briefs.get(*task), DesiredStatus::Running, registered.contains(*task))
-            })
-            .chain(stopped.iter().filter(|task| {
-                needs_describe(briefs.get(*task), DesiredStatus::Stopped, registered.contains(*task))
-            }))
-            .cloned()
-            .collect();
-        let complete = self.describe_tasks(cluster, unsure, heartbeat).await;
+        let complete = into_inner(describes).finish(cluster, heartbeat).await;
         let manifests = self.context.manifests.load();
         for worker in self.context.workers.load().values() {
             self.context.assign_bindings(&manifests, worker, Some(cluster));
@@ -501,37 +503,6 @@ impl Sweeper {
             self.context.metrics().record_warning("cluster_not_found");
             warn!(%cluster, registrations, fix = NOT_FOUND_FIX, "cluster not found; keeping its registrations");
         }
-    }
-
-    /// Describes tasks; the describer batches them into calls. The number that waits is bounded, since each costs memory.
-    async fn describe_tasks(
-        self: &Arc<Self>,
-        cluster: &ClusterArn,
-        tasks: Vec<TaskArn>,
-        heartbeat: &Heartbeat,
-    ) -> bool {
-        let mut requested = JoinSet::new();
-        let mut tasks = tasks.into_iter();
-        let mut failed = 0_usize;
-        let mut last = String::new();
-        loop {
-            for task in tasks.by_ref().take(MAX_INFLIGHT_DESCRIBES - requested.len()) {
-                let describer = self.context.aws.describer.clone();
-                requested.spawn(async move { describer.describe(&task, Duration::MAX).await });
-            }
-            let Some(answer) = requested.join_next().await else { break };
-            heartbeat.expect_within(STEP_TIMEOUT);
-            if let Ok(Err(error)) = answer {
-                failed += 1;
-                last = error.message;
-            }
-        }
-        let error = (failed > 0).then(|| format!("{failed} tasks could not be described: {last}"));
-        self.context.record_unresolved(&format!("tasks of {cluster}"), error);
-        if failed > 0 {
-            warn!(%cluster, tasks = failed, error = last, "cannot describe tasks; retrying at the next sweep");
-        }
-        failed == 0
     }
 
     /// Passes on each page of a list as it is read. When a page fails, the pages before it show what exists, and prove no
@@ -586,6 +557,81 @@ impl Sweeper {
         self.context.metrics().record_warning("sweep_incomplete");
         self.context.record_unresolved(what, Some(error.to_string()));
         warn!(what, %error, "incomplete sweep; not removing anything based on it");
+    }
+}
+
+/// The value of a mutex that no panic leaves unusable.
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Describes tasks while their cluster is listed, so that the first are registered before the last are listed. The describer
+/// batches them into calls. The number that waits there is bounded, since each costs memory.
+struct SweepDescribes {
+    context: Arc<Context>,
+    waiting: VecDeque<TaskArn>,
+    requested: JoinSet<(TaskArn, Result<DescribeOutcome, Reason>)>,
+    failed: usize,
+    last_error: String,
+}
+
+impl SweepDescribes {
+    fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            waiting: VecDeque::new(),
+            requested: JoinSet::new(),
+            failed: 0,
+            last_error: String::new(),
+        }
+    }
+
+    fn add(&mut self, tasks: Vec<TaskArn>) {
+        self.waiting.extend(tasks);
+        while let Some(described) = self.requested.try_join_next() {
+            self.record(described);
+        }
+        self.request();
+    }
+
+    fn request(&mut self) {
+        while self.requested.len() < MAX_INFLIGHT_DESCRIBES
+            && let Some(task) = self.waiting.pop_front()
+        {
+            let describer = self.context.aws.describer.clone();
+            self.requested.spawn(async move {
+                let described = describer.describe(&task, Duration::MAX).await;
+                (task, described)
+            });
+        }
+    }
+
+    fn record(&mut self, described: Result<(TaskArn, Result<DescribeOutcome, Reason>), JoinError>) {
+        match described {
+            Ok((task, Ok(_))) => self.context.workers.enqueue(&task, Priority::Sweep),
+            Ok((_, Err(error))) => {
+                self.failed += 1;
+                self.last_error = error.message;
+            }
+            Err(_) => self.failed += 1,
+        }
+    }
+
+    /// Waits for the rest. Whether all were described.
+    async fn finish(mut self, cluster: &ClusterArn, heartbeat: &Heartbeat) -> bool {
+        loop {
+            self.request();
+            let Some(described) = self.requested.join_next().await else { break };
+            heartbeat.expect_within(STEP_TIMEOUT);
+            self.record(described);
+        }
+        let Self { context, failed, last_error, .. } = self;
+        let error = (failed > 0).then(|| format!("{failed} tasks could not be described: {last_error}"));
+        context.record_unresolved(&format!("tasks of {cluster}"), error);
+        if failed > 0 {
+            warn!(%cluster, tasks = failed, error = last_error, "cannot describe tasks; retrying at the next sweep");
+        }
+        failed == 0
     }
 }
 
