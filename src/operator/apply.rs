@@ -45,7 +45,8 @@ pub(super) enum ApplyOutcome {
     NameConflict(RegistrationOwner),
     /// This process may not write.
     Obstructed(WriteObstacle),
-    /// ECS no longer confirms, or can't confirm, that the task is absent. Nothing was sent.
+    /// What the step rests on no longer holds, or can't be confirmed: the absence of a removed task, or the replacements
+    /// of a drained one. Nothing was sent.
     Unconfirmed,
 }
 
@@ -224,25 +225,32 @@ impl RegistrationWriter<'_> {
         }
     }
 
-    /// Drains the registration.
+    /// Drains the registration, unless `is_permitted` denies it right before the write.
     pub(super) async fn drain(
         &self,
         id: &RegistrationId,
         reason: DrainReason,
+        is_permitted: &(dyn Fn() -> bool + Sync),
     ) -> Result<ApplyOutcome, CallError> {
         let _lock = self.worker.lock_registration(id).await;
-        obstructed(self.drain_with_retry(id, reason).await)
+        obstructed(self.drain_with_retry(id, reason, is_permitted).await)
     }
 
     async fn drain_with_retry(
         &self,
         id: &RegistrationId,
         reason: DrainReason,
+        is_permitted: &(dyn Fn() -> bool + Sync),
     ) -> Result<ApplyOutcome, CallError> {
-        retry_on_conflict!(self.try_drain(id, reason))
+        retry_on_conflict!(self.try_drain(id, reason, is_permitted))
     }
 
-    async fn try_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<ApplyOutcome, CallError> {
+    async fn try_drain(
+        &self,
+        id: &RegistrationId,
+        reason: DrainReason,
+        is_permitted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<ApplyOutcome, CallError> {
         // Read now what the client needs, not between the check of the lease and the write.
         self.worker.ensure_capabilities(&id.mesh).await?;
         self.acquire_write_token().await;
@@ -261,6 +269,9 @@ impl RegistrationWriter<'_> {
             return Ok(ApplyOutcome::Equal);
         }
         let rendered = self.worker.client.render_drained(&current, reason);
+        if self.recorder.takes_effect() && !is_permitted() {
+            return Ok(ApplyOutcome::Unconfirmed);
+        }
         match self.write(id, &rendered).await? {
             WriteDecision::Obstructed(obstacle) => return Ok(ApplyOutcome::Obstructed(obstacle)),
             WriteDecision::DryRun => {}

@@ -67,6 +67,11 @@ impl DrainGate {
         (holds.request(request), was_held)
     }
 
+    /// Whether the drain is still permitted: see [`DrainHolds::still_permits`].
+    pub(super) fn still_permits(&self, request: &DrainRequest<'_>) -> bool {
+        self.lock().still_permits(request)
+    }
+
     /// Marks a registration whose drain asks for nothing: see [`DrainHolds::mark`].
     pub(super) fn mark(&self, id: &RegistrationId, service: &str, reason: DrainReason, now: Timestamp) {
         self.lock().mark(id, service, reason, now);

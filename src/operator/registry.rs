@@ -206,6 +206,11 @@ impl Registry {
         self.update_entry(task, id, |entry| entry.unacknowledged.is_some()).unwrap_or(false)
     }
 
+    /// Whether this operator has drained the registration, or sent its removal; `None` if it is not known.
+    pub fn is_withdrawn(&self, task: &TaskArn, id: &RegistrationId) -> Option<bool> {
+        self.update_entry(task, id, |entry| entry.drained.is_some() || entry.unacknowledged.is_some())
+    }
+
     /// The removal that was sent did not take effect.
     pub fn acknowledge(&self, task: &TaskArn, id: &RegistrationId) {
         self.update_entry(task, id, |entry| entry.unacknowledged = None);

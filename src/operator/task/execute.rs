@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use super::super::apply::{ApplyOutcome, RegistrationWriter};
 use super::super::recorder::OwnerInfo;
-use super::drain::HELD_DRAIN_RECHECK;
+use super::drain::{DueDrain, HELD_DRAIN_RECHECK, Replacements};
 use super::{ExecuteOutcome, NAME_CONFLICT_RETRY, TaskRun, earlier, grace_age};
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::Requeue;
 use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels};
-use ecs_mesh_core::plan::{
-    Action, Decision, DrainPermit, GuardDecision, KnownRegistration, PlanStep, RemovalRequest,
-};
+use ecs_mesh_core::plan::{Action, Decision, GuardDecision, KnownRegistration, PlanStep, RemovalRequest};
 use ecs_mesh_model::Reason;
 
 /// Shortest wait before the guard is asked again for what the manifests ask for.
@@ -43,21 +41,25 @@ impl TaskRun<'_> {
                 continue;
             }
             // After the guard: what it stops does not wait for replacements.
+            let mut basis = None;
             if let Action::Drain(reason, evidence) = &step.action
                 && !paused
-                && let (DrainPermit::Held { ready, needed }, was_held) =
-                    self.drain_permit(step, *reason, evidence).await
             {
-                self.recorder.drain_held(step, ready, needed, was_held);
-                next = earlier(next, HELD_DRAIN_RECHECK);
-                continue;
+                match self.drain_permit(step, *reason, evidence).await {
+                    DueDrain::Now(replacements) => basis = replacements,
+                    DueDrain::Held { ready, needed, before } => {
+                        self.recorder.drain_held(step, ready, needed, before);
+                        next = earlier(next, HELD_DRAIN_RECHECK);
+                        continue;
+                    }
+                }
             }
             if !decision.is_withdrawing() {
                 self.worker.with_guard(&step.binding.name, |guard| guard.release(self.task));
             }
             // Read first: no await may separate a removal from its line of the audit log.
             let owner = self.owner_info(step).await;
-            match self.execute_step(step, known).await? {
+            match self.execute_step(step, known, basis.as_ref()).await? {
                 // Deleted concurrently: re-evaluate.
                 ApplyOutcome::Vanished if matches!(step.action, Action::Ensure { .. }) => {
                     return Ok(ExecuteOutcome::Reevaluate);
@@ -150,6 +152,7 @@ impl TaskRun<'_> {
         &self,
         step: &PlanStep,
         known: &[KnownRegistration],
+        basis: Option<&Replacements>,
     ) -> Result<ApplyOutcome, CallError> {
         let writer = self.writer();
         match &step.action {
@@ -163,7 +166,10 @@ impl TaskRun<'_> {
                 desired.outbounds = desired.outbounds.settled();
                 writer.ensure(&desired, registered, *may_update).await
             }
-            Action::Drain(reason, _) => writer.drain(&step.id, *reason).await,
+            Action::Drain(reason, _) => {
+                let is_permitted = || basis.is_none_or(|basis| self.is_still_permitted(step, basis));
+                writer.drain(&step.id, *reason, &is_permitted).await
+            }
             Action::Remove(_) => writer.remove(step, grace_age(known)).await,
             Action::Skip { .. } => {
                 self.recorder.skipped_by_policy(step);

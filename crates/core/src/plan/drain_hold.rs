@@ -144,7 +144,16 @@ impl DrainHolds {
         permit
     }
 
-    /// Marks a registration whose drain asks for nothing, since its identity was revoked: other drains do not count on it.
+    /// Whether a drain that was permitted is still permitted by what the request shows. Asked right before the write, which
+    /// may have waited for slow calls while others were drained.
+    pub fn still_permits(&self, request: &DrainRequest<'_>) -> bool {
+        let wave = self.waves.get(&(request.id.mesh.clone(), request.service.into()));
+        // Without a mark the drain is not due any more.
+        let marked = wave.and_then(|wave| Some((wave, wave.marked.get(request.id)?)));
+        marked.is_some_and(|(wave, marked)| matches!(wave.permit(request, marked.since), DrainPermit::Now(_)))
+    }
+
+    /// Marks a registration whose drain is permitted without a look at others: other drains do not count on it.
     pub fn mark(&mut self, id: &RegistrationId, service: &str, reason: DrainReason, now: Timestamp) {
         let wave = self.waves.entry((id.mesh.clone(), service.into())).or_default();
         wave.marked.entry(id.clone()).or_insert(MarkedDrain { reason, since: now, held: false });

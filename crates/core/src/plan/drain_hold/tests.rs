@@ -20,6 +20,19 @@ fn endpoints(all: &[(&str, char)]) -> Vec<ServiceEndpoint> {
     all.iter().map(endpoint).collect()
 }
 
+fn request<'a>(id: &'a RegistrationId, endpoints: &'a [ServiceEndpoint]) -> DrainRequest<'a> {
+    DrainRequest {
+        id,
+        service: "web",
+        reason: DrainReason::Stopping,
+        endpoints: Some(endpoints),
+        keep_ready: 50,
+        serving: true,
+        max_hold: LIMIT,
+        now: NOW,
+    }
+}
+
 struct Holds(DrainHolds);
 
 impl Holds {
@@ -30,22 +43,18 @@ impl Holds {
         change: impl Fn(&mut DrainRequest<'_>),
     ) -> DrainPermit {
         let (id, endpoints) = (id(name), endpoints(all));
-        let mut request = DrainRequest {
-            id: &id,
-            service: "web",
-            reason: DrainReason::Stopping,
-            endpoints: Some(&endpoints),
-            keep_ready: 50,
-            serving: true,
-            max_hold: LIMIT,
-            now: NOW,
-        };
+        let mut request = request(&id, &endpoints);
         change(&mut request);
         self.0.request(&request)
     }
 
     fn ask(&mut self, name: &str, all: &[(&str, char)]) -> DrainPermit {
         self.ask_with(name, all, |_| ())
+    }
+
+    fn still_permits(&self, name: &str, all: &[(&str, char)]) -> bool {
+        let (id, endpoints) = (id(name), endpoints(all));
+        self.0.still_permits(&request(&id, &endpoints))
     }
 }
 
@@ -203,4 +212,17 @@ fn registration_that_is_being_revoked_is_not_counted_on() {
     assert_eq!(holds.ask("a", &[("a", 'r'), ("b", 'r')]), held(0, 1));
     holds.0.release(&id("b"));
     assert_eq!(holds.ask("a", &[("a", 'r'), ("b", 'r')]), ENOUGH);
+}
+
+#[test]
+fn permit_ends_when_its_replacements_are_drained_before_the_write() {
+    let mut holds = holds();
+    let all = [("a", 'r'), ("b", 'r')];
+    assert_eq!(holds.ask("a", &all), ENOUGH);
+    assert!(holds.still_permits("a", &all));
+    holds.0.mark(&id("b"), "web", DrainReason::Revoked, NOW);
+    assert!(!holds.still_permits("a", &all));
+    // The drain is not due any more.
+    holds.0.release(&id("a"));
+    assert!(!holds.still_permits("a", &[("a", 'r'), ("b", 'r'), ("c", 'r')]));
 }
