@@ -218,7 +218,7 @@ impl<S: Scenario> Driver<S> {
         }
         self.report.restarts += 1;
         self.scenario.on_restart();
-        self.scenario.env().record(|| "restart".to_owned());
+        self.scenario.env().restart();
         self.start_operator();
     }
 

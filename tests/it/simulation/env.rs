@@ -1,7 +1,7 @@
 //! The environment of a run: account, faults, clock, lease and history.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ pub(super) struct SimEnv {
     pub(super) lease: Arc<SimLease>,
     pub(super) writes_without_lease: Mutex<Vec<String>>,
     pub(super) clock: Clock,
+    /// The number of the operator's processes so far.
+    process: AtomicU64,
     /// Whether the environment has the additional faults of Consul runs.
     pub(super) consul_checks: bool,
     history: Mutex<Vec<String>>,
@@ -99,6 +101,7 @@ impl SimEnv {
             lease: Arc::new(SimLease { held: AtomicBool::new(true), audit_blocked: AtomicBool::new(false) }),
             writes_without_lease: Mutex::default(),
             clock,
+            process: AtomicU64::new(0),
             consul_checks,
             history: Mutex::default(),
             calls: Mutex::default(),
@@ -162,6 +165,17 @@ impl SimEnv {
         if let Some(what) = &*self.list_hook.lock().unwrap() {
             what();
         }
+    }
+
+    /// The operator is killed, and another process begins.
+    pub(super) fn restart(&self) {
+        self.process.fetch_add(1, Ordering::Relaxed);
+        self.record(|| "restart".to_owned());
+    }
+
+    /// The number of the operator's process.
+    pub(super) fn process(&self) -> u64 {
+        self.process.load(Ordering::Relaxed)
     }
 
     /// Records a write without the lease, or while the audit log is blocked.

@@ -31,7 +31,7 @@ impl Transport for SimKumaTransport {
         if method != HttpMethod::Get {
             self.0.must_hold_the_lease(&format_args!("{method} {path}"));
         }
-        let faults = &self.0.faults;
+        let (faults, process) = (&self.0.faults, self.0.process());
         sleep(faults.latency()).await;
         self.0.record(|| format!("{} {path}", method.as_str()));
         if faults.mesh_is_down(self.0.now()) || faults.fires(SimFault::Unreachable, 0.02) {
@@ -61,7 +61,7 @@ impl Transport for SimKumaTransport {
         if method == HttpMethod::Get && answer.status == 200 {
             faults.add_odd_item(&mut answer.body);
         }
-        self.0.check_writes();
+        self.0.check_writes(process);
         sleep(faults.latency()).await;
         if faults.fires(SimFault::LostAnswer, 0.02) {
             // The write took effect, and the response is lost.

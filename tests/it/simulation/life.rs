@@ -45,14 +45,16 @@ impl Deref for KumaShared {
 }
 
 impl KumaShared {
-    /// Checks the latest writes against the current world.
-    pub(super) fn check_writes(&self) {
+    /// Checks the latest writes, which this process of the operator has sent, against the current world.
+    pub(super) fn check_writes(&self, process: u64) {
         let mut kuma = self.kuma.lock().unwrap();
         let journal = kuma.take_journal();
         if !journal.is_empty() {
             let mut cloud = self.cloud.lock().unwrap();
             cloud.step(self.clock.now());
-            self.oracle.lock().unwrap().check_writes(journal, &cloud, &kuma);
+            let mut oracle = self.oracle.lock().unwrap();
+            oracle.record_sender(process < self.process());
+            oracle.check_writes(journal, &cloud, &kuma);
         }
     }
 }

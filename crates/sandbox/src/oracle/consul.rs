@@ -45,6 +45,8 @@ pub struct ConsulOracle {
     config: OracleConfig,
     /// Whether registrations of running tasks may be removed once the role tags no longer allow them.
     removes_revoked: bool,
+    /// The writes that are checked were sent by a process that has ended.
+    by_ended_process: bool,
     /// The marker in the description of the operator's ACL objects; `None` if no objects are declared.
     ownership_marker: Option<String>,
     fixtures: Vec<ForeignFixture>,
@@ -130,6 +132,7 @@ impl ConsulOracle {
         Self {
             config,
             removes_revoked,
+            by_ended_process: false,
             ownership_marker: None,
             fixtures,
             stops_delivered: BTreeMap::new(),
@@ -175,6 +178,12 @@ impl ConsulOracle {
     /// Whether the operator made this write.
     pub fn is_by_operator(&self, entry: &ConsulJournalEntry) -> bool {
         entry.by.as_deref() == Some(self.config.operator.as_str())
+    }
+
+    /// Records whether the writes that are checked next were sent by a process that has ended, before a restart. The guard
+    /// of the next process can't count those that arrive late.
+    pub fn record_sender(&mut self, has_ended: bool) {
+        self.by_ended_process = has_ended;
     }
 
     /// Checks accepted writes.
@@ -260,6 +269,9 @@ impl ConsulOracle {
     }
 
     fn count_unconfirmed_removals(&mut self, entry: &ConsulJournalEntry, consul: &ConsulServer) {
+        if self.by_ended_process {
+            return;
+        }
         self.unconfirmed_removals.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
         self.unconfirmed_removals.push(entry.at);
         // The count includes the object that was just removed.

@@ -50,9 +50,7 @@ impl KumaOracle {
     /// Records which registrations are ready now. Called at each step of the world.
     pub fn record_ready(&mut self, kuma: &KumaCp, now: Timestamp) {
         for (mesh, name, body) in kuma.dataplanes() {
-            if let Some(service) =
-                service_of(body).filter(|_| !is_drained(body) && kuma.is_online(mesh, name))
-            {
+            if let Some(service) = service_of(body).filter(|_| is_ready(kuma, mesh, name, body)) {
                 let first = ReadyTime { since: now, last: now };
                 let time = self.ready.0.entry(ReadyKey::new(service, name, body)).or_insert(first);
                 if time.last.age_at(now) > STEP {
@@ -80,8 +78,10 @@ impl KumaOracle {
             time.last.age_at(entry.at) <= STEP && time.since.age_at(entry.at) >= READINESS_LAG
         };
         let is_last = was_ready(&entry.name, body).is_some_and(is_known_ready)
-            && !kuma.dataplanes().any(|(_, name, other)| {
-                name != entry.name && !is_drained(other) && was_ready(name, other).is_some()
+            && !kuma.dataplanes().any(|(mesh, name, other)| {
+                // It may have become ready since the last step of the world.
+                let ready = || was_ready(name, other).is_some() || is_ready(kuma, mesh, name, other);
+                name != entry.name && service_of(other) == Some(service) && !is_drained(other) && ready()
             });
         if !is_last || !can_serve(&task, entry.at) || self.held_long_enough(&task, service, entry.at) {
             return;
@@ -97,6 +97,10 @@ impl KumaOracle {
         let undeclared = self.undeclared.get(service).map(|(from, _)| *from);
         task.stopping_at.into_iter().chain(undeclared).any(is_over)
     }
+}
+
+fn is_ready(kuma: &KumaCp, mesh: &str, name: &str, body: &Value) -> bool {
+    !is_drained(body) && kuma.is_online(mesh, name)
 }
 
 fn is_drained(body: &Value) -> bool {

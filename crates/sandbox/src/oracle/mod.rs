@@ -157,6 +157,8 @@ pub struct KumaOracle {
     /// Registrations drained for role tags while fewer than `min_owned` were owned. The guard admits a withdrawal at its
     /// drain, and did not limit these then.
     drained_unguarded: BTreeSet<String>,
+    /// The writes that are checked were sent by a process that has ended.
+    by_ended_process: bool,
     /// Since when the control plane shows a version that the operator does not support.
     unsupported_since: Option<Timestamp>,
     ready: ReadyRegistrations,
@@ -234,6 +236,7 @@ impl KumaOracle {
             enough_since: None,
             guarded_since: None,
             drained_unguarded: BTreeSet::new(),
+            by_ended_process: false,
             unsupported_since: None,
             ready: ReadyRegistrations::default(),
         }
@@ -283,6 +286,12 @@ impl KumaOracle {
         if let Some(since) = self.enough_since.filter(|since| since.age_at(at) >= SEEN_WITHIN) {
             self.guarded_since.get_or_insert(since.plus(SEEN_WITHIN));
         }
+    }
+
+    /// Records whether the writes that are checked next were sent by a process that has ended, before a restart. The guard
+    /// of the next process can't count those that arrive late.
+    pub fn record_sender(&mut self, has_ended: bool) {
+        self.by_ended_process = has_ended;
     }
 
     /// Checks accepted writes.
@@ -429,6 +438,9 @@ impl KumaOracle {
     }
 
     fn count_unconfirmed_removals(&mut self, entry: &KumaJournalEntry, revoked: bool, kuma: &KumaCp) {
+        if self.by_ended_process {
+            return;
+        }
         self.unconfirmed_removals.retain(|removal| removal.at.age_at(entry.at) < Duration::from_hours(1));
         let task = entry.before.as_ref().and_then(|body| label(body, TASK_LABEL)).unwrap_or_default();
         self.unconfirmed_removals.push(UnconfirmedRemoval { task: task.to_owned(), at: entry.at, revoked });

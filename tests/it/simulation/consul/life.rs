@@ -308,7 +308,7 @@ impl Scenario for ConsulScenario {
             let mut consul = self.shared.consul.lock().unwrap();
             self.world.step(&mut cloud, &mut self.kuma, Some(&mut consul), self.shared.now());
         }
-        self.shared.check_writes();
+        self.shared.check_writes(self.shared.process());
         self.check_timers();
         for event in self.world.take_events() {
             self.shared.record(|| format!("{} {} {}", event.actor, event.action, event.message));

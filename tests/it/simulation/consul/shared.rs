@@ -127,14 +127,16 @@ impl ConsulShared {
         }
     }
 
-    /// Checks the latest writes against the current world.
-    pub(super) fn check_writes(&self) {
+    /// Checks the latest writes, which this process of the operator has sent, against the current world.
+    pub(super) fn check_writes(&self, process: u64) {
         let mut cloud = self.cloud.lock().unwrap();
         let mut consul = self.consul.lock().unwrap();
         let journal = consul.take_journal();
         if !journal.is_empty() {
             cloud.step(self.clock.now());
-            self.oracle.lock().unwrap().check_writes(&journal, &cloud, &consul);
+            let mut oracle = self.oracle.lock().unwrap();
+            oracle.record_sender(process < self.process());
+            oracle.check_writes(&journal, &cloud, &consul);
         }
     }
 

@@ -94,7 +94,7 @@ impl StreamTransport for SimConsulTransport {
         if method != HttpMethod::Get {
             self.0.must_hold_the_lease(&format_args!("{method} {path}"));
         }
-        let faults = &self.0.faults;
+        let (faults, process) = (&self.0.faults, self.0.process());
         sleep(faults.latency()).await;
         self.0.count_call("mesh");
         if method == HttpMethod::Delete && faults.happens(0.1) {
@@ -114,7 +114,7 @@ impl StreamTransport for SimConsulTransport {
             body: body.unwrap_or_default(),
         };
         let mut answer = self.0.consul.lock().unwrap().handle(self.0.now(), &request);
-        self.0.check_writes();
+        self.0.check_writes(process);
         let filtered = answer.header("X-Consul-Results-Filtered-By-ACLs") == Some("true");
         let head = ResponseHead { status: answer.status, retry_after: None, filtered };
         self.counts(method, path, token, &head, &answer.body);

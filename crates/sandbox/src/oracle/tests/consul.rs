@@ -597,6 +597,17 @@ fn guard_window_resets_per_hour_and_process() {
     fixture.assert_clean();
 }
 
+#[test]
+fn late_removals_of_an_ended_process_do_not_count() {
+    let mut fixture = ConsulFixture::removing_revoked();
+    fixture.oracle.record_restart();
+    fixture.oracle.record_sender(true);
+    remove_revoked_tasks(&mut fixture, 4);
+    fixture.oracle.record_sender(false);
+    remove_revoked_tasks(&mut fixture, 6);
+    fixture.assert_clean();
+}
+
 /// Deregisters and logs out this many tasks in one batch of writes, as tasks do that ECS stops together.
 fn leave_together(fixture: &mut ConsulFixture, tasks: usize) {
     let services: Vec<String> = fixture.world.services().iter().map(|one| one.name.clone()).collect();
