@@ -30,6 +30,7 @@ catalogue! {
     QUEUE_DEAD_LETTERS "queue.dead-letters" "a redrive policy with 3 or more receives, to a queue that exists and keeps messages longer";
     QUEUE_DEPTH "queue.depth" "no backlog of messages";
     EVENTS_TASKS "events.tasks" "an enabled rule that sends every task state change of each bound cluster to the queue";
+    EVENTS_DEPLOYMENTS "events.deployments" "an enabled rule that sends deployment events to the queue, where a binding holds deployments";
     EVENTS_ROLES "events.roles" "an enabled rule that sends changes of role tags to the queue";
     EVENTS_TARGET "events.target" "a target that sends events as they are";
     EVENTS_DEAD_LETTERS "events.dead-letters" "a dead-letter queue at the rule's target";

@@ -9,6 +9,8 @@ use ecs_mesh_model::Glob;
 
 /// Documented name of the rule for task state changes.
 pub(super) const TASKS_RULE: &str = "ecs-mesh-tasks";
+/// Documented name of the rule for deployments.
+pub(super) const DEPLOYMENTS_RULE: &str = "ecs-mesh-deployments";
 /// Documented name of the rule for role tags.
 pub(super) const ROLES_RULE: &str = "ecs-mesh-roles";
 const TASK_STATE_CHANGE: &str = "ECS Task State Change";
@@ -80,6 +82,16 @@ pub(super) fn need_of_tasks(scope: &DoctorScope, cluster: &Glob) -> RequiredEven
     for field in
         ["detail.taskArn", "detail.lastStatus", "detail.desiredStatus", "detail.version", "detail.group"]
     {
+        need.push((field, FieldKnowledge::Something));
+    }
+    RequiredEvents(need)
+}
+
+/// The events of deployments that a rule must match.
+pub(super) fn need_of_deployments(scope: &DoctorScope) -> RequiredEvents {
+    let mut need = envelope(scope, "aws.ecs", DEPLOYMENT_STATE_CHANGE, scope.region.as_deref());
+    // Every such event has these fields.
+    for field in ["detail.eventName", "detail.eventType", "detail.deploymentId"] {
         need.push((field, FieldKnowledge::Something));
     }
     RequiredEvents(need)

@@ -384,8 +384,13 @@ fn policy_without_queue_region_names_the_flag() {
 
 /// Valid facts, in the Region of IAM's events, so that nothing is forwarded.
 fn facts(queue_url: &str, region: &str) -> DoctorFacts {
+    facts_with(queue_url, region, "")
+}
+
+/// As [`facts`], with more fields of the binding.
+fn facts_with(queue_url: &str, region: &str, binding: &str) -> DoctorFacts {
     let cluster = PROD.replace("eu-west-1", region);
-    let manifests = manifests(&[&cluster], "");
+    let manifests = manifests(&[&cluster], binding);
     let place = DoctorScope::new(&manifests.set, Some(queue_url), Some(region));
     let arn = place.as_ref().unwrap().queue_arn().unwrap();
     let policy = json!({"Statement": [{
@@ -426,6 +431,25 @@ fn facts(queue_url: &str, region: &str) -> DoctorFacts {
 
 fn of(facts: &DoctorFacts, id: &str) -> Vec<CheckResult> {
     examine(facts).checks.into_iter().filter(|check| check.id == id).collect()
+}
+
+/// Replaces the pattern of the only rule.
+fn set_pattern(facts: &mut DoctorFacts, pattern: &serde_json::Value) {
+    let rules = facts.aws.as_mut().unwrap().observations.as_mut().unwrap().rules.as_mut().unwrap();
+    rules.as_mut().unwrap()[0].rule.as_mut().unwrap().pattern = Some(pattern.to_string());
+}
+
+#[test]
+fn rule_for_deployments_is_expected_where_they_are_held() {
+    assert!(of(&facts(QUEUE_URL, "eu-west-1"), "events.deployments").is_empty());
+    let mut facts = facts_with(QUEUE_URL, "eu-west-1", HOLD);
+    assert_eq!(of(&facts, "events.deployments")[0].status, CheckStatus::Ok);
+    set_pattern(&mut facts, &json!({"detail-type": ["ECS Task State Change"]}));
+    let check = of(&facts, "events.deployments").remove(0);
+    assert_eq!(check.status, CheckStatus::Warning);
+    assert!(check.fix.unwrap().contains("--name ecs-mesh-deployments"));
+    set_pattern(&mut facts, &json!({"detail": {"eventName": ["SERVICE_DEPLOYMENT_COMPLETED"]}}));
+    assert_eq!(of(&facts, "events.deployments")[0].status, CheckStatus::Warning);
 }
 
 fn target_of(facts: &mut DoctorFacts) -> &mut EventTarget {

@@ -1,11 +1,13 @@
 //! The rules: every required event reaches the queue unchanged, and undeliverable events are kept.
 
-use crate::catalogue::{EVENTS_DEAD_LETTERS, EVENTS_ROLES, EVENTS_TARGET, EVENTS_TASKS};
+use crate::catalogue::{EVENTS_DEAD_LETTERS, EVENTS_DEPLOYMENTS, EVENTS_ROLES, EVENTS_TARGET, EVENTS_TASKS};
 use crate::event_coverage::{CoverageGap, FieldKnowledge, RequiredEvents, gap};
-use crate::event_patterns::{ROLES_RULE, TASKS_RULE, need_of_tasks, needs_of_roles};
+use crate::event_patterns::{
+    DEPLOYMENTS_RULE, ROLES_RULE, TASKS_RULE, need_of_deployments, need_of_tasks, needs_of_roles,
+};
 use crate::facts::{AwsObservations, DoctorFacts, RuleFacts};
 use crate::queue_policy::{self, PolicyVerdict, RuleSender};
-use crate::report::CheckResult;
+use crate::report::{CheckKind, CheckResult};
 use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_aws::sdk::{EventRule, EventTarget};
 use ecs_mesh_model::docs_url;
@@ -34,6 +36,7 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
         .iter()
         .map(|cluster| tasks(scope, rules, cluster.glob.as_str(), &need_of_tasks(scope, &cluster.glob)))
         .collect();
+    checks.extend(deployments(scope, rules));
     checks.extend(roles(scope, observations, rules));
     for rule in rules {
         checks.extend(target(rule, observations, scope));
@@ -97,6 +100,21 @@ fn tasks(scope: &DoctorScope, rules: &[RuleFacts], cluster: &str, need: &Require
     }
 }
 
+/// Of no interest where no binding holds deployments.
+fn deployments(scope: &DoctorScope, rules: &[RuleFacts]) -> Option<CheckResult> {
+    let target = ExpectedRule {
+        id: EVENTS_DEPLOYMENTS,
+        events: vec![need_of_deployments(scope)],
+        without: "a deployment is noticed by the events of its first task, later than by its own",
+        fix: format!(
+            "{}; give it the queue as target, and add it to the queue's policy",
+            put_rule(DEPLOYMENTS_RULE)
+        ),
+    };
+    let describe = |by: &str| format!("by the rule {by}");
+    scope.holds_deployments.then(|| target.check("deployments", rules, describe))
+}
+
 fn roles(scope: &DoctorScope, observations: &AwsObservations, rules: &[RuleFacts]) -> Vec<CheckResult> {
     let (id, subject) = (EVENTS_ROLES, "changes of role tags");
     if !scope.reads_roles {
@@ -106,62 +124,85 @@ fn roles(scope: &DoctorScope, observations: &AwsObservations, rules: &[RuleFacts
         let found = format!("not checked: the Region of IAM's events is unknown for {}", scope.partition);
         return vec![id.info(subject, found)];
     };
-    let needs = needs_of_roles(scope, home);
-    let mut checks = vec![roles_at(
-        subject,
-        rules,
-        &needs,
-        &format!("{}; give it the queue as target", put_rule(ROLES_RULE)),
-    )];
+    let expected = |fix: String| ExpectedRule {
+        id,
+        events: needs_of_roles(scope, home),
+        without: "a removed tag is found by roleTags.recheck, minutes later",
+        fix,
+    };
+    let describe = |by: &str| {
+        format!(
+            "by the rule {by}; a CloudTrail trail for management events is required, which is not checked"
+        )
+    };
+    let here = expected(format!("{}; give it the queue as target", put_rule(ROLES_RULE)));
+    let mut checks = vec![here.check(subject, rules, describe)];
     if let Some(forwarding) = &observations.forwarding {
         let subject = format!("{subject}, forwarded from {home}");
         let bus = scope.arn("events", "event-bus/default");
-        let fix = format!(
+        let there = expected(format!(
             "IAM's events are in {home} only: create the same rule there, {} --region {home}, with the target {bus} and \
              a role that may events:PutEvents on it",
             put_rule(ROLES_RULE).trim_end_matches('`')
-        );
+        ));
         checks.push(match forwarding {
-            Ok(rules) => roles_at(&subject, rules, &needs, &fix),
+            Ok(rules) => there.check(&subject, rules, describe),
             Err(error) => super::failed(id, &subject, error),
         });
     }
     checks
 }
 
-/// Several rules together may cover the calls.
-fn roles_at(subject: &str, rules: &[RuleFacts], expected: &[RequiredEvents], fix: &str) -> CheckResult {
-    let id = EVENTS_ROLES;
-    let mut by = Vec::new();
-    for need in expected {
-        match coverage(rules, need) {
-            RuleCoverage::By(rule) => by.push(rule.name.as_str()),
-            RuleCoverage::Disabled(rule) => {
-                return id.warning(subject, format!("the rule {} is disabled", rule.name), enable(rule));
-            }
-            RuleCoverage::Leaving(rule, gap) => {
-                return id.warning(subject, missing_events(rule, &gap, need), fix);
-            }
-            RuleCoverage::Unknown(reason) => {
-                return id.unknown(subject, reason, "give the caller events:DescribeRule");
-            }
-            RuleCoverage::Nothing => {
-                let found = "no rule sends them: a removed tag is found by roleTags.recheck, minutes later";
-                return id.warning(subject, format!("{}: {found}", call_of(need)), fix);
-            }
-        }
-    }
-    by.dedup();
-    let trail = "a CloudTrail trail for management events is required, which is not checked";
-    id.ok(subject, format!("by the rule {}; {trail}", by.join(", ")))
+/// A rule without which the operator learns later.
+struct ExpectedRule {
+    id: CheckKind,
+    /// Several rules together may cover them.
+    events: Vec<RequiredEvents>,
+    /// What happens without the rule.
+    without: &'static str,
+    fix: String,
 }
 
-fn call_of(need: &RequiredEvents) -> &str {
-    let name = need.0.iter().find(|(field, _)| *field == "detail.eventName");
-    match name {
-        Some((_, FieldKnowledge::Text(name))) => name,
-        _ => "role changes",
+impl ExpectedRule {
+    fn check(&self, subject: &str, rules: &[RuleFacts], describe: impl Fn(&str) -> String) -> CheckResult {
+        let mut by = Vec::new();
+        for need in &self.events {
+            let found = match coverage(rules, need) {
+                RuleCoverage::By(rule) => {
+                    by.push(rule.name.as_str());
+                    continue;
+                }
+                RuleCoverage::Disabled(rule) => {
+                    return self.id.warning(
+                        subject,
+                        format!("the rule {} is disabled", rule.name),
+                        enable(rule),
+                    );
+                }
+                RuleCoverage::Unknown(reason) => {
+                    return self.id.unknown(subject, reason, "give the caller events:DescribeRule");
+                }
+                RuleCoverage::Leaving(rule, gap) => missing_events(rule, &gap, need),
+                RuleCoverage::Nothing => {
+                    format!("{}: no rule sends them: {}", kind_of(need), self.without)
+                }
+            };
+            return self.id.warning(subject, found, &self.fix);
+        }
+        by.dedup();
+        self.id.ok(subject, describe(&by.join(", ")))
     }
+}
+
+/// The call, or else the kind of events.
+fn kind_of(need: &RequiredEvents) -> &str {
+    let text = |wanted: &str| {
+        need.0.iter().find_map(|(field, known)| match known {
+            FieldKnowledge::Text(text) if *field == wanted => Some(text.as_str()),
+            _ => None,
+        })
+    };
+    text("detail.eventName").or_else(|| text("detail-type")).unwrap_or_default()
 }
 
 fn missing_events(rule: &EventRule, gap: &CoverageGap, need: &RequiredEvents) -> String {
