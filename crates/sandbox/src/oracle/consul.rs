@@ -202,7 +202,7 @@ impl ConsulOracle {
                 _ => self.check_object_write(entry),
             }
         }
-        self.owned = self.task_objects(consul).len();
+        self.owned = self.owned_count(consul);
         self.max_owned = self.max_owned.max(self.owned);
     }
 
@@ -275,7 +275,7 @@ impl ConsulOracle {
         self.unconfirmed_removals.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
         self.unconfirmed_removals.push(entry.at);
         // The count includes the object that was just removed.
-        self.max_owned = self.max_owned.max(self.task_objects(consul).len() + 1);
+        self.max_owned = self.max_owned.max(self.owned_count(consul) + 1);
         // Of few, the guard allows those for role tags, and others are violations of I2 already.
         let is_limited = self.max_owned >= self.config.min_owned;
         if is_limited && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
@@ -286,6 +286,18 @@ impl ConsulOracle {
                 &format!("{removed} of {owned} removed within an hour without a STOPPED task"),
             );
         }
+    }
+
+    /// The tokens and services that the operator's binding owns.
+    fn owned_count(&self, consul: &ConsulServer) -> usize {
+        let deleted = self.config.deleted_cluster.as_deref();
+        let of_deleted = deleted.map_or(0, |cluster| {
+            let is_of_task = |(id, service): &(String, Value)| {
+                task_of("service", &format!("{cluster} {id}"), service, cluster).is_some()
+            };
+            consul.services(cluster).into_iter().filter(is_of_task).count()
+        });
+        self.task_objects(consul).len() + of_deleted
     }
 
     /// Tokens and services of the cluster's tasks: task id and description.
