@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::manifest_applier::RECONCILE_TIMEOUT;
-use crate::telemetry::state::{ControlPlaneState, ManifestState, OperatorState, StateSource};
+use crate::telemetry::state::{
+    ControlPlaneState, ControllerState, ManifestState, OperatorState, StateSource,
+};
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_controller::{CircuitState, WriteObstacle};
 use ecs_mesh_manifests::ManifestStatus;
@@ -94,6 +96,7 @@ impl StateSource for OperatorStatus {
             manifests,
             clusters,
             control_planes: workers.collect(),
+            deployments: self.context.deployments.controller_state(),
             known_tasks: self.context.aws.store.len(),
         }
     }
@@ -111,9 +114,11 @@ impl OperatorStatus {
             synced: worker.is_fully_synced(),
             unsupported: worker.unsupported().map(|reason| reason.to_string()),
             unlisted_segments: worker.unlisted_segments(),
-            queue: worker.queue.stats(),
-            workers: worker.worker_count(self.context.status.concurrency.load(Ordering::Relaxed)),
-            reconcile_timeout: RECONCILE_TIMEOUT,
+            controller: ControllerState {
+                queue: worker.queue.stats(),
+                workers: worker.worker_count(self.context.status.concurrency.load(Ordering::Relaxed)),
+                reconcile_timeout: RECONCILE_TIMEOUT,
+            },
             owned: worker.registry.owned(),
             unattributed_registrations: worker.unattributed_registrations(),
             unknown_outbound_services: worker.unknown_outbound_counts(),

@@ -17,6 +17,9 @@ const READY_WORK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long after its time limit a reconcile may end.
 const RECONCILE_TIMEOUT_SLACK: Duration = Duration::from_secs(30);
 
+/// The name of the controller of deployments. No control plane has a name with a slash.
+pub const DEPLOYMENTS_CONTROLLER: &str = "ecs/deployments";
+
 /// A source of the state: the operator, or a fixed state in tests.
 pub trait StateSource: Send + Sync {
     /// The current state. Called at each scrape and probe.
@@ -38,6 +41,8 @@ pub struct OperatorState {
     pub clusters: BTreeMap<String, Option<f64>>,
     /// The control planes, by name.
     pub control_planes: BTreeMap<Arc<str>, ControlPlaneState>,
+    /// The controller that looks at services whose bindings hold deployments.
+    pub deployments: ControllerState,
     /// Number of known tasks.
     pub known_tasks: usize,
 }
@@ -57,6 +62,20 @@ pub struct ManifestState {
     pub warnings: usize,
 }
 
+/// The state of one controller: its work queue, and those who work on it.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct ControllerState {
+    /// The work queue.
+    #[serde(serialize_with = "queue")]
+    pub queue: QueueStats,
+    /// Limit of reconciles in flight.
+    #[serde(skip)]
+    pub workers: usize,
+    /// Time limit of a reconcile.
+    #[serde(skip)]
+    pub reconcile_timeout: Duration,
+}
+
 /// The state of one control plane.
 #[derive(Clone, Debug, Serialize)]
 pub struct ControlPlaneState {
@@ -70,15 +89,9 @@ pub struct ControlPlaneState {
     pub unsupported: Option<String>,
     /// The segments at which the last list failed.
     pub unlisted_segments: Vec<String>,
-    /// The work queue.
-    #[serde(serialize_with = "queue")]
-    pub queue: QueueStats,
-    /// Limit of reconciles in flight.
-    #[serde(skip)]
-    pub workers: usize,
-    /// Time limit of a reconcile.
-    #[serde(skip)]
-    pub reconcile_timeout: Duration,
+    /// The controller of its tasks.
+    #[serde(flatten)]
+    pub controller: ControllerState,
     /// Registrations of this operator.
     pub owned: OwnedCounts,
     /// Owned registrations in clusters that no binding names.
@@ -114,13 +127,19 @@ impl OperatorState {
         self.pending.is_empty()
     }
 
+    /// The controllers, by name.
+    pub fn controllers(&self) -> impl Iterator<Item = (&str, &ControllerState)> {
+        let of_control_planes = self.control_planes.iter().map(|(name, state)| (&**name, &state.controller));
+        of_control_planes.chain([(DEPLOYMENTS_CONTROLLER, &self.deployments)])
+    }
+
     /// The controllers that start no ready work or have an overdue reconcile.
     pub fn stuck(&self) -> Vec<StuckLoop> {
-        self.control_planes.iter().filter_map(|(name, worker)| worker.stuck(name)).collect()
+        self.controllers().filter_map(|(name, state)| state.stuck(name)).collect()
     }
 }
 
-impl ControlPlaneState {
+impl ControllerState {
     fn stuck(&self, name: &str) -> Option<StuckLoop> {
         let name = || format!("controller {name}");
         let QueueStats { ready, processing, oldest_waiting, longest_running, .. } = self.queue;
@@ -165,15 +184,17 @@ pub(super) mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn controller() -> ControllerState {
+        ControllerState { queue: QueueStats::default(), workers: 2, reconcile_timeout: 120 * SECOND }
+    }
+
     pub(in crate::telemetry) fn control_plane() -> ControlPlaneState {
         ControlPlaneState {
             circuit: CircuitState::Closed,
             synced: true,
             unsupported: None,
             unlisted_segments: vec!["tokens".to_owned()],
-            queue: QueueStats::default(),
-            workers: 2,
-            reconcile_timeout: 120 * SECOND,
+            controller: controller(),
             owned: OwnedCounts { ready: 3, drained: 2, unconfirmed: 1 },
             unattributed_registrations: 4,
             unknown_outbound_services: [("default".into(), 5)].into(),
@@ -204,7 +225,7 @@ pub(super) mod tests {
 
     #[test]
     fn idle_controller_with_ready_work_is_stuck() {
-        let mut state = control_plane();
+        let mut state = controller();
         state.queue = QueueStats { ready: 9, processing: 2, oldest_waiting: 500 * SECOND, ..state.queue };
         assert_eq!(state.stuck("kuma"), None, "no worker is free");
         state.queue.processing = 1;
@@ -217,10 +238,16 @@ pub(super) mod tests {
     #[test]
     fn controller_with_overdue_reconcile_is_stuck() {
         let mut state = state();
-        let queue = &mut state.control_planes.get_mut("kuma").unwrap().queue;
-        *queue = QueueStats { processing: 1, longest_running: 150 * SECOND, ..*queue };
+        let busy = |seconds| QueueStats {
+            processing: 1,
+            longest_running: seconds * SECOND,
+            ..QueueStats::default()
+        };
+        state.control_planes.get_mut("kuma").unwrap().controller.queue = busy(150);
         assert_eq!(state.stuck(), []);
-        state.control_planes.get_mut("kuma").unwrap().queue.longest_running = 151 * SECOND;
-        assert_eq!(state.stuck().len(), 1);
+        state.control_planes.get_mut("kuma").unwrap().controller.queue = busy(151);
+        state.deployments = ControllerState { queue: busy(151), ..controller() };
+        let stuck: Vec<String> = state.stuck().iter().map(|stuck| stuck.name.clone()).collect();
+        assert_eq!(stuck, ["controller kuma", "controller ecs/deployments"]);
     }
 }

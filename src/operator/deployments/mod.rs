@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::look::DeploymentReconciler;
 use super::context::Context;
+use crate::telemetry::state::ControllerState;
 use ecs_mesh_aws::events::DeploymentHint;
 use ecs_mesh_controller::{ActiveWarnings, Backoff, Controller, Priority, WorkQueue};
 use ecs_mesh_core::plan::{DeploymentHold, HoldEnd};
@@ -143,6 +144,11 @@ impl DeploymentWatches {
     pub(super) fn is_idle(&self) -> bool {
         let stats = self.queue.stats();
         stats.ready == 0 && stats.processing == 0
+    }
+
+    /// The state of the controller that looks at services.
+    pub(super) fn controller_state(&self) -> ControllerState {
+        ControllerState { queue: self.queue.stats(), workers: CONCURRENCY, reconcile_timeout: LOOK_TIMEOUT }
     }
 
     /// The number of tasks that this operator protects because of readiness at the control plane.

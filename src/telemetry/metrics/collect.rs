@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
 use super::{ScrapeSource, labels};
-use crate::telemetry::state::{ControlPlaneState, ManifestState, OperatorState};
+use crate::telemetry::state::{ControllerState, ManifestState, OperatorState};
 use ecs_mesh_aws::consumer::QueueState;
 use ecs_mesh_consul_acl::reconcile::OBJECT_STATES;
 use ecs_mesh_controller::CircuitState;
@@ -156,32 +156,32 @@ impl MetricWriter<'_> {
         fn by<'a, V>(
             label: &'static str,
             state: &'a OperatorState,
-            value: fn(&ControlPlaneState) -> V,
+            value: fn(&ControllerState) -> V,
         ) -> impl Iterator<Item = (Labels<'a, 1>, V)> {
-            state.control_planes.iter().map(move |(name, worker)| ([(label, &**name)], value(worker)))
+            state.controllers().map(move |(name, controller)| ([(label, name)], value(controller)))
         }
-        let tasks = |value: fn(&ControlPlaneState) -> usize| by("name", state, value).map(counted);
-        let total = |value: fn(&ControlPlaneState) -> u64| by("name", state, value);
-        let seconds = |value: fn(&ControlPlaneState) -> f64| by("name", state, value);
-        let runs = |value: fn(&ControlPlaneState) -> usize| by("controller", state, value).map(counted);
-        self.gauges("workqueue_depth", "Tasks that are ready to run", tasks(|p| p.queue.ready))?;
+        let tasks = |value: fn(&ControllerState) -> usize| by("name", state, value).map(counted);
+        let total = |value: fn(&ControllerState) -> u64| by("name", state, value);
+        let seconds = |value: fn(&ControllerState) -> f64| by("name", state, value);
+        let runs = |value: fn(&ControllerState) -> usize| by("controller", state, value).map(counted);
+        self.gauges("workqueue_depth", "Tasks that are ready to run", tasks(|c| c.queue.ready))?;
         let help = "Tasks that are not yet due: requeued, backing off or deferred";
-        self.gauges("ecs_mesh_workqueue_delayed", help, tasks(|p| p.queue.delayed))?;
-        self.counters("workqueue_adds", "Requested reconciles", total(|p| p.queue.adds))?;
-        self.counters("workqueue_retries", "Reconciles that ended in a backoff", total(|p| p.queue.retries))?;
+        self.gauges("ecs_mesh_workqueue_delayed", help, tasks(|c| c.queue.delayed))?;
+        self.counters("workqueue_adds", "Requested reconciles", total(|c| c.queue.adds))?;
+        self.counters("workqueue_retries", "Reconciles that ended in a backoff", total(|c| c.queue.retries))?;
         let help = "Wait of the task that has been ready longest";
-        let oldest = seconds(|p| p.queue.oldest_waiting.as_secs_f64());
+        let oldest = seconds(|c| c.queue.oldest_waiting.as_secs_f64());
         self.gauges("ecs_mesh_workqueue_oldest_waiting_seconds", help, oldest)?;
         let help = "Age of the longest reconcile in flight";
-        let longest = seconds(|p| p.queue.longest_running.as_secs_f64());
+        let longest = seconds(|c| c.queue.longest_running.as_secs_f64());
         self.gauges("workqueue_longest_running_processor_seconds", help, longest)?;
         self.gauges(
             "controller_runtime_active_workers",
             "Reconciles in flight",
-            runs(|p| p.queue.processing),
+            runs(|c| c.queue.processing),
         )?;
         let help = "Limit of reconciles in flight";
-        self.gauges("controller_runtime_max_concurrent_reconciles", help, runs(|p| p.workers))
+        self.gauges("controller_runtime_max_concurrent_reconciles", help, runs(|c| c.workers))
     }
 
     fn registrations(&mut self, state: &OperatorState) -> Result<(), Error> {
