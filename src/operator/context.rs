@@ -18,6 +18,7 @@ use super::deployments::DeploymentWatches;
 use super::deps::OperatorDeps;
 use super::dry_run::DryRunRecorder;
 use super::event_handler::HintedTasks;
+use super::fact_waiters::FactWaiters;
 use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
 use crate::telemetry::metrics::Metrics;
@@ -80,6 +81,8 @@ pub(super) struct AwsState {
     pub definitions: TaskDefinitionCache,
     pub services: ServiceReader,
     pub roles: RoleTagCache,
+    /// The tasks that wait for a definition or a role.
+    pub waiters: Arc<FactWaiters>,
 }
 
 impl Context {
@@ -142,7 +145,16 @@ impl Context {
                     recorder,
                     dry_run: deps.recorder.clone(),
                 },
-                aws: AwsState { store, describer, clusters, hints, definitions, services, roles },
+                aws: AwsState {
+                    store,
+                    describer,
+                    clusters,
+                    hints,
+                    definitions,
+                    services,
+                    roles,
+                    waiters: Arc::default(),
+                },
                 manifests: ActiveManifests::default(),
                 workers: Workers::default(),
                 clusters: KnownClusters::default(),

@@ -27,6 +27,7 @@ mod deps;
 mod drain_gate;
 mod dry_run;
 mod event_handler;
+mod fact_waiters;
 mod manifest_applier;
 mod outbound_check;
 mod plan;
@@ -48,6 +49,9 @@ mod tests_settle;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_support;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests_waiters;
 mod warnings;
 
 use std::collections::BTreeSet;

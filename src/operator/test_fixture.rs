@@ -41,6 +41,8 @@ pub(super) struct OperatorFixture {
     directory: tempfile::TempDir,
     /// `cleanup` of the binding.
     pub(super) cleanup: String,
+    /// `roleTags.mode` of the binding.
+    pub(super) role_tags: &'static str,
     loaded: Option<Loaded>,
     manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
     running: Option<JoinHandle<()>>,
@@ -54,7 +56,7 @@ impl OperatorFixture {
         let ecs = FakeEcs::default();
         let names = services.iter().flat_map(|(service, count)| std::iter::repeat_n(*service, *count));
         for (n, service) in names.enumerate() {
-            let address = Some(format!("10.0.0.{}", n + 1).parse().unwrap());
+            let address = Some(format!("10.0.{}.{}", n / 250, n % 250 + 1).parse().unwrap());
             let group = TaskGroup::parse(&format!("service:{service}"));
             let task = Task { address, group, ..task(n, LastStatus::Running) };
             ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
@@ -66,6 +68,7 @@ impl OperatorFixture {
             clock,
             directory: tempfile::tempdir().unwrap(),
             cleanup: "{sweepInterval: 24h, drain: 1s}".to_owned(),
+            role_tags: "off",
             loaded: None,
             manifests: None,
             running: None,
@@ -75,10 +78,12 @@ impl OperatorFixture {
 
     /// Writes the manifests, which a running operator applies.
     pub(super) fn edit(&mut self, documents: &str) {
-        let binding = "controlPlane: kuma, mesh: default, roleTags: {mode: off}, \
-                       selector: {clusters: [\"arn:aws:ecs:eu-west-1:111122223333:cluster/*\"]}, cleanup: ";
+        let binding = "controlPlane: kuma, mesh: default, \
+                       selector: {clusters: [\"arn:aws:ecs:eu-west-1:111122223333:cluster/*\"]}";
+        let role_tags = format!("roleTags: {{mode: {}}}", self.role_tags);
         let mut text = document("ControlPlane", "kuma", "type: kuma, kuma: {address: \"http://kuma:5681\"}");
-        text += &document("MeshBinding", "prod", &format!("{binding}{}", self.cleanup));
+        text +=
+            &document("MeshBinding", "prod", &format!("{binding}, {role_tags}, cleanup: {}", self.cleanup));
         text += documents;
         std::fs::write(self.directory.path().join("all.yaml"), text).unwrap();
         let sources = ManifestSources::new([self.directory.path().to_owned()]);

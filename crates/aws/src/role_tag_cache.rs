@@ -115,22 +115,27 @@ impl RoleTagCache {
         self.cache.keeps_readings.store(true, Ordering::Relaxed);
     }
 
+    /// The role's tags as far as the cache has them, not older than `max_age`, or why they could not be read a moment ago.
+    pub fn cached(&self, role: &RoleArn, max_age: Duration) -> Option<Fact<RoleTags>> {
+        let now = self.cache.clock.now();
+        let all = self.cache.lock();
+        let kept = all.get(role)?;
+        let keeps = self.cache.keeps_readings.load(Ordering::Relaxed);
+        match (&kept.reading, &kept.failure) {
+            (Some(reading), _) if keeps || reading.last.age_at(now) < max_age => {
+                Some(Fact::Known(reading.fact()))
+            }
+            (_, Some((at, reason))) if at.age_at(now) < FAILURE_TTL => Some(Fact::Unknown(reason.clone())),
+            _ => None,
+        }
+    }
+
     /// The role's tags, not older than `max_age`.
     pub async fn get(&self, role: &RoleArn, max_age: Duration) -> Fact<RoleTags> {
-        let now = self.cache.clock.now();
-        if let Some(kept) = self.cache.lock().get(role) {
-            let keeps = self.cache.keeps_readings.load(Ordering::Relaxed);
-            match (&kept.reading, &kept.failure) {
-                (Some(reading), _) if keeps || reading.last.age_at(now) < max_age => {
-                    return Fact::Known(reading.fact());
-                }
-                (_, Some((at, reason))) if at.age_at(now) < FAILURE_TTL => {
-                    return Fact::Unknown(reason.clone());
-                }
-                _ => {}
-            }
+        match self.cached(role, max_age) {
+            Some(fact) => fact,
+            None => self.read(role).await.0,
         }
-        self.read(role).await.0
     }
 
     /// Reads the role now. The flag is whether the tags differ from the known ones; all callers that share the call get

@@ -1,9 +1,12 @@
 //! Caches task definitions. A revision never changes, so each is read once; the number of cached definitions is bounded.
+//! A failure is cached for a short time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::aws::{AwsError, Ecs, batch_failure};
 use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
@@ -11,6 +14,9 @@ use ecs_mesh_model::{Reason, TaskDefinition, TaskDefinitionArn};
 
 /// Limit of cached definitions; the oldest is evicted first. At a few hundred bytes each this is a few megabytes.
 const MAX_CACHED: usize = 5_000;
+
+/// How long a failed read is cached, so that a thousand tasks of one definition cause one call.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 /// The cache of task definitions.
 #[derive(Clone)]
@@ -23,6 +29,7 @@ pub struct TaskDefinitionCache {
 struct CachedDefinitions {
     by_arn: BTreeMap<TaskDefinitionArn, Arc<TaskDefinition>>,
     oldest_first: VecDeque<TaskDefinitionArn>,
+    failures: BTreeMap<TaskDefinitionArn, (Instant, Reason)>,
 }
 
 struct DescribeDefinitionCall {
@@ -35,16 +42,34 @@ impl TaskDefinitionCache {
         Self { kept: Arc::default(), batcher: Batcher::new(DescribeDefinitionCall { ecs }, 1, Some(bucket)) }
     }
 
+    /// The definition as far as the cache has it, or why it could not be read a moment ago.
+    pub fn cached(&self, arn: &TaskDefinitionArn) -> Option<Result<Arc<TaskDefinition>, Reason>> {
+        let kept = self.lock();
+        if let Some(definition) = kept.by_arn.get(arn) {
+            return Some(Ok(Arc::clone(definition)));
+        }
+        let (at, reason) = kept.failures.get(arn)?;
+        (at.elapsed() < FAILURE_TTL).then(|| Err(reason.clone()))
+    }
+
     /// The definition, from the cache or from ECS.
     ///
     /// # Errors
-    /// When the call fails.
+    /// When the call fails, or has failed within the last 5 s.
     pub async fn get(&self, arn: &TaskDefinitionArn) -> Result<Arc<TaskDefinition>, Reason> {
-        if let Some(kept) = self.lock().by_arn.get(arn) {
-            return Ok(Arc::clone(kept));
+        if let Some(cached) = self.cached(arn) {
+            return cached;
         }
-        let definition = self.batcher.ask(arn.clone(), ()).await.map_err(batch_failure)?;
+        let asked = self.batcher.ask(arn.clone(), ()).await.map_err(batch_failure);
         let mut kept = self.lock();
+        kept.failures.retain(|failed, (at, _)| failed != arn && at.elapsed() < FAILURE_TTL);
+        let definition = match asked {
+            Ok(definition) => definition,
+            Err(reason) => {
+                kept.failures.insert(arn.clone(), (Instant::now(), reason.clone()));
+                return Err(reason);
+            }
+        };
         if kept.by_arn.insert(arn.clone(), Arc::clone(&definition)).is_none() {
             kept.oldest_first.push_back(arn.clone());
         }
@@ -106,13 +131,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failure_has_a_reason_and_is_not_cached() {
+    async fn failure_has_a_reason_and_is_cached_for_five_seconds() {
         let ecs = Arc::new(FakeEcs::default());
         let definitions = TaskDefinitionCache::new(ecs.clone(), bucket());
         *ecs.fails.lock().unwrap() = Some(AwsErrorKind::Denied);
         let reason = definitions.get(&definition_arn(1)).await.unwrap_err();
         assert!(reason.message.contains("for a reason"), "{reason}");
         *ecs.fails.lock().unwrap() = None;
+        assert_eq!(definitions.get(&definition_arn(1)).await.unwrap_err(), reason);
+        tokio::time::advance(FAILURE_TTL).await;
         assert!(definitions.get(&definition_arn(1)).await.is_ok());
     }
 

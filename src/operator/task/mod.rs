@@ -15,6 +15,7 @@ use self::pending_event::PendingEvent;
 use super::context::{Context, ManifestsInForce};
 use super::control_plane_worker::ControlPlaneWorker;
 use super::deployments::NotedTask;
+use super::fact_waiters::AwsFact;
 use super::recorder::{Subject, TaskPlanRecorder, TaskRecorder};
 use super::registry::RegistryEntry;
 use ecs_mesh_api::manifests::ManifestSet;
@@ -24,13 +25,14 @@ use ecs_mesh_aws::task_describer::DescribeOutcome;
 use ecs_mesh_control_plane::{CallError, FailedSegment};
 use ecs_mesh_controller::{Priority, Reconciler, Requeue};
 use ecs_mesh_core::intent::{
-    Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, TaskFacts, Verdict, owning_binding,
+    Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, TaskFacts, Verdict,
+    owning_binding,
 };
 use ecs_mesh_core::plan::report::Change;
 use ecs_mesh_core::plan::{
     Decision, DecisionInput, HoldEnd, KnownRegistration, Settling, TaskLiveness, decide, decide_if_confirmed,
 };
-use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, Task, TaskArn};
+use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, Task, TaskArn, TaskDefinition, TaskDefinitionArn};
 
 /// Wait for the event that has a new task's address, before a describe asks for it.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +42,9 @@ const NAME_CONFLICT_RETRY: Duration = Duration::from_mins(1);
 
 /// Wait for the control plane's first list, which enqueues all tasks by itself.
 const FIRST_SYNC_WAIT: Duration = Duration::from_secs(10);
+
+/// Wait for a fact whose reading wakes the task, in case that it does not.
+const FACT_RECHECK: Duration = Duration::from_secs(30);
 
 /// Attempts of one reconcile. Each describe may change what is known; after the third, waiting is due.
 const MAX_ATTEMPTS: usize = 3;
@@ -72,6 +77,10 @@ pub(super) struct TaskRun<'a> {
     search_error: Mutex<Option<CallError>>,
 }
 
+/// A fact is being read; the task runs again afterwards.
+#[derive(Clone, Copy, Debug)]
+struct FactPending;
+
 /// How executing a decision ended.
 enum ExecuteOutcome {
     Settled(Requeue),
@@ -103,7 +112,10 @@ impl<'a> TaskRun<'a> {
             let _ = self.context.aws.describer.describe(self.task, Duration::MAX).await;
         }
         let event_since = self.event.since();
-        let mut next = self.attempt().await;
+        let Ok(mut next) = self.attempt().await else {
+            // The event stays pending, and so do warnings: nothing is known yet.
+            return Requeue::After(FACT_RECHECK);
+        };
         let search_error = self.search_error.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(error) = &search_error {
             // The registrations found are processed, which acknowledges the event; the rest is searched again.
@@ -120,7 +132,7 @@ impl<'a> TaskRun<'a> {
         next
     }
 
-    async fn attempt(&self) -> Requeue {
+    async fn attempt(&self) -> Result<Requeue, FactPending> {
         let mut searched = false;
         for _ in 0..MAX_ATTEMPTS {
             self.recorder.start_attempt();
@@ -131,7 +143,7 @@ impl<'a> TaskRun<'a> {
                 matches!(snapshot.liveness, TaskLiveness::Stopped | TaskLiveness::StoppedMissing { .. });
             if unsearched && stopped {
                 if let Err(error) = self.search().await {
-                    return self.requeue_after_error(&error);
+                    return Ok(self.requeue_after_error(&error));
                 }
                 searched = true;
                 known = self.known_registrations();
@@ -140,11 +152,11 @@ impl<'a> TaskRun<'a> {
             if known.is_empty() && !may_run {
                 self.note_deployment(&snapshot, None);
                 self.worker.clear_warnings(self.task);
-                return Requeue::Forget;
+                return Ok(Requeue::Forget);
             }
             let evaluation = match (&snapshot.liveness, &snapshot.task) {
                 (TaskLiveness::Live, Some(task)) => {
-                    Some(self.evaluate(&self.manifests.set, task, !known.is_empty()).await)
+                    Some(self.evaluate(&self.manifests.set, task, !known.is_empty()).await?)
                 }
                 _ => None,
             };
@@ -158,7 +170,7 @@ impl<'a> TaskRun<'a> {
             let known = if evaluation.is_some() { self.known_registrations() } else { known };
             let mut input = self.decision_input(&snapshot, &known, evaluation.as_ref());
             let mut decision = decide(&input);
-            let retained = self.evaluate_retained(&decision, &snapshot, &known).await;
+            let retained = self.evaluate_retained(&decision, &snapshot, &known).await?;
             if retained.is_some() && self.snapshot(&known).liveness != snapshot.liveness {
                 continue;
             }
@@ -172,35 +184,35 @@ impl<'a> TaskRun<'a> {
             let next = match self.execute(&decision, &known).await {
                 Ok(ExecuteOutcome::Settled(next)) => next,
                 Ok(ExecuteOutcome::Reevaluate) => continue,
-                Err(error) => return self.requeue_after_error(&error),
+                Err(error) => return Ok(self.requeue_after_error(&error)),
             };
             if decision.confirm_running {
                 let wait = snapshot.confirms_running_in(self.context.now());
                 if !wait.is_zero() {
-                    return Requeue::After(wait);
+                    return Ok(Requeue::After(wait));
                 }
             }
             if decision.describe || decision.confirm_running {
                 match self.describe(grace_age(&known)).await {
                     Ok(()) => continue,
-                    Err(next) => return next,
+                    Err(next) => return Ok(next),
                 }
             }
             let Some(plan) = self.recorder.plan() else {
-                return self.requeue(&snapshot, evaluation.as_ref(), &decision, next).await;
+                return Ok(self.requeue(&snapshot, evaluation.as_ref(), &decision, next).await);
             };
             if let Err(error) = self.preview(plan, &input).await {
-                return self.requeue_after_error(&error);
+                return Ok(self.requeue_after_error(&error));
             }
             let next = self.requeue(&snapshot, evaluation.as_ref(), &decision, Requeue::Forget).await;
             record_unchanged(plan, &snapshot, &known);
-            return next;
+            return Ok(next);
         }
         if let Some(plan) = self.recorder.plan() {
             plan.record_no_change("ECS contradicts its own answers about the task", Change::Unknown);
         }
         // ECS is eventually consistent: its answers differ.
-        Requeue::Backoff
+        Ok(Requeue::Backoff)
     }
 
     /// Tells the hold of the task's deployment whether the task is, or will be, registered.
@@ -278,7 +290,12 @@ impl<'a> TaskRun<'a> {
     }
 
     /// Evaluates the task, and reads each fact that the verdict turns out to need.
-    async fn evaluate(&self, manifests: &ManifestSet, task: &Task, registered: bool) -> Evaluation {
+    async fn evaluate(
+        &self,
+        manifests: &ManifestSet,
+        task: &Task,
+        registered: bool,
+    ) -> Result<Evaluation, FactPending> {
         let evaluator = Evaluator {
             manifests,
             control_plane: &self.worker.name,
@@ -301,7 +318,7 @@ impl<'a> TaskRun<'a> {
                     Err(error) => facts.tags_unknown = Some(error),
                 },
                 Verdict::NeedsFact(MissingFact::Definition) => {
-                    facts.definition = match aws.definitions.get(&task.definition).await {
+                    facts.definition = match self.definition(&task.definition).await? {
                         Ok(definition) => Fact::Known(definition),
                         Err(error) => Fact::Unknown(error),
                     };
@@ -310,7 +327,7 @@ impl<'a> TaskRun<'a> {
                     aws.store.set_role(self.task, role);
                     requested = Some(role.clone());
                     let max_age = evaluation.binding.as_ref().map(|b| b.spec.role_tags.recheck.0);
-                    facts.role = aws.roles.get(role, max_age.unwrap_or(ROLE_CONFIRM_INTERVAL)).await;
+                    facts.role = self.role(role, max_age.unwrap_or(ROLE_CONFIRM_INTERVAL)).await?;
                 }
                 // One read is no proof. A second read is, if it is late enough to be a different answer.
                 Verdict::Reject { confirmed: false, .. } | Verdict::Hold(HoldReason::Unknown(_))
@@ -322,12 +339,50 @@ impl<'a> TaskRun<'a> {
                         |role: &&RoleArn| aws.roles.age(role).is_some_and(|age| age >= ROLE_CONFIRM_INTERVAL);
                     match requested.as_ref().filter(|_| unconfirmed).filter(late) {
                         Some(role) => facts.role = aws.roles.read(role).await.0,
-                        None => return evaluation,
+                        None => return Ok(evaluation),
                     }
                 }
-                _ => return evaluation,
+                _ => return Ok(evaluation),
             }
         }
+    }
+
+    /// The task definition, or the result of an attempt to read it.
+    async fn definition(
+        &self,
+        arn: &TaskDefinitionArn,
+    ) -> Result<Result<Arc<TaskDefinition>, Reason>, FactPending> {
+        let definitions = &self.context.aws.definitions;
+        if let Some(cached) = definitions.cached(arn) {
+            return Ok(cached);
+        }
+        if self.recorder.plan().is_some() {
+            return Ok(definitions.get(arn).await);
+        }
+        let (definitions, arn) = (definitions.clone(), arn.clone());
+        let fact = AwsFact::Definition(arn.clone());
+        Err(self.wait_for(fact, async move { drop(definitions.get(&arn).await) }))
+    }
+
+    /// The role's tags, not older than `max_age`, or the result of an attempt to read them.
+    async fn role(&self, role: &RoleArn, max_age: Duration) -> Result<Fact<RoleTags>, FactPending> {
+        let roles = &self.context.aws.roles;
+        if let Some(cached) = roles.cached(role, max_age) {
+            return Ok(cached);
+        }
+        if self.recorder.plan().is_some() {
+            return Ok(roles.get(role, max_age).await);
+        }
+        let (roles, role) = (roles.clone(), role.clone());
+        let fact = AwsFact::Role(role.clone());
+        Err(self.wait_for(fact, async move { drop(roles.get(&role, max_age).await) }))
+    }
+
+    /// Runs again once the fact was read.
+    fn wait_for(&self, fact: AwsFact, read: impl Future<Output = ()> + Send + 'static) -> FactPending {
+        let task = (Arc::clone(&self.worker.name), self.task.clone());
+        self.context.aws.waiters.wait(fact, task, self.worker.queue.clone(), read);
+        FactPending
     }
 
     /// Where the manifests ask for a withdrawal: the evaluation as if the documents were still there that have left them
@@ -337,13 +392,15 @@ impl<'a> TaskRun<'a> {
         decision: &Decision,
         snapshot: &TaskSnapshot,
         known: &[KnownRegistration],
-    ) -> Option<Evaluation> {
-        if decision.undeclared.is_empty() {
-            return None;
-        }
+    ) -> Result<Option<Evaluation>, FactPending> {
         let ManifestsInForce { set, history } = &*self.manifests;
-        let retained = history.retained(set, settle_time(known), self.context.now())?;
-        Some(self.evaluate(&retained, snapshot.task.as_ref()?, true).await)
+        let may_be_retained = !decision.undeclared.is_empty();
+        let retained =
+            may_be_retained.then(|| history.retained(set, settle_time(known), self.context.now())).flatten();
+        match (retained, &snapshot.task) {
+            (Some(retained), Some(task)) => self.evaluate(&retained, task, true).await.map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// The condition under which a withdrawal by the manifests waits.
