@@ -66,6 +66,16 @@ pub fn takes_traffic(dataplane: &Value) -> bool {
     inbounds(dataplane).iter().any(is_routed)
 }
 
+/// The service of a Dataplane as its control plane reads it: the tag `kuma.io/service` of the first inbound or the gateway,
+/// or else the label `kuma.io/workload`, which is all that a 3.0 control plane has of a sidecar.
+pub fn service_of(dataplane: &Value) -> Option<&str> {
+    let networking = &dataplane["networking"];
+    [&networking["inbound"][0], &networking["gateway"]]
+        .into_iter()
+        .find_map(|holder| holder["tags"][super::rules::SERVICE_TAG].as_str())
+        .or_else(|| dataplane["labels"][super::rules::WORKLOAD].as_str())
+}
+
 /// The protocol of an inbound, from its field or its tag; empty if both are absent.
 pub(super) fn protocol(inbound: &Value) -> &str {
     match text(inbound, "protocol") {

@@ -1,15 +1,16 @@
 //! Validation of a Dataplane's networking.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::body::{list, number, object, section, tag, text};
 use super::problem::FieldViolations;
+use super::release::{EmulatedRelease, ServerFeature};
 use super::rules::{self, PROTOCOL_TAG, SERVICE_TAG, covers_loopback, is_ip, is_protocol, keyed};
 
 const BACKEND_KINDS: [&str; 3] = ["MeshExternalService", "MeshMultiZoneService", "MeshService"];
 
-/// The violations of a decoded Dataplane.
-pub(super) fn check(spec: &Value) -> FieldViolations {
+/// The violations of a Dataplane that a server of `release` has decoded.
+pub(super) fn check(spec: &Value, release: EmulatedRelease) -> FieldViolations {
     let mut violations = FieldViolations::default();
     let Some(networking) = spec.get("networking") else {
         violations.add("networking", "must be given");
@@ -19,13 +20,16 @@ pub(super) fn check(spec: &Value) -> FieldViolations {
     if let Some(gateway) = networking.get("gateway") {
         let builtin = text(gateway, "type") == "BUILTIN";
         not_beside_a_gateway(&mut violations, spec, builtin);
-        self::gateway(&mut violations, gateway);
-        self::networking(&mut violations, networking);
+        self::gateway(&mut violations, gateway, release);
+        self::networking(&mut violations, networking, release);
         if !builtin {
             probes(&mut violations, spec);
         }
     } else {
-        self::networking(&mut violations, networking);
+        if list(networking, "inbound").is_empty() && !release.has(ServerFeature::OptionalInbounds) {
+            violations.add("networking", "must have an inbound or a gateway");
+        }
+        self::networking(&mut violations, networking, release);
         probes(&mut violations, spec);
         metrics(&mut violations, spec);
         listeners(&mut violations, networking);
@@ -76,7 +80,7 @@ fn not_beside_a_gateway(violations: &mut FieldViolations, spec: &Value, builtin:
     }
 }
 
-fn gateway(violations: &mut FieldViolations, gateway: &Value) {
+fn gateway(violations: &mut FieldViolations, gateway: &Value, release: EmulatedRelease) {
     let tags = object(gateway, "tags");
     if let Some(protocol) = tags.get(PROTOCOL_TAG).and_then(Value::as_str)
         && !protocol.eq_ignore_ascii_case("tcp")
@@ -84,26 +88,38 @@ fn gateway(violations: &mut FieldViolations, gateway: &Value) {
         violations.add(keyed("networking.gateway.tags", PROTOCOL_TAG), "a gateway speaks tcp only");
     }
     rules::tags(violations, "networking.gateway.tags", tags);
-    if !tags.is_empty() && !tags.contains_key(SERVICE_TAG) {
+    if needs_service_tag(tags, release) {
         violations.add("networking.gateway.tags", "must have the tag kuma.io/service");
     }
 }
 
-fn networking(violations: &mut FieldViolations, networking: &Value) {
+fn networking(violations: &mut FieldViolations, networking: &Value, release: EmulatedRelease) {
     let address = text(networking, "address");
     rules::address(violations, "networking", address);
     for (at, inbound) in list(networking, "inbound").iter().enumerate() {
-        self::inbound(violations, &format!("networking.inbound[{at}]"), inbound, address);
+        self::inbound(violations, &format!("networking.inbound[{at}]"), inbound, address, release);
     }
     for (at, outbound) in list(networking, "outbound").iter().enumerate() {
-        self::outbound(violations, &format!("networking.outbound[{at}]"), outbound);
+        self::outbound(violations, &format!("networking.outbound[{at}]"), outbound, release);
     }
     if let Some(proxying) = networking.get("transparentProxying") {
         reachable_backends(violations, proxying);
     }
 }
 
-fn inbound(violations: &mut FieldViolations, path: &str, inbound: &Value, dataplane: &str) {
+/// Whether the tag `kuma.io/service` is missing: on every inbound and gateway up to 2.13, then only beside other tags.
+fn needs_service_tag(tags: &Map<String, Value>, release: EmulatedRelease) -> bool {
+    let applies = !tags.is_empty() || release.has(ServerFeature::ServiceTagRequired);
+    applies && !tags.contains_key(SERVICE_TAG)
+}
+
+fn inbound(
+    violations: &mut FieldViolations,
+    path: &str,
+    inbound: &Value,
+    dataplane: &str,
+    release: EmulatedRelease,
+) {
     rules::port(violations, &format!("{path}.port"), number(inbound, "port"));
     if number(inbound, "servicePort") != 0 {
         rules::port(violations, &format!("{path}.servicePort"), number(inbound, "servicePort"));
@@ -128,26 +144,25 @@ fn inbound(violations: &mut FieldViolations, path: &str, inbound: &Value, datapl
             violations.add(&service_field, "would send traffic back to the inbound itself");
         }
     }
-    inbound_tags(violations, path, inbound);
+    inbound_tags(violations, path, inbound, release);
     let protocol = text(inbound, "protocol");
-    if !protocol.is_empty() && !is_protocol(protocol) {
-        violations.add(format!("{path}.protocol"), rules::protocol_reason(protocol));
+    if !protocol.is_empty() && !is_protocol(protocol, release) {
+        violations.add(format!("{path}.protocol"), rules::protocol_reason(protocol, release));
     }
     if let Some(probe) = inbound.get("serviceProbe") {
         service_probe(violations, &format!("{path}.serviceProbe"), probe);
     }
-    let tags = object(inbound, "tags");
-    if !tags.is_empty() && !tags.contains_key(SERVICE_TAG) {
-        violations.add(keyed(&format!("{path}.tags"), SERVICE_TAG), "is needed where there are tags");
+    if needs_service_tag(object(inbound, "tags"), release) {
+        violations.add(keyed(&format!("{path}.tags"), SERVICE_TAG), "is needed");
     }
 }
 
-fn inbound_tags(violations: &mut FieldViolations, path: &str, inbound: &Value) {
+fn inbound_tags(violations: &mut FieldViolations, path: &str, inbound: &Value, release: EmulatedRelease) {
     let tags_path = format!("{path}.tags");
     let tags = object(inbound, "tags");
     let protocol = tag(inbound, PROTOCOL_TAG);
-    if tags.contains_key(PROTOCOL_TAG) && !is_protocol(protocol) {
-        violations.add(keyed(&tags_path, PROTOCOL_TAG), rules::protocol_reason(protocol));
+    if tags.contains_key(PROTOCOL_TAG) && !is_protocol(protocol, release) {
+        violations.add(keyed(&tags_path, PROTOCOL_TAG), rules::protocol_reason(protocol, release));
     }
     rules::tags(violations, &tags_path, tags);
 }
@@ -165,7 +180,7 @@ fn service_probe(violations: &mut FieldViolations, path: &str, probe: &Value) {
     }
 }
 
-fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value) {
+fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value, release: EmulatedRelease) {
     rules::port(violations, &format!("{path}.port"), number(outbound, "port"));
     let address = text(outbound, "address");
     if !address.is_empty() && !is_ip(address) {
@@ -173,6 +188,10 @@ fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value) {
     }
     let tags = object(outbound, "tags");
     let Some(backend) = outbound.get("backendRef") else {
+        if !release.has(ServerFeature::OutboundTags) {
+            violations.add(format!("{path}.backendRef"), "must be given");
+            return;
+        }
         rules::tags(violations, &format!("{path}.tags"), tags);
         if !tags.contains_key(SERVICE_TAG) {
             violations.add(format!("{path}.tags"), "must have the tag kuma.io/service");
@@ -180,14 +199,17 @@ fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value) {
         return;
     };
     let kind = text(backend, "kind");
-    if !BACKEND_KINDS.contains(&kind) {
+    let has_more_kinds = release.has(ServerFeature::ReachableBackends);
+    let kinds = if has_more_kinds { &BACKEND_KINDS[..] } else { &["MeshService"] };
+    if !kinds.contains(&kind) {
         violations.add(format!("{path}.backendRef.kind"), kind_reason(kind));
     }
     if text(backend, "name").is_empty() && object(backend, "labels").is_empty() {
-        violations.add(format!("{path}.backendRef"), "needs a name or labels");
+        let field = if has_more_kinds { "backendRef" } else { "backendRef.name" };
+        violations.add(format!("{path}.{field}"), "needs a name or labels");
     }
     // An external service has the ports of its endpoints.
-    if kind != "MeshExternalService" {
+    if kind != "MeshExternalService" || !has_more_kinds {
         rules::port(violations, &format!("{path}.backendRef.port"), number(backend, "port"));
     }
     if !tags.is_empty() {
@@ -300,7 +322,11 @@ mod tests {
     use super::*;
 
     fn fields(networking: &Value) -> Vec<String> {
-        check(&json!({"networking": networking})).0.into_iter().map(|v| v.field).collect()
+        fields_in(EmulatedRelease::V2_14, networking)
+    }
+
+    fn fields_in(release: EmulatedRelease, networking: &Value) -> Vec<String> {
+        check(&json!({"networking": networking}), release).0.into_iter().map(|v| v.field).collect()
     }
 
     fn of_outbound(outbound: &Value) -> Vec<String> {

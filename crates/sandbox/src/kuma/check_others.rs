@@ -7,6 +7,7 @@ use ecs_mesh_model::GoDuration;
 use super::body::{list, number, object, text};
 use super::problem::FieldViolations;
 use super::proto::mismatch;
+use super::release::{EmulatedRelease, ServerFeature};
 use super::rules::{self, SERVICE_TAG, covers_loopback};
 
 /// The violations of a `ZoneIngress`.
@@ -168,7 +169,10 @@ fn selector(violations: &mut FieldViolations, path: &str, rule: &Value) {
 }
 
 /// Decodes a `MeshService`'s `spec`, or returns the violations of its schema.
-pub(super) fn mesh_service(body: &Map<String, Value>) -> Result<Value, FieldViolations> {
+pub(super) fn mesh_service(
+    body: &Map<String, Value>,
+    release: EmulatedRelease,
+) -> Result<Value, FieldViolations> {
     let mut violations = FieldViolations::default();
     for needed in ["type", "name", "spec"] {
         if !body.contains_key(needed) {
@@ -188,13 +192,18 @@ pub(super) fn mesh_service(body: &Map<String, Value>) -> Result<Value, FieldViol
     if !["Available", "Unavailable"].iter().any(|known| state == *known) {
         violations.add("spec.state", "must be Available or Unavailable");
     }
-    let selector = mesh_service_selector(&mut violations, raw.get("selector"));
+    let selector = mesh_service_selector(&mut violations, raw.get("selector"), release);
     let ports = mesh_service_ports(&mut violations, raw.get("ports"));
     if !violations.0.is_empty() {
         return Err(violations);
     }
+    if release >= EmulatedRelease::V3_0 {
+        app_protocols(&mut violations, &ports, release);
+    }
     if selector.len() > 1 {
         violations.add("spec.selector", "must have one of dataplaneTags, dataplaneRef and dataplaneLabels");
+    }
+    if !violations.0.is_empty() {
         return Err(violations);
     }
     let mut spec = json!({"state": state, "selector": selector});
@@ -207,7 +216,22 @@ pub(super) fn mesh_service(body: &Map<String, Value>) -> Result<Value, FieldViol
     Ok(spec)
 }
 
-fn mesh_service_selector(violations: &mut FieldViolations, raw: Option<&Value>) -> Map<String, Value> {
+/// Checks the protocols of a `MeshService`'s ports.
+fn app_protocols(violations: &mut FieldViolations, ports: &[Value], release: EmulatedRelease) {
+    for (at, port) in ports.iter().enumerate() {
+        let protocol = text(port, "appProtocol");
+        if !rules::is_protocol(protocol, release) {
+            let field = format!("spec.ports[{at}].appProtocol");
+            violations.add(field, rules::protocol_reason(protocol, release));
+        }
+    }
+}
+
+fn mesh_service_selector(
+    violations: &mut FieldViolations,
+    raw: Option<&Value>,
+    release: EmulatedRelease,
+) -> Map<String, Value> {
     let mut selector = Map::new();
     let Some(raw) = raw.filter(|raw| !raw.is_null()) else { return selector };
     let strings = |map: &Value| map.as_object().is_some_and(|map| map.values().all(Value::is_string));
@@ -219,6 +243,9 @@ fn mesh_service_selector(violations: &mut FieldViolations, raw: Option<&Value>) 
         }
     };
     for name in ["dataplaneTags", "dataplaneRef"] {
+        if name == "dataplaneTags" && !release.has(ServerFeature::TagServices) {
+            continue;
+        }
         if let Some(value) = raw.get(name).filter(|value| !value.is_null()) {
             keep(name, strings(value), value);
         }
@@ -286,7 +313,7 @@ mod tests {
     #[test]
     fn mesh_service_has_exactly_one_selector() {
         let body = |spec: Value| json!({"type": "MeshService", "name": "a", "spec": spec});
-        let read = |spec: Value| mesh_service(body(spec).as_object().unwrap());
+        let read = |spec: Value| mesh_service(body(spec).as_object().unwrap(), EmulatedRelease::V2_14);
         let both = json!({"selector": {"dataplaneTags": {"a": "b"}, "dataplaneRef": {"name": "c"}}});
         assert_eq!(fields(read(both).unwrap_err()), ["spec.selector"]);
         assert_eq!(

@@ -8,8 +8,9 @@ use ecs_mesh_model::Timestamp;
 
 use super::body::{inbounds, list, number, object, state, tag, text};
 use super::kinds::{self, ResourceType};
-use super::object::{FRAME, MeshAndName, StoredObject};
-use super::rules::SERVICE_TAG;
+use super::object::{FRAME, MeshAndName};
+use super::release::{EmulatedRelease, ServerFeature};
+use super::rules::{DISPLAY_NAME, SERVICE_TAG};
 use super::server::{KumaCp, zone_labels};
 
 /// The insight of a proxy; `None` if it never connected.
@@ -23,7 +24,7 @@ pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<
         .map(|(at, connection)| {
             let mut subscription = json!({
                 "id": format!("{}-{}-{at}", key.0, key.1),
-                "controlPlaneInstanceId": format!("sandbox-{}", cp.config.zone),
+                "controlPlaneInstanceId": cp.instance_id(),
                 "connectTime": connection.since.to_string(),
                 "status": {"total": {}, "cds": {}, "eds": {}, "lds": {}, "rds": {}},
             });
@@ -37,10 +38,10 @@ pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<
 }
 
 /// The overview of an object: the object with its insight.
-pub(super) fn overview(kind: &ResourceType, object: &StoredObject, insight: Option<Value>) -> Value {
+pub(super) fn overview(kind: &ResourceType, body: &Value, insight: Option<Value>) -> Value {
     let mut frame = Map::new();
     let mut own = Map::new();
-    for (field, value) in object.body.as_object().into_iter().flatten() {
+    for (field, value) in body.as_object().into_iter().flatten() {
         let part = if FRAME.contains(&field.as_str()) { &mut frame } else { &mut own };
         part.insert(field.clone(), value.clone());
     }
@@ -88,8 +89,11 @@ struct ServiceInsight {
     until: Timestamp,
 }
 
-/// The insights of services by mesh and name. `wanted` filters by name.
+/// The insights of services by mesh and name. `wanted` filters by name. Since 3.0 there are none.
 pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str) -> bool) -> Vec<Value> {
+    if !cp.release().has(ServerFeature::TagServices) {
+        return Vec::new();
+    }
     let mut services: BTreeMap<(String, String), ServiceInsight> = BTreeMap::new();
     for (key, dataplane) in cp.store.list("Dataplane", mesh) {
         let exclusive = cp.is_exclusive(&key.0);
@@ -123,6 +127,9 @@ pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str) ->
 
 /// The insight of one service. A mesh with Dataplanes has an insight for every name, empty for unknown services.
 pub(super) fn service(cp: &KumaCp, mesh: &str, name: &str) -> Option<Value> {
+    if !cp.release().has(ServerFeature::TagServices) {
+        return None;
+    }
     let mut found = services(cp, Some(mesh), |service| service == name);
     found.pop().or_else(|| {
         let (_, first) = cp.store.list("Dataplane", Some(mesh)).next()?;
@@ -206,19 +213,26 @@ pub(super) fn is_online(cp: &KumaCp, key: &MeshAndName, dataplane: &Value) -> bo
 }
 
 /// The rules of a Dataplane by the default policies of a mesh.
-pub(super) fn rules(dataplane: &Value) -> Value {
+pub(super) fn rules(dataplane: &Value, release: EmulatedRelease) -> Value {
     let (mesh, labels) = (text(dataplane, "mesh"), object(dataplane, "labels"));
     let zone = labels.get(super::rules::ZONE).and_then(Value::as_str).unwrap_or_default();
+    let origin = |kind: &str, name: &str| {
+        let name = format!("{name}-all-{mesh}");
+        let mut labels = zone_labels(mesh, zone);
+        if release >= EmulatedRelease::V3_0 {
+            labels[DISPLAY_NAME] = json!(name);
+        }
+        json!({"type": kind, "mesh": mesh, "name": name, "labels": labels})
+    };
     let policies: Vec<Value> = DEFAULT_POLICIES
         .iter()
         .map(|policy| {
-            let origin = json!({
-                "type": policy.kind,
-                "mesh": mesh,
-                "name": format!("{}-all-{mesh}", policy.name),
-                "labels": zone_labels(mesh, zone),
-            });
-            let from_meta = json!([{"resourceMeta": origin, "ruleIndex": 0}]);
+            // Since 3.0, a policy has either inbound or outbound rules.
+            let to_name = match policy.from {
+                Some(_) if release >= EmulatedRelease::V3_0 => format!("{}-to", policy.name),
+                _ => policy.name.to_owned(),
+            };
+            let (from_origin, to_origin) = (origin(policy.kind, policy.name), origin(policy.kind, &to_name));
             let to = (policy.to)();
             let from = policy.from.map(|from| from());
             let inbound_rules = |rule: &dyn Fn(&Value) -> Value| -> Vec<Value> {
@@ -226,24 +240,30 @@ pub(super) fn rules(dataplane: &Value) -> Value {
                 inbounds(dataplane)
                     .iter()
                     .map(|inbound| {
-                        let place = json!({"port": number(inbound, "port"), "tags": object(inbound, "tags")});
+                        let place = json!({"port": number(inbound, "port"), "tags": inbound.get("tags")});
                         json!({"inbound": place, "rules": [rule(from)]})
                     })
                     .collect()
             };
-            json!({
+            let meta = |origin: &Value| json!([{"resourceMeta": origin, "ruleIndex": 0}]);
+            let mut rules = json!({
                 "type": policy.kind,
                 "warnings": [],
-                "fromRules": inbound_rules(&|conf| json!({"conf": conf, "matchers": [], "origin": [origin]})),
-                "inboundRules": inbound_rules(&|conf| json!({"conf": [conf], "origin": from_meta})),
-                "toRules": [{"conf": to, "matchers": [], "origin": [origin]}],
+                "inboundRules": inbound_rules(&|conf| json!({"conf": [conf], "origin": meta(&from_origin)})),
                 "toResourceRules": [{
                     "conf": [to],
-                    "origin": from_meta,
+                    "origin": meta(&to_origin),
                     "resourceMeta": {"type": "Mesh", "mesh": "", "name": mesh, "labels": {}},
                     "resourceSectionName": "",
                 }],
-            })
+            });
+            if release < EmulatedRelease::V3_0 {
+                let from =
+                    inbound_rules(&|conf| json!({"conf": conf, "matchers": [], "origin": [from_origin]}));
+                rules["fromRules"] = Value::Array(from);
+                rules["toRules"] = json!([{"conf": to, "matchers": [], "origin": [to_origin]}]);
+            }
+            rules
         })
         .collect();
     json!({

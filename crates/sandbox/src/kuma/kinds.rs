@@ -1,8 +1,9 @@
-//! The resource types of Kuma 2.14: paths, scopes and supported operations.
+//! The resource types of Kuma: paths, scopes, supported operations, and the releases that have them.
 
 use serde_json::{Value, json};
 
 use super::proto::ProtoMessage;
+use super::release::{EmulatedRelease, ServerFeature};
 use super::schema;
 
 /// Decoding and validation of a type's body.
@@ -33,9 +34,15 @@ pub(super) struct ResourceType {
     /// `hasFromTargetRef`, `hasRulesTargetRef`, `hasToTargetRef`, `isFromAsRules`, `isTargetRef`, one digit each.
     policy: Option<&'static str>,
     pub(super) shape: BodyShape,
+    since: EmulatedRelease,
+    before: Option<EmulatedRelease>,
 }
 
 impl ResourceType {
+    fn is_known(&self, release: EmulatedRelease) -> bool {
+        release >= self.since && self.before.is_none_or(|before| release < before)
+    }
+
     /// Whether a zone control plane may own objects of the type, which decides their origin, zone and env labels.
     pub(super) fn comes_from_zones(&self) -> bool {
         match self.shape {
@@ -86,10 +93,10 @@ pub(super) fn named(name: &str) -> Option<&'static ResourceType> {
     KINDS.iter().find(|kind| kind.name == name)
 }
 
-/// The type of a path segment, and whether the segment is for overviews.
-pub(super) fn at(segment: &str) -> Option<(&'static ResourceType, bool)> {
+/// The type of a path segment in a release, and whether the segment is for overviews.
+pub(super) fn at(segment: &str, release: EmulatedRelease) -> Option<(&'static ResourceType, bool)> {
     if let Some(kind) = KINDS.iter().find(|kind| kind.path == segment) {
-        return Some((kind, false));
+        return kind.is_known(release).then_some((kind, false));
     }
     match segment {
         "global-secrets" => named("GlobalSecret").map(|kind| (kind, false)),
@@ -99,9 +106,12 @@ pub(super) fn at(segment: &str) -> Option<(&'static ResourceType, bool)> {
 }
 
 /// The response of `GET /_resources`. `read_only` returns whether this server rejects writes of a type.
-pub(super) fn described(read_only: impl Fn(&ResourceType) -> bool) -> Value {
+pub(super) fn described(release: EmulatedRelease, read_only: impl Fn(&ResourceType) -> bool) -> Value {
+    // Policies have no `from` since 3.0.
+    let has_from = release < EmulatedRelease::V3_0;
     let resources: Vec<Value> = KINDS
         .iter()
+        .filter(|kind| kind.is_known(release))
         .map(|kind| {
             let mut described = json!({
                 "includeInFederation": kind.federated,
@@ -116,10 +126,10 @@ pub(super) fn described(read_only: impl Fn(&ResourceType) -> bool) -> Value {
             if let Some(flags) = kind.policy {
                 let flag = |at: usize| flags.as_bytes().get(at) == Some(&b'1');
                 described["policy"] = json!({
-                    "hasFromTargetRef": flag(0),
+                    "hasFromTargetRef": has_from && flag(0),
                     "hasRulesTargetRef": flag(1),
                     "hasToTargetRef": flag(2),
-                    "isFromAsRules": flag(3),
+                    "isFromAsRules": has_from && flag(3),
                     "isTargetRef": flag(4),
                 });
             }
@@ -147,6 +157,8 @@ const fn kind(
         federated: true,
         policy: None,
         shape: BodyShape::Opaque,
+        since: EmulatedRelease::V2_7,
+        before: None,
     }
 }
 
@@ -166,28 +178,52 @@ const fn insight(kind: ResourceType) -> ResourceType {
     ResourceType { federated: false, read_only: true, shape: BodyShape::Computed, ..kind }
 }
 
+/// A type that this release introduced.
+const fn new_in(since: EmulatedRelease, kind: ResourceType) -> ResourceType {
+    ResourceType { since, ..kind }
+}
+
+/// A type that 3.0 removed.
+const fn removed(kind: ResourceType) -> ResourceType {
+    ResourceType { before: Some(EmulatedRelease::V3_0), ..kind }
+}
+
+const fn zone_proxy(kind: ResourceType) -> ResourceType {
+    let feature = ServerFeature::ZoneProxyResources;
+    ResourceType { since: feature.since(), before: feature.removed_in(), ..global(kind) }
+}
+
 const fn shaped(shape: BodyShape, kind: ResourceType) -> ResourceType {
     ResourceType { shape, ..kind }
 }
 
 static KINDS: &[ResourceType] = &[
-    policy("00000", kind("CircuitBreaker", "circuit-breakers", "Circuit Breakers", "Circuit Breaker", "")),
+    removed(policy(
+        "00000",
+        kind("CircuitBreaker", "circuit-breakers", "Circuit Breakers", "Circuit Breaker", ""),
+    )),
     shaped(
         BodyShape::Proto(&schema::DATAPLANE),
         local(kind("Dataplane", "dataplanes", "Dataplanes", "Dataplane", "dp")),
     ),
     insight(kind("DataplaneInsight", "dataplane-insights", "Dataplane Insights", "Dataplane Insight", "")),
-    kind("ExternalService", "external-services", "External Services", "External Service", ""),
-    policy("00000", kind("FaultInjection", "fault-injections", "Fault Injections", "Fault Injection", "")),
-    global(kind("GlobalSecret", "globalsecrets", "Global Secrets", "Global Secret", "")),
-    policy("00000", kind("HealthCheck", "health-checks", "Health Checks", "Health Check", "")),
-    global(kind(
-        "HostnameGenerator",
-        "hostnamegenerators",
-        "Hostname Generators",
-        "Hostname Generator",
-        "hg",
+    removed(kind("ExternalService", "external-services", "External Services", "External Service", "")),
+    removed(policy(
+        "00000",
+        kind("FaultInjection", "fault-injections", "Fault Injections", "Fault Injection", ""),
     )),
+    global(kind("GlobalSecret", "globalsecrets", "Global Secrets", "Global Secret", "")),
+    removed(policy("00000", kind("HealthCheck", "health-checks", "Health Checks", "Health Check", ""))),
+    new_in(
+        EmulatedRelease::V2_8,
+        global(kind(
+            "HostnameGenerator",
+            "hostnamegenerators",
+            "Hostname Generators",
+            "Hostname Generator",
+            "hg",
+        )),
+    ),
     shaped(BodyShape::Proto(&schema::MESH), global(kind("Mesh", "meshes", "Meshes", "Mesh", "m"))),
     policy("11111", kind("MeshAccessLog", "meshaccesslogs", "Mesh Access Logs", "Mesh Access Log", "mal")),
     policy(
@@ -200,12 +236,15 @@ static KINDS: &[ResourceType] = &[
             "mcb",
         ),
     ),
-    kind(
-        "MeshExternalService",
-        "meshexternalservices",
-        "Mesh External Services",
-        "Mesh External Service",
-        "extsvc",
+    new_in(
+        EmulatedRelease::V2_8,
+        kind(
+            "MeshExternalService",
+            "meshexternalservices",
+            "Mesh External Services",
+            "Mesh External Service",
+            "extsvc",
+        ),
     ),
     policy(
         "11101",
@@ -217,17 +256,20 @@ static KINDS: &[ResourceType] = &[
             "mfi",
         ),
     ),
-    kind("MeshGateway", "meshgateways", "Mesh Gateways", "Mesh Gateway", "mgw"),
-    policy(
+    removed(kind("MeshGateway", "meshgateways", "Mesh Gateways", "Mesh Gateway", "mgw")),
+    removed(policy(
         "00000",
         kind("MeshGatewayRoute", "meshgatewayroutes", "Mesh Gateway Routes", "Mesh Gateway Route", ""),
-    ),
+    )),
     policy("00101", kind("MeshHTTPRoute", "meshhttproutes", "Mesh HTTP Routes", "Mesh HTTP Route", "mhttpr")),
     policy(
         "00101",
         kind("MeshHealthCheck", "meshhealthchecks", "Mesh Health Checks", "Mesh Health Check", "mhc"),
     ),
-    kind("MeshIdentity", "meshidentities", "Mesh Identities", "Mesh Identity", "mid"),
+    new_in(
+        EmulatedRelease::V2_12,
+        kind("MeshIdentity", "meshidentities", "Mesh Identities", "Mesh Identity", "mid"),
+    ),
     global(insight(kind("MeshInsight", "mesh-insights", "Mesh Insights", "Mesh Insight", ""))),
     policy(
         "00101",
@@ -240,23 +282,32 @@ static KINDS: &[ResourceType] = &[
         ),
     ),
     policy("00001", kind("MeshMetric", "meshmetrics", "Mesh Metrics", "Mesh Metric", "mm")),
-    kind(
-        "MeshMultiZoneService",
-        "meshmultizoneservices",
-        "Mesh Multi Zone Services",
-        "Mesh Multi Zone Service",
-        "mzsvc",
+    new_in(
+        EmulatedRelease::V2_9,
+        kind(
+            "MeshMultiZoneService",
+            "meshmultizoneservices",
+            "Mesh Multi Zone Services",
+            "Mesh Multi Zone Service",
+            "mzsvc",
+        ),
     ),
-    kind(
-        "MeshOpenTelemetryBackend",
-        "meshopentelemetrybackends",
-        "Mesh OpenTelemetry Backends",
-        "Mesh OpenTelemetry Backend",
-        "motb",
+    new_in(
+        EmulatedRelease::V2_14,
+        kind(
+            "MeshOpenTelemetryBackend",
+            "meshopentelemetrybackends",
+            "Mesh OpenTelemetry Backends",
+            "Mesh OpenTelemetry Backend",
+            "motb",
+        ),
     ),
-    policy(
-        "00001",
-        kind("MeshPassthrough", "meshpassthroughs", "Mesh Passthroughs", "Mesh Passthrough", "mp"),
+    new_in(
+        EmulatedRelease::V2_8,
+        policy(
+            "00001",
+            kind("MeshPassthrough", "meshpassthroughs", "Mesh Passthroughs", "Mesh Passthrough", "mp"),
+        ),
     ),
     policy(
         "00001",
@@ -269,7 +320,10 @@ static KINDS: &[ResourceType] = &[
         local(kind("MeshService", "meshservices", "Mesh Services", "Mesh Service", "msvc")),
     ),
     policy("00101", kind("MeshTCPRoute", "meshtcproutes", "Mesh TCP Routes", "Mesh TCP Route", "mtcpr")),
-    policy("11011", kind("MeshTLS", "meshtlses", "Mesh TLSes", "Mesh TLS", "mtls")),
+    new_in(
+        EmulatedRelease::V2_9,
+        policy("11011", kind("MeshTLS", "meshtlses", "Mesh TLSes", "Mesh TLS", "mtls")),
+    ),
     policy("11111", kind("MeshTimeout", "meshtimeouts", "Mesh Timeouts", "Mesh Timeout", "mt")),
     policy("00001", kind("MeshTrace", "meshtraces", "Mesh Traces", "Mesh Trace", "mtr")),
     policy(
@@ -282,32 +336,44 @@ static KINDS: &[ResourceType] = &[
             "mtp",
         ),
     ),
-    kind("MeshTrust", "meshtrusts", "Mesh Trusts", "Mesh Trust", "mtrust"),
-    local(kind("MeshZoneAddress", "meshzoneaddresses", "Mesh Zone Addresses", "Mesh Zone Address", "mza")),
-    policy("00000", kind("ProxyTemplate", "proxytemplates", "Proxy Templates", "Proxy Template", "")),
-    policy("00000", kind("RateLimit", "rate-limits", "Rate Limits", "Rate Limit", "")),
-    policy("00000", kind("Retry", "retries", "Retries", "Retry", "")),
+    new_in(EmulatedRelease::V2_12, kind("MeshTrust", "meshtrusts", "Mesh Trusts", "Mesh Trust", "mtrust")),
+    new_in(
+        EmulatedRelease::V2_14,
+        local(kind(
+            "MeshZoneAddress",
+            "meshzoneaddresses",
+            "Mesh Zone Addresses",
+            "Mesh Zone Address",
+            "mza",
+        )),
+    ),
+    removed(policy(
+        "00000",
+        kind("ProxyTemplate", "proxytemplates", "Proxy Templates", "Proxy Template", ""),
+    )),
+    removed(policy("00000", kind("RateLimit", "rate-limits", "Rate Limits", "Rate Limit", ""))),
+    removed(policy("00000", kind("Retry", "retries", "Retries", "Retry", ""))),
     kind("Secret", "secrets", "Secrets", "Secret", ""),
     insight(kind("ServiceInsight", "service-insights", "Service Insights", "Service Insight", "")),
-    policy("00000", kind("Timeout", "timeouts", "Timeouts", "Timeout", "")),
-    policy("00000", kind("TrafficLog", "traffic-logs", "Traffic Logs", "Traffic Log", "")),
-    policy(
+    removed(policy("00000", kind("Timeout", "timeouts", "Timeouts", "Timeout", ""))),
+    removed(policy("00000", kind("TrafficLog", "traffic-logs", "Traffic Logs", "Traffic Log", ""))),
+    removed(policy(
         "00000",
         kind("TrafficPermission", "traffic-permissions", "Traffic Permissions", "Traffic Permission", ""),
-    ),
-    policy("00000", kind("TrafficRoute", "traffic-routes", "Traffic Routes", "Traffic Route", "")),
-    policy("00000", kind("TrafficTrace", "traffic-traces", "Traffic Traces", "Traffic Trace", "")),
-    policy(
+    )),
+    removed(policy("00000", kind("TrafficRoute", "traffic-routes", "Traffic Routes", "Traffic Route", ""))),
+    removed(policy("00000", kind("TrafficTrace", "traffic-traces", "Traffic Traces", "Traffic Trace", ""))),
+    removed(policy(
         "00000",
         kind("VirtualOutbound", "virtual-outbounds", "Virtual Outbounds", "Virtual Outbound", ""),
-    ),
-    local(kind("Workload", "workloads", "Workloads", "Workload", "wl")),
+    )),
+    new_in(EmulatedRelease::V2_13, local(kind("Workload", "workloads", "Workloads", "Workload", "wl"))),
     global(local(kind("Zone", "zones", "Zones", "Zone", "z"))),
     shaped(
         BodyShape::Proto(&schema::ZONE_EGRESS),
-        global(local(kind("ZoneEgress", "zoneegresses", "Zone Egresses", "Zone Egress", "ze"))),
+        zone_proxy(local(kind("ZoneEgress", "zoneegresses", "Zone Egresses", "Zone Egress", "ze"))),
     ),
-    global(insight(kind(
+    zone_proxy(insight(kind(
         "ZoneEgressInsight",
         "zoneegressinsights",
         "Zone Egress Insights",
@@ -316,9 +382,9 @@ static KINDS: &[ResourceType] = &[
     ))),
     shaped(
         BodyShape::Proto(&schema::ZONE_INGRESS),
-        global(local(kind("ZoneIngress", "zoneingresses", "Zone Ingresses", "Zone Ingress", "zi"))),
+        zone_proxy(local(kind("ZoneIngress", "zoneingresses", "Zone Ingresses", "Zone Ingress", "zi"))),
     ),
-    global(insight(kind(
+    zone_proxy(insight(kind(
         "ZoneIngressInsight",
         "zone-ingress-insights",
         "Zone Ingress Insights",

@@ -1,13 +1,16 @@
 //! Lists: pages, filters and links to the next page.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::body::{label, list, object};
 use super::insights;
 use super::kinds::ResourceType;
 use super::message::KumaRequestTarget;
-use super::object::{MeshAndName, StoredObject};
+use super::object::MeshAndName;
 use super::problem::{FieldViolations, KumaProblem};
+use super::release::{EmulatedRelease, ServerFeature};
 use super::server::KumaCp;
 
 const DEFAULT_SIZE: usize = 100;
@@ -30,10 +33,12 @@ impl ListQuery {
         kind: &ResourceType,
         in_one_mesh: bool,
         overview: bool,
+        release: EmulatedRelease,
     ) -> Result<Self, KumaProblem> {
         let path = route_pattern(target, kind, in_one_mesh, overview);
         let size = size(target.parameter("size"))?;
-        let labels = label_filters(target, &path)?;
+        let has_filters = release.has(ServerFeature::LabelFilters);
+        let labels = if has_filters { label_filters(target, &path)? } else { Vec::new() };
         let tags = if kind.name == "Dataplane" { tag_filters(target) } else { Vec::new() };
         Ok(Self {
             size,
@@ -102,20 +107,23 @@ impl KumaCp {
                 (all.len(), all.into_iter().skip(offset).take(page.size).collect())
             }
             _ => {
-                let matching: Vec<(&MeshAndName, &StoredObject)> = self
-                    .store
-                    .list(kind.name, mesh)
-                    .filter(|((_, name), object)| page.matches(name, &object.body))
-                    .collect();
-                let shown = matching.iter().skip(offset).take(page.size);
-                let items = shown.map(|(key, object)| {
+                // One object that cannot be read fails the whole list.
+                let mut all: Vec<(&MeshAndName, Cow<'_, Value>)> = Vec::new();
+                for (key, object) in self.store.list(kind.name, mesh) {
+                    all.push((key, object.read(kind, key, self.release())?));
+                }
+                let matching: Vec<_> =
+                    all.into_iter().filter(|((_, name), body)| page.matches(name, body)).collect();
+                let total = matching.len();
+                let shown = matching.into_iter().skip(offset).take(page.size);
+                let items = shown.map(|(key, body)| {
                     if overview {
-                        insights::overview(kind, object, insights::of(self, kind, key))
+                        insights::overview(kind, &body, insights::of(self, kind, key))
                     } else {
-                        object.body.clone()
+                        body.into_owned()
                     }
                 });
-                (matching.len(), items.collect())
+                (total, items.collect())
             }
         };
         let after = offset.saturating_add(page.size);

@@ -1,5 +1,7 @@
 //! Requests, responses and settings of the control plane.
 
+use super::release::EmulatedRelease;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -19,8 +21,8 @@ pub enum KumaMode {
 pub struct KumaConfig {
     /// `KUMA_MODE`
     pub mode: KumaMode,
-    /// The version that `GET /` shows. The API stays that of 2.14.
-    pub version: String,
+    /// The emulated release, until an upgrade.
+    pub release: EmulatedRelease,
     /// `KUMA_API_SERVER_READ_ONLY`: every write returns 405.
     pub read_only: bool,
     /// The name of the zone, a label of all objects.
@@ -31,14 +33,11 @@ pub struct KumaConfig {
     pub localhost_is_admin: bool,
 }
 
-/// The version whose API is emulated.
-const VERSION: &str = "2.14.3";
-
 impl Default for KumaConfig {
     fn default() -> Self {
         Self {
             mode: KumaMode::Zone,
-            version: VERSION.to_owned(),
+            release: EmulatedRelease::V2_14,
             read_only: false,
             zone: "default".to_owned(),
             admin_token: None,

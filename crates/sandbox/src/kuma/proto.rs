@@ -2,11 +2,14 @@
 //! policies.
 //!
 //! Fields are read by their JSON or proto name, unknown fields are dropped, numbers may be strings, `null` counts as
-//! absent, and zero values are not printed. An integer with a fraction (`15000.0`) is rejected, as by Go.
+//! absent, and zero values are not printed. An integer with a fraction (`15000.0`) is rejected, as by Go. Fields that a
+//! release does not have are unknown to it.
 
 use serde_json::{Map, Value};
 
 use ecs_mesh_model::GoDuration;
+
+use super::release::{EmulatedRelease, ServerFeature};
 
 /// The type of one field of a message.
 pub(super) enum ProtoKind {
@@ -36,6 +39,29 @@ pub(super) struct ProtoField {
     proto: &'static str,
     kind: ProtoKind,
     repeated: bool,
+    since: EmulatedRelease,
+    before: Option<EmulatedRelease>,
+}
+
+impl ProtoField {
+    /// The same field, in the releases that have the feature.
+    pub(super) const fn of(self, feature: ServerFeature) -> Self {
+        Self { since: feature.since(), before: feature.removed_in(), ..self }
+    }
+
+    /// The same field, from this release on.
+    pub(super) const fn since(self, since: EmulatedRelease) -> Self {
+        Self { since, ..self }
+    }
+
+    /// The same field, in the releases before this one.
+    pub(super) const fn before(self, release: EmulatedRelease) -> Self {
+        Self { before: Some(release), ..self }
+    }
+
+    fn is_known(&self, release: EmulatedRelease) -> bool {
+        release >= self.since && self.before.is_none_or(|before| release < before)
+    }
 }
 
 /// A message: its fields.
@@ -43,33 +69,41 @@ pub(super) struct ProtoMessage(pub(super) &'static [ProtoField]);
 
 /// A field whose proto name is its JSON name.
 pub(super) const fn field(name: &'static str, kind: ProtoKind) -> ProtoField {
-    ProtoField { json: name, proto: name, kind, repeated: false }
+    snake(name, name, kind)
 }
 
 /// A field whose proto name has underscores.
 pub(super) const fn snake(json: &'static str, proto: &'static str, kind: ProtoKind) -> ProtoField {
-    ProtoField { json, proto, kind, repeated: false }
+    ProtoField { json, proto, kind, repeated: false, since: EmulatedRelease::V2_7, before: None }
 }
 
 /// The same field as a list.
 pub(super) const fn repeated(field: ProtoField) -> ProtoField {
-    ProtoField { json: field.json, proto: field.proto, kind: field.kind, repeated: true }
+    ProtoField { repeated: true, ..field }
 }
 
-/// Decodes `body` as `message`, and returns the object in its response form.
-pub(super) fn decode(message: &ProtoMessage, body: &Value) -> Result<Map<String, Value>, String> {
+/// Decodes `body` as the `message` of a release, and returns the object in its response form.
+pub(super) fn decode(
+    message: &ProtoMessage,
+    release: EmulatedRelease,
+    body: &Value,
+) -> Result<Map<String, Value>, String> {
     let mut known = Map::new();
     let object = match body {
         Value::Null => return Ok(known),
         Value::Object(object) => object,
         other => return Err(mismatch(other, "an object")),
     };
-    for field in message.0 {
+    for field in message.0.iter().filter(|field| field.is_known(release)) {
         let Some(raw) = object.get(field.json).or_else(|| object.get(field.proto)) else { continue };
         if raw.is_null() {
             continue;
         }
-        let value = if field.repeated { decode_list(field, raw) } else { decode_one(&field.kind, raw) };
+        let value = if field.repeated {
+            decode_list(field, release, raw)
+        } else {
+            decode_one(&field.kind, release, raw)
+        };
         if let Some(value) = value.map_err(|what| format!("{}: {what}", field.json))? {
             known.insert(field.json.to_owned(), value);
         }
@@ -77,24 +111,24 @@ pub(super) fn decode(message: &ProtoMessage, body: &Value) -> Result<Map<String,
     Ok(known)
 }
 
-fn decode_list(field: &ProtoField, raw: &Value) -> Result<Option<Value>, String> {
+fn decode_list(field: &ProtoField, release: EmulatedRelease, raw: &Value) -> Result<Option<Value>, String> {
     let Value::Array(items) = raw else { return Err(mismatch(raw, "a list")) };
     let items: Vec<Value> = items
         .iter()
-        .map(|item| Ok(decode_one(&field.kind, item)?.unwrap_or_else(|| zero(&field.kind))))
+        .map(|item| Ok(decode_one(&field.kind, release, item)?.unwrap_or_else(|| zero(&field.kind))))
         .collect::<Result<_, String>>()?;
     Ok((!items.is_empty()).then_some(Value::Array(items)))
 }
 
 /// The value to store, or `None` for a zero value, which is not printed.
-fn decode_one(kind: &ProtoKind, raw: &Value) -> Result<Option<Value>, String> {
+fn decode_one(kind: &ProtoKind, release: EmulatedRelease, raw: &Value) -> Result<Option<Value>, String> {
     match kind {
         ProtoKind::Text => Ok(text(raw)?.filter(|text| !text.is_empty()).map(Value::from)),
         ProtoKind::Number => Ok(Some(number(raw)?).filter(|number| *number != 0).map(Value::from)),
         ProtoKind::Bool => Ok(boolean(raw)?.then_some(Value::Bool(true))),
         ProtoKind::Enum(names) => enumerated(names, raw),
         ProtoKind::Texts => texts(raw),
-        ProtoKind::Message(message) => Ok(Some(Value::Object(decode(message, raw)?))),
+        ProtoKind::Message(message) => Ok(Some(Value::Object(decode(message, release, raw)?))),
         ProtoKind::Duration => match raw {
             Value::String(text) => GoDuration::parse(text)
                 .map(|duration| Some(Value::from(print_duration(duration))))
@@ -224,7 +258,7 @@ mod tests {
 
     fn inbound(inbound: &Value) -> Result<Value, String> {
         let body = json!({"networking": {"inbound": [inbound]}});
-        Ok(decode(&DATAPLANE, &body)?["networking"]["inbound"][0].clone())
+        Ok(decode(&DATAPLANE, EmulatedRelease::V2_14, &body)?["networking"]["inbound"][0].clone())
     }
 
     #[test]
@@ -241,7 +275,7 @@ mod tests {
     fn proto_names_are_accepted_and_json_names_printed() {
         let body = json!({"networking": {"transparent_proxying": {"reachable_services": ["a"], "redirect_port_inbound": 5}}});
         assert_eq!(
-            Value::Object(decode(&DATAPLANE, &body).unwrap()),
+            Value::Object(decode(&DATAPLANE, EmulatedRelease::V2_14, &body).unwrap()),
             json!({"networking": {"transparentProxying": {"reachableServices": ["a"], "redirectPortInbound": 5}}})
         );
     }
@@ -267,6 +301,22 @@ mod tests {
         assert!(inbound(&json!({"serviceProbe": {"interval": "10"}})).is_err());
         assert_eq!(print_duration(GoDuration(-1_000_000_000)), "-1s");
         assert_eq!(print_duration(GoDuration(1_000_001_000)), "1.000001s");
+    }
+
+    #[test]
+    fn fields_of_other_releases_are_dropped() {
+        let body = json!({"networking": {
+            "advertisedAddress": "192.0.2.1",
+            "inbound": [{"port": 1, "name": "main", "protocol": "http", "tags": {"kuma.io/service": "a"}}],
+            "gateway": {"type": "BUILTIN"},
+        }});
+        let read = |release| decode(&DATAPLANE, release, &body).map(|spec| spec["networking"].clone());
+        let old = read(EmulatedRelease::V2_7).unwrap();
+        assert_eq!(old["inbound"], json!([{"port": 1, "tags": {"kuma.io/service": "a"}}]));
+        assert_eq!(old["advertisedAddress"], "192.0.2.1");
+        let current = read(EmulatedRelease::V2_14).unwrap();
+        assert_eq!(current["inbound"][0]["protocol"], "http");
+        assert!(read(EmulatedRelease::V3_0).unwrap_err().contains("BUILTIN"));
     }
 
     #[test]

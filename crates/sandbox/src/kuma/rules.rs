@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Map, Value};
 
 use super::problem::FieldViolations;
+use super::release::{EmulatedRelease, ServerFeature};
 
 /// The tag that names a service.
 pub(super) const SERVICE_TAG: &str = "kuma.io/service";
@@ -27,20 +28,29 @@ pub(super) const PROXY_TYPE: &str = "kuma.io/proxy-type";
 /// The label of the generator of an object.
 pub(super) const MANAGED_BY: &str = "kuma.io/managed-by";
 
-const PROTOCOLS: [&str; 5] = ["grpc", "http", "http2", "kafka", "tcp"];
+/// Protocols that errors name. 3.0 removed `kafka`.
+fn protocols(release: EmulatedRelease) -> &'static [&'static str] {
+    if release.has(ServerFeature::KafkaProtocol) {
+        &["grpc", "http", "http2", "kafka", "tcp"]
+    } else {
+        &["grpc", "http", "http2", "tcp"]
+    }
+}
 
-/// Protocols that are accepted but not named in errors.
-const QUIET_PROTOCOLS: [&str; 2] = ["tls", "mysql"];
+/// Protocols that are accepted but not named in errors, and the releases that added them.
+const QUIET_PROTOCOLS: [(&str, EmulatedRelease); 2] =
+    [("tls", EmulatedRelease::V2_8), ("mysql", EmulatedRelease::V2_10)];
 
-/// Whether the server supports the protocol, ignoring case.
-pub(super) fn is_protocol(text: &str) -> bool {
+/// Whether a server of `release` supports the protocol, ignoring case.
+pub(super) fn is_protocol(text: &str, release: EmulatedRelease) -> bool {
     let text = text.to_lowercase();
-    PROTOCOLS.iter().chain(&QUIET_PROTOCOLS).any(|known| *known == text)
+    protocols(release).contains(&text.as_str())
+        || QUIET_PROTOCOLS.iter().any(|(known, since)| *known == text && release >= *since)
 }
 
 /// The error text for an unknown protocol.
-pub(super) fn protocol_reason(found: &str) -> String {
-    format!("{found:?} is not a known protocol: use one of {}", PROTOCOLS.join(", "))
+pub(super) fn protocol_reason(found: &str, release: EmulatedRelease) -> String {
+    format!("{found:?} is not a known protocol: use one of {}", protocols(release).join(", "))
 }
 
 /// `path["key"]`, the field path of a tag or label.

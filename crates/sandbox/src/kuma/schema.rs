@@ -1,6 +1,7 @@
-//! The message types of Kuma 2.14 in protobuf JSON.
+//! The message types of Kuma in protobuf JSON, with the releases that have each field.
 
 use super::proto::{ProtoField, ProtoKind, ProtoMessage, field, repeated, snake};
+use super::release::{EmulatedRelease, ServerFeature};
 
 const ADMIN: ProtoMessage = ProtoMessage(&[field("port", ProtoKind::Number)]);
 const TAGS: ProtoField = field("tags", ProtoKind::Texts);
@@ -21,25 +22,25 @@ const INBOUND: ProtoMessage = ProtoMessage(&[
     field("servicePort", ProtoKind::Number),
     field("serviceAddress", ProtoKind::Text),
     ADDRESS,
-    TAGS,
+    field("tags", ProtoKind::Texts).of(ServerFeature::InboundTags),
     field("health", ProtoKind::Message(&ProtoMessage(&[field("ready", ProtoKind::Bool)]))),
     field("serviceProbe", ProtoKind::Message(&SERVICE_PROBE)),
     field("state", ProtoKind::Enum(&["Ready", "NotReady", "Ignored"])),
-    NAME,
-    field("protocol", ProtoKind::Text),
+    field("name", ProtoKind::Text).of(ServerFeature::InboundNames),
+    field("protocol", ProtoKind::Text).of(ServerFeature::InboundProtocol),
 ]);
 
 const OUTBOUND: ProtoMessage = ProtoMessage(&[
     ADDRESS,
     PORT,
-    TAGS,
+    field("tags", ProtoKind::Texts).of(ServerFeature::OutboundTags),
     field(
         "backendRef",
         ProtoKind::Message(&ProtoMessage(&[
             field("kind", ProtoKind::Text),
             NAME,
             PORT,
-            field("labels", ProtoKind::Texts),
+            field("labels", ProtoKind::Texts).of(ServerFeature::ReachableBackends),
         ])),
     ),
 ]);
@@ -59,9 +60,11 @@ const TRANSPARENT_PROXYING: ProtoMessage = ProtoMessage(&[
     snake("redirectPortInbound", "redirect_port_inbound", ProtoKind::Number),
     snake("redirectPortOutbound", "redirect_port_outbound", ProtoKind::Number),
     repeated(snake("directAccessServices", "direct_access_services", ProtoKind::Text)),
-    repeated(snake("reachableServices", "reachable_services", ProtoKind::Text)),
+    repeated(snake("reachableServices", "reachable_services", ProtoKind::Text))
+        .of(ServerFeature::ReachableServices),
     snake("ipFamilyMode", "ip_family_mode", ProtoKind::Enum(&["UnSpecified", "DualStack", "IPv4", "IPv6"])),
-    snake("reachableBackends", "reachable_backends", ProtoKind::Message(&REACHABLE_BACKENDS)),
+    snake("reachableBackends", "reachable_backends", ProtoKind::Message(&REACHABLE_BACKENDS))
+        .of(ServerFeature::ReachableBackends),
 ]);
 
 const LISTENER: ProtoMessage = ProtoMessage(&[
@@ -81,22 +84,25 @@ pub(super) const DATAPLANE: ProtoMessage = ProtoMessage(&[
         "networking",
         ProtoKind::Message(&ProtoMessage(&[
             ADDRESS,
-            field("advertisedAddress", ProtoKind::Text),
+            field("advertisedAddress", ProtoKind::Text).of(ServerFeature::AdvertisedAddress),
             field(
                 "gateway",
                 ProtoKind::Message(&ProtoMessage(&[
                     TAGS,
-                    field("type", ProtoKind::Enum(&["DELEGATED", "BUILTIN"])),
+                    field("type", ProtoKind::Enum(&["DELEGATED", "BUILTIN"]))
+                        .of(ServerFeature::BuiltinGateway),
+                    // The value is reserved now, so that it is not just dropped: parsing fails.
+                    field("type", ProtoKind::Enum(&["DELEGATED"])).since(EmulatedRelease::V3_0),
                 ])),
             ),
             repeated(field("inbound", ProtoKind::Message(&INBOUND))),
             repeated(field("outbound", ProtoKind::Message(&OUTBOUND))),
             snake("transparentProxying", "transparent_proxying", ProtoKind::Message(&TRANSPARENT_PROXYING)),
             field("admin", ProtoKind::Message(&ADMIN)),
-            repeated(field("listeners", ProtoKind::Message(&LISTENER))),
+            repeated(field("listeners", ProtoKind::Message(&LISTENER))).of(ServerFeature::Listeners),
         ])),
     ),
-    field("metrics", ProtoKind::Message(&METRICS_BACKEND)),
+    field("metrics", ProtoKind::Message(&METRICS_BACKEND)).before(EmulatedRelease::V3_0),
     field(
         "probes",
         ProtoKind::Message(&ProtoMessage(&[
@@ -110,7 +116,8 @@ pub(super) const DATAPLANE: ProtoMessage = ProtoMessage(&[
                 ])),
             )),
         ])),
-    ),
+    )
+    .before(EmulatedRelease::V3_0),
 ]);
 
 /// `ZoneIngress`
@@ -188,35 +195,40 @@ pub(super) const MESH: ProtoMessage = ProtoMessage(&[
             repeated(field("backends", ProtoKind::Message(&CA_BACKEND))),
             field("skipValidation", ProtoKind::Bool),
         ])),
-    ),
+    )
+    .of(ServerFeature::MeshMtls),
     field(
         "tracing",
         ProtoKind::Message(&ProtoMessage(&[
             field("defaultBackend", ProtoKind::Text),
             repeated(field("backends", ProtoKind::Message(&TRACING_BACKEND))),
         ])),
-    ),
+    )
+    .before(EmulatedRelease::V3_0),
     field(
         "logging",
         ProtoKind::Message(&ProtoMessage(&[
             field("defaultBackend", ProtoKind::Text),
             repeated(field("backends", ProtoKind::Message(&LOGGING_BACKEND))),
         ])),
-    ),
+    )
+    .before(EmulatedRelease::V3_0),
     field(
         "metrics",
         ProtoKind::Message(&ProtoMessage(&[
             field("enabledBackend", ProtoKind::Text),
             repeated(field("backends", ProtoKind::Message(&METRICS_BACKEND))),
         ])),
-    ),
+    )
+    .before(EmulatedRelease::V3_0),
     field(
         "networking",
         ProtoKind::Message(&ProtoMessage(&[field(
             "outbound",
             ProtoKind::Message(&ProtoMessage(&[field("passthrough", ProtoKind::BoolValue)])),
         )])),
-    ),
+    )
+    .before(EmulatedRelease::V3_0),
     field(
         "routing",
         ProtoKind::Message(&ProtoMessage(&[
@@ -224,7 +236,8 @@ pub(super) const MESH: ProtoMessage = ProtoMessage(&[
             field("zoneEgress", ProtoKind::Bool),
             field("defaultForbidMeshExternalServiceAccess", ProtoKind::Bool),
         ])),
-    ),
+    )
+    .before(EmulatedRelease::V3_0),
     field(
         "constraints",
         ProtoKind::Message(&ProtoMessage(&[field(
@@ -234,7 +247,8 @@ pub(super) const MESH: ProtoMessage = ProtoMessage(&[
                 repeated(field("restrictions", TAG_RULES)),
             ])),
         )])),
-    ),
+    )
+    .before(EmulatedRelease::V3_0),
     repeated(field("skipCreatingInitialPolicies", ProtoKind::Text)),
     field(
         "meshServices",
@@ -242,5 +256,6 @@ pub(super) const MESH: ProtoMessage = ProtoMessage(&[
             "mode",
             ProtoKind::Enum(&["Disabled", "Everywhere", "ReachableBackends", "Exclusive"]),
         )])),
-    ),
+    )
+    .of(ServerFeature::MeshServicesMode),
 ]);

@@ -1,5 +1,6 @@
 //! The control plane as a value, without I/O and without a clock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
@@ -7,21 +8,25 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::insights;
+use super::instances::KumaInstances;
 use super::journal::KumaJournalEntry;
 use super::kinds::{self, BodyShape, ResourceType};
+use super::list::ListQuery;
 use super::message::{KumaConfig, KumaMode, KumaRequest, KumaRequestTarget, KumaResponse};
 use super::object::{MeshAndName, ObjectStore, StoredObject};
 use super::problem::KumaProblem;
+use super::release::{EmulatedRelease, ServerFeature};
 use super::rules::{ENV, MESH, ORIGIN, ZONE};
 use super::tokens;
 use super::world::{ConnectedSidecar, DATAPLANE_CLEANUP_AGE};
 
-/// A Kuma 2.14 control plane in memory.
+/// A Kuma control plane in memory.
 ///
 /// Every method that changes something takes the time as a parameter, so that a run can be replayed.
 #[derive(Debug)]
 pub struct KumaCp {
     pub(super) config: KumaConfig,
+    pub(super) instances: KumaInstances,
     pub(super) store: ObjectStore,
     pub(super) journal: Vec<KumaJournalEntry>,
     pub(super) sidecars: BTreeMap<MeshAndName, ConnectedSidecar>,
@@ -45,6 +50,15 @@ enum KumaRoute<'a> {
     List { kind: &'static ResourceType, mesh: Option<&'a str>, overview: bool },
     Item { kind: &'static ResourceType, key: MeshAndName, overview: bool },
     Rules { key: MeshAndName },
+}
+
+/// How a mesh has `MeshService`s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MeshServicesMode {
+    Disabled,
+    /// Beside the services by tag: `Everywhere` and `ReachableBackends`.
+    Beside,
+    Exclusive,
 }
 
 /// User of a request.
@@ -73,8 +87,10 @@ impl KumaUser {
 impl KumaCp {
     /// A control plane with only the mesh `default`.
     pub fn new(config: KumaConfig, now: Timestamp) -> Self {
+        let release = config.release;
         let mut cp = Self {
             config,
+            instances: KumaInstances::new(release),
             store: ObjectStore::default(),
             journal: Vec::new(),
             sidecars: BTreeMap::new(),
@@ -87,20 +103,58 @@ impl KumaCp {
         };
         if let Some(kind) = kinds::named("Mesh") {
             let key = (String::new(), "default".to_owned());
-            let mesh = StoredObject::new(kind, &key, now, now, Map::new(), Map::new());
+            let mesh = StoredObject::new(kind, &key, release, (now, now), Map::new(), Map::new());
             cp.store.put(kind.name, key, mesh);
         }
         cp
     }
 
-    /// Shows another version from now on, as an upgrade or a downgrade does.
+    /// Shows another version from now on, and keeps the API of the release: `unknown`, a preview, a release to come.
     pub fn set_version(&mut self, version: &str) {
-        version.clone_into(&mut self.config.version);
+        version.clone_into(&mut self.instances.leader.version);
+    }
+
+    /// Replaces the control plane by one of another release on the same store: an upgrade, the end of a rolling upgrade, or a
+    /// rollback.
+    ///
+    /// The new release reads the stored objects without the fields that it does not know, and keeps them in the store until
+    /// it writes the object. A rollback shows them again.
+    pub fn upgrade(&mut self, release: EmulatedRelease, now: Timestamp) {
+        self.tick(now);
+        self.instances.replace(release);
+        self.store.show(release);
+        let meshes: Vec<String> = self.store.list("Mesh", None).map(|((_, name), _)| name.clone()).collect();
+        for mesh in meshes {
+            self.refresh_by(&mesh, now);
+        }
+    }
+
+    /// Starts an instance of another release beside the running one. They handle requests in turn, the new one first, until
+    /// [`upgrade`](Self::upgrade) ends it.
+    pub fn begin_rolling_upgrade(&mut self, release: EmulatedRelease) {
+        self.instances.join(release);
+    }
+
+    /// The release that reads and writes now.
+    pub(super) fn release(&self) -> EmulatedRelease {
+        self.instances.acting().release
+    }
+
+    /// The `instanceId` of the instance that acts now.
+    pub(super) fn instance_id(&self) -> String {
+        format!("sandbox-{}-{}", self.config.zone, self.instances.acting().number)
     }
 
     /// Advances the control plane to `now` and handles a request.
     pub fn handle(&mut self, now: Timestamp, request: &KumaRequest) -> KumaResponse {
         self.tick(now);
+        self.instances.begin_request();
+        let response = self.respond(now, request);
+        self.instances.end_request();
+        response
+    }
+
+    fn respond(&mut self, now: Timestamp, request: &KumaRequest) -> KumaResponse {
         let Some(target) = KumaRequestTarget::parse(&request.path_and_query) else {
             return KumaResponse::plain(400, "Bad Request");
         };
@@ -108,7 +162,7 @@ impl KumaCp {
             Ok(user) => user,
             Err(problem) => return problem.response(),
         };
-        let Some(route) = route(&target, &request.method) else {
+        let Some(route) = route(&target, &request.method, self.release()) else {
             return KumaResponse::plain(404, "Page Not Found");
         };
         if !methods(&route).contains(&request.method.as_str()) {
@@ -156,14 +210,28 @@ impl KumaCp {
         if known { Ok(()) } else { Err(KumaProblem::no_mesh()) }
     }
 
-    /// The mesh's `meshServices.mode`. `Disabled` is the zero value, which is not printed.
-    pub(super) fn mesh_services_mode(&self, mesh: &str) -> &str {
-        let mesh = self.store.get("Mesh", &(String::new(), mesh.to_owned()));
-        mesh.and_then(|mesh| mesh.body["meshServices"]["mode"].as_str()).unwrap_or("Disabled")
+    /// A mesh, as a server of `release` reads it.
+    pub(super) fn mesh(&self, mesh: &str, release: EmulatedRelease) -> Option<Cow<'_, Value>> {
+        let key = (String::new(), mesh.to_owned());
+        self.store.get("Mesh", &key)?.read(kinds::named("Mesh")?, &key, release).ok()
     }
 
+    /// The mesh's `meshServices.mode`. `Disabled` is the zero value, which is not printed, and the only mode up to 2.8. Since
+    /// 3.0, every mesh has services only as `MeshService`s.
+    pub(super) fn mesh_services_mode(&self, mesh: &str, release: EmulatedRelease) -> MeshServicesMode {
+        if !release.has(ServerFeature::TagServices) {
+            return MeshServicesMode::Exclusive;
+        }
+        match self.mesh(mesh, release).as_ref().and_then(|mesh| mesh["meshServices"]["mode"].as_str()) {
+            None => MeshServicesMode::Disabled,
+            Some("Exclusive") => MeshServicesMode::Exclusive,
+            Some(_) => MeshServicesMode::Beside,
+        }
+    }
+
+    /// Whether the mesh has services only as `MeshService`s, for the instance that acts now.
     pub(super) fn is_exclusive(&self, mesh: &str) -> bool {
-        self.mesh_services_mode(mesh) == "Exclusive"
+        self.mesh_services_mode(mesh, self.release()) == MeshServicesMode::Exclusive
     }
 
     fn is_read_only(&self, kind: &ResourceType) -> bool {
@@ -200,10 +268,10 @@ impl KumaCp {
             KumaRoute::Index => self.index(),
             KumaRoute::WhoAmI => json!({"name": user.name(), "groups": user.groups()}),
             KumaRoute::Config => self.shown_config(),
-            KumaRoute::Resources => kinds::described(|kind| self.is_read_only(kind)),
+            KumaRoute::Resources => kinds::described(self.release(), |kind| self.is_read_only(kind)),
             KumaRoute::Token { zone } => return tokens::issue(self, request, *zone, user == KumaUser::Admin),
             KumaRoute::List { kind, mesh, overview } => {
-                let page = super::list::ListQuery::parse(target, kind, mesh.is_some(), *overview)?;
+                let page = ListQuery::parse(target, kind, mesh.is_some(), *overview, self.release())?;
                 self.require_mesh(mesh.unwrap_or_default())?;
                 readable(kind, user)?;
                 self.catch_up_for(kind, now);
@@ -211,8 +279,10 @@ impl KumaCp {
             }
             KumaRoute::Rules { key } => {
                 self.require_mesh(&key.0)?;
-                let dataplane = self.store.get("Dataplane", key);
-                insights::rules(&dataplane.ok_or_else(|| KumaProblem::not_found("Nothing to show"))?.body)
+                let found =
+                    kinds::named("Dataplane").map(|kind| self.found(kind, key)).transpose()?.flatten();
+                let found = found.ok_or_else(|| KumaProblem::not_found("Nothing to show"))?;
+                insights::rules(&found, self.release())
             }
             KumaRoute::Item { kind, key, overview } => {
                 return self.item(now, request, (kind, key, *overview), user);
@@ -233,7 +303,7 @@ impl KumaCp {
             "GET" => {
                 self.require_mesh(&key.0)?;
                 readable(kind, user)?;
-                let found = self.report(kind, key, overview);
+                let found = self.report(kind, key, overview)?;
                 let found = found.ok_or_else(|| KumaProblem::not_found("Nothing to show"))?;
                 Ok(KumaResponse::json(200, &found))
             }
@@ -268,8 +338,8 @@ impl KumaCp {
         json!({
             "hostname": "sandbox",
             "product": "Kuma",
-            "version": self.config.version,
-            "instanceId": format!("sandbox-{}", self.config.zone),
+            "version": self.instances.acting().version,
+            "instanceId": self.instance_id(),
             "clusterId": "00000000-0000-4000-8000-000000000001",
             "gui": "/gui",
         })
@@ -278,6 +348,15 @@ impl KumaCp {
     fn shown_config(&self) -> Value {
         let hours = DATAPLANE_CLEANUP_AGE.as_secs() / 3600;
         let validator = json!({"useSecrets": true, "publicKeys": []});
+        let mut universal = json!({
+            "dataplaneCleanupAge": format!("{hours}h0m0s"),
+            "spire": {"socketPath": "/tmp/spire-agent/public/api.sock"},
+            "workload": {"generationInterval": "2s"},
+        });
+        if self.release() < EmulatedRelease::V3_0 {
+            universal["zoneResourceCleanupAge"] = json!("72h0m0s");
+            universal["vipRefreshInterval"] = json!("500ms");
+        }
         json!({
             "mode": if self.config.mode == KumaMode::Global { "global" } else { "zone" },
             "environment": "universal",
@@ -292,13 +371,7 @@ impl KumaCp {
                 "auth": null,
                 "hds": {"enabled": true, "interval": "5s", "refreshInterval": "10s"},
             },
-            "runtime": {"universal": {
-                "dataplaneCleanupAge": format!("{hours}h0m0s"),
-                "zoneResourceCleanupAge": "72h0m0s",
-                "vipRefreshInterval": "500ms",
-                "spire": {"socketPath": "/tmp/spire-agent/public/api.sock"},
-                "workload": {"generationInterval": "2s"},
-            }},
+            "runtime": {"universal": universal},
             "apiServer": {
                 "readOnly": self.config.read_only,
                 "authn": {
@@ -310,17 +383,28 @@ impl KumaCp {
         })
     }
 
-    fn report(&self, kind: &ResourceType, key: &MeshAndName, overview: bool) -> Option<Value> {
+    /// An object as the instance that acts now reads it.
+    fn found(&self, kind: &ResourceType, key: &MeshAndName) -> Result<Option<Value>, KumaProblem> {
+        let object = self.store.get(kind.name, key);
+        object.map(|object| object.read(kind, key, self.release()).map(Cow::into_owned)).transpose()
+    }
+
+    fn report(
+        &self,
+        kind: &ResourceType,
+        key: &MeshAndName,
+        overview: bool,
+    ) -> Result<Option<Value>, KumaProblem> {
         match kind.name {
-            "ServiceInsight" => insights::service(self, &key.0, &key.1),
-            "DataplaneInsight" => insights::dataplane_resource(self, key),
+            "ServiceInsight" => Ok(insights::service(self, &key.0, &key.1)),
+            "DataplaneInsight" => Ok(insights::dataplane_resource(self, key)),
             _ => {
-                let object = self.store.get(kind.name, key)?;
+                let found = self.found(kind, key)?;
                 if !overview {
-                    return Some(object.body.clone());
+                    return Ok(found);
                 }
                 let insight = insights::of(self, kind, key).unwrap_or_else(|| json!({}));
-                Some(insights::overview(kind, object, Some(insight)))
+                Ok(found.map(|body| insights::overview(kind, &body, Some(insight))))
             }
         }
     }
@@ -338,7 +422,7 @@ fn readable(kind: &ResourceType, user: KumaUser) -> Result<(), KumaProblem> {
     Ok(())
 }
 
-fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a>> {
+fn route<'a>(target: &'a KumaRequestTarget, method: &str, release: EmulatedRelease) -> Option<KumaRoute<'a>> {
     let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
     // A static path segment takes precedence over a name, for its own methods only.
     let reads = !matches!(method, "PUT" | "DELETE");
@@ -351,7 +435,7 @@ fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a
         ["tokens", "dataplane"] => Some(KumaRoute::Token { zone: false }),
         ["tokens", "zone"] => Some(KumaRoute::Token { zone: true }),
         ["meshes", mesh, path, ref rest @ ..] => {
-            let (kind, overview) = kinds::at(path).filter(|(kind, _)| kind.in_mesh)?;
+            let (kind, overview) = kinds::at(path, release).filter(|(kind, _)| kind.in_mesh)?;
             match *rest {
                 [] => Some(KumaRoute::List { kind, mesh: Some(mesh), overview }),
                 ["_overview"] if kind.name == "Dataplane" && reads && !overview => {
@@ -368,7 +452,7 @@ fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a
             }
         }
         [path, ref rest @ ..] => {
-            let (kind, _) = kinds::at(path).filter(|(_, overview)| !overview)?;
+            let (kind, _) = kinds::at(path, release).filter(|(_, overview)| !overview)?;
             match *rest {
                 [] => Some(KumaRoute::List { kind, mesh: None, overview: false }),
                 [name] if !kind.in_mesh => {

@@ -1,4 +1,4 @@
-//! Generates `MeshService`s from Dataplanes, and sets the status of all `MeshService`s.
+//! Generates `MeshService`s from Dataplanes, and sets the status of all `MeshService`s, as the leading instance does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,8 +10,9 @@ use ecs_mesh_model::Timestamp;
 use super::body::{inbounds, label, list, number, object, protocol, section, state, tag, text};
 use super::kinds::{self, ResourceType};
 use super::object::{MeshAndName, StoredObject};
-use super::rules::{self, DISPLAY_NAME, MANAGED_BY, SERVICE_TAG, is_dns_1035_label};
-use super::server::{KumaCp, zone_labels};
+use super::release::{EmulatedRelease, ServerFeature};
+use super::rules::{self, DISPLAY_NAME, MANAGED_BY, SERVICE_TAG, WORKLOAD, is_dns_1035_label};
+use super::server::{KumaCp, MeshServicesMode, zone_labels};
 
 const GENERATOR: &str = "meshservice-generator";
 const GRACE_STARTED: &str = "kuma.io/deletion-grace-period-started-at";
@@ -23,7 +24,12 @@ impl KumaCp {
     /// Refreshes the `MeshService`s of outdated meshes.
     pub(super) fn catch_up(&mut self, now: Timestamp) {
         let due = |(mesh, at): (&String, &Timestamp)| (*at <= now).then(|| mesh.clone());
-        let stale: Vec<String> = self.stale_services.iter().filter_map(due).collect();
+        let mut stale: Vec<String> = self.stale_services.iter().filter_map(due).collect();
+        // A real server takes the meshes in no fixed order, which shows in the VIPs. The newest is first here.
+        stale.sort_by_key(|mesh| {
+            let created = self.store.get("Mesh", &(String::new(), mesh.clone())).map(|mesh| mesh.created);
+            std::cmp::Reverse(created)
+        });
         for mesh in stale {
             self.refresh_services(&mesh, now);
         }
@@ -33,7 +39,10 @@ impl KumaCp {
     pub(super) fn refresh_services(&mut self, mesh: &str, at: Timestamp) {
         let Some(kind) = kinds::named("MeshService") else { return };
         self.stale_services.remove(mesh);
-        if self.mesh_services_mode(mesh) != "Disabled" {
+        if !self.can_read_dataplanes(mesh) {
+            return;
+        }
+        if self.mesh_services_mode(mesh, self.instances.leader.release) != MeshServicesMode::Disabled {
             self.generate(kind, mesh, at);
         }
         self.fill_statuses(kind, mesh, at);
@@ -63,15 +72,27 @@ impl KumaCp {
             labels[DISPLAY_NAME] = json!(name);
             labels[MANAGED_BY] = json!(GENERATOR);
             let labels = labels.as_object().cloned().unwrap_or_default();
-            let spec = json!({
-                "state": "Unavailable",
-                "selector": {"dataplaneTags": {SERVICE_TAG: name}},
-                "ports": ports,
-            });
+            let selector = if !self.instances.leader.release.has(ServerFeature::TagServices) {
+                json!({"dataplaneLabels": {"matchLabels": {WORKLOAD: name}}})
+            } else {
+                json!({"dataplaneTags": {SERVICE_TAG: name}})
+            };
+            let spec = json!({"state": "Unavailable", "selector": selector, "ports": ports});
             let status = json!({"vips": [{"ip": self.take_vip()}]});
             let own = Map::from_iter([("spec".to_owned(), spec), ("status".to_owned(), status)]);
-            self.store.put(kind.name, key.clone(), StoredObject::new(kind, &key, at, at, labels, own));
+            self.store.put(
+                kind.name,
+                key.clone(),
+                StoredObject::new(kind, &key, self.instances.leader.release, (at, at), labels, own),
+            );
         }
+    }
+
+    /// Whether every Dataplane of the mesh can be read, without which no `MeshService` is generated.
+    fn can_read_dataplanes(&self, mesh: &str) -> bool {
+        let Some(kind) = kinds::named("Dataplane") else { return false };
+        let mut all = self.store.list(kind.name, Some(mesh));
+        all.all(|(key, object)| object.read(kind, key, self.instances.leader.release).is_ok())
     }
 
     /// Ports by service, of the oldest Dataplane first, and the services in that order.
@@ -82,14 +103,7 @@ impl KumaCp {
         let mut wanted: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         let mut born = Vec::new();
         for (_, object) in dataplanes {
-            let mut offers: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-            for inbound in inbounds(&object.body) {
-                let service = tag(inbound, SERVICE_TAG);
-                if is_dns_1035_label(service) {
-                    offers.entry(service).or_default().push(offered_port(inbound));
-                }
-            }
-            for (service, ports) in offers {
+            for (service, ports) in offers(&object.body, self.instances.leader.release) {
                 let known = wanted.entry(service.to_owned()).or_default();
                 if known.is_empty() {
                     born.push(service.to_owned());
@@ -116,6 +130,10 @@ impl KumaCp {
                 let ports = own.get("spec").map(|spec| spec["ports"].clone()).unwrap_or_default();
                 if !offers.contains(&ports) {
                     own["spec"]["ports"] = first.clone();
+                    if !self.instances.leader.release.has(ServerFeature::TagServices) {
+                        own["spec"]["selector"] =
+                            json!({"dataplaneLabels": {"matchLabels": {WORKLOAD: key.1}}});
+                    }
                 } else if started.is_empty() {
                     return;
                 }
@@ -138,7 +156,8 @@ impl KumaCp {
                 }
             },
         }
-        let object = StoredObject::new(kind, key, current.created, at, labels, own);
+        let object =
+            StoredObject::new(kind, key, self.instances.leader.release, (current.created, at), labels, own);
         self.store.put(kind.name, key.clone(), object);
     }
 
@@ -161,6 +180,12 @@ impl KumaCp {
             let before = own.clone();
             let spec = own.entry("spec").or_insert_with(|| json!({}));
             spec["state"] = json!(if members.healthy > 0 { "Available" } else { "Unavailable" });
+            if let Some(spec) = spec
+                .as_object_mut()
+                .filter(|_| !self.instances.leader.release.has(ServerFeature::TagServices))
+            {
+                spec.remove("identities");
+            }
             if !members.services.is_empty() {
                 spec["identities"] = members
                     .services
@@ -228,10 +253,23 @@ impl SelectedDataplanes {
     }
 }
 
-fn offered_port(inbound: &Value) -> Value {
+/// The ports of a Dataplane by service: of its workload label since 3.0, before of the inbounds' tags.
+fn offers(dataplane: &Value, release: EmulatedRelease) -> BTreeMap<&str, Vec<Value>> {
+    let mut offers: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    let by_workload = !release.has(ServerFeature::TagServices);
+    for inbound in inbounds(dataplane) {
+        let service = if by_workload { label(dataplane, WORKLOAD) } else { tag(inbound, SERVICE_TAG) };
+        if is_dns_1035_label(service) {
+            offers.entry(service).or_default().push(offered_port(inbound, release));
+        }
+    }
+    offers
+}
+
+fn offered_port(inbound: &Value, release: EmulatedRelease) -> Value {
     let port = number(inbound, "port");
     let protocol = match protocol(inbound).to_lowercase() {
-        found if rules::is_protocol(&found) => found,
+        found if rules::is_protocol(&found, release) => found,
         _ => "tcp".to_owned(),
     };
     json!({"name": section(inbound), "port": port, "targetPort": port, "appProtocol": protocol})

@@ -8,9 +8,9 @@ use ecs_mesh_model::Timestamp;
 
 use super::{KumaConfig, KumaCp, KumaRequest};
 
-const START: Timestamp = Timestamp(1_800_000_000_000);
+pub(super) const START: Timestamp = Timestamp(1_800_000_000_000);
 
-fn at(seconds: u64) -> Timestamp {
+pub(super) fn at(seconds: u64) -> Timestamp {
     START.plus(Duration::from_secs(seconds))
 }
 
@@ -18,7 +18,7 @@ fn cp() -> KumaCp {
     KumaCp::new(KumaConfig::default(), START)
 }
 
-fn send(cp: &mut KumaCp, now: Timestamp, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub(super) fn send(cp: &mut KumaCp, now: Timestamp, method: &str, path: &str, body: &str) -> (u16, Value) {
     let response = cp.handle(
         now,
         &KumaRequest {
@@ -39,7 +39,7 @@ fn put(cp: &mut KumaCp, now: Timestamp, name: &str, inbound: &Value) -> u16 {
     send(cp, now, "PUT", &format!("/meshes/default/dataplanes/{name}"), &body.to_string()).0
 }
 
-fn get(cp: &mut KumaCp, now: Timestamp, path: &str) -> Value {
+pub(super) fn get(cp: &mut KumaCp, now: Timestamp, path: &str) -> Value {
     send(cp, now, "GET", path, "").1
 }
 

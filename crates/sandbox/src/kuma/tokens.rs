@@ -8,6 +8,7 @@ use ecs_mesh_model::GoDuration;
 use super::body::text;
 use super::message::{KumaRequest, KumaResponse};
 use super::problem::{FieldViolations, KumaProblem};
+use super::release::ServerFeature;
 use super::server::KumaCp;
 
 const INVALID: &str = "The token request was refused";
@@ -28,7 +29,9 @@ pub(super) fn issue(
         if !admin {
             return Err(KumaProblem::denied(who, "issue tokens for zones"));
         }
-        if wanted.get("scope").is_none_or(Value::is_null) {
+        // Scopes named the zone proxies, which have Dataplane tokens since 3.0.
+        let needs_scope = cp.release().has(ServerFeature::ZoneProxyResources);
+        if needs_scope && wanted.get("scope").is_none_or(Value::is_null) {
             violations.add("scope", "must be given");
         }
         valid_for(&mut violations, &wanted);
@@ -38,8 +41,13 @@ pub(super) fn issue(
             violations.add("mesh", "must be given");
         }
         valid_for(&mut violations, &wanted);
-        if !["", "dataplane", "ingress", "egress"].contains(&text(&wanted, "type")) {
-            violations.add("type", "must be dataplane, ingress or egress");
+        let types = if cp.release().has(ServerFeature::ZoneProxyResources) {
+            &["", "dataplane", "ingress", "egress"][..]
+        } else {
+            &["", "dataplane"]
+        };
+        if !types.contains(&text(&wanted, "type")) {
+            violations.add("type", format!("must be one of {}", types[1..].join(", ")));
         }
         violations.or_invalid(INVALID)?;
         if !admin {

@@ -11,8 +11,9 @@ use ecs_mesh_model::Timestamp;
 
 use super::body::{inbounds, state, workload_port};
 use super::kinds::{self, ResourceType};
-use super::object::{MeshAndName, StoredObject};
+use super::object::{MeshAndName, StoredObject, computed_labels};
 use super::server::KumaCp;
+use super::write::as_values;
 
 /// Time from the connection to Envoy's first health report.
 const FIRST_REPORT: Duration = Duration::from_secs(1);
@@ -220,7 +221,11 @@ impl KumaCp {
                 inbound.insert("health".to_owned(), json!({}));
             }
         }
-        let rewritten = object.rewritten(kind, key, at, spec);
+        let given = object.labels().into_iter();
+        let given = given.filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect();
+        let labels = computed_labels(&self.config, self.release(), kind, key, &spec, &given);
+        let times = (object.created, at);
+        let rewritten = StoredObject::new(kind, key, self.release(), times, as_values(labels), spec);
         self.put_object(at, kind, key, rewritten);
     }
 }

@@ -13,6 +13,7 @@ use super::message::KumaMode;
 use super::object::{FRAME, MeshAndName, StoredObject, computed_labels};
 use super::problem::{FieldViolations, KumaProblem};
 use super::proto::{self, mismatch};
+use super::release::{EmulatedRelease, ServerFeature};
 use super::rules::{self, DISPLAY_NAME, MESH, ORIGIN, WORKLOAD, ZONE, keyed};
 use super::server::KumaCp;
 use super::{check_dataplane, check_others};
@@ -40,8 +41,11 @@ impl KumaCp {
     ) -> Result<(bool, Vec<String>), KumaProblem> {
         self.require_mesh(&key.0)?;
         let body = parse_object(bytes)?;
-        let (meta, spec) = read(kind, &body)?;
+        let (meta, spec) = read(kind, self.release(), &body)?;
         let current = self.store.get(kind.name, key).cloned();
+        if let Some(current) = &current {
+            current.read(kind, key, self.release())?;
+        }
         self.check_request(kind, key, &meta).or_invalid(NOT_PROCESSED)?;
         let (object, new) = match current {
             None => (self.created(now, kind, key, &meta, spec)?, true),
@@ -54,7 +58,7 @@ impl KumaCp {
                 "Someone else wrote the resource at the same time",
             ));
         }
-        let warnings = warnings(kind, &object.body);
+        let warnings = warnings(kind, self.release(), &object.body);
         self.put_object(now, kind, key, object);
         Ok((new, warnings))
     }
@@ -67,9 +71,9 @@ impl KumaCp {
         key: &MeshAndName,
     ) -> Result<(), KumaProblem> {
         self.require_mesh(&key.0)?;
-        if self.store.get(kind.name, key).is_none() {
-            return Err(KumaProblem::not_found("Nothing to delete"));
-        }
+        let current = self.store.get(kind.name, key);
+        let current = current.ok_or_else(|| KumaProblem::not_found("Nothing to delete"))?;
+        current.read(kind, key, self.release())?;
         if kind.name == "Mesh" {
             if self.store.list("Dataplane", Some(&key.1)).next().is_some() {
                 let mut violations = FieldViolations::default();
@@ -88,8 +92,9 @@ impl KumaCp {
         now: Timestamp,
         kind: &'static ResourceType,
         key: &MeshAndName,
-        object: StoredObject,
+        mut object: StoredObject,
     ) {
+        object.show(kind, key, self.instances.leader.release);
         self.store.put(kind.name, key.clone(), object);
         self.after_write(now, kind, key);
     }
@@ -182,20 +187,22 @@ impl KumaCp {
         mut spec: Map<String, Value>,
     ) -> Result<StoredObject, KumaProblem> {
         if kind.name == "Dataplane" {
-            check_workload(meta)?;
+            if self.release().has(ServerFeature::WorkloadLabel) {
+                check_workload(meta)?;
+            }
             self.add_zone_tags(&key.0, &mut spec);
             start_unready(&mut spec);
             self.check_membership(&key.0, &spec)?;
         }
-        check_name_length(kind, &key.1)?;
+        check_name(kind, self.release(), &key.1)?;
         if kind.name == "Mesh" {
             check_others::certificate_authorities(&json!(spec)).or_invalid(NOT_STORED)?;
         }
         if matches!(kind.shape, BodyShape::MeshService) {
             spec.insert("status".to_owned(), json!({"tls": {}, "dataplaneProxies": {}}));
         }
-        let labels = computed_labels(&self.config, kind, &key.0, &spec, &meta.labels);
-        Ok(StoredObject::new(kind, key, now, now, as_values(labels), spec))
+        let labels = computed_labels(&self.config, self.release(), kind, key, &spec, &meta.labels);
+        Ok(StoredObject::new(kind, key, self.release(), (now, now), as_values(labels), spec))
     }
 
     fn updated(
@@ -207,11 +214,15 @@ impl KumaCp {
         mut spec: Map<String, Value>,
         current: &StoredObject,
     ) -> Result<StoredObject, KumaProblem> {
-        let labels = computed_labels(&self.config, kind, &key.0, &spec, &meta.labels);
-        check_immutable(&current.body, &labels).or_invalid("The resource could not be updated")?;
+        let release = self.release();
+        let labels = computed_labels(&self.config, release, kind, key, &spec, &meta.labels);
+        check_immutable(release, &current.body, &labels).or_invalid("The resource could not be updated")?;
         if kind.name == "Dataplane" {
             self.add_zone_tags(&key.0, &mut spec);
             self.check_membership(&key.0, &spec)?;
+        }
+        if release >= EmulatedRelease::V3_0 {
+            check_name(kind, release, &key.1)?;
         }
         if kind.name == "Mesh" {
             let mut violations = FieldViolations::default();
@@ -228,15 +239,18 @@ impl KumaCp {
         if let (BodyShape::MeshService, Some(status)) = (kind.shape, current.body.get("status")) {
             spec.insert("status".to_owned(), status.clone());
         }
-        Ok(StoredObject::new(kind, key, current.created, now, as_values(labels), spec))
+        Ok(StoredObject::new(kind, key, release, (current.created, now), as_values(labels), spec))
     }
 
-    /// Adds the zone tag to inbounds and gateways, except to inbounds without tags in an `Exclusive` mesh.
+    /// Adds the zone tag to inbounds and gateways, except to inbounds without tags in an `Exclusive` mesh. Since 3.0, only
+    /// gateways have tags.
     fn add_zone_tags(&self, mesh: &str, spec: &mut Map<String, Value>) {
         let Some(networking) = spec.get_mut("networking") else { return };
-        let exclusive = self.is_exclusive(mesh);
+        let release = self.release();
+        let exclusive = self.is_exclusive(mesh) && release.has(ServerFeature::OptionalInbounds);
         let zone = &self.config.zone;
-        if let Some(inbounds) = networking.get_mut("inbound").and_then(Value::as_array_mut) {
+        let inbounds = networking.get_mut("inbound").and_then(Value::as_array_mut);
+        if let Some(inbounds) = inbounds.filter(|_| release.has(ServerFeature::InboundTags)) {
             for inbound in inbounds {
                 if exclusive && object(inbound, "tags").is_empty() {
                     continue;
@@ -251,8 +265,8 @@ impl KumaCp {
 
     /// Checks the tags by the mesh's membership constraints. A violation is an internal error in 2.14.
     fn check_membership(&self, mesh: &str, spec: &Map<String, Value>) -> Result<(), KumaProblem> {
-        let Some(mesh) = self.store.get("Mesh", &(String::new(), mesh.to_owned())) else { return Ok(()) };
-        let rules = &mesh.body["constraints"]["dataplaneProxy"];
+        let Some(mesh) = self.mesh(mesh, self.release()) else { return Ok(()) };
+        let rules = &mesh["constraints"]["dataplaneProxy"];
         let matches = |rule: &Value, holder: &Value| {
             object(rule, "tags").iter().all(|(name, wanted)| {
                 let found = tag(holder, name);
@@ -286,15 +300,19 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, KumaProbl
     }
 }
 
-fn read(kind: &ResourceType, body: &Map<String, Value>) -> Result<(Meta, Map<String, Value>), KumaProblem> {
+fn read(
+    kind: &ResourceType,
+    release: EmulatedRelease,
+    body: &Map<String, Value>,
+) -> Result<(Meta, Map<String, Value>), KumaProblem> {
     let value = || Value::Object(body.clone());
     match kind.shape {
         BodyShape::Proto(message) => {
             let meta = read_meta(body)?;
-            let spec = proto::decode(message, &value()).map_err(KumaProblem::malformed)?;
+            let spec = proto::decode(message, release, &value()).map_err(KumaProblem::malformed)?;
             let found = Value::Object(spec.clone());
             let violations = match kind.name {
-                "Dataplane" => check_dataplane::check(&found),
+                "Dataplane" => check_dataplane::check(&found, release),
                 "ZoneIngress" => check_others::zone_ingress(&found),
                 "ZoneEgress" => check_others::zone_egress(&found),
                 _ => check_others::mesh(&found),
@@ -303,7 +321,7 @@ fn read(kind: &ResourceType, body: &Map<String, Value>) -> Result<(Meta, Map<Str
             Ok((meta, spec))
         }
         BodyShape::MeshService => {
-            let spec = match check_others::mesh_service(body) {
+            let spec = match check_others::mesh_service(body, release) {
                 Ok(spec) => spec,
                 Err(violations) => {
                     violations.or_invalid(NOT_PROCESSED)?;
@@ -383,19 +401,40 @@ fn check_workload(meta: &Meta) -> Result<(), KumaProblem> {
     }
 }
 
-fn check_name_length(kind: &ResourceType, name: &str) -> Result<(), KumaProblem> {
+/// Checks the name of a mesh or `MeshService`: at most 63 characters, and an RFC 1035 label since 3.0.
+fn check_name(kind: &ResourceType, release: EmulatedRelease, name: &str) -> Result<(), KumaProblem> {
     let mut violations = FieldViolations::default();
-    if matches!(kind.name, "Mesh" | "MeshService") && name.len() > 63 {
+    if !has_hostname(kind) {
+        return Ok(());
+    }
+    if release >= EmulatedRelease::V3_0 && !rules::is_dns_1035_label(name) {
+        violations.add("name", "must be a lower-case DNS label that starts with a letter");
+    } else if name.len() > 63 {
         violations.add("name", "must have at most 63 characters");
     }
     violations.or_invalid(NOT_STORED)
 }
 
-fn check_immutable(current: &Value, labels: &BTreeMap<String, String>) -> FieldViolations {
+/// Whether host names are made of the names of the type.
+fn has_hostname(kind: &ResourceType) -> bool {
+    matches!(kind.name, "Mesh" | "MeshService")
+}
+
+/// Violations by labels that an update changes. Since 2.13, and since 3.0 only the zone.
+fn check_immutable(
+    release: EmulatedRelease,
+    current: &Value,
+    labels: &BTreeMap<String, String>,
+) -> FieldViolations {
+    let immutable: &[&str] = match release {
+        EmulatedRelease::V3_0 => &[ZONE],
+        EmulatedRelease::V2_13 | EmulatedRelease::V2_14 => &[ORIGIN, ZONE, DISPLAY_NAME],
+        _ => &[],
+    };
     let mut violations = FieldViolations::default();
-    for name in [ORIGIN, ZONE, DISPLAY_NAME] {
-        let before = object(current, "labels").get(name).is_some();
-        if before && labels.get(name).map(String::as_str) != Some(label(current, name)) {
+    for name in immutable {
+        let before = object(current, "labels").get(*name).is_some();
+        if before && labels.get(*name).map(String::as_str) != Some(label(current, name)) {
             violations.add(keyed("labels", name), "is immutable");
         }
     }
@@ -416,8 +455,16 @@ fn start_unready(spec: &mut Map<String, Value>) {
     }
 }
 
-fn warnings(kind: &ResourceType, body: &Value) -> Vec<String> {
-    if !matches!(kind.name, "Mesh" | "MeshService") {
+fn warnings(kind: &ResourceType, release: EmulatedRelease, body: &Value) -> Vec<String> {
+    if release >= EmulatedRelease::V3_0 {
+        let selects = !object(&body["spec"], "selector").is_empty();
+        let warns = matches!(kind.shape, BodyShape::MeshService) && !selects;
+        return warns
+            .then(|| format!("{:?} has no selector, so it has no Dataplanes", text(body, "name")))
+            .into_iter()
+            .collect();
+    }
+    if !has_hostname(kind) {
         return Vec::new();
     }
     let name = match label(body, DISPLAY_NAME) {
