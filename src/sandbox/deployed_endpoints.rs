@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ecs_mesh_sandbox::aws::Cloud;
-use ecs_mesh_sandbox::kuma::KumaCp;
+use ecs_mesh_sandbox::kuma::{KumaCp, service_of};
 use ecs_mesh_sandbox::world::{CLUSTER, ScenarioService, WorldEvent};
 
 /// The deployments in progress, by service.
@@ -50,8 +50,7 @@ impl DeployedEndpoints {
 /// The endpoints of a service to which clients are routed.
 fn ready_endpoints(kuma: &KumaCp, service: &str) -> usize {
     let is_ready = |(mesh, name, body): &(&str, &str, &serde_json::Value)| {
-        let tags = &body["networking"]["inbound"][0]["tags"];
-        tags["kuma.io/service"] == service
+        service_of(body) == Some(service)
             && body["labels"]["ecs-mesh.dev/drain"].is_null()
             && kuma.is_online(mesh, name)
     };

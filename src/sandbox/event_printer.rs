@@ -11,7 +11,7 @@ use ecs_mesh_kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_sandbox::aws::{Cloud, CloudTask};
 use ecs_mesh_sandbox::consul::ConsulJournalEntry as ConsulEntry;
-use ecs_mesh_sandbox::kuma::KumaJournalEntry;
+use ecs_mesh_sandbox::kuma::{KumaJournalEntry, service_of};
 use ecs_mesh_sandbox::oracle::{InvariantViolation, consul_task_of};
 use ecs_mesh_sandbox::world::{WorldEvent, short};
 
@@ -118,7 +118,7 @@ impl EventPrinter {
     /// Prints a write of the operator to Kuma.
     pub fn print_kuma_write(&mut self, entry: &KumaJournalEntry, cloud: &Cloud) {
         let Some(body) = entry.after.as_ref().or(entry.before.as_ref()) else { return };
-        let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
+        let service = service_of(body).unwrap_or("");
         let task = self.task(body, cloud, entry.at);
         let object = format!("{service:<10} {:<8}", short(&entry.name));
         let drain = |body: &Value| body["labels"][DRAIN_LABEL].as_str().map(str::to_owned);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{DRAIN_LABEL, Invariant, KumaOracle, TASK_LABEL, label, service_of};
+use super::{DRAIN_LABEL, Invariant, KumaOracle, TASK_LABEL, label};
 use crate::aws::{Cloud, CloudTask};
-use crate::kuma::{KumaCp, KumaJournalEntry};
+use crate::kuma::{KumaCp, KumaJournalEntry, service_of};
 use crate::world::can_serve;
 use ecs_mesh_model::Timestamp;
 

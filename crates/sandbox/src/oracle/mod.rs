@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::aws::{Cloud, CloudTask};
-use super::kuma::{KumaCp, KumaJournalEntry};
+use super::kuma::{KumaCp, KumaJournalEntry, service_of};
 use super::world::{MESH, SECRET, ScenarioService, host_name, role_name};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
@@ -214,12 +214,6 @@ impl OracleConfig {
 
 fn label<'a>(body: &'a Value, key: &str) -> Option<&'a str> {
     body["labels"][key].as_str()
-}
-
-fn service_of(body: &Value) -> Option<&str> {
-    body["networking"]["inbound"][0]["tags"]["kuma.io/service"]
-        .as_str()
-        .or_else(|| label(body, "kuma.io/workload"))
 }
 
 impl KumaOracle {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::aws::Cloud;
 use crate::control_planes::ControlPlanes;
-use crate::kuma::{KumaConfig, KumaCp, KumaRequest};
+use crate::kuma::{EmulatedRelease, KumaConfig, KumaCp, KumaRequest};
 use crate::world::{
     CLUSTER, FOREIGN_OPERATOR, Naming, Rollouts, SECRET, World, WorldConfig, create_queue_and_rules,
     role_name,
@@ -31,7 +31,12 @@ struct KumaFixture {
 
 impl KumaFixture {
     fn new() -> Self {
-        let (mut cloud, mut kuma) = (account(), KumaCp::new(KumaConfig::default(), START));
+        Self::at(KumaConfig::default().release)
+    }
+
+    fn at(release: EmulatedRelease) -> Self {
+        let config = KumaConfig { release, ..KumaConfig::default() };
+        let (mut cloud, mut kuma) = (account(), KumaCp::new(config, START));
         let cluster = create_queue_and_rules(&mut cloud, START).unwrap();
         let config = WorldConfig {
             tasks: 20,
@@ -191,6 +196,20 @@ fn live_task_must_not_be_drained() {
     fixture.put(&task, &body);
     fixture.drain(&task, &body);
     fixture.assert_violation(Invariant::I2, &[&task, "drained"]);
+}
+
+#[test]
+fn workload_label_names_the_service_at_3_0() {
+    let mut fixture = KumaFixture::at(EmulatedRelease::V3_0);
+    let (task, body) = fixture.task_of("kv");
+    let stored = fixture.kuma.dataplanes().find(|(_, name, _)| *name == task).unwrap().2;
+    assert_eq!(stored["networking"]["inbound"][0]["tags"], Value::Null);
+    fixture.remove_role_tag("kv");
+    fixture.drain(&task, &body);
+    fixture.assert_clean();
+    let (task, body) = fixture.task_of("redis");
+    fixture.drain(&task, &body);
+    fixture.assert_violation(Invariant::I2, &[&task, "drained while its task is RUNNING"]);
 }
 
 #[test]
