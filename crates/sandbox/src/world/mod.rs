@@ -128,7 +128,8 @@ impl World {
             .map_err(|error| error.to_string())?;
         if config.control_planes.has_kuma() {
             let foreign = json!({
-                "type": "Dataplane", "mesh": MESH, "name": FOREIGN_OPERATOR, "labels": {"team": "payments"},
+                "type": "Dataplane", "mesh": MESH, "name": FOREIGN_OPERATOR,
+                "labels": {"team": "payments", "kuma.io/workload": "legacy-gateway"},
                 "networking": {
                     "address": "10.255.0.1",
                     "inbound": [{"port": 8443, "tags": {"kuma.io/service": "legacy-gateway"}}],

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, UpdateService};
 use crate::control_planes::ControlPlanes;
-use crate::kuma::{KumaConfig, KumaCp, KumaRequest, takes_traffic};
+use crate::kuma::{EmulatedRelease, KumaConfig, KumaCp, KumaRequest, takes_traffic};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
@@ -31,9 +31,13 @@ struct WorldFixture {
 
 impl WorldFixture {
     fn new(rollouts: Rollouts, seed: u64, interval: (Duration, Duration)) -> Self {
+        Self::at(KumaConfig::default().release, rollouts, seed, interval)
+    }
+
+    fn at(release: EmulatedRelease, rollouts: Rollouts, seed: u64, interval: (Duration, Duration)) -> Self {
         let life = LifeTimes { unchecked_healthy: WAIT, time_scale: 1.0, ..LifeTimes::default() };
         let mut cloud = Cloud::new(CloudConfig { seed, life, ..CloudConfig::default() }, START);
-        let mut kuma = KumaCp::new(KumaConfig::default(), START);
+        let mut kuma = KumaCp::new(KumaConfig { release, ..KumaConfig::default() }, START);
         create_queue_and_rules(&mut cloud, START).unwrap();
         let config = WorldConfig {
             tasks: 12,
@@ -104,6 +108,7 @@ fn dataplane(task: &CloudTask, app_port: u16) -> Value {
         "type": "Dataplane",
         "mesh": MESH,
         "name": task.id(),
+        "labels": {"kuma.io/workload": task.family},
         "networking": {
             "address": task.address().unwrap(),
             "inbound": [{
@@ -115,6 +120,24 @@ fn dataplane(task: &CloudTask, app_port: u16) -> Value {
             }],
         },
     })
+}
+
+#[test]
+fn sidecars_are_ready_at_every_release_and_through_an_upgrade() {
+    for release in [EmulatedRelease::V2_7, EmulatedRelease::V2_14, EmulatedRelease::V3_0] {
+        let mut fixture = WorldFixture::at(release, Rollouts::Ordered, 1, NEVER);
+        fixture.pass(Duration::from_secs(30));
+        let online = |fixture: &WorldFixture| {
+            let all = fixture.cloud.all_tasks().filter(|task| task.last_status == LastStatus::Running);
+            all.filter(|task| fixture.kuma.is_online(MESH, task.id())).count()
+        };
+        let running = online(&fixture);
+        assert!(running >= 12, "{release} {running}");
+        assert_eq!(fixture.world.task_counts().sidecars_lost, 0, "{release}");
+        fixture.kuma.upgrade(EmulatedRelease::V3_0, fixture.now);
+        fixture.pass(Duration::from_secs(10));
+        assert_eq!(online(&fixture), running, "{release}");
+    }
 }
 
 #[test]
