@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tokio_util::sync::CancellationToken;
 
 use super::broken_pipe::{CancelOnBrokenPipe, PIPE_CLOSED};
@@ -24,6 +25,7 @@ use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes, Throttling};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::fault_injection::{FaultInjector, FaultLevel};
+use ecs_mesh_sandbox::kuma::EmulatedRelease;
 use ecs_mesh_sandbox::world::{ForeignFixture, Naming, Rollouts, World, WorldConfig, consul_auth, manifests};
 
 /// Arguments of `sandbox`.
@@ -48,6 +50,10 @@ pub(super) struct SandboxArgs {
     /// Control planes to emulate
     #[arg(long, value_enum, default_value = "kuma")]
     control_plane: ControlPlanes,
+
+    /// Version of the emulated Kuma
+    #[arg(long, value_name = "VERSION", default_value = "2.14", value_parser = kuma_release())]
+    kuma: EmulatedRelease,
 
     /// Fault injection between the operator and the servers
     #[arg(long, value_enum, default_value = "none")]
@@ -94,6 +100,11 @@ enum SandboxOutput {
     Json,
 }
 
+/// Parses a release of Kuma, and lists all of them in the help.
+fn kuma_release() -> impl TypedValueParser<Value = EmulatedRelease> {
+    PossibleValuesParser::new(EmulatedRelease::ALL.map(EmulatedRelease::text)).try_map(|text| text.parse())
+}
+
 /// Parses an IPv4 range from /8 to /28.
 fn subnet(text: &str) -> Result<String, String> {
     let prefix = || {
@@ -124,6 +135,7 @@ impl SandboxArgs {
                     ..CloudConfig::default()
                 },
                 control_planes: self.control_plane,
+                kuma_release: self.kuma,
                 aws_port: self.aws_port,
                 kuma_port: self.kuma_port,
                 consul_port: self.consul_port,

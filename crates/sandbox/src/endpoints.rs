@@ -12,7 +12,7 @@ use super::consul::http::{self as consul_http, ConsulFaults, ConsulFront};
 use super::consul::{ConsulServer, in_process};
 use super::control_planes::ControlPlanes;
 use super::kuma::http::{self as kuma_http, KumaFaults};
-use super::kuma::{KumaConfig, KumaCp};
+use super::kuma::{EmulatedRelease, KumaConfig, KumaCp};
 use super::world::{ConsulBootstrap, MANAGEMENT_TOKEN, QUEUE, create_queue_and_rules};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
@@ -26,6 +26,8 @@ pub struct EndpointOptions {
     pub cloud: CloudConfig,
     /// The emulated control planes.
     pub control_planes: ControlPlanes,
+    /// The emulated release of Kuma.
+    pub kuma_release: EmulatedRelease,
     /// Port of AWS; 0 means any free port.
     pub aws_port: u16,
     /// Port of Kuma; 0 means any free port.
@@ -45,6 +47,7 @@ impl Default for EndpointOptions {
         Self {
             cloud: CloudConfig::default(),
             control_planes: ControlPlanes::default(),
+            kuma_release: KumaConfig::default().release,
             aws_port: 0,
             kuma_port: 0,
             consul_port: 0,
@@ -106,7 +109,8 @@ impl Endpoints {
         let mut servers = JoinSet::new();
         servers.spawn(aws::serve(aws_listener, front.clone(), stop.clone().cancelled_owned()));
         let time: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(move || clock.now());
-        let kuma = Arc::new(Mutex::new(KumaCp::new(KumaConfig::default(), now)));
+        let kuma = KumaConfig { release: options.kuma_release, ..KumaConfig::default() };
+        let kuma = Arc::new(Mutex::new(KumaCp::new(kuma, now)));
         let mut kuma_url = None;
         if options.control_planes.has_kuma() {
             let (listener, url) = listen("Kuma", options.kuma_port).await?;
