@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, limits, patterns};
+use super::{ApiDialect, HumanDuration, limits, patterns};
 use ecs_mesh_model::{SecretRef, TlsServerName};
 
 /// Connection to a control plane.
@@ -114,6 +114,13 @@ pub struct KumaConnection {
     /// Sent as SNI, unless it is an IP address. The `Host` header stays the address's. Needs `https://`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_server_name: Option<TlsServerName>,
+    /// Format of Dataplanes, where the server's version does not decide it.
+    ///
+    /// Such as a preview, a build from source, a release before 2.7 or another major version, to which nothing is written
+    /// otherwise. Ignored where the version is 2.7 or later, or 3.x. What the server offers must not contradict it, and the
+    /// first write is read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<ApiDialect>,
     /// Longest wait for one answer.
     #[serde(default = "default_timeout")]
     #[schemars(extend("x-allowed" = limits::TIMEOUT.description))]

@@ -30,6 +30,7 @@ mod allow_list;
 mod consul_auth;
 mod control_plane;
 mod duration;
+mod kuma_release;
 pub mod limits;
 pub mod manifests;
 mod mesh_binding;
@@ -46,6 +47,7 @@ pub use consul_auth::{
 };
 pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, KumaConnection};
 pub use duration::HumanDuration;
+pub use kuma_release::{ApiDialect, KumaFeature, KumaRelease};
 pub use mesh_binding::{
     BindingSelector, CleanupPolicy, DeploymentPolicy, Discovery, DrainPolicy, GuardPolicy, LifecyclePolicy,
     MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy,

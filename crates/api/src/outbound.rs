@@ -26,9 +26,11 @@ pub struct OutboundListSpec {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outbound {
-    /// Called service.
+    /// Called service: the `service` of its `Workload`, in any version of Kuma.
     pub service: ServiceName,
     /// Inbound `port` of that service, not its `containerPort`.
+    ///
+    /// It is also the port of the MeshService that Kuma makes of the service.
     pub target_port: NonZeroU16,
     /// Where the sidecar listens for the app.
     pub listen: Listen,

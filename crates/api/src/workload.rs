@@ -20,10 +20,12 @@ pub struct WorkloadSpec {
     pub selector: WorkloadSelector,
     /// Service in the mesh (`kuma.io/service`).
     ///
-    /// At Consul, the name that the task registers, which its role's tag `consul.hashicorp.com.service-name` must
+    /// In Kuma 3.x, `workload` names the service, which is called by this name in `outbounds`. At Consul, the name that the task registers, which its role's tag `consul.hashicorp.com.service-name` must
     /// have: a Consul service name.
     pub service: ServiceName,
     /// Label `kuma.io/workload`; default: the service's name.
+    ///
+    /// Kuma 2.13 and later. In 3.x it is the name of the MeshService, so a service whose name is no DNS label needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::dns_label")]
     pub workload: Option<String>,
@@ -90,9 +92,10 @@ pub struct Inbound {
     /// Protocol of the port.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Further inbound tags (Kuma 2.x), such as `version`.
+    /// Further inbound tags, such as `version`; labels in Kuma 3.x.
     ///
-    /// Not `kuma.io/service`, `kuma.io/protocol` or `kuma.io/zone`, which follow from other fields.
+    /// Not `kuma.io/service`, `kuma.io/protocol` or `kuma.io/zone`, which follow from other fields. In 3.x all inbounds of a
+    /// task share its labels, so they must have the same tags.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     #[schemars(schema_with = "patterns::inbound_tags")]
     pub tags: Tags,

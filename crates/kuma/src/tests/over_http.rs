@@ -55,6 +55,7 @@ fn at(address: impl std::fmt::Display) -> KumaConnection {
         token_env: None,
         token_secret: None,
         tls_server_name: None,
+        dialect: None,
         timeout: HumanDuration(Duration::from_secs(5)),
     }
 }

@@ -456,3 +456,40 @@ fn service_name_invalid_in_consul_fails_consul_only_workload() {
     a.yaml:53 (document 7, Workload/two): spec.service: "_web" is not a Consul service name, and MeshBinding of-consul has a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or list in spec.bindings the bindings that it is for
     "#);
 }
+
+#[test]
+fn workload_that_the_named_dialect_lacks_is_a_warning() {
+    let control_plane = |dialect: &str| {
+        document(
+            "ControlPlane",
+            "preview",
+            &format!("  type: kuma\n  kuma: {{address: 'https://cp:5682', dialect: {dialect}}}"),
+        )
+    };
+    let rest = [
+        document(
+            "MeshBinding",
+            "next",
+            "  controlPlane: preview\n  selector: {clusters: ['*:cluster/next']}",
+        ),
+        document(
+            "Workload",
+            "events",
+            "  bindings: [next]\n  selector: {services: [events]}\n  service: event_log\n  inbounds: \
+             [{containerPort: 9092, port: 15000, protocol: kafka}]",
+        ),
+        document(
+            "Workload",
+            "labelled",
+            "  bindings: [next]\n  selector: {services: [web]}\n  service: web_shop\n  workload: web-shop",
+        ),
+    ]
+    .concat();
+    insta::assert_snapshot!(warnings_with(&(control_plane("3.x") + &rest)), @r#"
+    a.yaml:45 (document 6, Workload/events): spec.service: "event_log" is no valid label kuma.io/workload, which names the service in Kuma 3.0: set spec.workload (lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters)
+    a.yaml:46 (document 6, Workload/events): spec.inbounds[0].protocol: Kuma 3.0 has no protocol kafka: write tcp
+    "#);
+    assert_eq!(warnings_with(&(control_plane("2.x") + &rest)), "");
+    let unknown = errors_with(&(control_plane("'4.x'") + &rest));
+    assert!(unknown.contains("spec.kuma.dialect") && unknown.contains("2.x, 3.x"), "{unknown}");
+}

@@ -23,7 +23,8 @@ use super::outbounds::{OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
 use crate::{
-    AllowList, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec,
+    AllowList, ApiDialect, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec,
+    WorkloadSpec,
 };
 use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
@@ -361,6 +362,7 @@ impl Assembly {
             }
         }
         self.check_service(&origin, &spec);
+        self.check_dialects(&origin, &spec);
         if self.errors.len() == before {
             self.set.workloads.insert(Arc::clone(&name), Arc::new(spec));
             self.workload_origins.insert(name, origin);
@@ -386,6 +388,21 @@ impl Assembly {
             Some(BindingMismatch::Somewhere(message)) => {
                 self.warnings.push(origin.finding("spec.service", message));
             }
+        }
+    }
+
+    /// Warns of what the dialects that control planes name have no form for. The version of the others is not known here.
+    fn check_dialects(&mut self, origin: &DocumentOrigin, spec: &WorkloadSpec) {
+        let is_for = |name: &str| spec.bindings.is_empty() || spec.bindings.iter().any(|one| one == name);
+        let bindings = self.set.bindings.values().filter(|binding| is_for(&binding.name));
+        let dialects: BTreeSet<ApiDialect> = bindings
+            .filter_map(|binding| {
+                self.set.control_planes.get(binding.spec.control_plane.as_str())?.kuma.as_ref()?.dialect
+            })
+            .collect();
+        for dialect in dialects {
+            let found = workload::not_expressible(spec, dialect.newest_tested());
+            self.warnings.extend(found.into_iter().map(|(path, message)| origin.finding(path, message)));
         }
     }
 

@@ -7,7 +7,7 @@ use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::{own_port, reserved, socket};
 use crate::manifests::set::Binding;
 use crate::manifests::yaml::child;
-use crate::{ControlPlaneType, Inbound, WorkloadSpec};
+use crate::{ControlPlaneType, Inbound, KumaFeature, KumaRelease, WorkloadSpec};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, Tags, is_consul_service};
 
 /// Tags that follow from other fields.
@@ -83,6 +83,27 @@ pub(super) fn refused_by_consul<'a>(
     } else {
         BindingMismatch::Somewhere(format!("{message}; or list in spec.bindings the bindings that it is for"))
     })
+}
+
+/// The fields that a release of Kuma has no form for, with the reason.
+pub(super) fn not_expressible(spec: &WorkloadSpec, release: KumaRelease) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let has_label = spec.workload.is_some() || is_dns_label(spec.service.as_str());
+    if !release.has(KumaFeature::InboundTags) && !has_label {
+        let service = quoted(spec.service.as_str());
+        let message = format!(
+            "{service} is no valid label kuma.io/workload, which names the service in Kuma {release}: set spec.workload \
+             ({DNS_LABEL_RULE})"
+        );
+        found.push(("spec.service".to_owned(), message));
+    }
+    for (index, inbound) in spec.inbounds.iter().enumerate() {
+        if !release.allows(inbound.protocol) {
+            let message = format!("Kuma {release} has no protocol {}: write tcp", inbound.protocol.as_str());
+            found.push((format!("spec.inbounds[{index}].protocol"), message));
+        }
+    }
+    found
 }
 
 fn check_inbound(path: &str, inbound: &Inbound, report: &mut FindingCollector<'_>) {
