@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::CalledWorkloads;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{Inbound, Outbound, Probe, WorkloadSpec};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, Reason, ServiceName, TaskArn, TaskId};
@@ -64,6 +65,8 @@ pub struct DesiredRegistration {
     pub probe: Probe,
     /// The task's outbounds.
     pub outbounds: Outbounds,
+    /// The workload labels of the services that the outbounds call.
+    pub called_workloads: CalledWorkloads,
 }
 
 /// The desired outbounds of a task.
@@ -101,6 +104,15 @@ impl Outbounds {
         let warning = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
         warnings.extend(merged.conflicts.iter().map(warning));
         Self::KeepCurrent { fallback: merged.resolved }
+    }
+
+    /// The outbounds that the manifests declare without a conflict.
+    pub fn declared(&self) -> &[Outbound] {
+        match self {
+            Self::Exactly(outbounds)
+            | Self::AtLeast(outbounds)
+            | Self::KeepCurrent { fallback: outbounds } => outbounds,
+        }
     }
 
     /// The outbounds once no list can have left the manifests recently.

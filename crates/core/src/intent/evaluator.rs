@@ -10,7 +10,8 @@ use super::roles::{RoleClaim, RoleRules};
 use super::select::{self, Selection};
 use super::violation::{RoleRule, RoleViolation, ViolationBasis};
 use super::{
-    BoundPrincipals, DesiredRegistration, ManifestHistory, Outbounds, OwnershipLabels, RegistrationId,
+    BoundPrincipals, CalledWorkloads, DesiredRegistration, ManifestHistory, Outbounds, OwnershipLabels,
+    RegistrationId,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
@@ -203,6 +204,9 @@ impl Evaluator<'_> {
         let is_unknown = !facts.outbounds_seen && self.history.is_starting(settle, self.now);
         let may_lack_lists = is_unknown || self.history.lacks_list_of(&name, settle, self.now);
         let outbounds = Outbounds::of(self.manifests, &name, &workload, may_lack_lists, warnings);
+        let called = outbounds.declared().iter().map(|outbound| &outbound.service);
+        let called_workloads =
+            CalledWorkloads::of(self.manifests, self.control_plane, &binding.spec.mesh, called);
         Ok(Verdict::Register(Box::new(DesiredRegistration {
             id: RegistrationId {
                 mesh: binding.spec.mesh.clone(),
@@ -217,6 +221,7 @@ impl Evaluator<'_> {
             inbounds: workload.inbounds.clone(),
             probe: workload.probe,
             outbounds,
+            called_workloads,
         })))
     }
 
@@ -394,7 +399,7 @@ fn violations(
 }
 
 /// The label `kuma.io/workload`: the manifest's, or else the service's name where it is a DNS-1035 label.
-fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
+pub(super) fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
     let service = Some(workload.service.as_str()).filter(|name| is_dns_label(name));
     workload.workload.as_deref().or(service)
 }

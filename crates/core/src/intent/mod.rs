@@ -1,5 +1,6 @@
 //! Desired state: pure functions from observed facts and manifests to a verdict on each task.
 
+mod called_workloads;
 mod consul;
 mod desired;
 mod discovered;
@@ -10,6 +11,7 @@ mod roles;
 mod select;
 mod violation;
 
+pub use called_workloads::CalledWorkloads;
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use super::*;
 use ecs_mesh_api::{Inbound, Outbound, Probe};
 use ecs_mesh_control_plane::Registration;
-use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
+use ecs_mesh_core::intent::{
+    CalledWorkloads, DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId,
+};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
 
 const TASK: &str = "3f2a9c0d5e6b4a718293a4b5c6d7e8f9";
@@ -67,6 +69,7 @@ fn demo() -> DesiredRegistration {
         }))],
         probe: Probe::Tcp,
         outbounds: Outbounds::Exactly(vec![outbound("kv", 15050, 15050)]),
+        called_workloads: CalledWorkloads::default(),
     }
 }
 

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::*;
-use crate::intent::{HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule, RoleViolation};
+use crate::intent::{
+    CalledWorkloads, HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule, RoleViolation,
+};
 use crate::plan::DrainReason::{NotDesired, Revoked, Stopping, Unconfirmed};
 use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
 use ecs_mesh_model::{OperatorId, Reason, ServiceName, TaskArn};
@@ -61,6 +63,7 @@ fn desired(name: &str) -> DesiredRegistration {
         inbounds: Vec::new(),
         probe: Probe::Tcp,
         outbounds: Outbounds::Exactly(Vec::new()),
+        called_workloads: CalledWorkloads::default(),
     }
 }
 
