@@ -34,7 +34,7 @@ impl CallError {
                 | MeshErrorKind::Conflict
                 | MeshErrorKind::Obstructed(_) => Requeue::Backoff,
                 // The same body never succeeds: a change of the task or of the manifests adds the key again.
-                MeshErrorKind::Invalid => Requeue::Forget,
+                MeshErrorKind::Invalid | MeshErrorKind::NotExpressible => Requeue::Forget,
                 MeshErrorKind::Forbidden
                 | MeshErrorKind::MeshNotFound
                 | MeshErrorKind::ReadOnly

@@ -114,6 +114,8 @@ pub enum MeshErrorKind {
     Conflict,
     /// 400: the body breaks a rule; the same body never succeeds.
     Invalid,
+    /// The control plane's version has no form for what the manifests declare; nothing was sent.
+    NotExpressible,
     /// 401 or 403: the operator's token lacks permissions.
     Forbidden,
     /// The mesh or the namespace does not exist.
@@ -135,6 +137,7 @@ impl MeshErrorKind {
             Self::Throttled => "throttled",
             Self::Conflict => "conflict",
             Self::Invalid => "invalid",
+            Self::NotExpressible => "not_expressible",
             Self::Forbidden => "forbidden",
             Self::MeshNotFound => "mesh_not_found",
             Self::ReadOnly => "read_only",
@@ -150,7 +153,7 @@ impl MeshErrorKind {
 
     /// Whether the error concerns one registration and not the control plane.
     pub fn affects_one_registration(self) -> bool {
-        matches!(self, Self::Invalid | Self::Conflict | Self::ServerError)
+        matches!(self, Self::Invalid | Self::NotExpressible | Self::Conflict | Self::ServerError)
     }
 }
 
@@ -300,13 +303,25 @@ pub trait ControlPlane: Send + Sync {
     /// write and at each sweep. A failure keeps the previous capabilities.
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError>;
 
-    /// Checks what the control plane's version would refuse. Called before each create and update.
+    /// The format in which registrations are rendered, as of the last answer; `None` where there is only one. After a change
+    /// all registrations are compared again.
+    fn registration_format(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// Checks that the control plane's version can express the registration, which it may otherwise accept in part. Called
+    /// before each create and update.
     ///
     /// # Errors
-    /// Of the kind [`MeshErrorKind::Invalid`], with the rule and the version.
+    /// Of the kind [`MeshErrorKind::NotExpressible`], with the rule and the version.
     fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
         let _ = desired;
         Ok(())
+    }
+
+    /// The service of `desired` as [`Registration::service`] returns it, and as [`Self::list_endpoints`] expects it.
+    fn registered_service<'a>(&self, desired: &'a DesiredRegistration) -> &'a str {
+        desired.service.as_str()
     }
 
     /// Renders the body of `desired`, with the fields of `current` that the control plane decides.

@@ -187,7 +187,7 @@ pub(super) const SWEEP_RESULTS: [&str; 4] =
     ["complete", "describe_failed", "list_failed", "cluster_not_found"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 23] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 24] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -208,6 +208,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 23] = [
     "describe_failed",
     "awaiting_first_sweep",
     "removal_failed",
+    "not_expressible",
     "invalid",
     "conflict",
     "server_error",
