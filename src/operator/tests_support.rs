@@ -17,7 +17,7 @@ impl OperatorFixture {
 #[tokio::test(start_paused = true)]
 async fn control_plane_that_is_supported_again_is_found_without_a_write() {
     let mut fixture = OperatorFixture::new(&[("a", 1)]);
-    fixture.kuma.lock().unwrap().set_version("3.0.1");
+    fixture.kuma.lock().unwrap().set_version("4.0.1");
     fixture.edit(&workloads(&[]));
     fixture.start();
     sleep(Duration::from_secs(20)).await;

@@ -44,7 +44,7 @@ catalogue! {
     SET_PROTECTION "permissions.update-task-protection" "ecs:UpdateTaskProtection on the tasks of each bound cluster, where a binding holds deployments";
     GET_ROLE "permissions.get-role" "iam:GetRole on the tasks' roles";
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
-    PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14";
+    PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14, or 3.0";
     PLANE_MODE "control-plane.mode" "a zone control plane that accepts writes";
     PLANE_TOKEN "control-plane.token" "a token that the control plane accepts";
     PLANE_LIST "control-plane.dataplanes" "permission to list Dataplanes";

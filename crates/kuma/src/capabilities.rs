@@ -1,42 +1,62 @@
 //! The capabilities of a control plane, read from its API, which decide how Dataplanes are rendered.
 //!
-//! Unread capabilities have the defaults of the 2.x line: health discovery on, `kuma.io/service` tags in outbounds. An
-//! unsupported version is an error, since a 3.x server accepts a 2.x body and silently drops unknown fields.
+//! The version decides the dialect (`ecs_mesh_api::KumaRelease`). A version that is not tested with this operator needs
+//! evidence: the resource types that the server lists must be those of the dialect, and the first write is read back, since
+//! a server accepts a Dataplane of the other dialect and drops what it does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use ecs_mesh_api::{ApiDialect, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::http::quote;
 use ecs_mesh_model::MeshName;
-
-/// The format of Dataplanes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApiDialect {
-    /// Kuma and Kong Mesh 2.x: services are tags of inbounds.
-    V2,
-}
 
 /// The server's version, as `GET /` returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KumaVersion {
-    /// The major version.
-    pub major: u32,
-    /// The minor version.
-    pub minor: u32,
+    /// The release; `None` if the version has no number, as in builds from source (`unknown`).
+    pub release: Option<KumaRelease>,
+    /// Whether the version is not that of a release, such as `3.0.0-dev`.
+    pub is_preview: bool,
     /// Product and version as the server writes them, quoted for messages.
-    pub text: String,
+    pub text: Arc<str>,
+}
+
+/// The rules by which a server is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteRules {
+    /// The release whose rules apply.
+    pub release: KumaRelease,
+    /// The dialect of that release.
+    pub dialect: ApiDialect,
+    /// Why these rules apply.
+    pub basis: RulesBasis,
+}
+
+/// Why a server is written to by some rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RulesBasis {
+    /// The version is one that this operator is tested with.
+    Tested,
+    /// The version is a later minor release, or a preview.
+    Untested,
+    /// The version decides nothing, and the `ControlPlane` names the dialect.
+    Named,
+}
+
+impl WriteRules {
+    /// Whether the server's resource types and the first write must confirm the rules.
+    pub fn needs_evidence(self) -> bool {
+        self.basis != RulesBasis::Tested
+    }
 }
 
 impl KumaVersion {
     /// Whether the server is Kuma itself and not a product based on it, such as Kong Mesh, which has its own access control.
     pub fn is_open_source(&self) -> bool {
         self.text.starts_with("Kuma ")
-    }
-
-    /// Whether a Dataplane may have neither inbounds nor a gateway: 400 up to 2.13.
-    pub(super) fn allows_no_inbounds(&self) -> bool {
-        (self.major, self.minor) >= (2, 14)
     }
 
     /// Reads the response to `GET /`. The error names the problem.
@@ -47,24 +67,57 @@ impl KumaVersion {
         else {
             return Err("the response has no product and version of a Kuma control plane");
         };
-        let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map(str::parse::<u32>);
-        let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-            return Err("the response's version is invalid (expected a number such as 2.14.0)");
+        let number = version.trim_start_matches('v');
+        let mut parts = number.split(['.', '-', '+']).map(str::parse::<u32>);
+        let release = match (parts.next(), parts.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Some(KumaRelease::new(major, minor)),
+            _ => None,
         };
-        Ok(Self { major, minor, text: quote(&format!("{product} {version}")) })
+        // What follows `+` names a build of the release.
+        let (number, _) = number.split_once('+').unwrap_or((number, ""));
+        let is_preview = number.split('.').any(|part| part.parse::<u32>().is_err());
+        Ok(Self { release, is_preview, text: quote(&format!("{product} {version}")).into() })
     }
 
-    /// The dialect of this version. The error names the supported versions.
-    pub fn dialect(&self) -> Result<ApiDialect, String> {
-        match (self.major, self.minor) {
-            (2, 7..) => Ok(ApiDialect::V2),
-            _ => Err(format!(
-                "{} is not supported (supported: 2.7 to 2.14), and nothing is written to it, since it may silently drop \
-                 fields that it does not know; help: use a 2.x control plane from 2.7 on, or an operator release that \
-                 supports this version",
-                self.text
+    /// The rules by which a server of this version is written to. `named` is the dialect in the manifest, which counts only
+    /// where the version decides nothing. The error says why nothing is written.
+    pub fn rules(&self, named: Option<ApiDialect>) -> Result<WriteRules, String> {
+        let known = self.release.and_then(|release| Some((release, release.dialect()?)));
+        match (known, named) {
+            (Some((release, dialect)), _) => {
+                let is_tested = release.is_tested() && !self.is_preview;
+                let basis = if is_tested { RulesBasis::Tested } else { RulesBasis::Untested };
+                Ok(WriteRules { release, dialect, basis })
+            }
+            (None, Some(dialect)) => {
+                let newest = dialect.newest_tested();
+                // An older release lacks what the tested ones have.
+                let older = self.release.filter(|release| release.major == newest.major);
+                let release = older.unwrap_or(newest);
+                Ok(WriteRules { release, dialect, basis: RulesBasis::Named })
+            }
+            (None, None) => Err(format!(
+                "{} is not supported (supported: 2.7 to {}, {}), and nothing is written to it, since it may silently drop \
+                 fields that it does not know; help: use a control plane of a supported version, or set \
+                 ControlPlane.spec.kuma.dialect to the format that it has",
+                self.text,
+                ApiDialect::V2.newest_tested(),
+                ApiDialect::V3.newest_tested(),
             )),
         }
+    }
+}
+
+/// The dialect of a server by its resource types, as `GET /_resources` lists them; `None` if they are those of no known
+/// dialect. In 3.0 zone proxies are Dataplanes, and their own types are gone.
+pub(super) fn dialect_of_resources(response: &Value) -> Option<ApiDialect> {
+    let listed = response.get("resources").and_then(Value::as_array)?;
+    let names: BTreeSet<&str> = listed.iter().filter_map(|one| one.get("name")?.as_str()).collect();
+    let zone_proxies = ["ZoneIngress", "ZoneEgress"].map(|name| names.contains(name));
+    match (names.contains("Dataplane"), zone_proxies) {
+        (true, [true, true]) => Some(ApiDialect::V2),
+        (true, [false, false]) if names.contains("MeshService") => Some(ApiDialect::V3),
+        _ => None,
     }
 }
 
@@ -81,24 +134,24 @@ pub enum HealthDiscovery {
 /// The capabilities that decide how a registration of one mesh is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataplaneCapabilities {
-    /// The format of the resource.
-    pub dialect: ApiDialect,
+    /// The release whose rules apply.
+    pub release: KumaRelease,
     /// Whether the control plane determines readiness.
     pub health_discovery: HealthDiscovery,
-    /// Whether the mesh has services only as `MeshService`s (`meshServices.mode: Exclusive`).
+    /// Whether the mesh has services only as `MeshService`s: `meshServices.mode: Exclusive` in 2.x, every mesh in 3.x.
     pub mesh_services_only: bool,
-    /// Whether inbounds have names (2.8 and later). Older servers drop a name, which would be a permanent difference.
-    pub inbound_names: bool,
+}
+
+impl DataplaneCapabilities {
+    /// Whether the release has the feature.
+    pub fn has(self, feature: KumaFeature) -> bool {
+        self.release.has(feature)
+    }
 }
 
 impl Default for DataplaneCapabilities {
     fn default() -> Self {
-        Self {
-            dialect: ApiDialect::V2,
-            health_discovery: HealthDiscovery::On,
-            mesh_services_only: false,
-            inbound_names: true,
-        }
+        ServerCapabilities::default().of_mesh(&MeshName::default())
     }
 }
 
@@ -106,19 +159,27 @@ impl Default for DataplaneCapabilities {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerCapabilities {
     pub(super) version: Option<KumaVersion>,
+    /// The rules of that version, if it is supported.
+    pub(super) rules: Option<WriteRules>,
     pub(super) health_discovery: Option<HealthDiscovery>,
     /// Whether a mesh has `meshServices.mode: Exclusive`.
     pub(super) exclusive: BTreeMap<MeshName, bool>,
 }
 
 impl ServerCapabilities {
+    /// The release whose rules apply; until one is read, the newest with tags.
+    pub(super) fn release(&self) -> KumaRelease {
+        self.rules.map_or(ApiDialect::V2.newest_tested(), |rules| rules.release)
+    }
+
     /// The capabilities for registrations of this mesh, with defaults for unread ones.
     pub(super) fn of_mesh(&self, mesh: &MeshName) -> DataplaneCapabilities {
+        let release = self.release();
+        let is_exclusive = self.exclusive.get(mesh).copied().unwrap_or(false);
         DataplaneCapabilities {
-            dialect: ApiDialect::V2,
+            release,
             health_discovery: self.health_discovery.unwrap_or_default(),
-            mesh_services_only: self.exclusive.get(mesh).copied().unwrap_or(false),
-            inbound_names: self.version.as_ref().is_none_or(|v| (v.major, v.minor) >= (2, 8)),
+            mesh_services_only: is_exclusive || !release.has(KumaFeature::TagServices),
         }
     }
 }

@@ -13,15 +13,17 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::capabilities::{
-    self, ApiDialect, DataplaneCapabilities, HealthDiscovery, KumaVersion, ServerCapabilities,
+    self, DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, ServerCapabilities, WriteRules,
 };
 use super::connection::settings;
-use super::dataplane::{self, SERVICE_TAG};
-use super::endpoints;
+use super::dataplane;
+use super::endpoints::{self, ServiceNaming};
 use super::errors::{self, RequestKind};
-use super::labels::{self, OPERATOR_LABEL};
+use super::expressible;
+use super::first_write::FirstWrite;
+use super::labels::{self, DRAIN_LABEL, OPERATOR_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
-use ecs_mesh_api::{AllowList, KumaConnection};
+use ecs_mesh_api::{AllowList, ApiDialect, KumaConnection, KumaFeature};
 use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, quote, quote_name, segment,
 };
@@ -35,8 +37,15 @@ use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
+/// The warning about a version that is not tested.
+const UNTESTED_VERSION: &str = "untested version";
+
 /// How long an answer about the version permits writes. An upgrade replaces the server under a running operator.
 const VERSION_VALID_FOR: Duration = Duration::from_secs(5);
+
+/// How long the last answer about the version counts while the server gives another answer than a version. A server that
+/// can't be reached gets no writes.
+const LAST_VERSION_COUNTS_FOR: Duration = Duration::from_mins(5);
 
 /// A Kuma or Kong Mesh control plane.
 pub struct KumaControlPlane<T> {
@@ -47,8 +56,11 @@ pub struct KumaControlPlane<T> {
     capabilities: ArcSwap<ServerCapabilities>,
     support: Arc<SupportGate>,
     version_check: Mutex<VersionCheck>,
-    /// The warning about unknown health discovery was logged.
-    warnings: ActiveWarnings<&'static str>,
+    /// The dialect in the manifest.
+    named_dialect: Option<ApiDialect>,
+    first_write: FirstWrite,
+    /// Warnings that were logged, with the version where they concern one.
+    warnings: ActiveWarnings<&'static str, Option<Arc<str>>>,
 }
 
 /// When the version was read last.
@@ -74,7 +86,8 @@ impl KumaControlPlane<HttpTransport> {
         observer: Arc<dyn MeshCallObserver>,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Self, SettingsError> {
-        Ok(Self::new(HttpTransport::new(settings(spec, allowed), secrets)?, operator, observer))
+        let transport = HttpTransport::new(settings(spec, allowed), secrets)?;
+        Ok(Self::new(transport, operator, observer).with_dialect(spec.dialect))
     }
 }
 
@@ -89,8 +102,16 @@ impl<T: Transport> KumaControlPlane<T> {
             capabilities: ArcSwap::default(),
             support: Arc::default(),
             version_check: Mutex::default(),
+            named_dialect: None,
+            first_write: FirstWrite::default(),
             warnings: ActiveWarnings::default(),
         }
+    }
+
+    /// The same client with the dialect that the manifest names for a server whose version decides none.
+    #[must_use]
+    pub fn with_dialect(self, named_dialect: Option<ApiDialect>) -> Self {
+        Self { named_dialect, ..self }
     }
 
     /// The capabilities that decide how registrations of this mesh are written, as of the last refresh.
@@ -101,6 +122,14 @@ impl<T: Transport> KumaControlPlane<T> {
     /// The server's version; `None` before the first refresh or write.
     pub fn version(&self) -> Option<KumaVersion> {
         self.capabilities.load().version.clone()
+    }
+
+    /// The rules by which the server is written to, or the reason why it is not; `None` before the version is read.
+    pub(super) fn known_rules(&self) -> Option<Result<WriteRules, Arc<String>>> {
+        match self.support.refusal() {
+            Some(reason) => Some(Err(reason)),
+            None => self.capabilities.load().rules.map(Ok),
+        }
     }
 
     async fn observed<R>(
@@ -203,8 +232,16 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
         let path = path_of(id)?;
         self.check_known_support().await?;
-        let response = self.send(HttpMethod::Put, &path, Some(body.to_string().into_bytes())).await?;
-        let result = read_write_result(HttpMethod::Put, &path, RequestKind::Write, &response)?;
+        self.check_rendering(&path, body)?;
+        match self.unverified_version() {
+            None => self.send_write(id, &path, body).await,
+            Some(version) => self.write_first(id, &path, body, &version).await,
+        }
+    }
+
+    async fn send_write(&self, id: &RegistrationId, path: &str, body: &Value) -> Result<(), MeshError> {
+        let response = self.send(HttpMethod::Put, path, Some(body.to_string().into_bytes())).await?;
+        let result = read_write_result(HttpMethod::Put, path, RequestKind::Write, &response)?;
         for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
             tracing::warn!(
                 registration = %id,
@@ -213,6 +250,64 @@ impl<T: Transport> KumaControlPlane<T> {
             );
         }
         Ok(())
+    }
+
+    /// The server's version, if it needs evidence and no write to it was read back yet.
+    fn unverified_version(&self) -> Option<Arc<str>> {
+        let known = self.capabilities.load();
+        let version = &known.version.as_ref()?.text;
+        let needs_evidence = known.rules.is_some_and(WriteRules::needs_evidence);
+        (needs_evidence && !self.first_write.is_verified(version)).then(|| Arc::clone(version))
+    }
+
+    /// Writes and reads back. Other writes fail meanwhile, since nothing may wait between a write and its caller's checks;
+    /// [`Self::check_support`] waits.
+    async fn write_first(
+        &self,
+        id: &RegistrationId,
+        path: &str,
+        body: &Value,
+        version: &Arc<str>,
+    ) -> Result<(), MeshError> {
+        let Ok(_in_progress) = self.first_write.in_progress.try_lock() else {
+            let message = format!("PUT {path}: not sent while the first write to {version} is read back");
+            return Err(MeshError::new(MeshErrorKind::Conflict, message));
+        };
+        self.send_write(id, path, body).await?;
+        let response = self.send(HttpMethod::Get, path, None).await?;
+        let stored = if errors::is_not_found(&response) {
+            None
+        } else {
+            Some(read_json(HttpMethod::Get, path, RequestKind::Dataplane, &response)?)
+        };
+        self.first_write.record(version, body, stored.as_ref());
+        if let Some(reason) = self.first_write.refutation(version) {
+            self.support.record(Some(reason));
+        }
+        self.support.check()
+    }
+
+    /// Fails if the body was rendered for another release than the server has now: it was upgraded in between, and would drop
+    /// fields. The caller reads and renders again.
+    fn check_rendering(&self, path: &str, body: &Value) -> Result<(), MeshError> {
+        let release = self.capabilities.load().release();
+        let mut fields = release.unknown_fields(body);
+        fields.extend(release.refused_fields(body));
+        // A drained body is the stored one, which may have no tags.
+        if release.has(KumaFeature::InboundTags) && labels::label(body, DRAIN_LABEL).is_none() {
+            let inbounds = body.pointer("/networking/inbound").and_then(Value::as_array);
+            let untagged = inbounds.into_iter().flatten().any(|inbound| inbound.get("tags").is_none());
+            fields.extend(untagged.then(|| "networking.inbound[].tags".to_owned()));
+        }
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "PUT {path}: not sent, since the body does not fit Kuma {release} ({}): the control plane has changed since the \
+             body was rendered",
+            fields.join(", ")
+        );
+        Err(MeshError::new(MeshErrorKind::Conflict, message))
     }
 
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
@@ -232,13 +327,14 @@ impl<T: Transport> KumaControlPlane<T> {
     ) -> Result<Vec<OwnedEndpoint>, MeshError> {
         let path = format!("/meshes/{}/dataplanes+insights", segment(mesh.as_str()));
         let mut found = Vec::new();
-        let read = |item: Value| match endpoints::read(item, service) {
+        let has_tags = self.capabilities(mesh).has(KumaFeature::InboundTags);
+        let naming = if has_tags { ServiceNaming::Tag } else { ServiceNaming::Label };
+        let read = |item: Value| match endpoints::read(item, service, naming) {
             Ok(endpoint) => found.extend(endpoint),
             // Unreadable items do not count as ready.
             Err(_) => self.observer.skipped("list_endpoints"),
         };
-        let filter = Some(ListFilter::Tag(SERVICE_TAG, service));
-        self.list(&path, filter, RequestKind::Mesh, read).await?;
+        self.list(&path, Some(naming.filter(service)), RequestKind::Mesh, read).await?;
         Ok(found)
     }
 
@@ -281,12 +377,22 @@ impl<T: Transport> KumaControlPlane<T> {
         self.support.check()
     }
 
-    /// Fails if the server's version is not supported, or can't be read where the last answer is old.
+    /// Fails if the server's version is not supported, or can't be read where the last answer is old. Waits for the first
+    /// write to an untested version.
     async fn check_support(&self) -> Result<(), MeshError> {
         let VersionCheck { read, failures, failures_at_read } = self.with_version_check(|check| *check);
-        if failures != failures_at_read || read.is_none_or(|at| at.elapsed() >= VERSION_VALID_FOR) {
-            self.load_version().await?;
+        let is_old = read.is_none_or(|at| at.elapsed() >= VERSION_VALID_FOR);
+        if failures != failures_at_read || is_old {
+            let counts = read.is_some_and(|at| at.elapsed() < LAST_VERSION_COUNTS_FOR);
+            match self.load_version().await {
+                Ok(_) => {}
+                Err(error) if error.kind != MeshErrorKind::Unreachable && counts => {
+                    tracing::debug!(%error, "cannot read the version; using the last one");
+                }
+                Err(error) => return Err(error),
+            }
         }
+        drop(self.first_write.in_progress.lock().await);
         self.support.check()
     }
 
@@ -294,23 +400,76 @@ impl<T: Transport> KumaControlPlane<T> {
         let began = Instant::now();
         // As of now: a connection that fails during the read makes its answer old, too.
         let failures = self.with_version_check(|check| check.failures);
-        let index = self.get_json("/", RequestKind::Server).await;
-        self.with_version_check(|check| match &index {
+        let read = self.read_version().await;
+        self.with_version_check(|check| match &read {
             Ok(_) => {
                 check.read = Some(began);
                 check.failures_at_read = failures;
             }
             Err(_) => check.failures += 1,
         });
-        let index = index?;
-        let read = KumaVersion::read(&index);
-        let dialect = read.as_ref().map_err(|problem| (*problem).to_owned()).and_then(KumaVersion::dialect);
-        self.support.record(dialect.err());
-        let version = read.map_err(|problem| {
+        read
+    }
+
+    /// Reads the version, and what the server offers where the version alone decides nothing.
+    async fn read_version(&self) -> Result<KumaVersion, MeshError> {
+        let index = self.get_json("/", RequestKind::Server).await?;
+        let version = KumaVersion::read(&index).map_err(|problem| {
+            self.support.record(Some(problem.to_owned()));
             errors::unexpected("GET /", &format!("{problem}; help: check ControlPlane.spec.kuma.address"))
         })?;
-        self.update_capabilities(|known| known.version = Some(version.clone()));
+        let rules = match version.rules(self.named_dialect) {
+            Ok(rules) if rules.needs_evidence() => self.confirm_rules(&version, rules).await?,
+            rules => {
+                self.warnings.clear(&UNTESTED_VERSION);
+                rules
+            }
+        };
+        self.update_capabilities(|known| {
+            known.version = Some(version.clone());
+            // Reads and plans go on with the last rules.
+            known.rules = rules.as_ref().ok().copied().or(known.rules);
+        });
+        self.support.record(rules.err());
         Ok(version)
+    }
+
+    /// Whether the server's resource types are those of the dialect. The inner error is the reason why nothing is written.
+    async fn confirm_rules(
+        &self,
+        version: &KumaVersion,
+        rules: WriteRules,
+    ) -> Result<Result<WriteRules, String>, MeshError> {
+        if let Some(reason) = self.first_write.refutation(&version.text) {
+            return Ok(Err(reason));
+        }
+        let dialect = rules.dialect.as_str();
+        let known = self.capabilities.load();
+        let is_confirmed = known.version.as_ref() == Some(version)
+            && known.rules == Some(rules)
+            && self.support.refusal().is_none();
+        if !is_confirmed {
+            let resources = self.get_json("/_resources", RequestKind::Server).await?;
+            if capabilities::dialect_of_resources(&resources) != Some(rules.dialect) {
+                let help = match rules.basis {
+                    RulesBasis::Named => "correct ControlPlane.spec.kuma.dialect",
+                    _ => "use a tested version, or an operator release that supports this one",
+                };
+                return Ok(Err(format!(
+                    "{} is not supported: GET /_resources does not list the resource types of dialect {dialect}, so nothing \
+                     is written to it; help: {help}",
+                    version.text
+                )));
+            }
+        }
+        if self.warnings.raise(UNTESTED_VERSION, Some(Arc::clone(&version.text))) {
+            tracing::warn!(
+                version = %version.text,
+                dialect,
+                "control plane version is not tested; the first write is read back"
+            );
+        }
+        Ok(Ok(rules))
     }
 
     async fn load_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
@@ -337,7 +496,7 @@ impl<T: Transport> KumaControlPlane<T> {
             {
                 // A token that may write Dataplanes may lack access to the configuration.
                 if self.capabilities.load().health_discovery.is_none()
-                    && self.warnings.raise("health discovery unknown", ())
+                    && self.warnings.raise("health discovery unknown", None)
                 {
                     // If the assumption is wrong, new registrations stay not ready.
                     tracing::warn!(%error, "cannot read health-discovery setting; assuming enabled");
@@ -425,26 +584,24 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         self.observed("refresh_capabilities", self.load_capabilities(meshes)).await
     }
 
+    fn registration_format(&self) -> Option<Arc<str>> {
+        self.capabilities.load().rules.map(|rules| rules.release.to_string().into())
+    }
+
     fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
-        let Some(version) = self.version().filter(|version| !version.allows_no_inbounds()) else {
-            return Ok(());
-        };
-        if !desired.inbounds.is_empty() {
-            return Ok(());
-        }
-        let message = format!(
-            "{} refuses a Dataplane without inbounds, which 2.14 and later accept; help: give the Workload of service {} an \
-             inbound, or upgrade the control plane",
-            version.text, desired.service
-        );
-        Err(MeshError::new(MeshErrorKind::Invalid, message))
+        let known = self.capabilities.load();
+        let Some(version) = &known.version else { return Ok(()) };
+        expressible::check(desired, known.of_mesh(&desired.id.mesh), &version.text)
+    }
+
+    fn registered_service<'a>(&self, desired: &'a DesiredRegistration) -> &'a str {
+        let has_tags = self.capabilities(&desired.id.mesh).has(KumaFeature::InboundTags);
+        let label = desired.workload.as_deref().filter(|_| !has_tags);
+        label.unwrap_or(desired.service.as_str())
     }
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {
-        let capabilities = self.capabilities(&desired.id.mesh);
-        match capabilities.dialect {
-            ApiDialect::V2 => dataplane::render(desired, current, capabilities),
-        }
+        dataplane::render(desired, current, self.capabilities(&desired.id.mesh))
     }
 
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration {

@@ -1,4 +1,8 @@
-//! Renders a desired registration as a Dataplane of Kuma 2.x, and reads stored Dataplanes.
+//! Renders a desired registration as a Dataplane in the dialect of the server's release, and reads stored Dataplanes.
+//!
+//! In 2.x, inbounds and outbounds have the tag `kuma.io/service`; in 3.x a Dataplane has the label `kuma.io/workload`, and
+//! outbounds refer to the MeshService that the control plane makes of it, whose ports are the inbounds' `port`s. 2.14 has
+//! both forms where they do not exclude each other, so that an upgrade to 3.0 keeps the inbounds' protocols.
 //!
 //! Readiness is carried forward from the stored copy of the same task, inbound by inbound: the control plane decides it,
 //! and a write replaces the complete resource.
@@ -10,15 +14,15 @@ use serde_json::{Map, Value, json};
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
 use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL};
 use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
-use ecs_mesh_api::{Inbound, Outbound, Probe};
+use ecs_mesh_api::{Inbound, KumaFeature, Outbound, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
 use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_model::{MeshName, Timestamp, intern};
+use ecs_mesh_model::{MeshName, ServiceName, Timestamp, intern};
 
 pub(super) const SERVICE_TAG: &str = "kuma.io/service";
 const PROTOCOL_TAG: &str = "kuma.io/protocol";
-const WORKLOAD_LABEL: &str = "kuma.io/workload";
+pub(super) const WORKLOAD_LABEL: &str = "kuma.io/workload";
 
 /// Renders the body of `desired`. Readiness and kept outbounds come from `current` if it belongs to the same task: a
 /// reused name inherits nothing from the previous task.
@@ -37,16 +41,12 @@ pub(super) fn render(
         .map(|inbound| render_inbound(inbound, desired, current, capabilities))
         .collect();
     insert_unless_empty(&mut networking, "inbound", inbounds);
-    insert_unless_empty(
-        &mut networking,
-        "outbound",
-        render_outbounds(&desired.outbounds, current, capabilities),
-    );
+    insert_unless_empty(&mut networking, "outbound", render_outbounds(desired, current, capabilities));
     rendered(json!({
         "type": "Dataplane",
         "mesh": desired.id.mesh.as_str(),
         "name": &*desired.id.name,
-        "labels": render_labels(desired),
+        "labels": render_labels(desired, capabilities),
         "networking": networking,
     }))
 }
@@ -133,10 +133,17 @@ fn insert_unless_empty(into: &mut Map<String, Value>, name: &str, items: Vec<Val
     }
 }
 
-fn render_labels(desired: &DesiredRegistration) -> Map<String, Value> {
+fn render_labels(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) -> Map<String, Value> {
     let mut labels = Map::new();
+    if !capabilities.has(KumaFeature::InboundTags) {
+        // `expressible` makes sure that all inbounds have the same tags, and that none has a reserved name.
+        let tags = desired.inbounds.first().map(further_tags).into_iter().flatten();
+        labels.extend(tags.map(|(name, value)| (name.to_owned(), value.into())));
+    }
     labels::write_labels(&mut labels, &desired.marks, &desired.cluster_name);
-    if let Some(workload) = &desired.workload {
+    if let Some(workload) = &desired.workload
+        && capabilities.has(KumaFeature::WorkloadLabel)
+    {
         labels.insert(WORKLOAD_LABEL.to_owned(), (**workload).into());
     }
     labels
@@ -154,10 +161,15 @@ fn render_inbound(
     if let Some(address) = inbound.service_address {
         body.insert("serviceAddress".to_owned(), address.to_string().into());
     }
-    if let Some(name) = inbound.name.as_ref().filter(|_| capabilities.inbound_names) {
+    if let Some(name) = inbound.name.as_ref().filter(|_| capabilities.has(KumaFeature::InboundNames)) {
         body.insert("name".to_owned(), name.as_str().into());
     }
-    body.insert("tags".to_owned(), render_tags(inbound, desired).into());
+    if capabilities.has(KumaFeature::InboundProtocol) {
+        body.insert("protocol".to_owned(), inbound.protocol.as_str().into());
+    }
+    if capabilities.has(KumaFeature::InboundTags) {
+        body.insert("tags".to_owned(), render_tags(inbound, desired).into());
+    }
     // With a probe the control plane creates the inbound not ready even if health discovery is off, and the inbound
     // would never become ready.
     if desired.probe == Probe::Tcp && capabilities.health_discovery == HealthDiscovery::On {
@@ -168,15 +180,33 @@ fn render_inbound(
 }
 
 fn render_tags(inbound: &Inbound, desired: &DesiredRegistration) -> Map<String, Value> {
-    let mut tags: Map<String, Value> = inbound
-        .tags
-        .iter()
-        .filter(|(name, _)| name.as_str() != ZONE_TAG)
-        .map(|(name, value)| (name.clone(), value.as_str().into()))
-        .collect();
+    let mut tags: Map<String, Value> =
+        further_tags(inbound).map(|(name, value)| (name.to_owned(), value.into())).collect();
     tags.insert(SERVICE_TAG.to_owned(), desired.service.as_str().into());
     tags.insert(PROTOCOL_TAG.to_owned(), inbound.protocol.as_str().into());
     tags
+}
+
+/// The tags of an inbound that follow from no other field, and that the control plane does not set.
+pub(super) fn further_tags(inbound: &Inbound) -> impl Iterator<Item = (&str, &str)> {
+    let own = [SERVICE_TAG, PROTOCOL_TAG, ZONE_TAG];
+    let tags = inbound.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    tags.filter(move |(name, _)| !own.contains(name))
+}
+
+/// The name of the MeshService that the control plane makes for a service: in 2.x of the tag `kuma.io/service`, in 3.x of the
+/// label `kuma.io/workload`. `None` where the manifests give the service several labels.
+pub(super) fn mesh_service<'a>(
+    desired: &'a DesiredRegistration,
+    service: &'a ServiceName,
+    capabilities: DataplaneCapabilities,
+) -> Option<&'a str> {
+    if capabilities.has(KumaFeature::InboundTags) {
+        return Some(service.as_str());
+    }
+    let Some(labels) = desired.called_workloads.labels(service) else { return Some(service.as_str()) };
+    let mut labels = labels.iter();
+    labels.next().filter(|_| labels.next().is_none()).map(AsRef::as_ref)
 }
 
 /// `state` and `health` of the inbound on this port.
@@ -218,26 +248,42 @@ fn stored_inbound(stored: &Value, port: u16) -> Option<&Value> {
 }
 
 fn render_outbounds(
-    outbounds: &Outbounds,
+    desired: &DesiredRegistration,
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
 ) -> Vec<Value> {
     let stored = current.and_then(|current| current.stored.pointer("/networking/outbound"));
-    let stored = stored.and_then(Value::as_array);
-    let (desired, kept) = match outbounds {
-        Outbounds::KeepCurrent { .. } if current.is_some() => return stored.cloned().unwrap_or_default(),
-        Outbounds::KeepCurrent { fallback: desired } | Outbounds::Exactly(desired) => (desired, None),
-        Outbounds::AtLeast(desired) => (desired, stored),
+    let stored = stored.and_then(Value::as_array).into_iter().flatten();
+    let declared = desired.outbounds.declared();
+    let is_declared = |stored: &Value| declared.iter().any(|outbound| listens_at(stored, outbound));
+    // An upgrade drops the target of an outbound in the other dialect. The declared outbound of the listener replaces it.
+    let (targeted, dropped): (Vec<&Value>, Vec<&Value>) =
+        stored.partition(|outbound| has_target(outbound, capabilities));
+    let is_rendered = |outbound: &&Outbound| match &desired.outbounds {
+        Outbounds::KeepCurrent { .. } if current.is_some() => {
+            dropped.iter().any(|stored| listens_at(stored, outbound))
+        }
+        _ => true,
     };
-    let mut sorted: Vec<&Outbound> = desired.iter().collect();
+    let is_kept = |stored: &&Value| match &desired.outbounds {
+        Outbounds::Exactly(_) => false,
+        Outbounds::AtLeast(_) => !is_declared(stored),
+        Outbounds::KeepCurrent { .. } => true,
+    };
+    let mut sorted: Vec<&Outbound> = declared.iter().filter(is_rendered).collect();
     sorted.sort_by_key(|o| (o.listen, o.service.clone(), o.target_port));
     sorted.dedup();
     let mut rendered: Vec<Value> =
-        sorted.into_iter().map(|outbound| render_outbound(outbound, capabilities)).collect();
-    let kept = kept.into_iter().flatten().filter(|stored| !desired.iter().any(|o| listens_at(stored, o)));
-    rendered.extend(kept.cloned());
+        sorted.into_iter().map(|outbound| render_outbound(outbound, desired, capabilities)).collect();
+    rendered.extend(targeted.into_iter().filter(is_kept).cloned());
     rendered.sort_by_key(listener);
     rendered
+}
+
+/// Whether a stored outbound names its target in a form that the server knows.
+fn has_target(outbound: &Value, capabilities: DataplaneCapabilities) -> bool {
+    let has_tags = capabilities.has(KumaFeature::OutboundTags) && outbound.get("tags").is_some();
+    has_tags || outbound.get("backendRef").is_some()
 }
 
 /// Whether a stored outbound has the listener of this one.
@@ -253,7 +299,11 @@ fn listener(outbound: &Value) -> (Option<IpAddr>, Option<u64>) {
     (address, outbound.get("port").and_then(Value::as_u64))
 }
 
-fn render_outbound(outbound: &Outbound, capabilities: DataplaneCapabilities) -> Value {
+fn render_outbound(
+    outbound: &Outbound,
+    desired: &DesiredRegistration,
+    capabilities: DataplaneCapabilities,
+) -> Value {
     let mut body = object(json!({
         "address": outbound.listen.address.to_string(),
         "port": outbound.listen.port.get(),
@@ -261,7 +311,7 @@ fn render_outbound(outbound: &Outbound, capabilities: DataplaneCapabilities) -> 
     if capabilities.mesh_services_only {
         let backend = json!({
             "kind": "MeshService",
-            "name": outbound.service.as_str(),
+            "name": mesh_service(desired, &outbound.service, capabilities),
             "port": outbound.target_port.get(),
         });
         body.insert("backendRef".to_owned(), backend);

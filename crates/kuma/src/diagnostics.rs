@@ -1,10 +1,11 @@
 //! Reads the state of a control plane for diagnostics. Each read fails independently, and nothing is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::capabilities::{self, KumaVersion};
+use super::capabilities::{self, KumaVersion, WriteRules};
 use super::client::KumaControlPlane;
 use super::errors::{self, RequestKind};
 use ecs_mesh_control_plane::http::{Transport, quote, quote_name, segment};
@@ -16,6 +17,8 @@ use ecs_mesh_model::MeshName;
 pub struct KumaDiagnostics {
     /// `GET /`.
     pub version: Result<KumaVersion, MeshError>,
+    /// The rules by which the server is written to, or the reason why it is not. Without a version there is neither.
+    pub rules: Option<Result<WriteRules, Arc<String>>>,
     /// The reads of a reachable server; `None` if `GET /` showed that there is none.
     pub probes: Option<KumaProbes>,
 }
@@ -70,8 +73,9 @@ impl<T: Transport> KumaControlPlane<T> {
         if let Err(error) = &version
             && matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::UnexpectedResponse)
         {
-            return KumaDiagnostics { version, probes: None };
+            return KumaDiagnostics { version, rules: None, probes: None };
         }
+        let rules = version.is_ok().then(|| self.known_rules()).flatten();
         let caller = self.get_json("/who-am-i", RequestKind::Server).await.and_then(|body| caller(&body));
         let configuration =
             self.get_json("/config", RequestKind::Server).await.map(|config| configuration(&config));
@@ -85,7 +89,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let listed = self.list_all_owned(&mut |summary| _ = owned.insert(summary.id)).await;
         let owned = listed.map(|()| owned.len());
         let probes = KumaProbes { caller, configuration, meshes: mesh_settings, owned };
-        KumaDiagnostics { version, probes: Some(probes) }
+        KumaDiagnostics { version, rules, probes: Some(probes) }
     }
 }
 

@@ -2,13 +2,46 @@
 
 use serde_json::Value;
 
-use super::dataplane::{self, MalformedDataplane, SERVICE_TAG};
+use super::dataplane::{self, MalformedDataplane, SERVICE_TAG, WORKLOAD_LABEL};
+use super::labels;
+use super::list::ListFilter;
 use ecs_mesh_control_plane::OwnedEndpoint;
 use ecs_mesh_core::plan::ServiceEndpoint;
 
-/// The endpoint of an overview, if the Dataplane has an inbound of the service: a tag filter also finds services whose
-/// name contains this one.
-pub(super) fn read(overview: Value, service: &str) -> Result<Option<OwnedEndpoint>, MalformedDataplane> {
+/// How a Dataplane names its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServiceNaming {
+    /// By a tag of the inbound (2.x).
+    Tag,
+    /// By the workload label, for all inbounds (3.x).
+    Label,
+}
+
+impl ServiceNaming {
+    /// The filter for a list of the service's Dataplanes, which may return others, too.
+    pub(super) fn filter(self, service: &str) -> ListFilter<'_> {
+        match self {
+            Self::Tag => ListFilter::Tag(SERVICE_TAG, service),
+            Self::Label => ListFilter::Label(WORKLOAD_LABEL, service),
+        }
+    }
+
+    fn names(self, service: &str, stored: &Value, inbound: &Value) -> bool {
+        let name = match self {
+            Self::Tag => inbound["tags"][SERVICE_TAG].as_str(),
+            Self::Label => labels::label(stored, WORKLOAD_LABEL),
+        };
+        name == Some(service)
+    }
+}
+
+/// The endpoint of an overview, if the Dataplane has an inbound of the service: a filter may also find others, such as
+/// services whose name contains this one.
+pub(super) fn read(
+    overview: Value,
+    service: &str,
+    naming: ServiceNaming,
+) -> Result<Option<OwnedEndpoint>, MalformedDataplane> {
     let connected = is_connected(&overview);
     let mut stored = overview;
     // An overview has the resource's own fields below `dataplane`.
@@ -22,7 +55,7 @@ pub(super) fn read(overview: Value, service: &str) -> Result<Option<OwnedEndpoin
     let mut of_service = inbounds
         .into_iter()
         .flatten()
-        .filter(|inbound| inbound["tags"][SERVICE_TAG].as_str() == Some(service))
+        .filter(|inbound| naming.names(service, &registration.stored, inbound))
         .peekable();
     if of_service.peek().is_none() {
         return Ok(None);
@@ -72,7 +105,10 @@ mod tests {
 
     /// Whether it is routed and connected.
     fn status(inbound: &Value, labels: &Value, connections: &Value) -> (bool, bool) {
-        let endpoint = read(overview(inbound, labels, connections), "web").unwrap().unwrap().endpoint;
+        let endpoint = read(overview(inbound, labels, connections), "web", ServiceNaming::Tag)
+            .unwrap()
+            .unwrap()
+            .endpoint;
         (endpoint.routed, endpoint.connected)
     }
 
@@ -98,7 +134,26 @@ mod tests {
     #[test]
     fn service_whose_name_contains_the_wanted_one_is_another() {
         let inbound = json!({"tags": {SERVICE_TAG: "web-admin"}});
-        assert_eq!(read(overview(&inbound, &json!({}), &json!([])), "web"), Ok(None));
-        assert!(read(json!([]), "web").is_err());
+        assert_eq!(read(overview(&inbound, &json!({}), &json!([])), "web", ServiceNaming::Tag), Ok(None));
+        assert!(read(json!([]), "web", ServiceNaming::Tag).is_err());
+    }
+
+    #[test]
+    fn workload_label_names_the_service_in_3_x() {
+        let dataplane = |workload: &str, inbounds: Value| {
+            json!({
+                "type": "DataplaneOverview", "mesh": "default", "name": "a",
+                "labels": {"kuma.io/workload": workload},
+                "dataplane": {"networking": {"address": "10.0.0.1", "inbound": inbounds}},
+            })
+        };
+        let routed = |workload: &str, inbounds: Value| {
+            let found = read(dataplane(workload, inbounds), "web", ServiceNaming::Label).unwrap();
+            found.map(|found| found.endpoint.routed)
+        };
+        assert_eq!(routed("web", json!([{"port": 1}])), Some(true));
+        assert_eq!(routed("web", json!([{"port": 1}, {"port": 2, "state": "NotReady"}])), Some(false));
+        assert_eq!(routed("web-admin", json!([{"port": 1}])), None, "an older server ignores the filter");
+        assert_eq!(routed("web", json!([])), None, "a client has no endpoint");
     }
 }

@@ -5,7 +5,9 @@
 //! - Only registrations with all three ownership labels are owned.
 //! - Bodies are compared in a [normal form](normalise), without the fields that the control plane adds.
 //! - The control plane decides readiness; a write carries readiness forward.
-//! - A server of an unsupported version is never written to.
+//! - A server of an unsupported version is never written to, and one of an untested version only after its resource types
+//!   and its first stored Dataplane have shown a known dialect.
+//! - What a dialect cannot express is refused and never written in part.
 //!
 //! ```
 //! use ecs_mesh_kuma::normalise;
@@ -29,11 +31,13 @@ mod dataplane;
 mod diagnostics;
 mod endpoints;
 mod errors;
+mod expressible;
+mod first_write;
 mod labels;
 mod list;
 mod normalise;
 
-pub use capabilities::{ApiDialect, DataplaneCapabilities, HealthDiscovery, KumaVersion};
+pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, WriteRules};
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
 pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ServerConfig};

@@ -180,14 +180,14 @@ async fn unsupported_control_plane_is_not_written_to() {
     eventually("both tasks are registered", || async { (kuma.dataplanes() == 2).then_some(()) }).await;
 
     let set_version = |version| kuma.cp.lock().unwrap().set_version(version);
-    set_version("3.0.1");
+    set_version("4.0.1");
     // The last answer about the version permits writes for some seconds.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let writes = kuma.writes();
     // Something to drain and to remove, and something to register.
     let stopped = harness.task_ids().await.remove(0);
     harness.ecs().stop_task().cluster("sandbox").task(&stopped).send().await.unwrap();
-    let unsupported = [("level", "ERROR"), ("control_plane", "upgraded"), ("reason", "Kuma 3.0.1")];
+    let unsupported = [("level", "ERROR"), ("control_plane", "upgraded"), ("reason", "Kuma 4.0.1")];
     operator.line(&unsupported).await;
     operator.line(&[("task", &stopped), ("reason", "unsupported_control_plane")]).await;
     // The replacement runs, and the stopped task has gone.
@@ -205,7 +205,7 @@ async fn unsupported_control_plane_is_not_written_to() {
     let ready = harness.http.get(url("/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 503);
     let state: serde_json::Value = serde_json::from_str(&ready.text().await.unwrap()).unwrap();
-    assert!(state["pending"][0].as_str().unwrap().contains("Kuma 3.0.1"), "{state}");
+    assert!(state["pending"][0].as_str().unwrap().contains("Kuma 4.0.1"), "{state}");
     let metrics = harness.http.get(url("/metrics")).send().await.unwrap().text().await.unwrap();
     let gauge = "ecs_mesh_control_plane_unsupported{control_plane=\"upgraded\"} 1";
     assert!(metrics.lines().any(|line| line == gauge), "{metrics}");
@@ -222,9 +222,9 @@ async fn unsupported_control_plane_is_not_written_to() {
     let blocked = "unsupportedControlPlane";
     assert_eq!(changes, [("create", blocked), ("hold", blocked), ("remove", blocked)], "{plan}");
     let (code, text, _) = harness.run_to_end(&["plan"]).await;
-    assert!(code == 1 && text.lines().next().unwrap().contains("Kuma 3.0.1"), "{text}");
+    assert!(code == 1 && text.lines().next().unwrap().contains("Kuma 4.0.1"), "{text}");
     let (code, doctor, _) = harness.run_to_end(&["doctor"]).await;
-    assert!(code == 1 && doctor.contains("Kuma 3.0.1"), "{code}: {doctor}");
+    assert!(code == 1 && doctor.contains("Kuma 4.0.1"), "{code}: {doctor}");
 
     set_version("2.14.3");
     eventually("writes resume", || async {

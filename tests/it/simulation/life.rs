@@ -170,7 +170,7 @@ impl KumaScenario {
         let mut oracle = self.shared.oracle.lock().unwrap();
         match (is_on, self.upgraded) {
             (true, false) => {
-                kuma.set_version("3.0.1");
+                kuma.set_version("4.0.1");
                 oracle.record_unsupported(Some(now));
                 self.shared.faults.count(SimFault::UnsupportedVersion);
             }

@@ -6,9 +6,11 @@ use crate::catalogue::{
 };
 use crate::facts::{ControlPlaneFacts, DoctorFacts};
 use crate::report::{CheckKind, CheckResult};
-use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
+use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_kuma::{CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, ServerConfig};
+use ecs_mesh_kuma::{
+    CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, MeshSettings, RulesBasis, ServerConfig,
+};
 
 const ADMIN: &str = "mesh-system:admin";
 const ANONYMOUS: &str = "mesh-system:unauthenticated";
@@ -47,14 +49,15 @@ fn kuma(
     let Some(answers) = &diagnostics.probes else {
         return vec![not_reached(PLANE_REACHED, subject, diagnostics.version.as_ref().err())];
     };
+    let release = diagnostics.version.as_ref().ok().and_then(|version| version.release);
     let mut checks = vec![
         PLANE_REACHED.ok(subject, "reachable"),
-        version(subject, diagnostics.version.as_ref()),
+        version(subject, connection, diagnostics),
         mode(subject, answers.configuration.as_ref()),
         token(subject, connection, answers.caller.as_ref(), diagnostics.version.as_ref().ok()),
-        list(subject, answers, diagnostics.version.as_ref().ok()),
+        list(subject, answers, release),
     ];
-    checks.extend(meshes(subject, answers));
+    checks.extend(meshes(subject, answers, release));
     checks
 }
 
@@ -65,21 +68,41 @@ pub(super) fn not_reached(id: CheckKind, subject: &str, error: Option<&MeshError
     id.error(subject, message, fix.unwrap_or(check_connection))
 }
 
-fn version(subject: &str, version: Result<&KumaVersion, &MeshError>) -> CheckResult {
-    let version = match version {
+fn version(subject: &str, connection: Option<&KumaConnection>, diagnostics: &KumaDiagnostics) -> CheckResult {
+    let version = match &diagnostics.version {
         Ok(version) => version,
         Err(error) => return failed(PLANE_VERSION, subject, error),
     };
-    if let Err(why) = version.dialect() {
-        return PLANE_VERSION.error(subject, why, "use a 2.x control plane from 2.7 on");
-    }
-    match (version.major, version.minor) {
-        (2, 7..=14) => PLANE_VERSION.ok(subject, &version.text),
-        _ => PLANE_VERSION.warning(
+    let rules = match &diagnostics.rules {
+        Some(Ok(rules)) => rules,
+        Some(Err(reason)) => {
+            let (problem, help) =
+                reason.split_once("; help: ").unwrap_or((reason, "use a supported version"));
+            return PLANE_VERSION.error(subject, problem, help);
+        }
+        None => return PLANE_VERSION.unknown(subject, "the version was not read", "run the doctor again"),
+    };
+    let (text, dialect) = (&version.text, rules.dialect.as_str());
+    match (rules.basis, connection.and_then(|connection| connection.dialect)) {
+        (RulesBasis::Named, _) => PLANE_VERSION.warning(
             subject,
-            format!("{}, which is not tested with this operator", version.text),
-            "use a version from 2.7 to 2.14, or verify the first registrations",
+            format!("{text}, whose version decides nothing: written to by dialect {dialect}, as the manifest says"),
+            "verify the first registrations",
         ),
+        (RulesBasis::Untested, _) => PLANE_VERSION.warning(
+            subject,
+            format!(
+                "{text}, which is not tested with this operator: written to by dialect {dialect}, and the first write is read \
+                 back"
+            ),
+            "use a version from 2.7 to 2.14 or 3.0, or verify the first registrations",
+        ),
+        (RulesBasis::Tested, Some(named)) if named != rules.dialect => PLANE_VERSION.warning(
+            subject,
+            format!("{text}, written to by dialect {dialect}; the manifest names {}", named.as_str()),
+            "remove ControlPlane.spec.kuma.dialect, which has no effect for this version",
+        ),
+        (RulesBasis::Tested, _) => PLANE_VERSION.ok(subject, &**text),
     }
 }
 
@@ -157,10 +180,10 @@ pub(super) fn is_unencrypted_remote(address: &str) -> bool {
     !["127.", "localhost", "[::1]"].iter().any(|near| authority.starts_with(near))
 }
 
-fn list(subject: &str, probes: &KumaProbes, version: Option<&KumaVersion>) -> CheckResult {
+fn list(subject: &str, probes: &KumaProbes, release: Option<KumaRelease>) -> CheckResult {
     match &probes.owned {
         Ok(count) => {
-            let whole = version.is_some_and(|version| (version.major, version.minor) < (2, 10));
+            let whole = release.is_some_and(|release| !release.has(KumaFeature::LabelFilters));
             let note =
                 if whole { "; before 2.10 every sweep reads all Dataplanes, not these alone" } else { "" };
             PLANE_LIST.ok(subject, format!("{count} carry this operator's id{note}"))
@@ -169,20 +192,32 @@ fn list(subject: &str, probes: &KumaProbes, version: Option<&KumaVersion>) -> Ch
     }
 }
 
-fn meshes(subject: &str, probes: &KumaProbes) -> Vec<CheckResult> {
+fn meshes(subject: &str, probes: &KumaProbes, release: Option<KumaRelease>) -> Vec<CheckResult> {
     let judge = |(mesh, found): (&ecs_mesh_model::MeshName, &Result<_, MeshError>)| {
         let subject = format!("{mesh} on {subject}");
         match found {
-            Ok(ecs_mesh_kuma::MeshSettings { mtls, mesh_services }) => {
-                let mtls =
-                    mtls.as_ref().map_or("mTLS is off".to_owned(), |backend| format!("mTLS by {backend}"));
-                let services = mesh_services.as_deref().unwrap_or("Disabled");
-                PLANE_MESH.ok(subject, format!("it exists; {mtls}; meshServices.mode {services}"))
+            Ok(settings) => {
+                PLANE_MESH.ok(subject, format!("it exists; {}", mesh_settings(settings, release)))
             }
             Err(error) => failed(PLANE_MESH, &subject, error),
         }
     };
     probes.meshes.iter().map(judge).collect()
+}
+
+/// What a Mesh says of mTLS and services, as far as the release has such fields.
+fn mesh_settings(settings: &MeshSettings, release: Option<KumaRelease>) -> String {
+    let has = |feature| release.is_none_or(|release| release.has(feature));
+    let mtls = match &settings.mtls {
+        _ if !has(KumaFeature::MeshMtls) => "mTLS by MeshIdentity".to_owned(),
+        Some(backend) => format!("mTLS by {backend}"),
+        None => "mTLS is off".to_owned(),
+    };
+    if !has(KumaFeature::TagServices) {
+        return format!("{mtls}; services are MeshServices");
+    }
+    let services = settings.mesh_services.as_deref().unwrap_or("Disabled");
+    format!("{mtls}; meshServices.mode {services}")
 }
 
 /// The message of a mesh error ends with what to do.
@@ -230,5 +265,43 @@ mod tests {
             assert!(check.message.contains("anonymous"), "{check:?}");
         }
         assert_eq!(check_token("Kuma", "", ADMIN).status, CheckStatus::Ok);
+    }
+
+    fn check_version(version: &str, named: Option<&str>) -> CheckResult {
+        let index = serde_json::json!({"product": "Kuma", "version": version});
+        let connection = serde_json::json!({"address": "https://kuma:5682", "dialect": named});
+        let connection: KumaConnection = serde_json::from_value(connection).unwrap();
+        let version = KumaVersion::read(&index).unwrap();
+        let rules = Some(version.rules(connection.dialect).map_err(std::sync::Arc::new));
+        let diagnostics = KumaDiagnostics { version: Ok(version), rules, probes: None };
+        super::version("kuma", Some(&connection), &diagnostics)
+    }
+
+    #[test]
+    fn version_check_names_the_dialect_and_its_basis() {
+        for (version, named, status, words) in [
+            ("2.14.3", None, CheckStatus::Ok, "Kuma 2.14.3"),
+            ("3.0.1", Some("3.x"), CheckStatus::Ok, "Kuma 3.0.1"),
+            ("3.0.1", Some("2.x"), CheckStatus::Warning, "dialect 3.x; the manifest names 2.x"),
+            ("2.15.0", None, CheckStatus::Warning, "not tested"),
+            ("3.0.0-dev", None, CheckStatus::Warning, "dialect 3.x, and the first write is read back"),
+            ("unknown", Some("3.x"), CheckStatus::Warning, "dialect 3.x, as the manifest says"),
+            ("unknown", None, CheckStatus::Error, "is not supported"),
+            ("2.6.9", None, CheckStatus::Error, "supported: 2.7 to 2.14, 3.0"),
+        ] {
+            let check = check_version(version, named);
+            assert_eq!(check.status, status, "{version} {named:?}: {check:?}");
+            assert!(check.message.contains(words), "{version} {named:?}: {check:?}");
+        }
+    }
+
+    #[test]
+    fn mesh_check_has_no_settings_that_3_0_removed() {
+        let describe = |release: Option<(u32, u32)>| {
+            let release = release.map(|(major, minor)| KumaRelease::new(major, minor));
+            mesh_settings(&MeshSettings::default(), release)
+        };
+        assert_eq!(describe(Some((2, 14))), "mTLS is off; meshServices.mode Disabled");
+        assert_eq!(describe(Some((3, 0))), "mTLS by MeshIdentity; services are MeshServices");
     }
 }

@@ -9,12 +9,19 @@ use super::{
     responds, std_error, stored_by_2x, unreachable_server,
 };
 use crate::{DataplaneCapabilities, HealthDiscovery, HttpResponse, KumaControlPlane, MeshCallObserver};
+use ecs_mesh_api::KumaFeature;
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::WriteObstacle;
 
-fn version(text: &str) -> Result<HttpResponse, crate::TransportError> {
+pub(super) fn version(text: &str) -> Result<HttpResponse, crate::TransportError> {
     responds(200, &json!({"product": "Kuma", "version": text}))
+}
+
+/// The response to `GET /_resources` of a server with these types beside those of every version.
+pub(super) fn resources(more: &[&str]) -> Result<HttpResponse, crate::TransportError> {
+    let names = ["Dataplane", "Mesh", "MeshService"].iter().chain(more);
+    responds(200, &json!({"resources": names.map(|name| json!({"name": name})).collect::<Vec<_>>()}))
 }
 
 fn config(hds: bool) -> Result<HttpResponse, crate::TransportError> {
@@ -31,7 +38,7 @@ fn dataplane(name: &str) -> Value {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-fn text(status: u16, body: &str) -> Result<HttpResponse, crate::TransportError> {
+pub(super) fn text(status: u16, body: &str) -> Result<HttpResponse, crate::TransportError> {
     Ok(HttpResponse { status, retry_after: None, body: body.as_bytes().to_vec() })
 }
 
@@ -264,11 +271,11 @@ async fn names_that_are_path_steps_are_never_sent() {
 
 #[tokio::test]
 async fn unsupported_version_is_never_written_to() {
-    let script = ScriptedKumaTransport::of(vec![version("3.0.0-dev"), version("3.0.0-dev")]);
+    let script = ScriptedKumaTransport::of(vec![version("4.0.0-dev"), version("4.0.0-dev")]);
     let kuma = kuma(&script);
     let refreshed = kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
     assert_eq!(refreshed.kind, UNSUPPORTED);
-    assert!(refreshed.message.contains("Kuma 3.0.0-dev"), "{refreshed}");
+    assert!(refreshed.message.contains("Kuma 4.0.0-dev"), "{refreshed}");
     assert_eq!(kuma.put(&id("default", TASK), &json!({})).await.unwrap_err().kind, UNSUPPORTED);
     assert_eq!(kuma.delete(&id("default", TASK)).await.unwrap_err().kind, UNSUPPORTED);
     assert_eq!(script.paths(), ["GET /"], "a write was sent");
@@ -278,24 +285,27 @@ async fn unsupported_version_is_never_written_to() {
 async fn dataplane_without_inbounds_needs_2_14() {
     let without = ecs_mesh_core::intent::DesiredRegistration { inbounds: Vec::new(), ..demo() };
     for (text, is_accepted) in [("2.7.0", false), ("2.13.9", false), ("2.14.0", true), ("2.15.0", true)] {
-        let kuma = kuma(&ScriptedKumaTransport::of(vec![version(text)]));
+        let resources = text.starts_with("2.15").then(|| resources(&["ZoneIngress", "ZoneEgress"]));
+        let kuma =
+            kuma(&ScriptedKumaTransport::of(std::iter::once(version(text)).chain(resources).collect()));
         kuma.ensure_supported().await.unwrap();
         let checked = kuma.check_desired(&without).map_err(|error| error.kind);
-        assert_eq!(checked, if is_accepted { Ok(()) } else { Err(MeshErrorKind::Invalid) }, "{text}");
+        assert_eq!(checked, if is_accepted { Ok(()) } else { Err(MeshErrorKind::NotExpressible) }, "{text}");
         assert_eq!(kuma.check_desired(&demo()), Ok(()), "{text}");
     }
 }
 
-const UNSUPPORTED: MeshErrorKind = MeshErrorKind::Obstructed(WriteObstacle::UnsupportedControlPlane);
+pub(super) const UNSUPPORTED: MeshErrorKind =
+    MeshErrorKind::Obstructed(WriteObstacle::UnsupportedControlPlane);
 
 #[tokio::test]
 async fn unreadable_and_old_versions_are_unsupported() {
-    for text in ["unknown", "", "0.0.0-preview.v1234", "2.6.9", "1.8.0", "3.0.1", "4.1.0"] {
+    for text in ["unknown", "", "0.0.0-preview.v1234", "2.6.9", "1.8.0", "4.1.0"] {
         let kuma = kuma(&ScriptedKumaTransport::of(vec![version(text), version(text)]));
         kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
         assert_eq!(kuma.ensure_supported().await.unwrap_err().kind, UNSUPPORTED, "{text}");
     }
-    for text in ["2.7.0", "v2.9.1", "2.14.3", "2.15.0"] {
+    for text in ["2.7.0", "v2.9.1", "2.14.3", "2.14.3+build.1", "3.0.1"] {
         let kuma = kuma(&ScriptedKumaTransport::of(vec![version(text)]));
         kuma.ensure_supported().await.unwrap();
     }
@@ -307,7 +317,7 @@ async fn upgrade_under_a_running_operator_stops_writes_until_it_is_undone() {
     let script = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
         written(),
-        version("3.0.1"),
+        version("4.0.1"),
         version("2.14.3"),
         written(),
     ]);
@@ -319,7 +329,7 @@ async fn upgrade_under_a_running_operator_stops_writes_until_it_is_undone() {
     put().await.unwrap();
     tokio::time::advance(Duration::from_secs(5)).await;
     assert_eq!(put().await.unwrap_err().kind, UNSUPPORTED);
-    assert_eq!(kuma.support().refusal().map(|reason| reason.contains("3.0.1")), Some(true));
+    assert_eq!(kuma.support().refusal().map(|reason| reason.contains("4.0.1")), Some(true));
     tokio::time::advance(Duration::from_secs(5)).await;
     put().await.unwrap();
     assert_eq!(kuma.support().refusal(), None);
@@ -327,7 +337,7 @@ async fn upgrade_under_a_running_operator_stops_writes_until_it_is_undone() {
 
 #[tokio::test(start_paused = true)]
 async fn failed_connection_makes_the_next_write_read_the_version() {
-    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), unreachable_server(), version("3.0.1")]);
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), unreachable_server(), version("4.0.1")]);
     let kuma = kuma(&script);
     kuma.ensure_supported().await.unwrap();
     let error = kuma.put(&id("default", TASK), &json!({})).await.unwrap_err();
@@ -362,8 +372,8 @@ async fn refresh_reads_health_discovery_and_mesh_modes() {
     let (a, b) = (kuma.capabilities(&mesh("a")), kuma.capabilities(&mesh("b")));
     assert!(a.mesh_services_only && !b.mesh_services_only);
     assert_eq!(a.health_discovery, HealthDiscovery::Off);
-    assert!(!a.inbound_names, "2.7 drops the names of inbounds");
-    assert_eq!(kuma.version().unwrap().text, "Kuma 2.7.4");
+    assert!(!a.has(KumaFeature::InboundNames), "2.7 drops the names of inbounds");
+    assert_eq!(&*kuma.version().unwrap().text, "Kuma 2.7.4");
 }
 
 #[tokio::test]

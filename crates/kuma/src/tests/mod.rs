@@ -1,9 +1,11 @@
 //! Tests of the client: rendering, scripted responses, and calls over real HTTP.
 
 mod calls;
+mod dialects;
 mod over_http;
 mod recorded;
 mod rendering;
+mod versions;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

@@ -3,16 +3,15 @@ use serde_json::{Value, json};
 use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
 use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, normalise};
-use ecs_mesh_api::Probe;
+use ecs_mesh_api::{KumaRelease, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{DesiredRegistration, Outbounds};
 use ecs_mesh_core::plan::DrainReason;
 
 const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
-    dialect: crate::ApiDialect::V2,
+    release: KumaRelease::new(2, 14),
     health_discovery: HealthDiscovery::Off,
     mesh_services_only: false,
-    inbound_names: true,
 };
 const EXCLUSIVE: DataplaneCapabilities =
     DataplaneCapabilities { mesh_services_only: true, health_discovery: HealthDiscovery::On, ..HDS_OFF };
@@ -223,7 +222,8 @@ fn stored_body_equals_sent_body_in_normal_form() {
         DataplaneCapabilities::default(),
         HDS_OFF,
         EXCLUSIVE,
-        DataplaneCapabilities { inbound_names: false, ..EXCLUSIVE },
+        DataplaneCapabilities { release: KumaRelease::new(2, 7), ..HDS_OFF },
+        DataplaneCapabilities { release: KumaRelease::new(3, 0), ..EXCLUSIVE },
     ] {
         for desired in [demo(), everything()] {
             let sent = render(&desired, None, capabilities);

@@ -1,0 +1,164 @@
+//! What a release has no form for. A server of that release would refuse it, or accept it and drop a part of it without an
+//! error, so it is refused here, with all reasons.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use super::capabilities::DataplaneCapabilities;
+use super::dataplane::{further_tags, mesh_service};
+use super::labels::{is_label_key, is_reserved_key};
+use ecs_mesh_api::limits::DNS_LABEL_RULE;
+use ecs_mesh_api::manifests::is_dns_label;
+use ecs_mesh_api::{ApiDialect, Inbound, KumaFeature, Protocol};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_core::intent::DesiredRegistration;
+use ecs_mesh_model::{ServiceName, is_label_value};
+
+/// Checks that a Dataplane of the release can express all of `desired`. `version` is the server's, for the message.
+pub(super) fn check(
+    desired: &DesiredRegistration,
+    capabilities: DataplaneCapabilities,
+    version: &str,
+) -> Result<(), MeshError> {
+    let problems = problems(desired, capabilities);
+    let Some(first) = problems.first() else { return Ok(()) };
+    let mut message = format!("rendering service {} for {version}", desired.service);
+    for (at, problem) in problems.iter().enumerate() {
+        let _ = write!(message, "{} {problem}", if at == 0 { ":" } else { "," });
+    }
+    let _ = write!(message, "; help: {}", first.help());
+    Err(MeshError::new(MeshErrorKind::NotExpressible, message))
+}
+
+/// One thing that a release cannot express.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Inexpressible<'a> {
+    /// A Dataplane without inbounds.
+    NoInbounds,
+    /// A service whose name is no workload label, without another label.
+    NoWorkloadLabel(&'a ServiceName),
+    /// A protocol of an inbound.
+    Protocol { port: u16, protocol: Protocol },
+    /// A tag of an inbound that is no label.
+    TagIsNoLabel(&'a str),
+    /// A tag whose name is the control plane's or the operator's.
+    TagIsReserved(&'a str),
+    /// A tag that not all inbounds have with one value.
+    TagDiffers(&'a str),
+    /// An outbound to a service whose name cannot be that of a MeshService.
+    NoMeshService(&'a ServiceName),
+    /// An outbound to a service with several workload labels.
+    SeveralMeshServices { service: &'a ServiceName, labels: String },
+}
+
+impl fmt::Display for Inexpressible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInbounds => {
+                f.write_str("2.14 is the first version that accepts a Dataplane without inbounds")
+            }
+            Self::NoWorkloadLabel(service) => {
+                write!(f, "the service's name {service} is no label kuma.io/workload ({DNS_LABEL_RULE})")
+            }
+            Self::Protocol { port, protocol } => {
+                write!(f, "the inbound on port {port} has protocol {}, which 3.0 removed", protocol.as_str())
+            }
+            Self::TagIsNoLabel(name) => {
+                write!(f, "the inbound tag {name} is no label of a Dataplane, which tags become in 3.x")
+            }
+            Self::TagIsReserved(name) => write!(f, "the inbound tag {name} would become a reserved label"),
+            Self::TagDiffers(name) => {
+                write!(
+                    f,
+                    "the inbound tag {name} differs between inbounds, which have no tags of their own in 3.x"
+                )
+            }
+            Self::NoMeshService(service) => {
+                write!(f, "the outbound's service {service} can be no MeshService ({DNS_LABEL_RULE})")
+            }
+            Self::SeveralMeshServices { service, labels } => {
+                write!(f, "the outbound's service {service} has several MeshServices: {labels}")
+            }
+        }
+    }
+}
+
+impl Inexpressible<'_> {
+    fn help(&self) -> &'static str {
+        match self {
+            Self::NoInbounds => "give the Workload an inbound, or upgrade the control plane",
+            Self::NoWorkloadLabel(_) => "set Workload.spec.workload, or rename the service",
+            Self::Protocol { .. } => "set the inbound's protocol to tcp",
+            Self::TagIsNoLabel(_) | Self::TagIsReserved(_) | Self::TagDiffers(_) => {
+                "remove the tag from Workload.spec.inbounds[].tags, or give all inbounds one value that is a label"
+            }
+            Self::NoMeshService(_) => "set `workload` in the Workload of that service, or rename the service",
+            Self::SeveralMeshServices { .. } => "give all Workloads of that service one `workload`",
+        }
+    }
+}
+
+fn problems(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) -> Vec<Inexpressible<'_>> {
+    let mut problems = Vec::new();
+    if desired.inbounds.is_empty() && !capabilities.has(KumaFeature::OptionalInbounds) {
+        problems.push(Inexpressible::NoInbounds);
+    }
+    let refused = desired.inbounds.iter().filter(|inbound| !capabilities.release.allows(inbound.protocol));
+    problems.extend(refused.map(|Inbound { port, protocol, .. }| Inexpressible::Protocol {
+        port: port.get(),
+        protocol: *protocol,
+    }));
+    if capabilities.release.dialect() == Some(ApiDialect::V3) {
+        if desired.workload.is_none() {
+            problems.push(Inexpressible::NoWorkloadLabel(&desired.service));
+        }
+        problems.extend(tag_problems(&desired.inbounds));
+        problems.extend(outbound_problems(desired, capabilities));
+    }
+    problems
+}
+
+/// In 3.x the tags of inbounds become labels of the Dataplane.
+fn tag_problems(inbounds: &[Inbound]) -> Vec<Inexpressible<'_>> {
+    let mut problems = Vec::new();
+    for (name, value) in inbounds.iter().flat_map(further_tags) {
+        let differs =
+            || inbounds.iter().any(|inbound| inbound.tags.get(name).map(String::as_str) != Some(value));
+        let problem = if is_reserved_key(name) {
+            Inexpressible::TagIsReserved(name)
+        } else if !is_label_key(name) || !is_label_value(value) {
+            Inexpressible::TagIsNoLabel(name)
+        } else if differs() {
+            Inexpressible::TagDiffers(name)
+        } else {
+            continue;
+        };
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    problems
+}
+
+fn outbound_problems(
+    desired: &DesiredRegistration,
+    capabilities: DataplaneCapabilities,
+) -> Vec<Inexpressible<'_>> {
+    let mut problems = Vec::new();
+    for outbound in desired.outbounds.declared() {
+        let service = &outbound.service;
+        let problem = match mesh_service(desired, service, capabilities) {
+            Some(name) if is_dns_label(name) => continue,
+            Some(_) => Inexpressible::NoMeshService(service),
+            None => {
+                let labels = desired.called_workloads.labels(service).into_iter().flatten();
+                let labels = labels.map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+                Inexpressible::SeveralMeshServices { service, labels }
+            }
+        };
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    problems
+}

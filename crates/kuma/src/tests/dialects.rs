@@ -1,0 +1,218 @@
+//! Golden files of the dialects: each file of `tests/golden/dialects/` has a task's manifests and the versions of some
+//! servers, and below the line `---` what each server is sent, or why it is sent nothing.
+//! `UPDATE_GOLDEN=1 cargo test -p ecs-mesh-kuma --lib dialects` renews the results.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{TASK, operator};
+use crate::{DRAIN_LABEL, HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
+use ecs_mesh_api::ControlPlaneType;
+use ecs_mesh_api::manifests::{ManifestScope, ManifestSet, assemble, read_file};
+use ecs_mesh_control_plane::{ControlPlane, Registration};
+use ecs_mesh_core::intent::{DesiredRegistration, Evaluator, ManifestHistory, TaskFacts, Verdict};
+use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_model::{DesiredStatus, LastStatus, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp};
+
+/// The input, above the line.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DialectCase {
+    /// The ECS service of the task.
+    service: String,
+    /// Versions, with `Exclusive` after that of a server whose mesh has only MeshServices.
+    servers: Vec<String>,
+    /// Spec by `KIND/NAME`, beside those of the control plane and the binding.
+    manifests: BTreeMap<String, Value>,
+    /// `networking.outbound` of the task's registration, as the server returns it.
+    registered_outbounds: Option<Value>,
+    /// The task is registered, and its registration is drained.
+    #[serde(default)]
+    drained: bool,
+}
+
+/// A server of one version, whose mesh may have only MeshServices.
+struct VersionedServer {
+    version: String,
+    mode: &'static str,
+}
+
+impl VersionedServer {
+    fn parse(text: &str) -> Self {
+        match text.strip_suffix(" Exclusive") {
+            Some(version) => Self { version: version.to_owned(), mode: "Exclusive" },
+            None => Self { version: text.to_owned(), mode: "Disabled" },
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for VersionedServer {
+    async fn send(
+        &self,
+        _: HttpMethod,
+        path: &str,
+        _: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        let response = match path {
+            "/" => json!({"product": "Kuma", "version": self.version}),
+            "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": true}}}),
+            // 3.0 has no such field.
+            _ if self.version.starts_with('3') => json!({}),
+            _ => json!({"meshServices": {"mode": self.mode}}),
+        };
+        Ok(HttpResponse { status: 200, retry_after: None, body: response.to_string().into_bytes() })
+    }
+}
+
+fn manifests(case: &DialectCase) -> Arc<ManifestSet> {
+    let mut all = BTreeMap::from([
+        ("ControlPlane/kuma".to_owned(), json!({"type": "kuma", "kuma": {"address": "https://cp:5682"}})),
+        (
+            "MeshBinding/prod".to_owned(),
+            json!({"controlPlane": "kuma", "selector": {"clusters": ["*"]}, "roleTags": {"mode": "off"}}),
+        ),
+    ]);
+    all.extend(case.manifests.clone());
+    let document = |(id, spec): (&String, &Value)| {
+        let (kind, name) = id.split_once('/').unwrap();
+        json!({"apiVersion": "ecs-mesh.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+            .to_string()
+    };
+    let text = all.iter().map(document).collect::<Vec<_>>().join("\n---\n");
+    let (read, errors) = read_file(&Path::new("case.yaml").into(), &text);
+    assert!(errors.is_empty(), "{errors:?}");
+    let assembled = assemble(read, ManifestScope::Complete);
+    Arc::new(ManifestSet { complete: true, ..assembled.set })
+}
+
+fn desired(case: &DialectCase) -> DesiredRegistration {
+    let task = format!("arn:aws:ecs:eu-west-1:111122223333:task/demo/{TASK}");
+    let definition = "arn:aws:ecs:eu-west-1:111122223333:task-definition/app:7";
+    let task = Task {
+        arn: TaskArn::parse(&task).unwrap(),
+        version: 1,
+        last_status: LastStatus::Running,
+        desired_status: DesiredStatus::Running,
+        group: TaskGroup::parse(&format!("service:{}", case.service)),
+        definition: TaskDefinitionArn::parse(definition).unwrap(),
+        role_override: None,
+        address: Some("10.0.1.7".parse().unwrap()),
+        deployment: None,
+        created_at: None,
+        tags: None,
+        stopped_containers: Box::default(),
+    };
+    let (manifests, operator) = (manifests(case), operator());
+    let mut history = ManifestHistory::default();
+    history.record(&manifests, true, Timestamp(0));
+    let evaluator = Evaluator {
+        manifests: &manifests,
+        control_plane: "kuma",
+        kind: ControlPlaneType::Kuma,
+        operator: &operator,
+        history: &history,
+        // Long after the start, so that nothing settles.
+        now: Timestamp(86_400_000),
+    };
+    match evaluator.evaluate(&task, &TaskFacts::default()).verdict {
+        Verdict::Register(desired) => *desired,
+        other => panic!("the task is not to be registered: {other:?}"),
+    }
+}
+
+/// Labels and networking of the body that the server is sent, or the refusal.
+async fn outcome(case: &DialectCase, server: &str) -> Value {
+    let desired = desired(case);
+    let kuma = KumaControlPlane::new(VersionedServer::parse(server), operator(), Arc::new(NoObserver));
+    kuma.refresh_capabilities(&[desired.id.mesh.clone()].into()).await.unwrap();
+    if let Err(error) = kuma.check_desired(&desired) {
+        return json!({"refused": format!("{}: {}", error.kind.label(), error.message)});
+    }
+    let created = kuma.render(&desired, None);
+    let mut stored = created.body.clone();
+    if let Some(outbounds) = &case.registered_outbounds {
+        stored["networking"]["outbound"] = outbounds.clone();
+    }
+    let current: Registration = super::registration(stored);
+    let rendered = match (case.drained, &case.registered_outbounds) {
+        (true, _) => kuma.render_drained(&current, DrainReason::Stopping),
+        (false, Some(_)) => kuma.render(&desired, Some(&current)),
+        (false, None) => created,
+    };
+    // Those of ownership are equal everywhere.
+    let is_shown = |name: &str| !name.starts_with("ecs-mesh.dev/") || name == DRAIN_LABEL;
+    let labels = rendered.body["labels"].as_object().unwrap().iter().filter(|(name, _)| is_shown(name));
+    let labels: Map<String, Value> = labels.map(|(name, value)| (name.clone(), value.clone())).collect();
+    json!({"labels": labels, "networking": rendered.body["networking"]})
+}
+
+/// The outcomes, each with the servers that share it.
+async fn outcomes(case: &DialectCase) -> Value {
+    let mut found: Vec<(Vec<&str>, Value)> = Vec::new();
+    for server in &case.servers {
+        let outcome = outcome(case, server).await;
+        match found.iter_mut().find(|(_, known)| *known == outcome) {
+            Some((servers, _)) => servers.push(server),
+            None => found.push((vec![server], outcome)),
+        }
+    }
+    let shown = found.into_iter().map(|(servers, mut outcome)| {
+        outcome["servers"] = servers.into();
+        outcome
+    });
+    shown.collect::<Vec<_>>().into()
+}
+
+fn read_case(path: &Path) -> (String, DialectCase, Option<String>) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let (above, below) =
+        text.split_once("\n---\n").map_or((&*text, None), |(above, below)| (above, Some(below.to_owned())));
+    let case = serde_saphyr::from_str(above).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    (above.trim_end().to_owned(), case, below)
+}
+
+fn paths() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dialects");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[tokio::test]
+async fn each_version_is_sent_what_its_golden_file_shows() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut wrong = String::new();
+    for path in paths() {
+        let (above, case, expected) = read_case(&path);
+        let found = serde_saphyr::to_string(&outcomes(&case).await).unwrap();
+        if update {
+            std::fs::write(&path, format!("{above}\n---\n{found}")).unwrap();
+        } else if expected.as_deref() != Some(&found) {
+            let name = path.file_name().unwrap().display();
+            writeln!(wrong, "{name}: expected\n{}\nfound\n{found}", expected.unwrap_or_default()).unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}\nUPDATE_GOLDEN=1 renews the files; read the difference first");
+}
+
+#[test]
+fn golden_files_pair_both_dialects_and_explain_themselves() {
+    let (mut pairs, mut in_3_0) = (0, 0);
+    for path in paths() {
+        let (above, case, _) = read_case(&path);
+        assert!(above.starts_with("# "), "{} has no comment", path.display());
+        let majors: BTreeSet<&str> = case.servers.iter().filter_map(|server| server.get(..1)).collect();
+        assert!(majors.contains("3"), "{} has no server of 3.x", path.display());
+        pairs += case.servers.len();
+        in_3_0 += case.servers.iter().filter(|server| server.starts_with('3')).count();
+    }
+    assert!(pairs >= 40 && in_3_0 >= 15, "only {pairs} pairs are left, {in_3_0} of them with 3.x");
+}
