@@ -126,29 +126,28 @@ impl RegistrationWriter<'_> {
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
         self.worker.ensure_capabilities(&desired.id.mesh).await?;
-        self.worker.client.check_desired(desired).map_err(CallError::Failed)?;
-        let rendered = self.worker.client.render(desired, None);
-        if self.matches_cached_hash(desired, &rendered) {
+        if self.matches_cached_hash(desired, &self.render_new(desired)?) {
             self.worker.registry.record_exact(self.task, &desired.id);
             return Ok(ApplyOutcome::Equal);
         }
         let _lock = self.worker.lock_registration(&desired.id).await;
-        retry_on_conflict!(self.try_ensure(desired, &rendered, known, may_update))
+        retry_on_conflict!(self.try_ensure(desired, known, may_update))
     }
 
     async fn try_ensure(
         &self,
         desired: &DesiredRegistration,
-        new: &RenderedRegistration,
         known: bool,
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
         self.acquire_write_token().await;
         self.worker.ensure_supported().await?;
+        // Only now: the control plane may have been upgraded since the last answer about its version.
+        let new = self.render_new(desired)?;
         let current = match self.get_owned(&desired.id).await? {
             Lookup::Foreign(owner) => return Ok(self.name_conflict(&desired.id, owner)),
             Lookup::Missing if known => return Ok(self.forget_missing(&desired.id)),
-            Lookup::Missing => return self.create(desired, new).await,
+            Lookup::Missing => return self.create(desired, &new).await,
             Lookup::Owned(current) => current,
         };
         let rendered = self.worker.client.render(desired, Some(&current));
@@ -188,6 +187,13 @@ impl RegistrationWriter<'_> {
         Ok(ApplyOutcome::Updated(changes))
     }
 
+    /// Renders the registration of a task that has none, in the format of the control plane's version.
+    fn render_new(&self, desired: &DesiredRegistration) -> Result<RenderedRegistration, CallError> {
+        let client = &self.worker.client;
+        client.check_desired(desired).map_err(CallError::Failed)?;
+        Ok(client.render(desired, None))
+    }
+
     async fn create(
         &self,
         desired: &DesiredRegistration,
@@ -196,7 +202,7 @@ impl RegistrationWriter<'_> {
         let id = &desired.id;
         if self.write_decision() == WriteDecision::Send {
             // Record first: if the response is lost, the next list still finds it.
-            let (service, binding) = (desired.service.as_str(), &desired.binding);
+            let (service, binding) = (self.worker.client.registered_service(desired), &desired.binding);
             self.worker.registry.record_pending(self.task, id, service, binding, self.context.now());
         }
         match self.write(id, rendered).await {

@@ -283,6 +283,17 @@ impl ControlPlaneWorker {
         self.lists.record_duration(took);
     }
 
+    /// Records the format in which registrations are compared with this list.
+    pub(super) fn record_format(&self) {
+        self.lists.record_format(self.client.registration_format());
+    }
+
+    /// Whether the format of registrations is another one than at the last list: the control plane was upgraded, and what is
+    /// registered must be compared again.
+    pub(super) fn has_new_format(&self) -> bool {
+        self.is_synced() && !self.lists.is_format(self.client.registration_format().as_deref())
+    }
+
     /// The lock of the list; `None` while a list is in progress.
     pub(super) fn try_lock_list(&self) -> Option<tokio::sync::OwnedMutexGuard<()>> {
         self.lists.try_lock()

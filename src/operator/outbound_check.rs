@@ -8,7 +8,8 @@ use tracing::{debug, info, warn};
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_model::MeshName;
+use ecs_mesh_core::intent::CalledWorkloads;
+use ecs_mesh_model::{MeshName, ServiceName};
 
 /// Compares the services that outbounds name in each mesh with those that the mesh knows.
 pub(super) async fn run(
@@ -24,7 +25,14 @@ pub(super) async fn run(
         }
         match worker.call(worker.client.list_services(mesh)).await {
             Ok(known) => {
-                let unknown = called.into_iter().filter(|service| !known.contains(service)).collect();
+                // Kuma 3.x names a service by its workload label.
+                let workloads = CalledWorkloads::of(manifests, &worker.name, mesh, &called);
+                let is_known = |service: &ServiceName| {
+                    let mut labels = workloads.labels(service).into_iter().flatten();
+                    known.contains(service.as_str()) || labels.any(|label| known.contains(&**label))
+                };
+                let unknown = called.iter().filter(|service| !is_known(service));
+                let unknown = unknown.map(ToString::to_string).collect();
                 report(context, worker, mesh, unknown);
             }
             Err(error) => {
@@ -50,7 +58,7 @@ fn report(context: &Context, worker: &ControlPlaneWorker, mesh: &MeshName, unkno
 }
 
 /// The services that workloads of a mesh name in outbounds.
-fn outbound_services(set: &ManifestSet, control_plane: &str, mesh: &MeshName) -> BTreeSet<String> {
+fn outbound_services(set: &ManifestSet, control_plane: &str, mesh: &MeshName) -> BTreeSet<ServiceName> {
     let here = |name: &str| {
         set.bindings.get(name).is_some_and(|b| b.spec.control_plane == control_plane && b.spec.mesh == *mesh)
     };
@@ -60,7 +68,7 @@ fn outbound_services(set: &ManifestSet, control_plane: &str, mesh: &MeshName) ->
             continue;
         }
         let merged = set.merged_outbounds(name, workload).resolved;
-        called.extend(merged.iter().map(|outbound| outbound.service.to_string()));
+        called.extend(merged.into_iter().map(|outbound| outbound.service));
     }
     called
 }

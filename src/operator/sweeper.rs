@@ -43,8 +43,8 @@ const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 /// Maximum tasks that wait for a describe: a few calls of a hundred.
 const MAX_INFLIGHT_DESCRIBES: usize = 300;
 
-/// Interval at which the version of a control plane that is not supported is read again.
-const SUPPORT_RECHECK: Duration = Duration::from_secs(30);
+/// Interval at which the versions of control planes are read again while nothing is written.
+const VERSION_RECHECK: Duration = Duration::from_secs(30);
 
 /// Delays between attempts of a control plane's first list.
 const FIRST_LIST_BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
@@ -92,19 +92,23 @@ impl Sweeper {
                 () = stop.cancelled() => return,
                 () = self.context.sweeps.requested() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = self.recheck_support() => {}
+                () = self.recheck_versions() => {}
             }
         }
     }
 
-    /// Looks for control planes that are supported again, for which the operator is not ready meanwhile. Never ends.
-    async fn recheck_support(&self) {
+    /// Reads the versions of the control planes again, so that one that is supported again is found without a write. Ends
+    /// once one of them needs another format of registrations, which only a sweep compares.
+    async fn recheck_versions(&self) {
         loop {
-            tokio::time::sleep(SUPPORT_RECHECK).await;
-            for worker in self.context.workers.load().values().filter(|worker| worker.unsupported().is_some())
-            {
+            tokio::time::sleep(VERSION_RECHECK).await;
+            for worker in self.context.workers.load().values() {
                 if let Err(error) = worker.ensure_supported().await {
-                    debug!(control_plane = %worker.name, ?error, "control plane is still not supported");
+                    debug!(control_plane = %worker.name, ?error, "control plane can't be written to");
+                }
+                if worker.has_new_format() {
+                    info!(control_plane = %worker.name, "control plane version changed; comparing registrations");
+                    return;
                 }
             }
         }
@@ -264,6 +268,7 @@ impl Sweeper {
                 }
             }
         }
+        worker.record_format();
         self.record_named_clusters(&manifests, &worker).await;
         let clusters = self.clusters_to_list(&manifests, &worker);
         match self.list_into_registry(&worker, &manifests, &clusters, requested).await {

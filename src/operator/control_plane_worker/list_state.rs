@@ -29,6 +29,8 @@ pub(super) struct ListState {
     unlisted: ActiveWarnings<String, &'static str>,
     /// Meshes whose settings are known.
     capabilities: Mutex<BTreeSet<MeshName>>,
+    /// The format of registrations at the last list.
+    format: Mutex<Option<Arc<str>>>,
     /// Registrations of this operator whose cluster no binding selects, as of the last list.
     unattributed: AtomicUsize,
 }
@@ -79,6 +81,14 @@ impl ListState {
 
     pub(super) fn record_capabilities(&self, meshes: BTreeSet<MeshName>) {
         lock(&self.capabilities).extend(meshes);
+    }
+
+    pub(super) fn record_format(&self, format: Option<Arc<str>>) {
+        *lock(&self.format) = format;
+    }
+
+    pub(super) fn is_format(&self, format: Option<&str>) -> bool {
+        lock(&self.format).as_deref() == format
     }
 
     pub(super) fn record_unattributed(&self, count: usize) {
