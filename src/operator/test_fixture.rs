@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connected, Operator, OperatorDeps, RunOptions};
+use super::{Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, RunOptions};
 use ecs_mesh_aws::fakes::{FakeEcs, clock, task};
 use ecs_mesh_clock::Clock;
+use ecs_mesh_core::plan::report::PlanReport;
 use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
 use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
 use ecs_mesh_model::{LastStatus, OperatorId, Task, TaskGroup, TaskId};
@@ -107,8 +108,17 @@ impl OperatorFixture {
         let status = Arc::new(ManifestStatus::from(self.loaded.as_ref().unwrap()));
         let (sender, receiver) = watch::channel(status);
         self.manifests = Some(sender);
+        let operator = Operator::new(self.deps());
+        self.operator = Some(Arc::clone(&operator));
+        self.running = Some(tokio::spawn(async move {
+            operator.run(None, receiver, RunOptions::default(), CancellationToken::new()).await.unwrap();
+        }));
+    }
+
+    /// The dependencies of an operator at the emulators.
+    fn deps(&self) -> OperatorDeps {
         let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
-        let operator = Operator::new(OperatorDeps {
+        OperatorDeps {
             clock: self.clock.clone(),
             connect: Arc::new(move |_, _| {
                 let transport = FakeTransport(Arc::clone(&kuma), clock.clone());
@@ -117,11 +127,17 @@ impl OperatorFixture {
                 Ok(Connected::new(Arc::new(client)))
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
-        });
-        self.operator = Some(Arc::clone(&operator));
-        self.running = Some(tokio::spawn(async move {
-            operator.run(None, receiver, RunOptions::default(), CancellationToken::new()).await.unwrap();
-        }));
+        }
+    }
+
+    /// The plan by the manifests as they are.
+    pub(super) async fn plan(&self) -> PlanReport {
+        let status = Arc::new(ManifestStatus::from(self.loaded.as_ref().unwrap()));
+        let (_sender, receiver) = watch::channel(status);
+        let mut deps = self.deps();
+        let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&deps.metrics)));
+        deps.recorder = Some(Arc::clone(&recorder) as _);
+        Operator::new(deps).plan(&recorder, receiver, PlanOptions::default(), &Arc::default()).await.unwrap()
     }
 
     /// The number of registrations of each service that are in load balancing.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::test_fixture::{OperatorFixture, document, workload, workloads};
+use ecs_mesh_core::plan::report::Change;
 
 impl OperatorFixture {
     fn is_supported(&self) -> bool {
@@ -55,6 +56,11 @@ async fn registration_that_the_version_lacks_is_not_written() {
     let spec = format!("selector: {{services: [events]}}, service: events, inbounds: [{inbound}]");
     fixture.kuma.lock().unwrap().set_version("3.0.1");
     fixture.edit(&(workload("a", "a") + &document("Workload", "events", &spec)));
+    let plan = fixture.plan().await;
+    let planned: Vec<Change> = plan.changes.iter().map(|entry| entry.change.change).collect();
+    assert_eq!(planned, [Change::Create, Change::Hold]);
+    let reason = &plan.changes[1].change.reason;
+    assert!(reason.contains("Kuma 3.0.1") && reason.contains("kafka"), "{reason}");
     fixture.start();
     sleep(Duration::from_mins(2)).await;
     let kuma = fixture.kuma.lock().unwrap();

@@ -14,7 +14,7 @@ use super::{
     guard_message, hold_message,
 };
 use ecs_mesh_api::LifecyclePolicy;
-use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, Outbounds, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
@@ -242,7 +242,11 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
     }
 
     fn call_failed(&self, error: &MeshError) {
-        self.problem(error.kind.label(), &Reason::new(group_key(&error.message), &*error.message));
+        let reason = Reason::new(group_key(&error.message), &*error.message);
+        // Nothing was asked of the control plane: what is registered stays until the manifests or the version change.
+        let is_held = error.kind == MeshErrorKind::NotExpressible;
+        let change = if is_held { Change::Hold } else { Change::Unknown };
+        self.push_warning(error.kind.label(), PlannedChange::with_reason(change, &reason));
     }
 
     fn unreachable(&self) {
