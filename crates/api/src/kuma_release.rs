@@ -95,6 +95,14 @@ pub enum KumaFeature {
     MeshMtls,
     /// Services other than MeshServices, by `Mesh.meshServices.mode`.
     TagServices,
+    /// The resources `ZoneIngress` and `ZoneEgress`, and their tokens. In 3.0 zone proxies are Dataplanes with listeners.
+    ZoneProxyResources,
+    /// `Mesh.meshServices`. In 3.0 each mesh has MeshServices.
+    MeshServicesMode,
+    /// `networking.transparentProxying.reachableBackends`, and a `backendRef` to other kinds than MeshService, or by labels.
+    ReachableBackends,
+    /// `networking.listeners` of zone proxies.
+    Listeners,
     /// `networking.inbound[].name`, by which a MeshService names its ports.
     InboundNames,
     /// Lists can be filtered by labels. Older servers ignore the filter.
@@ -123,7 +131,7 @@ const fn since(feature: KumaFeature, major: u32, minor: u32) -> FeatureRow {
     FeatureRow { feature, since: KumaRelease::new(major, minor), removed_in: None }
 }
 
-const FEATURES: [FeatureRow; 14] = [
+const FEATURES: [FeatureRow; 18] = [
     until(KumaFeature::ServiceTagRequired, 2, 14),
     until(KumaFeature::InboundTags, 3, 0),
     until(KumaFeature::OutboundTags, 3, 0),
@@ -133,11 +141,15 @@ const FEATURES: [FeatureRow; 14] = [
     until(KumaFeature::KafkaProtocol, 3, 0),
     until(KumaFeature::MeshMtls, 3, 0),
     until(KumaFeature::TagServices, 3, 0),
+    until(KumaFeature::ZoneProxyResources, 3, 0),
+    FeatureRow { removed_in: Some(KumaRelease::new(3, 0)), ..since(KumaFeature::MeshServicesMode, 2, 9) },
     since(KumaFeature::InboundNames, 2, 8),
+    since(KumaFeature::ReachableBackends, 2, 9),
     since(KumaFeature::LabelFilters, 2, 10),
     since(KumaFeature::WorkloadLabel, 2, 13),
     since(KumaFeature::OptionalInbounds, 2, 14),
     since(KumaFeature::InboundProtocol, 2, 14),
+    since(KumaFeature::Listeners, 2, 14),
 ];
 
 /// The fields of a Dataplane that belong to a feature: a server without the feature accepts and drops them.
@@ -245,16 +257,19 @@ mod tests {
     fn features_change_at_their_releases() {
         use KumaFeature::{
             AdvertisedAddress, BuiltinGateway, InboundNames, InboundProtocol, InboundTags, KafkaProtocol,
-            LabelFilters, MeshMtls, OptionalInbounds, OutboundTags, ReachableServices, ServiceTagRequired,
-            TagServices, WorkloadLabel,
+            LabelFilters, Listeners, MeshMtls, MeshServicesMode, OptionalInbounds, OutboundTags,
+            ReachableBackends, ReachableServices, ServiceTagRequired, TagServices, WorkloadLabel,
+            ZoneProxyResources,
         };
         let has = |feature, (major, minor)| KumaRelease::new(major, minor).has(feature);
         for (feature, last_without, first_with) in [
             (InboundNames, (2, 7), (2, 8)),
+            (ReachableBackends, (2, 8), (2, 9)),
             (LabelFilters, (2, 9), (2, 10)),
             (WorkloadLabel, (2, 12), (2, 13)),
             (OptionalInbounds, (2, 13), (2, 14)),
             (InboundProtocol, (2, 13), (2, 14)),
+            (Listeners, (2, 13), (2, 14)),
         ] {
             assert!(!has(feature, last_without) && has(feature, first_with), "{feature:?}");
             assert!(has(feature, (3, 0)) && has(feature, (3, 7)), "{feature:?}");
@@ -269,10 +284,13 @@ mod tests {
             (KafkaProtocol, (2, 14), (3, 0)),
             (MeshMtls, (2, 14), (3, 0)),
             (TagServices, (2, 14), (3, 0)),
+            (ZoneProxyResources, (2, 14), (3, 0)),
         ] {
             assert!(has(feature, last_with) && has(feature, (2, 7)), "{feature:?}");
             assert!(!has(feature, first_without) && !has(feature, (3, 1)), "{feature:?}");
         }
+        let with_mode = [(2, 8), (2, 9), (2, 14), (3, 0)].map(|release| has(MeshServicesMode, release));
+        assert_eq!(with_mode, [false, true, true, false]);
     }
 
     #[test]

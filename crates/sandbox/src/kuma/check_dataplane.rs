@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::body::{list, number, object, section, tag, text};
 use super::problem::FieldViolations;
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::rules::{self, PROTOCOL_TAG, SERVICE_TAG, covers_loopback, is_ip, is_protocol, keyed};
+use ecs_mesh_api::KumaFeature;
 
 const BACKEND_KINDS: [&str; 3] = ["MeshExternalService", "MeshMultiZoneService", "MeshService"];
 
@@ -26,7 +27,7 @@ pub(super) fn check(spec: &Value, release: EmulatedRelease) -> FieldViolations {
             probes(&mut violations, spec);
         }
     } else {
-        if list(networking, "inbound").is_empty() && !release.has(ServerFeature::OptionalInbounds) {
+        if list(networking, "inbound").is_empty() && !release.has(KumaFeature::OptionalInbounds) {
             violations.add("networking", "must have an inbound or a gateway");
         }
         self::networking(&mut violations, networking, release);
@@ -109,7 +110,7 @@ fn networking(violations: &mut FieldViolations, networking: &Value, release: Emu
 
 /// Whether the tag `kuma.io/service` is missing: on every inbound and gateway up to 2.13, then only beside other tags.
 fn needs_service_tag(tags: &Map<String, Value>, release: EmulatedRelease) -> bool {
-    let applies = !tags.is_empty() || release.has(ServerFeature::ServiceTagRequired);
+    let applies = !tags.is_empty() || release.has(KumaFeature::ServiceTagRequired);
     applies && !tags.contains_key(SERVICE_TAG)
 }
 
@@ -188,7 +189,7 @@ fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value, rele
     }
     let tags = object(outbound, "tags");
     let Some(backend) = outbound.get("backendRef") else {
-        if !release.has(ServerFeature::OutboundTags) {
+        if !release.has(KumaFeature::OutboundTags) {
             violations.add(format!("{path}.backendRef"), "must be given");
             return;
         }
@@ -199,7 +200,7 @@ fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value, rele
         return;
     };
     let kind = text(backend, "kind");
-    let has_more_kinds = release.has(ServerFeature::ReachableBackends);
+    let has_more_kinds = release.has(KumaFeature::ReachableBackends);
     let kinds = if has_more_kinds { &BACKEND_KINDS[..] } else { &["MeshService"] };
     if !kinds.contains(&kind) {
         violations.add(format!("{path}.backendRef.kind"), kind_reason(kind));

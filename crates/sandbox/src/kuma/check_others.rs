@@ -7,8 +7,9 @@ use ecs_mesh_model::GoDuration;
 use super::body::{list, number, object, text};
 use super::problem::FieldViolations;
 use super::proto::mismatch;
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::rules::{self, SERVICE_TAG, covers_loopback};
+use ecs_mesh_api::KumaFeature;
 
 /// The violations of a `ZoneIngress`.
 pub(super) fn zone_ingress(spec: &Value) -> FieldViolations {
@@ -243,7 +244,7 @@ fn mesh_service_selector(
         }
     };
     for name in ["dataplaneTags", "dataplaneRef"] {
-        if name == "dataplaneTags" && !release.has(ServerFeature::TagServices) {
+        if name == "dataplaneTags" && !release.has(KumaFeature::TagServices) {
             continue;
         }
         if let Some(value) = raw.get(name).filter(|value| !value.is_null()) {

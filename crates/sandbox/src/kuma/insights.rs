@@ -9,9 +9,10 @@ use ecs_mesh_model::Timestamp;
 use super::body::{inbounds, list, number, object, state, tag, text};
 use super::kinds::{self, ResourceType};
 use super::object::{FRAME, MeshAndName};
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::rules::{DISPLAY_NAME, SERVICE_TAG};
 use super::server::{KumaCp, zone_labels};
+use ecs_mesh_api::KumaFeature;
 
 /// The insight of a proxy; `None` if it never connected.
 pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<Value> {
@@ -91,7 +92,7 @@ struct ServiceInsight {
 
 /// The insights of services by mesh and name. `wanted` filters by name. Since 3.0 there are none.
 pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str) -> bool) -> Vec<Value> {
-    if !cp.release().has(ServerFeature::TagServices) {
+    if !cp.release().has(KumaFeature::TagServices) {
         return Vec::new();
     }
     let mut services: BTreeMap<(String, String), ServiceInsight> = BTreeMap::new();
@@ -127,7 +128,7 @@ pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str) ->
 
 /// The insight of one service. A mesh with Dataplanes has an insight for every name, empty for unknown services.
 pub(super) fn service(cp: &KumaCp, mesh: &str, name: &str) -> Option<Value> {
-    if !cp.release().has(ServerFeature::TagServices) {
+    if !cp.release().has(KumaFeature::TagServices) {
         return None;
     }
     let mut found = services(cp, Some(mesh), |service| service == name);

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::proto::ProtoMessage;
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::schema;
+use ecs_mesh_api::KumaFeature;
 
 /// Decoding and validation of a type's body.
 #[derive(Clone, Copy)]
@@ -36,11 +37,14 @@ pub(super) struct ResourceType {
     pub(super) shape: BodyShape,
     since: EmulatedRelease,
     before: Option<EmulatedRelease>,
+    feature: Option<KumaFeature>,
 }
 
 impl ResourceType {
     fn is_known(&self, release: EmulatedRelease) -> bool {
-        release >= self.since && self.before.is_none_or(|before| release < before)
+        release >= self.since
+            && self.before.is_none_or(|before| release < before)
+            && self.feature.is_none_or(|feature| release.has(feature))
     }
 
     /// Whether a zone control plane may own objects of the type, which decides their origin, zone and env labels.
@@ -159,6 +163,7 @@ const fn kind(
         shape: BodyShape::Opaque,
         since: EmulatedRelease::V2_7,
         before: None,
+        feature: None,
     }
 }
 
@@ -189,8 +194,7 @@ const fn removed(kind: ResourceType) -> ResourceType {
 }
 
 const fn zone_proxy(kind: ResourceType) -> ResourceType {
-    let feature = ServerFeature::ZoneProxyResources;
-    ResourceType { since: feature.since(), before: feature.removed_in(), ..global(kind) }
+    ResourceType { feature: Some(KumaFeature::ZoneProxyResources), ..global(kind) }
 }
 
 const fn shaped(shape: BodyShape, kind: ResourceType) -> ResourceType {

@@ -10,8 +10,9 @@ use super::kinds::ResourceType;
 use super::message::KumaRequestTarget;
 use super::object::MeshAndName;
 use super::problem::{FieldViolations, KumaProblem};
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::server::KumaCp;
+use ecs_mesh_api::KumaFeature;
 
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 1000;
@@ -37,7 +38,7 @@ impl ListQuery {
     ) -> Result<Self, KumaProblem> {
         let path = route_pattern(target, kind, in_one_mesh, overview);
         let size = size(target.parameter("size"))?;
-        let has_filters = release.has(ServerFeature::LabelFilters);
+        let has_filters = release.has(KumaFeature::LabelFilters);
         let labels = if has_filters { label_filters(target, &path)? } else { Vec::new() };
         let tags = if kind.name == "Dataplane" { tag_filters(target) } else { Vec::new() };
         Ok(Self {

@@ -16,8 +16,9 @@ use super::kinds::{BodyShape, ResourceType};
 use super::message::{KumaConfig, KumaMode};
 use super::problem::KumaProblem;
 use super::proto;
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::rules::{DISPLAY_NAME, ENV, MESH, ORIGIN, PROXY_TYPE, ZONE};
+use ecs_mesh_api::KumaFeature;
 
 /// Mesh (empty for global objects) and name.
 pub(super) type MeshAndName = (String, String);
@@ -94,7 +95,7 @@ impl StoredObject {
                     KumaProblem::new(500, "Could not read a resource", format!("{}: {error}", key.1))
                 })?
             }
-            BodyShape::MeshService if !release.has(ServerFeature::TagServices) => {
+            BodyShape::MeshService if !release.has(KumaFeature::TagServices) => {
                 without_tag_selector(&self.written)
             }
             _ => self.written.clone(),
@@ -213,7 +214,7 @@ pub(super) fn computed_labels(
         } else if release >= EmulatedRelease::V3_0 {
             labels.remove(PROXY_TYPE);
         }
-        if kind.name == "Dataplane" && release.has(ServerFeature::Listeners) {
+        if kind.name == "Dataplane" && release.has(KumaFeature::Listeners) {
             label_listeners(&mut labels, networking);
         }
     }

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use ecs_mesh_model::GoDuration;
 
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
+use ecs_mesh_api::KumaFeature;
 
 /// The type of one field of a message.
 pub(super) enum ProtoKind {
@@ -41,12 +42,13 @@ pub(super) struct ProtoField {
     repeated: bool,
     since: EmulatedRelease,
     before: Option<EmulatedRelease>,
+    feature: Option<KumaFeature>,
 }
 
 impl ProtoField {
     /// The same field, in the releases that have the feature.
-    pub(super) const fn of(self, feature: ServerFeature) -> Self {
-        Self { since: feature.since(), before: feature.removed_in(), ..self }
+    pub(super) const fn of(self, feature: KumaFeature) -> Self {
+        Self { feature: Some(feature), ..self }
     }
 
     /// The same field, from this release on.
@@ -60,7 +62,9 @@ impl ProtoField {
     }
 
     fn is_known(&self, release: EmulatedRelease) -> bool {
-        release >= self.since && self.before.is_none_or(|before| release < before)
+        release >= self.since
+            && self.before.is_none_or(|before| release < before)
+            && self.feature.is_none_or(|feature| release.has(feature))
     }
 }
 
@@ -74,7 +78,15 @@ pub(super) const fn field(name: &'static str, kind: ProtoKind) -> ProtoField {
 
 /// A field whose proto name has underscores.
 pub(super) const fn snake(json: &'static str, proto: &'static str, kind: ProtoKind) -> ProtoField {
-    ProtoField { json, proto, kind, repeated: false, since: EmulatedRelease::V2_7, before: None }
+    ProtoField {
+        json,
+        proto,
+        kind,
+        repeated: false,
+        since: EmulatedRelease::V2_7,
+        before: None,
+        feature: None,
+    }
 }
 
 /// The same field as a list.

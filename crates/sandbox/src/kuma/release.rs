@@ -1,7 +1,9 @@
-//! The releases that can be emulated, and the parts of the API that not all of them have.
+//! The releases that can be emulated. What each of them has is in the operator's own table.
 
 use std::fmt;
 use std::str::FromStr;
+
+use ecs_mesh_api::{KumaFeature, KumaRelease};
 
 /// A release of Kuma that the control plane can emulate. Kong Mesh has the numbers of the Kuma that it contains.
 ///
@@ -66,8 +68,19 @@ impl EmulatedRelease {
     }
 
     /// Whether the release has the feature.
-    pub(super) fn has(self, feature: ServerFeature) -> bool {
-        self >= feature.since() && feature.removed_in().is_none_or(|removed_in| self < removed_in)
+    pub(super) fn has(self, feature: KumaFeature) -> bool {
+        let (major, minor) = match self {
+            Self::V2_7 => (2, 7),
+            Self::V2_8 => (2, 8),
+            Self::V2_9 => (2, 9),
+            Self::V2_10 => (2, 10),
+            Self::V2_11 => (2, 11),
+            Self::V2_12 => (2, 12),
+            Self::V2_13 => (2, 13),
+            Self::V2_14 => (2, 14),
+            Self::V3_0 => (3, 0),
+        };
+        KumaRelease::new(major, minor).has(feature)
     }
 
     fn allowed() -> String {
@@ -87,99 +100,6 @@ impl FromStr for EmulatedRelease {
     fn from_str(text: &str) -> Result<Self, EmulatedReleaseError> {
         let known = Self::ALL.into_iter().find(|release| release.text() == text);
         known.ok_or_else(|| EmulatedReleaseError { found: text.chars().take(80).collect() })
-    }
-}
-
-/// A part of the API that not every release has.
-///
-/// Source: the protobuf messages and validators of Kuma's release branches, and the section "Upgrade to `3.0.0`" of
-/// <https://github.com/kumahq/kuma/blob/master/UPGRADE.md>.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ServerFeature {
-    /// `networking.inbound[].tags`.
-    InboundTags,
-    /// The tag `kuma.io/service` is required on every inbound and gateway; later only beside other tags.
-    ServiceTagRequired,
-    /// `networking.outbound[].tags`.
-    OutboundTags,
-    /// `networking.advertisedAddress`.
-    AdvertisedAddress,
-    /// `networking.transparentProxying.reachableServices`.
-    ReachableServices,
-    /// Gateways of type `BUILTIN`.
-    BuiltinGateway,
-    /// The protocol `kafka`.
-    KafkaProtocol,
-    /// `mtls` of a Mesh.
-    MeshMtls,
-    /// Services by the tag `kuma.io/service`: service insights, and `MeshService`s that select by tags. Later releases make
-    /// `MeshService`s of the label `kuma.io/workload`, in every mesh.
-    TagServices,
-    /// The resources `ZoneIngress` and `ZoneEgress`, and their tokens.
-    ZoneProxyResources,
-    /// `networking.inbound[].name`.
-    InboundNames,
-    /// `networking.transparentProxying.reachableBackends`, and outbounds with a `backendRef` to other kinds than
-    /// `MeshService`, or by labels.
-    ReachableBackends,
-    /// `meshServices` of a Mesh.
-    MeshServicesMode,
-    /// Lists are filtered by labels. Older servers ignore the filter.
-    LabelFilters,
-    /// The label `kuma.io/workload` must be an RFC 1035 label.
-    WorkloadLabel,
-    /// A Dataplane needs neither an inbound nor a gateway.
-    OptionalInbounds,
-    /// `networking.inbound[].protocol`. Before, the tag `kuma.io/protocol` sets the protocol.
-    InboundProtocol,
-    /// `networking.listeners` of zone proxies.
-    Listeners,
-}
-
-impl ServerFeature {
-    /// The first of [`EmulatedRelease::ALL`] that has it.
-    pub(super) const fn since(self) -> EmulatedRelease {
-        match self {
-            Self::InboundTags
-            | Self::ServiceTagRequired
-            | Self::OutboundTags
-            | Self::AdvertisedAddress
-            | Self::ReachableServices
-            | Self::BuiltinGateway
-            | Self::KafkaProtocol
-            | Self::MeshMtls
-            | Self::TagServices
-            | Self::ZoneProxyResources => EmulatedRelease::V2_7,
-            Self::InboundNames => EmulatedRelease::V2_8,
-            Self::ReachableBackends | Self::MeshServicesMode => EmulatedRelease::V2_9,
-            Self::LabelFilters => EmulatedRelease::V2_10,
-            Self::WorkloadLabel => EmulatedRelease::V2_13,
-            Self::OptionalInbounds | Self::InboundProtocol | Self::Listeners => EmulatedRelease::V2_14,
-        }
-    }
-
-    /// The first release that no longer has it.
-    pub(super) const fn removed_in(self) -> Option<EmulatedRelease> {
-        match self {
-            Self::ServiceTagRequired => Some(EmulatedRelease::V2_14),
-            Self::InboundTags
-            | Self::OutboundTags
-            | Self::AdvertisedAddress
-            | Self::ReachableServices
-            | Self::BuiltinGateway
-            | Self::KafkaProtocol
-            | Self::MeshMtls
-            | Self::TagServices
-            | Self::ZoneProxyResources
-            | Self::MeshServicesMode => Some(EmulatedRelease::V3_0),
-            Self::InboundNames
-            | Self::ReachableBackends
-            | Self::LabelFilters
-            | Self::WorkloadLabel
-            | Self::OptionalInbounds
-            | Self::InboundProtocol
-            | Self::Listeners => None,
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Map, Value};
 
 use super::problem::FieldViolations;
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
+use ecs_mesh_api::KumaFeature;
 
 /// The tag that names a service.
 pub(super) const SERVICE_TAG: &str = "kuma.io/service";
@@ -30,7 +31,7 @@ pub(super) const MANAGED_BY: &str = "kuma.io/managed-by";
 
 /// Protocols that errors name. 3.0 removed `kafka`.
 fn protocols(release: EmulatedRelease) -> &'static [&'static str] {
-    if release.has(ServerFeature::KafkaProtocol) {
+    if release.has(KumaFeature::KafkaProtocol) {
         &["grpc", "http", "http2", "kafka", "tcp"]
     } else {
         &["grpc", "http", "http2", "tcp"]

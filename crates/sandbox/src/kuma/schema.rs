@@ -1,7 +1,8 @@
 //! The message types of Kuma in protobuf JSON, with the releases that have each field.
 
 use super::proto::{ProtoField, ProtoKind, ProtoMessage, field, repeated, snake};
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
+use ecs_mesh_api::KumaFeature;
 
 const ADMIN: ProtoMessage = ProtoMessage(&[field("port", ProtoKind::Number)]);
 const TAGS: ProtoField = field("tags", ProtoKind::Texts);
@@ -22,25 +23,25 @@ const INBOUND: ProtoMessage = ProtoMessage(&[
     field("servicePort", ProtoKind::Number),
     field("serviceAddress", ProtoKind::Text),
     ADDRESS,
-    field("tags", ProtoKind::Texts).of(ServerFeature::InboundTags),
+    field("tags", ProtoKind::Texts).of(KumaFeature::InboundTags),
     field("health", ProtoKind::Message(&ProtoMessage(&[field("ready", ProtoKind::Bool)]))),
     field("serviceProbe", ProtoKind::Message(&SERVICE_PROBE)),
     field("state", ProtoKind::Enum(&["Ready", "NotReady", "Ignored"])),
-    field("name", ProtoKind::Text).of(ServerFeature::InboundNames),
-    field("protocol", ProtoKind::Text).of(ServerFeature::InboundProtocol),
+    field("name", ProtoKind::Text).of(KumaFeature::InboundNames),
+    field("protocol", ProtoKind::Text).of(KumaFeature::InboundProtocol),
 ]);
 
 const OUTBOUND: ProtoMessage = ProtoMessage(&[
     ADDRESS,
     PORT,
-    field("tags", ProtoKind::Texts).of(ServerFeature::OutboundTags),
+    field("tags", ProtoKind::Texts).of(KumaFeature::OutboundTags),
     field(
         "backendRef",
         ProtoKind::Message(&ProtoMessage(&[
             field("kind", ProtoKind::Text),
             NAME,
             PORT,
-            field("labels", ProtoKind::Texts).of(ServerFeature::ReachableBackends),
+            field("labels", ProtoKind::Texts).of(KumaFeature::ReachableBackends),
         ])),
     ),
 ]);
@@ -61,10 +62,10 @@ const TRANSPARENT_PROXYING: ProtoMessage = ProtoMessage(&[
     snake("redirectPortOutbound", "redirect_port_outbound", ProtoKind::Number),
     repeated(snake("directAccessServices", "direct_access_services", ProtoKind::Text)),
     repeated(snake("reachableServices", "reachable_services", ProtoKind::Text))
-        .of(ServerFeature::ReachableServices),
+        .of(KumaFeature::ReachableServices),
     snake("ipFamilyMode", "ip_family_mode", ProtoKind::Enum(&["UnSpecified", "DualStack", "IPv4", "IPv6"])),
     snake("reachableBackends", "reachable_backends", ProtoKind::Message(&REACHABLE_BACKENDS))
-        .of(ServerFeature::ReachableBackends),
+        .of(KumaFeature::ReachableBackends),
 ]);
 
 const LISTENER: ProtoMessage = ProtoMessage(&[
@@ -84,13 +85,12 @@ pub(super) const DATAPLANE: ProtoMessage = ProtoMessage(&[
         "networking",
         ProtoKind::Message(&ProtoMessage(&[
             ADDRESS,
-            field("advertisedAddress", ProtoKind::Text).of(ServerFeature::AdvertisedAddress),
+            field("advertisedAddress", ProtoKind::Text).of(KumaFeature::AdvertisedAddress),
             field(
                 "gateway",
                 ProtoKind::Message(&ProtoMessage(&[
                     TAGS,
-                    field("type", ProtoKind::Enum(&["DELEGATED", "BUILTIN"]))
-                        .of(ServerFeature::BuiltinGateway),
+                    field("type", ProtoKind::Enum(&["DELEGATED", "BUILTIN"])).of(KumaFeature::BuiltinGateway),
                     // The value is reserved now, so that it is not just dropped: parsing fails.
                     field("type", ProtoKind::Enum(&["DELEGATED"])).since(EmulatedRelease::V3_0),
                 ])),
@@ -99,7 +99,7 @@ pub(super) const DATAPLANE: ProtoMessage = ProtoMessage(&[
             repeated(field("outbound", ProtoKind::Message(&OUTBOUND))),
             snake("transparentProxying", "transparent_proxying", ProtoKind::Message(&TRANSPARENT_PROXYING)),
             field("admin", ProtoKind::Message(&ADMIN)),
-            repeated(field("listeners", ProtoKind::Message(&LISTENER))).of(ServerFeature::Listeners),
+            repeated(field("listeners", ProtoKind::Message(&LISTENER))).of(KumaFeature::Listeners),
         ])),
     ),
     field("metrics", ProtoKind::Message(&METRICS_BACKEND)).before(EmulatedRelease::V3_0),
@@ -196,7 +196,7 @@ pub(super) const MESH: ProtoMessage = ProtoMessage(&[
             field("skipValidation", ProtoKind::Bool),
         ])),
     )
-    .of(ServerFeature::MeshMtls),
+    .of(KumaFeature::MeshMtls),
     field(
         "tracing",
         ProtoKind::Message(&ProtoMessage(&[
@@ -257,5 +257,5 @@ pub(super) const MESH: ProtoMessage = ProtoMessage(&[
             ProtoKind::Enum(&["Disabled", "Everywhere", "ReachableBackends", "Exclusive"]),
         )])),
     )
-    .of(ServerFeature::MeshServicesMode),
+    .of(KumaFeature::MeshServicesMode),
 ]);

@@ -15,10 +15,11 @@ use super::list::ListQuery;
 use super::message::{KumaConfig, KumaMode, KumaRequest, KumaRequestTarget, KumaResponse};
 use super::object::{MeshAndName, ObjectStore, StoredObject};
 use super::problem::KumaProblem;
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::rules::{ENV, MESH, ORIGIN, ZONE};
 use super::tokens;
 use super::world::{ConnectedSidecar, DATAPLANE_CLEANUP_AGE};
+use ecs_mesh_api::KumaFeature;
 
 /// A Kuma control plane in memory.
 ///
@@ -219,7 +220,7 @@ impl KumaCp {
     /// The mesh's `meshServices.mode`. `Disabled` is the zero value, which is not printed, and the only mode up to 2.8. Since
     /// 3.0, every mesh has services only as `MeshService`s.
     pub(super) fn mesh_services_mode(&self, mesh: &str, release: EmulatedRelease) -> MeshServicesMode {
-        if !release.has(ServerFeature::TagServices) {
+        if !release.has(KumaFeature::TagServices) {
             return MeshServicesMode::Exclusive;
         }
         match self.mesh(mesh, release).as_ref().and_then(|mesh| mesh["meshServices"]["mode"].as_str()) {

@@ -10,9 +10,10 @@ use ecs_mesh_model::Timestamp;
 use super::body::{inbounds, label, list, number, object, protocol, section, state, tag, text};
 use super::kinds::{self, ResourceType};
 use super::object::{MeshAndName, StoredObject};
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::rules::{self, DISPLAY_NAME, MANAGED_BY, SERVICE_TAG, WORKLOAD, is_dns_1035_label};
 use super::server::{KumaCp, MeshServicesMode, zone_labels};
+use ecs_mesh_api::KumaFeature;
 
 const GENERATOR: &str = "meshservice-generator";
 const GRACE_STARTED: &str = "kuma.io/deletion-grace-period-started-at";
@@ -72,7 +73,7 @@ impl KumaCp {
             labels[DISPLAY_NAME] = json!(name);
             labels[MANAGED_BY] = json!(GENERATOR);
             let labels = labels.as_object().cloned().unwrap_or_default();
-            let selector = if !self.instances.leader.release.has(ServerFeature::TagServices) {
+            let selector = if !self.instances.leader.release.has(KumaFeature::TagServices) {
                 json!({"dataplaneLabels": {"matchLabels": {WORKLOAD: name}}})
             } else {
                 json!({"dataplaneTags": {SERVICE_TAG: name}})
@@ -130,7 +131,7 @@ impl KumaCp {
                 let ports = own.get("spec").map(|spec| spec["ports"].clone()).unwrap_or_default();
                 if !offers.contains(&ports) {
                     own["spec"]["ports"] = first.clone();
-                    if !self.instances.leader.release.has(ServerFeature::TagServices) {
+                    if !self.instances.leader.release.has(KumaFeature::TagServices) {
                         own["spec"]["selector"] =
                             json!({"dataplaneLabels": {"matchLabels": {WORKLOAD: key.1}}});
                     }
@@ -180,9 +181,8 @@ impl KumaCp {
             let before = own.clone();
             let spec = own.entry("spec").or_insert_with(|| json!({}));
             spec["state"] = json!(if members.healthy > 0 { "Available" } else { "Unavailable" });
-            if let Some(spec) = spec
-                .as_object_mut()
-                .filter(|_| !self.instances.leader.release.has(ServerFeature::TagServices))
+            if let Some(spec) =
+                spec.as_object_mut().filter(|_| !self.instances.leader.release.has(KumaFeature::TagServices))
             {
                 spec.remove("identities");
             }
@@ -256,7 +256,7 @@ impl SelectedDataplanes {
 /// The ports of a Dataplane by service: of its workload label since 3.0, before of the inbounds' tags.
 fn offers(dataplane: &Value, release: EmulatedRelease) -> BTreeMap<&str, Vec<Value>> {
     let mut offers: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    let by_workload = !release.has(ServerFeature::TagServices);
+    let by_workload = !release.has(KumaFeature::TagServices);
     for inbound in inbounds(dataplane) {
         let service = if by_workload { label(dataplane, WORKLOAD) } else { tag(inbound, SERVICE_TAG) };
         if is_dns_1035_label(service) {

@@ -8,8 +8,8 @@ use ecs_mesh_model::GoDuration;
 use super::body::text;
 use super::message::{KumaRequest, KumaResponse};
 use super::problem::{FieldViolations, KumaProblem};
-use super::release::ServerFeature;
 use super::server::KumaCp;
+use ecs_mesh_api::KumaFeature;
 
 const INVALID: &str = "The token request was refused";
 
@@ -30,7 +30,7 @@ pub(super) fn issue(
             return Err(KumaProblem::denied(who, "issue tokens for zones"));
         }
         // Scopes named the zone proxies, which have Dataplane tokens since 3.0.
-        let needs_scope = cp.release().has(ServerFeature::ZoneProxyResources);
+        let needs_scope = cp.release().has(KumaFeature::ZoneProxyResources);
         if needs_scope && wanted.get("scope").is_none_or(Value::is_null) {
             violations.add("scope", "must be given");
         }
@@ -41,7 +41,7 @@ pub(super) fn issue(
             violations.add("mesh", "must be given");
         }
         valid_for(&mut violations, &wanted);
-        let types = if cp.release().has(ServerFeature::ZoneProxyResources) {
+        let types = if cp.release().has(KumaFeature::ZoneProxyResources) {
             &["", "dataplane", "ingress", "egress"][..]
         } else {
             &["", "dataplane"]

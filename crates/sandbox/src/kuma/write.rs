@@ -13,10 +13,11 @@ use super::message::KumaMode;
 use super::object::{FRAME, MeshAndName, StoredObject, computed_labels};
 use super::problem::{FieldViolations, KumaProblem};
 use super::proto::{self, mismatch};
-use super::release::{EmulatedRelease, ServerFeature};
+use super::release::EmulatedRelease;
 use super::rules::{self, DISPLAY_NAME, MESH, ORIGIN, WORKLOAD, ZONE, keyed};
 use super::server::KumaCp;
 use super::{check_dataplane, check_others};
+use ecs_mesh_api::KumaFeature;
 
 const NOT_PROCESSED: &str = "The resource was refused";
 const NOT_STORED: &str = "The resource could not be stored";
@@ -187,7 +188,7 @@ impl KumaCp {
         mut spec: Map<String, Value>,
     ) -> Result<StoredObject, KumaProblem> {
         if kind.name == "Dataplane" {
-            if self.release().has(ServerFeature::WorkloadLabel) {
+            if self.release().has(KumaFeature::WorkloadLabel) {
                 check_workload(meta)?;
             }
             self.add_zone_tags(&key.0, &mut spec);
@@ -247,10 +248,10 @@ impl KumaCp {
     fn add_zone_tags(&self, mesh: &str, spec: &mut Map<String, Value>) {
         let Some(networking) = spec.get_mut("networking") else { return };
         let release = self.release();
-        let exclusive = self.is_exclusive(mesh) && release.has(ServerFeature::OptionalInbounds);
+        let exclusive = self.is_exclusive(mesh) && release.has(KumaFeature::OptionalInbounds);
         let zone = &self.config.zone;
         let inbounds = networking.get_mut("inbound").and_then(Value::as_array_mut);
-        if let Some(inbounds) = inbounds.filter(|_| release.has(ServerFeature::InboundTags)) {
+        if let Some(inbounds) = inbounds.filter(|_| release.has(KumaFeature::InboundTags)) {
             for inbound in inbounds {
                 if exclusive && object(inbound, "tags").is_empty() {
                     continue;
