@@ -60,6 +60,17 @@ pub struct DrainRequest<'a> {
     pub now: Timestamp,
 }
 
+impl DrainRequest<'_> {
+    /// Whether only an event says that the task stops, and its sidecar, which would stop with it, is connected as far as
+    /// known. The last ready registration does not go by a hint, however long ECS does not answer.
+    fn rests_on_doubt(&self) -> bool {
+        let is_connected = |all: &[ServiceEndpoint]| {
+            all.iter().any(|endpoint| endpoint.id == *self.id && endpoint.connected)
+        };
+        self.reason == DrainReason::Unconfirmed && self.endpoints.is_none_or(is_connected)
+    }
+}
+
 /// The answer to a [`DrainRequest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainPermit {
@@ -123,6 +134,7 @@ impl DrainHolds {
     /// | an essential container has stopped | now |
     /// | nothing is routed to the registration | now |
     /// | at least `keepReady` of the wave's base, and one, are ready and stay | now |
+    /// | the drain rests on an event alone, and the sidecar is connected | held |
     /// | `maxHold` is over | now |
     /// | else | held |
     pub fn request(&mut self, request: &DrainRequest<'_>) -> DrainPermit {
@@ -229,7 +241,7 @@ impl DrainWave {
         };
         if ready >= needed {
             DrainPermit::Now(DrainCause::EnoughReady)
-        } else if since.age_at(request.now) >= request.max_hold {
+        } else if since.age_at(request.now) >= request.max_hold && !request.rests_on_doubt() {
             DrainPermit::Now(DrainCause::Expired)
         } else {
             DrainPermit::Held { ready, needed }

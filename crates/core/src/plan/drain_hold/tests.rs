@@ -226,3 +226,22 @@ fn permit_ends_when_its_replacements_are_drained_before_the_write() {
     holds.0.release(&id("a"));
     assert!(!holds.still_permits("a", &[("a", 'r'), ("b", 'r'), ("c", 'r')]));
 }
+
+#[test]
+fn last_ready_one_is_not_drained_by_an_event_alone_while_its_sidecar_is_connected() {
+    let mut holds = holds();
+    let ask = |holds: &mut Holds, state: char, age: Duration| {
+        holds.ask_with("a", &[("a", state)], |request| {
+            request.reason = DrainReason::Unconfirmed;
+            request.now = NOW.plus(age);
+        })
+    };
+    assert_eq!(ask(&mut holds, 'r', Duration::ZERO), held(0, 1));
+    assert_eq!(ask(&mut holds, 'r', LIMIT * 10), held(0, 1));
+    let unread = holds.ask_with("a", &[], |request| {
+        (request.reason, request.endpoints, request.now) =
+            (DrainReason::Unconfirmed, None, NOW.plus(LIMIT * 10));
+    });
+    assert_eq!(unread, held(0, 1));
+    assert_eq!(ask(&mut holds, 'k', LIMIT * 10), DrainPermit::Now(DrainCause::Expired));
+}
