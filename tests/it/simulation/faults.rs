@@ -77,6 +77,8 @@ pub(super) enum SimFault {
     RollingDeployment,
     /// The control plane shows a version that the operator does not support, for some time.
     UnsupportedVersion,
+    /// The control plane is upgraded from 2.14 to 3.0.
+    DialectUpgrade,
     /// A list omits items that the operator's token may not read.
     FilteredList,
     /// A list omits all items.
@@ -132,7 +134,9 @@ impl SimFault {
 
     /// Faults of Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
-        [Self::EVERYWHERE, &[Self::WriteConflict, Self::UnsupportedVersion, Self::RollingDeployment]].concat()
+        let of_kuma =
+            [Self::WriteConflict, Self::UnsupportedVersion, Self::DialectUpgrade, Self::RollingDeployment];
+        [Self::EVERYWHERE, &of_kuma].concat()
     }
 
     /// Faults of Consul runs.

@@ -12,7 +12,7 @@ use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Connected};
 use ecs_mesh_sandbox::aws::LifeTimes;
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
-use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_sandbox::kuma::{EmulatedRelease, KumaConfig, KumaCp, service_of};
 use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{ManifestOptions, Naming, Rollouts, World, WorldConfig, manifests};
 use tokio::time::Instant;
@@ -86,6 +86,10 @@ struct KumaScenario {
     upgrade: Option<(Instant, Instant)>,
     /// Whether the unsupported version is shown now.
     upgraded: bool,
+    /// When the control plane is upgraded to 3.0, in some lives.
+    dialect_upgrade: Option<Instant>,
+    /// The version of the control plane's release.
+    version: &'static str,
 }
 
 impl KumaScenario {
@@ -146,6 +150,7 @@ impl KumaScenario {
             let from = in_a_while(&mut own, 30..150);
             (from, from + Duration::from_secs(own.u64(20..90)))
         });
+        let dialect_upgrade = (own.u8(..4) == 0).then(|| in_a_while(&mut own, 30..150));
         let shared = KumaShared { env: Arc::new(env), kuma: Mutex::new(kuma), oracle: Mutex::new(oracle) };
         Self {
             shared: Arc::new(shared),
@@ -158,7 +163,22 @@ impl KumaScenario {
             revocation,
             upgrade,
             upgraded: false,
+            dialect_upgrade,
+            version: "2.14.3",
         }
+    }
+
+    /// Upgrades the control plane to 3.0, while tasks come and go.
+    fn upgrade_dialect(&mut self) {
+        if self.dialect_upgrade.is_none_or(|at| Instant::now() < at) || self.upgraded {
+            return;
+        }
+        self.dialect_upgrade = None;
+        self.version = "3.0.1";
+        self.shared.kuma.lock().unwrap().upgrade(EmulatedRelease::V3_0, self.shared.now());
+        self.shared.kuma.lock().unwrap().set_version(self.version);
+        self.shared.faults.count(SimFault::DialectUpgrade);
+        self.shared.record(|| "the control plane is upgraded to 3.0".to_owned());
     }
 
     /// Upgrades the control plane to an unsupported version, or undoes that.
@@ -175,7 +195,7 @@ impl KumaScenario {
                 self.shared.faults.count(SimFault::UnsupportedVersion);
             }
             (false, true) => {
-                kuma.set_version("2.14.3");
+                kuma.set_version(self.version);
                 oracle.record_unsupported(None);
             }
             _ => return,
@@ -226,7 +246,7 @@ impl KumaScenario {
                 // A guard may hold the registration of a stopped task.
                 continue;
             }
-            let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
+            let service = service_of(body).unwrap_or_default();
             let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
             let has = outbounds.iter().any(|outbound| outbound["port"] == 15_052);
             let task = body["labels"]["ecs-mesh.dev/task-id"].as_str().unwrap_or("");
@@ -278,6 +298,7 @@ impl Scenario for KumaScenario {
             self.next_hiding = Instant::now() + HIDDEN + Duration::from_secs(40);
         }
         self.switch_version();
+        self.upgrade_dialect();
         if self.revocation.is_some_and(|at| Instant::now() >= at) {
             self.revocation = None;
             self.shared.faults.count(SimFault::MassRevocation);
