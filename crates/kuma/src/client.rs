@@ -383,10 +383,12 @@ impl<T: Transport> KumaControlPlane<T> {
         let VersionCheck { read, failures, failures_at_read } = self.with_version_check(|check| *check);
         let is_old = read.is_none_or(|at| at.elapsed() >= VERSION_VALID_FOR);
         if failures != failures_at_read || is_old {
-            let counts = read.is_some_and(|at| at.elapsed() < LAST_VERSION_COUNTS_FOR);
+            // After an outage, the server may be another one.
+            let counts =
+                failures == failures_at_read && read.is_some_and(|at| at.elapsed() < LAST_VERSION_COUNTS_FOR);
             match self.load_version().await {
                 Ok(_) => {}
-                Err(error) if error.kind != MeshErrorKind::Unreachable && counts => {
+                Err(error) if !error.kind.affects_all_calls() && counts => {
                     tracing::debug!(%error, "cannot read the version; using the last one");
                 }
                 Err(error) => return Err(error),
@@ -406,7 +408,7 @@ impl<T: Transport> KumaControlPlane<T> {
                 check.read = Some(began);
                 check.failures_at_read = failures;
             }
-            Err(_) => check.failures += 1,
+            Err(error) => check.failures += u64::from(error.kind.affects_all_calls()),
         });
         read
     }

@@ -143,10 +143,12 @@ impl TaskRun<'_> {
         entries.into_iter().find(|entry| entry.id == step.id).and_then(|entry| entry.service)
     }
 
-    /// The registrations of the service; `None` if they could not be read. The limit of the hold counts on either way.
+    /// The registrations of the service; `None` if they could not be read. The limit of the hold counts either way.
     async fn listed(&self, step: &PlanStep, service: &Arc<str>) -> Option<Arc<[OwnedEndpoint]>> {
         match self.worker.drains.endpoints(&step.id.mesh, service).await {
-            Ok(listed) => Some(listed),
+            // A list without the registration itself shows nothing about it: another release of the control plane may know
+            // the service by another name.
+            Ok(listed) => listed.iter().any(|found| found.endpoint.id == step.id).then_some(listed),
             Err(error) => {
                 // A failure of all calls is shown by the circuit.
                 if let BatchError::Call(CallError::Failed(error)) = error

@@ -185,6 +185,17 @@ async fn failed_version_read_keeps_the_last_answer_for_five_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn last_answer_does_not_count_after_an_outage() {
+    let html = text(200, "<html>maintenance</html>");
+    let script = ScriptedKumaTransport::of(vec![version("3.0.1"), unreachable_server(), html]);
+    let kuma = kuma(&script);
+    kuma.ensure_supported().await.unwrap();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(kuma.ensure_supported().await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(kuma.ensure_supported().await.unwrap_err().kind, MeshErrorKind::UnexpectedResponse);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unreachable_server_is_not_written_to() {
     let script = ScriptedKumaTransport::of(vec![version("3.0.1"), unreachable_server()]);
     let kuma = kuma(&script);
