@@ -175,8 +175,12 @@ impl KumaScenario {
         }
         self.dialect_upgrade = None;
         self.version = "3.0.1";
-        self.shared.kuma.lock().unwrap().upgrade(EmulatedRelease::V3_0, self.shared.now());
-        self.shared.kuma.lock().unwrap().set_version(self.version);
+        let now = self.shared.now();
+        let mut kuma = self.shared.kuma.lock().unwrap();
+        kuma.upgrade(EmulatedRelease::V3_0, now);
+        kuma.set_version(self.version);
+        drop(kuma);
+        self.shared.oracle.lock().unwrap().record_dialect_upgrade(now);
         self.shared.faults.count(SimFault::DialectUpgrade);
         self.shared.record(|| "the control plane is upgraded to 3.0".to_owned());
     }

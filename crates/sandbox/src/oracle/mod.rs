@@ -159,6 +159,7 @@ pub struct KumaOracle {
     drained_unguarded: BTreeSet<String>,
     /// The writes that are checked were sent by a process that has ended.
     by_ended_process: bool,
+    dialect_upgraded: Option<Timestamp>,
     /// Since when the control plane shows a version that the operator does not support.
     unsupported_since: Option<Timestamp>,
     ready: ReadyRegistrations,
@@ -231,6 +232,7 @@ impl KumaOracle {
             guarded_since: None,
             drained_unguarded: BTreeSet::new(),
             by_ended_process: false,
+            dialect_upgraded: None,
             unsupported_since: None,
             ready: ReadyRegistrations::default(),
         }
@@ -255,6 +257,11 @@ impl KumaOracle {
     /// Records that the control plane shows an unsupported version from now on, or, with `None`, a supported one.
     pub fn record_unsupported(&mut self, since: Option<Timestamp>) {
         self.unsupported_since = since;
+    }
+
+    /// Records an upgrade to another dialect. A write that the client rendered before it knew may change nothing.
+    pub fn record_dialect_upgrade(&mut self, at: Timestamp) {
+        self.dialect_upgraded = Some(at);
     }
 
     /// Records a restart of the operator: its guard counts from zero.
@@ -316,7 +323,8 @@ impl KumaOracle {
                     Some(before) if drained(after) && !drained(before) => self.tally.drained += 1,
                     Some(_) => self.tally.updated += 1,
                 }
-                if !entry.changed {
+                let is_late = self.dialect_upgraded.is_some_and(|at| at.age_at(entry.at) <= UPGRADE_LAG);
+                if !entry.changed && !is_late {
                     self.report(Invariant::I6, entry, "an unchanged body was written again");
                 }
                 if !drained(after) {

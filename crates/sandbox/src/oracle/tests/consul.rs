@@ -16,7 +16,7 @@ use crate::control_planes::ControlPlanes;
 use crate::kuma::{KumaConfig, KumaCp};
 use crate::world::{
     CLIENT_METHOD, ConsulBootstrap, ForeignFixture, LOGIN_METHOD, MANAGEMENT_TOKEN, Naming, Rollouts,
-    SERVICE_TAG, World, WorldConfig, admin_token, create_queue_and_rules, role_name,
+    RoutedEvents, SERVICE_TAG, World, WorldConfig, admin_token, create_queue_and_rules, role_name,
 };
 use ecs_mesh_model::Timestamp;
 
@@ -48,7 +48,7 @@ impl ConsulFixture {
 
     fn of(removes_revoked: bool) -> Self {
         let (mut cloud, mut kuma) = (account(), KumaCp::new(KumaConfig::default(), START));
-        let cluster = create_queue_and_rules(&mut cloud, START).unwrap();
+        let cluster = create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, START).unwrap();
         let bootstrap = ConsulBootstrap {
             cluster: cluster.clone(),
             aws: "http://aws".to_owned(),

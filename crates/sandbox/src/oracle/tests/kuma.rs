@@ -15,8 +15,8 @@ use crate::aws::Cloud;
 use crate::control_planes::ControlPlanes;
 use crate::kuma::{EmulatedRelease, KumaConfig, KumaCp, KumaRequest};
 use crate::world::{
-    CLUSTER, FOREIGN_OPERATOR, Naming, Rollouts, SECRET, World, WorldConfig, create_queue_and_rules,
-    role_name,
+    CLUSTER, FOREIGN_OPERATOR, Naming, Rollouts, RoutedEvents, SECRET, World, WorldConfig,
+    create_queue_and_rules, role_name,
 };
 use ecs_mesh_model::Timestamp;
 
@@ -37,7 +37,7 @@ impl KumaFixture {
     fn at(release: EmulatedRelease) -> Self {
         let config = KumaConfig { release, ..KumaConfig::default() };
         let (mut cloud, mut kuma) = (account(), KumaCp::new(config, START));
-        let cluster = create_queue_and_rules(&mut cloud, START).unwrap();
+        let cluster = create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, START).unwrap();
         let config = WorldConfig {
             tasks: 20,
             seed: 1,
