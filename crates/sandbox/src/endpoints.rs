@@ -13,7 +13,7 @@ use super::consul::{ConsulServer, in_process};
 use super::control_planes::ControlPlanes;
 use super::kuma::http::{self as kuma_http, KumaFaults};
 use super::kuma::{EmulatedRelease, KumaConfig, KumaCp};
-use super::world::{ConsulBootstrap, MANAGEMENT_TOKEN, QUEUE, create_queue_and_rules};
+use super::world::{ConsulBootstrap, MANAGEMENT_TOKEN, QUEUE, RoutedEvents, create_queue_and_rules};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
 
@@ -102,7 +102,8 @@ impl Endpoints {
         let (aws_listener, aws_url) = listen("AWS", options.aws_port).await?;
         let config = CloudConfig { endpoint: Some(aws_url.clone()), ..options.cloud };
         let mut cloud = Cloud::new(config, now);
-        let cluster = create_queue_and_rules(&mut cloud, now).map_err(|error| error.to_string())?;
+        let cluster = create_queue_and_rules(&mut cloud, RoutedEvents::TasksAndDeployments, now)
+            .map_err(|error| error.to_string())?;
         let queue_path = cloud.queue_path(QUEUE).map_err(|error| error.to_string())?;
         let front = AwsFront::new(Arc::new(Mutex::new(cloud)), options.aws_faults, move || aws_clock.now());
         let stop = CancellationToken::new();

@@ -75,6 +75,13 @@ async fn misconfigured_rule_fails_the_matching_check() {
             &["roleTags.recheck"],
         ),
         (
+            "no rule for deployments, which the binding holds",
+            |s| s.cloud(|c, _| c.set_rule_enabled("ecs-mesh-deployments", false).unwrap()),
+            "events.deployments",
+            "warning",
+            &["disabled", "aws events enable-rule --name ecs-mesh-deployments"],
+        ),
+        (
             "role tags not forwarded",
             |s| s.cloud(|c, _| c.set_rule_enabled("ecs-mesh-roles-forward", false).unwrap()),
             "events.roles",

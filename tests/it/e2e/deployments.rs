@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::{ContainerDefinition, DeploymentConfiguration, NetworkMode, ProtectedTask};
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes, RuleTarget};
+use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes};
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
-use ecs_mesh_sandbox::world::QUEUE;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, OperatorProcess, binding, control_plane, eventually, tag, workload};
@@ -33,13 +32,6 @@ impl Deployment {
         let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
         let endpoints =
             Endpoints::start(EndpointOptions { cloud, ..EndpointOptions::default() }).await.unwrap();
-        endpoints.front.with(|cloud, _| {
-            let pattern = json!({"source": ["aws.ecs"], "detail-type": ["ECS Deployment State Change"]});
-            cloud.put_rule("deployments", &pattern.to_string(), true, None).unwrap();
-            let arn = cloud.queue_arn(QUEUE).unwrap();
-            let target = RuleTarget { id: "queue".into(), arn, input: None, rest: serde_json::Map::new() };
-            cloud.put_targets("deployments", vec![target]).unwrap();
-        });
         let harness = Harness::with_endpoints(endpoints.environment());
         let cluster = harness.variable("ECS_MESH_CLUSTER_ARN");
         let manifests = [

@@ -12,7 +12,7 @@ use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, CloudTask, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_sandbox::oracle::InvariantViolation;
-use ecs_mesh_sandbox::world::{QUEUE, create_queue_and_rules};
+use ecs_mesh_sandbox::world::{QUEUE, RoutedEvents, create_queue_and_rules};
 
 use super::faults::{SimFault, SimFaults};
 
@@ -93,7 +93,7 @@ impl SimEnv {
         let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
         let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
         let mut cloud = Cloud::new(config, START);
-        let cluster = create_queue_and_rules(&mut cloud, START).unwrap();
+        let cluster = create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, START).unwrap();
         Self {
             cloud: Mutex::new(cloud),
             faults: SimFaults::new(seed, level),

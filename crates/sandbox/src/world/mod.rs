@@ -33,8 +33,8 @@ pub use consul::{
 pub use manifests::{ConsulManifestOptions, ManifestOptions, consul_auth, manifests};
 pub use rollout::{Rollout, Rollouts};
 pub use scenario::{
-    CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, SECRET, ScenarioService, create_queue_and_rules,
-    deploy, role_name, role_tags, run_batch, services,
+    CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, RoutedEvents, SECRET, ScenarioService,
+    create_queue_and_rules, deploy, role_name, role_tags, run_batch, services,
 };
 pub use serving::{ServingTasks, can_serve, serving_tasks};
 pub use sidecars::host_name;

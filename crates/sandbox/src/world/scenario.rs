@@ -97,11 +97,24 @@ pub fn role_tags(service: &str, control_planes: ControlPlanes) -> Tags {
     kuma.chain(consul).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
+/// The events that rules send to the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoutedEvents {
+    /// Task state changes and changes of role tags.
+    Tasks,
+    /// And the state changes of deployments.
+    TasksAndDeployments,
+}
+
 /// Creates an empty cluster, the queue with its dead-letter queue, and the rules. Returns the cluster's ARN.
 ///
 /// # Errors
 /// Fails if the account has resources of these names already.
-pub fn create_queue_and_rules(cloud: &mut Cloud, now: Timestamp) -> AwsApiResult<String> {
+pub fn create_queue_and_rules(
+    cloud: &mut Cloud,
+    events: RoutedEvents,
+    now: Timestamp,
+) -> AwsApiResult<String> {
     let cluster = cloud.create_cluster(CLUSTER, Tags::new())?;
     // Longer than the queue's own retention, since a moved message keeps its age.
     cloud.create_queue(DEAD_LETTERS, attributes([("MessageRetentionPeriod", "1209600")]), now)?;
@@ -110,17 +123,19 @@ pub fn create_queue_and_rules(cloud: &mut Cloud, now: Timestamp) -> AwsApiResult
     let settings = attributes([("VisibilityTimeout", "30"), ("RedrivePolicy", &redrive)]);
     cloud.create_queue(QUEUE, settings, now)?;
     let queue = cloud.queue_arn(QUEUE)?;
-    let patterns = [
+    let roles = json!({
+        "source": ["aws.iam"],
+        "detail-type": ["AWS API Call via CloudTrail"],
+        "detail": {"eventName": ["TagRole", "UntagRole", "DeleteRole"]},
+    });
+    let mut patterns = vec![
         ("ecs-mesh-tasks", json!({"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]})),
-        (
-            "ecs-mesh-roles",
-            json!({
-                "source": ["aws.iam"],
-                "detail-type": ["AWS API Call via CloudTrail"],
-                "detail": {"eventName": ["TagRole", "UntagRole", "DeleteRole"]},
-            }),
-        ),
+        ("ecs-mesh-roles", roles.clone()),
     ];
+    if events == RoutedEvents::TasksAndDeployments {
+        let pattern = json!({"source": ["aws.ecs"], "detail-type": ["ECS Deployment State Change"]});
+        patterns.push(("ecs-mesh-deployments", pattern));
+    }
     let dead_letters = json!({"DeadLetterConfig": {"Arn": dead}});
     let mut rules = Vec::new();
     for (name, pattern) in &patterns {
@@ -131,7 +146,7 @@ pub fn create_queue_and_rules(cloud: &mut Cloud, now: Timestamp) -> AwsApiResult
         let policy = queue_policy(arn, &rules);
         cloud.set_queue_attributes(name, attributes([("Policy", &policy)]), now)?;
     }
-    forward_from_iam_region(cloud, &patterns[1].1)?;
+    forward_from_iam_region(cloud, &roles)?;
     Ok(cluster.arn)
 }
 

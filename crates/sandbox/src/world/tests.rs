@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    CLUSTER, MESH, Naming, Rollout, Rollouts, ServingTasks, World, WorldConfig, can_serve,
+    CLUSTER, MESH, Naming, Rollout, Rollouts, RoutedEvents, ServingTasks, World, WorldConfig, can_serve,
     create_queue_and_rules, serving_tasks,
 };
 use crate::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, UpdateService};
@@ -38,7 +38,7 @@ impl WorldFixture {
         let life = LifeTimes { unchecked_healthy: WAIT, time_scale: 1.0, ..LifeTimes::default() };
         let mut cloud = Cloud::new(CloudConfig { seed, life, ..CloudConfig::default() }, START);
         let mut kuma = KumaCp::new(KumaConfig { release, ..KumaConfig::default() }, START);
-        create_queue_and_rules(&mut cloud, START).unwrap();
+        create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, START).unwrap();
         let config = WorldConfig {
             tasks: 12,
             seed,
