@@ -158,6 +158,7 @@ async fn printed_acl_policy_passes_every_check() {
     assert_eq!(run.json()["summary"]["warning"], json!(0), "{}", run.out);
     // At Consul, no deployment is held.
     let held = [
+        "events.deployments",
         "permissions.describe-services",
         "permissions.get-task-protection",
         "permissions.update-task-protection",
