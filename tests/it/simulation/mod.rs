@@ -31,6 +31,7 @@ const REGRESSIONS: &[u64] = &[
     90289, // the same
     101378, // a drain was sent seconds after it was permitted, when its replacements were drained
     101535, // the same
+    120435, // the oracle blamed a drain in flight for the drains of a revoked role
     110829, // the last ready registration was drained by an event alone, once its hold was over
     71460, // the oracle took a new registration for ready since the one before it under the same name was
     24,  // two tasks that want one name at a time each found it free

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{DRAIN_LABEL, Invariant, KumaOracle, TASK_LABEL, label};
+use super::{DRAIN_LABEL, Invariant, KumaOracle, OracleConfig, TASK_LABEL, allows, label};
 use crate::aws::{Cloud, CloudTask};
 use crate::kuma::{KumaCp, KumaJournalEntry, service_of};
 use crate::world::can_serve;
@@ -84,6 +84,11 @@ impl KumaOracle {
                 name != entry.name && service_of(other) == Some(service) && !is_drained(other) && ready()
             });
         if !is_last || !can_serve(&task, entry.at) || self.held_long_enough(&task, service, entry.at) {
+            return;
+        }
+        // The role allows none of the service, so that all of them may go (I4), whatever this drain names as its reason.
+        let config = OracleConfig { tags_lag: READINESS_LAG, ..self.config.clone() };
+        if config.role_tags_at(service, entry.at, cloud, |tags| !allows(tags, service)) {
             return;
         }
         let id = label(body, TASK_LABEL).unwrap_or_default();
