@@ -11,7 +11,7 @@ use crate::operator::{
     AuditedLease, ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates,
 };
 use crate::telemetry::metrics::Metrics;
-use ecs_mesh_api::{AllowList, ControlPlaneType};
+use ecs_mesh_api::{AllowList, ControlPlaneType, KumaRelease};
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
@@ -94,13 +94,14 @@ impl CommonArgs {
         Ok(manifests)
     }
 
-    /// Creates the operator. With a recorder, it is a dry run.
+    /// Creates the operator. With a recorder, it is a dry run. With a target, it plans for Kuma of that release.
     pub(super) fn operator(
         &self,
         aws: &AwsClients,
         metrics: Arc<Metrics>,
         rates: &RateArgs,
         recorder: Option<Arc<DryRunRecorder>>,
+        target: Option<KumaRelease>,
     ) -> Arc<Operator> {
         Operator::new(OperatorDeps {
             id: self.operator_id.clone(),
@@ -111,6 +112,7 @@ impl CommonArgs {
                 self.allow.list(),
                 Arc::clone(&metrics),
                 Arc::new(aws.secrets.clone()),
+                target,
             ),
             lease: Arc::new(AuditedLease::new(Arc::new(AlwaysHeld), Arc::clone(metrics.log()))),
             clock: Clock::system(),
@@ -126,12 +128,14 @@ impl CommonArgs {
     }
 }
 
-/// The function that creates the client of a control plane by its type. Manifests may name what is `allowed`.
+/// The function that creates the client of a control plane by its type. Manifests may name what is `allowed`. With a
+/// `target`, Kuma's clients plan the upgrade to it.
 pub(super) fn connect(
     operator: OperatorId,
     allowed: AllowList,
     metrics: Arc<Metrics>,
     secrets: Arc<dyn Secrets>,
+    target: Option<KumaRelease>,
 ) -> ConnectFn {
     Arc::new(move |name, spec| {
         let observer = metrics.control_plane(name) as Arc<dyn MeshCallObserver>;
@@ -140,7 +144,7 @@ pub(super) fn connect(
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
                 let client = KumaControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
-                Connected::new(Arc::new(client))
+                Connected::new(Arc::new(client.with_target(target)))
             }
             ControlPlaneType::Consul => {
                 let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;

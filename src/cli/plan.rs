@@ -12,6 +12,7 @@ use crate::operator::{
     DryRunRecorder, Operator, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection,
 };
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_api::{ApiDialect, ControlPlaneType, KumaRelease};
 use ecs_mesh_controller::Signals;
 use ecs_mesh_core::plan::report::{PlanDetail, PlanReport, render};
 use ecs_mesh_model::Glob;
@@ -48,6 +49,10 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "TASK", value_parser = glob, value_delimiter = ',', num_args = 1..)]
     task: Vec<Glob>,
 
+    /// Plan for Kuma of this version, such as `3.0`, and show what blocks the upgrade to it
+    #[arg(long, value_name = "VERSION", value_parser = target_version)]
+    target_version: Option<KumaRelease>,
+
     /// Time to retry failed calls before reporting their part as unknown
     #[arg(long, default_value = "10s", value_parser = duration)]
     retry_timeout: Duration,
@@ -75,6 +80,15 @@ fn glob(text: &str) -> Result<Glob, String> {
     }
 }
 
+/// A release that this operator is tested with.
+fn target_version(text: &str) -> Result<KumaRelease, String> {
+    let release = KumaRelease::of_version(text).filter(|release| release.is_tested());
+    release.ok_or_else(|| {
+        let [old, new] = [ApiDialect::V2, ApiDialect::V3].map(ApiDialect::newest_tested);
+        format!("{text:?} is not a supported version of Kuma: use 2.7 to {old}, or {new}")
+    })
+}
+
 impl PlanArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
         let selection = PlanSelection {
@@ -88,7 +102,7 @@ impl PlanArgs {
             concurrency: usize::from(self.concurrency),
             selection,
         };
-        let (report, _) = plan(&self.common, &self.rates, options).await?;
+        let (report, _) = plan(&self.common, &self.rates, options, self.target_version).await?;
         let code = exit_code(&report);
         print(&self.text(report)?)?;
         Ok(code)
@@ -111,13 +125,19 @@ pub(super) async fn plan(
     common: &CommonArgs,
     rates: &RateArgs,
     options: PlanOptions,
+    target: Option<KumaRelease>,
 ) -> Result<(PlanReport, Arc<Operator>), String> {
     let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
     let metrics = Arc::new(Metrics::default());
     let aws = common.aws(&metrics).await?;
     let manifests = common.manifests(&metrics).await?;
+    let has_kuma =
+        manifests.borrow().set.control_planes.values().any(|spec| spec.kind == ControlPlaneType::Kuma);
+    if target.is_some() && !has_kuma {
+        return Err("--target-version: no ControlPlane is of type kuma".to_owned());
+    }
     let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
-    let operator = common.operator(&aws, metrics, rates, Some(Arc::clone(&recorder)));
+    let operator = common.operator(&aws, metrics, rates, Some(Arc::clone(&recorder)), target);
     let progress = Arc::<PlanProgress>::default();
     let mut line = ProgressLine::default();
     let planned = tokio::select! {
@@ -171,9 +191,9 @@ fn progress_text(counts: PlanProgressCounts) -> String {
     }
 }
 
-/// An incomplete plan is an error in any case, so that it is not mistaken for a complete one.
+/// An incomplete plan is an error in any case, so that it is not mistaken for a complete one; so is a blocked upgrade.
 fn exit_code(report: &PlanReport) -> ExitCode {
-    match (report.complete, report.will_write()) {
+    match (report.complete && !report.blocks_upgrade(), report.will_write()) {
         (false, _) => ExitCode::FAILURE,
         (true, true) => ExitCode::from(EXIT_CHANGES),
         (true, false) => ExitCode::SUCCESS,

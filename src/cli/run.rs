@@ -90,7 +90,7 @@ impl RunArgs {
             check_queue(queue).await;
         }
         let recorder = self.dry_run.then(|| Arc::new(DryRunRecorder::new(Arc::clone(&metrics))));
-        let operator = self.common.operator(&aws, metrics, &self.rates, recorder);
+        let operator = self.common.operator(&aws, metrics, &self.rates, recorder, None);
         self.log_start(&aws, queue_url);
         let options = RunOptions {
             concurrency: usize::from(self.concurrency),

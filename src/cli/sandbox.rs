@@ -270,7 +270,7 @@ impl SandboxArgs {
             duration: self.duration,
             seed: self.seed,
             connect: Box::new(move |operator, metrics| {
-                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets))
+                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), None)
             }),
             metrics_address: self.metrics_address,
             log,

@@ -50,6 +50,8 @@ mod tests_settle;
 #[cfg(feature = "sandbox")]
 mod tests_support;
 #[cfg(test)]
+mod tests_upgrade;
+#[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_waiters;
 mod warnings;

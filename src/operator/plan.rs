@@ -21,7 +21,7 @@ use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::UnattributedTokenCount;
 use ecs_mesh_controller::{Backoff, Priority, Reconciler, Requeue};
 use ecs_mesh_core::plan::report::{
-    ManifestsSummary, PlanReport, UnattributedTokens, Unresolved, UnsupportedControlPlane,
+    ManifestsSummary, PlanReport, PlannedUpgrade, UnattributedTokens, Unresolved, UnsupportedControlPlane,
 };
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::TaskArn;
@@ -124,11 +124,16 @@ impl Operator {
         internal.spawn(applier.run(manifests, stop.child_token()));
         let mut looks = JoinSet::new();
         looks.spawn(deployments::run(Arc::clone(&self.context), stop.child_token()));
+        let mut upgrades = Vec::new();
+        let planned = async {
+            self.plan_all(recorder, &options, progress).await;
+            upgrades = self.check_upgrades(recorder).await;
+        };
         let timed_out = tokio::select! {
             biased;
             _ = internal.join_next() => return Err(TaskExited),
             _ = looks.join_next() => return Err(TaskExited),
-            planned = tokio::time::timeout(options.timeout, self.plan_all(recorder, &options, progress)) => {
+            planned = tokio::time::timeout(options.timeout, planned) => {
                 planned.is_err()
             }
         };
@@ -152,6 +157,7 @@ impl Operator {
         let mut report =
             PlanReport::new(self.context.process.id.as_str(), at, manifests, unresolved, warnings, changes);
         report = report.with_unsupported(self.unsupported_control_planes());
+        report.upgrades = upgrades;
         if options.selection.is_all() {
             report.unattributed_tokens = self.unattributed_tokens();
         }
@@ -246,6 +252,24 @@ impl Operator {
             last.error = format!("{}; {help}", last.error);
         }
         missing
+    }
+
+    /// Reads what blocks the upgrades that the clients plan.
+    async fn check_upgrades(&self, recorder: &DryRunRecorder) -> Vec<PlannedUpgrade> {
+        let mut upgrades = Vec::new();
+        for worker in self.workers().values() {
+            match worker.client.check_upgrade().await {
+                Ok(Some(check)) => {
+                    upgrades.push(PlannedUpgrade { control_plane: Arc::clone(&worker.name), check });
+                }
+                Ok(None) => {}
+                Err(error) => recorder.record_unresolved(
+                    format!("what blocks the upgrade of control plane {}", worker.name),
+                    error.to_string(),
+                ),
+            }
+        }
+        upgrades
     }
 
     /// The control planes that are not supported, as of the last answers.

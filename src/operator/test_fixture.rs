@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, RunOptions};
+use ecs_mesh_api::KumaRelease;
 use ecs_mesh_aws::fakes::{FakeEcs, clock, task};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_core::plan::report::PlanReport;
@@ -108,22 +109,22 @@ impl OperatorFixture {
         let status = Arc::new(ManifestStatus::from(self.loaded.as_ref().unwrap()));
         let (sender, receiver) = watch::channel(status);
         self.manifests = Some(sender);
-        let operator = Operator::new(self.deps());
+        let operator = Operator::new(self.deps(None));
         self.operator = Some(Arc::clone(&operator));
         self.running = Some(tokio::spawn(async move {
             operator.run(None, receiver, RunOptions::default(), CancellationToken::new()).await.unwrap();
         }));
     }
 
-    /// The dependencies of an operator at the emulators.
-    fn deps(&self) -> OperatorDeps {
+    /// The dependencies of an operator at the emulators, which plans for a target version if there is one.
+    fn deps(&self, target: Option<KumaRelease>) -> OperatorDeps {
         let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
         OperatorDeps {
             clock: self.clock.clone(),
             connect: Arc::new(move |_, _| {
                 let transport = FakeTransport(Arc::clone(&kuma), clock.clone());
                 let id = OperatorId::parse("op").unwrap();
-                let client = KumaControlPlane::new(transport, id, Arc::new(NoObserver));
+                let client = KumaControlPlane::new(transport, id, Arc::new(NoObserver)).with_target(target);
                 Ok(Connected::new(Arc::new(client)))
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
@@ -132,9 +133,14 @@ impl OperatorFixture {
 
     /// The plan by the manifests as they are.
     pub(super) async fn plan(&self) -> PlanReport {
+        self.plan_for(None).await
+    }
+
+    /// The plan of an upgrade to the target version.
+    pub(super) async fn plan_for(&self, target: Option<KumaRelease>) -> PlanReport {
         let status = Arc::new(ManifestStatus::from(self.loaded.as_ref().unwrap()));
         let (_sender, receiver) = watch::channel(status);
-        let mut deps = self.deps();
+        let mut deps = self.deps(target);
         let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&deps.metrics)));
         deps.recorder = Some(Arc::clone(&recorder) as _);
         Operator::new(deps).plan(&recorder, receiver, PlanOptions::default(), &Arc::default()).await.unwrap()

@@ -103,6 +103,8 @@ pub enum KumaFeature {
     ReachableBackends,
     /// `networking.listeners` of zone proxies.
     Listeners,
+    /// Names of meshes and MeshServices that are no RFC 1035 labels.
+    AnyNames,
     /// `networking.inbound[].name`, by which a MeshService names its ports.
     InboundNames,
     /// Lists can be filtered by labels. Older servers ignore the filter.
@@ -131,7 +133,7 @@ const fn since(feature: KumaFeature, major: u32, minor: u32) -> FeatureRow {
     FeatureRow { feature, since: KumaRelease::new(major, minor), removed_in: None }
 }
 
-const FEATURES: [FeatureRow; 18] = [
+const FEATURES: [FeatureRow; 19] = [
     until(KumaFeature::ServiceTagRequired, 2, 14),
     until(KumaFeature::InboundTags, 3, 0),
     until(KumaFeature::OutboundTags, 3, 0),
@@ -141,6 +143,7 @@ const FEATURES: [FeatureRow; 18] = [
     until(KumaFeature::KafkaProtocol, 3, 0),
     until(KumaFeature::MeshMtls, 3, 0),
     until(KumaFeature::TagServices, 3, 0),
+    until(KumaFeature::AnyNames, 3, 0),
     until(KumaFeature::ZoneProxyResources, 3, 0),
     FeatureRow { removed_in: Some(KumaRelease::new(3, 0)), ..since(KumaFeature::MeshServicesMode, 2, 9) },
     since(KumaFeature::InboundNames, 2, 8),
@@ -166,6 +169,22 @@ impl KumaRelease {
     /// The release `MAJOR.MINOR`.
     pub const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor }
+    }
+
+    /// The release of a version such as `3.0` or `2.14.3`; `None` if the text has no numbers.
+    ///
+    /// ```
+    /// use ecs_mesh_api::KumaRelease;
+    ///
+    /// assert_eq!(KumaRelease::of_version("2.14.3"), Some(KumaRelease::new(2, 14)));
+    /// assert_eq!(KumaRelease::of_version("unknown"), None);
+    /// ```
+    pub fn of_version(version: &str) -> Option<Self> {
+        let mut parts = version.split(['.', '-', '+']).map(str::parse::<u32>);
+        match (parts.next(), parts.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Some(Self::new(major, minor)),
+            _ => None,
+        }
     }
 
     /// Whether the release has the feature. A release later than the tested ones has what the newest of them has.
@@ -256,10 +275,10 @@ mod tests {
     #[test]
     fn features_change_at_their_releases() {
         use KumaFeature::{
-            AdvertisedAddress, BuiltinGateway, InboundNames, InboundProtocol, InboundTags, KafkaProtocol,
-            LabelFilters, Listeners, MeshMtls, MeshServicesMode, OptionalInbounds, OutboundTags,
-            ReachableBackends, ReachableServices, ServiceTagRequired, TagServices, WorkloadLabel,
-            ZoneProxyResources,
+            AdvertisedAddress, AnyNames, BuiltinGateway, InboundNames, InboundProtocol, InboundTags,
+            KafkaProtocol, LabelFilters, Listeners, MeshMtls, MeshServicesMode, OptionalInbounds,
+            OutboundTags, ReachableBackends, ReachableServices, ServiceTagRequired, TagServices,
+            WorkloadLabel, ZoneProxyResources,
         };
         let has = |feature, (major, minor)| KumaRelease::new(major, minor).has(feature);
         for (feature, last_without, first_with) in [
@@ -284,6 +303,7 @@ mod tests {
             (KafkaProtocol, (2, 14), (3, 0)),
             (MeshMtls, (2, 14), (3, 0)),
             (TagServices, (2, 14), (3, 0)),
+            (AnyNames, (2, 14), (3, 0)),
             (ZoneProxyResources, (2, 14), (3, 0)),
         ] {
             assert!(has(feature, last_with) && has(feature, (2, 7)), "{feature:?}");

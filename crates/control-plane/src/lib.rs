@@ -32,6 +32,7 @@ use serde_json::Value;
 
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, RegistrationId};
+use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, ServiceEndpoint};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
@@ -289,6 +290,14 @@ pub trait ControlPlane: Send + Sync {
 
     /// Whether the control plane is supported, as of the last answer. One that is not is not written to.
     fn support(&self) -> Arc<SupportGate>;
+
+    /// Reads what blocks the upgrade that this client plans; `None` where it plans none.
+    ///
+    /// # Errors
+    /// If a part could not be read.
+    async fn check_upgrade(&self) -> Result<Option<UpgradeCheck>, MeshError> {
+        Ok(None)
+    }
 
     /// Finds out whether the control plane is supported, unless that was done within the last seconds: a server may be
     /// upgraded under a running operator. Called before each write.

@@ -68,11 +68,7 @@ impl KumaVersion {
             return Err("the response has no product and version of a Kuma control plane");
         };
         let number = version.trim_start_matches('v');
-        let mut parts = number.split(['.', '-', '+']).map(str::parse::<u32>);
-        let release = match (parts.next(), parts.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => Some(KumaRelease::new(major, minor)),
-            _ => None,
-        };
+        let release = KumaRelease::of_version(number);
         // What follows `+` names a build of the release.
         let (number, _) = number.split_once('+').unwrap_or((number, ""));
         let is_preview = number.split('.').any(|part| part.parse::<u32>().is_err());
@@ -174,7 +170,11 @@ impl ServerCapabilities {
 
     /// The capabilities for registrations of this mesh, with defaults for unread ones.
     pub(super) fn of_mesh(&self, mesh: &MeshName) -> DataplaneCapabilities {
-        let release = self.release();
+        self.at_release(mesh, self.release())
+    }
+
+    /// The capabilities for registrations of this mesh once the server is of `release`.
+    pub(super) fn at_release(&self, mesh: &MeshName, release: KumaRelease) -> DataplaneCapabilities {
         let is_exclusive = self.exclusive.get(mesh).copied().unwrap_or(false);
         DataplaneCapabilities {
             release,

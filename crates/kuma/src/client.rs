@@ -23,7 +23,8 @@ use super::expressible;
 use super::first_write::FirstWrite;
 use super::labels::{self, DRAIN_LABEL, OPERATOR_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
-use ecs_mesh_api::{AllowList, ApiDialect, KumaConnection, KumaFeature};
+use super::upgrade::UpgradeScan;
+use ecs_mesh_api::{AllowList, ApiDialect, KumaConnection, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, quote, quote_name, segment,
 };
@@ -35,6 +36,7 @@ use ecs_mesh_control_plane::{
 use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
 /// The warning about a version that is not tested.
@@ -58,6 +60,8 @@ pub struct KumaControlPlane<T> {
     version_check: Mutex<VersionCheck>,
     /// The dialect in the manifest.
     named_dialect: Option<ApiDialect>,
+    /// The release for which a plan renders registrations, instead of the server's.
+    target: Option<KumaRelease>,
     first_write: FirstWrite,
     /// Warnings that were logged, with the version where they concern one.
     warnings: ActiveWarnings<&'static str, Option<Arc<str>>>,
@@ -103,6 +107,7 @@ impl<T: Transport> KumaControlPlane<T> {
             support: Arc::default(),
             version_check: Mutex::default(),
             named_dialect: None,
+            target: None,
             first_write: FirstWrite::default(),
             warnings: ActiveWarnings::default(),
         }
@@ -112,6 +117,19 @@ impl<T: Transport> KumaControlPlane<T> {
     #[must_use]
     pub fn with_dialect(self, named_dialect: Option<ApiDialect>) -> Self {
         Self { named_dialect, ..self }
+    }
+
+    /// The same client for a plan of an upgrade to this release: registrations are rendered for it. For dry
+    /// runs alone.
+    #[must_use]
+    pub fn with_target(self, target: Option<KumaRelease>) -> Self {
+        Self { target, ..self }
+    }
+
+    /// The capabilities by which registrations of this mesh are rendered.
+    fn rendering(&self, mesh: &MeshName) -> DataplaneCapabilities {
+        let known = self.capabilities.load();
+        self.target.map_or_else(|| known.of_mesh(mesh), |target| known.at_release(mesh, target))
     }
 
     /// The capabilities that decide how registrations of this mesh are written, as of the last refresh.
@@ -490,6 +508,46 @@ impl<T: Transport> KumaControlPlane<T> {
         first_error.map_or(Ok(()), Err)
     }
 
+    /// Reads all resources that may block the upgrade to this release.
+    async fn scan_for_upgrade(&self, target: KumaRelease) -> Result<UpgradeCheck, MeshError> {
+        let current = match self.version() {
+            Some(version) => version,
+            None => self.load_version().await?,
+        };
+        let mut scan = UpgradeScan::new(target, self.operator.as_str());
+        self.list("/dataplanes", None, RequestKind::Server, |item| scan.dataplane(&item)).await?;
+        if self.capabilities.load().release().has(KumaFeature::ZoneProxyResources) {
+            for (resource, path) in [("ZoneIngress", "/zoneingresses"), ("ZoneEgress", "/zoneegresses")] {
+                let sink = |item: Value| scan.zone_proxy(resource, &item);
+                self.list(path, None, RequestKind::Server, sink).await?;
+            }
+        }
+        let mut meshes = Vec::new();
+        self.list("/meshes", None, RequestKind::Server, |item| meshes.push(item)).await?;
+        for mesh in meshes {
+            let name = mesh.get("name").and_then(Value::as_str).unwrap_or_default();
+            let mut has_identity = false;
+            self.list_known(name, "meshidentities", |_| has_identity = true).await?;
+            self.list_known(name, "meshservices", |item| scan.mesh_service(&item)).await?;
+            scan.mesh(&mesh, has_identity);
+        }
+        Ok(scan.finish(&current))
+    }
+
+    /// Lists resources of a mesh, of a type that older servers do not have.
+    async fn list_known(
+        &self,
+        mesh: &str,
+        list: &str,
+        sink: impl FnMut(Value) + Send,
+    ) -> Result<(), MeshError> {
+        let path = format!("/meshes/{}/{list}", segment(mesh));
+        match self.list(&path, None, RequestKind::Mesh, sink).await {
+            Err(error) if error.kind == MeshErrorKind::MeshNotFound => Ok(()),
+            result => result,
+        }
+    }
+
     async fn load_configuration(&self) -> Result<(), MeshError> {
         let config = match self.get_json("/config", RequestKind::Server).await {
             Ok(config) => config,
@@ -570,6 +628,11 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         Arc::clone(&self.support)
     }
 
+    async fn check_upgrade(&self) -> Result<Option<UpgradeCheck>, MeshError> {
+        let Some(target) = self.target else { return Ok(None) };
+        self.observed("check_upgrade", self.scan_for_upgrade(target)).await.map(Some)
+    }
+
     async fn ensure_supported(&self) -> Result<(), MeshError> {
         self.check_support().await
     }
@@ -593,7 +656,9 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
         let known = self.capabilities.load();
         let Some(version) = &known.version else { return Ok(()) };
-        expressible::check(desired, known.of_mesh(&desired.id.mesh), &version.text)
+        let version =
+            self.target.map_or_else(|| Arc::clone(&version.text), |target| target.to_string().into());
+        expressible::check(desired, self.rendering(&desired.id.mesh), &version)
     }
 
     fn registered_service<'a>(&self, desired: &'a DesiredRegistration) -> &'a str {
@@ -603,7 +668,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {
-        dataplane::render(desired, current, self.capabilities(&desired.id.mesh))
+        dataplane::render(desired, current, self.rendering(&desired.id.mesh))
     }
 
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration {

@@ -21,7 +21,7 @@ use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{MeshName, ServiceName, Timestamp, intern};
 
 pub(super) const SERVICE_TAG: &str = "kuma.io/service";
-const PROTOCOL_TAG: &str = "kuma.io/protocol";
+pub(super) const PROTOCOL_TAG: &str = "kuma.io/protocol";
 pub(super) const WORKLOAD_LABEL: &str = "kuma.io/workload";
 
 /// Renders the body of `desired`. Readiness and kept outbounds come from `current` if it belongs to the same task: a

@@ -246,7 +246,9 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
         // Nothing was asked of the control plane: what is registered stays until the manifests or the version change.
         let is_held = error.kind == MeshErrorKind::NotExpressible;
         let change = if is_held { Change::Hold } else { Change::Unknown };
-        self.push_warning(error.kind.label(), PlannedChange::with_reason(change, &reason));
+        let blocked_by = is_held.then_some(BlockedBy::NotExpressible);
+        let change = PlannedChange { blocked_by, ..PlannedChange::with_reason(change, &reason) };
+        self.push_warning(error.kind.label(), change);
     }
 
     fn unreachable(&self) {

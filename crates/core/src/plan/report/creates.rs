@@ -73,6 +73,7 @@ fn write_service(out: &mut String, service: &ServiceCreates<'_>, everywhere: &Fi
         Some(BlockedBy::Guard) => ", held by the guard",
         Some(BlockedBy::Paused) => ", paused",
         Some(BlockedBy::UnsupportedControlPlane) => ", control plane not supported",
+        Some(BlockedBy::NotExpressible) => ", not expressible",
         None => "",
     };
     let name = first.change.service.as_deref().unwrap_or_default();

@@ -5,6 +5,7 @@ mod creates;
 mod groups;
 mod object;
 mod render;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use ecs_mesh_model::{Reason, TaskArn, Timestamp};
 
 pub use object::ObjectKind;
 pub use render::{PlanDetail, render, render_change};
+pub use upgrade::{PlannedUpgrade, UpgradeBlocker, UpgradeBlockerKind, UpgradeCheck};
 
 /// The change that a run would make to a registration or an object, or the kind of reason for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -105,6 +107,8 @@ pub enum BlockedBy {
     Paused,
     /// The control plane's version is not supported, so nothing is written to it.
     UnsupportedControlPlane,
+    /// The control plane's version, or the target version of the plan, has no form for what the manifests declare.
+    NotExpressible,
 }
 
 impl BlockedBy {
@@ -115,6 +119,7 @@ impl BlockedBy {
             Self::Guard => "guard",
             Self::Paused => "paused",
             Self::UnsupportedControlPlane => "unsupportedControlPlane",
+            Self::NotExpressible => "notExpressible",
         }
     }
 }
@@ -317,6 +322,8 @@ pub struct PlanSummary {
     pub paused: usize,
     /// Changes at control planes that are not supported.
     pub unsupported_control_plane: usize,
+    /// Registrations that the control plane's version, or the target version of the plan, cannot express.
+    pub not_expressible: usize,
     /// Tasks outside the operator's bindings and workloads.
     pub ignore: usize,
     /// Registrations that are as declared.
@@ -339,6 +346,9 @@ pub struct PlanReport {
     pub complete: bool,
     /// The control planes that are not supported.
     pub unsupported_control_planes: Vec<UnsupportedControlPlane>,
+    /// The upgrades that the plan is made for (`--target-version`); absent otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub upgrades: Vec<PlannedUpgrade>,
     /// The number of changes by kind.
     pub summary: PlanSummary,
     /// The manifests of the plan.
@@ -375,6 +385,7 @@ impl PlanReport {
             created_at: created_at.to_string(),
             complete,
             unsupported_control_planes: Vec::new(),
+            upgrades: Vec::new(),
             summary,
             manifests,
             unresolved,
@@ -390,6 +401,12 @@ impl PlanReport {
         self.complete &= control_planes.is_empty();
         self.unsupported_control_planes = control_planes;
         self
+    }
+
+    /// Whether something blocks an upgrade that the plan is made for.
+    pub fn blocks_upgrade(&self) -> bool {
+        let has_blockers = self.upgrades.iter().any(|upgrade| !upgrade.check.blockers.is_empty());
+        has_blockers || (!self.upgrades.is_empty() && self.summary.not_expressible > 0)
     }
 
     /// The report without unchanged and ignored entries, which stay counted.
@@ -421,6 +438,7 @@ impl PlanSummary {
             (Some(BlockedBy::Guard), _) => &mut self.held_by_guard,
             (Some(BlockedBy::Paused), _) => &mut self.paused,
             (Some(BlockedBy::UnsupportedControlPlane), _) => &mut self.unsupported_control_plane,
+            (Some(BlockedBy::NotExpressible), _) => &mut self.not_expressible,
             (None, Change::Create) => &mut self.create,
             (None, Change::Update) => &mut self.update,
             (None, Change::Drain) => &mut self.drain,
@@ -444,6 +462,7 @@ pub fn label(change: &PlannedChange) -> &'static str {
         Some(BlockedBy::Guard) => "held_by_guard",
         Some(BlockedBy::Paused) => "paused",
         Some(BlockedBy::UnsupportedControlPlane) => "unsupported_control_plane",
+        Some(BlockedBy::NotExpressible) => "not_expressible",
         None if change.change == Change::NameConflict => "name_conflict",
         None => change.change.as_str(),
     }
@@ -451,8 +470,13 @@ pub fn label(change: &PlannedChange) -> &'static str {
 
 /// All values of [`label`].
 pub fn labels() -> impl Iterator<Item = &'static str> {
-    let blocked =
-        [BlockedBy::Policy, BlockedBy::Guard, BlockedBy::Paused, BlockedBy::UnsupportedControlPlane];
+    let blocked = [
+        BlockedBy::Policy,
+        BlockedBy::Guard,
+        BlockedBy::Paused,
+        BlockedBy::UnsupportedControlPlane,
+        BlockedBy::NotExpressible,
+    ];
     let blocked = blocked
         .map(|by| label(&PlannedChange { blocked_by: Some(by), ..PlannedChange::new(Change::Remove, "") }));
     let plain = Change::ALL.map(|change| label(&PlannedChange::new(change, "")));

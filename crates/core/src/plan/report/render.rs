@@ -11,8 +11,8 @@ use crate::plan::report::ObjectKind;
 use super::creates::{is_grouped, many_creates, write_creates};
 use super::groups::{ChangeGroup, MAX_EXAMPLES, entries};
 use super::{
-    BlockedBy, Change, PlanEntry, PlanLocationKey, PlanReport, PlannedChange, UnattributedTokens,
-    UnsupportedControlPlane, by_location,
+    BlockedBy, Change, PlanEntry, PlanLocationKey, PlanReport, PlannedChange, PlannedUpgrade,
+    UnattributedTokens, UnsupportedControlPlane, UpgradeBlocker, by_location,
 };
 
 /// The level of detail of a rendered plan.
@@ -42,6 +42,7 @@ pub fn render(report: &PlanReport, detail: PlanDetail) -> String {
 
 fn write(out: &mut String, report: &PlanReport, detail: PlanDetail) -> fmt::Result {
     write_unsupported(out, report)?;
+    write_upgrades(out, report)?;
     write_manifests(out, report)?;
     let mut has_more = false;
     for (location, changes) in by_location(&report.changes) {
@@ -85,6 +86,24 @@ fn write_unsupported(out: &mut String, report: &PlanReport) -> fmt::Result {
     Ok(())
 }
 
+fn write_upgrades(out: &mut String, report: &PlanReport) -> fmt::Result {
+    let (bold, red) = (Style::new().bold(), AnsiColor::Red.on_default());
+    for PlannedUpgrade { control_plane, check } in &report.upgrades {
+        let (from, to) = (&check.current_version, &check.target_version);
+        writeln!(out, "{bold}upgrade of control plane {control_plane}{bold:#} from {from} to {to}")?;
+        for UpgradeBlocker { mesh, resource, count, examples, reason, fix, .. } in &check.blockers {
+            let mesh = mesh.as_deref().map(|mesh| format!(" in mesh {mesh}")).unwrap_or_default();
+            write!(out, "  {red}! blocked{red:#} by {count} {resource}{mesh}: {}", examples.join(", "))?;
+            if *count > examples.len() {
+                write!(out, " and {} more", count - examples.len())?;
+            }
+            writeln!(out, "\n      reason: {reason}\n      fix: {fix}")?;
+        }
+        writeln!(out, "The changes below are those of a run right after the upgrade.\n")?;
+    }
+    Ok(())
+}
+
 fn write_manifests(out: &mut String, report: &PlanReport) -> fmt::Result {
     let (red, yellow) = (AnsiColor::Red.on_default(), AnsiColor::Yellow.on_default());
     for error in &report.manifests.errors {
@@ -123,6 +142,7 @@ fn headline(change: &PlannedChange) -> String {
         Some(BlockedBy::Guard) => format!("{kind}, held by the guard"),
         Some(BlockedBy::Paused) => format!("{kind}, paused"),
         Some(BlockedBy::UnsupportedControlPlane) => format!("{kind}, control plane not supported"),
+        Some(BlockedBy::NotExpressible) => format!("{kind}, not expressible"),
         None if change.precondition.is_some() => format!("{kind}, later"),
         None => kind.to_owned(),
     }
@@ -426,6 +446,7 @@ fn write_summary(out: &mut String, report: &PlanReport) -> fmt::Result {
         (s.held_by_guard, "held by the guard"),
         (s.paused, "paused"),
         (s.unsupported_control_plane, "at an unsupported control plane"),
+        (s.not_expressible, "not expressible"),
         (s.unknown, "unknown"),
     ];
     let others: Vec<String> = others
@@ -440,6 +461,10 @@ fn write_summary(out: &mut String, report: &PlanReport) -> fmt::Result {
     if !report.complete {
         let red = AnsiColor::Red.on_default();
         writeln!(out, "{red}This plan is incomplete;{red:#} see above.")?;
+    }
+    if report.blocks_upgrade() {
+        let red = AnsiColor::Red.on_default();
+        writeln!(out, "{red}The upgrade is blocked;{red:#} see above.")?;
     }
     Ok(())
 }

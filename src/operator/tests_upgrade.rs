@@ -1,0 +1,131 @@
+//! Upgrades of Kuma: what a plan shows before, and what a running operator keeps during one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::test_fixture::{OperatorFixture, document, workload, workloads};
+use ecs_mesh_api::KumaRelease;
+use ecs_mesh_core::plan::report::{BlockedBy, Change, PlanDetail, PlanReport, UpgradeBlockerKind, render};
+use ecs_mesh_sandbox::kuma::KumaRequest;
+
+const V3_0: Option<KumaRelease> = Some(KumaRelease::new(3, 0));
+
+impl OperatorFixture {
+    /// Writes a resource as another client of the API.
+    fn put(&self, path: &str, body: &Value) {
+        let request = KumaRequest::json("PUT", path, body.to_string().into_bytes());
+        let response = self.kuma.lock().unwrap().handle(self.clock.now(), &request);
+        assert!(response.status < 300, "{path}: {}", String::from_utf8_lossy(&response.body));
+    }
+
+    fn set_mesh_services_mode(&self, mode: &str) {
+        let mesh = json!({"type": "Mesh", "name": "default", "meshServices": {"mode": mode}});
+        self.put("/meshes/default", &mesh);
+    }
+}
+
+/// A workload of that ECS service with an outbound to `kv`.
+fn caller(service: &str) -> String {
+    let inbound = "{name: http, containerPort: 8080, port: 15000, protocol: http}";
+    let outbound = "{service: kv, targetPort: 15000, listen: {port: 9001}}";
+    let spec = format!(
+        "selector: {{services: [{service}]}}, service: {service}, inbounds: [{inbound}], outbounds: [{outbound}]"
+    );
+    document("Workload", service, &spec)
+}
+
+fn fields(report: &PlanReport, path: &str) -> Vec<(Value, Value)> {
+    let all = report.changes.iter().flat_map(|entry| &entry.change.fields);
+    let of_path = all.filter(|field| field.path == path);
+    of_path.map(|field| (json!(field.before), json!(field.after))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn plan_for_a_target_shows_the_changed_form_and_writes_nothing() {
+    let mut fixture = OperatorFixture::new(&[("a", 1), ("kv", 1)]);
+    fixture.edit(&(caller("a") + &workload("kv", "kv")));
+    fixture.start();
+    sleep(Duration::from_mins(2)).await;
+    fixture.kuma.lock().unwrap().take_journal();
+    assert!(!fixture.plan().await.will_write());
+    let report = fixture.plan_for(V3_0).await;
+    assert_eq!(fixture.kuma.lock().unwrap().take_journal().len(), 0);
+    assert_eq!((report.complete, report.summary.update, report.summary.create), (true, 2, 0));
+    let kv = json!({"kind": "MeshService", "name": "kv", "port": 15_000});
+    assert_eq!(fields(&report, "networking.outbound[0].backendRef"), [(Value::Null, kv)]);
+    let tags = json!({"kuma.io/service": "kv"});
+    assert_eq!(fields(&report, "networking.outbound[0].tags"), [(tags, Value::Null)]);
+    let upgrade = &report.upgrades[0].check;
+    assert_eq!((&*upgrade.current_version, &*upgrade.target_version), ("Kuma 2.14.3", "3.0"));
+    let kinds: Vec<_> = upgrade.blockers.iter().map(|blocker| blocker.kind).collect();
+    assert_eq!(kinds, [UpgradeBlockerKind::MeshServicesMode], "services are tags alone");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["upgrades"][0]["blockers"][0]["kind"], "meshServicesMode");
+}
+
+#[tokio::test(start_paused = true)]
+async fn plan_for_a_target_names_all_that_blocks_the_upgrade() {
+    let mut fixture = OperatorFixture::new(&[("a", 1), ("events", 1)]);
+    fixture.set_mesh_services_mode("Exclusive");
+    let inbound = "{containerPort: 9092, port: 15000, protocol: kafka}";
+    let events = format!("selector: {{services: [events]}}, service: events, inbounds: [{inbound}]");
+    fixture.edit(&(workload("a", "a") + &document("Workload", "events", &events)));
+    let gateway = json!({"type": "Dataplane", "mesh": "default", "name": "edge", "networking":
+        {"address": "10.1.0.1", "gateway": {"type": "BUILTIN", "tags": {"kuma.io/service": "edge"}}}});
+    fixture.put("/meshes/default/dataplanes/edge", &gateway);
+    fixture
+        .put("/meshes/1.b", &json!({"type": "Mesh", "name": "1.b", "meshServices": {"mode": "Exclusive"}}));
+    fixture.start();
+    sleep(Duration::from_mins(2)).await;
+    let report = fixture.plan_for(V3_0).await;
+    let found: Vec<(UpgradeBlockerKind, Option<&str>, String)> = report.upgrades[0]
+        .check
+        .blockers
+        .iter()
+        .map(|blocker| (blocker.kind, blocker.mesh.as_deref(), blocker.examples.join(",")))
+        .collect();
+    use UpgradeBlockerKind::{BuiltinGateway, MeshServiceSelector, Name, NoWorkloadLabel};
+    assert_eq!(
+        found,
+        [
+            (BuiltinGateway, Some("default"), "edge".to_owned()),
+            (Name, None, "1.b".to_owned()),
+            (MeshServiceSelector, Some("default"), "a,events".to_owned()),
+            (NoWorkloadLabel, Some("default"), "edge".to_owned()),
+        ]
+    );
+    let held: Vec<_> = report.changes.iter().filter(|entry| entry.change.change == Change::Hold).collect();
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0].change.blocked_by, Some(BlockedBy::NotExpressible));
+    assert!(held[0].change.reason.contains("kafka"), "{}", held[0].change.reason);
+    assert!(report.blocks_upgrade());
+    assert_eq!(report.summary.not_expressible, 1);
+    let text = render(&report, PlanDetail::Changes);
+    assert!(text.contains("by 1 Dataplane in mesh default: edge"), "{text}");
+    assert!(text.contains("The upgrade is blocked"), "{text}");
+}
+
+/// The fix that a plan names for the selectors of MeshServices.
+#[tokio::test(start_paused = true)]
+async fn mesh_service_with_a_label_selector_survives_the_upgrade() {
+    let mut fixture = OperatorFixture::new(&[("a", 1)]);
+    fixture.set_mesh_services_mode("Exclusive");
+    fixture.edit(&workloads(&["a"]));
+    fixture.start();
+    sleep(Duration::from_mins(1)).await;
+    let path = "/meshes/default/meshservices/a";
+    let get = KumaRequest::json("GET", path, Vec::new());
+    let read = |fixture: &OperatorFixture| -> Value {
+        let response = fixture.kuma.lock().unwrap().handle(fixture.clock.now(), &get);
+        serde_json::from_slice(&response.body).unwrap()
+    };
+    let mut service = read(&fixture);
+    service["spec"]["selector"] = json!({"dataplaneLabels": {"matchLabels": {"kuma.io/workload": "a"}}});
+    fixture.put(path, &service);
+    assert_eq!(fixture.plan_for(V3_0).await.upgrades[0].check.blockers, []);
+    fixture.kuma.lock().unwrap().upgrade("3.0".parse().unwrap(), fixture.clock.now());
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(read(&fixture)["status"]["dataplaneProxies"]["total"], 1);
+}
