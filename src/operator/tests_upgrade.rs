@@ -67,6 +67,8 @@ async fn plan_for_a_target_shows_the_changed_form_and_writes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn plan_for_a_target_names_all_that_blocks_the_upgrade() {
+    use UpgradeBlockerKind::{BuiltinGateway, MeshServiceSelector, Name, NoWorkloadLabel};
+
     let mut fixture = OperatorFixture::new(&[("a", 1), ("events", 1)]);
     fixture.set_mesh_services_mode("Exclusive");
     let inbound = "{containerPort: 9092, port: 15000, protocol: kafka}";
@@ -86,7 +88,6 @@ async fn plan_for_a_target_names_all_that_blocks_the_upgrade() {
         .iter()
         .map(|blocker| (blocker.kind, blocker.mesh.as_deref(), blocker.examples.join(",")))
         .collect();
-    use UpgradeBlockerKind::{BuiltinGateway, MeshServiceSelector, Name, NoWorkloadLabel};
     assert_eq!(
         found,
         [

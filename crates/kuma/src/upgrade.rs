@@ -98,7 +98,7 @@ impl<'a> UpgradeScan<'a> {
         }
     }
 
-    /// A ZoneIngress or ZoneEgress.
+    /// A `ZoneIngress` or `ZoneEgress`.
     pub(super) fn zone_proxy(&mut self, resource: &'static str, proxy: &Value) {
         if self.lacks(KumaFeature::ZoneProxyResources) {
             let reason =
@@ -157,7 +157,7 @@ impl<'a> UpgradeScan<'a> {
             let fix = "set the label kuma.io/workload (2.13 or later)";
             self.add((UpgradeBlockerKind::NoWorkloadLabel, "Dataplane"), at, reason, fix);
         }
-        let is_other = |path: &String| !(path.starts_with("networking.inbound[") && path.ends_with(".tags"));
+        let is_other = |path: &String| !(path.starts_with("networking.inbound[") && path.ends_with("].tags"));
         let removed: BTreeSet<String> = target
             .unknown_fields(stored)
             .into_iter()

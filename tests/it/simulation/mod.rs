@@ -23,16 +23,16 @@ use faults::SimFault;
 
 /// Seeds that found defects. They run every time.
 const REGRESSIONS: &[u64] = &[
-    2,      // a document of an incomplete set at the start left, and did not settle
-    23,     // a read of the version lay between the check of the lease and the write
+    2,       // a document of an incomplete set at the start left, and did not settle
+    23,      // a read of the version lay between the check of the lease and the write
     164, // the oracle took a registration for ready that had become so between the operator's read and its write
     70783, // a sidecar without a connection to the control plane was taken for one that serves no clients
     90145, // a drain for stopping counted on registrations that were being drained for their role
     90289, // the same
-    101378, // a drain was sent seconds after it was permitted, when its replacements were drained
-    101535, // the same
-    120435, // the oracle blamed a drain in flight for the drains of a revoked role
-    110829, // the last ready registration was drained by an event alone, once its hold was over
+    101_378, // a drain was sent seconds after it was permitted, when its replacements were drained
+    101_535, // the same
+    120_435, // the oracle blamed a drain in flight for the drains of a revoked role
+    110_829, // the last ready registration was drained by an event alone, once its hold was over
     71460, // the oracle took a new registration for ready since the one before it under the same name was
     24,  // two tasks that want one name at a time each found it free
     70,  // the same, at a restart

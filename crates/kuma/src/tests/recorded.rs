@@ -67,7 +67,7 @@ fn compare(text: &str, release: KumaRelease) -> usize {
 fn without_unknown_fields(body: &Value, release: KumaRelease) -> Value {
     let mut known = body.clone();
     for field in release.unknown_fields(body) {
-        let pointer = format!("/{}", field.replace('.', "/").replace('[', "/").replace(']', ""));
+        let pointer = format!("/{}", field.replace(['.', '['], "/").replace(']', ""));
         let (parent, name) = pointer.rsplit_once('/').unwrap();
         known.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().remove(name).unwrap();
     }

@@ -73,10 +73,10 @@ impl KumaCp {
             labels[DISPLAY_NAME] = json!(name);
             labels[MANAGED_BY] = json!(GENERATOR);
             let labels = labels.as_object().cloned().unwrap_or_default();
-            let selector = if !self.instances.leader.release.has(KumaFeature::TagServices) {
-                json!({"dataplaneLabels": {"matchLabels": {WORKLOAD: name}}})
-            } else {
+            let selector = if self.instances.leader.release.has(KumaFeature::TagServices) {
                 json!({"dataplaneTags": {SERVICE_TAG: name}})
+            } else {
+                json!({"dataplaneLabels": {"matchLabels": {WORKLOAD: name}}})
             };
             let spec = json!({"state": "Unavailable", "selector": selector, "ports": ports});
             let status = json!({"vips": [{"ip": self.take_vip()}]});

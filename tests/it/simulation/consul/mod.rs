@@ -33,7 +33,7 @@ const REGRESSIONS: &[u64] = &[
     20720, // as 20331
     30014, // the oracle judged a restarted operator by what was left once tasks had left
     30676, // as 30014
-    100850, // the oracle did not count the registrations of a deleted cluster as owned
+    100_850, // the oracle did not count the registrations of a deleted cluster as owned
 ];
 
 #[test]
