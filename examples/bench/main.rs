@@ -160,7 +160,7 @@ impl BenchArgs {
                 tagged_burst: 100,
                 streams: vec![Stream { by_tag: false, clusters: 2, per_second: 100 }],
                 steady: Duration::from_secs(3),
-                start: (100, 20),
+                start: (200, 5),
                 idle_tasks: vec![0, 100],
                 idle: Duration::from_secs(2),
                 settle: Duration::from_secs(1),

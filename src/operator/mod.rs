@@ -50,6 +50,7 @@ mod tests_settle;
 #[cfg(feature = "sandbox")]
 mod tests_support;
 #[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod tests_upgrade;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
