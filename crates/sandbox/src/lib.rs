@@ -12,11 +12,11 @@
 //! use ecs_mesh_model::Timestamp;
 //! use ecs_mesh_sandbox::aws::{Cloud, CloudConfig};
 //! use ecs_mesh_sandbox::control_planes::ControlPlanes;
-//! use ecs_mesh_sandbox::world::{create_queue_and_rules, deploy, services};
+//! use ecs_mesh_sandbox::world::{RoutedEvents, create_queue_and_rules, deploy, services};
 //!
 //! let start = Timestamp(1_800_000_000_000);
 //! let mut cloud = Cloud::new(CloudConfig::default(), start);
-//! create_queue_and_rules(&mut cloud, start)?;
+//! create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, start)?;
 //! let service = &services(5)[0];
 //! deploy(&mut cloud, service, ControlPlanes::Kuma, start)?;
 //! cloud.step(start.plus(std::time::Duration::from_secs(60)));
