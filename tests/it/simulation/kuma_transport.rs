@@ -20,6 +20,15 @@ fn broken(kind: TransportErrorKind) -> TransportError {
     TransportError::new(kind, "simulated")
 }
 
+/// The drain that a write asks for, for the history.
+fn drain_of(body: Option<&[u8]>) -> String {
+    let body: serde_json::Value = body.and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+    match &body["labels"]["ecs-mesh.dev/drain"] {
+        serde_json::Value::String(reason) => format!(" drained: {reason}"),
+        _ => String::new(),
+    }
+}
+
 #[async_trait]
 impl Transport for SimKumaTransport {
     async fn send(
@@ -33,7 +42,7 @@ impl Transport for SimKumaTransport {
         }
         let (faults, process) = (&self.0.faults, self.0.process());
         sleep(faults.latency()).await;
-        self.0.record(|| format!("{} {path}", method.as_str()));
+        self.0.record(|| format!("{} {path}{}", method.as_str(), drain_of(body.as_deref())));
         if faults.mesh_is_down(self.0.now()) || faults.fires(SimFault::Unreachable, 0.02) {
             return Err(broken(TransportErrorKind::Connect));
         }
