@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{DRAIN_LABEL, Invariant, KumaOracle, OracleConfig, TASK_LABEL, allows, label};
+use super::{DRAIN_LABEL, Invariant, KumaOracle, TASK_LABEL, label};
 use crate::aws::{Cloud, CloudTask};
 use crate::kuma::{KumaCp, KumaJournalEntry, service_of};
 use crate::world::can_serve;
@@ -20,9 +20,15 @@ const MAX_HOLD: Duration = Duration::from_secs(35);
 /// How far apart two steps of the world may be.
 const STEP: Duration = Duration::from_secs(1);
 
-/// When each registration was ready.
+/// How long a write may be under way.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When each registration was ready, and each service lost one by a revocation.
 #[derive(Debug, Default)]
-pub(super) struct ReadyRegistrations(BTreeMap<ReadyKey, ReadyTime>);
+pub(super) struct ReadyRegistrations {
+    times: BTreeMap<ReadyKey, ReadyTime>,
+    revoked: BTreeMap<String, Timestamp>,
+}
 
 /// A registration. One that was created anew under the name of another has not been ready yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +47,8 @@ impl ReadyKey {
 
 #[derive(Clone, Copy, Debug)]
 struct ReadyTime {
-    /// Without a break.
+    /// Without a break. A drain is one, also if it is undone before the next step of the world: the inbounds are not ready
+    /// until health discovery has found them again.
     since: Timestamp,
     last: Timestamp,
 }
@@ -52,14 +59,25 @@ impl KumaOracle {
         for (mesh, name, body) in kuma.dataplanes() {
             if let Some(service) = service_of(body).filter(|_| is_ready(kuma, mesh, name, body)) {
                 let first = ReadyTime { since: now, last: now };
-                let time = self.ready.0.entry(ReadyKey::new(service, name, body)).or_insert(first);
+                let time = self.ready.times.entry(ReadyKey::new(service, name, body)).or_insert(first);
                 if time.last.age_at(now) > STEP {
                     time.since = now;
                 }
                 time.last = now;
             }
         }
-        self.ready.0.retain(|_, time| time.last.age_at(now) <= READINESS_LAG);
+        self.ready.times.retain(|_, time| time.last.age_at(now) <= READINESS_LAG);
+    }
+
+    /// Records a drain, after it was checked.
+    pub(super) fn record_drain(&mut self, entry: &KumaJournalEntry, body: &Value) {
+        let Some(service) = service_of(body) else { return };
+        if let Some(time) = self.ready.times.get_mut(&ReadyKey::new(service, &entry.name, body)) {
+            time.since = entry.at;
+            if label(body, DRAIN_LABEL) == Some("revoked") {
+                self.ready.revoked.insert(service.to_owned(), entry.at);
+            }
+        }
     }
 
     /// Checks a drain that no role tags ask for. What the operator has drained or removed itself, it knows at once; that
@@ -73,7 +91,7 @@ impl KumaOracle {
     ) {
         let Some(service) = service_of(body) else { return };
         let Some(task) = self.truth(body, cloud, entry.at) else { return };
-        let was_ready = |name: &str, body: &Value| self.ready.0.get(&ReadyKey::new(service, name, body));
+        let was_ready = |name: &str, body: &Value| self.ready.times.get(&ReadyKey::new(service, name, body));
         let is_known_ready = |time: &ReadyTime| {
             time.last.age_at(entry.at) <= STEP && time.since.age_at(entry.at) >= READINESS_LAG
         };
@@ -86,9 +104,8 @@ impl KumaOracle {
         if !is_last || !can_serve(&task, entry.at) || self.held_long_enough(&task, service, entry.at) {
             return;
         }
-        // The role allows none of the service, so that all of them may go (I4), whatever this drain names as its reason.
-        let config = OracleConfig { tags_lag: READINESS_LAG, ..self.config.clone() };
-        if config.role_tags_at(service, entry.at, cloud, |tags| !allows(tags, service)) {
+        // The others were revoked, which is due whatever is ready (I4), while this drain was under way.
+        if self.ready.revoked.get(service).is_some_and(|at| at.age_at(entry.at) <= WRITE_TIMEOUT) {
             return;
         }
         let id = label(body, TASK_LABEL).unwrap_or_default();

@@ -334,6 +334,7 @@ impl KumaOracle {
                     if label(after, DRAIN_LABEL) != Some("revoked") {
                         self.check_last_endpoint(entry, after, cloud, kuma);
                     }
+                    self.record_drain(entry, after);
                 }
             }
             (Some(before), None) => {

@@ -408,7 +408,13 @@ impl KumaFixture {
     /// Waits until health discovery has found the apps, and records what is ready.
     fn settle(&mut self) {
         self.pass(Duration::from_secs(30));
-        for _ in 0..200 {
+        self.watch(Duration::from_secs(20));
+    }
+
+    /// Lets time pass, and records at each step what is ready.
+    fn watch(&mut self, time: Duration) {
+        let until = self.now.plus(time);
+        while self.now < until {
             self.pass(STEP);
             self.oracle.record_ready(&self.kuma, self.now);
         }
@@ -461,4 +467,41 @@ fn last_ready_registration_must_not_be_drained_while_its_task_serves() {
             fixture.assert_clean();
         }
     }
+}
+
+#[test]
+fn drain_under_way_is_excused_by_revocations_only_while_it_may_be() {
+    // By the time from the revocation of the others to the drain of the last one.
+    for (later, is_violation) in [(Duration::from_secs(4), false), (Duration::from_secs(6), true)] {
+        let mut fixture = KumaFixture::new();
+        fixture.settle();
+        let mut stopped = fixture.stop("kv", running(&fixture.cloud, "kv").len());
+        let (last, body) = stopped.pop().unwrap();
+        for (task, body) in &stopped {
+            fixture.drain_for("revoked", task, body);
+        }
+        fixture.watch(later);
+        fixture.drain_for("stopping", &last, &body);
+        if is_violation {
+            fixture.assert_violation(Invariant::I10, &["kv", &last, "serves"]);
+        } else {
+            fixture.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn undone_drain_is_a_break_of_readiness() {
+    let mut fixture = KumaFixture::new();
+    fixture.settle();
+    let stopped = fixture.stop("kv", running(&fixture.cloud, "kv").len());
+    for (task, body) in &stopped {
+        fixture.drain_for("revoked", task, body);
+        fixture.put(task, body);
+    }
+    fixture.watch(Duration::from_secs(6));
+    for (task, body) in &stopped {
+        fixture.drain_for("stopping", task, body);
+    }
+    fixture.assert_clean();
 }
