@@ -75,6 +75,8 @@ struct KumaScenario {
     care: ManifestOptions,
     /// Number of edits.
     generation: u64,
+    /// The manifests in force.
+    in_force: Arc<ManifestSet>,
     /// Whether the `OutboundList` from svc-* to kv is applied.
     more_outbounds: bool,
     /// The service that the last complete manifests lack, and since when its registrations may be withdrawn.
@@ -157,6 +159,7 @@ impl KumaScenario {
             world,
             care,
             generation: 1,
+            in_force: Arc::default(),
             more_outbounds: false,
             undeclared: None,
             next_hiding,
@@ -230,7 +233,13 @@ impl KumaScenario {
         self.generation += 1;
         self.shared
             .record(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
-        self.written_down(without, broken)
+        let status = self.written_down(without, broken);
+        // As the loader does: an incomplete set replaces another only if it has all its documents.
+        if broken && !self.in_force.complete && !status.set.contains_all(&self.in_force) {
+            return ManifestStatus { set: Arc::clone(&self.in_force), ..status };
+        }
+        self.in_force = Arc::clone(&status.set);
+        status
     }
 
     fn a_service(&self, rng: &mut fastrand::Rng) -> String {

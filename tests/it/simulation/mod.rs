@@ -32,6 +32,8 @@ const REGRESSIONS: &[u64] = &[
     101_378, // a drain was sent seconds after it was permitted, when its replacements were drained
     101_535, // the same
     120_435, // the oracle blamed a drain in flight for the drains of a revoked role
+    122_105, // the oracle took registrations for ready whose revocation had just been undone
+    141_793, // an incomplete set replaced another that had more documents, which the loader never does
     110_829, // the last ready registration was drained by an event alone, once its hold was over
     71460, // the oracle took a new registration for ready since the one before it under the same name was
     24,  // two tasks that want one name at a time each found it free
