@@ -117,6 +117,10 @@ impl Ecs for SimAws {
         let now = self.call("ecs:ListTasks", desired.as_str()).await?;
         let faults = &self.0.faults;
         if page.is_none() && faults.lacks_tasks(SimFault::EmptyList, 0.02) {
+            let all = self.0.cloud.lock().unwrap().list_tasks(&ListTasks::of(cluster.as_str(), desired));
+            for arn in all.into_iter().flat_map(|all| all.arns) {
+                faults.record_listed(TaskArn::parse(&arn).unwrap().id().as_str(), false);
+            }
             return Ok(ListPage { items: Vec::new(), skipped: Vec::new(), next: None });
         }
         if let Some(token) =
@@ -139,17 +143,22 @@ impl Ecs for SimAws {
         let listed = listed.map_err(|_| error(AwsErrorKind::Invalid, "ecs:ListTasks"))?;
         let mut items: Vec<TaskArn> = listed.arns.iter().map(|arn| TaskArn::parse(arn).unwrap()).collect();
         let all = items.len();
+        let omit = |task: &TaskArn| faults.record_listed(task.id().as_str(), false);
         items.retain(|task| {
             let hidden = faults.hides(task.id().as_str(), now);
-            faults.record_listed(task.id().as_str(), hidden);
+            if hidden {
+                omit(task);
+            }
             !hidden
         });
         if items.len() < all {
             faults.count(SimFault::HiddenTasks);
         }
         if faults.lacks_tasks(SimFault::ShortList, 0.03) {
-            items.truncate(faults.pick(self.page()));
+            let shown = faults.pick(self.page()).min(items.len());
+            items.split_off(shown).iter().for_each(omit);
         }
+        items.iter().for_each(|task| faults.record_listed(task.id().as_str(), true));
         self.0.between_lists();
         let skipped = faults.odd_item().map(|item| item.to_string()).into_iter().collect();
         Ok(ListPage { items, skipped, next: listed.next_token })

@@ -326,13 +326,13 @@ impl SimFaults {
         now < until && id.bytes().last().is_some_and(|digit| digit % HIDES_ONE_IN == those)
     }
 
-    /// Records whether a list has omitted or shown the task.
-    pub(super) fn record_listed(&self, id: &str, hidden: bool) {
+    /// Records whether a list has shown the task.
+    pub(super) fn record_listed(&self, id: &str, shown: bool) {
         let unlisted = &mut self.dice.lock().unwrap().unlisted;
-        if hidden {
-            unlisted.insert(id.to_owned());
-        } else {
+        if shown {
             unlisted.remove(id);
+        } else {
+            unlisted.insert(id.to_owned());
         }
     }
 
