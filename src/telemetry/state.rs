@@ -87,6 +87,9 @@ pub struct ControlPlaneState {
     /// Why nothing is written to the control plane: its version is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsupported: Option<String>,
+    /// When the operator's own token expires, in seconds since 1970; `None` if it does not say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_expiry: Option<f64>,
     /// The segments at which the last list failed.
     pub unlisted_segments: Vec<String>,
     /// The controller of its tasks.
@@ -196,6 +199,7 @@ pub(super) mod tests {
             unlisted_segments: vec!["tokens".to_owned()],
             controller: controller(),
             owned: OwnedCounts { ready: 3, drained: 2, unconfirmed: 1 },
+            token_expiry: Some(2_000.0),
             unattributed_registrations: 4,
             unknown_outbound_services: [("default".into(), 5)].into(),
             tasks_with_warnings: [("rejected", 6)].into(),

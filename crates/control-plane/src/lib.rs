@@ -278,6 +278,11 @@ pub trait ControlPlane: Send + Sync {
         Vec::new()
     }
 
+    /// When the operator's own token expires, as of the last call; `None` if that is not known.
+    fn token_expiry(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Lists the registrations of a service, of any owner, with their readiness. Only called where the operator drains.
     /// Nothing is known of the tasks: [`ServiceEndpoint::leaving`] is unset, and `owner` says whose task it may be.
     async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {

@@ -37,7 +37,7 @@ use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::report::UpgradeCheck;
-use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, Timestamp};
 
 /// The warning about a version that is not tested.
 const UNTESTED_VERSION: &str = "untested version";
@@ -610,6 +610,10 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         self.transport.set_lease(lease);
+    }
+
+    fn token_expiry(&self) -> Option<Timestamp> {
+        self.transport.token_expiry()
     }
 
     async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {

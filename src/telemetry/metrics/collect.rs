@@ -44,6 +44,7 @@ impl Collector for StateCollector {
         to.work_queues(&state)?;
         to.registrations(&state)?;
         to.unknown_outbounds(&state)?;
+        to.token_expiries(&state)?;
         to.guards(&state)?;
         to.acl_objects(&state)?;
         to.circuits(&state)
@@ -204,6 +205,15 @@ impl MetricWriter<'_> {
             })
         });
         self.gauges("ecs_mesh_tasks_with_warnings", "Tasks with active warnings by reason", with_warnings)
+    }
+
+    fn token_expiries(&mut self, state: &OperatorState) -> Result<(), Error> {
+        let all = state
+            .control_planes
+            .iter()
+            .filter_map(|(name, plane)| Some(([("control_plane", &**name)], plane.token_expiry?)));
+        let help = "Expiry of the operator's own token; absent if the token does not name one";
+        self.gauges("ecs_mesh_token_expiry_timestamp_seconds", help, all)
     }
 
     fn unknown_outbounds(&mut self, state: &OperatorState) -> Result<(), Error> {

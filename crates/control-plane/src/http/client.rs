@@ -20,6 +20,7 @@ use super::transport::{
     TransportErrorKind,
 };
 use ecs_mesh_controller::{Lease, Secrets, WriteObstacle};
+use ecs_mesh_model::Timestamp;
 
 /// A page of 1,000 Dataplanes is about 1 MB.
 const MAX_LIST_BYTES: usize = 64 * 1024 * 1024;
@@ -198,6 +199,10 @@ impl Transport for HttpTransport {
         let mut buffer = BufferSink { body: Vec::new(), max_bytes };
         let head = self.stream(method, path_and_query, body, &mut buffer).await?;
         Ok(HttpResponse { status: head.status, retry_after: head.retry_after, body: buffer.body })
+    }
+
+    fn token_expiry(&self) -> Option<Timestamp> {
+        self.token.expiry()
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {

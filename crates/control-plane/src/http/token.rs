@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::str::Utf8Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -15,7 +17,7 @@ use super::secret_text::{SecretTextError, read_secret};
 use super::settings::{Credential, Product, TextSource};
 use ecs_mesh_api::{AllowList, RefusedSource};
 use ecs_mesh_controller::{BlockingLane, ReadFileError, Secrets};
-use ecs_mesh_model::SecretRef;
+use ecs_mesh_model::{SecretRef, Timestamp};
 
 const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// The longest read of a token's file.
@@ -66,7 +68,11 @@ pub(super) enum InvalidToken {
 pub(super) struct TokenReader {
     product: Product,
     source: TokenSource,
+    /// The expiry of the token that was read last, in milliseconds since 1970; [`NO_EXPIRY`] if it names none.
+    expiry: AtomicI64,
 }
+
+const NO_EXPIRY: i64 = i64::MAX;
 
 enum TokenSource {
     Absent,
@@ -110,11 +116,23 @@ impl TokenReader {
                 rejected: AtomicBool::new(false),
             },
         };
-        Self { product, source }
+        Self { product, source, expiry: AtomicI64::new(NO_EXPIRY) }
     }
 
     /// Reads the token. A secret is cached for minutes, unless the server has rejected it.
     pub(super) async fn read(&self) -> Result<Option<Secret>, TokenError> {
+        let token = self.read_source().await?;
+        let expiry = token.as_ref().and_then(|token| jwt_expiry(&token.text));
+        self.expiry.store(expiry.map_or(NO_EXPIRY, |at| at.0), Ordering::Relaxed);
+        Ok(token)
+    }
+
+    /// When the token that was read last expires; `None` if it does not say so.
+    pub(super) fn expiry(&self) -> Option<Timestamp> {
+        Some(self.expiry.load(Ordering::Relaxed)).filter(|at| *at != NO_EXPIRY).map(Timestamp)
+    }
+
+    async fn read_source(&self) -> Result<Option<Secret>, TokenError> {
         let block = self.product.block;
         match &self.source {
             TokenSource::Absent => Ok(None),
@@ -247,6 +265,20 @@ impl Secret {
     }
 }
 
+/// The claim `exp` of a JSON Web Token, such as Kuma's user tokens; `None` of any other text. The signature is not
+/// checked: the server does that. See RFC 7519, section 4.1.4.
+fn jwt_expiry(token: &str) -> Option<Timestamp> {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    let mut parts = token.split('.');
+    let (_header, claims, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    let seconds = Duration::try_from_secs_f64(claims.exp).ok()?;
+    i64::try_from(seconds.as_millis()).ok().map(Timestamp)
+}
+
 fn position(within: &[u8], text: &[u8]) -> Option<usize> {
     within.windows(text.len()).position(|window| window == text)
 }
@@ -301,6 +333,48 @@ mod tests {
         let secrets = Arc::new(NumberedSecrets { reads: AtomicUsize::new(0), failing });
         let source = TextSource::Secret(SecretRef::parse(ARN).unwrap());
         TokenReader::new(product, source, AllowList::default(), secrets)
+    }
+
+    #[test]
+    fn expiry_is_read_from_web_tokens_alone() {
+        let jwt = |claims: &str| {
+            format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode("{}"), URL_SAFE_NO_PAD.encode(claims))
+        };
+        for (token, expiry) in [
+            (jwt(r#"{"exp": 1800000000, "Name": "operator"}"#), Some(1_800_000_000_000)),
+            (jwt(r#"{"exp": 1800000000.5}"#), Some(1_800_000_000_500)),
+            // A token may be valid for ever.
+            (jwt(r#"{"Name": "operator"}"#), None),
+            (jwt(r#"{"exp": -1}"#), None),
+            (jwt(r#"{"exp": 1e300}"#), None),
+            (jwt("no JSON"), None),
+            ("a.!.c".to_owned(), None),
+            ("4c1a9ee6-2b5e-4d5b-9d0e-1f3a5b7c9d11".to_owned(), None),
+        ] {
+            assert_eq!(jwt_expiry(&token), expiry.map(Timestamp), "{token}");
+        }
+    }
+
+    #[tokio::test]
+    async fn expiry_follows_the_token_in_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let reader = TokenReader::new(
+            KUMA,
+            TextSource::File(file.clone()),
+            AllowList::new(["*"], [directory.path().to_str().unwrap()]),
+            Arc::new(NoSecrets),
+        );
+        assert_eq!(reader.expiry(), None);
+        for seconds in [1_800_000_000, 1_900_000_000] {
+            let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp": {seconds}}}"#));
+            std::fs::write(&file, format!("e30.{claims}.c2ln")).unwrap();
+            reader.read().await.ok().flatten().unwrap();
+            assert_eq!(reader.expiry(), Some(Timestamp(seconds * 1_000)));
+        }
+        std::fs::write(&file, "opaque").unwrap();
+        reader.read().await.ok().flatten().unwrap();
+        assert_eq!(reader.expiry(), None);
     }
 
     #[tokio::test]

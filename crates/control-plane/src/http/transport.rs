@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::{ErrorSource, MeshErrorKind};
 use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_model::Timestamp;
 
 /// The HTTP methods that the clients use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +133,11 @@ pub trait Transport: Send + Sync {
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = lease;
     }
+
+    /// When the token that was sent last expires; `None` if there is none, or if it does not say so.
+    fn token_expiry(&self) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// The status and headers of a response.
@@ -200,6 +206,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
         (**self).send(method, path_and_query, body).await
+    }
+
+    fn token_expiry(&self) -> Option<Timestamp> {
+        (**self).token_expiry()
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
