@@ -46,6 +46,7 @@ catalogue! {
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
     PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14, or 3.0";
     PLANE_MODE "control-plane.mode" "a zone control plane that accepts writes";
+    PLANE_IDENTITY "control-plane.identity" "proxies that authenticate, by AWS IAM with reloadable tokens and the accounts of the manifests";
     PLANE_TOKEN "control-plane.token" "a token that the control plane accepts";
     PLANE_LIST "control-plane.dataplanes" "permission to list Dataplanes";
     PLANE_MESH "control-plane.mesh" "each bound mesh";

@@ -54,6 +54,21 @@ pub struct ServerConfig {
     pub refuses_writes: Option<&'static str>,
     /// `dpServer.hds.enabled`.
     pub health_discovery: Option<bool>,
+    /// How proxies authenticate.
+    pub proxy_auth: ProxyAuth,
+}
+
+/// How proxies authenticate to the server, as far as it shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyAuth {
+    /// `dpServer.authn.dpProxy.type`: `none`, `dpToken` or, on Kong Mesh, `aws-iam`.
+    pub dataplanes: Option<String>,
+    /// `dpServer.authn.zoneProxy.type`.
+    pub zone_proxies: Option<String>,
+    /// `dpServer.authn.enableReloadableTokens`: sidecars read their tokens again.
+    pub reloadable_tokens: Option<bool>,
+    /// The AWS accounts whose roles `aws-iam` accepts. Kong Mesh's setting `authorizedAccountIds`, wherever it stands.
+    pub authorized_accounts: Option<BTreeSet<String>>,
 }
 
 /// The relevant part of a Mesh resource.
@@ -109,10 +124,66 @@ fn configuration(config: &Value) -> ServerConfig {
         mode: quote(mode),
         refuses_writes: capabilities::refuses_writes(config),
         health_discovery: config.pointer("/dpServer/hds/enabled").and_then(Value::as_bool),
+        proxy_auth: proxy_auth(config),
     }
+}
+
+fn proxy_auth(config: &Value) -> ProxyAuth {
+    let kind = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).map(quote_name);
+    ProxyAuth {
+        dataplanes: kind("/dpServer/authn/dpProxy/type"),
+        zone_proxies: kind("/dpServer/authn/zoneProxy/type"),
+        reloadable_tokens: config.pointer("/dpServer/authn/enableReloadableTokens").and_then(Value::as_bool),
+        authorized_accounts: find_key(config, "authorizedAccountIds").map(accounts),
+    }
+}
+
+/// The first value of this key at any depth, whatever its case.
+fn find_key<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(fields) => {
+            let own = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
+            own.or_else(|| fields.values().find_map(|value| find_key(value, key)))
+        }
+        Value::Array(items) => items.iter().find_map(|item| find_key(item, key)),
+        _ => None,
+    }
+}
+
+/// A list, or text with commas.
+fn accounts(value: &Value) -> BTreeSet<String> {
+    let listed = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let split = value.as_str().unwrap_or_default().split(',');
+    listed.chain(split).map(str::trim).filter(|account| !account.is_empty()).map(quote_name).collect()
 }
 
 fn settings(mesh: &Value) -> MeshSettings {
     let text = |pointer: &str| mesh.pointer(pointer).and_then(Value::as_str).map(quote_name);
     MeshSettings { mtls: text("/mtls/enabledBackend"), mesh_services: text("/meshServices/mode") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn authentication_is_read_where_the_server_shows_it() {
+        let config = json!({
+            "mode": "zone",
+            "dpServer": {"authn": {
+                "dpProxy": {"type": "aws-iam"}, "zoneProxy": {"type": "zoneToken"}, "enableReloadableTokens": true,
+            }},
+            "kmesh": {"awsIam": {"authorizedAccountIds": ["111122223333", "444455556666"]}},
+        });
+        let auth = configuration(&config).proxy_auth;
+        assert_eq!(auth.dataplanes.as_deref(), Some("aws-iam"));
+        assert_eq!(auth.zone_proxies.as_deref(), Some("zoneToken"));
+        assert_eq!(auth.reloadable_tokens, Some(true));
+        let both = ["111122223333", "444455556666"].map(str::to_owned);
+        assert_eq!(auth.authorized_accounts, Some(both.clone().into()));
+        assert_eq!(accounts(&json!("111122223333, 444455556666")), both.into());
+        assert_eq!(configuration(&json!({"mode": "zone"})).proxy_auth, ProxyAuth::default());
+    }
 }

@@ -41,7 +41,7 @@ mod upgrade;
 pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, WriteRules};
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
-pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ServerConfig};
+pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ProxyAuth, ServerConfig};
 pub use labels::{CLUSTER_LABEL, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 pub use normalise::normalise;
 

@@ -1,16 +1,23 @@
 //! Control planes: reachable, supported, writable, and with an accepted token. Consul is in `consul`.
 
+use std::collections::BTreeSet;
+
 use super::consul;
 use crate::catalogue::{
-    CONSUL_REACHED, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
+    CONSUL_REACHED, PLANE_IDENTITY, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN,
+    PLANE_VERSION,
 };
 use crate::facts::{ControlPlaneFacts, DoctorFacts};
 use crate::report::{CheckKind, CheckResult};
-use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease};
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{
+    ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease, RoleTagMode,
+};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_kuma::{
-    CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, MeshSettings, RulesBasis, ServerConfig,
+    CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, MeshSettings, ProxyAuth, RulesBasis, ServerConfig,
 };
+use ecs_mesh_model::Glob;
 
 const ADMIN: &str = "mesh-system:admin";
 const ANONYMOUS: &str = "mesh-system:unauthenticated";
@@ -26,7 +33,10 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
         };
         let subject = format!("{name} ({})", address(spec));
         match diagnostics {
-            Ok(ControlPlaneFacts::Kuma(found)) => checks.extend(kuma(&subject, spec.kuma.as_ref(), found)),
+            Ok(ControlPlaneFacts::Kuma(found)) => {
+                let expected = expected_accounts(set, name);
+                checks.extend(kuma(&subject, spec.kuma.as_ref(), &expected, found));
+            }
             Ok(ControlPlaneFacts::Consul(found)) => {
                 checks.extend(consul::check(set, name, &subject, found));
             }
@@ -44,6 +54,7 @@ fn address(spec: &ControlPlaneSpec) -> &str {
 fn kuma(
     subject: &str,
     connection: Option<&KumaConnection>,
+    accounts: &BTreeSet<String>,
     diagnostics: &KumaDiagnostics,
 ) -> Vec<CheckResult> {
     let Some(answers) = &diagnostics.probes else {
@@ -54,6 +65,7 @@ fn kuma(
         PLANE_REACHED.ok(subject, "reachable"),
         version(subject, connection, diagnostics),
         mode(subject, answers.configuration.as_ref()),
+        identity(subject, accounts, answers.configuration.as_ref()),
         token(subject, connection, answers.caller.as_ref(), diagnostics.version.as_ref().ok()),
         list(subject, answers, release),
     ];
@@ -129,6 +141,86 @@ fn mode(subject: &str, configuration: Result<&ServerConfig, &MeshError>) -> Chec
         _ => "health discovery is on",
     };
     PLANE_MODE.ok(subject, format!("mode {}; {health}", configuration.mode))
+}
+
+/// The accounts whose roles the bindings of this control plane allow: the declared ones, or those of the clusters, as far as
+/// their patterns name one.
+fn expected_accounts(set: &ManifestSet, control_plane: &str) -> BTreeSet<String> {
+    let bindings = set.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
+    let account_of = |cluster: &Glob| Some(cluster.as_str().split(':').nth(4)?.to_owned());
+    let is_account = |text: &String| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    bindings
+        .filter(|binding| binding.spec.role_tags.mode != RoleTagMode::Off)
+        .flat_map(|binding| match &binding.spec.role_tags.authorized_accounts {
+            declared if !declared.is_empty() => declared.clone(),
+            _ => binding.spec.selector.clusters.iter().filter_map(account_of).filter(is_account).collect(),
+        })
+        .collect()
+}
+
+/// How proxies authenticate. See <https://developer.konghq.com/mesh/data-plane-proxy-authentication/>.
+fn identity(
+    subject: &str,
+    accounts: &BTreeSet<String>,
+    configuration: Result<&ServerConfig, &MeshError>,
+) -> CheckResult {
+    let Ok(configuration) = configuration else {
+        let found = "GET /config could not be read: how proxies authenticate is not known";
+        return PLANE_IDENTITY.unknown(subject, found, "see control-plane.mode");
+    };
+    let auth = &configuration.proxy_auth;
+    let zone_proxies = auth.zone_proxies.as_deref().unwrap_or("unknown");
+    match auth.dataplanes.as_deref() {
+        None => PLANE_IDENTITY.info(subject, "the server does not show how proxies authenticate"),
+        Some("none") => PLANE_IDENTITY.warning(
+            subject,
+            "Dataplanes do not authenticate: any client that reaches the server may be any of them",
+            "set KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE to dpToken, or on Kong Mesh to aws-iam",
+        ),
+        Some("aws-iam") => identity_by_iam(subject, accounts, auth, zone_proxies),
+        Some("dpToken") => PLANE_IDENTITY.ok(
+            subject,
+            format!(
+                "Dataplanes authenticate by dpToken, zone proxies by {zone_proxies}; the operator alone checks role tags"
+            ),
+        ),
+        Some(other) => PLANE_IDENTITY
+            .info(subject, format!("Dataplanes authenticate by {other}, zone proxies by {zone_proxies}")),
+    }
+}
+
+fn identity_by_iam(
+    subject: &str,
+    accounts: &BTreeSet<String>,
+    auth: &ProxyAuth,
+    zone_proxies: &str,
+) -> CheckResult {
+    if auth.reloadable_tokens == Some(false) {
+        return PLANE_IDENTITY.warning(
+            subject,
+            "Dataplanes authenticate by aws-iam, and tokens are not reloadable: a sidecar cannot connect again once \
+             its token has expired",
+            "set KUMA_DP_SERVER_AUTHN_ENABLE_RELOADABLE_TOKENS=true",
+        );
+    }
+    let authorized = auth.authorized_accounts.as_ref();
+    let refused: Vec<&str> = authorized
+        .map(|authorized| accounts.difference(authorized).map(String::as_str).collect())
+        .unwrap_or_default();
+    if !refused.is_empty() {
+        let list = refused.join(", ");
+        return PLANE_IDENTITY.warning(
+            subject,
+            format!("the server refuses the roles of accounts that MeshBindings authorise: {list}"),
+            format!("add them to KMESH_AWSIAM_AUTHORIZEDACCOUNTIDS: {list}"),
+        );
+    }
+    let shown = match authorized {
+        Some(_) => "",
+        None => "; it does not show the authorised accounts",
+    };
+    let found = format!("Dataplanes authenticate by aws-iam, zone proxies by {zone_proxies}{shown}");
+    PLANE_IDENTITY.ok(subject, found)
 }
 
 fn token(
@@ -303,5 +395,44 @@ mod tests {
         };
         assert_eq!(describe(Some((2, 14))), "mTLS is off; meshServices.mode Disabled");
         assert_eq!(describe(Some((3, 0))), "mTLS by MeshIdentity; services are MeshServices");
+    }
+
+    fn status(auth: ProxyAuth, accounts: &[&str]) -> CheckStatus {
+        let configuration = ServerConfig { proxy_auth: auth, ..ServerConfig::default() };
+        let accounts = accounts.iter().map(|account| (*account).to_owned()).collect();
+        identity("kuma", &accounts, Ok(&configuration)).status
+    }
+
+    fn by(dataplanes: &str) -> ProxyAuth {
+        ProxyAuth {
+            dataplanes: Some(dataplanes.to_owned()),
+            zone_proxies: Some(dataplanes.to_owned()),
+            reloadable_tokens: Some(true),
+            authorized_accounts: Some(["111122223333".to_owned()].into()),
+        }
+    }
+
+    #[test]
+    fn authentication_of_proxies_is_checked() {
+        assert_eq!(status(by("aws-iam"), &["111122223333"]), CheckStatus::Ok);
+        assert_eq!(status(by("dpToken"), &["444455556666"]), CheckStatus::Ok, "tokens know no accounts");
+        assert_eq!(status(by("none"), &[]), CheckStatus::Warning);
+        assert_eq!(status(by("spiffe"), &[]), CheckStatus::Info);
+        assert_eq!(status(ProxyAuth::default(), &[]), CheckStatus::Info);
+    }
+
+    #[test]
+    fn iam_needs_reloadable_tokens_and_the_accounts_of_the_manifests() {
+        let fixed = ProxyAuth { reloadable_tokens: Some(false), ..by("aws-iam") };
+        assert_eq!(status(fixed, &[]), CheckStatus::Warning);
+        assert_eq!(status(by("aws-iam"), &["111122223333", "444455556666"]), CheckStatus::Warning);
+        let hidden = ProxyAuth { authorized_accounts: None, ..by("aws-iam") };
+        assert_eq!(status(hidden, &["444455556666"]), CheckStatus::Ok);
+    }
+
+    #[test]
+    fn unreadable_configuration_is_unknown() {
+        let error = MeshError::new(MeshErrorKind::Forbidden, "403");
+        assert_eq!(identity("kuma", &BTreeSet::new(), Err(&error)).status, CheckStatus::Unknown);
     }
 }
