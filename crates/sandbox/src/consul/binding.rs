@@ -88,14 +88,14 @@ impl ConsulServer {
         self.acl_reader(call.secret)?;
         let method = call.target.parameter("authmethod");
         let rules = self.acl.rules.values().filter(|rule| method.is_empty() || rule.is_of(method));
-        Ok(HandlerResponse::read(rules.map(StoredBindingRule::shown).collect(), self.acl.changed.rules))
+        Ok(HandlerResponse::read(&rules.map(StoredBindingRule::shown).collect(), self.acl.changed.rules))
     }
 
     pub(super) fn read_rule(&self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
         uuid(id)?;
         let rule = self.acl.rules.get(id).ok_or_else(|| ConsulErrorResponse::not_found("binding rule"))?;
-        Ok(HandlerResponse::read(rule.shown(), self.acl.changed.rules))
+        Ok(HandlerResponse::read(&rule.shown(), self.acl.changed.rules))
     }
 
     /// Creates a binding rule, even if an equal one exists, or replaces the one with this id.
@@ -111,7 +111,7 @@ impl ConsulServer {
         let rule = StoredBindingRule { created, modified: index, ..rule };
         let shown = rule.shown();
         let before = before.map(|before| before.shown());
-        self.record(call, &caller, "binding-rule", &rule.id, before, Some(&shown));
+        self.record(call, &caller, "binding-rule", &rule.id, before, Some(shown.clone()));
         self.acl.rules.insert(rule.id.clone(), rule);
         self.acl.changed.rules = index;
         Ok(HandlerResponse::Plain(shown))

@@ -37,7 +37,7 @@ impl ConsulServer {
         kind: &'static str,
         id: &str,
         before: Option<Value>,
-        after: Option<&Value>,
+        after: Option<Value>,
     ) {
         self.record_by(call, caller.accessor.as_deref(), kind, id, before, after);
     }
@@ -49,7 +49,7 @@ impl ConsulServer {
         kind: &'static str,
         id: &str,
         before: Option<Value>,
-        after: Option<&Value>,
+        after: Option<Value>,
     ) {
         self.journal.push(ConsulJournalEntry {
             at: call.now,
@@ -57,7 +57,7 @@ impl ConsulServer {
             id: id.to_owned(),
             by: by.map(str::to_owned),
             before,
-            after: after.cloned(),
+            after,
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Reads of the catalog and health endpoints, filtered by permissions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use super::bexpr::{Expression, FieldShape, SelectableFields};
 use super::permissions::{AccessLevel, Resource};
 use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::server::{ConsulServer, RequestContext};
+use super::service::ServiceInstance;
 
 const PROXY: &[(&str, FieldShape)] = &[
     ("DestinationServiceName", FieldShape::Text),
@@ -74,7 +76,7 @@ impl ConsulServer {
         }
         shown.retain(|node| filter.selects(node));
         let index = self.catalog.nodes_changed;
-        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.reports_filtering()))
+        Ok(HandlerResponse::catalog(&Value::Array(shown), index, hidden && caller.reports_filtering()))
     }
 
     pub(super) fn list_services(&self, call: &RequestContext<'_>) -> HandlerResult {
@@ -94,7 +96,7 @@ impl ConsulServer {
             }
         }
         Ok(HandlerResponse::catalog(
-            json!(names),
+            &json!(names),
             self.catalog.services_changed,
             hidden && caller.reports_filtering(),
         ))
@@ -112,26 +114,27 @@ impl ConsulServer {
         let index = self.catalog.node_index(name);
         let nothing = || if as_list { json!({"Node": null, "Services": null}) } else { Value::Null };
         let Some(node) = self.catalog.nodes.get(name) else {
-            return Ok(HandlerResponse::catalog(nothing(), index, false));
+            return Ok(HandlerResponse::catalog(&nothing(), index, false));
         };
         if !sees_node(&caller, name) {
-            return Ok(HandlerResponse::catalog(nothing(), index, caller.reports_filtering()));
+            return Ok(HandlerResponse::catalog(&nothing(), index, caller.reports_filtering()));
         }
-        let seen = node.services.values().filter(|service| sees_service(&caller, &service.name));
-        let mut seen: Vec<Value> = seen.map(|service| service.shown()).collect();
+        let mut seen: Vec<(&String, &Arc<ServiceInstance>)> =
+            node.services.iter().filter(|(_, service)| sees_service(&caller, &service.name)).collect();
         let hidden = seen.len() < node.services.len();
-        seen.retain(|service| filter.selects(service));
+        seen.retain(|(_, service)| filter.selects(service.body()));
         let services = if !as_list {
-            let id = |service: &Value| service["ID"].as_str().unwrap_or_default().to_owned();
-            Value::Object(seen.into_iter().map(|service| (id(&service), service)).collect())
+            let entries = seen.iter().map(|(id, service)| format!("{}:{}", json!(id), service.listed()));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
         } else if node.services.is_empty() {
-            Value::Null
+            "null".to_owned()
         } else {
-            Value::Array(seen)
+            let items = seen.iter().map(|(_, service)| service.listed());
+            format!("[{}]", items.collect::<Vec<_>>().join(","))
         };
         let node = node.shown(name, &self.config.datacenter);
-        let body = json!({"Node": node, "Services": services});
-        Ok(HandlerResponse::catalog(body, index, hidden && caller.reports_filtering()))
+        let body = format!("{{\"Node\":{node},\"Services\":{services}}}");
+        Ok(HandlerResponse::catalog_json(body, index, hidden && caller.reports_filtering()))
     }
 
     pub(super) fn health_of_service(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
@@ -154,7 +157,7 @@ impl ConsulServer {
             }));
         }
         let index = self.catalog.service_index(name);
-        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.reports_filtering()))
+        Ok(HandlerResponse::catalog(&Value::Array(shown), index, hidden && caller.reports_filtering()))
     }
 
     pub(super) fn health_of_node(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
@@ -164,6 +167,6 @@ impl ConsulServer {
             if sees_node(&caller, name) { checks.map(|check| check.shown()).collect() } else { Vec::new() };
         let hidden = self.catalog.nodes.contains_key(name) && !sees_node(&caller, name);
         let index = self.catalog.node_index(name).max(self.catalog.checks_changed);
-        Ok(HandlerResponse::catalog(Value::Array(seen), index, hidden && caller.reports_filtering()))
+        Ok(HandlerResponse::catalog(&Value::Array(seen), index, hidden && caller.reports_filtering()))
     }
 }

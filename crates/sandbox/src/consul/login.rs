@@ -1,5 +1,7 @@
 //! Login and logout.
 
+use std::sync::OnceLock;
+
 use serde_json::{Map, Value};
 
 use super::aws_iam::AwsIam;
@@ -80,6 +82,7 @@ impl ConsulServer {
             made: call.now,
             created: 0,
             modified: 0,
+            hash: OnceLock::new(),
         };
         let token = StoredToken { accessor: self.ids.uuid(), secret: self.ids.uuid(), ..token };
         Ok(HandlerResponse::Plain(self.store_token(None, token, call, None)))

@@ -89,13 +89,13 @@ impl ConsulServer {
     pub(super) fn list_methods(&self, call: &RequestContext<'_>) -> HandlerResult {
         self.acl_reader(call.secret)?;
         let shown = self.acl.methods.values().map(StoredAuthMethod::listed).collect();
-        Ok(HandlerResponse::read(shown, self.acl.changed.methods))
+        Ok(HandlerResponse::read(&shown, self.acl.changed.methods))
     }
 
     pub(super) fn read_method(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
         let method = self.acl.method(name).ok_or_else(|| ConsulErrorResponse::not_found("auth method"))?;
-        Ok(HandlerResponse::read(method.shown(), self.acl.changed.methods))
+        Ok(HandlerResponse::read(&method.shown(), self.acl.changed.methods))
     }
 
     /// Creates or replaces an auth method, with or without a name in the URL.
@@ -119,7 +119,14 @@ impl ConsulServer {
         let created = before.as_ref().map_or(index, |before| before.created);
         let method = StoredAuthMethod { created, modified: index, ..method };
         let shown = method.shown();
-        self.record(call, &caller, "auth-method", name, before.map(|before| before.shown()), Some(&shown));
+        self.record(
+            call,
+            &caller,
+            "auth-method",
+            name,
+            before.map(|before| before.shown()),
+            Some(shown.clone()),
+        );
         self.acl.methods.insert(key_of(name), method);
         self.acl.changed.methods = index;
         Ok(HandlerResponse::Plain(shown))

@@ -102,7 +102,7 @@ impl ConsulServer {
         let mut policies: Vec<&StoredPolicy> = self.acl.policies.values().collect();
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         let shown = policies.into_iter().map(StoredPolicy::listed).collect();
-        Ok(HandlerResponse::read(shown, self.acl.changed.policies))
+        Ok(HandlerResponse::read(&shown, self.acl.changed.policies))
     }
 
     pub(super) fn read_policy(&self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
@@ -118,7 +118,7 @@ impl ConsulServer {
 
     fn policy_read(&self, found: Option<&StoredPolicy>) -> HandlerResult {
         let policy = found.ok_or_else(|| ConsulErrorResponse::not_found("policy"))?;
-        Ok(HandlerResponse::read(policy.shown(), self.acl.changed.policies))
+        Ok(HandlerResponse::read(&policy.shown(), self.acl.changed.policies))
     }
 
     /// Creates a policy, or replaces the one with this id.
@@ -136,7 +136,14 @@ impl ConsulServer {
             ..policy
         };
         let shown = policy.shown();
-        self.record(call, &caller, "policy", &policy.id, before.map(|before| before.shown()), Some(&shown));
+        self.record(
+            call,
+            &caller,
+            "policy",
+            &policy.id,
+            before.map(|before| before.shown()),
+            Some(shown.clone()),
+        );
         self.acl.policies.insert(policy.id.clone(), policy);
         self.acl.changed.policies = index;
         Ok(HandlerResponse::Plain(shown))

@@ -79,7 +79,7 @@ impl ConsulServer {
             let id = format!("{node} {}", check.id);
             if let Some((before, after)) = self.catalog.put_check(index, node, check) {
                 let before = before.map(|before| before.shown());
-                self.record(call, caller, "check", &id, before, Some(&after.shown()));
+                self.record(call, caller, "check", &id, before, Some(after.shown()));
             }
         }
         Ok(HandlerResponse::done())
@@ -96,7 +96,7 @@ impl ConsulServer {
         let before = self.shown_node(node);
         self.catalog.put_node(index, node, spec);
         let after = self.shown_node(node);
-        self.record(call, caller, "node", node, before, after.as_ref());
+        self.record(call, caller, "node", node, before, after);
     }
 
     pub(super) fn write_service(
@@ -110,7 +110,7 @@ impl ConsulServer {
         let id = format!("{node} {}", service.id);
         if let Some((before, after)) = self.catalog.put_service(index, node, service) {
             let before = before.map(|before| before.shown());
-            self.record(call, caller, "service", &id, before, Some(&after.shown()));
+            self.record(call, caller, "service", &id, before, Some(after.shown()));
         }
     }
 

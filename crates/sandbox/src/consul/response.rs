@@ -18,7 +18,8 @@ pub(super) enum HandlerResponse {
 /// The result of a read.
 #[derive(Clone, Debug)]
 pub(super) struct ReadResult {
-    pub(super) body: Value,
+    /// The JSON body.
+    body: String,
     pub(super) index: u64,
     /// Whether results were filtered by permissions.
     pub(super) filtered: bool,
@@ -28,12 +29,17 @@ pub(super) struct ReadResult {
 
 impl HandlerResponse {
     /// The result of an ACL read.
-    pub(super) fn read(body: Value, index: u64) -> Self {
-        Self::Read(ReadResult { body, index, filtered: false, catalog: false })
+    pub(super) fn read(body: &Value, index: u64) -> Self {
+        Self::Read(ReadResult { body: body.to_string(), index, filtered: false, catalog: false })
     }
 
     /// The result of a catalog read.
-    pub(super) fn catalog(body: Value, index: u64, filtered: bool) -> Self {
+    pub(super) fn catalog(body: &Value, index: u64, filtered: bool) -> Self {
+        Self::catalog_json(body.to_string(), index, filtered)
+    }
+
+    /// The result of a catalog read, as JSON.
+    pub(super) fn catalog_json(body: String, index: u64, filtered: bool) -> Self {
         Self::Read(ReadResult { body, index, filtered, catalog: true })
     }
 
@@ -116,12 +122,12 @@ const FILTERED: &str = "X-Consul-Results-Filtered-By-ACLs";
 
 /// The HTTP response.
 pub(super) fn response(config: &ConsulConfig, outcome: HandlerResult) -> ConsulResponse {
-    let json = |status, body: &Value| ConsulResponse::new(status, JSON, body.to_string().into_bytes());
+    let json = |status, body: String| ConsulResponse::new(status, JSON, body.into_bytes());
     let mut response = match outcome {
-        Ok(HandlerResponse::Plain(body)) => json(200, &body),
-        Ok(HandlerResponse::Status(status, body)) => json(status, &body),
+        Ok(HandlerResponse::Plain(body)) => json(200, body.to_string()),
+        Ok(HandlerResponse::Status(status, body)) => json(status, body.to_string()),
         Ok(HandlerResponse::Read(read)) => {
-            let mut response = query_headers(json(200, &read.body), read.index, true);
+            let mut response = query_headers(json(200, read.body), read.index, true);
             if read.catalog {
                 response.headers.push(("X-Consul-Effective-Consistency", "leader".to_owned()));
             }

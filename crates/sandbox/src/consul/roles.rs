@@ -57,7 +57,7 @@ impl ConsulServer {
         roles.retain(|role| policy.is_empty() || role.grants.policies.iter().any(|id| id == policy));
         roles.sort_by(|a, b| a.name.cmp(&b.name));
         let shown = roles.into_iter().map(|role| role.shown(&self.acl)).collect();
-        Ok(HandlerResponse::read(shown, self.acl.changed.roles))
+        Ok(HandlerResponse::read(&shown, self.acl.changed.roles))
     }
 
     pub(super) fn read_role(&self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
@@ -73,7 +73,7 @@ impl ConsulServer {
 
     fn role_read(&self, found: Option<&StoredRole>) -> HandlerResult {
         let role = found.ok_or_else(|| ConsulErrorResponse::not_found("role"))?;
-        Ok(HandlerResponse::read(role.shown(&self.acl), self.acl.changed.roles))
+        Ok(HandlerResponse::read(&role.shown(&self.acl), self.acl.changed.roles))
     }
 
     /// Creates a role, or replaces the one with this id.
@@ -92,7 +92,7 @@ impl ConsulServer {
         };
         let shown = role.shown(&self.acl);
         let before = before.map(|before| before.shown(&self.acl));
-        self.record(call, &caller, "role", &role.id, before, Some(&shown));
+        self.record(call, &caller, "role", &role.id, before, Some(shown.clone()));
         self.acl.roles.insert(role.id.clone(), role);
         self.acl.changed.roles = index;
         Ok(HandlerResponse::Plain(shown))

@@ -1,5 +1,7 @@
 //! Services and checks of the catalog.
 
+use std::sync::OnceLock;
+
 use serde_json::{Map, Value, json};
 
 use super::decode::{JsonFieldKind, JsonMessage, flag, number, text, texts};
@@ -72,6 +74,8 @@ pub(super) struct ServiceInstance {
     body: Value,
     pub(super) created: u64,
     pub(super) modified: u64,
+    /// The response form as JSON, once it was listed.
+    listed: OnceLock<String>,
 }
 
 impl ServiceInstance {
@@ -113,6 +117,7 @@ impl ServiceInstance {
             body: body(id, name, fields, proxy, native),
             created: 0,
             modified: 0,
+            listed: OnceLock::new(),
         })
     }
 
@@ -141,11 +146,21 @@ impl ServiceInstance {
         self.body.get(name).unwrap_or(&Value::Null)
     }
 
+    /// The response form without indexes, which no filter selects by.
+    pub(super) fn body(&self) -> &Value {
+        &self.body
+    }
+
     pub(super) fn shown(&self) -> Value {
         let mut shown = self.body.clone();
         shown["CreateIndex"] = json!(self.created);
         shown["ModifyIndex"] = json!(self.modified);
         shown
+    }
+
+    /// The response form as JSON. A stored instance does not change.
+    pub(super) fn listed(&self) -> &str {
+        self.listed.get_or_init(|| self.shown().to_string())
     }
 }
 

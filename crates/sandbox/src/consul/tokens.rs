@@ -1,5 +1,6 @@
 //! Tokens.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -60,6 +61,8 @@ pub(super) struct StoredToken {
     pub(super) made: Timestamp,
     pub(super) created: u64,
     pub(super) modified: u64,
+    /// The hash of description and grants, once it was shown.
+    pub(super) hash: OnceLock<String>,
 }
 
 impl StoredToken {
@@ -76,18 +79,21 @@ impl StoredToken {
             made: now,
             created: 0,
             modified: 0,
+            hash: OnceLock::new(),
         }
     }
 
     pub(super) fn shown(&self, acl: &AclStore, with_secret: bool) -> Value {
-        let digest = ids::hash(&[&self.description, &self.grants.digest(), &self.roles.join(",")]);
+        let hash = self
+            .hash
+            .get_or_init(|| ids::hash(&[&self.description, &self.grants.digest(), &self.roles.join(",")]));
         let mut shown = json!({
             "AccessorID": self.accessor,
             "SecretID": if with_secret { self.secret.as_str() } else { HIDDEN },
             "Description": self.description,
             "Local": self.local,
             "CreateTime": self.made.to_string(),
-            "Hash": digest,
+            "Hash": hash,
             "CreateIndex": self.created,
             "ModifyIndex": self.modified,
         });
@@ -160,7 +166,7 @@ impl ConsulServer {
                 && wanted("servicename", &services.collect::<Vec<_>>())
         });
         let shown = tokens.map(|token| token.shown(&self.acl, with_secret)).collect();
-        Ok(HandlerResponse::read(shown, self.acl.changed.tokens))
+        Ok(HandlerResponse::read(&shown, self.acl.changed.tokens))
     }
 
     pub(super) fn read_token(&self, call: &RequestContext<'_>, accessor: &str) -> HandlerResult {
@@ -187,7 +193,7 @@ impl ConsulServer {
         if call.target.parameter("expanded") == "true" {
             self.expand(token, &mut shown);
         }
-        Ok(HandlerResponse::read(shown, self.acl.changed.tokens))
+        Ok(HandlerResponse::read(&shown, self.acl.changed.tokens))
     }
 
     /// Creates a token, or replaces the one with this accessor.
@@ -227,7 +233,7 @@ impl ConsulServer {
         let shown = token.shown(&self.acl, true);
         let before = before.map(|before| before.shown(&self.acl, false));
         let after = token.shown(&self.acl, false);
-        self.record_by(call, by, "token", &token.accessor, before, Some(&after));
+        self.record_by(call, by, "token", &token.accessor, before, Some(after));
         self.acl.put_token(token, index);
         shown
     }
@@ -314,7 +320,8 @@ impl ConsulServer {
             }
         }
         let grants = Grants::read(&self.acl, body)?;
-        Ok(StoredToken { description: text(body, "Description").to_owned(), grants, roles, ..token })
+        let description = text(body, "Description").to_owned();
+        Ok(StoredToken { description, grants, roles, hash: OnceLock::new(), ..token })
     }
 
     pub(super) fn delete_token(&mut self, call: &RequestContext<'_>, accessor: &str) -> HandlerResult {

@@ -189,3 +189,23 @@ fn deregistered_node_removes_its_services() {
     let kinds: Vec<_> = world.server.take_journal().into_iter().map(|entry| entry.kind).collect();
     assert_eq!(kinds[kinds.len() - 4..], ["service", "service", "service", "node"]);
 }
+
+#[test]
+fn lists_show_the_latest_registration() {
+    let mut world = world();
+    let list = format!("/v1/catalog/node-services/{NODE}");
+    let find = |world: &mut ConsulServerFixture| {
+        let shown = world.get(&list)["Services"].as_array().cloned().unwrap();
+        shown.into_iter().find(|service| service["ID"] == "web-1").unwrap()
+    };
+    let before = find(&mut world);
+    let mut moved = service("web", "1");
+    moved["Service"]["Port"] = json!(81);
+    world.done("PUT", REGISTER, &moved);
+    let after = find(&mut world);
+    assert_eq!((&before["Port"], &after["Port"]), (&json!(80), &json!(81)));
+    assert_eq!(before["CreateIndex"], after["CreateIndex"]);
+    assert!(before["ModifyIndex"].as_u64() < after["ModifyIndex"].as_u64());
+    assert_eq!(world.get(&format!("/v1/catalog/node/{NODE}"))["Services"]["web-1"], after);
+    assert_eq!(world.server.services(NODE)["web-1"], after);
+}
