@@ -47,3 +47,4 @@ pub use journal::ConsulJournalEntry;
 pub use message::{ConsulConfig, ConsulRequest, ConsulResponse};
 pub use server::ConsulServer;
 pub use sign::{EntityDetails, SignedLogin};
+pub use tokens::TokenSummary;

@@ -16,6 +16,7 @@ use super::message::{ConsulConfig, ConsulRequest, ConsulRequestTarget, ConsulRes
 use super::permissions::{AccessLevel, Resource};
 use super::response::{self, ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::route::{self, Acl, ConsulRoute};
+use super::tokens::{StoredToken, TokenSummary};
 
 pub(super) const VERSION: &str = "1.21.4";
 /// The server's node, for which `/v1/agent/self` requires `agent:read`.
@@ -150,6 +151,27 @@ impl ConsulServer {
     pub fn services(&self, node: &str) -> BTreeMap<String, Value> {
         let services = self.catalog.nodes.get(node).into_iter().flat_map(|node| &node.services);
         services.map(|(id, service)| (id.clone(), service.shown())).collect()
+    }
+
+    /// The tokens, without what only their response form has.
+    pub fn token_summaries(&self) -> impl Iterator<Item = TokenSummary<'_>> {
+        self.acl.tokens.values().map(StoredToken::summary)
+    }
+
+    /// `CreateIndex` of the token with this accessor.
+    pub fn token_created(&self, accessor: &str) -> Option<u64> {
+        self.acl.token(accessor).map(|token| token.created)
+    }
+
+    /// `Meta` of each service of a node, by the service's id.
+    pub fn service_meta(&self, node: &str) -> impl Iterator<Item = (&str, &Value)> {
+        let services = self.catalog.nodes.get(node).into_iter().flat_map(|node| &node.services);
+        services.map(|(id, service)| (id.as_str(), service.field("Meta")))
+    }
+
+    /// `CreateIndex` of a service.
+    pub fn service_created(&self, node: &str, id: &str) -> Option<u64> {
+        Some(self.catalog.nodes.get(node)?.services.get(id)?.created)
     }
 
     /// The names of all nodes.

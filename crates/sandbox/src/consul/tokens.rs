@@ -65,7 +65,26 @@ pub(super) struct StoredToken {
     pub(super) hash: OnceLock<String>,
 }
 
+/// The origin of a token, borrowed from the server.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenSummary<'a> {
+    /// Its description, which has a login's metadata.
+    pub description: &'a str,
+    /// The auth method of a login token; empty for other tokens.
+    pub auth_method: &'a str,
+    /// The service of its first service identity.
+    pub service: Option<&'a str>,
+}
+
 impl StoredToken {
+    pub(super) fn summary(&self) -> TokenSummary<'_> {
+        TokenSummary {
+            description: &self.description,
+            auth_method: &self.auth_method,
+            service: self.grants.services.first().map(|identity| identity.name.as_str()),
+        }
+    }
+
     fn blank(now: Timestamp) -> Self {
         Self {
             accessor: String::new(),

@@ -3,15 +3,18 @@
 //! The operator may remove tokens and services of stopped tasks, and write declared objects with its ownership
 //! marker. Any other write is a violation. The accessor of the operator's token identifies its writes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Invariant, InvariantViolation, OracleConfig};
 use crate::aws::Cloud;
-use crate::consul::{ConsulJournalEntry, ConsulServer};
+use crate::consul::{ConsulJournalEntry, ConsulServer, TokenSummary};
 use crate::world::{CLIENT_METHOD, ForeignFixture, LOGIN_METHOD, SERVICE_TAG};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
@@ -54,6 +57,8 @@ pub struct ConsulOracle {
     stops_delivered: BTreeMap<String, Timestamp>,
     /// The operator's registry at the last check.
     pub(super) known: KnownRegistrations,
+    /// Their names in the registry's order. The registry seldom changes between two checks.
+    known_names: Vec<Arc<str>>,
     pub(super) violations: Vec<InvariantViolation>,
     tally: ConsulWriteCounts,
     /// Removals without a STOPPED task, by the operator's current process.
@@ -71,37 +76,66 @@ pub fn consul_task_of(entry: &ConsulJournalEntry, cluster: &str) -> Option<Strin
 
 /// The task id in a token's description or a service's metadata, if it is a task of the cluster.
 fn task_of(kind: &str, id: &str, body: &Value, cluster: &str) -> Option<String> {
-    let task = match kind {
-        "token" => {
-            let meta = body["Description"].as_str()?.strip_prefix("token created via login: ")?;
-            let meta: Value = serde_json::from_str(meta).ok()?;
-            let method = body["AuthMethod"].as_str()?;
-            let ours = [LOGIN_METHOD, CLIENT_METHOD].iter().any(|one| one.eq_ignore_ascii_case(method))
-                && meta["consul.hashicorp.com/cluster"] == cluster;
-            meta["consul.hashicorp.com/task-id"].as_str().filter(|_| ours)?.to_owned()
-        }
+    match kind {
+        "token" => task_of_token(body["Description"].as_str()?, body["AuthMethod"].as_str()?, cluster),
         _ => {
             id.strip_prefix(cluster)?.strip_prefix(' ')?;
-            let meta = &body["Meta"];
-            let task = meta["task-id"].as_str().filter(|_| meta["source"] == "consul-ecs")?;
-            let arn = format!("{}/{task}", cluster.replacen(":cluster/", ":task/", 1));
-            if meta["task-arn"].as_str().is_some_and(|given| given != arn) {
-                return None;
-            }
-            task.to_owned()
+            task_of_service(&body["Meta"], cluster)
         }
-    };
-    (task.len() == 32 && task.bytes().all(|b| b.is_ascii_hexdigit())).then_some(task)
+    }
 }
 
-/// The mesh service of a token, a service or its proxy.
-fn service_of(kind: &str, body: &Value) -> String {
-    let name = match kind {
-        "token" => &body["ServiceIdentities"][0]["ServiceName"],
-        _ => &body["Service"],
-    };
-    let name = name.as_str().unwrap_or_default();
-    name.strip_suffix("-sidecar-proxy").unwrap_or(name).to_owned()
+/// The metadata of a task's login.
+#[derive(Deserialize)]
+struct LoginMeta<'a> {
+    #[serde(borrow, rename = "consul.hashicorp.com/cluster")]
+    cluster: Cow<'a, str>,
+    #[serde(borrow, rename = "consul.hashicorp.com/task-id")]
+    task: Cow<'a, str>,
+}
+
+fn task_of_token(description: &str, auth_method: &str, cluster: &str) -> Option<String> {
+    let is_ours = [LOGIN_METHOD, CLIENT_METHOD].iter().any(|one| one.eq_ignore_ascii_case(auth_method));
+    let meta = description.strip_prefix("token created via login: ").filter(|_| is_ours)?;
+    let meta: LoginMeta<'_> = serde_json::from_str(meta).ok()?;
+    (meta.cluster == cluster && is_task_id(&meta.task)).then(|| meta.task.into_owned())
+}
+
+fn task_of_service(meta: &Value, cluster: &str) -> Option<String> {
+    let task = meta["task-id"].as_str().filter(|task| meta["source"] == "consul-ecs" && is_task_id(task))?;
+    let is_other = meta["task-arn"].as_str().is_some_and(|given| !is_arn_of(given, task, cluster));
+    (!is_other).then(|| task.to_owned())
+}
+
+fn is_task_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Whether the ARN is that of the cluster's task.
+fn is_arn_of(arn: &str, task: &str, cluster: &str) -> bool {
+    let parts = cluster.split_once(":cluster/").zip(arn.split_once(":task/"));
+    parts.is_some_and(|((account, cluster), (account_of_arn, path))| {
+        account == account_of_arn && path.split_once('/') == Some((cluster, task))
+    })
+}
+
+/// A token or service of a task.
+enum TaskObject<'a> {
+    Token(TokenSummary<'a>),
+    /// A service by its id.
+    Service(&'a str),
+}
+
+impl fmt::Display for TaskObject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(token) => {
+                let name = token.service.unwrap_or_default();
+                write!(f, "the token of {}", name.strip_suffix("-sidecar-proxy").unwrap_or(name))
+            }
+            Self::Service(id) => write!(f, "the service {id}"),
+        }
+    }
 }
 
 /// The body without indexes and hash, which the server sets.
@@ -116,14 +150,34 @@ fn content(body: &Value) -> Value {
 /// `CreateIndex` of the registration `token/ACCESSOR` or `service/ID@NODE`.
 fn creation_index(consul: &ConsulServer, name: &str) -> Option<u64> {
     let (kind, id) = name.split_once('/')?;
-    let found = match kind {
-        "token" => consul.tokens().find(|token| token["AccessorID"] == id)?,
+    match kind {
+        "token" => consul.token_created(id),
         _ => {
             let (id, node) = id.split_once('@')?;
-            consul.services(node).remove(id)?
+            consul.service_created(node, id)
         }
-    };
-    found.get("CreateIndex").and_then(Value::as_u64)
+    }
+}
+
+/// Tokens and services of the cluster's tasks, with the task id.
+fn task_objects<'a>(
+    consul: &'a ConsulServer,
+    cluster: &'a str,
+) -> impl Iterator<Item = (String, TaskObject<'a>)> {
+    let tokens = consul.token_summaries().filter_map(move |token| {
+        let task = task_of_token(token.description, token.auth_method, cluster)?;
+        Some((task, TaskObject::Token(token)))
+    });
+    tokens.chain(services_of_tasks(consul, cluster))
+}
+
+/// The services of a cluster's tasks on its node, with the task id.
+fn services_of_tasks<'a>(
+    consul: &'a ConsulServer,
+    cluster: &'a str,
+) -> impl Iterator<Item = (String, TaskObject<'a>)> {
+    let services = consul.service_meta(cluster);
+    services.filter_map(move |(id, meta)| Some((task_of_service(meta, cluster)?, TaskObject::Service(id))))
 }
 
 impl ConsulOracle {
@@ -137,6 +191,7 @@ impl ConsulOracle {
             fixtures,
             stops_delivered: BTreeMap::new(),
             known: KnownRegistrations::new(),
+            known_names: Vec::new(),
             violations: Vec::new(),
             tally: ConsulWriteCounts::default(),
             unconfirmed_removals: Vec::new(),
@@ -170,6 +225,7 @@ impl ConsulOracle {
     pub fn record_restart(&mut self) {
         self.stops_delivered.clear();
         self.known.clear();
+        self.known_names.clear();
         self.unconfirmed_removals.clear();
         // The new process lists what exists now. Tasks may leave before the next write is checked.
         self.max_owned = self.owned;
@@ -291,27 +347,8 @@ impl ConsulOracle {
     /// The tokens and services that the operator's binding owns.
     fn owned_count(&self, consul: &ConsulServer) -> usize {
         let deleted = self.config.deleted_cluster.as_deref();
-        let of_deleted = deleted.map_or(0, |cluster| {
-            let is_of_task = |(id, service): &(String, Value)| {
-                task_of("service", &format!("{cluster} {id}"), service, cluster).is_some()
-            };
-            consul.services(cluster).into_iter().filter(is_of_task).count()
-        });
-        self.task_objects(consul).len() + of_deleted
-    }
-
-    /// Tokens and services of the cluster's tasks: task id and description.
-    fn task_objects(&self, consul: &ConsulServer) -> Vec<(String, String)> {
-        let cluster = &self.config.cluster;
-        let tokens = consul.tokens().filter_map(|token| {
-            let message = format!("the token of {}", service_of("token", &token));
-            Some((task_of("token", "", &token, cluster)?, message))
-        });
-        let services = consul.services(cluster).into_iter().filter_map(|(id, service)| {
-            let task = task_of("service", &format!("{cluster} {id}"), &service, cluster)?;
-            Some((task, format!("the service {id}")))
-        });
-        tokens.chain(services).collect()
+        let of_deleted = deleted.map_or(0, |cluster| services_of_tasks(consul, cluster).count());
+        task_objects(consul, &self.config.cluster).count() + of_deleted
     }
 
     /// Tokens and services of stopped or unknown tasks. `held` names tasks that the guard holds.
@@ -326,7 +363,7 @@ impl ConsulOracle {
             !held(task)
                 && self.config.truth(task, cloud, now).is_none_or(|task| task.last_status.is_stopped())
         };
-        let left = self.task_objects(consul).into_iter().filter(|(task, _)| is_gone(task));
+        let left = task_objects(consul, &self.config.cluster).filter(|(task, _)| is_gone(task));
         left.map(|(task, what)| format!("{what} exists, but its task {task} is gone")).collect()
     }
 
@@ -345,7 +382,7 @@ impl ConsulOracle {
         if self.stops_delivered.is_empty() {
             return;
         }
-        let left: BTreeMap<String, String> = self.task_objects(consul).into_iter().collect();
+        let left: BTreeMap<String, TaskObject<'_>> = task_objects(consul, &self.config.cluster).collect();
         self.stops_delivered.retain(|task, _| left.contains_key(task));
         let late: Vec<String> = self
             .stops_delivered
@@ -379,7 +416,7 @@ impl ConsulOracle {
         now: Timestamp,
     ) -> Vec<String> {
         let registered: BTreeSet<String> =
-            self.task_objects(consul).into_iter().map(|(task, _)| task).collect();
+            task_objects(consul, &self.config.cluster).map(|(task, _)| task).collect();
         let should_be = cloud.all_tasks().filter(|task| {
             task.last_status == LastStatus::Running
                 && task.desired_status == DesiredStatus::Running
@@ -408,6 +445,11 @@ impl ConsulOracle {
         consul: &ConsulServer,
         now: Timestamp,
     ) {
+        let names: Vec<Arc<str>> = names.collect();
+        if names == self.known_names {
+            return;
+        }
+        self.known_names.clone_from(&names);
         let mut known = KnownRegistrations::new();
         for name in names {
             let since = self.known.remove(&name).unwrap_or_else(|| creation_index(consul, &name));
