@@ -9,6 +9,7 @@ mod rollout;
 mod scenario;
 mod serving;
 mod sidecars;
+mod task_states;
 #[cfg(test)]
 mod tests;
 

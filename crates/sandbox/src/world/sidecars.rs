@@ -1,20 +1,18 @@
 //! Sidecars and apps at Kuma: a sidecar requests its bootstrap every 3 s for 5 min, and an app answers on its port. Both
 //! live as long as their containers.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::scenario::{MESH, ScenarioService};
 use super::serving::app_and_sidecar;
+use super::task_states::TaskStates;
 use super::{Naming, TaskCounts};
 use crate::aws::{Cloud, CloudTask};
 use crate::control_planes::ControlPlanes;
 use crate::kuma::KumaCp;
 use ecs_mesh_model::Timestamp;
 
-/// Number of finished tasks above which those that ECS has forgotten are dropped.
-const MAX_FINISHED: usize = 100_000;
 /// Time between two bootstrap requests of a sidecar.
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// Time after which a sidecar stops requesting its bootstrap.
@@ -25,9 +23,7 @@ pub(super) struct SimulatedSidecars {
     naming: Naming,
     /// Whether Kuma is among the control planes.
     connects: bool,
-    alive: BTreeMap<Arc<str>, SimulatedSidecar>,
-    /// Stopped and counted tasks. The iteration order of this set must not affect the result.
-    finished: HashSet<Arc<str>>,
+    sidecars: TaskStates<SimulatedSidecar>,
     task_counts: TaskCounts,
 }
 
@@ -38,6 +34,7 @@ struct SimulatedSidecar {
     connected: bool,
     timed_out: bool,
     app_up: bool,
+    app_port: Option<u16>,
     /// Name of its Dataplane.
     name: String,
 }
@@ -45,8 +42,8 @@ struct SimulatedSidecar {
 impl SimulatedSidecars {
     pub(super) fn new(services: &[ScenarioService], naming: Naming, control_planes: ControlPlanes) -> Self {
         let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
-        let (alive, finished, task_counts) = (BTreeMap::new(), HashSet::new(), TaskCounts::default());
-        Self { app_ports, naming, connects: control_planes.has_kuma(), alive, finished, task_counts }
+        let (sidecars, task_counts) = (TaskStates::default(), TaskCounts::default());
+        Self { app_ports, naming, connects: control_planes.has_kuma(), sidecars, task_counts }
     }
 
     pub(super) fn task_counts(&self) -> TaskCounts {
@@ -54,35 +51,25 @@ impl SimulatedSidecars {
     }
 
     pub(super) fn step(&mut self, cloud: &Cloud, kuma: &mut KumaCp, now: Timestamp) {
-        for task in cloud.all_tasks() {
-            if task.last_status.is_stopped() && self.finished.contains(&task.arn) {
-                continue;
-            }
-            if !self.alive.contains_key(&task.arn) {
-                self.task_counts.started += 1;
-            }
-            let port = self.app_ports.get(&task.family).copied().unwrap_or(8_080);
-            let sidecar = self.alive.entry(Arc::clone(&task.arn)).or_default();
+        let (started, forgotten) = self.sidecars.update(cloud);
+        self.task_counts.started += u64::try_from(started).unwrap_or(u64::MAX);
+        for tracked in self.sidecars.unfinished() {
+            let (task, sidecar) = (&tracked.task, &mut tracked.state);
             if self.connects {
+                let port = *sidecar
+                    .app_port
+                    .get_or_insert_with(|| self.app_ports.get(&task.family).copied().unwrap_or(8_080));
                 self.task_counts.sidecars_lost += u64::from(sidecar.step(task, self.naming, port, kuma, now));
             }
             if task.last_status.is_stopped() {
-                self.alive.remove(&task.arn);
-                self.finished.insert(Arc::clone(&task.arn));
+                tracked.is_finished = true;
                 self.task_counts.stopped += 1;
             }
         }
         // Tasks that ECS has forgotten without a STOPPED state.
-        let forgotten = |arn: &&Arc<str>| cloud.task(arn).is_none();
-        let forgotten: Vec<Arc<str>> = self.alive.keys().filter(forgotten).cloned().collect();
-        for arn in forgotten {
-            if let Some(mut sidecar) = self.alive.remove(&arn) {
-                sidecar.end(0, kuma, now);
-                self.task_counts.stopped += 1;
-            }
-        }
-        if self.finished.len() > MAX_FINISHED {
-            self.finished.retain(|arn| cloud.task(arn).is_some());
+        for mut tracked in forgotten.into_iter().filter(|tracked| !tracked.is_finished) {
+            tracked.state.end(0, kuma, now);
+            self.task_counts.stopped += 1;
         }
     }
 }

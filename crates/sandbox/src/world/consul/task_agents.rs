@@ -1,9 +1,8 @@
 //! Tasks that register themselves at Consul: they log in at start, register, update their checks, and on a clean stop
 //! deregister and log out. A killed task leaves its token and services.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,11 +10,10 @@ use serde_json::{Value, json};
 use super::bootstrap::{ConsulBootstrap, call};
 use crate::aws::{Cloud, CloudTask, StopCode};
 use crate::consul::ConsulServer;
+use crate::world::task_states::TaskStates;
 use crate::world::{ScenarioService, WorldEvent, short};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
-/// Number of finished tasks above which those that ECS has forgotten are dropped.
-const MAX_FINISHED: usize = 100_000;
 /// Time between two login attempts.
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 /// Time from the login to the registration.
@@ -37,9 +35,7 @@ pub struct TaskAgentCounts {
 pub(in crate::world) struct TaskAgents {
     bootstrap: ConsulBootstrap,
     ports: BTreeMap<String, u16>,
-    alive: BTreeMap<Arc<str>, TaskAgent>,
-    /// The iteration order of this set must not affect the result.
-    finished: HashSet<Arc<str>>,
+    agents: TaskStates<TaskAgent>,
     tally: TaskAgentCounts,
     events: Vec<WorldEvent>,
 }
@@ -68,8 +64,8 @@ impl fmt::Debug for TaskAgent {
 impl TaskAgents {
     pub(in crate::world) fn new(bootstrap: ConsulBootstrap, services: &[ScenarioService]) -> Self {
         let ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
-        let (alive, finished) = (BTreeMap::new(), HashSet::new());
-        Self { bootstrap, ports, alive, finished, tally: TaskAgentCounts::default(), events: Vec::new() }
+        let agents = TaskStates::default();
+        Self { bootstrap, ports, agents, tally: TaskAgentCounts::default(), events: Vec::new() }
     }
 
     pub(in crate::world) fn tally(&self) -> TaskAgentCounts {
@@ -81,23 +77,13 @@ impl TaskAgents {
     }
 
     pub(in crate::world) fn step(&mut self, cloud: &mut Cloud, consul: &mut ConsulServer, now: Timestamp) {
-        let is_finished =
-            |task: &&Arc<CloudTask>| task.last_status.is_stopped() && self.finished.contains(&task.arn);
-        let tasks: Vec<Arc<CloudTask>> =
-            cloud.all_tasks().filter(|task| !is_finished(task)).cloned().collect();
-        for task in tasks {
-            let mut agent = self.alive.remove(&task.arn).unwrap_or_default();
-            self.step_agent(&mut agent, &task, cloud, consul, now);
-            if task.last_status.is_stopped() {
-                self.finished.insert(Arc::clone(&task.arn));
-            } else {
-                self.alive.insert(Arc::clone(&task.arn), agent);
-            }
+        self.agents.update(cloud);
+        let mut agents = std::mem::take(&mut self.agents);
+        for tracked in agents.unfinished() {
+            self.step_agent(&mut tracked.state, &tracked.task, cloud, consul, now);
+            tracked.is_finished = tracked.task.last_status.is_stopped();
         }
-        if self.finished.len() > MAX_FINISHED {
-            self.finished.retain(|arn| cloud.task(arn).is_some());
-            self.alive.retain(|arn, _| cloud.task(arn).is_some());
-        }
+        self.agents = agents;
     }
 
     fn step_agent(
