@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::body::{label, list, object};
 use super::insights;
@@ -86,6 +87,14 @@ impl ListQuery {
     }
 }
 
+/// The response body of a list.
+#[derive(Serialize)]
+pub(super) struct ObjectList<'a> {
+    items: Vec<Cow<'a, Value>>,
+    next: Option<String>,
+    total: usize,
+}
+
 impl KumaCp {
     /// The response body of a list.
     pub(super) fn listed(
@@ -96,16 +105,20 @@ impl KumaCp {
         page: &ListQuery,
         target: &KumaRequestTarget,
         host: &str,
-    ) -> Result<Value, KumaProblem> {
+    ) -> Result<ObjectList<'_>, KumaProblem> {
         let offset = page.offset()?;
+        let owned = |all: Vec<Value>| {
+            let shown = all.into_iter().skip(offset).take(page.size);
+            shown.map(Cow::Owned).collect::<Vec<_>>()
+        };
         let (total, items) = match kind.name {
             "ServiceInsight" => {
                 let all = insights::services(self, mesh, |name| name.contains(&page.name));
-                (all.len(), all.into_iter().skip(offset).take(page.size).collect::<Vec<_>>())
+                (all.len(), owned(all))
             }
             "DataplaneInsight" => {
                 let all = insights::dataplane_resources(self, mesh, &page.name);
-                (all.len(), all.into_iter().skip(offset).take(page.size).collect())
+                (all.len(), owned(all))
             }
             _ => {
                 // One object that cannot be read fails the whole list.
@@ -119,9 +132,9 @@ impl KumaCp {
                 let shown = matching.into_iter().skip(offset).take(page.size);
                 let items = shown.map(|(key, body)| {
                     if overview {
-                        insights::overview(kind, &body, insights::of(self, kind, key))
+                        Cow::Owned(insights::overview(kind, &body, insights::of(self, kind, key)))
                     } else {
-                        body.into_owned()
+                        body
                     }
                 });
                 (total, items.collect())
@@ -129,7 +142,7 @@ impl KumaCp {
         };
         let after = offset.saturating_add(page.size);
         let next = (after < total).then(|| next_link(target, host, after));
-        Ok(json!({"total": total, "items": items, "next": next}))
+        Ok(ObjectList { items, next, total })
     }
 }
 

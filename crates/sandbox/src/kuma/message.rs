@@ -4,7 +4,7 @@ use super::release::EmulatedRelease;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde::Serialize;
 
 /// Mode of the control plane in a multi-zone deployment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,8 +89,10 @@ pub struct KumaResponse {
 }
 
 impl KumaResponse {
-    pub(super) fn json(status: u16, body: &Value) -> Self {
-        Self { status, content_type: "application/json", body: body.to_string().into_bytes() }
+    pub(super) fn json(status: u16, body: &impl Serialize) -> Self {
+        // Writing these bodies to a Vec cannot fail.
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        Self { status, content_type: "application/json", body }
     }
 
     /// A plain-text response of the router.

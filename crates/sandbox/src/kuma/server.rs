@@ -276,7 +276,8 @@ impl KumaCp {
                 self.require_mesh(mesh.unwrap_or_default())?;
                 readable(kind, user)?;
                 self.catch_up_for(kind, now);
-                self.listed(kind, *mesh, *overview, &page, target, &request.host)?
+                let list = self.listed(kind, *mesh, *overview, &page, target, &request.host)?;
+                return Ok(KumaResponse::json(200, &list));
             }
             KumaRoute::Rules { key } => {
                 self.require_mesh(&key.0)?;
