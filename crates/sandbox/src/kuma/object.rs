@@ -243,11 +243,19 @@ fn proxy_type(kind: &ResourceType, networking: &Value) -> &'static str {
 
 /// All objects, by type, mesh and name.
 #[derive(Debug, Default)]
-pub(super) struct ObjectStore(BTreeMap<&'static str, BTreeMap<MeshAndName, StoredObject>>);
+pub(super) struct ObjectStore {
+    objects: BTreeMap<&'static str, BTreeMap<MeshAndName, StoredObject>>,
+    /// Number of changes so far.
+    changes: u64,
+}
 
 impl ObjectStore {
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(super) fn get(&self, kind: &str, key: &MeshAndName) -> Option<&StoredObject> {
-        self.0.get(kind)?.get(key)
+        self.objects.get(kind)?.get(key)
     }
 
     pub(super) fn put(
@@ -256,11 +264,13 @@ impl ObjectStore {
         key: MeshAndName,
         object: StoredObject,
     ) -> Option<StoredObject> {
-        self.0.entry(kind).or_default().insert(key, object)
+        self.changes += 1;
+        self.objects.entry(kind).or_default().insert(key, object)
     }
 
     pub(super) fn remove(&mut self, kind: &str, key: &MeshAndName) -> Option<StoredObject> {
-        self.0.get_mut(kind)?.remove(key)
+        self.changes += 1;
+        self.objects.get_mut(kind)?.remove(key)
     }
 
     /// The objects of a type by mesh and name, or those of one mesh.
@@ -274,7 +284,7 @@ impl ObjectStore {
             None => Bound::Unbounded,
         };
         let mesh = mesh.map(str::to_owned);
-        self.0
+        self.objects
             .get(kind)
             .into_iter()
             .flat_map(move |objects| objects.range((from.clone(), Bound::Unbounded)))
@@ -283,7 +293,8 @@ impl ObjectStore {
 
     /// Shows all objects as a server of `release` reads them.
     pub(super) fn show(&mut self, release: EmulatedRelease) {
-        for (kind, objects) in &mut self.0 {
+        self.changes += 1;
+        for (kind, objects) in &mut self.objects {
             let Some(kind) = super::kinds::named(kind) else { continue };
             for (key, object) in objects {
                 object.show(kind, key, release);
@@ -293,7 +304,8 @@ impl ObjectStore {
 
     /// Removes all objects of a mesh.
     pub(super) fn remove_mesh(&mut self, mesh: &str) {
-        for objects in self.0.values_mut() {
+        self.changes += 1;
+        for objects in self.objects.values_mut() {
             objects.retain(|key, _| key.0 != mesh);
         }
     }

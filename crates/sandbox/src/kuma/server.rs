@@ -18,7 +18,7 @@ use super::problem::KumaProblem;
 use super::release::EmulatedRelease;
 use super::rules::{ENV, MESH, ORIGIN, ZONE};
 use super::tokens;
-use super::world::{ConnectedSidecar, DATAPLANE_CLEANUP_AGE};
+use super::world::{ConnectedSidecars, DATAPLANE_CLEANUP_AGE};
 use ecs_mesh_api::KumaFeature;
 
 /// A Kuma control plane in memory.
@@ -30,7 +30,7 @@ pub struct KumaCp {
     pub(super) instances: KumaInstances,
     pub(super) store: ObjectStore,
     pub(super) journal: Vec<KumaJournalEntry>,
-    pub(super) sidecars: BTreeMap<MeshAndName, ConnectedSidecar>,
+    pub(super) sidecars: ConnectedSidecars,
     /// Scheduled changes of Dataplanes, by time.
     pub(super) due: BTreeSet<(Timestamp, MeshAndName)>,
     pub(super) due_of: BTreeMap<MeshAndName, Timestamp>,
@@ -94,7 +94,7 @@ impl KumaCp {
             instances: KumaInstances::new(release),
             store: ObjectStore::default(),
             journal: Vec::new(),
-            sidecars: BTreeMap::new(),
+            sidecars: ConnectedSidecars::default(),
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
             stale_services: BTreeMap::new(),
@@ -189,6 +189,11 @@ impl KumaCp {
     pub fn dataplanes(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
         let all = self.store.list("Dataplane", None);
         all.map(|((mesh, name), object)| (mesh.as_str(), name.as_str(), &object.body))
+    }
+
+    /// Number of changes of objects and sidecars so far. While it is the same, so is what is stored, and who is online.
+    pub fn changes(&self) -> u64 {
+        self.store.changes() + self.sidecars.changes()
     }
 
     /// Whether clients are routed to the Dataplane: its sidecar is connected, and its inbounds are ready.

@@ -360,3 +360,30 @@ fn dataplanes_are_listed_by_label_in_pages() {
     }
     assert_eq!(seen, 3_000);
 }
+
+#[test]
+fn no_dataplane_goes_on_or_offline_without_a_counted_change() {
+    let mut cp = cp();
+    let mut seen: Vec<(bool, u64)> = Vec::new();
+    let mut look = |cp: &KumaCp| seen.push((cp.is_online("default", "a"), cp.changes()));
+    put(&mut cp, at(0), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
+    cp.set_app_up("default", "a", 5000, true, at(0));
+    look(&cp);
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    for second in 2..10 {
+        cp.tick(at(second));
+        look(&cp);
+    }
+    cp.disconnect_sidecar("default", "a", at(20));
+    look(&cp);
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(21));
+    look(&cp);
+    send(&mut cp, at(22), "DELETE", "/meshes/default/dataplanes/a", "");
+    look(&cp);
+    let count = cp.changes();
+    get(&mut cp, at(23), "/meshes/default/dataplanes");
+    assert_eq!(cp.changes(), count);
+    let turns: Vec<_> = seen.windows(2).filter(|pair| pair[0].0 != pair[1].0).collect();
+    assert_eq!(turns.len(), 4);
+    assert!(turns.iter().all(|pair| pair[0].1 < pair[1].1), "{seen:?}");
+}

@@ -52,6 +52,38 @@ impl ConnectedSidecar {
     }
 }
 
+/// The sidecars of Dataplanes.
+#[derive(Debug, Default)]
+pub(super) struct ConnectedSidecars {
+    by_key: BTreeMap<MeshAndName, ConnectedSidecar>,
+    /// Number of changes so far.
+    changes: u64,
+}
+
+impl ConnectedSidecars {
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    pub(super) fn get(&self, key: &MeshAndName) -> Option<&ConnectedSidecar> {
+        self.by_key.get(key)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &MeshAndName> {
+        self.by_key.keys()
+    }
+
+    fn get_mut(&mut self, key: &MeshAndName) -> Option<&mut ConnectedSidecar> {
+        self.changes += 1;
+        self.by_key.get_mut(key)
+    }
+
+    fn get_or_default(&mut self, key: &MeshAndName) -> &mut ConnectedSidecar {
+        self.changes += 1;
+        self.by_key.entry(key.clone()).or_default()
+    }
+}
+
 impl KumaCp {
     /// Connects a sidecar. Returns false if its Dataplane does not exist: a real sidecar retries every 3 s for 5 min.
     pub fn connect_sidecar(&mut self, mesh: &str, name: &str, address: &str, now: Timestamp) -> bool {
@@ -60,7 +92,7 @@ impl KumaCp {
         if self.store.get("Dataplane", &key).is_none() {
             return false;
         }
-        let sidecar = self.sidecars.entry(key.clone()).or_default();
+        let sidecar = self.sidecars.get_or_default(&key);
         address.clone_into(&mut sidecar.address);
         if sidecar.connected().is_none() {
             sidecar.connections.push(SidecarConnection { since: now, until: None });
@@ -93,7 +125,7 @@ impl KumaCp {
     pub fn set_app_up(&mut self, mesh: &str, name: &str, port: u16, up: bool, now: Timestamp) {
         self.tick(now);
         let key = (mesh.to_owned(), name.to_owned());
-        let apps = &mut self.sidecars.entry(key.clone()).or_default().apps;
+        let apps = &mut self.sidecars.get_or_default(&key).apps;
         if apps.get(&port).is_none_or(|(was_up, _)| *was_up != up) {
             apps.insert(port, (up, now));
         }

@@ -28,6 +28,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct ReadyRegistrations {
     times: BTreeMap<ReadyKey, ReadyTime>,
     revoked: BTreeMap<String, Timestamp>,
+    /// The control plane's changes when it was last read.
+    changes: Option<u64>,
 }
 
 /// A registration. One that was created anew under the name of another has not been ready yet.
@@ -51,20 +53,35 @@ struct ReadyTime {
     /// until health discovery has found them again.
     since: Timestamp,
     last: Timestamp,
+    /// At the control plane's last change.
+    is_ready: bool,
+}
+
+impl ReadyRegistrations {
+    /// Reads which registrations are ready.
+    fn read(&mut self, kuma: &KumaCp, now: Timestamp) {
+        self.times.values_mut().for_each(|time| time.is_ready = false);
+        for (mesh, name, body) in kuma.dataplanes() {
+            if let Some(service) = service_of(body).filter(|_| is_ready(kuma, mesh, name, body)) {
+                let first = ReadyTime { since: now, last: now, is_ready: true };
+                self.times.entry(ReadyKey::new(service, name, body)).or_insert(first).is_ready = true;
+            }
+        }
+    }
 }
 
 impl KumaOracle {
     /// Records which registrations are ready now. Called at each step of the world.
     pub fn record_ready(&mut self, kuma: &KumaCp, now: Timestamp) {
-        for (mesh, name, body) in kuma.dataplanes() {
-            if let Some(service) = service_of(body).filter(|_| is_ready(kuma, mesh, name, body)) {
-                let first = ReadyTime { since: now, last: now };
-                let time = self.ready.times.entry(ReadyKey::new(service, name, body)).or_insert(first);
-                if time.last.age_at(now) > STEP {
-                    time.since = now;
-                }
-                time.last = now;
+        // Most steps change nothing there.
+        if self.ready.changes.replace(kuma.changes()) != Some(kuma.changes()) {
+            self.ready.read(kuma, now);
+        }
+        for time in self.ready.times.values_mut().filter(|time| time.is_ready) {
+            if time.last.age_at(now) > STEP {
+                time.since = now;
             }
+            time.last = now;
         }
         self.ready.times.retain(|_, time| time.last.age_at(now) <= READINESS_LAG);
     }
