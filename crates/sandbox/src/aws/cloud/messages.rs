@@ -170,6 +170,9 @@ impl Cloud {
                 format!("{IN_FLIGHT_MAX} messages are in flight already"),
             ));
         }
+        if queue.counts().visible == 0 {
+            return Ok(Vec::new());
+        }
         let redrive = queue.redrive();
         let arn = queue.arn.clone();
         let (mut received, mut dead, mut received_ids) = (Vec::new(), Vec::new(), Vec::new());

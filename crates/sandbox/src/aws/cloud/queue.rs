@@ -120,9 +120,8 @@ impl SqsQueue {
                 released = true;
             }
         }
-        let retention = self.seconds("MessageRetentionPeriod");
         while let Some((&id, slot)) = self.slots.first_key_value() {
-            if slot.message.sent_at.plus(retention) > now {
+            if slot.message.sent_at.plus(self.seconds("MessageRetentionPeriod")) > now {
                 break;
             }
             self.remove(id);
