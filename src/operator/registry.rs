@@ -324,6 +324,11 @@ impl Registry {
         self.lock().by_task.values().flatten().map(|entry| entry.id.clone()).collect()
     }
 
+    /// Calls `visitor` with each registration, by task. It may not use the registry.
+    pub fn visit(&self, visitor: impl FnMut(&RegistryEntry)) {
+        self.lock().by_task.values().flatten().for_each(visitor);
+    }
+
     /// Assigns the registration to its owning binding.
     pub fn assign_binding(&self, task: &TaskArn, id: &RegistrationId, binding: Option<&Arc<str>>) {
         let mut inner = self.lock();
@@ -344,13 +349,11 @@ impl Registry {
     /// The number of registrations by state.
     pub fn owned(&self) -> OwnedCounts {
         let mut owned = OwnedCounts::default();
-        for entry in self.lock().by_task.values().flatten() {
-            match (entry.content_hash, entry.drained) {
-                (None, _) => owned.unconfirmed += 1,
-                (Some(_), Some(_)) => owned.drained += 1,
-                (Some(_), None) => owned.ready += 1,
-            }
-        }
+        self.visit(|entry| match (entry.content_hash, entry.drained) {
+            (None, _) => owned.unconfirmed += 1,
+            (Some(_), Some(_)) => owned.drained += 1,
+            (Some(_), None) => owned.ready += 1,
+        });
         owned
     }
 

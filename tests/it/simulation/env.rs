@@ -13,6 +13,8 @@ use ecs_mesh_model::{ClusterArn, Timestamp};
 use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, CloudTask, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_sandbox::oracle::InvariantViolation;
 use ecs_mesh_sandbox::world::{QUEUE, RoutedEvents, create_queue_and_rules};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::faults::{SimFault, SimFaults};
 
@@ -137,14 +139,11 @@ impl SimEnv {
 
     /// Delivers a message to the operator, and records delivered STOPPED events.
     pub(super) fn record_delivery(&self, message: &str) {
-        let event: serde_json::Value = serde_json::from_str(message).unwrap_or_default();
-        let detail = &event["detail"];
-        self.record(|| {
-            format!("received: {} {} v{}", detail["taskArn"], detail["lastStatus"], detail["version"])
-        });
+        let DeliveredEvent { detail } = serde_json::from_str(message).unwrap_or_default();
+        self.record(|| format!("received: {} {} v{}", detail.task_arn, detail.last_status, detail.version));
         if self.consul_checks
-            && detail["lastStatus"] == "STOPPED"
-            && let Some(id) = detail["taskArn"].as_str().and_then(|arn| arn.rsplit('/').next())
+            && detail.last_status == "STOPPED"
+            && let Some(id) = detail.task_arn.as_str().and_then(|arn| arn.rsplit('/').next())
         {
             self.stops_delivered.lock().unwrap().push((id.to_owned(), self.now()));
         }
@@ -247,7 +246,7 @@ impl SimEnv {
     fn send_event(
         &self,
         rng: &mut fastrand::Rng,
-        change: impl FnOnce(&CloudTask, &mut serde_json::Value, &mut fastrand::Rng),
+        change: impl FnOnce(&CloudTask, &mut Value, &mut fastrand::Rng),
     ) {
         let mut cloud = self.cloud.lock().unwrap();
         let with_address: Vec<_> =
@@ -279,6 +278,21 @@ fn harsh_delivery() -> Delivery {
     }
 }
 
+/// What the environment reads of an event.
+#[derive(Default, Deserialize)]
+struct DeliveredEvent {
+    #[serde(default)]
+    detail: DeliveredDetail,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeliveredDetail {
+    task_arn: Value,
+    last_status: Value,
+    version: Value,
+}
+
 /// The result of a run.
 #[derive(Debug, Default)]
 pub(super) struct SimReport {
@@ -302,7 +316,7 @@ pub(super) struct SimReport {
 /// Runs a scenario on one thread with a paused clock.
 pub(super) fn under_paused_clock<F: Future<Output = SimReport>>(life: impl FnOnce() -> F) -> SimReport {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     // Everything runs within the runtime, since the paused clock exists only there.
     runtime.block_on(async move { life().await })
 }

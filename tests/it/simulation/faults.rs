@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::driver::OPERATOR;
@@ -184,6 +186,25 @@ const MISSING_SPELL: Duration = Duration::from_secs(8);
 /// ListTasks omits one in this many tasks.
 const HIDES_ONE_IN: u8 = 4;
 
+/// The place of the list in a response, if it has one.
+fn list_in(body: &[u8]) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    struct ListFields<'a> {
+        #[serde(borrow)]
+        items: Option<&'a RawValue>,
+        #[serde(borrow, rename = "Services")]
+        services: Option<&'a RawValue>,
+    }
+    if body.starts_with(b"[") {
+        return Some("");
+    }
+    let fields: ListFields<'_> = serde_json::from_slice(body).ok()?;
+    let is_list = |field: Option<&RawValue>| field.is_some_and(|field| field.get().starts_with('['));
+    [("/items", fields.items), ("/Services", fields.services)]
+        .into_iter()
+        .find_map(|(at, field)| is_list(field).then_some(at))
+}
+
 impl SimFaults {
     pub(super) fn new(seed: u64, level: f64) -> Self {
         let none = Timestamp(0);
@@ -259,14 +280,11 @@ impl SimFaults {
 
     /// Puts an unreadable item into a control plane's list, at times.
     pub(super) fn add_odd_item(&self, body: &mut Vec<u8>) {
-        let Ok(mut list) = serde_json::from_slice::<Value>(body) else { return };
-        let pointer =
-            ["", "/items", "/Services"].into_iter().find(|at| list.pointer(at).is_some_and(Value::is_array));
-        let Some(items) = pointer.and_then(|at| list.pointer_mut(at)?.as_array_mut()) else { return };
-        if let Some(odd) = self.odd_item() {
-            items.insert(0, odd);
-            *body = list.to_string().into_bytes();
-        }
+        let Some(pointer) = list_in(body) else { return };
+        let Some(odd) = self.odd_item() else { return };
+        let mut list: Value = serde_json::from_slice(body).unwrap();
+        list.pointer_mut(pointer).unwrap().as_array_mut().unwrap().insert(0, odd);
+        *body = list.to_string().into_bytes();
     }
 
     /// The latency of a call.

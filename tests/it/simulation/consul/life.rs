@@ -317,13 +317,12 @@ impl Scenario for ConsulScenario {
 
     /// Checks that objects that the operator has forgotten are gone, whatever responses its token got.
     fn observe(&mut self, operator: &Operator) {
-        let workers = operator.workers();
-        let known = workers.values().flat_map(|plane| {
-            let tasks = plane.registry.tasks();
-            tasks.into_iter().flat_map(|task| plane.registry.entries(&task)).map(|entry| entry.id.name)
-        });
+        let mut known = Vec::new();
+        for worker in operator.workers().values() {
+            worker.registry.visit(|entry| known.push(Arc::clone(&entry.id.name)));
+        }
         let consul = self.shared.consul.lock().unwrap();
-        self.shared.oracle.lock().unwrap().record_known(known, &consul, self.shared.now());
+        self.shared.oracle.lock().unwrap().record_known(known.into_iter(), &consul, self.shared.now());
     }
 
     /// Makes the operator's token unknown or limited for some time, hides live tasks from lists, and removes all role tags
