@@ -226,6 +226,15 @@ impl KumaRelease {
         found
     }
 
+    /// The Dataplane as the release shows it: without the fields that it does not know.
+    pub fn without_unknown_fields(self, dataplane: &Value) -> Value {
+        let mut shown = dataplane.clone();
+        for (_, path) in FIELDS.iter().filter(|(feature, _)| !self.has(*feature)) {
+            remove_present(&mut shown, path);
+        }
+        shown
+    }
+
     /// The fields of a Dataplane whose values, or whose absence, the release refuses.
     pub fn refused_fields(self, dataplane: &Value) -> Vec<String> {
         let mut found = Vec::new();
@@ -262,6 +271,20 @@ fn collect_present(value: &Value, path: &[&str], prefix: String, found: &mut Vec
         }
         Some(inner) if !step.ends_with("[]") => collect_present(inner, rest, below, found),
         _ => {}
+    }
+}
+
+/// Removes all present values of a path.
+fn remove_present(value: &mut Value, path: &[&str]) {
+    let Some((step, rest)) = path.split_first() else { return };
+    let name = step.trim_end_matches("[]");
+    match value.get_mut(name) {
+        Some(Value::Array(items)) if step.ends_with("[]") => {
+            items.iter_mut().for_each(|item| remove_present(item, rest));
+        }
+        Some(inner) if !rest.is_empty() => remove_present(inner, rest),
+        Some(_) => drop(value.as_object_mut().and_then(|fields| fields.remove(name))),
+        None => {}
     }
 }
 
@@ -349,6 +372,9 @@ mod tests {
             ]
         );
         assert_eq!(KumaRelease::new(2, 14).unknown_fields(&body), Vec::<String>::new());
+        let shown = KumaRelease::new(3, 0).without_unknown_fields(&body);
+        assert_eq!(KumaRelease::new(3, 0).unknown_fields(&shown), Vec::<String>::new());
+        assert_eq!(shown["networking"]["inbound"][1], json!({"port": 2, "protocol": "http"}));
         let in_2_7 = KumaRelease::new(2, 7).unknown_fields(&body);
         assert_eq!(in_2_7, ["networking.inbound[0].name", "networking.inbound[1].protocol"]);
         for odd in [json!(null), json!({"networking": 7}), json!({"networking": {"inbound": {"tags": 1}}})] {

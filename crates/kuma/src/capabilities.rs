@@ -157,9 +157,13 @@ pub(super) struct ServerCapabilities {
     pub(super) version: Option<KumaVersion>,
     /// The rules of that version, if it is supported.
     pub(super) rules: Option<WriteRules>,
+    /// The newest release of the instances, while a rolling upgrade has several. The rules are the oldest's.
+    pub(super) newer: Option<KumaRelease>,
     pub(super) health_discovery: Option<HealthDiscovery>,
     /// Whether a mesh has `meshServices.mode: Exclusive`.
     pub(super) exclusive: BTreeMap<MeshName, bool>,
+    /// The MeshServices of the meshes that have no other services, in 2.x.
+    pub(super) mesh_services: BTreeMap<MeshName, BTreeSet<String>>,
 }
 
 impl ServerCapabilities {

@@ -21,8 +21,10 @@ use super::endpoints::{self, ServiceNaming};
 use super::errors::{self, RequestKind};
 use super::expressible;
 use super::first_write::FirstWrite;
-use super::labels::{self, DRAIN_LABEL, OPERATOR_LABEL};
+use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
+use super::normalise::normalise;
+use super::rolling_upgrade::{RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
 use super::upgrade::UpgradeScan;
 use ecs_mesh_api::{AllowList, ApiDialect, KumaConnection, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::http::{
@@ -34,13 +36,16 @@ use ecs_mesh_control_plane::{
     RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
-use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, Timestamp};
 
 /// The warning about a version that is not tested.
 const UNTESTED_VERSION: &str = "untested version";
+
+/// The condition of a control plane with instances of several releases.
+const ROLLING_UPGRADE: &str = "rolling upgrade";
 
 /// How long an answer about the version permits writes. An upgrade replaces the server under a running operator.
 const VERSION_VALID_FOR: Duration = Duration::from_secs(5);
@@ -63,6 +68,7 @@ pub struct KumaControlPlane<T> {
     /// The release for which a plan renders registrations, instead of the server's.
     target: Option<KumaRelease>,
     first_write: FirstWrite,
+    rolling_upgrade: RollingUpgrade,
     /// Warnings that were logged, with the version where they concern one.
     warnings: ActiveWarnings<&'static str, Option<Arc<str>>>,
 }
@@ -109,6 +115,7 @@ impl<T: Transport> KumaControlPlane<T> {
             named_dialect: None,
             target: None,
             first_write: FirstWrite::default(),
+            rolling_upgrade: RollingUpgrade::default(),
             warnings: ActiveWarnings::default(),
         }
     }
@@ -230,6 +237,24 @@ impl<T: Transport> KumaControlPlane<T> {
         Ok(())
     }
 
+    /// How often something is read of which an instance may show a part: once, unless a rolling upgrade has several releases.
+    fn reads(&self) -> usize {
+        if self.capabilities.load().newer.is_some() { RESOURCE_READS } else { 1 }
+    }
+
+    /// Reads a Dataplane, and prefers a complete answer where instances show different parts of it.
+    async fn read_complete(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+        let capabilities = self.capabilities(&id.mesh);
+        let mut found = self.read_one(id).await?;
+        for _ in 1..self.reads() {
+            if found.as_ref().is_none_or(|found| dataplane::is_complete(&found.stored, capabilities)) {
+                break;
+            }
+            found = self.read_one(id).await?;
+        }
+        Ok(found)
+    }
+
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         let path = path_of(id)?;
         let response = self.send(HttpMethod::Get, &path, None).await?;
@@ -250,7 +275,11 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
         let path = path_of(id)?;
         self.check_known_support().await?;
-        self.check_rendering(&path, body)?;
+        self.check_rendering(id, &path, body)?;
+        if self.capabilities.load().newer.is_some() {
+            return self.write_until_complete(id, &path, body).await;
+        }
+        self.rolling_upgrade.record_write(id, Instant::now());
         match self.unverified_version() {
             None => self.send_write(id, &path, body).await,
             Some(version) => self.write_first(id, &path, body, &version).await,
@@ -268,6 +297,50 @@ impl<T: Transport> KumaControlPlane<T> {
             );
         }
         Ok(())
+    }
+
+    /// Writes and reads back until nothing of the body is dropped. What the old instances need is then stored, and what the
+    /// new ones need is, too.
+    async fn write_until_complete(
+        &self,
+        id: &RegistrationId,
+        path: &str,
+        body: &Value,
+    ) -> Result<(), MeshError> {
+        let sent = normalise(body);
+        let mut body = body.clone();
+        let mut refused = None;
+        for _ in 0..RESOURCE_WRITES {
+            match self.send_write(id, path, &body).await {
+                // A new instance refuses outbounds without the target that it knows.
+                Err(error) if error.kind == MeshErrorKind::Invalid => {
+                    refused = Some(error);
+                    continue;
+                }
+                result => result?,
+            }
+            refused = None;
+            // If a new instance has stored it, an old one refuses an update without its label.
+            if let Some(labels) = body.get_mut("labels").and_then(Value::as_object_mut) {
+                labels.insert(DISPLAY_NAME_LABEL.to_owned(), (*id.name).into());
+            }
+            for _ in 0..RESOURCE_READS {
+                if self.read_one(id).await?.is_none_or(|stored| stored.normal == sent) {
+                    self.rolling_upgrade.record_complete(id, true);
+                    return Ok(());
+                }
+            }
+        }
+        let Some(error) = refused else {
+            // Complete for the new instances, and written again when it is compared next.
+            self.rolling_upgrade.record_complete(id, false);
+            return Ok(());
+        };
+        if self.rolling_upgrade.has_newer_form(id) {
+            return Err(error);
+        }
+        self.rolling_upgrade.use_newer_form(id);
+        Err(MeshError::new(MeshErrorKind::Conflict, error.message))
     }
 
     /// The server's version, if it needs evidence and no write to it was read back yet.
@@ -307,8 +380,10 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// Fails if the body was rendered for another release than the server has now: it was upgraded in between, and would drop
     /// fields. The caller reads and renders again.
-    fn check_rendering(&self, path: &str, body: &Value) -> Result<(), MeshError> {
-        let release = self.capabilities.load().release();
+    fn check_rendering(&self, id: &RegistrationId, path: &str, body: &Value) -> Result<(), MeshError> {
+        let known = self.capabilities.load();
+        let newer = known.newer.filter(|_| self.rolling_upgrade.has_newer_form(id));
+        let release = newer.unwrap_or_else(|| known.release());
         let mut fields = release.unknown_fields(body);
         fields.extend(release.refused_fields(body));
         // A drained body is the stored one, which may have no tags.
@@ -352,7 +427,12 @@ impl<T: Transport> KumaControlPlane<T> {
             // Unreadable items do not count as ready.
             Err(_) => self.observer.skipped("list_endpoints"),
         };
-        self.list(&path, Some(naming.filter(service)), RequestKind::Mesh, read).await?;
+        let mut read = read;
+        for _ in 0..self.reads() {
+            self.list(&path, Some(naming.filter(service)), RequestKind::Mesh, &mut read).await?;
+        }
+        found.sort_by(|a: &OwnedEndpoint, b| a.endpoint.id.cmp(&b.endpoint.id));
+        found.dedup_by(|a, b| a.endpoint.id == b.endpoint.id);
         Ok(found)
     }
 
@@ -433,12 +513,27 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// Reads the version, and what the server offers where the version alone decides nothing.
     async fn read_version(&self) -> Result<KumaVersion, MeshError> {
-        let index = self.get_json("/", RequestKind::Server).await?;
-        let version = KumaVersion::read(&index).map_err(|problem| {
-            self.support.record(Some(problem.to_owned()));
-            errors::unexpected("GET /", &format!("{problem}; help: check ControlPlane.spec.kuma.address"))
-        })?;
-        let rules = match version.rules(self.named_dialect) {
+        let began = Instant::now();
+        let mut reads = 0;
+        while reads < self.read_instance().await? {
+            reads += 1;
+        }
+        let versions = self.rolling_upgrade.settle(began, Instant::now());
+        let unsupported = versions.iter().find_map(|version| version.rules(self.named_dialect).err());
+        let newer = versions.last().filter(|_| versions.len() > 1).and_then(|version| version.release);
+        // What the oldest release lacks, a newer one does not need; what the newer one lacks is read back.
+        let Some(version) = versions.into_iter().next() else {
+            return Err(errors::unexpected("GET /", "no instance has answered"));
+        };
+        if let Some(release) = newer
+            && self.warnings.raise(ROLLING_UPGRADE, None)
+        {
+            tracing::info!(oldest = %version.text, newest = %release, "rolling upgrade of the control plane; reading back writes");
+        } else if newer.is_none() && self.warnings.clear(&ROLLING_UPGRADE) {
+            tracing::info!(version = %version.text, "rolling upgrade of the control plane has ended");
+        }
+        let own_rules = unsupported.map_or_else(|| version.rules(self.named_dialect), Err);
+        let rules = match own_rules {
             Ok(rules) if rules.needs_evidence() => self.confirm_rules(&version, rules).await?,
             rules => {
                 self.warnings.clear(&UNTESTED_VERSION);
@@ -447,11 +542,30 @@ impl<T: Transport> KumaControlPlane<T> {
         };
         self.update_capabilities(|known| {
             known.version = Some(version.clone());
+            known.newer = newer;
             // Reads and plans go on with the last rules.
             known.rules = rules.as_ref().ok().copied().or(known.rules);
         });
         self.support.record(rules.err());
         Ok(version)
+    }
+
+    /// Reads the version of the instance that answers. Returns how often more it is to be read.
+    async fn read_instance(&self) -> Result<usize, MeshError> {
+        let index = self.get_json("/", RequestKind::Server).await?;
+        let version = KumaVersion::read(&index).map_err(|problem| {
+            self.support.record(Some(problem.to_owned()));
+            errors::unexpected("GET /", &format!("{problem}; help: check ControlPlane.spec.kuma.address"))
+        })?;
+        let instance = index.get("instanceId").and_then(Value::as_str).unwrap_or_default();
+        let has_several_releases = self.rolling_upgrade.record(instance, &version, Instant::now());
+        Ok(match instance {
+            _ if has_several_releases => VERSION_READS - 1,
+            // Instances cannot be told apart.
+            "" => 0,
+            // Where two answer in turn, the other one does.
+            _ => 1,
+        })
     }
 
     /// Whether the server's resource types are those of the dialect. The inner error is the reason why nothing is written.
@@ -548,6 +662,48 @@ impl<T: Transport> KumaControlPlane<T> {
         }
     }
 
+    /// Renders with the MeshServices that the mesh is known to have.
+    fn render_where_known(
+        &self,
+        desired: &DesiredRegistration,
+        current: Option<&Registration>,
+        capabilities: DataplaneCapabilities,
+    ) -> RenderedRegistration {
+        let known = self.capabilities.load();
+        let services = known.mesh_services.get(&desired.id.mesh).filter(|_| self.target.is_none());
+        let has_mesh_service = |name: &str| services.is_none_or(|services| services.contains(name));
+        dataplane::render_with_services(desired, current, capabilities, &has_mesh_service)
+    }
+
+    /// Renders for the instances of a rolling upgrade: in the form of the older release, without removing an outbound.
+    fn render_for_both(
+        &self,
+        desired: &DesiredRegistration,
+        current: Option<&Registration>,
+        older: DataplaneCapabilities,
+        newer: KumaRelease,
+    ) -> RenderedRegistration {
+        let id = &desired.id;
+        let mut desired = desired.clone();
+        if let Outbounds::Exactly(outbounds) = desired.outbounds {
+            desired.outbounds = Outbounds::AtLeast(outbounds);
+        }
+        if self.rolling_upgrade.has_newer_form(id) {
+            let newer = self.capabilities.load().at_release(&id.mesh, newer);
+            return dataplane::render(&desired, current, newer);
+        }
+        let rendered = self.render_where_known(&desired, current, older);
+        // A new instance shows a part. A write through it would drop the rest.
+        let is_shown = |current: &&Registration| {
+            !self.rolling_upgrade.is_incomplete(id)
+                && current.normal == normalise(&newer.without_unknown_fields(&rendered.body))
+        };
+        match current.filter(is_shown) {
+            Some(current) => RenderedRegistration { normal: current.normal.clone(), ..rendered },
+            None => rendered,
+        }
+    }
+
     async fn load_configuration(&self) -> Result<(), MeshError> {
         let config = match self.get_json("/config", RequestKind::Server).await {
             Ok(config) => config,
@@ -581,11 +737,30 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn load_mesh(&self, mesh: &MeshName) -> Result<(), MeshError> {
-        let resource =
-            self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
+        let path = format!("/meshes/{}", segment(mesh.as_str()));
+        let mut is_exclusive = capabilities::is_exclusive(&self.get_json(&path, RequestKind::Mesh).await?);
+        // A new instance, which may not be known yet, does not show the mode.
+        let was_exclusive = self.capabilities.load().exclusive.get(mesh) == Some(&true);
+        let reads = if was_exclusive { RESOURCE_READS } else { self.reads() };
+        for _ in 1..reads {
+            if is_exclusive {
+                break;
+            }
+            is_exclusive = capabilities::is_exclusive(&self.get_json(&path, RequestKind::Mesh).await?);
+        }
+        let has_tags = self.capabilities.load().release().has(KumaFeature::OutboundTags);
         self.update_capabilities(|known| {
-            known.exclusive.insert(mesh.clone(), capabilities::is_exclusive(&resource));
+            known.exclusive.insert(mesh.clone(), is_exclusive);
+            if !(is_exclusive && has_tags) {
+                known.mesh_services.remove(mesh);
+            }
         });
+        if is_exclusive && has_tags {
+            let services = self.list_names(&format!("{path}/meshservices")).await?;
+            self.update_capabilities(|known| {
+                known.mesh_services.insert(mesh.clone(), services.clone());
+            });
+        }
         Ok(())
     }
 
@@ -617,7 +792,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
-        self.observed("get", self.read_one(id)).await
+        self.observed("get", self.read_complete(id)).await
     }
 
     async fn put(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
@@ -654,7 +829,12 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     fn registration_format(&self) -> Option<Arc<str>> {
-        self.capabilities.load().rules.map(|rules| rules.release.to_string().into())
+        let known = self.capabilities.load();
+        let release = known.rules?.release;
+        Some(match known.newer {
+            Some(newer) => format!("{release} and {newer}").into(),
+            None => release.to_string().into(),
+        })
     }
 
     fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
@@ -672,7 +852,12 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {
-        dataplane::render(desired, current, self.rendering(&desired.id.mesh))
+        let capabilities = self.rendering(&desired.id.mesh);
+        let newer = self.capabilities.load().newer.filter(|_| self.target.is_none());
+        match newer {
+            Some(newer) => self.render_for_both(desired, current, capabilities, newer),
+            None => self.render_where_known(desired, current, capabilities),
+        }
     }
 
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration {

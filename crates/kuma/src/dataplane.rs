@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Map, Value, json};
 
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
-use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL};
+use super::labels::{self, CLUSTER_NAME_LABEL, DISPLAY_NAME_LABEL, DRAIN_LABEL};
 use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
 use ecs_mesh_api::{Inbound, KumaFeature, Outbound, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
@@ -31,6 +31,17 @@ pub(super) fn render(
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
 ) -> RenderedRegistration {
+    render_with_services(desired, current, capabilities, &|_| true)
+}
+
+/// As [`render`], where the mesh may not have the MeshService of each service yet: an outbound that is a tag is replaced by a
+/// `backendRef` only then, since the control plane skips one that it cannot resolve.
+pub(super) fn render_with_services(
+    desired: &DesiredRegistration,
+    current: Option<&Registration>,
+    capabilities: DataplaneCapabilities,
+    has_mesh_service: &dyn Fn(&str) -> bool,
+) -> RenderedRegistration {
     let is_same_task = |owner: &RegistrationOwner| matches!(owner, RegistrationOwner::Owned(labels) if *labels == desired.marks);
     let current = current.filter(|current| is_same_task(&current.owner));
     let mut networking = Map::new();
@@ -41,12 +52,16 @@ pub(super) fn render(
         .map(|inbound| render_inbound(inbound, desired, current, capabilities))
         .collect();
     insert_unless_empty(&mut networking, "inbound", inbounds);
-    insert_unless_empty(&mut networking, "outbound", render_outbounds(desired, current, capabilities));
+    insert_unless_empty(
+        &mut networking,
+        "outbound",
+        render_outbounds(desired, current, capabilities, has_mesh_service),
+    );
     rendered(json!({
         "type": "Dataplane",
         "mesh": desired.id.mesh.as_str(),
         "name": &*desired.id.name,
-        "labels": render_labels(desired, capabilities),
+        "labels": render_labels(desired, current, capabilities),
         "networking": networking,
     }))
 }
@@ -63,9 +78,16 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
         let labels = top.entry("labels").or_insert_with(|| json!({}));
         if let Some(labels) = labels.as_object_mut() {
             labels.insert(DRAIN_LABEL.to_owned(), reason.as_str().into());
+            labels.extend(display_name(current));
         }
     }
     rendered(body)
+}
+
+/// The display name of a stored Dataplane, which updates must carry forward.
+fn display_name(current: &Registration) -> Option<(String, Value)> {
+    labels::label(&current.stored, DISPLAY_NAME_LABEL)
+        .map(|name| (DISPLAY_NAME_LABEL.to_owned(), name.into()))
 }
 
 /// A stored Dataplane is unreadable.
@@ -133,7 +155,11 @@ fn insert_unless_empty(into: &mut Map<String, Value>, name: &str, items: Vec<Val
     }
 }
 
-fn render_labels(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) -> Map<String, Value> {
+fn render_labels(
+    desired: &DesiredRegistration,
+    current: Option<&Registration>,
+    capabilities: DataplaneCapabilities,
+) -> Map<String, Value> {
     let mut labels = Map::new();
     if !capabilities.has(KumaFeature::InboundTags) {
         // `expressible` makes sure that all inbounds have the same tags, and that none has a reserved name.
@@ -141,6 +167,7 @@ fn render_labels(desired: &DesiredRegistration, capabilities: DataplaneCapabilit
         labels.extend(tags.map(|(name, value)| (name.to_owned(), value.into())));
     }
     labels::write_labels(&mut labels, &desired.marks, &desired.cluster_name);
+    labels.extend(current.and_then(display_name));
     if let Some(workload) = &desired.workload
         && capabilities.has(KumaFeature::WorkloadLabel)
     {
@@ -251,15 +278,30 @@ fn render_outbounds(
     desired: &DesiredRegistration,
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
+    has_mesh_service: &dyn Fn(&str) -> bool,
 ) -> Vec<Value> {
     let stored = current.and_then(|current| current.stored.pointer("/networking/outbound"));
     let stored = stored.and_then(Value::as_array).into_iter().flatten();
     let declared = desired.outbounds.declared();
     let is_declared = |stored: &Value| declared.iter().any(|outbound| listens_at(stored, outbound));
+    // In a mesh that was moved to MeshServices, the declared outbound replaces the tag of its service.
+    let is_moved = |stored: &&Value| {
+        let service = tagged_service(stored).filter(|_| capabilities.mesh_services_only);
+        service.is_some_and(|service| {
+            declared
+                .iter()
+                .any(|outbound| listens_at(stored, outbound) && outbound.service.as_str() == service)
+        })
+    };
+    let (moved, stored): (Vec<&Value>, Vec<&Value>) = stored.partition(is_moved);
+    let is_replaceable = |stored: &&Value| tagged_service(stored).is_none_or(has_mesh_service);
+    let (replaced, waiting): (Vec<&Value>, Vec<&Value>) = moved.into_iter().partition(is_replaceable);
     // An upgrade drops the target of an outbound in the other dialect. The declared outbound of the listener replaces it.
-    let (targeted, dropped): (Vec<&Value>, Vec<&Value>) =
-        stored.partition(|outbound| has_target(outbound, capabilities));
+    let (targeted, mut dropped): (Vec<&Value>, Vec<&Value>) =
+        stored.into_iter().partition(|outbound| has_target(outbound, capabilities));
+    dropped.extend(replaced);
     let is_rendered = |outbound: &&Outbound| match &desired.outbounds {
+        _ if waiting.iter().any(|stored| listens_at(stored, outbound)) => false,
         Outbounds::KeepCurrent { .. } if current.is_some() => {
             dropped.iter().any(|stored| listens_at(stored, outbound))
         }
@@ -275,9 +317,23 @@ fn render_outbounds(
     sorted.dedup();
     let mut rendered: Vec<Value> =
         sorted.into_iter().map(|outbound| render_outbound(outbound, desired, capabilities)).collect();
-    rendered.extend(targeted.into_iter().filter(is_kept).cloned());
+    rendered.extend(targeted.into_iter().filter(is_kept).chain(waiting.iter().copied()).cloned());
     rendered.sort_by_key(listener);
     rendered
+}
+
+/// Whether a stored Dataplane has all that the release needs of it: tags of inbounds, and targets of outbounds. An instance
+/// of a newer release hides or drops them.
+pub(super) fn is_complete(stored: &Value, capabilities: DataplaneCapabilities) -> bool {
+    let items = |list: &str| stored.pointer(list).and_then(Value::as_array).into_iter().flatten();
+    let has_tags = |inbound: &Value| inbound.get("tags").is_some();
+    (!capabilities.has(KumaFeature::InboundTags) || items("/networking/inbound").all(has_tags))
+        && items("/networking/outbound").all(|outbound| has_target(outbound, capabilities))
+}
+
+/// The service of a stored outbound that names it by a tag.
+fn tagged_service(outbound: &Value) -> Option<&str> {
+    outbound.get("tags")?.get(SERVICE_TAG)?.as_str()
 }
 
 /// Whether a stored outbound names its target in a form that the server knows.

@@ -19,6 +19,10 @@ pub const TASK_LABEL: &str = "ecs-mesh.dev/task-id";
 /// The reason for draining; present only while the Dataplane is drained.
 pub const DRAIN_LABEL: &str = "ecs-mesh.dev/drain";
 
+/// The label that 3.0 adds to each resource. 2.13 and 2.14 refuse an update that changes or omits a stored one: of an
+/// instance of 3.0 during a rolling upgrade, or before a rollback.
+pub(super) const DISPLAY_NAME_LABEL: &str = "kuma.io/display-name";
+
 /// Writes the ownership labels, and the cluster's name where it is a label value: ECS allows 255 characters.
 pub(super) fn write_labels(labels: &mut Map<String, Value>, owner: &OwnershipLabels, cluster_name: &str) {
     if is_label_value(cluster_name) {

@@ -36,6 +36,7 @@ mod first_write;
 mod labels;
 mod list;
 mod normalise;
+mod rolling_upgrade;
 mod upgrade;
 
 pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, WriteRules};

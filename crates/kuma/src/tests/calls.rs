@@ -365,6 +365,7 @@ async fn refresh_reads_health_discovery_and_mesh_modes() {
         version("2.7.4"),
         config(false),
         responds(200, &json!({"type": "Mesh", "name": "a", "meshServices": {"mode": "Exclusive"}})),
+        page(&[], None),
         responds(200, &json!({"type": "Mesh", "name": "b", "meshServices": {"mode": "Everywhere"}})),
     ]);
     let kuma = kuma(&script);
@@ -384,6 +385,7 @@ async fn refresh_reads_other_meshes_when_one_is_missing() {
         config(true),
         std_error(404),
         responds(200, &exclusive),
+        page(&[], None),
     ]);
     let kuma = kuma(&script);
     let error = kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap_err();
@@ -399,6 +401,7 @@ async fn capabilities_are_kept_when_refresh_fails() {
         version("2.14.3"),
         config(false),
         responds(200, &exclusive),
+        page(&[], None),
         unreachable_server(),
         version("2.14.3"),
         unreachable_server(),
@@ -456,12 +459,13 @@ async fn services_come_from_insights_or_mesh_services() {
         version("2.14.3"),
         config(true),
         responds(200, &json!({"meshServices": {"mode": "Exclusive"}})),
+        page(&[], None),
         page(&[named("redis")], None),
     ]);
     let kuma = kuma(&exclusive);
     kuma.refresh_capabilities(&[mesh("m")].into()).await.unwrap();
     assert_eq!(kuma.list_services(&mesh("m")).await.unwrap(), BTreeSet::from(["redis".to_owned()]));
-    assert_eq!(exclusive.paths()[3], "GET /meshes/m/meshservices?size=1000");
+    assert_eq!(exclusive.paths()[4], "GET /meshes/m/meshservices?size=1000");
 }
 
 #[tokio::test]

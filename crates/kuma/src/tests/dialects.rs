@@ -63,6 +63,7 @@ impl Transport for VersionedServer {
         let response = match path {
             "/" => json!({"product": "Kuma", "version": self.version}),
             "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": true}}}),
+            _ if path.contains("/meshservices") => json!({"items": [{"name": "kv"}, {"name": "redis"}]}),
             // 3.0 has no such field.
             _ if self.version.starts_with('3') => json!({}),
             _ => json!({"meshServices": {"mode": self.mode}}),

@@ -5,6 +5,7 @@ mod dialects;
 mod over_http;
 mod recorded;
 mod rendering;
+mod rolling;
 mod versions;
 
 use std::collections::VecDeque;

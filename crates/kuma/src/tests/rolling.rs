@@ -1,0 +1,77 @@
+//! Calls while instances of two releases answer in turn.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{ScriptedKumaTransport, TASK, demo, id, kuma, mesh, responds, std_error, stored_by_2x};
+use crate::{HttpResponse, KumaControlPlane, TransportError};
+use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
+
+type Responses = Vec<Result<HttpResponse, TransportError>>;
+
+fn index(instance: &str, version: &str) -> Result<HttpResponse, TransportError> {
+    responds(200, &json!({"product": "Kuma", "version": version, "instanceId": instance}))
+}
+
+/// A client that knows an instance of 2.14 and one of 3.0, with these responses to what follows.
+async fn in_rolling_upgrade(
+    responses: Responses,
+) -> (Arc<ScriptedKumaTransport>, KumaControlPlane<Arc<ScriptedKumaTransport>>) {
+    let answers = (0..4).flat_map(|_| [index("a", "2.14.3"), index("b", "3.0.1")]);
+    let script = ScriptedKumaTransport::of(answers.chain(responses).collect());
+    let kuma = kuma(&script);
+    kuma.ensure_supported().await.unwrap();
+    assert_eq!(kuma.registration_format().as_deref(), Some("2.14 and 3.0"));
+    (script, kuma)
+}
+
+/// The demo app as an instance of 3.0 shows it.
+fn shown_by_3_0(body: &Value) -> Value {
+    ecs_mesh_api::KumaRelease::new(3, 0).without_unknown_fields(body)
+}
+
+fn sent() -> Value {
+    super::demo_rendered(crate::DataplaneCapabilities::default())
+}
+
+#[tokio::test]
+async fn write_is_repeated_until_nothing_of_it_is_dropped() {
+    let dropped = || responds(200, &shown_by_3_0(&sent()));
+    let mut responses = vec![responds(201, &json!({}))];
+    responses.extend((0..4).map(|_| dropped()));
+    responses.extend([responds(200, &json!({})), dropped(), responds(200, &stored_by_2x(&sent(), true))]);
+    let (script, kuma) = in_rolling_upgrade(responses).await;
+    kuma.put(&id("default", TASK), &sent()).await.unwrap();
+    let paths = script.paths();
+    assert_eq!(paths.iter().filter(|path| path.starts_with("PUT")).count(), 2, "{paths:?}");
+    assert_eq!(paths.len(), 16);
+}
+
+#[tokio::test]
+async fn refused_write_is_sent_in_the_form_of_the_newer_release() {
+    let refused = (0..5).map(|_| std_error(400));
+    let (_, kuma) = in_rolling_upgrade(refused.collect()).await;
+    let body = kuma.render(&demo(), None).body;
+    assert_eq!(body["networking"]["outbound"][0]["tags"]["kuma.io/service"], "kv");
+    let error = kuma.put(&id("default", TASK), &body).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Conflict, "the caller renders again");
+    let body = kuma.render(&demo(), None).body;
+    assert_eq!(body["networking"]["outbound"][0]["backendRef"]["name"], "kv");
+    assert_eq!(body["networking"]["inbound"][0]["tags"], Value::Null);
+}
+
+#[tokio::test]
+async fn registration_as_a_new_instance_shows_it_needs_no_write() {
+    let shown = shown_by_3_0(&stored_by_2x(&sent(), true));
+    let (_, kuma) = in_rolling_upgrade((0..4).map(|_| responds(200, &shown)).collect()).await;
+    let current = kuma.get(&id("default", TASK)).await.unwrap().unwrap();
+    let rendered = kuma.render(&demo(), Some(&current));
+    assert_eq!(rendered.normal, current.normal);
+    let mut without_outbounds = demo();
+    without_outbounds.outbounds = ecs_mesh_core::intent::Outbounds::Exactly(Vec::new());
+    let whole = super::registration(stored_by_2x(&sent(), true));
+    let kept = kuma.render(&without_outbounds, Some(&whole)).body;
+    assert_eq!(kept["networking"]["outbound"].as_array().map(Vec::len), Some(1), "none is removed meanwhile");
+    assert!(!kuma.capabilities(&mesh("default")).mesh_services_only);
+}
