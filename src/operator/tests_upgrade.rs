@@ -7,7 +7,9 @@ use tokio::time::sleep;
 
 use super::test_fixture::{OperatorFixture, document, workload, workloads};
 use ecs_mesh_api::KumaRelease;
+use ecs_mesh_aws::fakes::task;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlanDetail, PlanReport, UpgradeBlockerKind, render};
+use ecs_mesh_model::{LastStatus, Task, TaskGroup, TaskId, Timestamp};
 use ecs_mesh_sandbox::kuma::KumaRequest;
 
 const V3_0: Option<KumaRelease> = Some(KumaRelease::new(3, 0));
@@ -129,4 +131,71 @@ async fn mesh_service_with_a_label_selector_survives_the_upgrade() {
     fixture.kuma.lock().unwrap().upgrade("3.0".parse().unwrap(), fixture.clock.now());
     sleep(Duration::from_mins(2)).await;
     assert_eq!(read(&fixture)["status"]["dataplaneProxies"]["total"], 1);
+}
+
+impl OperatorFixture {
+    fn set_task(&self, n: usize, service: &str, status: LastStatus) {
+        let address = Some(format!("10.9.0.{}", n + 1).parse().unwrap());
+        let group = TaskGroup::parse(&format!("service:{service}"));
+        let task = Task { address, group, ..task(n, status) };
+        self.ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
+    }
+}
+
+/// With a list that contradicts another one, outbounds are otherwise kept as they are.
+#[tokio::test(start_paused = true)]
+async fn mesh_moved_to_mesh_services_keeps_every_outbound() {
+    let conflict = ["one", "two"].map(|name| {
+        let target = if name == "one" { "kv" } else { "a" };
+        let outbound = format!("{{service: {target}, targetPort: 15000, listen: {{port: 9100}}}}");
+        document("OutboundList", name, &format!("workloads: [\"*\"], outbounds: [{outbound}]"))
+    });
+    for lists in [String::new(), conflict.concat()] {
+        let mut fixture = OperatorFixture::new(&[("a", 1), ("kv", 1)]);
+        fixture.cleanup = "{sweepInterval: 20s, drain: 1s}".to_owned();
+        fixture.edit(&(caller("a") + &workload("kv", "kv")));
+        fixture.start();
+        sleep(Duration::from_mins(3)).await;
+        fixture.edit(&(caller("a") + &workload("kv", "kv") + &lists));
+        sleep(Duration::from_secs(30)).await;
+        fixture.set_mesh_services_mode("Exclusive");
+        fixture.kuma.lock().unwrap().take_journal();
+        sleep(Duration::from_mins(2)).await;
+        let get = KumaRequest::json("GET", "/meshes/default/meshservices/kv", Vec::new());
+        let mut kuma = fixture.kuma.lock().unwrap();
+        let created: Value = serde_json::from_slice(&kuma.handle(fixture.clock.now(), &get).body).unwrap();
+        let created = Timestamp::parse(created["creationTime"].as_str().unwrap()).unwrap();
+        let writes = kuma.take_journal();
+        let moved: Vec<_> = writes.iter().filter(|entry| entry.kind == "Dataplane").collect();
+        assert_eq!(moved.len(), 1, "{moved:?}");
+        assert!(moved[0].at >= created, "the MeshService exists before an outbound refers to it");
+        let outbounds = &moved[0].after.as_ref().unwrap()["networking"]["outbound"];
+        assert_eq!(outbounds[0]["backendRef"]["name"], "kv", "{outbounds}");
+        assert_eq!((&outbounds[0]["port"], &outbounds[0]["tags"]), (&json!(9001), &Value::Null));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outbound_without_a_mesh_service_stays_a_tag() {
+    let mut fixture = OperatorFixture::new(&[("a", 1)]);
+    fixture.cleanup = "{sweepInterval: 20s, drain: 1s}".to_owned();
+    fixture.edit(&caller("a"));
+    fixture.start();
+    sleep(Duration::from_mins(3)).await;
+    fixture.set_mesh_services_mode("Exclusive");
+    sleep(Duration::from_mins(2)).await;
+    let outbound = || {
+        let kuma = fixture.kuma.lock().unwrap();
+        let (_, _, body) = kuma.dataplanes().next().unwrap();
+        body["networking"]["outbound"][0].clone()
+    };
+    assert_eq!(outbound()["tags"]["kuma.io/service"], "kv");
+    fixture.set_task(9, "kv", LastStatus::Running);
+    fixture.put(
+        "/meshes/default/meshservices/kv",
+        &json!({"type": "MeshService", "mesh": "default", "name": "kv", "spec":
+            {"selector": {"dataplaneTags": {"kuma.io/service": "kv"}}, "ports": [{"port": 15_000}]}}),
+    );
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(outbound()["backendRef"]["name"], "kv");
 }
