@@ -1,11 +1,12 @@
 //! Upgrades of Kuma: what a plan shows before, and what a running operator keeps during one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::test_fixture::{OperatorFixture, document, workload, workloads};
+use super::test_fixture::{OperatorFixture, document, service_of, workload, workloads};
 use ecs_mesh_api::KumaRelease;
 use ecs_mesh_aws::fakes::task;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlanDetail, PlanReport, UpgradeBlockerKind, render};
@@ -133,13 +134,103 @@ async fn mesh_service_with_a_label_selector_survives_the_upgrade() {
     assert_eq!(read(&fixture)["status"]["dataplaneProxies"]["total"], 1);
 }
 
+/// What each running task's registration has in the store: whether old and new instances find its service, and the targets
+/// of its outbounds.
+#[derive(Debug, Default)]
+struct Registered {
+    is_in_tags: bool,
+    is_in_label: bool,
+    targeted_outbounds: usize,
+}
+
 impl OperatorFixture {
+    fn registered(&self) -> BTreeMap<String, Registered> {
+        let kuma = self.kuma.lock().unwrap();
+        let read = |body: &Value| {
+            let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
+            let has_target =
+                |outbound: &&Value| outbound.get("tags").is_some() || outbound.get("backendRef").is_some();
+            Registered {
+                is_in_tags: !service_of(body).is_empty(),
+                is_in_label: body["labels"]["kuma.io/workload"].is_string(),
+                targeted_outbounds: outbounds.iter().filter(has_target).count(),
+            }
+        };
+        let task = |body: &Value| body["labels"]["ecs-mesh.dev/task-id"].as_str().unwrap().to_owned();
+        kuma.dataplanes().map(|(_, _, body)| (task(body), read(body))).collect()
+    }
+
     fn set_task(&self, n: usize, service: &str, status: LastStatus) {
         let address = Some(format!("10.9.0.{}", n + 1).parse().unwrap());
         let group = TaskGroup::parse(&format!("service:{service}"));
         let task = Task { address, group, ..task(n, status) };
         self.ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
     }
+
+    /// No write has removed an outbound of a registration that stays.
+    fn assert_no_outbound_removed(&self) {
+        for entry in self.kuma.lock().unwrap().take_journal() {
+            let count = |body: &Option<Value>| {
+                body.as_ref().and_then(|body| body["networking"]["outbound"].as_array().map(Vec::len))
+            };
+            if entry.kind == "Dataplane" && entry.after.is_some() {
+                assert!(count(&entry.after) >= count(&entry.before), "{entry:?}");
+            }
+        }
+    }
+}
+
+/// Tasks come and go while instances of 2.14 and 3.0 answer in turn, and after the upgrade.
+async fn roll_to_3_0(mode: &str) -> OperatorFixture {
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.set_mesh_services_mode(mode);
+    fixture.cleanup = "{sweepInterval: 20s, drain: 1s}".to_owned();
+    (0..4).for_each(|n| fixture.set_task(n, if n < 2 { "a" } else { "kv" }, LastStatus::Running));
+    fixture.edit(&(caller("a") + &workload("kv", "kv")));
+    fixture.start();
+    sleep(Duration::from_mins(3)).await;
+    fixture.kuma.lock().unwrap().begin_rolling_upgrade("3.0".parse().unwrap());
+    let (mut oldest, mut next) = (0, 4);
+    for step in 0..12 {
+        // A deployment: a new task comes, and once it is registered, the oldest goes.
+        fixture.set_task(next, if next % 4 < 2 { "a" } else { "kv" }, LastStatus::Running);
+        next += 1;
+        sleep(Duration::from_mins(1)).await;
+        let found = fixture.registered();
+        for n in oldest..next {
+            let registered = found.get(&n.to_string()).unwrap_or_else(|| panic!("step {step}: no task {n}"));
+            let outbounds = usize::from(n % 4 < 2);
+            let is_whole = registered.is_in_label && registered.targeted_outbounds == outbounds;
+            assert!(is_whole, "step {step}, task {n}: {registered:?}");
+            // Until the upgrade is over, the old instances read tags.
+            assert!(registered.is_in_tags || step >= 6, "step {step}, task {n}: {registered:?}");
+        }
+        fixture.assert_no_outbound_removed();
+        fixture.set_task(oldest, "a", LastStatus::Stopped);
+        oldest += 1;
+        if step == 5 {
+            fixture.kuma.lock().unwrap().upgrade("3.0".parse().unwrap(), fixture.clock.now());
+        }
+    }
+    fixture
+}
+
+#[tokio::test(start_paused = true)]
+async fn rolling_upgrade_keeps_outbounds_and_endpoints() {
+    let fixture = roll_to_3_0("Exclusive").await;
+    let summary = fixture.plan().await.summary;
+    assert_eq!((summary.update, summary.create), (0, 0), "the registrations have the form of 3.0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rolling_upgrade_replaces_tag_outbounds_at_its_end() {
+    let fixture = roll_to_3_0("Disabled").await;
+    let kuma = fixture.kuma.lock().unwrap();
+    let outbounds: Vec<&Value> = kuma
+        .dataplanes()
+        .map(|(_, _, body)| &body["networking"]["outbound"][0]["backendRef"]["name"])
+        .collect();
+    assert!(outbounds.iter().filter(|name| **name == "kv").count() >= 1, "{outbounds:?}");
 }
 
 /// With a list that contradicts another one, outbounds are otherwise kept as they are.
