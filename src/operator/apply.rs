@@ -15,7 +15,7 @@ use ecs_mesh_control_plane::{
     RenderedRegistration,
 };
 use ecs_mesh_controller::WriteObstacle;
-use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{Action, Evidence, FieldChange, PlanStep, TaskLiveness, diff};
 use ecs_mesh_model::TaskArn;
@@ -410,8 +410,9 @@ impl RegistrationWriter<'_> {
     fn matches_cached_hash(&self, desired: &DesiredRegistration, rendered: &RenderedRegistration) -> bool {
         let entries = self.worker.registry.entries(self.task);
         let Some(entry) = entries.iter().find(|entry| entry.id == desired.id) else { return false };
-        let is_exact = matches!(desired.outbounds, Outbounds::Exactly(_) | Outbounds::AtLeast(_));
-        is_exact && entry.drained.is_none() && entry.content_hash == Some(ContentHash::of(&rendered.normal))
+        !desired.reach.keeps_current()
+            && entry.drained.is_none()
+            && entry.content_hash == Some(ContentHash::of(&rendered.normal))
     }
 
     async fn get_owned(&self, id: &RegistrationId) -> Result<Lookup, CallError> {

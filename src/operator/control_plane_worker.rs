@@ -83,6 +83,8 @@ struct WorkerWarnings {
     unknown_outbounds: Mutex<BTreeMap<MeshName, BTreeMap<String, Timestamp>>>,
     /// Those of them that were reported.
     reported_outbounds: ActiveWarnings<(MeshName, String)>,
+    /// The meshes whose services have addresses that sidecars cannot bind.
+    unbindable: ActiveWarnings<MeshName>,
 }
 
 impl WritePermits {
@@ -471,6 +473,16 @@ impl ControlPlaneWorker {
             .collect();
         all.insert(mesh.clone(), since);
         (late, found)
+    }
+
+    /// Records that a mesh has services whose addresses sidecars cannot bind. Whether that is new.
+    pub(super) fn raise_unbindable(&self, mesh: &MeshName) -> bool {
+        self.warnings.unbindable.raise(mesh.clone(), ())
+    }
+
+    /// Records that sidecars can bind all addresses of a mesh.
+    pub(super) fn clear_unbindable(&self, mesh: &MeshName) {
+        self.warnings.unbindable.clear(mesh);
     }
 
     /// The number of outbound services that are unknown, by mesh.

@@ -1,14 +1,19 @@
 //! Reports outbounds to services that the mesh does not know. The outbounds are kept, since a service may register later;
 //! a service that stays unknown is reported once.
+//!
+//! Where the services of a mesh are resources, their types, names and ports are compared, and whether sidecars can bind
+//! their addresses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{debug, info, warn};
 
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
-use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_core::intent::CalledWorkloads;
+use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet};
+use ecs_mesh_api::{BackendKind, NamedBackend, ReachableBackend};
+use ecs_mesh_control_plane::CallError;
+use ecs_mesh_core::intent::{CalledWorkloads, MeshBackend, missing_backends};
 use ecs_mesh_model::{MeshName, ServiceName};
 
 /// Compares the services that outbounds name in each mesh with those that the mesh knows.
@@ -19,22 +24,12 @@ pub(super) async fn run(
     meshes: &BTreeSet<MeshName>,
 ) {
     for mesh in meshes {
-        let called = outbound_services(manifests, &worker.name, mesh);
-        if called.is_empty() {
+        let outbounds = MeshOutbounds::of(manifests, &worker.name, mesh);
+        if outbounds.called.is_empty() && !outbounds.are_bound {
             continue;
         }
-        match worker.call(worker.client.list_services(mesh)).await {
-            Ok(known) => {
-                // Kuma 3.x names a service by its workload label.
-                let workloads = CalledWorkloads::of(manifests, &worker.name, mesh, &called);
-                let is_known = |service: &ServiceName| {
-                    let mut labels = workloads.labels(service).into_iter().flatten();
-                    known.contains(service.as_str()) || labels.any(|label| known.contains(&**label))
-                };
-                let unknown = called.iter().filter(|service| !is_known(service));
-                let unknown = unknown.map(ToString::to_string).collect();
-                report(context, worker, mesh, unknown);
-            }
+        match missing(context, worker, manifests, mesh, &outbounds).await {
+            Ok(missing) => report(context, worker, mesh, &missing),
             Err(error) => {
                 debug!(control_plane = %worker.name, %mesh, ?error, "cannot list the services of the mesh");
             }
@@ -42,13 +37,84 @@ pub(super) async fn run(
     }
 }
 
-fn report(context: &Context, worker: &ControlPlaneWorker, mesh: &MeshName, unknown: BTreeSet<String>) {
-    let (late, found) = worker.record_unknown_outbounds(mesh, unknown, context.now());
+/// The outbounds of all workloads in a mesh.
+#[derive(Default)]
+struct MeshOutbounds {
+    called: BTreeSet<ReachableBackend>,
+    /// Sidecars of a workload bind them on the services' own addresses.
+    are_bound: bool,
+}
+
+impl MeshOutbounds {
+    fn of(set: &ManifestSet, control_plane: &str, mesh: &MeshName) -> Self {
+        let here = |name: &str| {
+            set.bindings
+                .get(name)
+                .is_some_and(|b| b.spec.control_plane == control_plane && b.spec.mesh == *mesh)
+        };
+        let mut outbounds = Self::default();
+        for (name, workload) in &set.workloads {
+            if !workload.bindings.is_empty() && !workload.bindings.iter().any(|binding| here(binding)) {
+                continue;
+            }
+            let reach = set.declared_reach(name, workload);
+            outbounds.are_bound |= !matches!(reach, DeclaredReach::Listeners(_));
+            outbounds.called.extend(reach.backends());
+        }
+        outbounds
+    }
+
+    fn services(&self) -> BTreeSet<&ServiceName> {
+        let named = self.called.iter().filter_map(ReachableBackend::named);
+        named.filter_map(NamedBackend::service).collect()
+    }
+
+    /// The types of the called resources.
+    fn kinds(&self) -> BTreeSet<BackendKind> {
+        self.called.iter().map(ReachableBackend::kind).chain([BackendKind::MeshService]).collect()
+    }
+}
+
+/// What the mesh does not have of the outbounds, each with the reason.
+async fn missing(
+    context: &Context,
+    worker: &ControlPlaneWorker,
+    manifests: &ManifestSet,
+    mesh: &MeshName,
+    outbounds: &MeshOutbounds,
+) -> Result<BTreeMap<String, String>, CallError> {
+    let called = outbounds.services();
+    // Kuma 3.x names a service by its workload label.
+    let workloads = CalledWorkloads::of(manifests, &worker.name, mesh, called.iter().copied());
+    if let Some(known) = worker.call(worker.client.list_backends(mesh, &outbounds.kinds())).await? {
+        if outbounds.are_bound {
+            report_addresses(context, worker, mesh, &known);
+        }
+        return Ok(missing_backends(&outbounds.called, &known, &workloads));
+    }
+    let known = worker.call(worker.client.list_services(mesh)).await?;
+    let is_known = |service: &ServiceName| {
+        let mut labels = workloads.labels(service).into_iter().flatten();
+        known.contains(service.as_str()) || labels.any(|label| known.contains(&**label))
+    };
+    let unknown = called.into_iter().filter(|service| !is_known(service));
+    Ok(unknown.map(|service| (service.to_string(), "the mesh has no such service".to_owned())).collect())
+}
+
+fn report(
+    context: &Context,
+    worker: &ControlPlaneWorker,
+    mesh: &MeshName,
+    missing: &BTreeMap<String, String>,
+) {
+    let (late, found) =
+        worker.record_unknown_outbounds(mesh, missing.keys().cloned().collect(), context.now());
     for service in late {
         context.metrics().record_warning("unknown_outbound_service");
         warn!(
             control_plane = %worker.name, %mesh, service,
-            fix = "check spec.outbounds[].service for a typo",
+            reason = missing.get(&service).map(String::as_str),
+            fix = "check spec.outbounds[] for a typo",
             "outbound targets unknown service; keeping the outbound"
         );
     }
@@ -57,18 +123,18 @@ fn report(context: &Context, worker: &ControlPlaneWorker, mesh: &MeshName, unkno
     }
 }
 
-/// The services that workloads of a mesh name in outbounds.
-fn outbound_services(set: &ManifestSet, control_plane: &str, mesh: &MeshName) -> BTreeSet<ServiceName> {
-    let here = |name: &str| {
-        set.bindings.get(name).is_some_and(|b| b.spec.control_plane == control_plane && b.spec.mesh == *mesh)
+/// Reports once that services have addresses on which no sidecar can listen.
+fn report_addresses(context: &Context, worker: &ControlPlaneWorker, mesh: &MeshName, known: &[MeshBackend]) {
+    let Some(example) = known.iter().find(|backend| !backend.is_bindable()) else {
+        worker.clear_unbindable(mesh);
+        return;
     };
-    let mut called = BTreeSet::new();
-    for (name, workload) in &set.workloads {
-        if !workload.bindings.is_empty() && !workload.bindings.iter().any(|binding| here(binding)) {
-            continue;
-        }
-        let merged = set.merged_outbounds(name, workload).resolved;
-        called.extend(merged.into_iter().map(|outbound| outbound.service));
+    if worker.raise_unbindable(mesh) {
+        context.metrics().record_warning("unbindable_addresses");
+        warn!(
+            control_plane = %worker.name, %mesh, service = %example.name, addresses = ?example.addresses,
+            fix = "set KUMA_IPAM_MESH_SERVICE_CIDR and its siblings to ranges in 127.0.0.0/8",
+            "sidecars cannot bind service addresses outside 127.0.0.0/8"
+        );
     }
-    called
 }

@@ -101,6 +101,8 @@ pub enum KumaFeature {
     MeshServicesMode,
     /// `networking.transparentProxying.reachableBackends`, and a `backendRef` to other kinds than MeshService, or by labels.
     ReachableBackends,
+    /// Sidecars bind services on the services' own addresses (`kuma-dp run --bind-outbounds`).
+    BindOutbounds,
     /// `networking.listeners` of zone proxies.
     Listeners,
     /// Names of meshes and MeshServices that are no RFC 1035 labels.
@@ -133,7 +135,7 @@ const fn since(feature: KumaFeature, major: u32, minor: u32) -> FeatureRow {
     FeatureRow { feature, since: KumaRelease::new(major, minor), removed_in: None }
 }
 
-const FEATURES: [FeatureRow; 19] = [
+const FEATURES: [FeatureRow; 20] = [
     until(KumaFeature::ServiceTagRequired, 2, 14),
     until(KumaFeature::InboundTags, 3, 0),
     until(KumaFeature::OutboundTags, 3, 0),
@@ -149,6 +151,7 @@ const FEATURES: [FeatureRow; 19] = [
     since(KumaFeature::InboundNames, 2, 8),
     since(KumaFeature::ReachableBackends, 2, 9),
     since(KumaFeature::LabelFilters, 2, 10),
+    since(KumaFeature::BindOutbounds, 2, 11),
     since(KumaFeature::WorkloadLabel, 2, 13),
     since(KumaFeature::OptionalInbounds, 2, 14),
     since(KumaFeature::InboundProtocol, 2, 14),
@@ -156,13 +159,14 @@ const FEATURES: [FeatureRow; 19] = [
 ];
 
 /// The fields of a Dataplane that belong to a feature: a server without the feature accepts and drops them.
-const FIELDS: [(KumaFeature, &[&str]); 6] = [
+const FIELDS: [(KumaFeature, &[&str]); 7] = [
     (KumaFeature::InboundTags, &["networking", "inbound[]", "tags"]),
     (KumaFeature::InboundNames, &["networking", "inbound[]", "name"]),
     (KumaFeature::InboundProtocol, &["networking", "inbound[]", "protocol"]),
     (KumaFeature::OutboundTags, &["networking", "outbound[]", "tags"]),
     (KumaFeature::AdvertisedAddress, &["networking", "advertisedAddress"]),
     (KumaFeature::ReachableServices, &["networking", "transparentProxying", "reachableServices"]),
+    (KumaFeature::ReachableBackends, &["networking", "transparentProxying", "reachableBackends"]),
 ];
 
 impl KumaRelease {
@@ -298,16 +302,17 @@ mod tests {
     #[test]
     fn features_change_at_their_releases() {
         use KumaFeature::{
-            AdvertisedAddress, AnyNames, BuiltinGateway, InboundNames, InboundProtocol, InboundTags,
-            KafkaProtocol, LabelFilters, Listeners, MeshMtls, MeshServicesMode, OptionalInbounds,
-            OutboundTags, ReachableBackends, ReachableServices, ServiceTagRequired, TagServices,
-            WorkloadLabel, ZoneProxyResources,
+            AdvertisedAddress, AnyNames, BindOutbounds, BuiltinGateway, InboundNames, InboundProtocol,
+            InboundTags, KafkaProtocol, LabelFilters, Listeners, MeshMtls, MeshServicesMode,
+            OptionalInbounds, OutboundTags, ReachableBackends, ReachableServices, ServiceTagRequired,
+            TagServices, WorkloadLabel, ZoneProxyResources,
         };
         let has = |feature, (major, minor)| KumaRelease::new(major, minor).has(feature);
         for (feature, last_without, first_with) in [
             (InboundNames, (2, 7), (2, 8)),
             (ReachableBackends, (2, 8), (2, 9)),
             (LabelFilters, (2, 9), (2, 10)),
+            (BindOutbounds, (2, 10), (2, 11)),
             (WorkloadLabel, (2, 12), (2, 13)),
             (OptionalInbounds, (2, 13), (2, 14)),
             (InboundProtocol, (2, 13), (2, 14)),
@@ -360,7 +365,7 @@ mod tests {
             "advertisedAddress": "192.0.2.1",
             "inbound": [{"port": 1, "name": "main"}, {"port": 2, "protocol": "http", "tags": {"a": "b"}}],
             "outbound": [{"port": 3, "tags": {}}, {"port": 4, "backendRef": {"kind": "MeshService"}}],
-            "transparentProxying": {"reachableServices": ["kv"]},
+            "transparentProxying": {"reachableServices": ["kv"], "reachableBackends": {}},
         }});
         assert_eq!(
             KumaRelease::new(3, 0).unknown_fields(&body),
@@ -376,7 +381,14 @@ mod tests {
         assert_eq!(KumaRelease::new(3, 0).unknown_fields(&shown), Vec::<String>::new());
         assert_eq!(shown["networking"]["inbound"][1], json!({"port": 2, "protocol": "http"}));
         let in_2_7 = KumaRelease::new(2, 7).unknown_fields(&body);
-        assert_eq!(in_2_7, ["networking.inbound[0].name", "networking.inbound[1].protocol"]);
+        assert_eq!(
+            in_2_7,
+            [
+                "networking.inbound[0].name",
+                "networking.inbound[1].protocol",
+                "networking.transparentProxying.reachableBackends",
+            ]
+        );
         for odd in [json!(null), json!({"networking": 7}), json!({"networking": {"inbound": {"tags": 1}}})] {
             assert_eq!(KumaRelease::new(3, 0).unknown_fields(&odd), Vec::<String>::new(), "{odd}");
         }

@@ -52,9 +52,12 @@ pub use mesh_binding::{
     BindingSelector, CleanupPolicy, DeploymentPolicy, Discovery, DrainPolicy, GuardPolicy, LifecyclePolicy,
     MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy,
 };
-pub use outbound::{Listen, Outbound, OutboundListSpec};
+pub use outbound::{
+    Backend, BackendKind, Listen, NamedBackend, Outbound, OutboundListSpec, OutboundListener,
+    ReachableBackend,
+};
 pub use percent::Percent;
-pub use workload::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
+pub use workload::{Inbound, Probe, Protocol, Reach, WorkloadSelector, WorkloadSpec};
 
 /// The `apiVersion` of all documents.
 pub const API_VERSION: &str = "ecs-mesh.dev/v1alpha1";

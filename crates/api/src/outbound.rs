@@ -1,5 +1,6 @@
 //! `OutboundList` and its outbounds: the services that workloads call.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
@@ -7,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::patterns;
-use ecs_mesh_model::{Glob, ServiceName};
+use ecs_mesh_model::{Glob, ServiceName, Tags};
 
 /// Outbounds of all workloads that the list names. A change reaches running tasks without a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,22 +19,157 @@ pub struct OutboundListSpec {
     /// Tasks that are described by tags count under their service's name.
     #[schemars(length(min = 1))]
     pub workloads: Vec<Glob>,
-    /// Services that those workloads call; `[]` for none.
+    /// Services that those workloads call; `[]` for none of this list.
     pub outbounds: Vec<Outbound>,
 }
 
-/// A service that a task calls, and where the task reaches it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+/// A service or another backend that a task calls: `service`, or `backend`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outbound {
     /// Called service: the `service` of its `Workload`, in any version of Kuma.
-    pub service: ServiceName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
     /// Inbound `port` of that service, not its `containerPort`.
     ///
-    /// It is also the port of the MeshService that Kuma makes of the service.
-    pub target_port: NonZeroU16,
+    /// It is also the port of the MeshService that Kuma makes of the service. With `reach: bindOutbounds`, all ports of the
+    /// service if it is omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<NonZeroU16>,
+    /// Called resource of the mesh, instead of `service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Backend>,
     /// Where the sidecar listens for the app.
+    ///
+    /// Required with `reach: outbounds`. With `reach: bindOutbounds` the sidecar listens on the address of the service: a
+    /// `Workload` must not have the field, and that of an `OutboundList` is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
+}
+
+/// A resource of the mesh that tasks call, by its name or its labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backend {
+    /// Type of the resource.
+    pub kind: BackendKind,
+    /// Name of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "patterns::dns_label")]
+    pub name: Option<String>,
+    /// All resources with these labels, instead of `name`.
+    ///
+    /// Only with `reach: bindOutbounds`, and without `port`, since Kuma then takes one of the resources alone.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    #[schemars(schema_with = "patterns::texts_by_key")]
+    pub labels: Tags,
+    /// Port of the resource; with `reach: bindOutbounds`, all ports if it is omitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+}
+
+/// Types of resources that a Dataplane can call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum BackendKind {
+    /// Service of a zone.
+    MeshService,
+    /// Service outside of the mesh.
+    MeshExternalService,
+    /// Service in several zones.
+    MeshMultiZoneService,
+}
+
+impl BackendKind {
+    /// The spelling in Kuma's API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MeshService => "MeshService",
+            Self::MeshExternalService => "MeshExternalService",
+            Self::MeshMultiZoneService => "MeshMultiZoneService",
+        }
+    }
+}
+
+/// One backend, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NamedBackend {
+    /// The service of a `Workload`.
+    Service(ServiceName),
+    /// A resource of the mesh.
+    Resource {
+        /// Its type.
+        kind: BackendKind,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl NamedBackend {
+    /// The service of a `Workload`.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Service(service) => Some(service),
+            Self::Resource { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for NamedBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(service) => write!(f, "{service}"),
+            Self::Resource { kind, name } => write!(f, "{} {name}", kind.as_str()),
+        }
+    }
+}
+
+/// An outbound for which the sidecar listens within the task (`reach: outbounds`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutboundListener {
+    /// The called backend.
+    pub backend: NamedBackend,
+    /// The port of the backend.
+    pub port: NonZeroU16,
+    /// Where the sidecar listens.
     pub listen: Listen,
+}
+
+/// A backend that a sidecar may bind (`reach: bindOutbounds`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReachableBackend {
+    /// One backend.
+    Named {
+        /// The backend.
+        backend: NamedBackend,
+        /// One of its ports; all ports if `None`.
+        port: Option<NonZeroU16>,
+    },
+    /// All resources of a type with these labels.
+    Labelled {
+        /// Their type.
+        kind: BackendKind,
+        /// The labels.
+        labels: Tags,
+    },
+}
+
+impl ReachableBackend {
+    /// The one backend that is meant by name.
+    pub fn named(&self) -> Option<&NamedBackend> {
+        match self {
+            Self::Named { backend, .. } => Some(backend),
+            Self::Labelled { .. } => None,
+        }
+    }
+
+    /// The type of the resource. The service of a `Workload` is a MeshService.
+    pub fn kind(&self) -> BackendKind {
+        match self {
+            Self::Named { backend: NamedBackend::Service(_), .. } => BackendKind::MeshService,
+            Self::Named { backend: NamedBackend::Resource { kind, .. }, .. }
+            | Self::Labelled { kind, .. } => *kind,
+        }
+    }
 }
 
 /// An address and port within the task.

@@ -35,14 +35,30 @@ pub struct WorkloadSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     pub inbounds: Vec<Inbound>,
+    /// How the sidecar gets its outbounds.
+    #[serde(default)]
+    pub reach: Reach,
     /// Services that the task calls.
     ///
-    /// Added to those of the `OutboundList`s that select the workload.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outbounds: Vec<Outbound>,
+    /// Added to those of the `OutboundList`s that select the workload. With `reach: bindOutbounds`, all services of the mesh
+    /// if neither declares any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbounds: Option<Vec<Outbound>>,
     /// How the control plane determines that the app is ready.
     #[serde(default)]
     pub probe: Probe,
+}
+
+/// How a sidecar gets its outbounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Reach {
+    /// The Dataplane lists listeners, each on a port of the task.
+    #[default]
+    Outbounds,
+    /// The sidecar runs with `--bind-outbounds`, and binds each reachable service on the service's own address (Kuma 2.11 and
+    /// later, with `meshServices.mode: Exclusive` in 2.x).
+    BindOutbounds,
 }
 
 /// Selects the tasks of a workload. All given conditions must hold; at least one is required.

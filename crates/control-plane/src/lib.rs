@@ -30,8 +30,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use ecs_mesh_api::BackendKind;
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, ServiceEndpoint};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
@@ -292,6 +293,16 @@ pub trait ControlPlane: Send + Sync {
 
     /// Lists the services of the mesh.
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
+
+    /// Lists the resources of these types that Dataplanes of the mesh can call; `None` where its services are no resources.
+    async fn list_backends(
+        &self,
+        mesh: &MeshName,
+        kinds: &BTreeSet<BackendKind>,
+    ) -> Result<Option<Vec<MeshBackend>>, MeshError> {
+        let _ = (mesh, kinds);
+        Ok(None)
+    }
 
     /// Whether the control plane is supported, as of the last answer. One that is not is not written to.
     fn support(&self) -> Arc<SupportGate>;

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::backends;
 use super::capabilities::{
     self, DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, ServerCapabilities, WriteRules,
 };
@@ -24,9 +25,10 @@ use super::first_write::FirstWrite;
 use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
 use super::normalise::normalise;
+use super::reachable;
 use super::rolling_upgrade::{RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
 use super::upgrade::UpgradeScan;
-use ecs_mesh_api::{AllowList, ApiDialect, KumaConnection, KumaFeature, KumaRelease};
+use ecs_mesh_api::{AllowList, ApiDialect, BackendKind, KumaConnection, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, quote, quote_name, segment,
 };
@@ -36,7 +38,7 @@ use ecs_mesh_control_plane::{
     RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
-use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, Timestamp};
@@ -438,9 +440,6 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn list_service_names(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         let path_of = |list: &str| format!("/meshes/{}/{list}", segment(mesh.as_str()));
-        if self.capabilities(mesh).mesh_services_only {
-            return self.list_names(&path_of("meshservices")).await;
-        }
         match self.list_names(&path_of("service-insights")).await {
             // The server has no such list, or no such mesh: the list of Dataplanes distinguishes the two.
             Err(error) if error.kind == MeshErrorKind::MeshNotFound => {
@@ -451,6 +450,24 @@ impl<T: Transport> KumaControlPlane<T> {
             }
             result => result,
         }
+    }
+
+    /// The resources of a mesh whose services are MeshServices.
+    async fn list_mesh_backends(
+        &self,
+        mesh: &MeshName,
+        kinds: &BTreeSet<BackendKind>,
+    ) -> Result<Option<Vec<MeshBackend>>, MeshError> {
+        if !self.capabilities(mesh).mesh_services_only {
+            return Ok(None);
+        }
+        let mut found = Vec::new();
+        for kind in kinds {
+            let path = format!("/meshes/{}/{}", segment(mesh.as_str()), backends::list_name(*kind));
+            let sink = |item: Value| found.extend(backends::read(*kind, &item));
+            self.list(&path, None, RequestKind::Mesh, sink).await?;
+        }
+        Ok(Some(found))
     }
 
     /// The names of a list's items.
@@ -685,9 +702,7 @@ impl<T: Transport> KumaControlPlane<T> {
     ) -> RenderedRegistration {
         let id = &desired.id;
         let mut desired = desired.clone();
-        if let Outbounds::Exactly(outbounds) = desired.outbounds {
-            desired.outbounds = Outbounds::AtLeast(outbounds);
-        }
+        desired.reach = reachable::without_removals(desired.reach, current);
         if self.rolling_upgrade.has_newer_form(id) {
             let newer = self.capabilities.load().at_release(&id.mesh, newer);
             return dataplane::render(&desired, current, newer);
@@ -822,6 +837,14 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         self.observed("list_services", self.list_service_names(mesh)).await
+    }
+
+    async fn list_backends(
+        &self,
+        mesh: &MeshName,
+        kinds: &BTreeSet<BackendKind>,
+    ) -> Result<Option<Vec<MeshBackend>>, MeshError> {
+        self.observed("list_backends", self.list_mesh_backends(mesh, kinds)).await
     }
 
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {

@@ -14,11 +14,12 @@ use serde_json::{Map, Value, json};
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
 use super::labels::{self, CLUSTER_NAME_LABEL, DISPLAY_NAME_LABEL, DRAIN_LABEL};
 use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
-use ecs_mesh_api::{Inbound, KumaFeature, Outbound, Probe};
+use super::reachable::{self, backend_ref};
+use ecs_mesh_api::{BackendKind, Inbound, KumaFeature, NamedBackend, OutboundListener, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
-use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, RegistrationId};
+use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_model::{MeshName, ServiceName, Timestamp, intern};
+use ecs_mesh_model::{MeshName, Timestamp, intern};
 
 pub(super) const SERVICE_TAG: &str = "kuma.io/service";
 pub(super) const PROTOCOL_TAG: &str = "kuma.io/protocol";
@@ -52,11 +53,19 @@ pub(super) fn render_with_services(
         .map(|inbound| render_inbound(inbound, desired, current, capabilities))
         .collect();
     insert_unless_empty(&mut networking, "inbound", inbounds);
-    insert_unless_empty(
-        &mut networking,
-        "outbound",
-        render_outbounds(desired, current, capabilities, has_mesh_service),
-    );
+    match &desired.reach {
+        DesiredReach::Listeners(outbounds) => {
+            let rendered = render_outbounds(outbounds, desired, current, capabilities, has_mesh_service);
+            insert_unless_empty(&mut networking, "outbound", rendered);
+        }
+        // Outbounds beside them would take precedence over the reachable backends.
+        DesiredReach::Backends(_) | DesiredReach::EveryBackend(_) => {
+            if let Some(refs) = reachable::render_refs(desired, current, capabilities) {
+                let proxying = json!({"reachableBackends": {"refs": refs}});
+                networking.insert("transparentProxying".to_owned(), proxying);
+            }
+        }
+    }
     rendered(json!({
         "type": "Dataplane",
         "mesh": desired.id.mesh.as_str(),
@@ -221,21 +230,6 @@ pub(super) fn further_tags(inbound: &Inbound) -> impl Iterator<Item = (&str, &st
     tags.filter(move |(name, _)| !own.contains(name))
 }
 
-/// The name of the MeshService that the control plane makes for a service: in 2.x of the tag `kuma.io/service`, in 3.x of the
-/// label `kuma.io/workload`. `None` where the manifests give the service several labels.
-pub(super) fn mesh_service<'a>(
-    desired: &'a DesiredRegistration,
-    service: &'a ServiceName,
-    capabilities: DataplaneCapabilities,
-) -> Option<&'a str> {
-    if capabilities.has(KumaFeature::InboundTags) {
-        return Some(service.as_str());
-    }
-    let Some(labels) = desired.called_workloads.labels(service) else { return Some(service.as_str()) };
-    let mut labels = labels.iter();
-    labels.next().filter(|_| labels.next().is_none()).map(AsRef::as_ref)
-}
-
 /// `state` and `health` of the inbound on this port.
 fn readiness(port: u16, current: Option<&Registration>, discovery: HealthDiscovery) -> Map<String, Value> {
     let stored = current.and_then(|current| stored_inbound(&current.stored, port));
@@ -275,6 +269,7 @@ fn stored_inbound(stored: &Value, port: u16) -> Option<&Value> {
 }
 
 fn render_outbounds(
+    outbounds: &Outbounds<OutboundListener>,
     desired: &DesiredRegistration,
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
@@ -282,7 +277,7 @@ fn render_outbounds(
 ) -> Vec<Value> {
     let stored = current.and_then(|current| current.stored.pointer("/networking/outbound"));
     let stored = stored.and_then(Value::as_array).into_iter().flatten();
-    let declared = desired.outbounds.declared();
+    let declared = outbounds.declared();
     let is_declared = |stored: &Value| declared.iter().any(|outbound| listens_at(stored, outbound));
     // In a mesh that was moved to MeshServices, the declared outbound replaces the tag of its service.
     let is_moved = |stored: &&Value| {
@@ -290,7 +285,7 @@ fn render_outbounds(
         service.is_some_and(|service| {
             declared
                 .iter()
-                .any(|outbound| listens_at(stored, outbound) && outbound.service.as_str() == service)
+                .any(|outbound| listens_at(stored, outbound) && is_service(&outbound.backend, service))
         })
     };
     let (moved, stored): (Vec<&Value>, Vec<&Value>) = stored.partition(is_moved);
@@ -300,20 +295,20 @@ fn render_outbounds(
     let (targeted, mut dropped): (Vec<&Value>, Vec<&Value>) =
         stored.into_iter().partition(|outbound| has_target(outbound, capabilities));
     dropped.extend(replaced);
-    let is_rendered = |outbound: &&Outbound| match &desired.outbounds {
+    let is_rendered = |outbound: &&OutboundListener| match outbounds {
         _ if waiting.iter().any(|stored| listens_at(stored, outbound)) => false,
         Outbounds::KeepCurrent { .. } if current.is_some() => {
             dropped.iter().any(|stored| listens_at(stored, outbound))
         }
         _ => true,
     };
-    let is_kept = |stored: &&Value| match &desired.outbounds {
+    let is_kept = |stored: &&Value| match outbounds {
         Outbounds::Exactly(_) => false,
         Outbounds::AtLeast(_) => !is_declared(stored),
         Outbounds::KeepCurrent { .. } => true,
     };
-    let mut sorted: Vec<&Outbound> = declared.iter().filter(is_rendered).collect();
-    sorted.sort_by_key(|o| (o.listen, o.service.clone(), o.target_port));
+    let mut sorted: Vec<&OutboundListener> = declared.iter().filter(is_rendered).collect();
+    sorted.sort_by_key(|o| (o.listen, *o));
     sorted.dedup();
     let mut rendered: Vec<Value> =
         sorted.into_iter().map(|outbound| render_outbound(outbound, desired, capabilities)).collect();
@@ -331,6 +326,14 @@ pub(super) fn is_complete(stored: &Value, capabilities: DataplaneCapabilities) -
         && items("/networking/outbound").all(|outbound| has_target(outbound, capabilities))
 }
 
+/// Whether the backend is the MeshService that the control plane makes for a service tag.
+fn is_service(backend: &NamedBackend, service: &str) -> bool {
+    match backend {
+        NamedBackend::Service(declared) => declared.as_str() == service,
+        NamedBackend::Resource { kind, name } => *kind == BackendKind::MeshService && name == service,
+    }
+}
+
 /// The service of a stored outbound that names it by a tag.
 fn tagged_service(outbound: &Value) -> Option<&str> {
     outbound.get("tags")?.get(SERVICE_TAG)?.as_str()
@@ -343,7 +346,7 @@ fn has_target(outbound: &Value, capabilities: DataplaneCapabilities) -> bool {
 }
 
 /// Whether a stored outbound has the listener of this one.
-fn listens_at(stored: &Value, outbound: &Outbound) -> bool {
+fn listens_at(stored: &Value, outbound: &OutboundListener) -> bool {
     listener(stored) == (Some(outbound.listen.address), Some(outbound.listen.port.get().into()))
 }
 
@@ -356,7 +359,7 @@ fn listener(outbound: &Value) -> (Option<IpAddr>, Option<u64>) {
 }
 
 fn render_outbound(
-    outbound: &Outbound,
+    outbound: &OutboundListener,
     desired: &DesiredRegistration,
     capabilities: DataplaneCapabilities,
 ) -> Value {
@@ -364,15 +367,15 @@ fn render_outbound(
         "address": outbound.listen.address.to_string(),
         "port": outbound.listen.port.get(),
     }));
-    if capabilities.mesh_services_only {
-        let backend = json!({
-            "kind": "MeshService",
-            "name": mesh_service(desired, &outbound.service, capabilities),
-            "port": outbound.target_port.get(),
-        });
-        body.insert("backendRef".to_owned(), backend);
-    } else {
-        body.insert("tags".to_owned(), json!({SERVICE_TAG: outbound.service.as_str()}));
+    match &outbound.backend {
+        NamedBackend::Service(service) if !capabilities.mesh_services_only => {
+            body.insert("tags".to_owned(), json!({SERVICE_TAG: service.as_str()}));
+        }
+        backend => {
+            let mut target = backend_ref(backend, desired, capabilities);
+            target.insert("port".to_owned(), outbound.port.get().into());
+            body.insert("backendRef".to_owned(), target.into());
+        }
     }
     body.into()
 }

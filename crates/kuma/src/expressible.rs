@@ -1,17 +1,19 @@
 //! What a release has no form for. A server of that release would refuse it, or accept it and drop a part of it without an
 //! error, so it is refused here, with all reasons.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fmt::Write as _;
 
 use super::capabilities::DataplaneCapabilities;
-use super::dataplane::{further_tags, mesh_service};
+use super::dataplane::further_tags;
 use super::labels::{is_label_key, is_reserved_key};
+use super::reachable::mesh_service;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::is_dns_label;
-use ecs_mesh_api::{ApiDialect, Inbound, KumaFeature, Protocol};
+use ecs_mesh_api::{ApiDialect, Inbound, KumaFeature, NamedBackend, Protocol};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_core::intent::DesiredRegistration;
+use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration};
 use ecs_mesh_model::{ServiceName, is_label_value};
 
 /// Checks that a Dataplane of the release can express all of `desired`. `version` is the server's, for the message.
@@ -45,6 +47,12 @@ enum Inexpressible<'a> {
     TagIsReserved(&'a str),
     /// A tag that not all inbounds have with one value.
     TagDiffers(&'a str),
+    /// Sidecars that bind their outbounds.
+    NoBoundOutbounds,
+    /// Sidecars that bind their outbounds, in a mesh whose services are tags.
+    NoBoundTags,
+    /// An outbound to a resource of the mesh, in a mesh whose services are tags.
+    NoBackend(&'a NamedBackend),
     /// An outbound to a service whose name cannot be that of a MeshService.
     NoMeshService(&'a ServiceName),
     /// An outbound to a service with several workload labels.
@@ -73,6 +81,15 @@ impl fmt::Display for Inexpressible<'_> {
                     "the inbound tag {name} differs between inbounds, which have no tags of their own in 3.x"
                 )
             }
+            Self::NoBoundOutbounds => {
+                f.write_str("2.11 is the first version whose sidecars bind their outbounds (reach: bindOutbounds)")
+            }
+            Self::NoBoundTags => f.write_str(
+                "the mesh does not have meshServices.mode Exclusive, so sidecars cannot bind its services (reach: bindOutbounds)",
+            ),
+            Self::NoBackend(backend) => {
+                write!(f, "the outbound's {backend} needs a mesh with meshServices.mode Exclusive")
+            }
             Self::NoMeshService(service) => {
                 write!(f, "the outbound's service {service} can be no MeshService ({DNS_LABEL_RULE})")
             }
@@ -92,6 +109,11 @@ impl Inexpressible<'_> {
             Self::TagIsNoLabel(_) | Self::TagIsReserved(_) | Self::TagDiffers(_) => {
                 "remove the tag from Workload.spec.inbounds[].tags, or give all inbounds one value that is a label"
             }
+            Self::NoBoundOutbounds => "set Workload.spec.reach to outbounds, or upgrade the control plane",
+            Self::NoBoundTags => {
+                "set meshServices.mode of the Mesh to Exclusive, or Workload.spec.reach to outbounds"
+            }
+            Self::NoBackend(_) => "set meshServices.mode of the Mesh to Exclusive, or name a service",
             Self::NoMeshService(_) => "set `workload` in the Workload of that service, or rename the service",
             Self::SeveralMeshServices { .. } => "give all Workloads of that service one `workload`",
         }
@@ -108,6 +130,7 @@ fn problems(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) 
         port: port.get(),
         protocol: *protocol,
     }));
+    problems.extend(reach_problems(desired, capabilities));
     if capabilities.release.dialect() == Some(ApiDialect::V3) {
         if desired.workload.is_none() {
             problems.push(Inexpressible::NoWorkloadLabel(&desired.service));
@@ -140,13 +163,36 @@ fn tag_problems(inbounds: &[Inbound]) -> Vec<Inexpressible<'_>> {
     problems
 }
 
+fn reach_problems(
+    desired: &DesiredRegistration,
+    capabilities: DataplaneCapabilities,
+) -> Vec<Inexpressible<'_>> {
+    match &desired.reach {
+        DesiredReach::Listeners(_) if capabilities.mesh_services_only => Vec::new(),
+        DesiredReach::Listeners(outbounds) => {
+            let backends = outbounds.declared().iter().map(|outbound| &outbound.backend);
+            let resources = backends.filter(|backend| matches!(backend, NamedBackend::Resource { .. }));
+            let resources: BTreeSet<&NamedBackend> = resources.collect();
+            resources.into_iter().map(Inexpressible::NoBackend).collect()
+        }
+        DesiredReach::Backends(_) | DesiredReach::EveryBackend(_) => {
+            if !capabilities.has(KumaFeature::BindOutbounds) {
+                vec![Inexpressible::NoBoundOutbounds]
+            } else if !capabilities.mesh_services_only {
+                vec![Inexpressible::NoBoundTags]
+            } else {
+                Vec::new()
+            }
+        }
+    }
+}
+
 fn outbound_problems(
     desired: &DesiredRegistration,
     capabilities: DataplaneCapabilities,
 ) -> Vec<Inexpressible<'_>> {
     let mut problems = Vec::new();
-    for outbound in desired.outbounds.declared() {
-        let service = &outbound.service;
+    for service in desired.reach.called_services() {
         let problem = match mesh_service(desired, service, capabilities) {
             Some(name) if is_dns_label(name) => continue,
             Some(_) => Inexpressible::NoMeshService(service),

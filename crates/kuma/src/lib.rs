@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backends;
 mod capabilities;
 mod client;
 mod connection;
@@ -36,6 +37,7 @@ mod first_write;
 mod labels;
 mod list;
 mod normalise;
+mod reachable;
 mod rolling_upgrade;
 mod upgrade;
 

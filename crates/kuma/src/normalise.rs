@@ -25,11 +25,14 @@ const ADDED_LABEL_PREFIX: &str = "kuma.io/listener-";
 /// The tag that the control plane sets on every inbound and gateway.
 pub(super) const ZONE_TAG: &str = "kuma.io/zone";
 
-/// Fields whose presence matters even if empty: they declare a probe.
-const PRESENCE_COUNTS: [&str; 2] = ["serviceProbe", "tcp"];
+/// Fields whose presence matters even if empty: they declare a probe, or that no backend is reachable.
+const PRESENCE_COUNTS: [&str; 3] = ["serviceProbe", "tcp", "reachableBackends"];
 
 /// Fields that are numbers even if they are written as text.
 const NUMERIC: [&str; 4] = ["port", "servicePort", "healthyThreshold", "unhealthyThreshold"];
+
+/// The references to reachable backends in a Dataplane.
+const REFS: &str = "/networking/transparentProxying/reachableBackends/refs";
 
 /// The normal form of a Dataplane's body, sent or stored.
 pub fn normalise(body: &Value) -> Value {
@@ -42,6 +45,9 @@ pub fn normalise(body: &Value) -> Value {
     if let Some(outbounds) = normal.pointer_mut("/networking/outbound").and_then(Value::as_array_mut) {
         // The order of outbounds has no meaning; that of inbounds does (the first names the service).
         outbounds.sort_by_cached_key(outbound_key);
+    }
+    if let Some(refs) = normal.pointer_mut(REFS).and_then(Value::as_array_mut) {
+        refs.sort_by_cached_key(ref_key);
     }
     normal
 }
@@ -147,4 +153,10 @@ fn outbound_key(outbound: &Value) -> (String, u64, String) {
     let address = outbound.get("address").and_then(Value::as_str).unwrap_or_default().to_owned();
     let port = outbound.get("port").and_then(Value::as_u64).unwrap_or_default();
     (address, port, outbound.to_string())
+}
+
+/// The sort key of a reference: type and name, then port and labels. The order has no meaning.
+pub(super) fn ref_key(target: &Value) -> (String, String, u64, String) {
+    let text = |field: &str| target[field].as_str().unwrap_or_default().to_owned();
+    (text("kind"), text("name"), target["port"].as_u64().unwrap_or_default(), target.to_string())
 }

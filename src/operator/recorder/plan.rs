@@ -16,7 +16,7 @@ use super::{
 use ecs_mesh_api::LifecyclePolicy;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{HoldReason, IgnoreReason, Outbounds, RegistrationId, RoleViolation};
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_core::plan::{
     Action, DrainReason, FieldChange, HeldRemoval, PendingConfirmation, PlanStep, SkippedAction,
@@ -333,7 +333,7 @@ fn follow_up(step: &PlanStep) -> Option<String> {
 /// Where an update removes outbounds: that it does so later, as far as a list may be missing.
 fn unsettled_outbounds(step: &PlanStep, fields: &[FieldChange]) -> Option<String> {
     let Action::Ensure { desired, .. } = &step.action else { return None };
-    (matches!(desired.outbounds, Outbounds::AtLeast(_)) && fields.iter().any(removes_outbound)).then(|| {
+    (desired.reach.awaits_settling() && fields.iter().any(removes_outbound)).then(|| {
         format!(
             "outbounds that no list declares are removed once the manifests have been valid for {} (cleanup.settle)",
             step.binding.spec.cleanup.settle
@@ -341,9 +341,13 @@ fn unsettled_outbounds(step: &PlanStep, fields: &[FieldChange]) -> Option<String
     })
 }
 
-/// Whether a change of a Dataplane's field takes a listener from its outbounds.
+/// Whether a change of a Dataplane's field takes a listener from its outbounds, or a backend from the reachable ones.
 fn removes_outbound(change: &FieldChange) -> bool {
-    let Some(below) = change.path.strip_prefix("networking.outbound") else { return false };
+    let reachable = change.path.strip_prefix("networking.transparentProxying");
+    let Some(below) = change.path.strip_prefix("networking.outbound").or(reachable) else { return false };
+    if reachable.is_some() && !matches!(change.before, None | Some(Value::Array(_))) {
+        return true;
+    }
     let items = |list: &Option<Value>| list.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
     let (before, after) = (items(&change.before), items(&change.after));
     let is_listener = matches!(below.rsplit('.').next(), Some("port" | "address"));

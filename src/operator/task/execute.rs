@@ -163,7 +163,7 @@ impl TaskRun<'_> {
                 }
                 // A plan shows the outbounds that an edit removes, although a run that starts now waits.
                 let mut desired = DesiredRegistration::clone(desired);
-                desired.outbounds = desired.outbounds.settled();
+                desired.reach = desired.reach.settled();
                 writer.ensure(&desired, registered, *may_update).await
             }
             Action::Drain(reason, _) => {

@@ -143,7 +143,7 @@ pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
 /// Operations of control planes.
-pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 11] = [
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 12] = [
     "list_owned",
     "list_clusters",
     "list_for_task",
@@ -151,6 +151,7 @@ pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 11] = [
     "put",
     "delete",
     "list_services",
+    "list_backends",
     "list_endpoints",
     "refresh_capabilities",
     "acl_snapshot",
@@ -215,9 +216,10 @@ pub(super) const TASK_WARNING_REASONS: [&str; 24] = [
 ];
 
 /// Warnings that concern no single task, beside [`CONTROL_PLANE_ERRORS`].
-pub(super) const OTHER_WARNING_REASONS: [&str; 9] = [
+pub(super) const OTHER_WARNING_REASONS: [&str; 10] = [
     "cluster_not_found",
     "unknown_outbound_service",
+    "unbindable_addresses",
     "role_read_failed",
     "sweep_incomplete",
     "registration_list_incomplete",

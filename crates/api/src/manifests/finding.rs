@@ -86,7 +86,7 @@ fn common_suffix<'a>(names: &[&'a str]) -> &'a str {
 }
 
 /// `; did you mean NAME? KNOWN_AS: a, b, c`, as the end of a message about an unknown name.
-pub(super) fn suggestion(found: &str, known_as: &str, known: &[&str]) -> String {
+pub fn suggestion(found: &str, known_as: &str, known: &[&str]) -> String {
     use fmt::Write as _;
     let mut text = String::new();
     // Writing to a String cannot fail.

@@ -1,15 +1,18 @@
 //! Merges the outbounds of several sources into one list, and finds conflicts.
 //!
-//! The only code that decides when two listeners of a task collide. The rules of single manifests, the warnings of a load
+//! For listeners, the only code that decides when two listeners of a task collide. The rules of single manifests, the warnings of a load
 //! and the list of each task use it. Kuma accepts duplicate ports without an error (as of 2.14).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::{Listen, Outbound, WorkloadSpec};
+use super::finding::quoted;
+use super::validate::is_dns_label;
+use crate::limits::DNS_LABEL_RULE;
+use crate::{Backend, Listen, NamedBackend, Outbound, OutboundListener, ReachableBackend, WorkloadSpec};
 
 /// Ports that the sidecar uses itself, on any address.
 const RESERVED: [(u16, &str); 3] = [
@@ -23,22 +26,114 @@ pub fn reserved(port: NonZeroU16) -> Option<&'static str> {
     RESERVED.iter().find(|(reserved, _)| *reserved == port.get()).map(|(_, user)| *user)
 }
 
+/// A rule that an outbound breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BrokenOutboundRule {
+    /// The field below the outbound; empty for the outbound itself.
+    pub(super) field: &'static str,
+    /// The rule, and what to write instead.
+    pub(super) message: String,
+}
+
+fn broken(field: &'static str, message: impl Into<String>) -> BrokenOutboundRule {
+    BrokenOutboundRule { field, message: message.into() }
+}
+
+impl Outbound {
+    /// The outbound for a sidecar that listens within the task.
+    ///
+    /// # Errors
+    /// The broken rule.
+    pub(super) fn as_listener(&self) -> Result<OutboundListener, BrokenOutboundRule> {
+        let ReachableBackend::Named { backend, port } = self.as_backend()? else {
+            let message = "select several resources, which one listener cannot serve: write backend.name, or set reach: \
+                           bindOutbounds in the Workload";
+            return Err(broken("backend.labels", message));
+        };
+        let port_field = if self.backend.is_some() { "backend.port" } else { "targetPort" };
+        let port = port.ok_or_else(|| {
+            broken(port_field, "is missing: with reach: outbounds a listener needs one port")
+        })?;
+        let listen = self
+            .listen
+            .ok_or_else(|| broken("listen", "is missing: with reach: outbounds the sidecar listens there"))?;
+        Ok(OutboundListener { backend, port, listen })
+    }
+
+    /// The backend for a sidecar that binds its outbounds.
+    ///
+    /// # Errors
+    /// The broken rule.
+    pub(super) fn as_backend(&self) -> Result<ReachableBackend, BrokenOutboundRule> {
+        match (&self.service, &self.backend) {
+            (Some(_), Some(_)) => {
+                Err(broken("backend", "is an alternative to service: write one of the two"))
+            }
+            (None, None) => {
+                Err(broken("", "names nothing to call: write service and targetPort, or backend"))
+            }
+            (None, Some(_)) if self.target_port.is_some() => {
+                Err(broken("targetPort", "belongs to service: write backend.port"))
+            }
+            (None, Some(backend)) => backend.reachable(),
+            (Some(service), None) => {
+                let backend = NamedBackend::Service(service.clone());
+                Ok(ReachableBackend::Named { backend, port: self.target_port })
+            }
+        }
+    }
+}
+
+impl Backend {
+    fn reachable(&self) -> Result<ReachableBackend, BrokenOutboundRule> {
+        let Self { kind, name, labels, port } = self;
+        match (name, labels.is_empty()) {
+            (Some(name), true) if is_dns_label(name) => {
+                let backend = NamedBackend::Resource { kind: *kind, name: name.clone() };
+                Ok(ReachableBackend::Named { backend, port: *port })
+            }
+            (Some(name), true) => {
+                Err(broken("backend.name", format!("{} is not allowed: {DNS_LABEL_RULE}", quoted(name))))
+            }
+            (Some(_), false) => {
+                Err(broken("backend.labels", "is an alternative to name: write one of the two"))
+            }
+            (None, true) => Err(broken("backend.name", "is missing: write name, or labels")),
+            // The loop over the resources ends at the first that has the port (`GetReachableBackends` in
+            // `pkg/xds/context/destination_index.go` of 2.14 and 3.0).
+            (None, false) if port.is_some() => Err(broken(
+                "backend.port",
+                "cannot be given with labels, since Kuma would take one of the resources alone: leave it out",
+            )),
+            (None, false) => Ok(ReachableBackend::Labelled { kind: *kind, labels: labels.clone() }),
+        }
+    }
+}
+
 /// An outbound and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundClaim {
     /// The `OutboundList`'s name; `None` for an outbound of the `Workload` itself.
     pub list: Option<Arc<str>>,
     /// The declared outbound.
-    pub outbound: Outbound,
+    pub outbound: OutboundListener,
 }
 
 impl fmt::Display for OutboundClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outbound { service, target_port, listen } = &self.outbound;
-        write!(f, "{service}:{target_port} on {} (", socket(*listen))?;
-        match &self.list {
-            Some(name) => write!(f, "OutboundList {name})"),
-            None => f.write_str("inline)"),
+        let OutboundListener { backend, port, listen } = &self.outbound;
+        write!(f, "{backend}:{port} on {} ({})", socket(*listen), SourceName(self.list.as_deref()))
+    }
+}
+
+/// The source of an outbound in messages.
+struct SourceName<'a>(Option<&'a str>);
+
+impl fmt::Display for SourceName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "OutboundList {name}"),
+            None => f.write_str("inline"),
         }
     }
 }
@@ -62,6 +157,16 @@ pub enum OutboundConflict {
         /// The listener in the way.
         by: UsedPort,
     },
+    /// The outbound of a list is for sidecars that bind their outbounds, and the workload's sidecars do not.
+    #[error("outbound {index} of OutboundList {list} cannot be a listener: {reason}")]
+    NoListener {
+        /// The list's name.
+        list: Arc<str>,
+        /// The outbound's place in the list.
+        index: usize,
+        /// The missing or surplus field.
+        reason: String,
+    },
 }
 
 /// A listener of the task that is no outbound.
@@ -80,13 +185,83 @@ impl fmt::Display for UsedPort {
     }
 }
 
+/// How the sidecars of a workload get their outbounds, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeclaredReach {
+    /// The sidecar listens within the task.
+    Listeners(MergedOutbounds),
+    /// The sidecar binds these backends, sorted, each once.
+    Backends(Vec<ReachableBackend>),
+    /// The sidecar binds every backend, since no outbound is declared.
+    EveryBackend,
+}
+
+impl DeclaredReach {
+    /// The called backends, each once. A listener's backend is named with its port.
+    pub fn backends(&self) -> BTreeSet<ReachableBackend> {
+        match self {
+            Self::Listeners(merged) => {
+                let called = |OutboundListener { backend, port, .. }: &OutboundListener| {
+                    ReachableBackend::Named { backend: backend.clone(), port: Some(*port) }
+                };
+                merged.resolved.iter().map(called).collect()
+            }
+            Self::Backends(backends) => backends.iter().cloned().collect(),
+            Self::EveryBackend => BTreeSet::new(),
+        }
+    }
+}
+
 /// The merged outbounds of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MergedOutbounds {
     /// Outbounds without a conflict, sorted, each listener once.
-    pub resolved: Vec<Outbound>,
+    pub resolved: Vec<OutboundListener>,
     /// Conflicts. Each conflicting outbound is named at least once.
     pub conflicts: Vec<OutboundConflict>,
+}
+
+/// The outbounds of one source.
+pub(super) struct OutboundSource<'a> {
+    /// The `OutboundList`'s name; `None` for the `Workload` itself.
+    pub(super) list: Option<&'a Arc<str>>,
+    pub(super) outbounds: &'a [Outbound],
+}
+
+/// Merges the listeners of all sources. Those of a `Workload` are valid, since its own rules were checked.
+pub(super) fn merge_listeners(workload: &WorkloadSpec, sources: &[OutboundSource<'_>]) -> MergedOutbounds {
+    let (mut claims, mut conflicts) = (Vec::new(), Vec::new());
+    for OutboundSource { list, outbounds } in sources {
+        for (index, outbound) in outbounds.iter().enumerate() {
+            match (outbound.as_listener(), list) {
+                (Ok(outbound), list) => claims.push(OutboundClaim { list: list.cloned(), outbound }),
+                (Err(BrokenOutboundRule { field, message }), Some(list)) => {
+                    let (list, reason) = (Arc::clone(list), format!("{field} {message}"));
+                    conflicts.push(OutboundConflict::NoListener { list, index, reason });
+                }
+                (Err(_), None) => {}
+            }
+        }
+    }
+    let mut merged = merge(workload, claims);
+    merged.conflicts.extend(conflicts);
+    merged
+}
+
+/// Merges the backends of all sources, whose rules were checked. A backend with all its ports includes one of its ports.
+pub(super) fn merge_backends(sources: &[OutboundSource<'_>]) -> Vec<ReachableBackend> {
+    let all: BTreeSet<ReachableBackend> = sources
+        .iter()
+        .flat_map(|source| source.outbounds)
+        .filter_map(|outbound| outbound.as_backend().ok())
+        .collect();
+    let is_included = |one: &ReachableBackend| match one {
+        ReachableBackend::Named { backend, port: Some(_) } => {
+            all.contains(&ReachableBackend::Named { backend: NamedBackend::clone(backend), port: None })
+        }
+        _ => false,
+    };
+    all.iter().filter(|one| !is_included(one)).cloned().collect()
 }
 
 /// `ADDRESS:PORT`, with brackets around an IPv6 address.
@@ -124,10 +299,7 @@ pub(super) fn own_port(workload: &WorkloadSpec, listen: Listen) -> Option<UsedPo
 
 /// Merges all claims on the listeners of one workload. A listener on every address replaces narrower ones for the same
 /// service.
-pub(super) fn merge(
-    workload: &WorkloadSpec,
-    claims: impl IntoIterator<Item = OutboundClaim>,
-) -> MergedOutbounds {
+fn merge(workload: &WorkloadSpec, claims: impl IntoIterator<Item = OutboundClaim>) -> MergedOutbounds {
     let mut by_port: BTreeMap<NonZeroU16, Vec<(OutboundClaim, IsConflicting)>> = BTreeMap::new();
     let mut merged = MergedOutbounds::default();
     for claim in claims {
@@ -171,20 +343,20 @@ fn used_port(workload: &WorkloadSpec, listen: Listen) -> Option<UsedPort> {
     by_sidecar().or_else(|| own_port(workload, listen))
 }
 
-fn contradict(a: &Outbound, b: &Outbound) -> bool {
-    addresses_clash(a.listen.address, b.listen.address)
-        && (a.service != b.service || a.target_port != b.target_port)
+fn contradict(a: &OutboundListener, b: &OutboundListener) -> bool {
+    addresses_clash(a.listen.address, b.listen.address) && (a.backend != b.backend || a.port != b.port)
 }
 
 /// Omits outbounds that another one covers. All listen on the same port, and none equals another.
-fn without_covered(outbounds: &[Outbound]) -> Vec<Outbound> {
-    let is_covered = |narrow: &Outbound| outbounds.iter().any(|wide| wide != narrow && covers(wide, narrow));
+fn without_covered(outbounds: &[OutboundListener]) -> Vec<OutboundListener> {
+    let is_covered =
+        |narrow: &OutboundListener| outbounds.iter().any(|wide| wide != narrow && covers(wide, narrow));
     outbounds.iter().filter(|outbound| !is_covered(outbound)).cloned().collect()
 }
 
 /// Whether `wide` includes `narrow`. `::` does not include IPv4 here, since that depends on an option of the listener.
-fn covers(wide: &Outbound, narrow: &Outbound) -> bool {
-    let same_target = wide.service == narrow.service && wide.target_port == narrow.target_port;
+fn covers(wide: &OutboundListener, narrow: &OutboundListener) -> bool {
+    let same_target = wide.backend == narrow.backend && wide.port == narrow.port;
     let (wide, narrow) = (wide.listen.address, narrow.listen.address);
     same_target && wide.is_unspecified() && wide.is_ipv4() == narrow.is_ipv4()
 }
@@ -199,9 +371,9 @@ mod tests {
         let (address, port) = listen.rsplit_once(':').unwrap();
         OutboundClaim {
             list: (!list.is_empty()).then(|| list.into()),
-            outbound: Outbound {
-                service: ServiceName::parse(service).unwrap(),
-                target_port: NonZeroU16::new(target).unwrap(),
+            outbound: OutboundListener {
+                backend: NamedBackend::Service(ServiceName::parse(service).unwrap()),
+                port: NonZeroU16::new(target).unwrap(),
                 listen: Listen { address: address.parse().unwrap(), port: port.parse().unwrap() },
             },
         }
@@ -215,13 +387,13 @@ mod tests {
 
     fn merge(
         claims: impl IntoIterator<Item = OutboundClaim>,
-    ) -> Result<Vec<Outbound>, Vec<OutboundConflict>> {
+    ) -> Result<Vec<OutboundListener>, Vec<OutboundConflict>> {
         let MergedOutbounds { resolved, conflicts } = super::merge(&workload(), claims);
         if conflicts.is_empty() { Ok(resolved) } else { Err(conflicts) }
     }
 
-    fn listeners(merged: &[Outbound]) -> Vec<String> {
-        merged.iter().map(|o| format!("{}:{} {}", o.service, o.target_port, socket(o.listen))).collect()
+    fn listeners(merged: &[OutboundListener]) -> Vec<String> {
+        merged.iter().map(|o| format!("{}:{} {}", o.backend, o.port, socket(o.listen))).collect()
     }
 
     #[test]

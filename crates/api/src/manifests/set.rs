@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::outbounds::{self, MergedOutbounds, OutboundClaim};
+use super::outbounds::{self, DeclaredReach, OutboundSource};
 use crate::{
-    ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, WorkloadSpec,
+    ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, Reach,
+    WorkloadSpec,
 };
 use ecs_mesh_model::{ClusterArn, Timestamp};
 
@@ -53,16 +54,16 @@ pub struct ManifestSet {
 impl ManifestSet {
     /// All outbounds of the workload of this name: those of the lists that select it, in name order, and its own. Tasks that
     /// are described by tags count under their service's name.
-    pub fn merged_outbounds(&self, name: &str, workload: &WorkloadSpec) -> MergedOutbounds {
+    pub fn declared_reach(&self, name: &str, workload: &WorkloadSpec) -> DeclaredReach {
         let lists = self.outbound_lists.iter().filter(|(_, l)| l.workloads.iter().any(|g| g.matches(name)));
-        let listed = lists.flat_map(|(list, spec)| {
-            spec.outbounds
-                .iter()
-                .map(|outbound| OutboundClaim { list: Some(Arc::clone(list)), outbound: outbound.clone() })
-        });
-        let inline = workload.outbounds.iter();
-        let inline = inline.map(|outbound| OutboundClaim { list: None, outbound: outbound.clone() });
-        outbounds::merge(workload, listed.chain(inline))
+        let lists = lists.map(|(list, spec)| OutboundSource { list: Some(list), outbounds: &spec.outbounds });
+        let inline = workload.outbounds.iter().map(|outbounds| OutboundSource { list: None, outbounds });
+        let sources: Vec<OutboundSource<'_>> = lists.chain(inline).collect();
+        match workload.reach {
+            Reach::Outbounds => DeclaredReach::Listeners(outbounds::merge_listeners(workload, &sources)),
+            Reach::BindOutbounds if sources.is_empty() => DeclaredReach::EveryBackend,
+            Reach::BindOutbounds => DeclaredReach::Backends(outbounds::merge_backends(&sources)),
+        }
     }
 
     /// Whether both declare the same, at any generation.

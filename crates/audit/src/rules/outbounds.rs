@@ -8,7 +8,7 @@ use crate::facts::{AuditFacts, AuditedDefinition, DefinitionUse};
 use crate::parse::config::TaskConfig;
 use crate::report::AuditFinding;
 use crate::rules_catalog::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
-use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet};
 use ecs_mesh_api::{ControlPlaneType, WorkloadSpec};
 use ecs_mesh_model::Glob;
 
@@ -57,7 +57,14 @@ fn describes(workload: &WorkloadSpec, definition: &AuditedDefinition, config: &T
 }
 
 fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &TaskConfig) -> Vec<AuditFinding> {
-    let outbounds = set.merged_outbounds(name, workload).resolved;
+    // Consul's sidecars have a listener for each upstream.
+    let DeclaredReach::Listeners(merged) = set.declared_reach(name, workload) else { return Vec::new() };
+    let listeners = merged.resolved.iter();
+    let outbounds: Vec<(&str, i64)> = listeners
+        .filter_map(|outbound| {
+            Some((outbound.backend.service()?.as_str(), outbound.listen.port.get().into()))
+        })
+        .collect();
     let upstreams: BTreeMap<&str, Option<i64>> = config
         .upstreams()
         .into_iter()
@@ -66,8 +73,7 @@ fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Task
         .collect();
     let at = || config.location("proxy.upstreams");
     let mut findings = Vec::new();
-    for outbound in &outbounds {
-        let (service, port) = (outbound.service.as_str(), i64::from(outbound.listen.port.get()));
+    for &(service, port) in &outbounds {
         match upstreams.get(service) {
             None if config.finds_services_by_dns() => {}
             None => {
@@ -85,7 +91,7 @@ fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Task
         }
     }
     for upstream in upstreams.keys().filter(|name| !name.is_empty()) {
-        if !outbounds.iter().any(|outbound| outbound.service.as_str() == *upstream) {
+        if !outbounds.iter().any(|(service, _)| service == upstream) {
             let found = format!("the task calls {upstream}, which no outbound of Workload {name} names");
             findings.push(UPSTREAM_UNLISTED.violation(at(), found));
         }

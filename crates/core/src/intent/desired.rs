@@ -1,12 +1,13 @@
 //! The desired registration of a task, independent of the type of control plane.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::CalledWorkloads;
-use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_api::{Inbound, Outbound, Probe, WorkloadSpec};
+use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet, MergedOutbounds};
+use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe, ReachableBackend, WorkloadSpec};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, Reason, ServiceName, TaskArn, TaskId};
 
 /// The owner of a registration: written on each registration, and checked on the server's copy before each write.
@@ -64,28 +65,77 @@ pub struct DesiredRegistration {
     /// How the control plane determines readiness.
     pub probe: Probe,
     /// The task's outbounds.
-    pub outbounds: Outbounds,
+    pub reach: DesiredReach,
     /// The workload labels of the services that the outbounds call.
     pub called_workloads: CalledWorkloads,
 }
 
+/// How a task's sidecar gets its outbounds, and which.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DesiredReach {
+    /// The sidecar listens within the task.
+    Listeners(Outbounds<OutboundListener>),
+    /// The sidecar binds these backends.
+    Backends(Outbounds<ReachableBackend>),
+    /// The sidecar binds every backend of the mesh.
+    EveryBackend(RegisteredBackends),
+}
+
+/// The backends of an existing registration for which the manifests declare none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegisteredBackends {
+    /// They are removed, so that every backend is bound.
+    Remove,
+    /// They are kept: the list that declared them may have left the manifests less than `cleanup.settle` ago.
+    RemoveOnceSettled,
+    /// They are kept, since the manifests are incomplete or the lists that select the workload are empty.
+    Keep,
+}
+
 /// The desired outbounds of a task.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outbounds {
+pub enum Outbounds<T> {
     /// Exactly these, in a stable order.
-    Exactly(Vec<Outbound>),
-    /// These, and those that an existing registration has on other listeners: the list that declared them may have left the
-    /// manifests less than `cleanup.settle` ago.
-    AtLeast(Vec<Outbound>),
+    Exactly(Vec<T>),
+    /// These, and others that an existing registration has: the list that declared them may have left the manifests less
+    /// than `cleanup.settle` ago.
+    AtLeast(Vec<T>),
     /// The manifests contradict each other or are incomplete. An existing registration keeps its outbounds; a new one gets
     /// `fallback`, the outbounds without a conflict.
     KeepCurrent {
         /// The outbounds of a task that is not registered yet.
-        fallback: Vec<Outbound>,
+        fallback: Vec<T>,
     },
 }
 
-impl Outbounds {
+impl<T> Outbounds<T> {
+    /// Outbounds without a conflict.
+    fn without_conflicts(outbounds: Vec<T>, is_complete: bool, may_lack_lists: bool) -> Self {
+        // An invalid document may declare further outbounds, so incomplete manifests remove none.
+        if !is_complete {
+            return Self::KeepCurrent { fallback: outbounds };
+        }
+        if may_lack_lists { Self::AtLeast(outbounds) } else { Self::Exactly(outbounds) }
+    }
+
+    /// The outbounds that the manifests declare without a conflict.
+    pub fn declared(&self) -> &[T] {
+        match self {
+            Self::Exactly(outbounds)
+            | Self::AtLeast(outbounds)
+            | Self::KeepCurrent { fallback: outbounds } => outbounds,
+        }
+    }
+
+    fn settled(self) -> Self {
+        match self {
+            Self::AtLeast(outbounds) => Self::Exactly(outbounds),
+            other => other,
+        }
+    }
+}
+
+impl DesiredReach {
     /// The outbounds of the workload `name`. Conflicts are added to `warnings`, with both sources.
     pub(super) fn of(
         set: &ManifestSet,
@@ -94,33 +144,74 @@ impl Outbounds {
         may_lack_lists: bool,
         warnings: &mut Vec<Reason>,
     ) -> Self {
-        let merged = set.merged_outbounds(name, workload);
-        // An invalid document may declare further outbounds, so incomplete manifests remove none.
-        if set.complete && merged.conflicts.is_empty() {
-            let outbounds = merged.resolved;
-            return if may_lack_lists { Self::AtLeast(outbounds) } else { Self::Exactly(outbounds) };
+        match set.declared_reach(name, workload) {
+            DeclaredReach::Listeners(MergedOutbounds { resolved, conflicts }) if conflicts.is_empty() => {
+                Self::Listeners(Outbounds::without_conflicts(resolved, set.complete, may_lack_lists))
+            }
+            DeclaredReach::Listeners(MergedOutbounds { resolved, conflicts }) => {
+                let until = "until then the task keeps the outbounds that it has";
+                let warning = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
+                warnings.extend(conflicts.iter().map(warning));
+                Self::Listeners(Outbounds::KeepCurrent { fallback: resolved })
+            }
+            DeclaredReach::Backends(backends) if backends.is_empty() => {
+                Self::EveryBackend(RegisteredBackends::Keep)
+            }
+            DeclaredReach::Backends(backends) => {
+                Self::Backends(Outbounds::without_conflicts(backends, set.complete, may_lack_lists))
+            }
+            DeclaredReach::EveryBackend => Self::EveryBackend(match (set.complete, may_lack_lists) {
+                (false, _) => RegisteredBackends::Keep,
+                (true, true) => RegisteredBackends::RemoveOnceSettled,
+                (true, false) => RegisteredBackends::Remove,
+            }),
         }
-        let until = "until then the task keeps the outbounds that it has";
-        let warning = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
-        warnings.extend(merged.conflicts.iter().map(warning));
-        Self::KeepCurrent { fallback: merged.resolved }
     }
 
-    /// The outbounds that the manifests declare without a conflict.
-    pub fn declared(&self) -> &[Outbound] {
+    /// The services of workloads that the outbounds call.
+    pub fn called_services(&self) -> BTreeSet<&ServiceName> {
         match self {
-            Self::Exactly(outbounds)
-            | Self::AtLeast(outbounds)
-            | Self::KeepCurrent { fallback: outbounds } => outbounds,
+            Self::Listeners(outbounds) => {
+                outbounds.declared().iter().filter_map(|outbound| outbound.backend.service()).collect()
+            }
+            Self::Backends(outbounds) => {
+                let named = outbounds.declared().iter().filter_map(ReachableBackend::named);
+                named.filter_map(NamedBackend::service).collect()
+            }
+            Self::EveryBackend(_) => BTreeSet::new(),
         }
+    }
+
+    /// Whether the registration has more than is declared only because a list may have left the manifests recently.
+    pub fn awaits_settling(&self) -> bool {
+        matches!(
+            self,
+            Self::Listeners(Outbounds::AtLeast(_))
+                | Self::Backends(Outbounds::AtLeast(_))
+                | Self::EveryBackend(RegisteredBackends::RemoveOnceSettled)
+        )
+    }
+
+    /// Whether the outbounds of an existing registration stay, whatever they are.
+    pub fn keeps_current(&self) -> bool {
+        matches!(
+            self,
+            Self::Listeners(Outbounds::KeepCurrent { .. })
+                | Self::Backends(Outbounds::KeepCurrent { .. })
+                | Self::EveryBackend(RegisteredBackends::Keep)
+        )
     }
 
     /// The outbounds once no list can have left the manifests recently.
     #[must_use]
     pub fn settled(self) -> Self {
         match self {
-            Self::AtLeast(outbounds) => Self::Exactly(outbounds),
-            other => other,
+            Self::Listeners(outbounds) => Self::Listeners(outbounds.settled()),
+            Self::Backends(outbounds) => Self::Backends(outbounds.settled()),
+            Self::EveryBackend(RegisteredBackends::RemoveOnceSettled) => {
+                Self::EveryBackend(RegisteredBackends::Remove)
+            }
+            other @ Self::EveryBackend(_) => other,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::{is_dns_label, reserved};
-use ecs_mesh_api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
+use ecs_mesh_api::{Inbound, Probe, Protocol, Reach, WorkloadSelector, WorkloadSpec};
 use ecs_mesh_model::{Reason, ServiceName, Tags, TaskDefinition};
 
 /// The service's name; without it the task describes no workload. The same key as in the mesh.
@@ -90,7 +90,8 @@ fn workload<'a>(
         service,
         workload: label.map(str::to_owned),
         inbounds,
-        outbounds: Vec::new(),
+        reach: Reach::default(),
+        outbounds: None,
         probe: Probe::default(),
     })
 }

@@ -10,7 +10,7 @@ use super::roles::{RoleClaim, RoleRules};
 use super::select::{self, Selection};
 use super::violation::{RoleRule, RoleViolation, ViolationBasis};
 use super::{
-    BoundPrincipals, CalledWorkloads, DesiredRegistration, ManifestHistory, Outbounds, OwnershipLabels,
+    BoundPrincipals, CalledWorkloads, DesiredReach, DesiredRegistration, ManifestHistory, OwnershipLabels,
     RegistrationId,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
@@ -203,8 +203,8 @@ impl Evaluator<'_> {
         let settle = binding.spec.cleanup.settle.0;
         let is_unknown = !facts.outbounds_seen && self.history.is_starting(settle, self.now);
         let may_lack_lists = is_unknown || self.history.lacks_list_of(&name, settle, self.now);
-        let outbounds = Outbounds::of(self.manifests, &name, &workload, may_lack_lists, warnings);
-        let called = outbounds.declared().iter().map(|outbound| &outbound.service);
+        let reach = DesiredReach::of(self.manifests, &name, &workload, may_lack_lists, warnings);
+        let called = reach.called_services();
         let called_workloads =
             CalledWorkloads::of(self.manifests, self.control_plane, &binding.spec.mesh, called);
         Ok(Verdict::Register(Box::new(DesiredRegistration {
@@ -220,7 +220,7 @@ impl Evaluator<'_> {
             workload: label.map(Into::into),
             inbounds: workload.inbounds.clone(),
             probe: workload.probe,
-            outbounds,
+            reach,
             called_workloads,
         })))
     }

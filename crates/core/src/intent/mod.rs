@@ -6,6 +6,7 @@ mod desired;
 mod discovered;
 mod evaluator;
 mod history;
+mod mesh_backends;
 mod principals;
 mod roles;
 mod select;
@@ -15,12 +16,15 @@ pub use called_workloads::CalledWorkloads;
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
-pub use desired::{DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
+pub use desired::{
+    DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegisteredBackends, RegistrationId,
+};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use evaluator::{
     Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, TaskFacts, Verdict,
 };
 pub use history::ManifestHistory;
+pub use mesh_backends::{MeshBackend, missing_backends};
 pub use principals::BoundPrincipals;
 pub use select::{bindings, owning_binding};
 pub use violation::{RoleRule, RoleViolation, ViolationBasis};

@@ -9,7 +9,7 @@ use super::{
     responds, std_error, stored_by_2x, unreachable_server,
 };
 use crate::{DataplaneCapabilities, HealthDiscovery, HttpResponse, KumaControlPlane, MeshCallObserver};
-use ecs_mesh_api::KumaFeature;
+use ecs_mesh_api::{BackendKind, KumaFeature};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::WriteObstacle;
@@ -454,6 +454,8 @@ async fn services_come_from_insights_or_mesh_services() {
     ]);
     let found = kuma(&insights).list_services(&mesh("default")).await.unwrap();
     assert_eq!(found, BTreeSet::from(["demo".to_owned(), "kv".to_owned()]));
+    let none = kuma(&insights).list_backends(&mesh("default"), &[BackendKind::MeshService].into()).await;
+    assert_eq!(none.unwrap(), None);
 
     let exclusive = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
@@ -464,7 +466,8 @@ async fn services_come_from_insights_or_mesh_services() {
     ]);
     let kuma = kuma(&exclusive);
     kuma.refresh_capabilities(&[mesh("m")].into()).await.unwrap();
-    assert_eq!(kuma.list_services(&mesh("m")).await.unwrap(), BTreeSet::from(["redis".to_owned()]));
+    let found = kuma.list_backends(&mesh("m"), &[BackendKind::MeshService].into()).await.unwrap().unwrap();
+    assert_eq!(found[0].name, "redis");
     assert_eq!(exclusive.paths()[4], "GET /meshes/m/meshservices?size=1000");
 }
 

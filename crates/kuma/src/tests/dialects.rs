@@ -32,6 +32,8 @@ struct DialectCase {
     manifests: BTreeMap<String, Value>,
     /// `networking.outbound` of the task's registration, as the server returns it.
     registered_outbounds: Option<Value>,
+    /// `reachableBackends` of the task's registration, as the server returns it.
+    registered_backends: Option<Value>,
     /// The task is registered, and its registration is drained.
     #[serde(default)]
     drained: bool,
@@ -141,11 +143,17 @@ async fn outcome(case: &DialectCase, server: &str) -> Value {
     if let Some(outbounds) = &case.registered_outbounds {
         stored["networking"]["outbound"] = outbounds.clone();
     }
+    if let Some(backends) = &case.registered_backends {
+        stored["networking"]["transparentProxying"] = json!({"reachableBackends": backends});
+    }
+    let is_registered = case.registered_outbounds.is_some() || case.registered_backends.is_some();
     let current: Registration = super::registration(stored);
-    let rendered = match (case.drained, &case.registered_outbounds) {
-        (true, _) => kuma.render_drained(&current, DrainReason::Stopping),
-        (false, Some(_)) => kuma.render(&desired, Some(&current)),
-        (false, None) => created,
+    let rendered = if case.drained {
+        kuma.render_drained(&current, DrainReason::Stopping)
+    } else if is_registered {
+        kuma.render(&desired, Some(&current))
+    } else {
+        created
     };
     // Those of ownership are equal everywhere.
     let is_shown = |name: &str| !name.starts_with("ecs-mesh.dev/") || name == DRAIN_LABEL;

@@ -17,10 +17,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use ecs_mesh_api::{Inbound, Outbound, Probe};
+use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe};
 use ecs_mesh_control_plane::Registration;
 use ecs_mesh_core::intent::{
-    CalledWorkloads, DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId,
+    CalledWorkloads, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId,
 };
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
 
@@ -51,9 +51,12 @@ fn inbound(value: Value) -> Inbound {
     serde_json::from_value(value).unwrap()
 }
 
-fn outbound(service: &str, target: u16, port: u16) -> Outbound {
-    serde_json::from_value(json!({"service": service, "targetPort": target, "listen": {"port": port}}))
-        .unwrap()
+fn outbound(service: &str, target: u16, port: u16) -> OutboundListener {
+    OutboundListener {
+        backend: NamedBackend::Service(ServiceName::parse(service).unwrap()),
+        port: target.try_into().unwrap(),
+        listen: serde_json::from_value(json!({"port": port})).unwrap(),
+    }
 }
 
 /// The demo app: one HTTP inbound, one outbound to kv.
@@ -71,7 +74,7 @@ fn demo() -> DesiredRegistration {
             "tags": {"version": "v1"},
         }))],
         probe: Probe::Tcp,
-        outbounds: Outbounds::Exactly(vec![outbound("kv", 15050, 15050)]),
+        reach: DesiredReach::Listeners(Outbounds::Exactly(vec![outbound("kv", 15050, 15050)])),
         called_workloads: CalledWorkloads::default(),
     }
 }

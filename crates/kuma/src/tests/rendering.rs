@@ -5,7 +5,7 @@ use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, reg
 use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, normalise};
 use ecs_mesh_api::{KumaRelease, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner};
-use ecs_mesh_core::intent::{DesiredRegistration, Outbounds};
+use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds};
 use ecs_mesh_core::plan::DrainReason;
 
 const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
@@ -69,12 +69,12 @@ fn task_with_all_fields_is_rendered_completely() {
         "containerPort": 5051, "port": 15001, "serviceAddress": "127.0.0.1", "protocol": "grpc",
         "tags": {"kuma.io/zone": "elsewhere", "kuma.io/service": "not-this", "team": "a"},
     })));
-    desired.outbounds = Outbounds::Exactly(vec![
+    desired.reach = DesiredReach::Listeners(Outbounds::Exactly(vec![
         outbound("redis", 6379, 6379),
         outbound("kv", 15050, 15050),
         outbound("kv", 15050, 15050),
         outbound("audit", 80, 6380),
-    ]);
+    ]));
     golden("everything", &render(&desired, None, DataplaneCapabilities::default()).body);
 }
 
@@ -180,7 +180,8 @@ fn disputed_outbounds_stay_as_registered() {
     let kept = json!([{"address": "127.0.0.1", "port": 6379, "tags": {"kuma.io/service": "redis"}}]);
     let current = registered(|stored| stored["networking"]["outbound"] = kept.clone());
     let mut desired = demo();
-    desired.outbounds = Outbounds::KeepCurrent { fallback: vec![outbound("kv", 15050, 15050)] };
+    desired.reach =
+        DesiredReach::Listeners(Outbounds::KeepCurrent { fallback: vec![outbound("kv", 15050, 15050)] });
     let update = render(&desired, Some(&current), DataplaneCapabilities::default());
     assert_eq!(update.body["networking"]["outbound"], kept);
     let create = render(&desired, None, DataplaneCapabilities::default());
@@ -197,7 +198,8 @@ fn outbounds_of_a_list_that_may_be_missing_are_kept() {
         ]);
     });
     let mut desired = demo();
-    desired.outbounds = Outbounds::AtLeast(vec![outbound("kv", 15050, 15050), outbound("new", 1, 9)]);
+    let outbounds = vec![outbound("kv", 15050, 15050), outbound("new", 1, 9)];
+    desired.reach = DesiredReach::Listeners(Outbounds::AtLeast(outbounds));
     let services = |desired: &DesiredRegistration, current: Option<&Registration>| -> Vec<String> {
         let body = render(desired, current, DataplaneCapabilities::default()).body;
         let outbounds = body["networking"]["outbound"].as_array().unwrap();
@@ -205,7 +207,7 @@ fn outbounds_of_a_list_that_may_be_missing_are_kept() {
     };
     assert_eq!(services(&desired, Some(&current)), ["other", "new", "redis", "kv"]);
     assert_eq!(services(&desired, None), ["new", "kv"]);
-    desired.outbounds = desired.outbounds.settled();
+    desired.reach = desired.reach.settled();
     assert_eq!(services(&desired, Some(&current)), ["new", "kv"]);
 }
 
@@ -215,7 +217,8 @@ fn stored_body_equals_sent_body_in_normal_form() {
         let mut desired = demo();
         desired.workload = None;
         desired.inbounds.push(inbound(json!({"containerPort": 1, "port": 2, "serviceAddress": "127.0.0.1"})));
-        desired.outbounds = Outbounds::Exactly(vec![outbound("b", 1, 9), outbound("a", 1, 10)]);
+        desired.reach =
+            DesiredReach::Listeners(Outbounds::Exactly(vec![outbound("b", 1, 9), outbound("a", 1, 10)]));
         desired
     };
     for capabilities in [

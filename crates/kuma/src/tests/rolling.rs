@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{ScriptedKumaTransport, TASK, demo, id, kuma, mesh, responds, std_error, stored_by_2x};
 use crate::{HttpResponse, KumaControlPlane, TransportError};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
+use ecs_mesh_core::intent::{DesiredReach, Outbounds};
 
 type Responses = Vec<Result<HttpResponse, TransportError>>;
 
@@ -69,7 +70,7 @@ async fn registration_as_a_new_instance_shows_it_needs_no_write() {
     let rendered = kuma.render(&demo(), Some(&current));
     assert_eq!(rendered.normal, current.normal);
     let mut without_outbounds = demo();
-    without_outbounds.outbounds = ecs_mesh_core::intent::Outbounds::Exactly(Vec::new());
+    without_outbounds.reach = DesiredReach::Listeners(Outbounds::Exactly(Vec::new()));
     let whole = super::registration(stored_by_2x(&sent(), true));
     let kept = kuma.render(&without_outbounds, Some(&whole)).body;
     assert_eq!(kept["networking"]["outbound"].as_array().map(Vec::len), Some(1), "none is removed meanwhile");

@@ -12,7 +12,7 @@ use super::{
     ScriptedKumaTransport, TASK, demo, id, kuma, mesh, operator, page, responds, unreachable_server,
 };
 use crate::{DRAIN_LABEL, HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
-use ecs_mesh_api::ApiDialect;
+use ecs_mesh_api::{ApiDialect, BackendKind};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 
 const IN_2X: [&str; 2] = ["ZoneIngress", "ZoneEgress"];
@@ -255,7 +255,9 @@ async fn service_is_the_workload_label_in_3_x() {
     let found = kuma.list_endpoints(&mesh("default"), service).await.unwrap();
     let names: Vec<&str> = found.iter().map(|found| &*found.endpoint.id.name).collect();
     assert_eq!(names, ["a"]);
-    assert!(kuma.list_services(&mesh("default")).await.unwrap().contains("web-shop"));
+    let known =
+        kuma.list_backends(&mesh("default"), &[BackendKind::MeshService].into()).await.unwrap().unwrap();
+    assert_eq!(known[0].name, "web-shop");
     let filter = "filter%5Blabels.kuma.io%2Fworkload%5D=web-shop&size=1000";
     assert_eq!(script.paths()[1], format!("GET /meshes/default/dataplanes+insights?{filter}"));
     assert_eq!(script.paths()[2], "GET /meshes/default/meshservices?size=1000");

@@ -68,7 +68,7 @@ spec:
     a.yaml:1 (document 1, Workload/Demo_App): apiVersion: "ecs-mesh.dev/v1" is not known: write ecs-mesh.dev/v1alpha1
     a.yaml:4 (document 1, Workload/Demo_App): metadata.name: "Demo_App" is not allowed: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, at most 63 characters
     a.yaml:5 (document 1, Workload/Demo_App): metadata.namespace: unknown field. Allowed: name, labels, annotations
-    a.yaml:7 (document 1, Workload/Demo_App): spec.selectr: unknown field; did you mean selector? Allowed: bindings, selector, service, workload, inbounds, outbounds, probe
+    a.yaml:7 (document 1, Workload/Demo_App): spec.selectr: unknown field; did you mean selector? Allowed: bindings, selector, service, workload, inbounds, reach, outbounds, probe
     a.yaml:8 (document 1, Workload/Demo_App): spec.service: service name "demo/app" is not allowed: letters, digits, '.', '-', '_' and ':', not empty, at most 253 characters
     a.yaml:11 (document 1, Workload/Demo_App): spec.inbounds[0].containerPort: expected a whole number from 1 to 65535, found the text "5050" (write it without quotes)
     a.yaml:12 (document 1, Workload/Demo_App): spec.inbounds[0].port: expected a whole number from 1 to 65535, found 70000
@@ -76,7 +76,7 @@ spec:
     a.yaml:14 (document 1, Workload/Demo_App): spec.inbounds[0].serviceAddress: "localhost" is not an IP address, such as 127.0.0.1 or ::1
     a.yaml:15 (document 1, Workload/Demo_App): spec.inbounds[1].containerPort: required, and missing
     a.yaml:15 (document 1, Workload/Demo_App): spec.inbounds[1].port: expected a whole number from 1 to 65535, found 0
-    a.yaml:17 (document 1, Workload/Demo_App): spec.outbounds[0].targetPort: required, and missing
+    a.yaml:17 (document 1, Workload/Demo_App): spec.outbounds[0].targetPort: is missing: with reach: outbounds a listener needs one port
     a.yaml:18 (document 1, Workload/Demo_App): spec.outbounds[1]: expected a mapping, found the text "not-a-mapping"
     a.yaml:19 (document 1, Workload/Demo_App): spec.probe: has no value: give one, or leave the field out
     "#);
@@ -97,9 +97,7 @@ fn all_missing_fields_are_reported() {
     insta::assert_snapshot!(errors_of("kind: OutboundList\nspec:\n  workloads: ['*']\n  outbounds: [{}, 1]\n"), @r#"
     a.yaml:1 (document 1, OutboundList): apiVersion: required, and missing
     a.yaml:1 (document 1, OutboundList): metadata: required, and missing
-    a.yaml:4 (document 1, OutboundList): spec.outbounds[0].listen: required, and missing
-    a.yaml:4 (document 1, OutboundList): spec.outbounds[0].service: required, and missing
-    a.yaml:4 (document 1, OutboundList): spec.outbounds[0].targetPort: required, and missing
+    a.yaml:4 (document 1, OutboundList): spec.outbounds[0]: names nothing to call: write service and targetPort, or backend
     a.yaml:4 (document 1, OutboundList): spec.outbounds[1]: expected a mapping, found 1
     "#);
 }

@@ -1,6 +1,7 @@
 //! The rules between fields and between documents.
 
 use ecs_mesh_api::WorkloadSpec;
+use ecs_mesh_api::manifests::DeclaredReach;
 
 use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD, errors_of};
 
@@ -257,6 +258,86 @@ fn colliding_listeners_are_errors() {
 }
 
 #[test]
+fn outbounds_must_fit_the_reach_of_their_workload() {
+    let workload = |name: &str, reach: &str, outbounds: &str| {
+        let spec = format!(
+            "  selector: {{services: [x]}}\n  service: app\n  reach: {reach}\n  outbounds:\n{outbounds}"
+        );
+        document("Workload", name, &spec)
+    };
+    let bound = workload(
+        "bound",
+        "bindOutbounds",
+        "    - {service: kv}
+    - {service: kv, listen: {port: 6379}}
+    - {service: kv, backend: {kind: MeshService, name: kv}}
+    - {backend: {kind: MeshService, name: kv_store}}
+    - {backend: {kind: MeshService, name: kv, labels: {team: a}}}
+    - {backend: {kind: MeshService, labels: {team: a}, port: 80}}
+    - {backend: {kind: MeshService}}
+    - {targetPort: 80}
+    - {backend: {kind: MeshService, name: kv}, targetPort: 80}",
+    );
+    let listening = workload(
+        "listening",
+        "outbounds",
+        "    - {service: kv, targetPort: 1}
+    - {service: kv, listen: {port: 6379}}
+    - {backend: {kind: MeshService, labels: {team: a}}, listen: {port: 6380}}
+    - {backend: {kind: MeshService, name: kv}, listen: {port: 6381}}",
+    );
+    let none = document(
+        "Workload",
+        "none",
+        "  selector: {services: [x]}\n  service: app\n  reach: bindOutbounds\n  outbounds: []",
+    );
+    let list = document(
+        "OutboundList",
+        "l",
+        "  workloads: [kv]\n  outbounds: [{service: kv}, {service: kv, listen: {port: 1}}]",
+    );
+    insta::assert_snapshot!(errors_with(&(bound + &listening + &none + &list)), @r#"
+    a.yaml:34 (document 4, Workload/bound): spec.outbounds[1].listen: has no meaning with reach: bindOutbounds, since the sidecar listens on the address of the service: leave it out
+    a.yaml:35 (document 4, Workload/bound): spec.outbounds[2].backend: is an alternative to service: write one of the two
+    a.yaml:36 (document 4, Workload/bound): spec.outbounds[3].backend.name: "kv_store" is not allowed: lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters
+    a.yaml:37 (document 4, Workload/bound): spec.outbounds[4].backend.labels: is an alternative to name: write one of the two
+    a.yaml:38 (document 4, Workload/bound): spec.outbounds[5].backend.port: cannot be given with labels, since Kuma would take one of the resources alone: leave it out
+    a.yaml:39 (document 4, Workload/bound): spec.outbounds[6].backend.name: is missing: write name, or labels
+    a.yaml:40 (document 4, Workload/bound): spec.outbounds[7]: names nothing to call: write service and targetPort, or backend
+    a.yaml:41 (document 4, Workload/bound): spec.outbounds[8].targetPort: belongs to service: write backend.port
+    a.yaml:51 (document 5, Workload/listening): spec.outbounds[0].listen: is missing: with reach: outbounds the sidecar listens there
+    a.yaml:52 (document 5, Workload/listening): spec.outbounds[1].targetPort: is missing: with reach: outbounds a listener needs one port
+    a.yaml:53 (document 5, Workload/listening): spec.outbounds[2].backend.labels: select several resources, which one listener cannot serve: write backend.name, or set reach: bindOutbounds in the Workload
+    a.yaml:54 (document 5, Workload/listening): spec.outbounds[3].backend.port: is missing: with reach: outbounds a listener needs one port
+    a.yaml:63 (document 6, Workload/none): spec.outbounds: an empty list is not supported with reach: bindOutbounds: servers of 2.14 then bind no backend, which is not verified for 3.x; name a backend, or leave the field out for every backend of the mesh
+    a.yaml:70 (document 7, OutboundList/l): spec.outbounds[1].targetPort: is missing: with reach: outbounds a listener needs one port
+    "#);
+}
+
+#[test]
+fn workload_that_binds_every_service_warns() {
+    let workload =
+        document("Workload", "all", "  selector: {services: [x]}\n  service: app\n  reach: bindOutbounds");
+    insta::assert_snapshot!(warnings_with(&workload), @r#"
+    a.yaml:31 (document 4, Workload/all): spec.reach: no outbounds are declared, so with reach: bindOutbounds each sidecar binds every service of the mesh: list those that the workload calls
+    "#);
+    let empty = document("OutboundList", "a", "  workloads: [all]\n  outbounds: []");
+    insta::assert_snapshot!(warnings_with(&(workload.clone() + &empty)), @r#"
+    a.yaml:31 (document 4, Workload/all): spec.reach: the OutboundLists that select the workload are empty, which is not supported with reach: bindOutbounds: its tasks keep the backends that they have, and new ones bind every service
+    "#);
+    let list = document("OutboundList", "a", "  workloads: [all]\n  outbounds: [{service: kv}]");
+    assert_eq!(warnings_with(&(workload + &list)), "");
+}
+
+#[test]
+fn list_entry_without_listener_warns_where_one_is_needed() {
+    let list = document("OutboundList", "a", "  workloads: [kv]\n  outbounds: [{service: kv}]");
+    insta::assert_snapshot!(warnings_with(&list), @r#"
+    a.yaml:19 (document 3, Workload/kv): spec.outbounds: outbound 0 of OutboundList a cannot be a listener: targetPort is missing: with reach: outbounds a listener needs one port. Until then its tasks keep the outbounds that they have
+    "#);
+}
+
+#[test]
 fn manifest_referencing_an_invalid_one_is_skipped() {
     let directory = TestDirectory::demo();
     directory.write("a-cp.yaml", CONTROL_PLANE.replace("https:", "ftp:"));
@@ -308,14 +389,16 @@ fn lists_merge_in_name_order_before_inline_outbounds() {
         + &document("OutboundList", "a", &list("queue", 5672));
     let set = TestDirectory::with(&[("a.yaml", &text)]).load().set;
     let services = |name: &str, workload: &WorkloadSpec| {
-        let merged = set.merged_outbounds(name, workload);
+        let DeclaredReach::Listeners(merged) = set.declared_reach(name, workload) else {
+            panic!("listeners")
+        };
         assert_eq!(merged.conflicts, []);
-        merged.resolved.iter().map(|o| o.service.to_string()).collect::<Vec<_>>()
+        merged.resolved.iter().map(|o| o.backend.to_string()).collect::<Vec<_>>()
     };
     let mut workload = WorkloadSpec::clone(&set.workloads["kv"]);
     assert_eq!(services("kv", &workload), ["queue", "redis"]);
     assert!(services("other", &workload).is_empty());
-    workload.outbounds = set.outbound_lists["b"].outbounds.clone();
+    workload.outbounds = Some(set.outbound_lists["b"].outbounds.clone());
     assert_eq!(services("kv", &workload), ["queue", "redis"]);
     assert_eq!(services("other", &workload), ["redis"]);
 }

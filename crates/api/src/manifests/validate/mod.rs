@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::document::{DocumentOrigin, Manifest, ManifestKind, ManifestSpec, not_found};
 use super::finding::ManifestFinding;
-use super::outbounds::{OutboundConflict, UsedPort};
+use super::outbounds::{DeclaredReach, OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
 use crate::{
@@ -106,7 +106,7 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
     if scope == ManifestScope::Complete {
         assembly.warn_unmatched_patterns();
     }
-    assembly.warn_conflicting_outbounds();
+    assembly.warn_of_reach();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
 }
@@ -450,10 +450,27 @@ impl Assembly {
         }
     }
 
-    fn warn_conflicting_outbounds(&mut self) {
+    /// Warns of outbounds that are not possible, and of workloads whose sidecars bind every service.
+    fn warn_of_reach(&mut self) {
         for (name, workload) in &self.set.workloads {
             let origin = &self.workload_origins[name];
-            for conflict in self.set.merged_outbounds(name, workload).conflicts {
+            let conflicts = match self.set.declared_reach(name, workload) {
+                DeclaredReach::Listeners(merged) => merged.conflicts,
+                DeclaredReach::EveryBackend if self.scope == ManifestScope::Complete => {
+                    let message = "no outbounds are declared, so with reach: bindOutbounds each sidecar binds every service of \
+                                   the mesh: list those that the workload calls";
+                    self.warnings.push(origin.finding("spec.reach", message));
+                    continue;
+                }
+                DeclaredReach::Backends(backends) if backends.is_empty() => {
+                    let message = "the OutboundLists that select the workload are empty, which is not supported with reach: \
+                                   bindOutbounds: its tasks keep the backends that they have, and new ones bind every service";
+                    self.warnings.push(origin.finding("spec.reach", message));
+                    continue;
+                }
+                DeclaredReach::EveryBackend | DeclaredReach::Backends(_) => continue,
+            };
+            for conflict in conflicts {
                 let message = format!("{conflict}. Until then its tasks keep the outbounds that they have");
                 let field = match conflict {
                     OutboundConflict::PortInUse { by: UsedPort { field: Some(field), .. }, .. } => field,

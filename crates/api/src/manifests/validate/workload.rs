@@ -1,10 +1,10 @@
 //! Rules of a `Workload`.
 
-use super::outbound::check_listeners;
+use super::outbound::check_own;
 use super::{FindingCollector, cluster};
 use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
-use crate::manifests::outbounds::{own_port, reserved, socket};
+use crate::manifests::outbounds::reserved;
 use crate::manifests::set::Binding;
 use crate::manifests::yaml::child;
 use crate::{ControlPlaneType, Inbound, KumaFeature, KumaRelease, WorkloadSpec};
@@ -41,14 +41,7 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
         check_inbound(&format!("spec.inbounds[{index}]"), inbound, report);
         check_against_earlier(index, &spec.inbounds, report);
     }
-    check_listeners("spec.outbounds", &spec.outbounds, report);
-    for (index, outbound) in spec.outbounds.iter().enumerate() {
-        if let Some(used) = own_port(spec, outbound.listen) {
-            let message =
-                format!("{} is not possible, since {used}: choose another", socket(outbound.listen));
-            report.add(format!("spec.outbounds[{index}].listen"), message);
-        }
-    }
+    check_own(spec, report);
 }
 
 /// A service name that Consul rejects.

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::intent::{
-    CalledWorkloads, HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule, RoleViolation,
+    CalledWorkloads, DesiredReach, HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule,
+    RoleViolation,
 };
 use crate::plan::DrainReason::{NotDesired, Revoked, Stopping, Unconfirmed};
 use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
@@ -62,7 +63,7 @@ fn desired(name: &str) -> DesiredRegistration {
         workload: None,
         inbounds: Vec::new(),
         probe: Probe::Tcp,
-        outbounds: Outbounds::Exactly(Vec::new()),
+        reach: DesiredReach::Listeners(Outbounds::Exactly(Vec::new())),
         called_workloads: CalledWorkloads::default(),
     }
 }

@@ -1,0 +1,157 @@
+//! Compares the backends that outbounds call with those that a mesh has. A control plane skips what it does not find
+//! without an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use super::CalledWorkloads;
+use ecs_mesh_api::manifests::suggestion;
+use ecs_mesh_api::{BackendKind, NamedBackend, ReachableBackend};
+use ecs_mesh_model::Tags;
+
+/// A resource of a mesh that Dataplanes can call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshBackend {
+    /// Its type.
+    pub kind: BackendKind,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Tags,
+    /// Its ports.
+    pub ports: Vec<u16>,
+    /// The virtual IPs on which sidecars bind it (`status.vips`).
+    pub addresses: Vec<IpAddr>,
+}
+
+impl MeshBackend {
+    /// Whether a sidecar can bind the backend: a task has no addresses but its own and those of its loopback interface.
+    pub fn is_bindable(&self) -> bool {
+        self.addresses.iter().all(IpAddr::is_loopback)
+    }
+}
+
+/// The called backends that the mesh does not have, each with the reason.
+pub fn missing_backends(
+    called: &BTreeSet<ReachableBackend>,
+    known: &[MeshBackend],
+    workloads: &CalledWorkloads,
+) -> BTreeMap<String, String> {
+    called.iter().filter_map(|backend| missing(backend, known, workloads)).collect()
+}
+
+fn missing(
+    called: &ReachableBackend,
+    known: &[MeshBackend],
+    workloads: &CalledWorkloads,
+) -> Option<(String, String)> {
+    match called {
+        ReachableBackend::Labelled { kind, labels } => {
+            let has_all =
+                |one: &MeshBackend| labels.iter().all(|(key, value)| one.labels.get(key) == Some(value));
+            let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let is_found = known.iter().any(|one| one.kind == *kind && has_all(one));
+            (!is_found).then(|| {
+                let subject = format!("{} {}", kind.as_str(), shown.join(","));
+                (subject, format!("no {} has these labels", kind.as_str()))
+            })
+        }
+        ReachableBackend::Named { backend, port } => {
+            let (kind, names) = names_of(backend, workloads);
+            let subject = |port: Option<NonZeroU16>| {
+                port.map_or_else(|| backend.to_string(), |port| format!("{backend}:{port}"))
+            };
+            let found = known.iter().find(|one| one.kind == kind && names.contains(&one.name));
+            match (found, port) {
+                (None, _) => Some((subject(None), unknown_name(kind, &names, known))),
+                (Some(found), Some(port)) if !found.ports.contains(&port.get()) => {
+                    let ports: Vec<String> = found.ports.iter().map(ToString::to_string).collect();
+                    let reason =
+                        format!("the {} {} has the ports {}", kind.as_str(), found.name, ports.join(", "));
+                    Some((subject(Some(*port)), reason))
+                }
+                (Some(_), _) => None,
+            }
+        }
+    }
+}
+
+/// The names that the resource of a backend may have.
+fn names_of(backend: &NamedBackend, workloads: &CalledWorkloads) -> (BackendKind, Vec<String>) {
+    match backend {
+        NamedBackend::Resource { kind, name } => (*kind, vec![name.clone()]),
+        NamedBackend::Service(service) => {
+            let labels = workloads.labels(service).into_iter().flatten().map(ToString::to_string);
+            (BackendKind::MeshService, std::iter::once(service.to_string()).chain(labels).collect())
+        }
+    }
+}
+
+fn unknown_name(kind: BackendKind, names: &[String], known: &[MeshBackend]) -> String {
+    let name = names.last().map(String::as_str).unwrap_or_default();
+    if let Some(other) = known.iter().find(|one| one.name == name) {
+        return format!("{name} is a {}", other.kind.as_str());
+    }
+    let of_kind: Vec<&str> =
+        known.iter().filter(|one| one.kind == kind).map(|one| one.name.as_str()).collect();
+    format!("no {} is named {name}{}", kind.as_str(), suggestion(name, "There are", &of_kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn backend(kind: BackendKind, name: &str, port: u16) -> MeshBackend {
+        let labels = [("team".to_owned(), "a".to_owned())].into_iter().collect();
+        MeshBackend { kind, name: name.to_owned(), labels, ports: vec![port], addresses: Vec::new() }
+    }
+
+    fn found(outbound: &Value) -> Vec<(String, String)> {
+        let spec = json!({"selector": {}, "service": "x", "reach": "bindOutbounds", "outbounds": [outbound]});
+        let workload = serde_json::from_value(spec).unwrap();
+        let called =
+            ecs_mesh_api::manifests::ManifestSet::default().declared_reach("w", &workload).backends();
+        let known = [
+            backend(BackendKind::MeshService, "redis", 6379),
+            backend(BackendKind::MeshExternalService, "payments", 443),
+        ];
+        missing_backends(&called, &known, &CalledWorkloads::default()).into_iter().collect()
+    }
+
+    #[test]
+    fn called_backends_are_compared_with_the_mesh() {
+        let pair = |subject: &str, reason: &str| vec![(subject.to_owned(), reason.to_owned())];
+        for (outbound, expected) in [
+            (json!({"service": "redis"}), Vec::new()),
+            (json!({"service": "redis", "targetPort": 6379}), Vec::new()),
+            (json!({"backend": {"kind": "MeshService", "labels": {"team": "a"}}}), Vec::new()),
+            (
+                json!({"service": "redis", "targetPort": 1}),
+                pair("redis:1", "the MeshService redis has the ports 6379"),
+            ),
+            (
+                json!({"service": "rediss"}),
+                pair("rediss", "no MeshService is named rediss; did you mean redis? There are: redis"),
+            ),
+            (json!({"service": "payments"}), pair("payments", "payments is a MeshExternalService")),
+            (
+                json!({"backend": {"kind": "MeshService", "labels": {"team": "b"}}}),
+                pair("MeshService team=b", "no MeshService has these labels"),
+            ),
+        ] {
+            assert_eq!(found(&outbound), expected, "{outbound}");
+        }
+    }
+
+    #[test]
+    fn sidecar_binds_loopback_addresses_alone() {
+        let at = |address: &str| MeshBackend {
+            addresses: vec![address.parse().unwrap()],
+            ..backend(BackendKind::MeshService, "kv", 1)
+        };
+        assert!(at("127.251.0.7").is_bindable());
+        assert!(!at("241.0.0.7").is_bindable());
+    }
+}
