@@ -580,7 +580,8 @@ impl<T: Transport> KumaControlPlane<T> {
             _ if has_several_releases => VERSION_READS - 1,
             // Instances cannot be told apart.
             "" => 0,
-            // Where two answer in turn, the other one does.
+            // Where two answer in turn, the other one does. A single read could reach the same one each time, since the calls
+            // in between repeat, too, and the writes would reach the other one.
             _ => 1,
         })
     }

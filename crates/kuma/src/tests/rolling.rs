@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use super::{ScriptedKumaTransport, TASK, demo, id, kuma, mesh, responds, std_error, stored_by_2x};
 use crate::{HttpResponse, KumaControlPlane, TransportError};
+use ecs_mesh_api::{NamedBackend, ReachableBackend};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_core::intent::{DesiredReach, Outbounds};
+use ecs_mesh_core::intent::{DesiredReach, Outbounds, RegisteredBackends};
+use ecs_mesh_model::ServiceName;
 
 type Responses = Vec<Result<HttpResponse, TransportError>>;
 
@@ -75,4 +77,29 @@ async fn registration_as_a_new_instance_shows_it_needs_no_write() {
     let kept = kuma.render(&without_outbounds, Some(&whole)).body;
     assert_eq!(kept["networking"]["outbound"].as_array().map(Vec::len), Some(1), "none is removed meanwhile");
     assert!(!kuma.capabilities(&mesh("default")).mesh_services_only);
+}
+
+#[tokio::test]
+async fn changed_reach_takes_no_outbound_meanwhile() {
+    let (_, kuma) = in_rolling_upgrade(Vec::new()).await;
+    let mut desired = demo();
+    let listening = super::registration(stored_by_2x(&sent(), true));
+    desired.reach = DesiredReach::EveryBackend(RegisteredBackends::Remove);
+    let kept = kuma.render(&desired, Some(&listening)).body;
+    assert_eq!(kept["networking"]["outbound"], listening.stored["networking"]["outbound"]);
+    assert_eq!(kept["networking"]["transparentProxying"], Value::Null);
+
+    let mut stored = listening.stored.clone();
+    stored["networking"]["outbound"] = Value::Null;
+    stored["networking"]["transparentProxying"] =
+        json!({"reachableBackends": {"refs": [{"kind": "MeshService", "name": "kv"}]}});
+    let redis = NamedBackend::Service(ServiceName::parse("redis").unwrap());
+    let redis = ReachableBackend::Named { backend: redis, port: None };
+    desired.reach = DesiredReach::Backends(Outbounds::Exactly(vec![redis]));
+    let kept = kuma.render(&desired, Some(&super::registration(stored))).body;
+    let refs = &kept["networking"]["transparentProxying"]["reachableBackends"]["refs"];
+    assert_eq!(
+        *refs,
+        json!([{"kind": "MeshService", "name": "kv"}, {"kind": "MeshService", "name": "redis"}])
+    );
 }
