@@ -147,6 +147,7 @@ impl DefinitionInput {
             ports: c.ports.clone(),
             essential: true,
             stop_timeout: None,
+            sidecar_outbounds: None,
         };
         TaskDefinition {
             arn: arn.clone(),

@@ -22,6 +22,7 @@ mod ecs_service;
 mod glob;
 mod go_duration;
 mod intern;
+mod kuma_sidecar;
 mod links;
 mod name;
 mod reason;
@@ -38,6 +39,7 @@ pub use ecs_service::{EcsDeployment, EcsRollout, EcsServiceRef, EcsServiceState}
 pub use glob::Glob;
 pub use go_duration::GoDuration;
 pub use intern::{intern, intern_tags};
+pub use kuma_sidecar::{BIND_OUTBOUNDS_FLAG, ContainerStart, SidecarOutbounds};
 pub use links::{REPOSITORY, docs_url};
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,

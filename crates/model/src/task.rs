@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RoleArn, TaskArn, TaskDefinitionArn, Timestamp, intern};
+use super::{RoleArn, SidecarOutbounds, TaskArn, TaskDefinitionArn, Timestamp, intern};
 
 /// Tags or labels by key, in key order.
 pub type Tags = BTreeMap<String, String>;
@@ -198,6 +198,13 @@ impl TaskDefinition {
         let is_stopped = |name: &str| task.stopped_containers.iter().any(|stopped| **stopped == *name);
         self.containers.iter().any(|container| container.essential && is_stopped(&container.name))
     }
+
+    /// The name of the Kuma sidecar, and how it gets its outbounds; `None` where not exactly one container shows that.
+    pub fn kuma_sidecar(&self) -> Option<(&str, SidecarOutbounds)> {
+        let mut sidecars =
+            self.containers.iter().filter_map(|one| Some((one.name.as_str(), one.sidecar_outbounds?)));
+        sidecars.next().filter(|_| sidecars.next().is_none())
+    }
 }
 
 /// A container of a task definition.
@@ -213,4 +220,6 @@ pub struct TaskContainer {
     pub essential: bool,
     /// `stopTimeout`: how long the container may take to stop after SIGTERM; `None` where the default applies.
     pub stop_timeout: Option<Duration>,
+    /// How the container gets its outbounds, if it is a Kuma sidecar whose definition shows that.
+    pub sidecar_outbounds: Option<SidecarOutbounds>,
 }

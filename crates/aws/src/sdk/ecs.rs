@@ -17,8 +17,8 @@ use crate::aws::{
     TaskProtectionOutput,
 };
 use ecs_mesh_model::{
-    ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskContainer,
-    TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern, intern_tags,
+    ArnError, ClusterArn, ContainerStart, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn,
+    TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern, intern_tags,
 };
 
 /// ECS of one account and Region.
@@ -290,6 +290,19 @@ fn container(found: &types::ContainerDefinition) -> TaskContainer {
         // "If the essential parameter is omitted, the container is assumed to be essential."
         essential: found.essential().unwrap_or(true),
         stop_timeout: found.stop_timeout().and_then(|secs| Some(Duration::from_secs(secs.try_into().ok()?))),
+        sidecar_outbounds: start(found).sidecar_outbounds(),
+    }
+}
+
+/// How the container is started. Values of variables are not kept.
+fn start(found: &types::ContainerDefinition) -> ContainerStart<'_> {
+    let variables = found.environment().iter().filter_map(|one| Some((one.name()?, one.value())));
+    let secrets = found.secrets().iter().map(|one| (one.name(), None));
+    ContainerStart {
+        image: found.image().unwrap_or_default(),
+        arguments: found.entry_point().iter().chain(found.command()).map(String::as_str).collect(),
+        environment: variables.chain(secrets).collect(),
+        has_environment_files: !found.environment_files().is_empty(),
     }
 }
 

@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::aws::{AwsError, AwsErrorKind, Ecs, EventQueue, Iam};
 use crate::inspect::AuditApi;
-use ecs_mesh_model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinitionArn, TaskId, Timestamp};
+use ecs_mesh_model::{
+    ClusterArn, DesiredStatus, LastStatus, RoleArn, SidecarOutbounds, TaskDefinitionArn, TaskId, Timestamp,
+};
 
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 const ROLE: &str = "arn:aws:iam::111122223333:role/team/kv-task";
@@ -267,6 +269,8 @@ async fn task_definition_has_role_labels_and_ports() {
         "containerDefinitions": [
             {"name": "kv", "dockerLabels": {"mesh": "on"}, "portMappings": [{"containerPort": 8080}, {"containerPortRange": "1-9"}]},
             {"name": "log"},
+            {"name": "sidecar", "image": "kong/kuma-dp:2.14.3", "entryPoint": ["kuma-dp"], "command": ["run"],
+             "environment": [{"name": "KUMA_DATAPLANE_RUNTIME_BIND_OUTBOUNDS", "value": "true"}]},
         ],
     }}))])
     .await;
@@ -276,6 +280,7 @@ async fn task_definition_has_role_labels_and_ports() {
     assert_eq!(found.network_mode.as_deref(), Some("awsvpc"));
     assert_eq!((found.containers[0].ports.as_slice(), found.containers[1].ports.len()), (&[8080][..], 0));
     assert_eq!(found.containers[0].docker_labels["mesh"], "on");
+    assert_eq!(found.kuma_sidecar(), Some(("sidecar", SidecarOutbounds::Bound)));
 }
 
 fn get_role(arn: &str) -> (u16, String) {

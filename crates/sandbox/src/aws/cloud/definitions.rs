@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 use super::container_spec::ContainerSpec;
 use crate::aws::error::client;
 use crate::aws::{AwsApiResult, Cloud};
-use ecs_mesh_model::{RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn, Timestamp};
+use ecs_mesh_model::{
+    ContainerStart, RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn, Timestamp,
+};
 
 /// Request of `RegisterTaskDefinition`. Fields without an effect are kept in `rest` and returned unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -116,6 +118,7 @@ impl DefinitionRecord {
                 .collect(),
             essential: container["essential"].as_bool().unwrap_or(true),
             stop_timeout: container["stopTimeout"].as_u64().map(Duration::from_secs),
+            sidecar_outbounds: start(container).sidecar_outbounds(),
         });
         Some(TaskDefinition {
             arn: TaskDefinitionArn::parse(&self.arn).ok()?,
@@ -239,4 +242,18 @@ fn normal_container(mut container: Value) -> AwsApiResult<Value> {
         }
     }
     Ok(container)
+}
+
+/// How a container of a response is started.
+fn start(container: &Value) -> ContainerStart<'_> {
+    let items = |field: &str| container[field].as_array().into_iter().flatten();
+    let variables =
+        items("environment").filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str())));
+    let secrets = items("secrets").filter_map(|one| Some((one["name"].as_str()?, None)));
+    ContainerStart {
+        image: text(container, "image"),
+        arguments: items("entryPoint").chain(items("command")).filter_map(Value::as_str).collect(),
+        environment: variables.chain(secrets).collect(),
+        has_environment_files: items("environmentFiles").next().is_some(),
+    }
 }
