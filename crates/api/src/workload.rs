@@ -61,6 +61,16 @@ pub enum Reach {
     BindOutbounds,
 }
 
+impl Reach {
+    /// The text in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbounds => "outbounds",
+            Self::BindOutbounds => "bindOutbounds",
+        }
+    }
+}
+
 /// Selects the tasks of a workload. All given conditions must hold; at least one is required.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

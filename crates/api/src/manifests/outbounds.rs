@@ -126,6 +126,11 @@ impl fmt::Display for OutboundClaim {
     }
 }
 
+/// The document of an outbound in messages.
+fn document(list: Option<&str>) -> String {
+    list.map_or_else(|| "the Workload".to_owned(), |list| format!("OutboundList {list}"))
+}
+
 /// The source of an outbound in messages.
 struct SourceName<'a>(Option<&'a str>);
 
@@ -157,12 +162,12 @@ pub enum OutboundConflict {
         /// The listener in the way.
         by: UsedPort,
     },
-    /// The outbound of a list is for sidecars that bind their outbounds, and the workload's sidecars do not.
-    #[error("outbound {index} of OutboundList {list} cannot be a listener: {reason}")]
+    /// The outbound is for sidecars that bind their outbounds, and the workload's sidecars do not.
+    #[error("outbound {index} of {} cannot be a listener: {reason}", document(.list.as_deref()))]
     NoListener {
-        /// The list's name.
-        list: Arc<str>,
-        /// The outbound's place in the list.
+        /// The list's name; `None` for an outbound of the `Workload` itself.
+        list: Option<Arc<str>>,
+        /// The outbound's place in the source.
         index: usize,
         /// The missing or surplus field.
         reason: String,
@@ -228,18 +233,21 @@ pub(super) struct OutboundSource<'a> {
     pub(super) outbounds: &'a [Outbound],
 }
 
-/// Merges the listeners of all sources. Those of a `Workload` are valid, since its own rules were checked.
+/// Merges the listeners of all sources.
 pub(super) fn merge_listeners(workload: &WorkloadSpec, sources: &[OutboundSource<'_>]) -> MergedOutbounds {
     let (mut claims, mut conflicts) = (Vec::new(), Vec::new());
     for OutboundSource { list, outbounds } in sources {
         for (index, outbound) in outbounds.iter().enumerate() {
-            match (outbound.as_listener(), list) {
-                (Ok(outbound), list) => claims.push(OutboundClaim { list: list.cloned(), outbound }),
-                (Err(BrokenOutboundRule { field, message }), Some(list)) => {
-                    let (list, reason) = (Arc::clone(list), format!("{field} {message}"));
-                    conflicts.push(OutboundConflict::NoListener { list, index, reason });
+            let list = list.cloned();
+            match outbound.as_listener() {
+                Ok(outbound) => claims.push(OutboundClaim { list, outbound }),
+                Err(BrokenOutboundRule { field, message }) => {
+                    conflicts.push(OutboundConflict::NoListener {
+                        list,
+                        index,
+                        reason: format!("{field} {message}"),
+                    });
                 }
-                (Err(_), None) => {}
             }
         }
     }

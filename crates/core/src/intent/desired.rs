@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::CalledWorkloads;
 use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet, MergedOutbounds};
-use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe, ReachableBackend, WorkloadSpec};
+use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe, Reach, ReachableBackend, WorkloadSpec};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, Reason, ServiceName, TaskArn, TaskId};
 
 /// The owner of a registration: written on each registration, and checked on the server's copy before each write.
@@ -165,6 +165,24 @@ impl DesiredReach {
                 (true, true) => RegisteredBackends::RemoveOnceSettled,
                 (true, false) => RegisteredBackends::Remove,
             }),
+        }
+    }
+
+    /// The outbounds of the workload `name` for a task whose sidecar does not bind the declared backends: they are listeners
+    /// where they can be. Otherwise, and where every backend is meant, the task keeps the listeners that it has.
+    pub(super) fn as_listeners(
+        set: &ManifestSet,
+        name: &str,
+        workload: &WorkloadSpec,
+        may_lack_lists: bool,
+        warnings: &mut Vec<Reason>,
+    ) -> Self {
+        let listening = WorkloadSpec { reach: Reach::Outbounds, ..workload.clone() };
+        match Self::of(set, name, &listening, may_lack_lists, warnings) {
+            Self::Listeners(outbounds) if outbounds.declared().is_empty() => {
+                Self::Listeners(Outbounds::KeepCurrent { fallback: Vec::new() })
+            }
+            reach => reach,
         }
     }
 

@@ -8,13 +8,14 @@ use super::consul::{ConsulClaim, ConsulLocation};
 use super::discovered::{self, DiscoveredWorkload};
 use super::roles::{RoleClaim, RoleRules};
 use super::select::{self, Selection};
+use super::sidecar_reach::KumaSidecar;
 use super::violation::{RoleRule, RoleViolation, ViolationBasis};
 use super::{
     BoundPrincipals, CalledWorkloads, DesiredReach, DesiredRegistration, ManifestHistory, OwnershipLabels,
     RegistrationId,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
-use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
+use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec};
 use ecs_mesh_model::{OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition, Timestamp};
 
 /// A fact that may not have been read yet, or could not be read.
@@ -203,7 +204,14 @@ impl Evaluator<'_> {
         let settle = binding.spec.cleanup.settle.0;
         let is_unknown = !facts.outbounds_seen && self.history.is_starting(settle, self.now);
         let may_lack_lists = is_unknown || self.history.lacks_list_of(&name, settle, self.now);
-        let reach = DesiredReach::of(self.manifests, &name, &workload, may_lack_lists, warnings);
+        let (set, sidecar) = (self.manifests, sidecar(&workload, facts)?);
+        let mismatch = sidecar.as_ref().and_then(|sidecar| sidecar.mismatch(&name, workload.reach));
+        warnings.extend(mismatch);
+        let reach = if sidecar.is_some_and(|sidecar| sidecar.cannot_bind(workload.reach)) {
+            DesiredReach::as_listeners(set, &name, &workload, may_lack_lists, warnings)
+        } else {
+            DesiredReach::of(set, &name, &workload, may_lack_lists, warnings)
+        };
         let called = reach.called_services();
         let called_workloads =
             CalledWorkloads::of(self.manifests, self.control_plane, &binding.spec.mesh, called);
@@ -308,6 +316,18 @@ fn known_definition(facts: &TaskFacts) -> Result<&TaskDefinition, Verdict> {
             Err(Verdict::Hold(HoldReason::Unknown(reason.clone().with_prefix("the task definition"))))
         }
     }
+}
+
+/// The sidecar of a Kuma task, as far as it is known. Where it decides about outbounds, its definition is read, and a
+/// registration is held while that fails.
+fn sidecar<'a>(workload: &WorkloadSpec, facts: &'a TaskFacts) -> Result<Option<KumaSidecar<'a>>, Verdict> {
+    let definition = match (&facts.definition, workload.reach) {
+        (Fact::NotAsked, Reach::BindOutbounds) => known_definition(facts)?,
+        (Fact::Unknown(_), Reach::BindOutbounds) if facts.registered => known_definition(facts)?,
+        (Fact::NotAsked | Fact::Unknown(_), _) => return Ok(None),
+        (Fact::Known(definition), _) => definition,
+    };
+    Ok(KumaSidecar::of(definition))
 }
 
 /// The verdict on a task without an address: its interface is pending, or its network mode gives it none.

@@ -10,6 +10,7 @@ mod mesh_backends;
 mod principals;
 mod roles;
 mod select;
+mod sidecar_reach;
 mod violation;
 
 pub use called_workloads::CalledWorkloads;

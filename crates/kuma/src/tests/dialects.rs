@@ -16,9 +16,17 @@ use crate::{DRAIN_LABEL, HttpMethod, HttpResponse, KumaControlPlane, NoObserver,
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::{ManifestScope, ManifestSet, assemble, read_file};
 use ecs_mesh_control_plane::{ControlPlane, Registration};
-use ecs_mesh_core::intent::{DesiredRegistration, Evaluator, ManifestHistory, TaskFacts, Verdict};
+use ecs_mesh_core::intent::{
+    DesiredRegistration, Evaluation, Evaluator, Fact, HoldReason, ManifestHistory, MissingFact, TaskFacts,
+    Verdict,
+};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_model::{DesiredStatus, LastStatus, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp};
+use ecs_mesh_model::{
+    ContainerStart, DesiredStatus, LastStatus, Reason, Task, TaskArn, TaskContainer, TaskDefinition,
+    TaskDefinitionArn, TaskGroup, Timestamp,
+};
+
+const DEFINITION: &str = "arn:aws:ecs:eu-west-1:111122223333:task-definition/app:7";
 
 /// The input, above the line.
 #[derive(Deserialize)]
@@ -34,9 +42,34 @@ struct DialectCase {
     registered_outbounds: Option<Value>,
     /// `reachableBackends` of the task's registration, as the server returns it.
     registered_backends: Option<Value>,
+    /// The sidecar in the task definition.
+    sidecar: Option<SidecarInput>,
     /// The task is registered, and its registration is drained.
     #[serde(default)]
     drained: bool,
+}
+
+/// The container definition of a sidecar.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct SidecarInput {
+    image: String,
+    entry_point: Vec<String>,
+    command: Vec<String>,
+    environment: BTreeMap<String, String>,
+}
+
+impl SidecarInput {
+    fn container(&self) -> TaskContainer {
+        let start = ContainerStart {
+            image: &self.image,
+            arguments: self.entry_point.iter().chain(&self.command).map(String::as_str).collect(),
+            environment: self.environment.iter().map(|(name, value)| (&**name, Some(&**value))).collect(),
+            has_environment_files: false,
+        };
+        let sidecar_outbounds = start.sidecar_outbounds();
+        TaskContainer { name: "sidecar".to_owned(), sidecar_outbounds, ..TaskContainer::default() }
+    }
 }
 
 /// A server of one version, whose mesh may have only MeshServices.
@@ -95,16 +128,15 @@ fn manifests(case: &DialectCase) -> Arc<ManifestSet> {
     Arc::new(ManifestSet { complete: true, ..assembled.set })
 }
 
-fn desired(case: &DialectCase) -> DesiredRegistration {
+fn evaluate(case: &DialectCase, facts: &TaskFacts) -> Evaluation {
     let task = format!("arn:aws:ecs:eu-west-1:111122223333:task/demo/{TASK}");
-    let definition = "arn:aws:ecs:eu-west-1:111122223333:task-definition/app:7";
     let task = Task {
         arn: TaskArn::parse(&task).unwrap(),
         version: 1,
         last_status: LastStatus::Running,
         desired_status: DesiredStatus::Running,
         group: TaskGroup::parse(&format!("service:{}", case.service)),
-        definition: TaskDefinitionArn::parse(definition).unwrap(),
+        definition: TaskDefinitionArn::parse(DEFINITION).unwrap(),
         role_override: None,
         address: Some("10.0.1.7".parse().unwrap()),
         deployment: None,
@@ -124,15 +156,29 @@ fn desired(case: &DialectCase) -> DesiredRegistration {
         // Long after the start, so that nothing settles.
         now: Timestamp(86_400_000),
     };
-    match evaluator.evaluate(&task, &TaskFacts::default()).verdict {
-        Verdict::Register(desired) => *desired,
+    evaluator.evaluate(&task, facts)
+}
+
+/// The desired registration, with the warnings of its evaluation.
+fn desired(case: &DialectCase) -> (DesiredRegistration, Vec<String>) {
+    let definition = TaskDefinition {
+        arn: TaskDefinitionArn::parse(DEFINITION).unwrap(),
+        task_role: None,
+        network_mode: None,
+        containers: case.sidecar.iter().map(SidecarInput::container).collect(),
+    };
+    let facts = TaskFacts { definition: Fact::Known(Arc::new(definition)), ..TaskFacts::default() };
+    let evaluation = evaluate(case, &facts);
+    let warnings = evaluation.warnings.iter().map(ToString::to_string).collect();
+    match evaluation.verdict {
+        Verdict::Register(desired) => (*desired, warnings),
         other => panic!("the task is not to be registered: {other:?}"),
     }
 }
 
 /// Labels and networking of the body that the server is sent, or the refusal.
 async fn outcome(case: &DialectCase, server: &str) -> Value {
-    let desired = desired(case);
+    let (desired, warnings) = desired(case);
     let kuma = KumaControlPlane::new(VersionedServer::parse(server), operator(), Arc::new(NoObserver));
     kuma.refresh_capabilities(&[desired.id.mesh.clone()].into()).await.unwrap();
     if let Err(error) = kuma.check_desired(&desired) {
@@ -159,7 +205,11 @@ async fn outcome(case: &DialectCase, server: &str) -> Value {
     let is_shown = |name: &str| !name.starts_with("ecs-mesh.dev/") || name == DRAIN_LABEL;
     let labels = rendered.body["labels"].as_object().unwrap().iter().filter(|(name, _)| is_shown(name));
     let labels: Map<String, Value> = labels.map(|(name, value)| (name.clone(), value.clone())).collect();
-    json!({"labels": labels, "networking": rendered.body["networking"]})
+    let mut outcome = json!({"labels": labels, "networking": rendered.body["networking"]});
+    if !warnings.is_empty() {
+        outcome["warnings"] = warnings.into();
+    }
+    outcome
 }
 
 /// The outcomes, each with the servers that share it.
@@ -224,4 +274,25 @@ fn golden_files_pair_both_dialects_and_explain_themselves() {
         in_3_0 += case.servers.iter().filter(|server| server.starts_with('3')).count();
     }
     assert!(pairs >= 40 && in_3_0 >= 15, "only {pairs} pairs are left, {in_3_0} of them with 3.x");
+}
+
+/// A task with `registered_outbounds` must not lose them because its sidecar is not known at the moment.
+#[test]
+fn unreadable_definition_holds_a_registration_that_may_lose_its_listeners() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dialects");
+    let verdict = |file: &str, definition, registered| {
+        let (_, case, _) = read_case(&folder.join(file));
+        evaluate(&case, &TaskFacts { definition, registered, ..TaskFacts::default() }).verdict
+    };
+    let unknown = || Fact::Unknown(Reason::constant("access denied"));
+    let binding = "bind-without-the-flag.yaml";
+    assert_eq!(verdict(binding, Fact::NotAsked, false), Verdict::NeedsFact(MissingFact::Definition));
+    let held = Reason::constant("access denied").with_prefix("the task definition");
+    assert_eq!(verdict(binding, unknown(), true), Verdict::Hold(HoldReason::Unknown(held)));
+    assert!(
+        matches!(verdict(binding, unknown(), false), Verdict::Register(_)),
+        "a new task has none to lose"
+    );
+    let listening = verdict("listeners-with-the-flag.yaml", Fact::NotAsked, true);
+    assert!(matches!(listening, Verdict::Register(_)), "the definition is not read for a warning alone");
 }
