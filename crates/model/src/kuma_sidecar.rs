@@ -19,8 +19,9 @@ pub enum SidecarOutbounds {
     Bound,
 }
 
-/// The parts of a container definition that show how the container is started.
-#[derive(Clone, Debug, Default)]
+/// The parts of a container definition that show how the container is started. Values of variables may be secrets, so it has no
+/// `Debug`.
+#[derive(Clone, Default)]
 pub struct ContainerStart<'a> {
     /// `image`.
     pub image: &'a str,
@@ -136,7 +137,7 @@ mod tests {
             let environment = value.map(|value| (BIND_OUTBOUNDS_VARIABLE, value)).into_iter().collect();
             let arguments = arguments.to_vec();
             let start = ContainerStart { image: IMAGE, arguments, environment, has_environment_files };
-            assert_eq!(start.sidecar_outbounds(), expected, "{start:?}");
+            assert_eq!(start.sidecar_outbounds(), expected, "{value:?} {has_environment_files}");
         }
     }
 }
