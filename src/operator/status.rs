@@ -120,7 +120,7 @@ impl OperatorStatus {
                 reconcile_timeout: RECONCILE_TIMEOUT,
             },
             owned: worker.registry.owned(),
-            token_expiry: worker.client.token_expiry().map(|at| at.as_secs_f64()),
+            token_expiry: worker.client.token_expiry().map(Timestamp::as_secs_f64),
             unattributed_registrations: worker.unattributed_registrations(),
             unknown_outbound_services: worker.unknown_outbound_counts(),
             tasks_with_warnings: worker.tasks_with_warnings(),

@@ -1,4 +1,4 @@
-//! Reads the resources that Dataplanes can call: MeshServices, MeshExternalServices and MeshMultiZoneServices.
+//! Reads the resources that Dataplanes can call: `MeshService`, `MeshExternalService` and `MeshMultiZoneService`.
 
 use std::net::IpAddr;
 
