@@ -114,6 +114,7 @@ impl Transport for ServerSettings {
         let describe_finding = match path {
             "/" => json!({"product": "Kuma", "version": self.version}),
             "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": self.health_discovery}}}),
+            _ if path.contains("services?") => json!({"total": 0, "items": []}),
             _ => json!({"meshServices": {"mode": self.mesh_services}}),
         };
         Ok(HttpResponse { status: 200, retry_after: None, body: describe_finding.to_string().into_bytes() })
