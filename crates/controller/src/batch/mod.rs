@@ -1,8 +1,8 @@
 //! Guarantees that single requests share calls and that no response is older than its request.
 //!
-//! As in a group commit, the first request is sent immediately; requests that arrive while its call is in flight, or
-//! while the token bucket is empty, share the next call. A response therefore always comes from a call that *started
-//! after* the request was made.
+//! As in a group commit, the first request is sent immediately, with those that tasks which are ready to run make; requests
+//! that arrive while its call is in flight, or while the token bucket is empty, share the next call. A response therefore
+//! always comes from a call that *started after* the request was made.
 //!
 //! - Groups are independent: a hung call blocks only its own group. Within a group one call is in flight.
 //! - Equal requests are sent once, and each caller gets the response. An error goes to every caller in its call.
@@ -158,6 +158,7 @@ impl<C: BatchCall> Inner<C> {
 
     /// Makes calls, one after the other, until no caller of the group waits.
     async fn run_calls(self: Arc<Self>, group: C::Group) {
+        self.gather(&group).await;
         while self.is_wanted(&group) {
             if let Some(bucket) = &self.bucket {
                 bucket.acquire(1).await;
@@ -166,6 +167,20 @@ impl<C: BatchCall> Inner<C> {
             if !batch.is_empty() {
                 Arc::clone(&self).call(group.clone(), batch).await;
             }
+        }
+    }
+
+    /// Waits while tasks that are ready to run add requests. A worker runs a task that another one started first, so without
+    /// this a hundred callers that were started together would make two calls, the first of them for one caller.
+    async fn gather(&self, group: &C::Group) {
+        let mut gathered = 0;
+        loop {
+            tokio::task::yield_now().await;
+            let waiting = lock(&self.groups).get(group).map_or(0, |pending| pending.waiters.len());
+            if waiting <= gathered || waiting >= self.max_requests {
+                return;
+            }
+            gathered = waiting;
         }
     }
 

@@ -107,6 +107,42 @@ async fn batch_call_is_limited_and_ordered() {
     assert_eq!(fixture.calls(), [(0, "a", vec![0, 1, 2]), (1, "a", vec![3, 4, 5]), (2, "a", vec![6, 7])]);
 }
 
+/// A remote that responds at once.
+struct InstantRemote {
+    sizes: Arc<Mutex<Vec<usize>>>,
+}
+
+#[async_trait]
+impl BatchCall for InstantRemote {
+    type Group = ();
+    type Request = u32;
+    type Response = ();
+    type Error = &'static str;
+
+    async fn call(&self, _: &(), requests: Vec<u32>) -> Result<BTreeMap<u32, ()>, &'static str> {
+        lock(&self.sizes).push(requests.len());
+        Ok(requests.into_iter().map(|request| (request, ())).collect())
+    }
+}
+
+/// A worker runs what a task starts before other tasks, so the driver would call for its first caller alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn requests_of_ready_tasks_share_the_first_call() {
+    let sizes = Arc::default();
+    let batcher = Batcher::new(InstantRemote { sizes: Arc::clone(&sizes) }, 100, None);
+    let callers = async move {
+        let mut asked = tokio::task::JoinSet::new();
+        for request in 0..100 {
+            let batcher = batcher.clone();
+            asked.spawn(async move { batcher.ask((), request).await });
+        }
+        asked.join_all().await
+    };
+    let answers = tokio::spawn(callers).await.unwrap();
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(*lock(&sizes), [100]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_gather_while_the_bucket_is_empty() {
     let bucket = TokenBucket::new(0.1, 1);
