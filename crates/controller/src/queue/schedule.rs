@@ -92,10 +92,16 @@ impl<K: Clone + Ord> Schedule<K> {
         let slot = self.slot(run.at);
         let Some(entry) = self.keys.get_mut(&key) else {
             self.adds += 1;
-            self.delayed.insert(slot, key.clone());
-            let state = KeyState::Delayed { slot, firm: false };
+            let state = if slot.at > now {
+                self.delayed.insert(slot, key.clone());
+                KeyState::Delayed { slot, firm: false }
+            } else {
+                self.urgent.insert((run.priority, slot));
+                self.waiting.insert(slot, key.clone());
+                KeyState::Waiting { slot }
+            };
             self.keys.insert(key, KeyEntry { state, priority: run.priority, delays: None });
-            return self.promote(now);
+            return;
         };
         match &mut entry.state {
             // Never concurrently: the run starts when the current one is done.
