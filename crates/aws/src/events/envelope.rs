@@ -7,9 +7,10 @@ use super::json::{self, BorrowedText, need, time};
 use super::poison::{PoisonMessage, PoisonReason};
 use ecs_mesh_model::Timestamp;
 
-/// The fields that identify an event. `detail` stays raw JSON for the parser of the event.
+/// The fields that identify an event. `detail` stays raw JSON for the parser of the event, unless `D` is that event's own.
 #[derive(Deserialize)]
-pub(super) struct EventEnvelope<'a> {
+#[serde(bound(deserialize = "D: Deserialize<'de>"))]
+pub(super) struct EventEnvelope<'a, D = &'a RawValue> {
     #[serde(rename = "detail-type", borrow)]
     detail_type: Option<BorrowedText<'a>>,
     #[serde(borrow)]
@@ -22,8 +23,7 @@ pub(super) struct EventEnvelope<'a> {
     time: Option<BorrowedText<'a>>,
     #[serde(borrow)]
     resources: Option<&'a RawValue>,
-    #[serde(borrow)]
-    detail: Option<&'a RawValue>,
+    detail: Option<D>,
     #[serde(rename = "Type", borrow)]
     sns_type: Option<BorrowedText<'a>>,
     #[serde(rename = "Message", borrow)]
@@ -31,6 +31,19 @@ pub(super) struct EventEnvelope<'a> {
 }
 
 impl EventEnvelope<'_> {
+    /// Reads the field `detail`.
+    pub(super) fn detail<'d, D: Deserialize<'d>>(&'d self) -> Result<D, PoisonMessage> {
+        let raw = self.detail.ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, "detail"))?;
+        json::read_detail(raw.get())
+    }
+}
+
+impl<D> EventEnvelope<'_, D> {
+    /// The field `detail` as it was read with the envelope.
+    pub(super) fn parsed_detail(&self) -> Option<&D> {
+        self.detail.as_ref()
+    }
+
     /// The wrapped event, if an SNS topic without raw delivery forwarded it.
     pub(super) fn sns_message(&self) -> Option<&str> {
         let notification = self.sns_type.as_deref().is_some_and(|kind| kind == "Notification");
@@ -51,12 +64,6 @@ impl EventEnvelope<'_> {
 
     pub(super) fn source(&self) -> Result<&str, PoisonMessage> {
         need(self.source.as_ref(), "source")
-    }
-
-    /// Reads the field `detail`.
-    pub(super) fn detail<'d, D: Deserialize<'d>>(&'d self) -> Result<D, PoisonMessage> {
-        let raw = self.detail.ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, "detail"))?;
-        json::read_detail(raw.get())
     }
 
     /// The first of the field `resources`.

@@ -1,8 +1,8 @@
 //! Decodes a message's body. For any body, decoding never panics, needs no more stack or memory than the body's length, and
 //! returns no text of a body that it cannot decode, since task overrides may contain secrets.
 //!
-//! The table `KINDS` lists the known events with their parsers. The body is parsed once: the envelope keeps `detail` as
-//! raw JSON, which the event's own parser then reads.
+//! The table `KINDS` lists the known events with their parsers. The envelope keeps `detail` as raw JSON, which the event's own
+//! parser then reads. Events of tasks, nearly all messages, are read with their `detail` in one pass before.
 
 mod cloudtrail;
 mod deployment_state_change;
@@ -150,8 +150,8 @@ enum EventParser {
 /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_cwe_events.html>.
 const KINDS: &[EventKind] = &[
     EventKind {
-        detail_type: "ECS Task State Change",
-        source: "aws.ecs",
+        detail_type: task_state_change::DETAIL_TYPE,
+        source: task_state_change::SOURCE,
         parser: EventParser::By(task_state_change::read),
     },
     EventKind {
@@ -186,6 +186,9 @@ pub fn decode(body: &str) -> Decoded {
 }
 
 fn decode_delivered(body: &str, may_be_wrapped: bool) -> Result<Decoded, PoisonMessage> {
+    if let Some(decoded) = task_state_change::read_body(body) {
+        return Ok(decoded);
+    }
     let envelope: EventEnvelope<'_> = json::read(body)?;
     if may_be_wrapped && let Some(wrapped) = envelope.sns_message() {
         return decode_delivered(wrapped, false);

@@ -12,6 +12,9 @@ use super::poison::{PoisonMessage, PoisonReason};
 use super::{Decoded, HintedState, TaskHint};
 use ecs_mesh_model::{ClusterArn, DesiredStatus, LastStatus, TaskArn};
 
+pub(super) const DETAIL_TYPE: &str = "ECS Task State Change";
+pub(super) const SOURCE: &str = "aws.ecs";
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TaskDetail<'a> {
@@ -28,8 +31,20 @@ struct TaskDetail<'a> {
 
 /// Reads the hint.
 pub(super) fn read(envelope: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage> {
-    let detail: TaskDetail<'_> = envelope.detail()?;
-    let task = task_arn(&detail)?;
+    read_hint(envelope, &envelope.detail()?)
+}
+
+/// Reads the body of such an event in one pass. `None`: the body is another event, or has an error, and is to be read with its
+/// `detail` apart.
+pub(super) fn read_body(body: &str) -> Option<Decoded> {
+    let envelope: EventEnvelope<'_, TaskDetail<'_>> = serde_json::from_str(body).ok()?;
+    let is_task = envelope.detail_type().ok()? == DETAIL_TYPE && envelope.source().ok()? == SOURCE;
+    let detail = envelope.parsed_detail().filter(|_| is_task)?;
+    read_hint(&envelope, detail).ok()
+}
+
+fn read_hint<D>(envelope: &EventEnvelope<'_, D>, detail: &TaskDetail<'_>) -> Result<Decoded, PoisonMessage> {
+    let task = task_arn(detail)?;
     if envelope.account()? != task.cluster().account() {
         return Err(PoisonMessage::new(PoisonReason::OriginMismatch, "account"));
     }
@@ -43,7 +58,7 @@ pub(super) fn read(envelope: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessag
         (false, DesiredStatus::Stopped) => HintedState::Stopping,
         (false, DesiredStatus::Running) => HintedState::Running,
     };
-    Ok(Decoded::Task(TaskHint { task, version: version(&detail)?, state }))
+    Ok(Decoded::Task(TaskHint { task, version: version(detail)?, state }))
 }
 
 fn task_arn(detail: &TaskDetail<'_>) -> Result<TaskArn, PoisonMessage> {
@@ -51,11 +66,10 @@ fn task_arn(detail: &TaskDetail<'_>) -> Result<TaskArn, PoisonMessage> {
     let task = need(detail.task_arn.as_ref(), path)?;
     let cluster = ClusterArn::parse(need(detail.cluster_arn.as_ref(), "detail.clusterArn")?)
         .map_err(|_| PoisonMessage::new(PoisonReason::InvalidArn, "detail.clusterArn"))?;
-    match (TaskArn::parse(task), TaskArn::parse_in(task, &cluster)) {
-        (_, Ok(task)) => Ok(task),
-        (Ok(_), Err(_)) => Err(PoisonMessage::new(PoisonReason::ClusterMismatch, "detail.clusterArn")),
-        (Err(_), Err(_)) => Err(PoisonMessage::new(PoisonReason::InvalidArn, path)),
-    }
+    TaskArn::parse_in(task, &cluster).map_err(|_| match TaskArn::parse(task) {
+        Ok(_) => PoisonMessage::new(PoisonReason::ClusterMismatch, "detail.clusterArn"),
+        Err(_) => PoisonMessage::new(PoisonReason::InvalidArn, path),
+    })
 }
 
 fn version(detail: &TaskDetail<'_>) -> Result<u64, PoisonMessage> {

@@ -81,6 +81,18 @@ fn each_lifecycle_stage_is_read() {
 }
 
 #[test]
+fn task_event_is_the_same_read_in_one_pass_or_two() {
+    let mut read = 0;
+    for (name, body) in fixtures() {
+        let Some(in_one) = task_state_change::read_body(&body) else { continue };
+        let envelope: EventEnvelope<'_> = json::read(&body).unwrap();
+        assert_eq!(task_state_change::read(&envelope).unwrap(), in_one, "{name}");
+        read += 1;
+    }
+    assert!(read >= 11, "only {read} of the tasks' events are read in one pass");
+}
+
+#[test]
 fn short_task_arn_gets_its_cluster_from_the_event() {
     let short = "arn:aws:ecs:eu-west-1:111122223333:task/0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
     let Decoded::Task(hint) = changed("/detail/taskArn", json!(short)) else { panic!("it is a task") };
