@@ -15,14 +15,17 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::health::{Health, Heartbeat};
 use ecs_mesh_controller::{ActiveWarnings, Backoff};
 
-/// Most receipts of one `DeleteMessageBatch`.
+/// Most messages of one receive, and most receipts of one `DeleteMessageBatch`.
 const BATCH: usize = 10;
 
 /// How long a receipt waits for others to share its call.
 const BATCH_LINGER: Duration = Duration::from_millis(20);
 
-/// Receipts that may wait for deletion; beyond that, receivers wait.
-const DELETE_QUEUE_LEN: usize = 1_000;
+/// Receives whose receipts may wait for deletion; beyond that, receivers wait.
+const DELETE_QUEUE_LEN: usize = 100;
+
+/// Most `DeleteMessageBatch` calls in flight.
+const MAX_INFLIGHT_DELETES: usize = 8;
 
 /// Time for deletions after the stop.
 const DELETE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -154,7 +157,7 @@ impl QueueConsumer {
     async fn receive(
         self,
         index: u64,
-        done: mpsc::Sender<String>,
+        done: mpsc::Sender<Vec<String>>,
         warnings: &ActiveWarnings<&'static str>,
         stop: CancellationToken,
     ) {
@@ -180,15 +183,17 @@ impl QueueConsumer {
                     retry_delays = None;
                     warnings.retain(|_| false);
                     self.observer.set_queue_state(QueueState::Ok);
-                    for message in messages {
-                        let Some(receipt) = self.handle(message) else { continue };
-                        // A stop does not wait for hanging deletions: the queue redelivers those messages.
-                        tokio::select! {
-                            biased;
-                            // The deleter ends only after all receivers.
-                            _ = done.send(receipt) => {}
-                            () = stop.cancelled() => return,
-                        }
+                    let receipts: Vec<String> =
+                        messages.into_iter().filter_map(|message| self.handle(message)).collect();
+                    if receipts.is_empty() {
+                        continue;
+                    }
+                    // A stop does not wait for hanging deletions: the queue redelivers those messages.
+                    tokio::select! {
+                        biased;
+                        // The deleter ends only after all receivers.
+                        _ = done.send(receipts) => {}
+                        () = stop.cancelled() => return,
                     }
                 }
                 Err(error) => {
@@ -265,20 +270,27 @@ impl QueueConsumer {
     }
 }
 
-/// Deletes in batches. The queue redelivers messages whose deletion fails, which is harmless.
-async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<String>, heartbeat: Heartbeat) {
+/// Deletes in batches. The receipts of a full receive are a batch and wait for no others. The queue redelivers messages whose
+/// deletion fails, which is harmless.
+async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<Vec<String>>, heartbeat: Heartbeat) {
     let mut calls = tokio::task::JoinSet::new();
-    while let Some(first) = receipts.recv().await {
-        heartbeat.expect_within(STEP_TIMEOUT);
-        let mut batch = vec![first];
-        let full = Instant::now() + BATCH_LINGER;
-        while batch.len() < BATCH {
-            match tokio::time::timeout_at(full, receipts.recv()).await {
-                Ok(Some(receipt)) => batch.push(receipt),
-                Ok(None) | Err(_) => break,
-            }
+    let mut waiting = Vec::new();
+    loop {
+        if waiting.is_empty() {
+            heartbeat.idle();
+            let Some(first) = receipts.recv().await else { break };
+            waiting = first;
         }
-        while calls.len() >= 8 {
+        heartbeat.expect_within(STEP_TIMEOUT);
+        let full = Instant::now() + BATCH_LINGER;
+        while waiting.len() < BATCH
+            && let Ok(Some(more)) = tokio::time::timeout_at(full, receipts.recv()).await
+        {
+            waiting.extend(more);
+        }
+        let rest = waiting.split_off(waiting.len().min(BATCH));
+        let batch = std::mem::replace(&mut waiting, rest);
+        while calls.len() >= MAX_INFLIGHT_DELETES {
             calls.join_next().await;
         }
         while calls.try_join_next().is_some() {}
@@ -292,7 +304,6 @@ async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<String>
                 Err(error) => debug!(%error, "deleting messages failed; the queue redelivers them"),
             }
         });
-        heartbeat.idle();
     }
     while calls.join_next().await.is_some() {}
 }

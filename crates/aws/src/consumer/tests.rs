@@ -206,6 +206,19 @@ async fn receipts_share_calls_of_ten() {
     assert_eq!(sizes, [10, 10, 10, 1]);
 }
 
+/// Receipts beyond a full call are the first of the next one.
+#[tokio::test(start_paused = true)]
+async fn receipts_of_small_receives_share_calls() {
+    let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 1);
+    for (page, size) in [7, 8, 4, 10].into_iter().enumerate() {
+        scene.queue.put(Ok((0..size).map(|n| running(&format!("{page}-{n}"))).collect()));
+    }
+    sleep(SECOND).await;
+    let sizes: Vec<usize> = scene.queue.deletes.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [10, 10, 9]);
+    assert_eq!(scene.queue.deleted().len(), 29);
+}
+
 #[tokio::test(start_paused = true)]
 async fn single_receipt_is_deleted_after_the_linger() {
     let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 1);
@@ -289,6 +302,9 @@ async fn hanging_deletions_do_not_delay_the_stop() {
         scene.queue.put(Ok((0..10).map(|n| running(&format!("{page}-{n}"))).collect()));
     }
     sleep(SECOND).await;
-    assert!(scene.handled().len() >= DELETE_QUEUE_LEN, "receivers wait only when many deletions are pending");
+    assert!(
+        scene.handled().len() >= BATCH * DELETE_QUEUE_LEN,
+        "receivers wait only when many deletions are pending"
+    );
     assert!(scene.stopped().await.0 <= DELETE_DRAIN_TIMEOUT + RECEIVE_DRAIN_TIMEOUT);
 }
