@@ -11,6 +11,7 @@
 //!   once there is room again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::consumer::EventResult;
 use super::events::{HintedState, TaskHint};
-use super::store::TaskStore;
+use super::store::{KnownTask, TaskStore};
 use super::task_describer::{DescribeOutcome, TaskDescriber};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{Backoff, Controller, Priority, Reconciler, Requeue, Urgency, WorkQueue};
@@ -97,6 +98,29 @@ struct Hints {
 }
 
 impl Hints {
+    /// Adds an event. Returns whether its task counts as known, or `None` if there is no room for another unknown one.
+    fn add(&mut self, hint: &TaskHint, known: bool, received: Instant) -> Option<bool> {
+        match self.by_task.entry(hint.task.clone()) {
+            Entry::Occupied(mut pending) => {
+                let pending = pending.get_mut();
+                pending.lowest = pending.lowest.min(hint.version);
+                pending.highest = pending.highest.max(hint.version);
+                pending.stop |= hint.state.is_stop();
+                pending.received = pending.received.or(Some(received));
+                Some(pending.known)
+            }
+            Entry::Vacant(_) if !known && self.unknown >= MAX_UNKNOWN_TASKS => {
+                self.overflowed = true;
+                None
+            }
+            Entry::Vacant(free) => {
+                self.unknown += usize::from(!known);
+                free.insert(PendingHint::new(hint, known, received));
+                Some(known)
+            }
+        }
+    }
+
     /// Removes the answered events of a task. Returns when a sweep is to be asked for, if events were dropped before.
     fn remove(&mut self, task: &TaskArn, now: Instant) -> Option<Instant> {
         let pending = self.by_task.remove(task);
@@ -152,38 +176,22 @@ impl HintResolver {
     pub fn add(&self, hint: &TaskHint, received: Instant) -> EventResult {
         let inner = &self.inner;
         let task = &hint.task;
-        if inner.store.version(task).is_some_and(|version| version >= hint.version) {
+        let shown = inner.store.known(task);
+        if shown.and_then(|task| task.version).is_some_and(|version| version >= hint.version) {
             return EventResult::Stale;
         }
-        let known = inner.store.contains(task) || inner.sink.is_registered(task);
+        let known = shown.is_some() || inner.sink.is_registered(task);
         if known && hint.state.is_stop() {
             inner.store.record_stop_event(task, false, inner.clock.now());
         }
-        let known = {
-            let mut hints = inner.lock();
-            let is_full = hints.unknown >= MAX_UNKNOWN_TASKS;
-            if let Some(pending) = hints.by_task.get_mut(task) {
-                pending.lowest = pending.lowest.min(hint.version);
-                pending.highest = pending.highest.max(hint.version);
-                pending.stop |= hint.state.is_stop();
-                pending.received = pending.received.or(Some(received));
-                pending.known
-            } else if !known && is_full {
-                hints.overflowed = true;
-                return EventResult::Overflow;
-            } else {
-                hints.unknown += usize::from(!known);
-                hints.by_task.insert(task.clone(), PendingHint::new(hint, known, received));
-                known
-            }
-        };
+        let Some(known) = inner.lock().add(hint, known, received) else { return EventResult::Overflow };
         let queue = inner.queue(known);
         let priority = if hint.state.is_stop() { Priority::Removal } else { Priority::Event };
-        let is_no_news = match hint.state {
-            HintedState::Running => inner.store.is_running(task),
-            HintedState::Stopping => inner.store.is_leaving(task) && !inner.sink.holds_drain(task),
+        let is_no_news = shown.is_some_and(|KnownTask { is_running, is_leaving, .. }| match hint.state {
+            HintedState::Running => is_running,
+            HintedState::Stopping => is_leaving && !inner.sink.holds_drain(task),
             HintedState::Stopped => false,
-        };
+        });
         queue.add_after(task.clone(), priority, if is_no_news { NO_NEWS_DELAY } else { Duration::ZERO });
         EventResult::Accepted
     }

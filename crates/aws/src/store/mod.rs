@@ -32,6 +32,17 @@ pub struct Observation {
     pub first_stop: bool,
 }
 
+/// The part of a task's known state that decides whether an event can be news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownTask {
+    /// The version that the newest describe showed.
+    pub version: Option<u64>,
+    /// Whether the newest describe showed the task wanted and with its address, so that only its stop is news.
+    pub is_running: bool,
+    /// Whether a describe showed that ECS is stopping the task or has stopped it.
+    pub is_leaving: bool,
+}
+
 /// A copy of a task's known state.
 #[derive(Clone, Debug)]
 pub struct TaskSnapshot {
@@ -134,11 +145,16 @@ impl TaskStore {
         self.lock().get(task)?.task.as_ref().map(|task| task.version)
     }
 
-    /// Whether the newest describe showed the task wanted and with its address, so that only its stop is news.
-    pub fn is_running(&self, task: &TaskArn) -> bool {
+    /// What is known of a task that an event names; `None` if no describe, list or registration has shown the task.
+    pub fn known(&self, task: &TaskArn) -> Option<KnownTask> {
         let records = self.lock();
-        let Some(record) = records.get(task) else { return false };
-        record.stop == StopState::None && record.task.as_ref().is_some_and(|task| task.address.is_some())
+        let record = records.get(task)?;
+        let shown = record.task.as_ref();
+        Some(KnownTask {
+            version: shown.map(|task| task.version),
+            is_running: record.stop == StopState::None && shown.is_some_and(|task| task.address.is_some()),
+            is_leaving: record.is_leaving(),
+        })
     }
 
     /// Whether a describe showed that ECS is stopping the task or has stopped it.
