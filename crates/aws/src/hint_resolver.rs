@@ -27,8 +27,8 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{Backoff, Controller, Priority, Reconciler, Requeue, Urgency, WorkQueue};
 use ecs_mesh_model::TaskArn;
 
-/// Most events of unknown tasks that wait for a describe.
-pub const MAX_UNKNOWN_TASKS: usize = 10_000;
+/// Most unknown tasks whose events wait for a describe: some 10 MB. At the default rate, 20 s of full calls answer them.
+pub const MAX_UNKNOWN_TASKS: usize = 20_000;
 
 /// How long an event that can hardly be news waits for others, so that one describe answers all of them. A running task
 /// whose address is known has no other news than its stop, and a leaving one, unless its drain is held, than its end.

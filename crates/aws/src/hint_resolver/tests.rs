@@ -319,7 +319,7 @@ async fn unknown_tasks_are_bounded_and_known_ones_go_first() {
     fixture.ecs_shows(1, Some((5, LastStatus::Running)));
     let flood = (2..).take(MAX_UNKNOWN_TASKS);
     assert!(flood.into_iter().all(|n| fixture.event(n, 1, HintedState::Running) == EventResult::Accepted));
-    assert_eq!(fixture.event(20_000, 1, HintedState::Running), EventResult::Overflow);
+    assert_eq!(fixture.event(90_000, 1, HintedState::Running), EventResult::Overflow);
     fixture.seconds(1).await;
     assert_eq!(fixture.event(1, 5, HintedState::Running), EventResult::Accepted);
     fixture.seconds(3).await;
@@ -336,6 +336,6 @@ async fn unknown_tasks_are_bounded_and_known_ones_go_first() {
     }
     fixture.seconds(3_600).await;
     assert_eq!(overflows(), 2);
-    assert_eq!(fixture.event(20_000, 1, HintedState::Running), EventResult::Accepted);
+    assert_eq!(fixture.event(90_000, 1, HintedState::Running), EventResult::Accepted);
     assert!(CALL >= Duration::from_secs(1));
 }
