@@ -204,6 +204,7 @@ impl Operator {
                 handler: Arc::new(TaskEventHandler { context: Arc::clone(context) }),
                 poison: options.poison,
                 observer: Arc::clone(metrics) as _,
+                backlog: context.aws.hints.backlog(),
                 health: metrics.health().clone(),
                 clock: context.process.clock.clone(),
                 seed: context.process.seed,

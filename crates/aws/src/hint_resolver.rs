@@ -9,6 +9,8 @@
 //! - **Known tasks go first.** Events of tasks that no describe, list or registration has shown wait in a queue of their own,
 //!   which is bounded, and get a bounded share of each call. A sweep finds what that queue could not take, and is asked for
 //!   once there is room again.
+//! - **A backlog is received first.** While it is, for a second at most, unknown tasks are not described: see
+//!   [`QueueBacklog`].
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::consumer::EventResult;
 use super::events::{HintedState, TaskHint};
+use super::queue_backlog::QueueBacklog;
 use super::store::{KnownTask, TaskStore};
 use super::task_describer::{DescribeOutcome, TaskDescriber};
 use ecs_mesh_clock::Clock;
@@ -85,6 +88,7 @@ struct Inner {
     hints: Mutex<Hints>,
     known: WorkQueue<TaskArn>,
     unknown: WorkQueue<TaskArn>,
+    backlog: QueueBacklog,
 }
 
 #[derive(Default)]
@@ -168,8 +172,14 @@ impl HintResolver {
             WorkQueue::new(slow, seed)
         };
         let (known, unknown) = (queue(seed), queue(seed.wrapping_add(1)));
-        let inner = Inner { describer, store, clock, sink, hints: Mutex::default(), known, unknown };
+        let (hints, backlog) = (Mutex::default(), QueueBacklog::default());
+        let inner = Inner { describer, store, clock, sink, hints, known, unknown, backlog };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Where receives from the event queue are recorded.
+    pub fn backlog(&self) -> QueueBacklog {
+        self.inner.backlog.clone()
     }
 
     /// Takes an event: it is in memory when this returns.
@@ -223,6 +233,9 @@ struct HintClass {
 impl Reconciler<TaskArn> for HintClass {
     async fn reconcile(&self, task: &TaskArn, _cause: Priority) -> Requeue {
         let urgency = if self.known { Urgency::Normal } else { Urgency::Low };
+        if !self.known {
+            self.inner.backlog.wait_until_drained().await;
+        }
         self.inner.resolve(task, urgency).await
     }
 }

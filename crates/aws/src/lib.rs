@@ -2,6 +2,7 @@
 //!
 //! - [`aws`]: the calls as traits; [`sdk`]: their implementation with the AWS SDK.
 //! - [`consumer`] receives messages, [`events`] decodes them, [`hint_resolver`] describes the tasks that they name.
+//!   [`queue_backlog`] lets receives go first.
 //! - [`service_reader`] describes services, and reads and sets the protection of their tasks.
 //! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`] and [`role_tag_cache`] read
 //!   from AWS below its quotas.
@@ -24,6 +25,7 @@ pub mod events;
 pub mod fakes;
 pub mod hint_resolver;
 pub mod inspect;
+pub mod queue_backlog;
 pub mod role_tag_cache;
 pub mod sdk;
 pub mod service_reader;

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::aws::{EventQueue, QueueMessage};
 use super::events::{Decoded, DeploymentHint, RoleEvent, TaskHint, decode};
+use super::queue_backlog::QueueBacklog;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::health::{Health, Heartbeat};
 use ecs_mesh_controller::{ActiveWarnings, Backoff};
@@ -124,6 +125,8 @@ pub struct QueueConsumer {
     pub poison: PoisonPolicy,
     /// Records metrics.
     pub observer: Arc<dyn QueueObserver>,
+    /// Holds back what can wait while more messages are queued.
+    pub backlog: QueueBacklog,
     /// Where the loops report progress.
     pub health: Health,
     /// Clock for the age of messages.
@@ -183,6 +186,7 @@ impl QueueConsumer {
                     retry_delays = None;
                     warnings.retain(|_| false);
                     self.observer.set_queue_state(QueueState::Ok);
+                    self.backlog.record_receive(messages.len() >= BATCH);
                     let receipts: Vec<String> =
                         messages.into_iter().filter_map(|message| self.handle(message)).collect();
                     if receipts.is_empty() {

@@ -141,6 +141,7 @@ fn scene(queue: FakeQueue, poison: PoisonPolicy, receivers: usize) -> ConsumerFi
         handler: handler.clone(),
         poison,
         observer: counts.clone(),
+        backlog: QueueBacklog::default(),
         health: Health::default(),
         clock: clock(),
         seed: 1,

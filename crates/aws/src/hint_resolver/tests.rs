@@ -312,6 +312,27 @@ async fn events_of_a_leaving_task_share_a_describe_unless_its_drain_is_held() {
     }
 }
 
+/// The messages of a backlog may name a task twice, and newer ones may be behind.
+#[tokio::test(start_paused = true)]
+async fn backlog_is_received_before_unknown_tasks_are_described() {
+    let fixture = resolver();
+    let backlog = fixture.resolver.backlog();
+    (0..100).for_each(|_| backlog.record_receive(true));
+    fixture.known(1, 4);
+    fixture.ecs_shows(1, Some((5, LastStatus::Deactivating)));
+    (2..202).for_each(|n| fixture.ecs_shows(n, Some((2, LastStatus::Running))));
+    (2..202).for_each(|n| _ = fixture.event(n, 1, HintedState::Running));
+    fixture.event(1, 5, HintedState::Stopping);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let described = || fixture.ecs.described.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(described(), [1], "a known task does not wait");
+    (2..202).for_each(|n| _ = fixture.event(n, 2, HintedState::Running));
+    backlog.record_receive(false);
+    fixture.seconds(4).await;
+    assert_eq!(described(), [1, 100, 100], "one describe answers both events");
+    assert_eq!((fixture.resolved(2).len(), fixture.resolved(201).len()), (1, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn unknown_tasks_are_bounded_and_known_ones_go_first() {
     let fixture = resolver();
