@@ -168,6 +168,10 @@ pub struct KumaOracle {
 /// How long after an upgrade a write may still arrive: the version's age, and a slow call.
 const UPGRADE_LAG: Duration = Duration::from_secs(15);
 
+/// How long after an upgrade to another dialect a write may arrive that the old one needs. If a read of the version saw both
+/// instances, the upgrade counts as a rolling one, with writes that are repeated, for 15 s more.
+const DIALECT_UPGRADE_LAG: Duration = Duration::from_secs(30);
+
 /// How long registrations must exist for the operator to count them: one may be created while another is being removed.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -323,7 +327,8 @@ impl KumaOracle {
                     Some(before) if drained(after) && !drained(before) => self.tally.drained += 1,
                     Some(_) => self.tally.updated += 1,
                 }
-                let is_late = self.dialect_upgraded.is_some_and(|at| at.age_at(entry.at) <= UPGRADE_LAG);
+                let is_late =
+                    self.dialect_upgraded.is_some_and(|at| at.age_at(entry.at) <= DIALECT_UPGRADE_LAG);
                 if !entry.changed && !is_late {
                     self.report(Invariant::I6, entry, "an unchanged body was written again");
                 }
