@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::CalledWorkloads;
-use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet, MergedOutbounds};
+use super::evaluator::workload_label;
+use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet, MergedOutbounds};
 use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe, Reach, ReachableBackend, WorkloadSpec};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, Reason, ServiceName, TaskArn, TaskId};
 
@@ -68,6 +69,35 @@ pub struct DesiredRegistration {
     pub reach: DesiredReach,
     /// The workload labels of the services that the outbounds call.
     pub called_workloads: CalledWorkloads,
+}
+
+impl DesiredRegistration {
+    /// The registration of a task that this workload describes in a binding, as the manifests declare it now. For questions
+    /// about the workload, such as whether a version can express it: name and address are no task's.
+    pub fn of_workload(
+        set: &ManifestSet,
+        binding: &Binding,
+        (name, workload): (&str, &WorkloadSpec),
+        (operator, task): (&OperatorId, &TaskArn),
+    ) -> Self {
+        let reach = DesiredReach::of(set, name, workload, false, &mut Vec::new());
+        let called = reach.called_services();
+        let mesh = &binding.spec.mesh;
+        let called_workloads = CalledWorkloads::of(set, &binding.spec.control_plane, mesh, called);
+        Self {
+            id: RegistrationId { mesh: mesh.clone(), name: name.into() },
+            marks: OwnershipLabels::of(operator, task),
+            cluster_name: task.cluster().name().into(),
+            binding: Arc::clone(&binding.name),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            service: workload.service.clone(),
+            workload: workload_label(workload).map(Into::into),
+            inbounds: workload.inbounds.clone(),
+            probe: workload.probe,
+            reach,
+            called_workloads,
+        }
+    }
 }
 
 /// How a task's sidecar gets its outbounds, and which.

@@ -42,6 +42,18 @@ pub(super) fn describe(definition: &TaskDefinition, tags: &Tags) -> DiscoveredWo
     }
 }
 
+/// The workload that docker labels and ECS tags of a task describe, if they describe one.
+///
+/// # Errors
+/// The description is invalid, for this reason.
+pub fn discovered_workload(definition: &TaskDefinition, tags: &Tags) -> Result<Option<WorkloadSpec>, Reason> {
+    match describe(definition, tags) {
+        DiscoveredWorkload::Nothing => Ok(None),
+        DiscoveredWorkload::Workload(workload) => Ok(Some(*workload)),
+        DiscoveredWorkload::Unusable(reason) => Err(reason),
+    }
+}
+
 /// Different values of one label on several containers are an error, since either may be intended.
 fn consistent_value(definition: &TaskDefinition) -> Result<(), String> {
     for key in [SERVICE, PROTOCOL, WORKLOAD, INBOUND_PORT, CONTAINER_PORT] {

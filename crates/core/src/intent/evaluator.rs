@@ -419,7 +419,7 @@ fn violations(
 }
 
 /// The label `kuma.io/workload`: the manifest's, or else the service's name where it is a DNS-1035 label.
-pub(super) fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
+pub fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
     let service = Some(workload.service.as_str()).filter(|name| is_dns_label(name));
     workload.workload.as_deref().or(service)
 }

@@ -20,14 +20,16 @@ pub use consul::{
 pub use desired::{
     DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegisteredBackends, RegistrationId,
 };
-pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
+pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD, discovered_workload};
 pub use evaluator::{
     Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, TaskFacts, Verdict,
+    workload_label,
 };
 pub use history::ManifestHistory;
 pub use mesh_backends::{MeshBackend, missing_backends};
 pub use principals::BoundPrincipals;
-pub use select::{bindings, owning_binding};
+pub use roles::dataplane_role_violations;
+pub use select::{bindings, owning_binding, workloads, workloads_in};
 pub use violation::{RoleRule, RoleViolation, ViolationBasis};
 
 use std::fmt;

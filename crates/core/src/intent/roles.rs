@@ -7,8 +7,10 @@
 //! ECS names them `consul.hashicorp.com.…`).
 
 use super::consul::{self, ConsulClaim};
+use super::evaluator::workload_label;
 use super::violation::{RoleRule, RoleViolation, SERVICE_PLACEHOLDER};
-use ecs_mesh_api::RoleTagPolicy;
+use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_api::{RoleTagPolicy, WorkloadSpec};
 use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 
 /// The identity that a task claims in a mesh.
@@ -18,6 +20,22 @@ pub(super) enum RoleClaim<'a> {
     Kuma { mesh: &'a MeshName, service: &'a ServiceName, workload: Option<&'a str> },
     /// A task at Consul.
     Consul(ConsulClaim<'a>),
+}
+
+/// The rules that a role breaks for tasks of a workload at Kuma, whatever the binding's `roleTags.mode` is.
+pub fn dataplane_role_violations(
+    binding: &Binding,
+    workload: &WorkloadSpec,
+    task_account: &str,
+    role: &RoleArn,
+    tags: &Tags,
+) -> Vec<RoleViolation> {
+    let claim = RoleClaim::Kuma {
+        mesh: &binding.spec.mesh,
+        service: &workload.service,
+        workload: workload_label(workload),
+    };
+    RoleRules { claim, policy: &binding.spec.role_tags, task_account }.violations(role, tags, None)
 }
 
 /// The rules for a role.

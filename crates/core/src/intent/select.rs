@@ -102,11 +102,29 @@ pub fn bindings<'a>(
 
 /// The workload that describes the task in that binding.
 pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Selection<WorkloadSpec> {
+    select_one(workloads_in(set, binding), |workload| workload_matches(workload, task))
+}
+
+/// All workloads that may describe tasks of that binding.
+pub fn workloads_in<'a>(
+    set: &'a ManifestSet,
+    binding: &'a str,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<WorkloadSpec>)> {
     let workloads: &BTreeMap<_, _> = &set.workloads;
-    select_one(
-        workloads.iter().filter(|(_, w)| w.bindings.is_empty() || w.bindings.iter().any(|b| b == binding)),
-        |w| workload_matches(w, task),
-    )
+    workloads.iter().filter(move |(_, workload)| {
+        workload.bindings.is_empty() || workload.bindings.iter().any(|name| name == binding)
+    })
+}
+
+/// The names of the workloads that certainly describe the task in that binding: more than one are a conflict.
+pub fn workloads<'a>(
+    set: &'a ManifestSet,
+    binding: &'a str,
+    task: &'a Task,
+) -> impl Iterator<Item = &'a Arc<str>> {
+    workloads_in(set, binding)
+        .filter(move |(_, workload)| workload_matches(workload, task) == Match::Yes)
+        .map(|(name, _)| name)
 }
 
 /// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, independent of the task's
