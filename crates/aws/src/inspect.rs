@@ -1,13 +1,14 @@
-//! AWS reads of the audit alone: complete task definitions and permissions of a role. Environment values and commands may
-//! contain secrets, so `Debug` never prints them.
+//! AWS reads of the audit alone: complete task definitions, the services of a cluster, and permissions in IAM. Environment
+//! values and commands may contain secrets, so `Debug` never prints them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Deserializer};
 
-use super::aws::AwsError;
-use ecs_mesh_model::{RoleArn, Tags, TaskDefinitionArn};
+use super::aws::{AwsError, ListPage};
+use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn};
 
 /// A text that may be a secret; hidden from `Debug`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -85,6 +86,22 @@ pub struct FullContainer {
     /// `portMappings`.
     #[serde(deserialize_with = "null_is_empty")]
     pub port_mappings: Vec<PortMapping>,
+    /// `essential`: whether the task stops when the container does; ECS's default is `true`.
+    pub essential: Option<bool>,
+    /// `dependsOn`.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub depends_on: Vec<ContainerDependency>,
+    /// `dockerLabels`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub docker_labels: Tags,
+}
+
+/// A container that must reach a state before another one starts. ECS stops containers in the reverse order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerDependency {
+    /// The container that comes first.
+    pub container_name: String,
 }
 
 /// A variable and its value.
@@ -113,7 +130,36 @@ pub struct PortMapping {
     pub container_port: Option<u16>,
 }
 
+impl FullTaskDefinition {
+    /// The parts that the operator's decisions depend on; `None` before registration.
+    pub fn to_model(&self) -> Option<TaskDefinition> {
+        let containers = self.containers.iter().map(|container| TaskContainer {
+            name: container.name.clone(),
+            docker_labels: container.docker_labels.clone(),
+            ports: container.ports().collect(),
+            essential: container.is_essential(),
+            stop_timeout: None,
+        });
+        Some(TaskDefinition {
+            arn: self.arn.clone()?,
+            task_role: self.task_role.as_deref().and_then(|role| RoleArn::parse(role).ok()),
+            network_mode: self.network_mode.clone(),
+            containers: containers.collect(),
+        })
+    }
+}
+
 impl FullContainer {
+    /// The mapped container ports.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.port_mappings.iter().filter_map(|mapping| mapping.container_port)
+    }
+
+    /// Whether the task stops when the container does.
+    pub fn is_essential(&self) -> bool {
+        self.essential != Some(false)
+    }
+
     /// Whether the container has a variable of this name, from a secret or in plain text.
     pub fn has_variable(&self, name: &str) -> bool {
         self.environment.iter().any(|variable| variable.name == name && !variable.value.expose().is_empty())
@@ -122,6 +168,10 @@ impl FullContainer {
 }
 
 fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -153,6 +203,57 @@ pub struct SimulationResult {
     pub decision: String,
     /// Context keys that the policies use and the simulation lacked.
     pub missing_context: Vec<String>,
+    /// Whether the role's account belongs to an organisation, whose service control policies may deny more. The simulator
+    /// ignores those with conditions.
+    ///
+    /// Source: <https://docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html> (`OrganizationsDecisionDetail`).
+    pub in_organization: bool,
+}
+
+/// The identity policies of an account, as far as IAM shows them. Service control policies are not among them.
+///
+/// Source: <https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html>.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthorizationDetails {
+    /// Users and roles.
+    pub principals: Vec<PrincipalDetails>,
+    /// The policies of groups, by the group's name.
+    pub groups: BTreeMap<String, AttachedPolicies>,
+    /// The default version of each managed policy, by ARN.
+    pub managed: BTreeMap<String, String>,
+}
+
+impl AuthorizationDetails {
+    /// Adds a further page.
+    pub fn extend(&mut self, page: Self) {
+        self.principals.extend(page.principals);
+        self.groups.extend(page.groups);
+        self.managed.extend(page.managed);
+    }
+}
+
+/// A user or role with its policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrincipalDetails {
+    /// Its ARN.
+    pub arn: String,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its own policies.
+    pub policies: AttachedPolicies,
+    /// The names of its groups.
+    pub groups: Vec<String>,
+    /// The ARN of its permissions boundary.
+    pub boundary: Option<String>,
+}
+
+/// The policies of a user, group or role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachedPolicies {
+    /// The documents of inline policies, by name.
+    pub inline: BTreeMap<String, String>,
+    /// The ARNs of managed policies.
+    pub managed: Vec<String>,
 }
 
 /// The calls of the audit.
@@ -160,6 +261,19 @@ pub struct SimulationResult {
 pub trait AuditApi: Send + Sync {
     /// The task definition of this ARN, with its tags.
     async fn definition(&self, arn: &TaskDefinitionArn) -> Result<FullTaskDefinition, AwsError>;
+
+    /// The names of the services of a cluster, a page at a time.
+    async fn services(
+        &self,
+        cluster: &ClusterArn,
+        page: Option<String>,
+    ) -> Result<ListPage<String>, AwsError>;
+
+    /// Users, groups, roles and policies of the caller's account, a page at a time, with the token of the next page.
+    async fn authorization_details(
+        &self,
+        page: Option<String>,
+    ) -> Result<(AuthorizationDetails, Option<String>), AwsError>;
 
     /// Whether the role's own policies let it call `iam:GetRole` on itself, by IAM's policy simulator.
     async fn may_get_own_role(&self, role: &RoleArn) -> Result<SimulationResult, AwsError>;
@@ -185,5 +299,6 @@ mod tests {
         assert!(!format!("{definition:?}").contains("planted"), "{definition:?}");
         assert!(definition.containers[0].has_variable("TOKEN"));
         assert!(!definition.containers[0].health_check);
+        assert!(definition.containers[0].is_essential());
     }
 }

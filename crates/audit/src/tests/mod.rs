@@ -95,8 +95,12 @@ impl AuditFixture {
             ],
             "tags": [{"key": "consul.hashicorp.com/mesh", "value": "true"}],
         });
-        let may =
-            SimulationResult { allowed: true, decision: "allowed".to_owned(), missing_context: Vec::new() };
+        let may = SimulationResult {
+            allowed: true,
+            decision: "allowed".to_owned(),
+            missing_context: Vec::new(),
+            in_organization: false,
+        };
         let role = AuditedRole {
             // Consul converts the tag to lower case.
             tags: Ok(tags(&[("consul.hashicorp.com.service-name", "KV")])),

@@ -107,6 +107,7 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("ecs:ListTasks", "; give the operator's task role ecs:ListTasks on * with the condition ecs:cluster"),
     ("ecs:DescribeTasks", "; give the operator's task role ecs:DescribeTasks on task/CLUSTER/*"),
     ("ecs:DescribeTaskDefinition", "; give the operator's task role ecs:DescribeTaskDefinition on *"),
+    ("ecs:ListServices", "; give the caller ecs:ListServices on * with the condition ecs:cluster"),
     ("ecs:DescribeServices", "; give the operator's task role ecs:DescribeServices on service/CLUSTER/*"),
     ("ecs:GetTaskProtection", "; give the operator's task role ecs:GetTaskProtection on task/CLUSTER/*"),
     (
@@ -114,6 +115,7 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
         "; give the operator's task role ecs:UpdateTaskProtection on task/CLUSTER/*",
     ),
     ("iam:GetRole", "; give the operator's task role iam:GetRole on the tasks' roles"),
+    ("iam:GetAccountAuthorizationDetails", "; give the caller iam:GetAccountAuthorizationDetails on *"),
     ("iam:SimulatePrincipalPolicy", "; give the caller iam:SimulatePrincipalPolicy on the tasks' roles"),
     ("sqs:ReceiveMessage", "; give the operator's task role sqs:ReceiveMessage on the queue"),
     ("sqs:DeleteMessage", "; give the operator's task role sqs:DeleteMessage on the queue"),

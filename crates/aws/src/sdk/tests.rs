@@ -354,6 +354,9 @@ async fn full_definition_debug_redacts_values() {
         "command": ["run", "planted"],
         "healthCheck": {"command": ["CMD", "true"]},
         "portMappings": [{"containerPort": 8080}],
+        "essential": false,
+        "dependsOn": [{"containerName": "sidecar", "condition": "START"}],
+        "dockerLabels": {"kuma.io/service": "kv"},
     });
     let definition = json!({"taskDefinitionArn": arn, "family": "kv", "networkMode": "awsvpc", "containerDefinitions": [container]});
     let answer = json!({"taskDefinition": definition, "tags": [{"key": "a", "value": "b"}]});
@@ -364,6 +367,45 @@ async fn full_definition_debug_redacts_values() {
     assert_eq!((app.environment[0].value.expose(), app.command[1].expose()), ("planted", "planted"));
     assert!(app.has_variable("B") && app.health_check && !format!("{found:?}").contains("planted"));
     assert_eq!((app.port_mappings[0].container_port, found.tags.unwrap()["a"].as_str()), (Some(8080), "b"));
+    assert_eq!((app.is_essential(), app.depends_on[0].container_name.as_str()), (false, "sidecar"));
+    assert_eq!(app.docker_labels["kuma.io/service"], "kv");
+}
+
+#[tokio::test]
+async fn services_are_listed_by_name() {
+    let arn = "arn:aws:ecs:eu-west-1:111122223333:service/prod/kv";
+    let world = SdkFixture::answering([ok(&json!({"serviceArns": [arn], "nextToken": "next"}))]).await;
+    let page = world.aws.inspect.services(&cluster(), None).await.unwrap();
+    assert_eq!((page.items, page.next.as_deref()), (vec!["kv".to_owned()], Some("next")));
+    assert_eq!(world.seen(0), json!({"cluster": cluster().as_str(), "maxResults": 100}));
+}
+
+#[tokio::test]
+async fn authorization_details_have_decoded_policies() {
+    let inline =
+        "<member><PolicyName>tags</PolicyName><PolicyDocument>%7B%22a%22%3A1%7D</PolicyDocument></member>";
+    let attached =
+        "<member><PolicyName>All</PolicyName><PolicyArn>arn:aws:iam::aws:policy/All</PolicyArn></member>";
+    let role = format!(
+        "<member><Arn>{ROLE}</Arn><RolePolicyList>{inline}</RolePolicyList>\
+         <AttachedManagedPolicies>{attached}</AttachedManagedPolicies>\
+         <Tags><member><Key>kuma.io/mesh</Key><Value>default</Value></member></Tags></member>"
+    );
+    let version = "<member><IsDefaultVersion>true</IsDefaultVersion><Document>%7B%7D</Document></member>";
+    let xml = format!(
+        "<GetAccountAuthorizationDetailsResponse><GetAccountAuthorizationDetailsResult>\
+         <RoleDetailList>{role}</RoleDetailList>\
+         <Policies><member><Arn>arn:aws:iam::aws:policy/All</Arn>\
+         <PolicyVersionList>{version}</PolicyVersionList></member></Policies>\
+         <IsTruncated>true</IsTruncated><Marker>next</Marker>\
+         </GetAccountAuthorizationDetailsResult></GetAccountAuthorizationDetailsResponse>"
+    );
+    let world = SdkFixture::answering([(200, xml)]).await;
+    let (details, next) = world.aws.inspect.authorization_details(None).await.unwrap();
+    let role = &details.principals[0];
+    assert_eq!((role.arn.as_str(), role.tags["kuma.io/mesh"].as_str()), (ROLE, "default"));
+    assert_eq!((role.policies.inline["tags"].as_str(), next.as_deref()), ("{\"a\":1}", Some("next")));
+    assert_eq!(details.managed[&role.policies.managed[0]], "{}");
 }
 
 #[tokio::test]
