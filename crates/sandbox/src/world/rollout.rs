@@ -93,8 +93,17 @@ impl Rollout {
 
     /// The definition of the sidecar's container, if there is one.
     pub(super) fn sidecar(&self) -> Option<Value> {
-        let image = "docker.io/kumahq/kuma-dp:2.14.0";
-        self.has_sidecar.then(|| json!({"name": SIDECAR, "image": image, "essential": true}))
+        // `--auth-type` is Kong Mesh's: the role tags of the world's tasks are what its sidecars authenticate with.
+        let command = "kuma-dp run --name \"$TASK_ID\" --mesh default --cp-address https://kuma.internal:5678 --auth-type=aws";
+        self.has_sidecar.then(|| {
+            json!({
+                "name": SIDECAR,
+                "image": "docker.io/kong/kuma-dp:2.14.0",
+                "essential": true,
+                "entryPoint": ["sh", "-c"],
+                "command": [command],
+            })
+        })
     }
 
     /// The limits of its deployments, if they are not ECS's defaults.

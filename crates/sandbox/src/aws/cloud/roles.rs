@@ -103,6 +103,11 @@ impl Cloud {
         Ok(role)
     }
 
+    /// All roles, by name.
+    pub fn all_roles(&self) -> impl Iterator<Item = &IamRole> {
+        self.roles.values()
+    }
+
     /// The role, with its tags.
     pub fn get_role(&self, name: &str) -> AwsApiResult<&IamRole> {
         self.roles.get(name).ok_or_else(|| no_role(name))

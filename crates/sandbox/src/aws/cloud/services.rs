@@ -342,6 +342,30 @@ impl Cloud {
         Ok(self.services[&key].clone())
     }
 
+    /// A page of the ARNs of a cluster's active services, and the token of the next page. The token is the last name.
+    ///
+    /// # Errors
+    /// An unknown cluster.
+    pub fn list_services(
+        &self,
+        cluster: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> AwsApiResult<(Vec<String>, Option<String>)> {
+        let cluster = self.cluster_name(cluster)?;
+        let active = self.services.iter().filter(|((in_cluster, name), service)| {
+            *in_cluster == cluster
+                && service.status != ServiceStatus::Inactive
+                && after.is_none_or(|after| name.as_str() > after)
+        });
+        let mut names: Vec<&String> = active.map(|((_, name), _)| name).take(limit + 1).collect();
+        let has_more = names.len() > limit;
+        names.truncate(limit);
+        let next = names.last().filter(|_| has_more).map(|name| (*name).clone());
+        let arns = names.into_iter().map(|name| self.arn("ecs", &format!("service/{cluster}/{name}")));
+        Ok((arns.collect(), next))
+    }
+
     /// Describes up to ten services by name or ARN.
     ///
     /// # Errors

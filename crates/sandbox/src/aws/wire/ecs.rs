@@ -14,6 +14,11 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
         "UpdateTaskProtection" | "GetTaskProtection" => protection(cloud, request, now),
         "CreateService" | "UpdateService" | "DeleteService" => services(cloud, request, now),
         "DescribeServices" => describe_services(cloud, request),
+        "ListServices" => {
+            let (cluster, after) = (request.text("cluster"), request.optional("nextToken"));
+            let (arns, next) = cloud.list_services(cluster, after, request.limit("maxResults", 100))?;
+            Ok(page("serviceArns", arns, "nextToken", next))
+        }
         "CreateCluster" | "DeleteCluster" | "ListClusters" | "DescribeClusters" => clusters(cloud, request),
         "RegisterTaskDefinition" | "DescribeTaskDefinition" => definitions(cloud, request, now),
         _ => Err(request.unknown_operation()),

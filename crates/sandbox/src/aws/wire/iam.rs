@@ -9,8 +9,10 @@ use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     cloud.caller_identity(&request.access_key_id, now)?;
-    if request.operation == "SimulatePrincipalPolicy" {
-        return simulate(cloud, request);
+    match request.operation.as_str() {
+        "SimulatePrincipalPolicy" => return simulate(cloud, request),
+        "GetAccountAuthorizationDetails" => return Ok(authorization_details(cloud)),
+        _ => {}
     }
     let name = request.required("RoleName")?;
     match request.operation.as_str() {
@@ -67,6 +69,28 @@ fn simulate(cloud: &Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
         }));
     }
     Ok(json!({"EvaluationResults": results, "IsTruncated": false}))
+}
+
+/// All roles with their inline policies, in one page. The sandbox has no users, groups and managed policies.
+fn authorization_details(cloud: &Cloud) -> Value {
+    let details = cloud.all_roles().map(|role| {
+        let mut shown = show(role);
+        let policies = role
+            .policies
+            .iter()
+            .map(|(name, document)| json!({"PolicyName": name, "PolicyDocument": encoded(document)}));
+        shown["RolePolicyList"] = policies.collect();
+        shown["AttachedManagedPolicies"] = json!([]);
+        shown["InstanceProfileList"] = json!([]);
+        shown
+    });
+    json!({
+        "UserDetailList": [],
+        "GroupDetailList": [],
+        "RoleDetailList": details.collect::<Vec<_>>(),
+        "Policies": [],
+        "IsTruncated": false,
+    })
 }
 
 fn show(role: &IamRole) -> Value {
