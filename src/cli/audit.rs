@@ -8,9 +8,11 @@ use super::allow::AllowArgs;
 use super::audit_text::render_text;
 use super::doctor::load;
 use super::output::{print, to_json};
+use super::plan::target_version;
 use super::terminal;
+use ecs_mesh_api::{ControlPlaneType, KumaRelease};
 use ecs_mesh_audit::{AuditReport, AuditRequest, SourcesAllowed, examine, gather, sarif};
-use ecs_mesh_manifests::ManifestSources;
+use ecs_mesh_manifests::{ManifestSources, ManifestStatus};
 use ecs_mesh_model::ClusterArn;
 
 /// Arguments of `audit`.
@@ -22,7 +24,7 @@ pub(super) struct AuditArgs {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     task_definition: Vec<PathBuf>,
 
-    /// Manifests; audits their Consul control planes and bound tasks
+    /// Manifests; audits their control planes and bound tasks
     #[arg(long, env = "ECS_MESH_MANIFESTS", value_name = "PATH", value_delimiter = ',', num_args = 1..)]
     manifests: Vec<PathBuf>,
 
@@ -37,7 +39,11 @@ pub(super) struct AuditArgs {
     #[command(flatten)]
     allow: AllowArgs,
 
-    /// Check files only; do not call AWS or Consul
+    /// Also show what blocks an upgrade of Kuma to this version, such as `3.0`
+    #[arg(long, value_name = "VERSION", value_parser = target_version, requires = "manifests", conflicts_with = "offline")]
+    target_version: Option<KumaRelease>,
+
+    /// Check files only; do not call AWS or a control plane
     #[arg(long, conflicts_with = "cluster")]
     offline: bool,
 
@@ -64,18 +70,26 @@ impl AuditArgs {
             [] => None,
             paths => Some(load(ManifestSources::new(paths.to_vec())).await?),
         };
+        if self.target_version.is_some() && !manifests.as_ref().is_some_and(has_kuma) {
+            return Err("--target-version: no ControlPlane is of type kuma".to_owned());
+        }
         let request = AuditRequest {
             files: self.task_definition,
             manifests,
             clusters: self.cluster.into_iter().collect::<BTreeSet<_>>(),
             region: self.region,
             allowed: self.allow.list(),
+            target: self.target_version,
             sources: if self.offline { SourcesAllowed::Offline } else { SourcesAllowed::All },
         };
         let report = examine(&gather(request).await);
         print(&render(&report, self.output)?)?;
         Ok(ExitCode::from(report.exit_code()))
     }
+}
+
+fn has_kuma(manifests: &ManifestStatus) -> bool {
+    manifests.set.control_planes.values().any(|spec| spec.kind == ControlPlaneType::Kuma)
 }
 
 fn render(report: &AuditReport, output: AuditOutput) -> Result<String, String> {

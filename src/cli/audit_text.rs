@@ -115,7 +115,8 @@ fn render_places(places: &[&FindingLocation], width: usize) -> String {
 
 /// The start of an ARN or of an object's path, up to the last `/`, and the name. A file has no start.
 fn split(subject: &str) -> (String, String) {
-    let is_resource = subject.starts_with("arn:") || subject.starts_with("consul/");
+    let is_resource =
+        ["arn:", "consul/", "kuma/", "Workload/"].iter().any(|start| subject.starts_with(start));
     match subject.rfind('/').filter(|_| is_resource) {
         Some(at) => (subject[..=at].to_owned(), subject[at + 1..].to_owned()),
         None => (String::new(), subject.to_owned()),

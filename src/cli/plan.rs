@@ -81,7 +81,7 @@ fn glob(text: &str) -> Result<Glob, String> {
 }
 
 /// A release that this operator is tested with.
-fn target_version(text: &str) -> Result<KumaRelease, String> {
+pub(super) fn target_version(text: &str) -> Result<KumaRelease, String> {
     let release = KumaRelease::of_version(text).filter(|release| release.is_tested());
     release.ok_or_else(|| {
         let [old, new] = [ApiDialect::V2, ApiDialect::V3].map(ApiDialect::newest_tested);

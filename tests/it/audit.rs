@@ -1,6 +1,7 @@
 //! `audit` as a process: checks files, or a sandbox and a Consul on loopback.
 
 mod files;
+mod kuma;
 mod running;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Facts about task definitions, roles, manifests and Consul, failures included, before the rules are applied.
+//! Facts about task definitions, roles, manifests and control planes, failures included, before the rules are applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,10 +6,13 @@ use std::sync::Arc;
 use super::line_index::LineIndex;
 use super::report::FindingLocation;
 use ecs_mesh_aws::aws::AwsError;
-use ecs_mesh_aws::inspect::{FullContainer, FullTaskDefinition, Redacted, SimulationResult};
+use ecs_mesh_aws::inspect::{
+    AuthorizationDetails, FullContainer, FullTaskDefinition, Redacted, SimulationResult,
+};
 use ecs_mesh_consul::ConsulVersion;
+use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_manifests::ManifestStatus;
-use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
+use ecs_mesh_model::{ClusterArn, MeshName, RoleArn, Tags, TaskDefinitionArn};
 
 /// All gathered facts.
 #[derive(Clone, Debug, Default)]
@@ -24,12 +27,25 @@ pub struct AuditFacts {
     pub aws: Option<Result<(), String>>,
     /// Number of running tasks of each cluster, as listed by ECS.
     pub clusters: BTreeMap<ClusterArn, Result<usize, AwsError>>,
+    /// The names of the services of each cluster, where its tasks were listed.
+    pub services: BTreeMap<ClusterArn, Result<BTreeSet<String>, AwsError>>,
+    /// The workloads that describe a running task in one of its bindings.
+    pub workloads_in_use: BTreeSet<Arc<str>>,
     /// Task definitions that could not be read from ECS.
     pub unreadable_definitions: BTreeMap<TaskDefinitionArn, AwsError>,
     /// The roles of the task definitions.
     pub roles: BTreeMap<RoleArn, AuditedRole>,
+    /// The principals of the caller's account; `None`: not requested.
+    pub authorization: Option<Result<AuthorizationDetails, AwsError>>,
+    /// Whether the account belongs to an organisation, whose service control policies the audit cannot read; `None`: not
+    /// known.
+    pub in_organization: Option<bool>,
     /// Consul control planes by name.
     pub control_planes: BTreeMap<Arc<str>, AuditedControlPlane>,
+    /// Kuma control planes by name.
+    pub kuma: BTreeMap<Arc<str>, AuditedKumaPlane>,
+    /// Whether an upgrade of the Kuma control planes was to be checked.
+    pub upgrade_requested: bool,
 }
 
 /// A task definition and its origin.
@@ -72,6 +88,8 @@ pub struct DefinitionUse {
     pub role: Option<RoleArn>,
     /// The tasks' ECS tags.
     pub tags: Tags,
+    /// The Kuma bindings that select the tasks, each with the workloads that describe them in it.
+    pub kuma: BTreeMap<Arc<str>, Vec<Arc<str>>>,
 }
 
 /// A role as read from IAM.
@@ -79,8 +97,48 @@ pub struct DefinitionUse {
 pub struct AuditedRole {
     /// The role's tags.
     pub tags: Result<Tags, AwsError>,
-    /// Whether the role may call `iam:GetRole` on itself.
-    pub get_role: Result<SimulationResult, AwsError>,
+    /// Whether the role may call `iam:GetRole` on itself; `None` where no login needs it.
+    pub get_role: Option<Result<SimulationResult, AwsError>>,
+}
+
+/// A Kuma control plane of the manifests.
+#[derive(Clone, Debug, Default)]
+pub struct AuditedKumaPlane {
+    /// Known clusters whose tasks are bound to the control plane.
+    pub clusters: BTreeSet<ClusterArn>,
+    /// Kuma's answers; `None`: not requested.
+    pub response: Option<Result<KumaFacts, String>>,
+}
+
+/// Kuma's answers.
+#[derive(Clone, Debug, Default)]
+pub struct KumaFacts {
+    /// The services of each bound mesh.
+    pub services: BTreeMap<MeshName, Fetched<BTreeSet<String>>>,
+    /// Workloads for which the server's version has no form.
+    pub not_expressible: Vec<InexpressibleWorkload>,
+    /// What blocks the upgrade; `None`: not requested, or the server has the target version.
+    pub upgrade: Option<Fetched<KumaUpgrade>>,
+}
+
+/// A workload for which a version of Kuma has no form.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InexpressibleWorkload {
+    /// Its name.
+    pub workload: Arc<str>,
+    /// What has no form.
+    pub message: String,
+    /// What to change.
+    pub fix: String,
+}
+
+/// An upgrade of a Kuma control plane, and what blocks it.
+#[derive(Clone, Debug)]
+pub struct KumaUpgrade {
+    /// Resources of the control plane.
+    pub check: UpgradeCheck,
+    /// Workloads for which the target version has no form, and the current one has.
+    pub not_expressible: Vec<InexpressibleWorkload>,
 }
 
 /// A Consul control plane of the manifests.
@@ -161,6 +219,14 @@ pub struct PolicyText {
     pub name: String,
     /// Its rules, in HCL or JSON.
     pub rules: String,
+}
+
+impl AuditFacts {
+    /// The known clusters that the manifests bind.
+    pub(crate) fn bound_clusters(&self) -> impl Iterator<Item = &ClusterArn> {
+        let consul = self.control_planes.values().flat_map(|plane| &plane.clusters);
+        consul.chain(self.kuma.values().flat_map(|plane| &plane.clusters))
+    }
 }
 
 impl AuditedDefinition {

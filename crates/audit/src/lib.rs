@@ -1,7 +1,7 @@
-//! Finds misconfigurations that would make Consul on ECS fail.
+//! Finds misconfigurations that would make Kuma or Consul on ECS fail, or less safe than they could be.
 //!
-//! [`gather`] reads task definitions (from ECS, or from files before a deployment), roles, manifests and the Consul control
-//! plane, and changes nothing. Its result are plain [`AuditFacts`], failures included. [`examine`] applies the rules of
+//! [`gather`] reads task definitions (from ECS, or from files before a deployment), roles, manifests and the control
+//! planes, and changes nothing. Its result are plain [`AuditFacts`], failures included. [`examine`] applies the rules of
 //! [`rules_catalog`] to the facts, without I/O. A fact that is missing is a finding with severity `unknown`: no rule passes
 //! for lack of a fact. `docs/reference/audit.md` explains each rule.
 //!
@@ -27,8 +27,9 @@ mod sarif;
 mod tests;
 
 pub use facts::{
-    AuditFacts, AuditedAuthMethod, AuditedBindingRule, AuditedControlPlane, AuditedDefinition, AuditedRole,
-    ConsulFacts, DefinitionOrigin, DefinitionUse, Fetched, PolicyText,
+    AuditFacts, AuditedAuthMethod, AuditedBindingRule, AuditedControlPlane, AuditedDefinition,
+    AuditedKumaPlane, AuditedRole, ConsulFacts, DefinitionOrigin, DefinitionUse, Fetched,
+    InexpressibleWorkload, KumaFacts, KumaUpgrade, PolicyText,
 };
 pub use gather::{AuditRequest, SourcesAllowed, gather};
 pub use report::{AuditFinding, AuditReport, AuditRule, AuditSummary, FindingLocation, Severity};

@@ -63,7 +63,7 @@ pub struct FindingLocation {
     /// The line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// An ARN, or `consul/CONTROL-PLANE/KIND/NAME` for an object in Consul.
+    /// An ARN, `Workload/NAME`, or `consul/CONTROL-PLANE/KIND/NAME` or `kuma/CONTROL-PLANE/MESH/KIND` for an object there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// The container of the task definition.

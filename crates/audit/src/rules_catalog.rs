@@ -18,6 +18,14 @@ const ACL_RULES: &str = "https://developer.hashicorp.com/consul/docs/reference/a
 const TASK_DEFINITION: &str =
     "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html";
 const TASK_ROLE: &str = "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html";
+const KONG_IAM: &str = "https://developer.konghq.com/mesh/iam-authentication/";
+const KONG_ECS: &str = "https://developer.konghq.com/mesh/ecs/";
+const KUMA_UPGRADE: &str = "https://github.com/kumahq/kuma/blob/master/UPGRADE.md";
+const KUMA_DATAPLANE: &str =
+    "https://github.com/kumahq/kuma/blob/master/pkg/core/resources/apis/mesh/dataplane_validator.go";
+const KUMA_SERVICES: &str = "https://kuma.io/docs/latest/networking/meshservice/";
+const MANIFESTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/reference/manifests.md");
+const ROLE_TAG_CONDITIONS: &str = "https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html";
 const SECRETS: &str =
     "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/specifying-sensitive-data.html";
 
@@ -54,10 +62,10 @@ catalogue! {
             "an invalid manifest has no effect, here and in the operator"
             "correct the field that the message names"
             CONFIG;
-        NOT_CONSUL "CONSUL-NOT-IN-MESH" Info
-            "a task definition has no sign of Consul"
+        NOT_IN_MESH "NOT-IN-MESH" Info
+            "a task definition has no sign of Kuma or Consul"
             "no rule applies to the task definition"
-            "nothing; if the task should be in the mesh, add the consul-ecs containers"
+            "nothing; if the task should be in the mesh, add the sidecar, and a MeshBinding or the consul-ecs containers"
             MANUAL;
         AWS_UNKNOWN "AUDIT-AWS-NO-ANSWER" Unknown
             "ECS or IAM did not answer"
@@ -65,9 +73,9 @@ catalogue! {
             "set a Region and credentials, and run the audit again"
             TASK_ROLE;
         PLANE_UNKNOWN "AUDIT-CONTROL-PLANE-NO-ANSWER" Unknown
-            "Consul did not answer, or the manifests name none"
-            "auth methods, binding rules, policies and nodes are checked against the manifests alone, or not at all"
-            "give --manifests with a ControlPlane of type consul, a token that may read ACLs, and a MeshBinding"
+            "Kuma or Consul did not answer, or the manifests name neither"
+            "what is read there is checked against the manifests alone, or not at all: services, versions and upgrades at Kuma; auth methods, binding rules, policies and nodes at Consul"
+            "give --manifests with a ControlPlane, a token that may read (at Consul also ACLs), and a MeshBinding"
             AWS_IAM;
     }
     "Configuration of consul-ecs" {
@@ -101,11 +109,6 @@ catalogue! {
             "task-id, task-arn and source name the task of a registration; if they are replaced, the registration is never removed"
             "choose other keys: letters, digits, - and _, at most 128 characters, values at most 512"
             CONFIG;
-        SECRET_IN_PLAIN "CONSUL-SECRET-IN-PLAIN-TEXT" Error
-            "the task definition contains a probable token or key in plain text"
-            "everyone who may describe task definitions can read it, as long as the revision exists"
-            "move it to Secrets Manager or Parameter Store, reference it under `secrets`, and rotate the exposed value"
-            SECRETS;
     }
     "Login" {
         LOGIN_DISABLED "CONSUL-LOGIN-DISABLED" Error
@@ -167,16 +170,21 @@ catalogue! {
             CONFIG;
     }
     "Task definition" {
-        TASK_ROLE_MISSING "CONSUL-TASK-ROLE-MISSING" Error
+        TASK_ROLE_MISSING "TASK-ROLE-MISSING" Error
             "the task definition has no task role"
-            "the login proves the task role's identity, which a task without a role does not have"
+            "a sidecar or a login proves the task role's identity, which a task without a role does not have"
             "set taskRoleArn to the service's own role (the execution role does not count)"
             TASK_ROLE;
-        NETWORK_MODE "CONSUL-NETWORK-MODE" Error
+        NETWORK_MODE "NETWORK-MODE" Error
             "the network mode is not awsvpc"
-            "consul-ecs registers the task's own address, which only awsvpc gives it"
+            "the mesh registers the task's own address, which only awsvpc gives it"
             "set networkMode to awsvpc"
             MANUAL;
+        SECRET_IN_PLAIN "SECRET-IN-PLAIN-TEXT" Error
+            "the task definition contains a probable token or key in plain text"
+            "everyone who may describe task definitions can read it, as long as the revision exists"
+            "move it to Secrets Manager or Parameter Store, reference it under `secrets`, and rotate the exposed value"
+            SECRETS;
         HEALTH_SYNC "CONSUL-HEALTH-SYNC-CONTAINER" Error
             "healthSyncContainers names a container that is missing or has no health check"
             "the container's check in Consul starts critical and stays critical: the service never gets traffic"
@@ -198,15 +206,37 @@ catalogue! {
             "correct proxy.upstreams[].destinationName"
             CONFIG;
         UPSTREAM_DUPLICATE "CONSUL-UPSTREAM-DUPLICATE" Error
-            "two upstreams have the same destination or the same local address and port"
+            "two upstreams have the same destination"
             "Consul refuses the proxy's registration"
-            "keep one upstream for each destination, on a port of its own"
+            "keep one upstream for each destination"
             CONFIG;
         UPSTREAM_PORT "CONSUL-UPSTREAM-PORT" Error
-            "an upstream's local port is invalid or already used in the task"
-            "all containers of a task share one network: the second listener cannot bind"
+            "an upstream's local port is not a port"
+            "the sidecar cannot listen there"
             "choose a free port from 1 to 65535 for proxy.upstreams[].localBindPort"
             CONFIG;
+        PORT_CLASH "PORT-CLASH" Error
+            "two listeners of a task have the same port"
+            "all containers of a task share one network: the second listener cannot bind, and no control plane says so"
+            "give one of them another port: an outbound, an upstream, an inbound, the app or the sidecar"
+            KUMA_DATAPLANE;
+    }
+    "Sidecar" {
+        SIDECAR_AUTHENTICATION "KUMA-SIDECAR-AUTHENTICATION" Error
+            "the sidecar proves its identity neither by the task role nor by a token"
+            "a control plane that authenticates sidecars refuses it, and one that does not lets every client join as any service"
+            "start kuma-dp with --auth-type=aws (Kong Mesh), or with --dataplane-token-file or KUMA_DATAPLANE_RUNTIME_TOKEN from a secret"
+            KONG_ECS;
+        SIDECAR_ESSENTIAL "SIDECAR-NOT-ESSENTIAL" Warning
+            "a container of the mesh is not essential"
+            "when it stops, the task goes on without the mesh and ECS does not replace it: calls fail, or its health is not updated any more. HashiCorp's Terraform module sets essential to false for Consul's containers, so for these the finding is information"
+            "set essential to true, or give the container a health check that an essential container depends on"
+            TASK_DEFINITION;
+        SIDECAR_ORDER "SIDECAR-ORDER" Warning
+            "an app container does not depend on its sidecar"
+            "the app starts before its outbounds exist, and at the task's end the sidecar may stop first, which cuts requests"
+            "add the sidecar to the app's dependsOn, with the condition HEALTHY, or START if it has no healthCheck"
+            TASK_DEFINITION;
     }
     "Consul client agents" {
         AGENT_LOGIN "CONSUL-AGENT-LOGIN" Error
@@ -246,12 +276,12 @@ catalogue! {
             AUDIT_LOG;
     }
     "Task role" {
-        ROLE_MISSING "CONSUL-ROLE-MISSING" Error
+        ROLE_MISSING "ROLE-MISSING" Error
             "the task role does not exist"
             "ECS cannot start the task"
             "create the role, or correct taskRoleArn"
             TASK_ROLE;
-        ROLE_UNREADABLE "CONSUL-ROLE-UNREADABLE" Unknown
+        ROLE_UNREADABLE "ROLE-UNREADABLE" Unknown
             "the task role could not be read"
             "the role's tags are the service's identity and were not checked"
             "allow the caller iam:GetRole on the tasks' roles"
@@ -276,7 +306,7 @@ catalogue! {
             "Consul does not trust the role and refuses the login"
             "create the role under the bound path (default: /consul-ecs/), or add it to BoundIAMPrincipalARNs"
             AWS_IAM;
-        ROLE_ACCOUNT "CONSUL-ROLE-ACCOUNT" Error
+        ROLE_ACCOUNT "ROLE-ACCOUNT" Error
             "the role belongs to another account than the task"
             "ECS gives a task roles of its own account only"
             "use a role of the task's account"
@@ -291,6 +321,57 @@ catalogue! {
             "the role's tag names one service: tasks of the others cannot log in as themselves"
             "give each service a role of its own"
             MANUAL;
+    }
+    "Role tags at Kuma" {
+        KUMA_ROLE_TAG "KUMA-ROLE-TAG" Error
+            "a task role lacks a tag that its tasks need, or has another value"
+            "Kong Mesh's aws-iam authentication refuses the sidecar, and the operator does not register the task. In a MeshBinding with roleTags.mode warn, it is a warning"
+            "tag the role with kuma.io/type, kuma.io/mesh and, if the role is for one service, kuma.io/service"
+            KONG_IAM;
+        KUMA_ROLE_ACCOUNT "KUMA-ROLE-ACCOUNT" Error
+            "the task role belongs to an account that the MeshBinding does not authorise"
+            "Kong Mesh accepts roles of its authorised accounts only, and so does the operator"
+            "add the account to spec.roleTags.authorizedAccounts of the MeshBinding, and to KMESH_AWSIAM_AUTHORIZEDACCOUNTIDS"
+            KONG_IAM;
+        KUMA_ROLE_TAG_UNUSED "KUMA-ROLE-TAG-UNUSED" Warning
+            "a role has a mesh tag that no MeshBinding and no Workload allows"
+            "every task with this role can be in that mesh as that service, which the manifests do not ask for; or the tag is misspelt, and does nothing"
+            "aws iam untag-role, correct the tag, or add the MeshBinding or Workload that is missing"
+            KONG_IAM;
+    }
+    "Permissions" {
+        MESH_TAGS_UNRESTRICTED "MESH-TAGS-UNRESTRICTED" Warning
+            "principals may give any role the tags of the mesh"
+            "the tags of a task's role are its identity in the mesh: who may set them can put any task into the mesh as any service. Where the account belongs to an organisation, it is information, since service control policies are not read"
+            "deny iam:TagRole, iam:CreateRole and iam:UntagRole with these keys in aws:TagKeys to all but the pipeline that sets them (how-to/protect-role-tags.md)"
+            ROLE_TAG_CONDITIONS;
+    }
+    "Workloads" {
+        WORKLOAD_UNUSED "WORKLOAD-UNUSED" Warning
+            "a Workload selects no task and no service"
+            "it is a leftover, or a slip in its selector keeps tasks out of the mesh"
+            "correct spec.selector, or remove the Workload"
+            MANIFESTS;
+        WORKLOAD_AMBIGUOUS "WORKLOAD-AMBIGUOUS" Error
+            "several MeshBindings or Workloads select the same tasks"
+            "the operator leaves the registrations of such tasks as they are, and registers no new ones"
+            "narrow the selectors so that one MeshBinding and one Workload select a task"
+            MANIFESTS;
+        KUMA_OUTBOUND_NOWHERE "KUMA-OUTBOUND-NOWHERE" Warning
+            "an outbound calls a service or port that nothing in the mesh provides"
+            "the app gets no connection, and Kuma accepts such an outbound without an error"
+            "correct spec.outbounds[].service and targetPort (the inbound's port, not its containerPort)"
+            KUMA_SERVICES;
+        KUMA_NOT_EXPRESSIBLE "KUMA-NOT-EXPRESSIBLE" Error
+            "the version of Kuma has no form for a Workload"
+            "the operator does not register its tasks, since Kuma would drop a part without an error"
+            "change the Workload, or upgrade Kuma"
+            KUMA_UPGRADE;
+        KUMA_UPGRADE_BLOCKED "KUMA-UPGRADE-BLOCKED" Warning
+            "something blocks the upgrade of Kuma"
+            "it works today, and breaks or loses traffic with the version of --target-version"
+            "change it before the upgrade (how-to/upgrade-kuma.md); `plan --target-version` shows what a run would change"
+            KUMA_UPGRADE;
     }
     "Consul" {
         ACLS_OFF "CONSUL-ACLS-OFF" Error

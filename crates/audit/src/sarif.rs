@@ -57,8 +57,17 @@ fn rule(rule: &AuditRule) -> Value {
         },
         "helpUri": rule.source,
         "defaultConfiguration": {"level": level(rule.severity)},
-        "properties": {"tags": ["consul", "ecs"]},
+        "properties": {"tags": tags(rule.id)},
     })
+}
+
+/// The control planes that a rule is about: its own, or both.
+fn tags(rule: &str) -> &'static [&'static str] {
+    match rule.split('-').next() {
+        Some("CONSUL") => &["consul", "ecs"],
+        Some("KUMA") => &["kuma", "ecs"],
+        _ => &["consul", "kuma", "ecs"],
+    }
 }
 
 fn result(finding: &AuditFinding, root: &Path) -> Value {
@@ -132,7 +141,8 @@ fn uri(location: &FindingLocation, root: &Path) -> (String, bool) {
     let encoded = |text: &str| utf8_percent_encode(text, PATH).to_string();
     let Some(file) = &location.file else {
         let resource = location.resource.as_deref().unwrap_or("audit");
-        let base = if resource.starts_with("consul") { "" } else { "aws/" };
+        let is_named = ["consul", "kuma", "Workload/"].iter().any(|start| resource.starts_with(start));
+        let base = if is_named { "" } else { "aws/" };
         return (format!("{base}{}", encoded(resource)), true);
     };
     let path = Path::new(&**file);

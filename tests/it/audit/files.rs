@@ -137,7 +137,7 @@ async fn sarif_has_the_fields_for_code_scanning() {
         assert!(place["region"]["startLine"].as_u64().unwrap() > 0, "{result}");
     }
     // A finding about a field has the field's line.
-    let bridge = results.iter().find(|one| one["ruleId"] == "CONSUL-NETWORK-MODE").unwrap();
+    let bridge = results.iter().find(|one| one["ruleId"] == "NETWORK-MODE").unwrap();
     assert_eq!(bridge["locations"][0]["physicalLocation"]["region"]["startLine"], 8);
 }
 

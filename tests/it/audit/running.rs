@@ -223,7 +223,8 @@ async fn demo_world_passes_its_own_audit() {
     let directory = TempDir::new().unwrap();
     std::fs::write(directory.path().join("mesh.yaml"), text).unwrap();
     let end = std::time::Instant::now() + Duration::from_mins(1);
-    while endpoints.with(|cloud, _, _| cloud.all_tasks().count()) < 12 {
+    // The services' tasks, and the batch task.
+    while endpoints.with(|cloud, _, _| cloud.all_tasks().count()) < 13 {
         assert!(std::time::Instant::now() < end, "the services have no tasks");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -263,9 +264,11 @@ async fn denied_aws_call_is_unknown_and_hides_nothing_else() {
     let setup = AuditSetup::new().await;
     for (refused, rule) in [
         ("iam:SimulatePrincipalPolicy", "CONSUL-ROLE-GET-ROLE"),
-        ("iam:GetRole", "CONSUL-ROLE-UNREADABLE"),
+        ("iam:GetRole", "ROLE-UNREADABLE"),
         ("ecs:DescribeTaskDefinition", "TASK-DEFINITION-UNREADABLE"),
         ("ecs:ListTasks", "AUDIT-AWS-NO-ANSWER"),
+        ("ecs:ListServices", "AUDIT-AWS-NO-ANSWER"),
+        ("iam:GetAccountAuthorizationDetails", "MESH-TAGS-UNRESTRICTED"),
     ] {
         *setup.refusing.0.lock().unwrap() = Some(refused);
         let run = setup.report().await;
@@ -282,7 +285,7 @@ async fn file_is_audited_against_live_roles_and_consul() {
     std::fs::write(setup.directory.path().join("kv.json"), definition.to_string()).unwrap();
     let run =
         setup.audit(&["--manifests", "mesh.yaml", "--task-definition", "kv.json", "--output", "json"]).await;
-    assert_eq!(run.found(), [("CONSUL-ROLE-MISSING".to_owned(), "error".to_owned())], "{}", run.out);
+    assert_eq!(run.found(), [("ROLE-MISSING".to_owned(), "error".to_owned())], "{}", run.out);
     assert_eq!(run.json()["findings"][0]["location"]["file"], "kv.json");
 }
 

@@ -1,4 +1,4 @@
-//! Reads from AWS: running tasks, their task definitions and their roles.
+//! Reads from AWS: running tasks, services, task definitions, roles, and who may tag roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::facts::{AuditFacts, AuditedDefinition, AuditedRole, DefinitionOrigin, DefinitionUse};
-use ecs_mesh_api::ControlPlaneType;
-use ecs_mesh_api::manifests::ManifestSet;
+use crate::parse::config::is_of_consul;
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{ControlPlaneType, RoleTagMode};
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
-use ecs_mesh_aws::inspect::AuditApi as _;
+use ecs_mesh_aws::inspect::{AuditApi as _, AuthorizationDetails};
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_core::intent;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
@@ -44,6 +45,8 @@ pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mu
             }
             tasks.len()
         });
+        let names = services(clients, &cluster).await;
+        facts.services.insert(cluster.clone(), names);
         facts.clusters.insert(cluster, running);
     }
     for (arn, (uses, planes)) in uses {
@@ -60,6 +63,55 @@ pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mu
         }
     }
     roles(clients, facts).await;
+    if scope.set.bindings.values().any(|binding| tags_count(binding)) {
+        let details = authorization_details(clients).await;
+        if details.is_ok() {
+            facts.in_organization = in_organization(clients, facts).await;
+        }
+        facts.authorization = Some(details);
+    }
+}
+
+/// Whether the tags of roles decide what tasks of the binding may be.
+fn tags_count(binding: &Binding) -> bool {
+    binding.control_plane_type == ControlPlaneType::Consul || binding.spec.role_tags.mode != RoleTagMode::Off
+}
+
+async fn services(clients: &AwsClients, cluster: &ClusterArn) -> Result<BTreeSet<String>, AwsError> {
+    let (mut names, mut next) = (BTreeSet::new(), None);
+    for _ in 0..MAX_PAGES {
+        let page = retry_throttled(|| clients.inspect.services(cluster, next.clone())).await?;
+        names.extend(page.items);
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    Ok(names)
+}
+
+async fn authorization_details(clients: &AwsClients) -> Result<AuthorizationDetails, AwsError> {
+    let (mut all, mut next) = (AuthorizationDetails::default(), None);
+    for _ in 0..MAX_PAGES {
+        let (page, more) = retry_throttled(|| clients.inspect.authorization_details(next.clone())).await?;
+        all.extend(page);
+        next = more;
+        if next.is_none() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// Whether the account belongs to an organisation, as a simulation for any role shows.
+async fn in_organization(clients: &AwsClients, facts: &AuditFacts) -> Option<bool> {
+    let mut simulated = facts.roles.values().filter_map(|role| role.get_role.as_ref()?.as_ref().ok());
+    if let Some(result) = simulated.next() {
+        return Some(result.in_organization);
+    }
+    let known = facts.roles.iter().find(|(_, role)| role.tags.is_ok())?;
+    let result = retry_throttled(|| clients.inspect.may_get_own_role(known.0)).await;
+    result.ok().map(|result| result.in_organization)
 }
 
 /// The clusters whose tasks are audited. Clusters that patterns select are added to their control planes.
@@ -68,27 +120,30 @@ async fn clusters(
     scope: &AuditScope<'_>,
     facts: &mut AuditFacts,
 ) -> BTreeSet<ClusterArn> {
-    let set = scope.set;
-    let of_consul = || set.bindings.values().filter(|one| one.control_plane_type == ControlPlaneType::Consul);
-    let has_patterns = of_consul().flat_map(|one| &one.spec.selector.clusters).any(|glob| !glob.is_literal());
+    let bindings = || scope.set.bindings.values();
+    let has_patterns = bindings().flat_map(|one| &one.spec.selector.clusters).any(|glob| !glob.is_literal());
     if has_patterns {
         match list_clusters(clients).await {
-            Ok(all) => {
-                for binding in of_consul() {
-                    if let Some(plane) = facts.control_planes.get_mut(binding.spec.control_plane.as_str()) {
-                        plane.clusters.extend(all.iter().filter(|one| binding.selects_cluster(one)).cloned());
-                    }
-                }
-            }
+            Ok(all) => bindings().for_each(|binding| add_clusters(facts, binding, &all)),
             Err(error) => facts.aws = Some(Err(error.to_string())),
         }
     }
     let mut found = scope.named.clone();
     if scope.running_tasks {
-        let bound = facts.control_planes.values().flat_map(|plane| plane.clusters.iter().cloned());
-        found.extend(bound.filter(|cluster| cluster.region() == clients.region()));
+        found.extend(facts.bound_clusters().filter(|cluster| cluster.region() == clients.region()).cloned());
     }
     found
+}
+
+/// Adds the clusters that the binding selects to those of its control plane.
+fn add_clusters(facts: &mut AuditFacts, binding: &Binding, all: &[ClusterArn]) {
+    let selected = all.iter().filter(|cluster| binding.selects_cluster(cluster)).cloned();
+    let name = binding.spec.control_plane.as_str();
+    if let Some(plane) = facts.control_planes.get_mut(name) {
+        plane.clusters.extend(selected);
+    } else if let Some(plane) = facts.kuma.get_mut(name) {
+        plane.clusters.extend(selected);
+    }
 }
 
 async fn list_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
@@ -136,31 +191,50 @@ async fn running_tasks(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec
     Ok(tasks)
 }
 
-/// Records the task's definition if the manifests bind the task to Consul, or its cluster was requested.
-fn record_use(scope: &AuditScope<'_>, facts: &AuditFacts, uses: &mut Uses, task: &Task) {
-    let bound: BTreeSet<Arc<str>> = intent::bindings(scope.set, ControlPlaneType::Consul, task)
-        .filter_map(|binding| facts.control_planes.get_key_value(binding.spec.control_plane.as_str()))
-        .map(|(name, _)| Arc::clone(name))
+/// Records the task's definition if the manifests bind the task, or its cluster was requested.
+fn record_use(scope: &AuditScope<'_>, facts: &mut AuditFacts, uses: &mut Uses, task: &Task) {
+    let bindings = |kind| intent::bindings(scope.set, kind, task);
+    let workloads = |binding: &Binding| -> Vec<Arc<str>> {
+        intent::workloads(scope.set, &binding.name, task).cloned().collect()
+    };
+    let kuma: BTreeMap<Arc<str>, Vec<Arc<str>>> = bindings(ControlPlaneType::Kuma)
+        .map(|binding| (Arc::clone(&binding.name), workloads(binding)))
         .collect();
+    let mut bound = BTreeSet::new();
+    for binding in bindings(ControlPlaneType::Consul) {
+        facts.workloads_in_use.extend(workloads(binding));
+        let plane = facts.control_planes.get_key_value(binding.spec.control_plane.as_str());
+        bound.extend(plane.map(|(name, _)| Arc::clone(name)));
+    }
+    facts.workloads_in_use.extend(kuma.values().flatten().cloned());
     let is_named = scope.named.contains(task.arn.cluster());
-    if bound.is_empty() && !is_named {
+    if bound.is_empty() && kuma.is_empty() && !is_named {
         return;
     }
     let (uses, planes) = uses.entry(task.definition.clone()).or_default();
-    planes.extend(if bound.is_empty() { facts.control_planes.keys().cloned().collect() } else { bound });
+    let is_unbound = bound.is_empty() && is_named;
+    planes.extend(if is_unbound { facts.control_planes.keys().cloned().collect() } else { bound });
     uses.insert(DefinitionUse {
         cluster: task.arn.cluster().clone(),
         service: task.group.service().map(Arc::from),
         role: task.role_override.clone(),
         tags: task.tags.as_deref().cloned().unwrap_or_default(),
+        kuma,
     });
 }
 
 async fn roles(clients: &AwsClients, facts: &mut AuditFacts) {
     let roles: BTreeSet<_> = facts.definitions.iter().flat_map(AuditedDefinition::roles).collect();
+    // The simulator's quota is small, and only a login to Consul needs iam:GetRole.
+    let consul = facts.definitions.iter().filter(|definition| is_of_consul(definition));
+    let log_in: BTreeSet<_> = consul.flat_map(AuditedDefinition::roles).collect();
     for role in roles {
         let tags = retry_throttled(|| clients.iam.role_tags(&role)).await;
-        let get_role = retry_throttled(|| clients.inspect.may_get_own_role(&role)).await;
+        let get_role = if log_in.contains(&role) {
+            Some(retry_throttled(|| clients.inspect.may_get_own_role(&role)).await)
+        } else {
+            None
+        };
         facts.roles.insert(role, AuditedRole { tags, get_role });
     }
 }

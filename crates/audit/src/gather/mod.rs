@@ -1,18 +1,21 @@
-//! Reads files, AWS and Consul, each call with a time limit. Changes nothing.
+//! Reads files, AWS and the control planes, each call with a time limit. Changes nothing.
 
 mod aws;
 mod consul;
+mod kuma;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{AuditFacts, AuditedAuthMethod, AuditedControlPlane, Fetched};
+use super::facts::{AuditFacts, AuditedAuthMethod, AuditedControlPlane, AuditedKumaPlane, Fetched};
 use super::parse::definition;
 use super::report::FindingLocation;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_api::{AllowList, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, LoginSettings, Presence};
+use ecs_mesh_api::{
+    AllowList, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, KumaRelease, LoginSettings, Presence,
+};
 use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_consul_acl::desired::ROLE_TAGS;
@@ -49,13 +52,21 @@ pub struct AuditRequest {
     pub sources: SourcesAllowed,
     /// The files and environment variables that the manifests may name.
     pub allowed: AllowList,
+    /// The version of Kuma to which an upgrade is checked, if any.
+    pub target: Option<KumaRelease>,
 }
 
 /// Gathers all facts. Always ends; one failure does not prevent other reads.
 pub async fn gather(request: AuditRequest) -> AuditFacts {
-    let AuditRequest { files, manifests, clusters, region, sources, allowed } = request;
+    let AuditRequest { files, manifests, clusters, region, sources, allowed, target } = request;
     let set = manifests.as_ref().map(|status| Arc::clone(&status.set)).unwrap_or_default();
-    let mut facts = AuditFacts { control_planes: planes(&set), manifests, ..AuditFacts::default() };
+    let mut facts = AuditFacts {
+        control_planes: planes(&set),
+        kuma: kuma_planes(&set),
+        upgrade_requested: target.is_some(),
+        manifests,
+        ..AuditFacts::default()
+    };
     let has_files = !files.is_empty();
     let reading =
         tokio::task::spawn_blocking(move || files.iter().map(|path| read(path)).collect::<Vec<_>>()).await;
@@ -87,7 +98,9 @@ pub async fn gather(request: AuditRequest) -> AuditFacts {
             Err(_) => facts.aws = Some(Err(format!("no Region was found within {CONNECT_DEADLINE:?}"))),
         }
     }
-    ask_planes(&set, &allowed, &mut facts.control_planes, &secrets).await;
+    let request = kuma::KumaAuditScope { set: &set, allowed: &allowed, secrets: &secrets, target };
+    let (consul, kuma) = (&mut facts.control_planes, &mut facts.kuma);
+    tokio::join!(ask_planes(&set, &allowed, consul, &secrets), kuma::ask_all(&request, kuma));
     facts
 }
 
@@ -103,17 +116,31 @@ fn read(path: &Path) -> Result<super::facts::AuditedDefinition, (FindingLocation
 
 /// Control planes of type `consul`, with the clusters that bindings name literally.
 fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, AuditedControlPlane> {
-    let of_consul = set.control_planes.iter().filter(|(_, spec)| spec.kind == ControlPlaneType::Consul);
-    of_consul
+    of_type(set, ControlPlaneType::Consul, |name, clusters| AuditedControlPlane {
+        clusters,
+        declared: declared(set, name),
+        response: None,
+    })
+}
+
+/// Control planes of type `kuma`, with the clusters that bindings name literally.
+fn kuma_planes(set: &ManifestSet) -> BTreeMap<Arc<str>, AuditedKumaPlane> {
+    of_type(set, ControlPlaneType::Kuma, |_, clusters| AuditedKumaPlane { clusters, response: None })
+}
+
+fn of_type<T>(
+    set: &ManifestSet,
+    kind: ControlPlaneType,
+    plane: impl Fn(&str, BTreeSet<ClusterArn>) -> T,
+) -> BTreeMap<Arc<str>, T> {
+    let planes = set.control_planes.iter().filter(|(_, spec)| spec.kind == kind);
+    planes
         .map(|(name, _)| {
             let bindings = set.bindings.values().filter(|binding| binding.spec.control_plane == **name);
             let globs = bindings.flat_map(|binding| &binding.spec.selector.clusters);
             let literal = globs.filter(|glob| glob.is_literal());
             let clusters = literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok()).collect();
-            (
-                Arc::clone(name),
-                AuditedControlPlane { clusters, declared: declared(set, name), response: None },
-            )
+            (Arc::clone(name), plane(name, clusters))
         })
         .collect()
 }

@@ -9,6 +9,8 @@ use crate::facts::AuditedDefinition;
 use crate::report::FindingLocation;
 use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_consul::DEFAULT_METHOD;
+use ecs_mesh_core::intent::TASK_MESH_TAG;
+use ecs_mesh_model::Tags;
 
 /// The variable.
 pub(crate) const VARIABLE: &str = "CONSUL_ECS_CONFIG_JSON";
@@ -30,6 +32,20 @@ pub(crate) struct TaskConfig {
 
 /// Location and reason of a value that is not an object.
 pub(crate) type NotAnObject = (FindingLocation, String);
+
+/// Whether the task should be in a Consul mesh.
+pub(crate) fn is_of_consul(definition: &AuditedDefinition) -> bool {
+    let tagged = |tags: &Tags| tags.contains_key(TASK_MESH_TAG);
+    let contained = definition.containers().any(|(_, container)| {
+        container.name == CLIENT
+            || container.has_variable(VARIABLE)
+            || container.environment.iter().any(|variable| variable.name == VARIABLE)
+            || ["consul-ecs", "consul-dataplane"].iter().any(|image| container.image.contains(image))
+    });
+    contained
+        || definition.definition.tags.as_ref().is_some_and(tagged)
+        || definition.uses.iter().any(|one| tagged(&one.tags))
+}
 
 /// The first value of `CONSUL_ECS_CONFIG_JSON` that is an object.
 pub(crate) fn first(definition: &AuditedDefinition) -> Option<TaskConfig> {

@@ -1,10 +1,20 @@
 //! Facts that could not be read, and sources that were not requested. Each is reported once, so that a rule without a
 //! finding was either kept or is named here.
 
-use super::consul_path;
-use crate::facts::{AuditFacts, ConsulFacts};
+use std::collections::BTreeSet;
+
+use super::membership::{is_of_kuma, kuma_bindings, memberships};
+use super::{consul_path, workloads};
+use crate::facts::{AuditFacts, AuditedDefinition, ConsulFacts, KumaFacts};
+use crate::parse::config::is_of_consul;
+use crate::parse::sidecar;
 use crate::report::{AuditFinding, FindingLocation};
 use crate::rules_catalog::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
+use ecs_mesh_api::RoleTagMode;
+use ecs_mesh_api::manifests::ManifestSet;
+
+/// The subjects that one entry names.
+const MAX_NAMES: usize = 5;
 
 pub(super) fn check(facts: &AuditFacts) -> Vec<AuditFinding> {
     let unreadable = facts
@@ -21,6 +31,7 @@ pub(super) fn check(facts: &AuditFacts) -> Vec<AuditFinding> {
     findings.extend(manifests(facts));
     findings.extend(aws(facts));
     findings.extend(planes(facts));
+    findings.extend(kuma_planes(facts));
     findings
 }
 
@@ -44,7 +55,10 @@ fn aws(facts: &AuditFacts) -> Vec<AuditFinding> {
             vec![AWS_UNKNOWN.unknown(at(), reason).with_fix("correct that, and run the audit again")]
         }
         Some(Ok(())) => {
-            let failed = facts.clusters.iter().filter_map(|(arn, tasks)| Some((arn, tasks.as_ref().err()?)));
+            let tasks = facts.clusters.iter().filter_map(|(arn, tasks)| Some((arn, tasks.as_ref().err()?)));
+            let services =
+                facts.services.iter().filter_map(|(arn, names)| Some((arn, names.as_ref().err()?)));
+            let failed = tasks.chain(services);
             let finding = |(arn, error): (&ecs_mesh_model::ClusterArn, &ecs_mesh_aws::aws::AwsError)| {
                 let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
                 AWS_UNKNOWN.unknown(FindingLocation::resource(arn.as_str()), found).with_fix(fix(error.hint))
@@ -61,11 +75,10 @@ fn fix(hint: &str) -> String {
 
 fn planes(facts: &AuditFacts) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
-    // Manifests without --offline are a request to compare them with Consul.
-    if names_no_consul(facts) {
-        let found = "the manifests have no ControlPlane of type consul: auth methods, binding rules, policies and nodes were \
-                     not checked";
-        findings.push(PLANE_UNKNOWN.unknown(FindingLocation::resource("consul"), found));
+    // Manifests without --offline are a request to compare them with a control plane.
+    if names_no_plane(facts) {
+        let found = "the manifests have no ControlPlane: nothing was compared with Kuma or Consul";
+        findings.push(PLANE_UNKNOWN.unknown(FindingLocation::resource("manifests"), found));
     }
     for (name, plane) in &facts.control_planes {
         let at = || FindingLocation::resource(format!("consul/{name}"));
@@ -82,8 +95,40 @@ fn planes(facts: &AuditFacts) -> Vec<AuditFinding> {
     findings
 }
 
-fn names_no_consul(facts: &AuditFacts) -> bool {
-    facts.control_planes.is_empty() && facts.manifests.is_some() && facts.aws.is_some()
+fn names_no_plane(facts: &AuditFacts) -> bool {
+    facts.control_planes.is_empty()
+        && facts.kuma.is_empty()
+        && facts.manifests.is_some()
+        && facts.aws.is_some()
+}
+
+fn kuma_planes(facts: &AuditFacts) -> Vec<AuditFinding> {
+    let mut findings = Vec::new();
+    for (name, plane) in &facts.kuma {
+        match &plane.response {
+            None => {}
+            Some(Err(reason)) => findings.push(
+                PLANE_UNKNOWN
+                    .unknown(FindingLocation::resource(format!("kuma/{name}")), reason)
+                    .with_fix("make the control plane reachable, and check ControlPlane.spec.kuma"),
+            ),
+            Some(Ok(kuma)) => findings.extend(missing_at_kuma(name, kuma)),
+        }
+    }
+    findings
+}
+
+fn missing_at_kuma(name: &str, kuma: &KumaFacts) -> Vec<AuditFinding> {
+    let finding = |part: String, reason: &String| {
+        let at = FindingLocation::resource(format!("kuma/{name}/{part}"));
+        PLANE_UNKNOWN
+            .unknown(at, reason)
+            .with_fix("give the ControlPlane a token that may read it, and run the audit again")
+    };
+    let services = kuma.services.iter().filter_map(|(mesh, known)| Some((mesh, known.as_ref().err()?)));
+    let services = services.map(|(mesh, reason)| finding(format!("{mesh}/services"), reason));
+    let upgrade = kuma.upgrade.iter().filter_map(|upgrade| upgrade.as_ref().err());
+    services.chain(upgrade.map(|reason| finding("upgrade".to_owned(), reason))).collect()
 }
 
 /// Checks that were not requested.
@@ -103,7 +148,8 @@ pub(super) fn not_checked(facts: &AuditFacts) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if facts.control_planes.is_empty() && !names_no_consul(facts) {
+    let needs_consul = facts.kuma.is_empty() || facts.definitions.iter().any(is_of_consul);
+    if facts.control_planes.is_empty() && !names_no_plane(facts) && needs_consul {
         checks.push(
             "auth methods, binding rules, policies and nodes, and whether ACLs are on: Consul was not requested \
              (--manifests with a ControlPlane of type consul, without --offline)"
@@ -117,6 +163,76 @@ pub(super) fn not_checked(facts: &AuditFacts) -> Vec<String> {
             "no manifest declares its auth methods"
         };
         checks.push(format!("objects in {name}: Consul was not requested, and {by} (leave out --offline)"));
+    }
+    if let Some(manifests) = &facts.manifests {
+        checks.extend(not_checked_at_kuma(facts, &manifests.set));
+    }
+    checks
+}
+
+fn not_checked_at_kuma(facts: &AuditFacts, set: &ManifestSet) -> Vec<String> {
+    let mut checks = Vec::new();
+    for (name, _) in facts.kuma.iter().filter(|(_, plane)| plane.response.is_none()) {
+        checks.push(format!(
+            "outbounds to services of {name}, and what its version cannot express: Kuma was not requested (leave out --offline)"
+        ));
+    }
+    if !facts.upgrade_requested && facts.kuma.values().any(|plane| plane.response.is_some()) {
+        checks.push("what blocks an upgrade of Kuma: no version was given (--target-version 3.0)".to_owned());
+    }
+    if !set.workloads.is_empty()
+        && let Err(reason) = workloads::selection_is_known(facts)
+    {
+        checks.push(format!("workloads that select nothing: {reason}"));
+    }
+    if !facts.kuma.is_empty() && facts.manifests.iter().any(|status| !status.errors.is_empty()) {
+        checks.push(
+            "outbounds to nothing, and role tags that nothing allows: a manifest has an error".to_owned(),
+        );
+    }
+    let off = kuma_bindings(set).filter(|binding| binding.spec.role_tags.mode == RoleTagMode::Off);
+    for name in off.map(|binding| &binding.name) {
+        checks.push(format!("role tags of MeshBinding {name}: its roleTags.mode is off"));
+    }
+    checks.extend(other_accounts(facts, set));
+    checks.extend(definitions_in_part(facts));
+    checks
+}
+
+/// IAM shows the caller's account alone.
+fn other_accounts(facts: &AuditFacts, set: &ManifestSet) -> Option<String> {
+    facts.authorization.as_ref()?.as_ref().ok()?;
+    let read: BTreeSet<&str> = facts.bound_clusters().map(ecs_mesh_model::ClusterArn::account).collect();
+    let authorised = kuma_bindings(set).flat_map(|binding| &binding.spec.role_tags.authorized_accounts);
+    let others: BTreeSet<&str> = authorised.map(String::as_str).filter(|one| !read.contains(one)).collect();
+    let names: Vec<&str> = others.into_iter().collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "roles and principals of accounts {}: IAM shows those of the caller's account alone",
+            names.join(", ")
+        )
+    })
+}
+
+/// Definitions of Kuma whose sidecar or workload is not known.
+fn definitions_in_part(facts: &AuditFacts) -> Vec<String> {
+    let of_kuma: Vec<&AuditedDefinition> =
+        facts.definitions.iter().filter(|definition| is_of_kuma(facts, definition)).collect();
+    let unknown = |is_unknown: &dyn Fn(&AuditedDefinition) -> bool| {
+        let names: Vec<&str> =
+            of_kuma.iter().filter(|one| is_unknown(one)).map(|definition| definition.family()).collect();
+        let more = if names.len() > MAX_NAMES { ", …" } else { "" };
+        let first: Vec<&str> = names.iter().take(MAX_NAMES).copied().collect();
+        (!names.is_empty()).then(|| format!("{} task definitions ({}{more})", names.len(), first.join(", ")))
+    };
+    let mut checks = Vec::new();
+    if let Some(which) = unknown(&|definition| !sidecar::has_kuma(definition)) {
+        checks.push(format!("sidecars of {which}: no container is known to run kuma-dp"));
+    }
+    if let Some(which) = unknown(&|definition| memberships(facts, definition).is_empty()) {
+        checks.push(format!(
+            "role tags and ports of {which}: no single MeshBinding and Workload describe the tasks"
+        ));
     }
     checks
 }

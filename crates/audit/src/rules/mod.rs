@@ -7,19 +7,25 @@ mod binding_rules;
 mod config;
 mod coverage;
 mod login;
+mod membership;
 mod nodes;
 mod outbounds;
 mod plain_text;
+mod ports;
+mod role_tags;
 mod roles;
 mod servers;
+mod sidecars;
+mod tag_writers;
 mod task;
 mod upstreams;
+mod workloads;
 
 use super::facts::{AuditFacts, AuditedControlPlane, AuditedDefinition, DefinitionOrigin};
-use super::parse::config::{self as task_config, CLIENT, TaskConfig, VARIABLE};
+use super::parse::config::{self as task_config, TaskConfig, is_of_consul};
 use super::report::{AuditFinding, AuditReport, FindingLocation};
-use super::rules_catalog::{METHOD_TYPE, NOT_CONSUL};
-use ecs_mesh_core::intent::TASK_MESH_TAG;
+use super::rules_catalog::{METHOD_TYPE, NOT_IN_MESH};
+use membership::{is_of_kuma, memberships};
 
 /// Whether a task of the control plane logs in.
 fn logs_in(facts: &AuditFacts, name: &str) -> bool {
@@ -31,12 +37,19 @@ fn logs_in(facts: &AuditFacts, name: &str) -> bool {
 /// Applies all rules to the facts.
 pub fn examine(facts: &AuditFacts) -> AuditReport {
     let mut findings = coverage::check(facts);
-    let (inside, outside): (Vec<_>, Vec<_>) =
-        facts.definitions.iter().partition(|definition| is_of_consul(definition));
-    findings.extend(not_of_consul(&outside));
+    let (inside, outside): (Vec<_>, Vec<_>) = facts
+        .definitions
+        .iter()
+        .partition(|definition| is_of_consul(definition) || is_of_kuma(facts, definition));
+    findings.extend(not_in_mesh(&outside));
     for definition in inside {
         findings.extend(of_definition(facts, definition));
     }
+    role_tags::without_consequences(&mut findings);
+    findings.extend(role_tags::unused(facts, &findings));
+    findings.extend(tag_writers::check(facts));
+    findings.extend(ports::of_manifests(facts));
+    findings.extend(workloads::check(facts));
     roles::shared(facts, &mut findings);
     findings.extend(roles::not_simulated(facts));
     for (name, plane) in &facts.control_planes {
@@ -58,22 +71,41 @@ fn is_of_type_elsewhere(finding: &AuditFinding, plane: &str) -> bool {
 }
 
 fn of_definition(facts: &AuditFacts, definition: &AuditedDefinition) -> Vec<AuditFinding> {
-    let mut findings = config::check(definition);
-    findings.extend(plain_text::check(definition));
+    let mut findings = plain_text::check(definition);
     let configured = task_config::first(definition);
-    findings.extend(agent::check(facts, definition, configured.as_ref()));
-    if configured.as_ref().is_some_and(TaskConfig::is_controller) {
+    if is_of_consul(definition) {
+        findings.extend(at_consul(facts, definition, configured.as_ref()));
+        if configured.as_ref().is_some_and(TaskConfig::is_controller) {
+            return findings;
+        }
+    }
+    let memberships = memberships(facts, definition);
+    findings.extend(role_tags::check(facts, definition, &memberships));
+    findings.extend(sidecars::check(definition, &memberships, configured.as_ref()));
+    findings.extend(ports::of_definition(definition, &memberships, facts));
+    findings.extend(roles::check(facts, definition, configured.as_ref()));
+    findings
+}
+
+/// The rules of a task that is in a Consul mesh.
+fn at_consul(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    configured: Option<&TaskConfig>,
+) -> Vec<AuditFinding> {
+    let mut findings = config::check(definition);
+    findings.extend(agent::check(facts, definition, configured));
+    if configured.is_some_and(TaskConfig::is_controller) {
         findings.extend(configured.iter().flat_map(|config| servers::check(definition, config)));
         return findings;
     }
-    findings.extend(task::check(definition, configured.as_ref()));
-    if let Some(config) = &configured {
+    findings.extend(task::check(definition, configured));
+    if let Some(config) = configured {
         findings.extend(login::check(facts, definition, config));
         findings.extend(servers::check(definition, config));
         findings.extend(upstreams::check(definition, config));
         findings.extend(outbounds::check(facts, definition, config));
     }
-    findings.extend(roles::check(facts, definition, configured.as_ref()));
     findings
 }
 
@@ -85,36 +117,22 @@ fn planes<'a>(
     definition.control_planes.iter().filter_map(|name| Some((&**name, facts.control_planes.get(name)?)))
 }
 
-/// Whether the task should be in a Consul mesh.
-fn is_of_consul(definition: &AuditedDefinition) -> bool {
-    let tagged = |tags: &ecs_mesh_model::Tags| tags.contains_key(TASK_MESH_TAG);
-    let contained = definition.containers().any(|(_, container)| {
-        container.name == CLIENT
-            || container.has_variable(VARIABLE)
-            || container.environment.iter().any(|variable| variable.name == VARIABLE)
-            || ["consul-ecs", "consul-dataplane"].iter().any(|image| container.image.contains(image))
-    });
-    contained
-        || definition.definition.tags.as_ref().is_some_and(tagged)
-        || definition.uses.iter().any(|one| tagged(&one.tags))
-}
-
 /// One finding for each file, since files are given on purpose; one in all for running tasks.
-fn not_of_consul(definitions: &[&AuditedDefinition]) -> Vec<AuditFinding> {
+fn not_in_mesh(definitions: &[&AuditedDefinition]) -> Vec<AuditFinding> {
     let (files, running): (Vec<&AuditedDefinition>, Vec<&AuditedDefinition>) = definitions
         .iter()
         .copied()
         .partition(|definition| matches!(definition.origin, DefinitionOrigin::File { .. }));
-    let message =
-        "no CONSUL_ECS_CONFIG_JSON, no container of consul-ecs and no tag consul.hashicorp.com/mesh";
+    let message = "no container of kuma-dp or consul-ecs, no CONSUL_ECS_CONFIG_JSON, no tag consul.hashicorp.com/mesh, and no \
+                   MeshBinding of Kuma";
     let mut findings: Vec<_> =
-        files.iter().map(|definition| NOT_CONSUL.violation(definition.place(""), message)).collect();
+        files.iter().map(|definition| NOT_IN_MESH.violation(definition.place(""), message)).collect();
     if let Some(first) = running.first() {
         let names: Vec<&str> = running.iter().take(5).map(|definition| definition.family()).collect();
         let more = if running.len() > names.len() { ", …" } else { "" };
         let found = format!("{} running task definitions: {}{more}", running.len(), names.join(", "));
         let cluster = first.uses.first().map_or("ECS", |one| one.cluster.as_str());
-        findings.push(NOT_CONSUL.violation(FindingLocation::resource(cluster), found));
+        findings.push(NOT_IN_MESH.violation(FindingLocation::resource(cluster), found));
     }
     findings
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth_methods::has_dead_wildcards;
-use super::{is_of_consul, planes};
+use super::planes;
 use crate::facts::{AuditFacts, AuditedAuthMethod, AuditedDefinition, AuditedRole};
-use crate::parse::config::{self, TaskConfig};
+use crate::parse::config::{self, TaskConfig, is_of_consul};
 use crate::report::{AuditFinding, FindingLocation, Severity};
 use crate::rules_catalog::{
     ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE,
@@ -112,7 +112,7 @@ fn of_iam(
             findings.push(ROLE_UNREADABLE.unknown(location.clone(), found));
         }
     }
-    if let Ok(simulated) = &found_role.get_role
+    if let Some(Ok(simulated)) = &found_role.get_role
         && !simulated.allowed
     {
         let needs_context = !simulated.missing_context.is_empty();
@@ -255,7 +255,7 @@ pub(super) fn shared(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
 pub(super) fn not_simulated(facts: &AuditFacts) -> Vec<AuditFinding> {
     let mut reasons: BTreeMap<(&str, &str), (Vec<&str>, &str)> = BTreeMap::new();
     for (role, found_role) in &facts.roles {
-        if let (Ok(_), Err(error)) = (&found_role.tags, &found_role.get_role) {
+        if let (Ok(_), Some(Err(error))) = (&found_role.tags, &found_role.get_role) {
             let (roles, message) = reasons.entry((&error.code, error.hint)).or_default();
             roles.push(role.name());
             *message = &error.message;

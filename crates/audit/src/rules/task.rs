@@ -21,7 +21,7 @@ pub(super) fn check(definition: &AuditedDefinition, config: Option<&TaskConfig>)
     findings
 }
 
-fn role(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Option<AuditFinding> {
+pub(super) fn role(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Option<AuditFinding> {
     let is_missing = definition.definition.task_role.as_deref().is_none_or(str::is_empty);
     let all_override = !definition.uses.is_empty() && definition.uses.iter().all(|one| one.role.is_some());
     let finding = TASK_ROLE_MISSING.violation(definition.place("taskRoleArn"), "taskRoleArn is absent");
@@ -30,7 +30,7 @@ fn role(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Option<A
         .then(|| if needed { finding } else { finding.with_severity(Severity::Warning) })
 }
 
-fn network(definition: &AuditedDefinition) -> Option<AuditFinding> {
+pub(super) fn network(definition: &AuditedDefinition) -> Option<AuditFinding> {
     let found = match definition.definition.network_mode.as_deref() {
         Some("awsvpc") => return None,
         Some(mode) => format!("the network mode is {mode:?}"),

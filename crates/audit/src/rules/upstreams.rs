@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::facts::AuditedDefinition;
 use crate::parse::config::TaskConfig;
 use crate::report::AuditFinding;
-use crate::rules_catalog::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
+use crate::rules_catalog::{PORT_CLASH, UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
 use ecs_mesh_model::is_consul_service;
 
 pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
@@ -37,9 +37,9 @@ pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<
         }
         if let Some(first) = listeners.insert((upstream.address(), port), index) {
             let found = format!("{}:{port} is also used by proxy.upstreams[{first}]", upstream.address());
-            findings.push(UPSTREAM_DUPLICATE.violation(at("localBindPort"), found));
+            findings.push(PORT_CLASH.violation(at("localBindPort"), found));
         } else if let Some(by) = used.get(&port) {
-            findings.push(UPSTREAM_PORT.violation(at("localBindPort"), format!("{port} is {by}")));
+            findings.push(PORT_CLASH.violation(at("localBindPort"), format!("{port} is {by}")));
         }
     }
     findings

@@ -8,7 +8,7 @@ use crate::examine;
 use crate::facts::{AuditFacts, PolicyText};
 
 pub(super) const CASES: &[AuditCase] = &[
-    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "no ControlPlane of type consul", |world| {
+    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "the manifests have no ControlPlane", |world| {
         world.facts.control_planes.clear();
         world.facts.manifests = Some(super::manifests(""));
     }),

@@ -4,7 +4,9 @@
 mod agents;
 mod configs;
 mod control_planes;
+mod kuma;
 mod roles;
+mod sidecars;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,7 +106,7 @@ impl AuditFixture {
         let role = AuditedRole {
             // Consul converts the tag to lower case.
             tags: Ok(tags(&[("consul.hashicorp.com.service-name", "KV")])),
-            get_role: Ok(may),
+            get_role: Some(Ok(may)),
         };
         let plane = AuditedControlPlane {
             clusters: BTreeSet::from([cluster()]),
@@ -161,6 +163,7 @@ impl AuditFixture {
             service: Some("kv".into()),
             role: None,
             tags: tags(pairs),
+            kuma: BTreeMap::new(),
         });
     }
 
@@ -271,9 +274,21 @@ fn valid_setup_has_no_finding() {
     assert_eq!(runs, []);
 }
 
+fn all_cases() -> [&'static [AuditCase]; 7] {
+    [
+        agents::CASES,
+        configs::CASES,
+        control_planes::CASES,
+        kuma::CASES,
+        roles::CASES,
+        sidecars::CASES,
+        tasks::CASES,
+    ]
+}
+
 #[test]
 fn each_case_has_one_cause_and_one_row() {
-    let all = [agents::CASES, configs::CASES, control_planes::CASES, roles::CASES, tasks::CASES];
+    let all = all_cases();
     let mut several = Vec::new();
     for (rule, severity, words, break_it) in all.iter().flat_map(|cases| cases.iter()) {
         // Each error of a manifest is a finding; and a list may lack one item and have another too many.
@@ -292,7 +307,7 @@ fn each_case_has_one_cause_and_one_row() {
 
 #[test]
 fn every_rule_is_broken_by_some_case() {
-    let all = [agents::CASES, configs::CASES, control_planes::CASES, roles::CASES, tasks::CASES];
+    let all = all_cases();
     let covered: BTreeSet<&str> = all.iter().flat_map(|cases| cases.iter()).map(|(rule, ..)| *rule).collect();
     let known: BTreeSet<&str> = rules_catalog::ALL.iter().map(|rule| rule.id).collect();
     assert_eq!(covered, known);

@@ -27,13 +27,13 @@ fn role(world: &mut AuditFixture, arn: &str) {
 }
 
 pub(super) const CASES: &[AuditCase] = &[
-    ("CONSUL-ROLE-MISSING", Error, "NotFound", |world| {
+    ("ROLE-MISSING", Error, "NotFound", |world| {
         world.role().tags = Err(failure(AwsErrorKind::NotFound, "iam:GetRole"));
     }),
-    ("CONSUL-ROLE-UNREADABLE", Unknown, "iam:GetRole failed: Denied", |world| {
+    ("ROLE-UNREADABLE", Unknown, "iam:GetRole failed: Denied", |world| {
         world.role().tags = Err(failure(AwsErrorKind::Denied, "iam:GetRole"));
     }),
-    ("CONSUL-ROLE-UNREADABLE", Unknown, "not an ARN", |world| {
+    ("ROLE-UNREADABLE", Unknown, "not an ARN", |world| {
         world.definition["taskRoleArn"] = json!("kv-task");
     }),
     ("CONSUL-ROLE-TAG-SERVICE", Error, "\"web\"; the task registers \"kv\"", |world| {
@@ -64,21 +64,21 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-ROLE-PATH", Error, "trusts arn:aws:iam::111122223333:role/consul-ecs/*", |world| {
         role(world, "arn:aws:iam::111122223333:role/kv-task");
     }),
-    ("CONSUL-ROLE-ACCOUNT", Error, "in account 999988887777, the tasks are in 111122223333", |world| {
+    ("ROLE-ACCOUNT", Error, "in account 999988887777, the tasks are in 111122223333", |world| {
         role(world, "arn:aws:iam::999988887777:role/consul-ecs/kv-task");
     }),
     ("CONSUL-ROLE-GET-ROLE", Error, "implicitDeny", |world| {
-        let simulated = world.role().get_role.as_mut().unwrap();
+        let simulated = world.role().get_role.as_mut().unwrap().as_mut().unwrap();
         simulated.allowed = false;
         "implicitDeny".clone_into(&mut simulated.decision);
     }),
     ("CONSUL-ROLE-GET-ROLE", Unknown, "without the context keys aws:SourceVpc", |world| {
-        let simulated = world.role().get_role.as_mut().unwrap();
+        let simulated = world.role().get_role.as_mut().unwrap().as_mut().unwrap();
         simulated.allowed = false;
         simulated.missing_context = vec!["aws:SourceVpc".to_owned()];
     }),
     ("CONSUL-ROLE-GET-ROLE", Unknown, "not checked for kv-task: Denied", |world| {
-        world.role().get_role = Err(failure(AwsErrorKind::Denied, "iam:SimulatePrincipalPolicy"));
+        world.role().get_role = Some(Err(failure(AwsErrorKind::Denied, "iam:SimulatePrincipalPolicy")));
     }),
     ("CONSUL-ROLE-SHARED", Warning, "tasks of kv, web run as this role", |world| {
         let mut other = AuditFixture::good();

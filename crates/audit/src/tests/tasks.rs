@@ -46,7 +46,7 @@ pub(super) const CASES: &[AuditCase] = &[
             .insert(arn, failure(AwsErrorKind::Denied, "ecs:DescribeTaskDefinition"));
     }),
     ("MANIFEST-INVALID", Error, "", |world| world.manifests = "kind: Nothing\n".to_owned()),
-    ("CONSUL-NOT-IN-MESH", Info, "no container of consul-ecs", |world| {
+    ("NOT-IN-MESH", Info, "no container of kuma-dp or consul-ecs", |world| {
         world.config = Value::Null;
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
         world.definition["tags"] = json!([]);
@@ -58,19 +58,19 @@ pub(super) const CASES: &[AuditCase] = &[
         let error = Err(failure(AwsErrorKind::Denied, "ecs:ListTasks"));
         world.facts.clusters.insert(super::cluster(), error);
     }),
-    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "CONSUL_HTTP_TOKEN contains a token", |world| {
+    ("SECRET-IN-PLAIN-TEXT", Error, "CONSUL_HTTP_TOKEN contains a token", |world| {
         variable(world, "CONSUL_HTTP_TOKEN", SECRET);
     }),
-    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "CONSUL_ECS_CONFIG_JSON contains a token", |world| {
+    ("SECRET-IN-PLAIN-TEXT", Error, "CONSUL_ECS_CONFIG_JSON contains a token", |world| {
         world.config["proxy"]["config"] = json!({"token": SECRET});
     }),
-    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "the value contains a token", |world| {
+    ("SECRET-IN-PLAIN-TEXT", Error, "the value contains a token", |world| {
         world.definition["containerDefinitions"][1]["command"] =
             json!(["consul", "login", format!("-token={SECRET}")]);
     }),
-    ("CONSUL-TASK-ROLE-MISSING", Error, "absent", |world| world.definition["taskRoleArn"] = Value::Null),
-    ("CONSUL-NETWORK-MODE", Error, "\"bridge\"", |world| world.definition["networkMode"] = json!("bridge")),
-    ("CONSUL-NETWORK-MODE", Error, "absent", |world| world.definition["networkMode"] = Value::Null),
+    ("TASK-ROLE-MISSING", Error, "absent", |world| world.definition["taskRoleArn"] = Value::Null),
+    ("NETWORK-MODE", Error, "\"bridge\"", |world| world.definition["networkMode"] = json!("bridge")),
+    ("NETWORK-MODE", Error, "absent", |world| world.definition["networkMode"] = Value::Null),
     (
         "CONSUL-HEALTH-SYNC-CONTAINER",
         Error,
@@ -104,14 +104,14 @@ pub(super) const CASES: &[AuditCase] = &[
         let one = |port: u16| json!({"destinationName": "db", "localBindPort": port});
         upstreams(world, json!([one(5432), one(5433)]));
     }),
-    ("CONSUL-UPSTREAM-DUPLICATE", Error, "127.0.0.1:5432 is also used by proxy.upstreams[0]", |world| {
+    ("PORT-CLASH", Error, "127.0.0.1:5432 is also used by proxy.upstreams[0]", |world| {
         let one = |name: &str| json!({"destinationName": name, "localBindPort": 5432});
         upstreams(world, json!([one("db"), one("cache")]));
     }),
     ("CONSUL-UPSTREAM-PORT", Error, "70000 is not a port", |world| {
         upstreams(world, json!([{"destinationName": "db", "localBindPort": 70_000}]));
     }),
-    ("CONSUL-UPSTREAM-PORT", Error, "20000 is the proxy's public listener", |world| {
+    ("PORT-CLASH", Error, "20000 is the proxy's public listener", |world| {
         upstreams(world, json!([{"destinationName": "db", "localBindPort": 20_000}]));
     }),
     ("CONSUL-OUTBOUND-UNREACHED", Warning, "may call cache on port 6379", |world| {
@@ -154,7 +154,7 @@ fn workload_of_other_mesh_does_not_affect_upstreams() {
     });
     let binding = json!({
         "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": "MeshBinding", "metadata": {"name": "kuma"},
-        "spec": {"controlPlane": "kuma", "mesh": "default", "selector": {"clusters": ["*"]}},
+        "spec": {"controlPlane": "kuma", "mesh": "default", "selector": {"clusters": ["*"]}, "roleTags": {"mode": "off"}},
     });
     let found = findings(|world| {
         outbound(world, "cache", 6379);

@@ -1,0 +1,139 @@
+//! Reads Kuma control planes: the services of the bound meshes, what the version cannot express, and what blocks an upgrade.
+//! A failed answer affects that fact alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::facts::{AuditedKumaPlane, Fetched, InexpressibleWorkload, KumaFacts, KumaUpgrade};
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{AllowList, HumanDuration, KumaConnection, KumaRelease};
+use ecs_mesh_control_plane::{ControlPlane as _, NoObserver};
+use ecs_mesh_controller::{BlockingLane, Secrets};
+use ecs_mesh_core::intent::{DesiredRegistration, workloads_in};
+use ecs_mesh_kuma::{HttpTransport, KumaControlPlane};
+use ecs_mesh_model::{MeshName, OperatorId, TaskArn};
+
+/// Longest wait for one answer.
+const MAX_TIMEOUT: Duration = Duration::from_secs(5);
+/// Stands for the operator and a task where a registration is rendered and never written.
+const NOBODY: &str = "audit";
+const NO_TASK: &str = "arn:aws:ecs:us-east-1:000000000000:task/audit/00000000000000000000000000000000";
+
+/// What the control planes are asked with.
+pub(super) struct KumaAuditScope<'a> {
+    pub(super) set: &'a Arc<ManifestSet>,
+    pub(super) allowed: &'a AllowList,
+    pub(super) secrets: &'a Arc<dyn Secrets>,
+    pub(super) target: Option<KumaRelease>,
+}
+
+/// Asks all control planes at once.
+pub(super) async fn ask_all(request: &KumaAuditScope<'_>, planes: &mut BTreeMap<Arc<str>, AuditedKumaPlane>) {
+    let mut reads = tokio::task::JoinSet::new();
+    for name in planes.keys() {
+        let Some(spec) = request.set.control_planes.get(name) else { continue };
+        let (name, spec, set) = (Arc::clone(name), Arc::clone(spec), Arc::clone(request.set));
+        let (allowed, secrets, target) =
+            (request.allowed.clone(), Arc::clone(request.secrets), request.target);
+        reads.spawn(async move {
+            let response = match &spec.kuma {
+                None => Err("spec.kuma is missing".to_owned()),
+                Some(connection) => match connect(connection, allowed, secrets).await {
+                    Ok(plane) => ask(plane, &set, &name, target).await,
+                    Err(reason) => Err(reason),
+                },
+            };
+            (name, response)
+        });
+    }
+    for (name, response) in reads.join_all().await {
+        if let Some(plane) = planes.get_mut(&name) {
+            plane.response = Some(response);
+        }
+    }
+}
+
+async fn connect(
+    spec: &KumaConnection,
+    allowed: AllowList,
+    secrets: Arc<dyn Secrets>,
+) -> Fetched<KumaControlPlane<HttpTransport>> {
+    let timeout = HumanDuration(spec.timeout.0.min(MAX_TIMEOUT));
+    let spec = KumaConnection { timeout, ..spec.clone() };
+    // Ownership decides nothing here: what blocks an upgrade is read of every owner.
+    let operator = OperatorId::parse(NOBODY).map_err(|error| error.to_string())?;
+    // Reads the CA's file, and file systems can hang.
+    let connect = move || KumaControlPlane::connect(&spec, &allowed, operator, Arc::new(NoObserver), secrets);
+    BlockingLane::default()
+        .run(MAX_TIMEOUT, connect)
+        .await
+        .ok_or_else(|| format!("reading spec.kuma.caFile: no end within {MAX_TIMEOUT:?}"))?
+        .map_err(|error| error.to_string())
+}
+
+/// An error is the reason why Kuma does not answer at all, or is of an unsupported version.
+async fn ask(
+    plane: KumaControlPlane<HttpTransport>,
+    set: &ManifestSet,
+    name: &str,
+    target: Option<KumaRelease>,
+) -> Fetched<KumaFacts> {
+    let bindings: Vec<&Binding> =
+        set.bindings.values().map(|one| &**one).filter(|one| one.spec.control_plane == name).collect();
+    let meshes: BTreeSet<MeshName> = bindings.iter().map(|binding| binding.spec.mesh.clone()).collect();
+    // A mesh that does not exist is reported by its own list.
+    let refreshed = plane.refresh_capabilities(&meshes).await;
+    let Some(version) = plane.version() else {
+        let reason = refreshed.err().map(|error| error.message);
+        return Err(reason.unwrap_or_else(|| "the version was not read".to_owned()));
+    };
+    if let Some(refusal) = plane.support().refusal() {
+        return Err(refusal.to_string());
+    }
+    let mut services = BTreeMap::new();
+    for mesh in meshes {
+        let known = plane.list_services(&mesh).await.map_err(|error| error.message);
+        services.insert(mesh, known);
+    }
+    let now = not_expressible(&plane, set, &bindings)?;
+    let is_newer = |target: &KumaRelease| version.release.is_none_or(|release| release < *target);
+    let upgrade = match target.filter(is_newer) {
+        None => None,
+        Some(target) => {
+            let plane = plane.with_target(Some(target));
+            let check = plane.check_upgrade().await.map_err(|error| error.message);
+            let mut then = not_expressible(&plane, set, &bindings)?;
+            then.retain(|one| !now.iter().any(|known| known.workload == one.workload));
+            let upgrade = |check: Option<_>| Some(KumaUpgrade { check: check?, not_expressible: then });
+            check.map(upgrade).transpose()
+        }
+    };
+    Ok(KumaFacts { services, not_expressible: now, upgrade })
+}
+
+/// The workloads that the client's version, or the one that it plans for, has no form for.
+fn not_expressible(
+    plane: &KumaControlPlane<HttpTransport>,
+    set: &ManifestSet,
+    bindings: &[&Binding],
+) -> Fetched<Vec<InexpressibleWorkload>> {
+    let operator = OperatorId::parse(NOBODY).map_err(|error| error.to_string())?;
+    let task = TaskArn::parse(NO_TASK).map_err(|error| error.to_string())?;
+    let mut found = BTreeSet::new();
+    for binding in bindings {
+        for (name, workload) in workloads_in(set, &binding.name) {
+            let desired =
+                DesiredRegistration::of_workload(set, binding, (name, workload), (&operator, &task));
+            if let Err(error) = plane.check_desired(&desired) {
+                let (message, fix) = error.split_help();
+                found.insert(InexpressibleWorkload {
+                    workload: Arc::clone(name),
+                    message: message.to_owned(),
+                    fix: fix.unwrap_or("change the Workload").to_owned(),
+                });
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}

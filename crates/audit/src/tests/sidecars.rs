@@ -1,0 +1,112 @@
+//! Sidecars of Kuma and Consul.
+
+use serde_json::{Value, json};
+
+use super::Severity::{Error, Info, Unknown, Warning};
+use super::kuma::at_kuma;
+use super::{AuditCase, AuditFixture, check, findings};
+
+/// The field of a container of a task at Kuma: 0 is the app, 1 the sidecar.
+fn at_kuma_with(world: &mut AuditFixture, container: usize, field: &str, value: Value) {
+    at_kuma(world);
+    world.definition["containerDefinitions"][container][field] = value;
+}
+
+/// A task at Consul with its proxy and its health sync, as HashiCorp's Terraform module makes it.
+fn at_consul(world: &mut AuditFixture) {
+    let containers = world.definition["containerDefinitions"].as_array_mut().unwrap();
+    containers[1]["dependsOn"] = json!([{"containerName": "consul-dataplane", "condition": "HEALTHY"}]);
+    let init = json!([{"containerName": "consul-ecs-mesh-init", "condition": "SUCCESS"}]);
+    containers.push(json!({
+        "name": "consul-dataplane",
+        "image": "hashicorp/consul-dataplane:1.5",
+        "entryPoint": ["/consul/consul-ecs", "envoy-entrypoint"],
+        "command": ["consul-dataplane", "-config-file", "/consul/consul-dataplane.json"],
+        "dependsOn": init,
+    }));
+    containers.push(json!({
+        "name": "consul-ecs-health-sync",
+        "image": "public.ecr.aws/hashicorp/consul-ecs:0.10.0",
+        "command": ["health-sync"],
+        "dependsOn": init,
+    }));
+}
+
+pub(super) const CASES: &[AuditCase] = &[
+    ("KUMA-SIDECAR-AUTHENTICATION", Error, "neither --auth-type nor a data plane token", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp run --cp-address https://kuma.internal:5678"]));
+    }),
+    ("KUMA-SIDECAR-AUTHENTICATION", Unknown, "environment file", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp", "run"]));
+        world.definition["containerDefinitions"][1]["environmentFiles"] =
+            json!([{"value": "arn", "type": "s3"}]);
+    }),
+    ("KUMA-SIDECAR-AUTHENTICATION", Unknown, "the image's own", |world| {
+        at_kuma_with(world, 1, "command", Value::Null);
+    }),
+    ("SIDECAR-NOT-ESSENTIAL", Warning, "essential is false", |world| {
+        at_kuma_with(world, 1, "essential", json!(false));
+    }),
+    ("SIDECAR-NOT-ESSENTIAL", Info, "essential is false", |world| {
+        at_consul(world);
+        world.definition["containerDefinitions"][2]["essential"] = json!(false);
+    }),
+    ("SIDECAR-NOT-ESSENTIAL", Info, "essential is false", |world| {
+        at_consul(world);
+        world.definition["containerDefinitions"][3]["essential"] = json!(false);
+    }),
+    ("SIDECAR-ORDER", Warning, "does not depend on sidecar", |world| {
+        at_kuma_with(world, 0, "dependsOn", json!([]));
+    }),
+    ("SIDECAR-ORDER", Warning, "does not depend on consul-dataplane", |world| {
+        at_consul(world);
+        world.definition["containerDefinitions"][1]["dependsOn"] = Value::Null;
+    }),
+];
+
+#[test]
+fn each_case_is_found() {
+    check(CASES);
+}
+
+#[test]
+fn task_of_the_terraform_module_is_valid() {
+    assert_eq!(findings(at_consul), []);
+}
+
+#[test]
+fn app_may_depend_on_its_sidecar_through_another_container() {
+    let found = findings(|world| {
+        at_kuma_with(world, 0, "dependsOn", json!([{"containerName": "wait", "condition": "SUCCESS"}]));
+        let wait = json!({
+            "name": "wait",
+            "image": "wait:1",
+            "essential": false,
+            "dependsOn": [{"containerName": "sidecar", "condition": "START"}],
+        });
+        world.definition["containerDefinitions"].as_array_mut().unwrap().push(wait);
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn every_essential_app_is_ordered_where_no_port_is_declared() {
+    let found = findings(|world| {
+        at_kuma_with(world, 0, "portMappings", json!([]));
+        world.definition["containerDefinitions"][0]["name"] = json!("worker");
+        world.definition["containerDefinitions"][0]["dependsOn"] = json!([]);
+        world.definition["containerDefinitions"][2]["essential"] = json!(false);
+    });
+    let [only] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((only.rule, only.location.container.as_deref()), ("SIDECAR-ORDER", Some("worker")));
+}
+
+#[test]
+fn zone_ingress_alone_in_its_task_needs_no_order() {
+    let found = findings(|world| {
+        at_kuma(world);
+        let containers = world.definition["containerDefinitions"].as_array_mut().unwrap();
+        containers.retain(|container| container["name"] == "sidecar");
+    });
+    assert_eq!(found, []);
+}
