@@ -12,7 +12,7 @@ fn at_kuma_with(world: &mut AuditFixture, container: usize, field: &str, value: 
     world.definition["containerDefinitions"][container][field] = value;
 }
 
-/// A task at Consul with its proxy and its health sync, as HashiCorp's Terraform module makes it.
+/// A task at Consul with its proxy and its health sync, as the Terraform module of consul-ecs makes it.
 fn at_consul(world: &mut AuditFixture) {
     let containers = world.definition["containerDefinitions"].as_array_mut().unwrap();
     containers[1]["dependsOn"] = json!([{"containerName": "consul-dataplane", "condition": "HEALTHY"}]);
