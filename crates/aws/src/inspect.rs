@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Deserializer};
 
 use super::aws::{AwsError, ListPage};
-use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn};
+use ecs_mesh_model::{
+    ClusterArn, ContainerStart, RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn,
+};
 
 /// A text that may be a secret; hidden from `Debug`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -139,6 +141,7 @@ impl FullTaskDefinition {
             ports: container.ports().collect(),
             essential: container.is_essential(),
             stop_timeout: None,
+            sidecar_outbounds: container.start().sidecar_outbounds(),
         });
         Some(TaskDefinition {
             arn: self.arn.clone()?,
@@ -150,6 +153,18 @@ impl FullTaskDefinition {
 }
 
 impl FullContainer {
+    /// How the container is started.
+    fn start(&self) -> ContainerStart<'_> {
+        let variables = self.environment.iter().map(|one| (one.name.as_str(), Some(one.value.expose())));
+        let secrets = self.secrets.iter().map(|one| (one.name.as_str(), None));
+        ContainerStart {
+            image: &self.image,
+            arguments: self.entry_point.iter().chain(&self.command).map(Redacted::expose).collect(),
+            environment: variables.chain(secrets).collect(),
+            has_environment_files: !self.environment_files.is_empty(),
+        }
+    }
+
     /// The mapped container ports.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.port_mappings.iter().filter_map(|mapping| mapping.container_port)

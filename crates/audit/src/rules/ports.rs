@@ -8,7 +8,7 @@ use crate::facts::{AuditFacts, AuditedDefinition};
 use crate::parse::sidecar::{self, MovedPort, SidecarKind};
 use crate::report::AuditFinding;
 use crate::rules_catalog::PORT_CLASH;
-use ecs_mesh_api::manifests::reserved;
+use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet, MergedOutbounds, reserved};
 use ecs_mesh_api::{Inbound, WorkloadSpec};
 use ecs_mesh_aws::inspect::FullContainer;
 use ecs_mesh_core::intent::workloads_in;
@@ -21,7 +21,7 @@ pub(super) fn of_manifests(facts: &AuditFacts) -> Vec<AuditFinding> {
         kuma_bindings(set).flat_map(|binding| workloads_in(set, &binding.name)).collect();
     let mut findings = Vec::new();
     for (name, workload) in workloads {
-        for conflict in set.merged_outbounds(name, workload).conflicts {
+        for conflict in listeners(set, name, workload).conflicts {
             let text = conflict.to_string();
             // The conflict ends with what to do, which is the rule's fix.
             let found = text.rsplit_once(": ").map_or(text.as_str(), |(found, _)| found);
@@ -106,19 +106,27 @@ impl Listeners {
         }
         by_port.extend(moved.iter().map(|one| (one.port, one.user.to_owned())));
         let set = facts.manifests.as_ref().map(|status| &status.set);
-        let resolved = set.map(|set| set.merged_outbounds(name, workload).resolved).unwrap_or_default();
+        let resolved = set.map(|set| listeners(set, name, workload).resolved).unwrap_or_default();
         let outbounds: Vec<u16> = resolved.iter().map(|outbound| outbound.listen.port.get()).collect();
         for outbound in &resolved {
             // What the app itself declares was compared with its own address.
             let port = outbound.listen.port.get();
             if !workload.inbounds.iter().any(|inbound| inbound.container_port.get() == port) {
-                by_port.insert(port, format!("Workload {name}'s outbound to {}", outbound.service));
+                by_port.insert(port, format!("Workload {name}'s outbound to {}", outbound.backend));
             }
         }
         for inbound in workload.inbounds.iter().filter(|inbound| !shares_its_port(workload, inbound)) {
             by_port.insert(inbound.port.get(), format!("Workload {name}'s inbound port"));
         }
         Self { by_port, outbounds }
+    }
+}
+
+/// The outbounds for which the sidecar listens within the task. One that binds its outbounds listens on their addresses.
+fn listeners(set: &ManifestSet, name: &str, workload: &WorkloadSpec) -> MergedOutbounds {
+    match set.declared_reach(name, workload) {
+        DeclaredReach::Listeners(merged) => merged,
+        DeclaredReach::Backends(_) | DeclaredReach::EveryBackend => MergedOutbounds::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Workloads of the manifests: each selects something, alone, calls what exists, and has a form in Kuma's version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 use super::membership::kuma_bindings;
 use crate::facts::{AuditFacts, InexpressibleWorkload, KumaFacts, KumaUpgrade};
@@ -9,10 +10,10 @@ use crate::rules_catalog::{
     KUMA_NOT_EXPRESSIBLE, KUMA_OUTBOUND_NOWHERE, KUMA_UPGRADE_BLOCKED, WORKLOAD_AMBIGUOUS, WORKLOAD_UNUSED,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
-use ecs_mesh_api::{Outbound, WorkloadSpec};
+use ecs_mesh_api::{NamedBackend, ReachableBackend, WorkloadSpec};
 use ecs_mesh_core::intent::workloads_in;
 use ecs_mesh_core::plan::report::UpgradeBlocker;
-use ecs_mesh_model::{Glob, MeshName};
+use ecs_mesh_model::{Glob, MeshName, ServiceName};
 use strsim::damerau_levenshtein;
 
 /// The largest difference of a name that is probably misspelt.
@@ -133,8 +134,8 @@ fn outbounds(set: &ManifestSet, plane: &str, kuma: &KumaFacts) -> Vec<AuditFindi
             ports.entry(workload.service.as_str()).or_default().extend(inbounds);
         }
         for (name, workload) in &workloads {
-            for outbound in set.merged_outbounds(name, workload).resolved {
-                if let Some(found) = nowhere(&outbound, mesh, &ports, known) {
+            for (service, port) in called_services(set, name, workload) {
+                if let Some(found) = nowhere(&service, port, mesh, &ports, known) {
                     findings.push(KUMA_OUTBOUND_NOWHERE.violation(at(name).field("spec.outbounds"), found));
                 }
             }
@@ -143,22 +144,37 @@ fn outbounds(set: &ManifestSet, plane: &str, kuma: &KumaFacts) -> Vec<AuditFindi
     findings
 }
 
+/// The services that the workload calls, with the port; all ports if `None`. Resources of the mesh are not among them.
+fn called_services(
+    set: &ManifestSet,
+    name: &str,
+    workload: &WorkloadSpec,
+) -> Vec<(ServiceName, Option<NonZeroU16>)> {
+    let service = |called| match called {
+        ReachableBackend::Named { backend: NamedBackend::Service(service), port } => Some((service, port)),
+        ReachableBackend::Named { .. } | ReachableBackend::Labelled { .. } => None,
+    };
+    set.declared_reach(name, workload).backends().into_iter().filter_map(service).collect()
+}
+
 fn nowhere(
-    outbound: &Outbound,
+    service: &ServiceName,
+    port: Option<NonZeroU16>,
     mesh: &MeshName,
     ports: &BTreeMap<&str, BTreeSet<u16>>,
     known: &BTreeSet<String>,
 ) -> Option<String> {
-    let (service, target) = (outbound.service.as_str(), outbound.target_port.get());
-    match ports.get(service) {
-        Some(ports) if ports.contains(&target) => None,
-        Some(ports) => {
+    let service = service.as_str();
+    match (ports.get(service), port.map(NonZeroU16::get)) {
+        (Some(_), None) => None,
+        (Some(ports), Some(target)) if ports.contains(&target) => None,
+        (Some(ports), Some(target)) => {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
             Some(format!("{service} has no inbound on port {target}; its Workloads have {ports}"))
         }
-        None if known.contains(service) => None,
-        None => {
+        (None, _) if known.contains(service) => None,
+        (None, _) => {
             let names = ports.keys().copied().chain(known.iter().map(String::as_str));
             let found = format!("no Workload and no service of mesh {mesh} is {service}");
             Some(with_suggestion(found, nearest(service, names)))
