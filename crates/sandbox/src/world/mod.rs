@@ -35,10 +35,13 @@ pub use manifests::{ConsulManifestOptions, ManifestOptions, consul_auth, manifes
 pub use rollout::{Rollout, Rollouts};
 pub use scenario::{
     CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, RoutedEvents, SECRET, ScenarioService,
-    create_queue_and_rules, deploy, role_name, role_tags, run_batch, services,
+    create_queue_and_rules, deploy, role_name, role_tags, route_deployments, run_batch, services,
 };
 pub use serving::{ServingTasks, can_serve, serving_tasks};
 pub use sidecars::host_name;
+
+/// Longer than any simulated time.
+const NEVER_READY: Duration = Duration::from_hours(24);
 
 /// How sidecars name their Dataplanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -301,9 +304,27 @@ impl World {
         }
     }
 
+    /// Deploys a revision whose app never serves, of a service without health checks: a task that fails its check is
+    /// replaced again and again. Returns the service's name, if there is such a service.
+    pub fn deploy_unready(&mut self, cloud: &mut Cloud, pick: usize, now: Timestamp) -> Option<String> {
+        let unchecked: Vec<_> =
+            self.services.iter().filter(|service| !service.rollout.has_health_check).collect();
+        let mut service = (*unchecked.get(pick % unchecked.len().max(1))?).clone();
+        service.rollout.ready = Some(NEVER_READY);
+        self.redeploy(cloud, &service, now);
+        Some(service.name)
+    }
+
+    /// Removes the role tag of this service, until it is restored.
+    pub fn revoke_service(&mut self, cloud: &mut Cloud, service: &str, now: Timestamp) {
+        if let Some(service) = self.services.iter().find(|known| known.name == service).cloned() {
+            self.revoke(cloud, &service, now);
+        }
+    }
+
     fn scale(&mut self, cloud: &mut Cloud, index: usize, now: Timestamp) {
         let max_count = self.services[index].count + 3;
-        let least = usize::from(self.config.rollouts != Rollouts::Mixed);
+        let least = usize::from(!matches!(self.config.rollouts, Rollouts::Mixed | Rollouts::Abrupt));
         let count = self.rng.usize(least..=max_count.max(2));
         let name = self.services[index].name.clone();
         let request = UpdateService {

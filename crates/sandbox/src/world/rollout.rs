@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::aws::SERVING_LABEL;
+use crate::aws::{READY_LABEL, SERVING_LABEL};
 
 /// Name of the sidecar's container, where it has one of its own.
 pub(super) const SIDECAR: &str = "kuma-dp";
@@ -23,6 +23,8 @@ pub struct Rollout {
     pub has_sidecar: bool,
     /// How long the app serves after SIGTERM.
     pub serving: Duration,
+    /// When the app begins to serve, if not after the account's [`LifeTimes::ready`](crate::aws::LifeTimes::ready).
+    pub ready: Option<Duration>,
 }
 
 impl Default for Rollout {
@@ -33,6 +35,7 @@ impl Default for Rollout {
             has_health_check: false,
             has_sidecar: false,
             serving: Duration::ZERO,
+            ready: None,
         }
     }
 }
@@ -49,6 +52,9 @@ pub enum Rollouts {
     /// Each service by chance: with and without sidecars and health checks, with limits that stop old tasks before new
     /// ones run, and with apps that serve from no time to 15 s after SIGTERM. Services are also scaled to zero.
     Mixed,
+    /// Each service by chance: apps that exit at once on SIGTERM, with and without health checks, mostly with limits that
+    /// keep old tasks until as many new ones count as healthy. Each deployment comes to its end, also that of one task.
+    Abrupt,
 }
 
 impl Rollouts {
@@ -71,6 +77,18 @@ impl Rollouts {
                     has_health_check: rng.bool(),
                     has_sidecar: rng.u8(..4) > 0,
                     serving: Duration::from_millis([0, 200, 2_000, 15_000][rng.usize(..4)]),
+                    ready: None,
+                }
+            }
+            Self::Abrupt => {
+                let limits = [(100, 200), (100, 200), (100, 200), (50, 200), (0, 150), (0, 100)];
+                let (minimum_healthy_percent, maximum_percent) = limits[rng.usize(..limits.len())];
+                Rollout {
+                    minimum_healthy_percent,
+                    maximum_percent,
+                    has_health_check: rng.bool(),
+                    has_sidecar: rng.u8(..4) > 0,
+                    ..Rollout::default()
                 }
             }
         }
@@ -86,8 +104,11 @@ impl Rollout {
         if self.has_sidecar {
             app["dependsOn"] = json!([{"containerName": SIDECAR, "condition": "START"}]);
         }
-        if !self.serving.is_zero() {
-            app["dockerLabels"] = json!({SERVING_LABEL: format!("{}ms", self.serving.as_millis())});
+        let serving = (!self.serving.is_zero()).then_some(self.serving);
+        for (label, value) in [(SERVING_LABEL, serving), (READY_LABEL, self.ready)] {
+            if let Some(value) = value {
+                app["dockerLabels"][label] = json!(format!("{}ms", value.as_millis()));
+            }
         }
     }
 

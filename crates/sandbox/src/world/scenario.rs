@@ -106,6 +106,22 @@ pub enum RoutedEvents {
     TasksAndDeployments,
 }
 
+/// The rule that sends the state changes of deployments to the queue.
+const DEPLOYMENTS_RULE: &str = "ecs-mesh-deployments";
+
+/// Switches the rule of [`RoutedEvents::TasksAndDeployments`] on or off.
+///
+/// # Errors
+/// EventBridge's error.
+pub fn route_deployments(cloud: &mut Cloud, enabled: bool) -> AwsApiResult<()> {
+    cloud.put_rule(DEPLOYMENTS_RULE, &deployments_pattern().to_string(), enabled, None)?;
+    Ok(())
+}
+
+fn deployments_pattern() -> Value {
+    json!({"source": ["aws.ecs"], "detail-type": ["ECS Deployment State Change"]})
+}
+
 /// Creates an empty cluster, the queue with its dead-letter queue, and the rules. Returns the cluster's ARN.
 ///
 /// # Errors
@@ -133,8 +149,7 @@ pub fn create_queue_and_rules(
         ("ecs-mesh-roles", roles.clone()),
     ];
     if events == RoutedEvents::TasksAndDeployments {
-        let pattern = json!({"source": ["aws.ecs"], "detail-type": ["ECS Deployment State Change"]});
-        patterns.push(("ecs-mesh-deployments", pattern));
+        patterns.push((DEPLOYMENTS_RULE, deployments_pattern()));
     }
     let dead_letters = json!({"DeadLetterConfig": {"Arn": dead}});
     let mut rules = Vec::new();

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    CLUSTER, MESH, Naming, Rollout, Rollouts, RoutedEvents, ServingTasks, World, WorldConfig, can_serve,
-    create_queue_and_rules, serving_tasks,
+    CLUSTER, MESH, Naming, QUEUE, Rollout, Rollouts, RoutedEvents, ScenarioService, ServingTasks, World,
+    WorldConfig, can_serve, create_queue_and_rules, deploy, route_deployments, serving_tasks,
 };
-use crate::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, UpdateService};
+use crate::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, ReceiveMessages, UpdateService};
 use crate::control_planes::ControlPlanes;
 use crate::kuma::{EmulatedRelease, KumaConfig, KumaCp, KumaRequest, takes_traffic};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
@@ -258,4 +258,42 @@ fn mixed_rollouts_follow_the_seed_and_differ() {
     assert!(rollouts.iter().any(|rollout| *rollout != rollouts[0]), "{rollouts:?}");
     assert_eq!((rollouts, first.clone()), history(7));
     assert_ne!(first, history(8).1);
+}
+
+#[test]
+fn abrupt_rollouts_end_also_with_apps_that_never_serve() {
+    for seed in 0..4 {
+        let mut fixture = WorldFixture::new(Rollouts::Abrupt, seed, NEVER);
+        fixture.pass(Duration::from_secs(30));
+        let broken = fixture.world.deploy_unready(&mut fixture.cloud, 0, fixture.now);
+        for service in fixture.world.services().to_vec() {
+            if broken.as_ref() != Some(&service.name) {
+                fixture.world.redeploy(&mut fixture.cloud, &service, fixture.now);
+            }
+        }
+        fixture.pass(Duration::from_mins(2));
+        for ScenarioService { name, .. } in fixture.world.services() {
+            let (found, _) = fixture.cloud.describe_services(CLUSTER, &[name]).unwrap();
+            assert!(!found[0].is_deploying(), "seed {seed}: {name}");
+            let serves = fixture.serving(name).serving.iter().any(|task| task.service() == Some(&**name));
+            assert_ne!(serves, broken.as_ref() == Some(name), "seed {seed}: {name}");
+        }
+    }
+}
+
+#[test]
+fn deployment_events_are_lost_while_their_rule_is_off() {
+    let mut cloud = Cloud::new(CloudConfig::default(), START);
+    create_queue_and_rules(&mut cloud, RoutedEvents::TasksAndDeployments, START).unwrap();
+    let events = |cloud: &mut Cloud, name: &str, now: Timestamp| {
+        deploy(cloud, &ScenarioService::new(name, 15_000, 8_080, 0), ControlPlanes::Kuma, now).unwrap();
+        cloud.step(now.plus(Duration::from_secs(5)));
+        let request = ReceiveMessages { max: 10, visibility: None };
+        cloud.receive_message(QUEUE, request, now.plus(Duration::from_secs(5))).unwrap().len()
+    };
+    route_deployments(&mut cloud, false).unwrap();
+    assert_eq!(events(&mut cloud, "one", START), 0);
+    route_deployments(&mut cloud, true).unwrap();
+    // It begins, and is completed.
+    assert_eq!(events(&mut cloud, "two", START.plus(Duration::from_secs(10))), 2);
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::deployments::Deployment;
+use super::deployments::{Deployment, RolloutState};
 use super::{DefinitionRecord, DescribeFailure, EcsServiceKey, StopCode, TaskKey, tasks};
 use crate::aws::error::invalid;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud};
-use ecs_mesh_model::{Tags, Timestamp};
+use ecs_mesh_model::{EcsDeployment, EcsRollout, EcsServiceState, Tags, Timestamp, intern};
 
 /// Request of `CreateService`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -170,6 +170,28 @@ impl EcsService {
     /// Whether a deployment replaces the tasks of another.
     pub fn is_deploying(&self) -> bool {
         self.deployments.len() > 1
+    }
+
+    /// The service as the operator's type, as DescribeServices shows it.
+    pub fn to_model(&self) -> EcsServiceState {
+        let listed = self.deployments.iter().filter(|_| self.status != ServiceStatus::Inactive);
+        let deployments = listed.enumerate().map(|(index, deployment)| EcsDeployment {
+            id: intern(&deployment.id),
+            primary: index == 0,
+            rollout: match deployment.rollout {
+                RolloutState::InProgress => EcsRollout::InProgress,
+                RolloutState::Completed => EcsRollout::Completed,
+                RolloutState::Failed => EcsRollout::Failed,
+            },
+        });
+        EcsServiceState {
+            active: self.status == ServiceStatus::Active,
+            daemon: self.is_daemon,
+            rolling: true,
+            desired_count: self.desired_count,
+            maximum_percent: self.percent("maximumPercent"),
+            deployments: deployments.collect(),
+        }
     }
 
     /// The service in the responses of the API.
