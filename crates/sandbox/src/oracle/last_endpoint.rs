@@ -138,7 +138,7 @@ impl KumaOracle {
     }
 }
 
-fn is_ready(kuma: &KumaCp, mesh: &str, name: &str, body: &Value) -> bool {
+pub(super) fn is_ready(kuma: &KumaCp, mesh: &str, name: &str, body: &Value) -> bool {
     !is_drained(body) && kuma.is_online(mesh, name)
 }
 

@@ -4,6 +4,7 @@
 //! never reads the operator's state.
 
 mod consul;
+mod deployment_hold;
 mod last_endpoint;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use last_endpoint::ReadyRegistrations;
 
 pub use consul::{ConsulOracle, ConsulWriteCounts};
+pub use deployment_hold::{HoldCounts, HoldOracle};
 
 pub use consul::consul_task_of;
 

@@ -21,16 +21,16 @@ use crate::world::{
 use ecs_mesh_model::Timestamp;
 
 /// A world with registered tasks, and an oracle. The test acts as the operator.
-struct KumaFixture {
-    cloud: Cloud,
-    kuma: KumaCp,
-    world: World,
+pub(super) struct KumaFixture {
+    pub(super) cloud: Cloud,
+    pub(super) kuma: KumaCp,
+    pub(super) world: World,
     oracle: KumaOracle,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl KumaFixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::at(KumaConfig::default().release)
     }
 
@@ -59,7 +59,7 @@ impl KumaFixture {
         fixture
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now.plus(time);
         while self.now < end {
             self.now = self.now.plus(step_for(time));
@@ -68,7 +68,7 @@ impl KumaFixture {
     }
 
     /// Service, task id and correct registration of each running task.
-    fn registrations(&self) -> Vec<(String, String, Value)> {
+    pub(super) fn registrations(&self) -> Vec<(String, String, Value)> {
         let mut registrations = Vec::new();
         // Includes the task that belongs to no service.
         for task in self.cloud.all_tasks().filter(|task| runs(task)) {
@@ -98,7 +98,7 @@ impl KumaFixture {
         self.kuma.handle(self.now, &KumaRequest::json(method, &path, body)).status
     }
 
-    fn put(&mut self, name: &str, body: &Value) -> u16 {
+    pub(super) fn put(&mut self, name: &str, body: &Value) -> u16 {
         self.send("PUT", name, body)
     }
 

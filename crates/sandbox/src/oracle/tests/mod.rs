@@ -1,6 +1,7 @@
 //! The oracle reports each kind of violation, and accepts correct writes.
 
 mod consul;
+mod hold;
 mod kuma;
 
 use std::sync::Arc;
