@@ -71,6 +71,7 @@ pub fn manifest_options(endpoints: &Endpoints, token: &str) -> ManifestOptions {
         drain: "1s",
         settle: "5s",
         recheck: "30s",
+        hold: None,
         dataplane_name: "{taskId}",
     }
 }

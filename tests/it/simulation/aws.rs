@@ -11,12 +11,13 @@ use ecs_mesh_aws::aws::{
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
-use ecs_mesh_sandbox::aws::{CloudTask, ListTasks, ReceiveMessages};
+use ecs_mesh_sandbox::aws::{CloudTask, ListTasks, ReceiveMessages, TaskProtections, UpdateTaskProtection};
 use ecs_mesh_sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};
 
 use super::env::SimEnv;
 use super::faults::SimFault;
+use super::held_deployments::{STALE, shown};
 
 /// Time after its start in which a task may be missing from reads.
 const NEWBORN: Duration = Duration::from_secs(10);
@@ -86,6 +87,14 @@ impl SimAws {
     /// Tasks of a page: few in the harsh environment, so that lists have several pages.
     fn page(&self) -> usize {
         if self.0.counts_calls() { 100 } else { 7 }
+    }
+}
+
+fn output(answer: &TaskProtections) -> TaskProtectionOutput {
+    let id = |arn: &str| TaskArn::parse(arn).unwrap().id().clone();
+    TaskProtectionOutput {
+        tasks: answer.tasks.iter().map(|task| (id(&task.arn), task.until)).collect(),
+        failed: answer.failures.iter().map(|failure| (id(&failure.arn), failure.reason.to_owned())).collect(),
     }
 }
 
@@ -216,27 +225,59 @@ impl Ecs for SimAws {
         cluster: &ClusterArn,
         names: &[String],
     ) -> Result<DescribeServicesOutput, AwsError> {
-        self.call("ecs:DescribeServices", cluster.as_str()).await?;
-        let missing = names.iter().cloned().collect();
-        Ok(DescribeServicesOutput { missing, ..DescribeServicesOutput::default() })
+        let now = self.call("ecs:DescribeServices", cluster.as_str()).await?;
+        let faults = &self.0.faults;
+        let stale = faults.staleness(SimFault::StaleService, 0.2, STALE);
+        let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
+        let (cloud, holds) = (self.0.cloud.lock().unwrap(), self.0.holds.lock().unwrap());
+        let mut described = DescribeServicesOutput::default();
+        for name in names {
+            let is_missing = faults.fires(SimFault::MissingService, 0.03);
+            match holds.service(name, as_of, &cloud).filter(|_| !is_missing) {
+                Some(state) => drop(described.services.insert(name.clone(), state)),
+                None => drop(described.missing.insert(name.clone())),
+            }
+        }
+        Ok(described)
     }
 
     async fn task_protection(
         &self,
         cluster: &ClusterArn,
-        _tasks: &[TaskId],
+        tasks: &[TaskId],
     ) -> Result<TaskProtectionOutput, AwsError> {
-        self.call("ecs:GetTaskProtection", cluster.as_str()).await?;
-        Ok(TaskProtectionOutput::default())
+        let now = self.call("ecs:GetTaskProtection", cluster.as_str()).await?;
+        let ids: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
+        let mut cloud = self.0.cloud.lock().unwrap();
+        cloud.step(now);
+        Ok(output(&cloud.task_protection(cluster.as_str(), &ids).unwrap()))
     }
 
     async fn update_task_protection(
         &self,
-        _cluster: &ClusterArn,
-        _tasks: &[TaskId],
-        _minutes: Option<u16>,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+        minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
-        unreachable!("no binding of the simulation holds deployments")
+        self.0.must_hold_the_lease(&format_args!("ecs:UpdateTaskProtection for {minutes:?} minutes"));
+        let now = self.call("ecs:UpdateTaskProtection", cluster.as_str()).await?;
+        let request = UpdateTaskProtection {
+            cluster: cluster.to_string(),
+            tasks: tasks.iter().map(ToString::to_string).collect(),
+            protection_enabled: Some(minutes.is_some()),
+            expires_in_minutes: minutes.map(i64::from),
+        };
+        let is_lost = self.0.faults.fires(SimFault::LostProtection, 0.05);
+        let answer = {
+            let (mut cloud, mut holds) = (self.0.cloud.lock().unwrap(), self.0.holds.lock().unwrap());
+            holds.update(&request, is_lost, &mut cloud, now)
+        };
+        self.0.record(|| format!("the operator protects: {}, lost {is_lost}", shown(&answer)));
+        if is_lost {
+            sleep(Duration::from_secs(5)).await;
+            return Err(error(AwsErrorKind::Unavailable, "ecs:UpdateTaskProtection"));
+        }
+        Ok(output(&answer))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ecs_mesh_manifests::ManifestStatus;
-use ecs_mesh_model::OperatorId;
+use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
 use ecs_mesh_operator::telemetry::metrics::Metrics;
 use tokio::sync::watch;
@@ -20,6 +20,8 @@ use super::faults::SimFault;
 
 /// The operator's id.
 pub(super) const OPERATOR: &str = "simulated";
+/// How often the settle phase is extended at most.
+const MAX_EXTENSIONS: usize = 3;
 /// An invalid manifest document.
 pub(super) const INVALID_DOCUMENT: &str =
     "---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: Workload\nmetadata: {name: slip}\nspec: {}\n";
@@ -46,6 +48,11 @@ pub(super) trait Scenario {
     /// Edits the manifests, if the scenario has edits.
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus>;
 
+    /// Whether the operator is to be killed now.
+    fn wants_restart(&mut self) -> bool {
+        false
+    }
+
     /// Restores complete manifests.
     fn fix(&mut self) -> Option<ManifestStatus>;
 
@@ -54,6 +61,11 @@ pub(super) trait Scenario {
 
     /// Ends all faults.
     fn stop_faults(&mut self);
+
+    /// When the world settles, if after the settle phase.
+    fn settles_at(&self) -> Option<Timestamp> {
+        None
+    }
 
     /// Violations after the settle phase. `held` are the tasks that a guard holds.
     fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String>;
@@ -90,6 +102,10 @@ impl<S: Scenario> Driver<S> {
         self.scenario.env().faults.end();
         self.scenario.stop_faults();
         self.advance(SETTLE_TIME).await;
+        for _ in 0..MAX_EXTENSIONS {
+            let Some(at) = self.scenario.settles_at() else { break };
+            self.advance(self.scenario.env().now().age_at(at)).await;
+        }
         let held = self.held();
         let left = self.scenario.check_after_quiet(&held);
         self.report.violations.extend(left);
@@ -164,6 +180,9 @@ impl<S: Scenario> Driver<S> {
                 audit_turns = in_a_while(&mut host, if blocked { 3..25 } else { 60..200 });
             }
             self.scenario.on_busy_step(&mut self.rng);
+            if self.scenario.wants_restart() {
+                self.restart_operator();
+            }
         }
     }
 

@@ -11,12 +11,13 @@ use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, CloudTask, Delivery, LifeTimes, SendMessage};
-use ecs_mesh_sandbox::oracle::InvariantViolation;
+use ecs_mesh_sandbox::oracle::{HoldCounts, InvariantViolation};
 use ecs_mesh_sandbox::world::{QUEUE, RoutedEvents, create_queue_and_rules};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::faults::{SimFault, SimFaults};
+use super::held_deployments::{self, SimHolds};
 
 /// 2026-11-22T00:00:00Z.
 pub(super) const START: Timestamp = Timestamp(1_795_305_600_000);
@@ -71,6 +72,7 @@ pub(super) struct SimEnv {
     pub(super) cluster: ClusterArn,
     pub(super) lease: Arc<SimLease>,
     pub(super) writes_without_lease: Mutex<Vec<String>>,
+    pub(super) holds: Mutex<SimHolds>,
     pub(super) clock: Clock,
     /// The number of the operator's processes so far.
     process: AtomicU64,
@@ -95,13 +97,17 @@ impl SimEnv {
         let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
         let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
         let mut cloud = Cloud::new(config, START);
-        let cluster = create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, START).unwrap();
+        // At Consul nothing is held.
+        let holds = !consul_checks && held_deployments::are_in(seed);
+        let events = if holds { RoutedEvents::TasksAndDeployments } else { RoutedEvents::Tasks };
+        let cluster = create_queue_and_rules(&mut cloud, events, START).unwrap();
         Self {
             cloud: Mutex::new(cloud),
             faults: SimFaults::new(seed, level),
             cluster: ClusterArn::parse(&cluster).unwrap(),
             lease: Arc::new(SimLease { held: AtomicBool::new(true), audit_blocked: AtomicBool::new(false) }),
             writes_without_lease: Mutex::default(),
+            holds: Mutex::new(SimHolds::new()),
             clock,
             process: AtomicU64::new(0),
             consul_checks,
@@ -175,6 +181,11 @@ impl SimEnv {
     /// The number of the operator's process.
     pub(super) fn process(&self) -> u64 {
         self.process.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing may be written now.
+    pub(super) fn lease_obstacle(&self) -> Option<WriteObstacle> {
+        self.lease.obstacle()
     }
 
     /// Records a write without the lease, or while the audit log is blocked.
@@ -309,6 +320,8 @@ pub(super) struct SimReport {
     pub(super) fixture_observations: BTreeMap<&'static str, u64>,
     /// Number of task stops with a checked deadline.
     pub(super) timed: u64,
+    /// Protections of old tasks.
+    pub(super) holds: HoldCounts,
     /// Calls to ECS and to the control plane in the quiet phase.
     pub(super) silent_calls: (u64, u64),
 }

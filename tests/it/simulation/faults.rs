@@ -77,6 +77,28 @@ pub(super) enum SimFault {
     /// Services replace their tasks within limits that may stop old tasks before new ones are ready, with apps that serve
     /// for some time after SIGTERM.
     RollingDeployment,
+    /// Deployments of a life are held, with apps that exit at once on SIGTERM.
+    HeldDeployment,
+    /// UpdateTaskProtection takes effect, and the response is lost.
+    LostProtection,
+    /// DescribeServices returns old state.
+    StaleService,
+    /// DescribeServices reports an existing service as MISSING.
+    MissingService,
+    /// Events of deployments are not routed for some time.
+    LostDeploymentEvents,
+    /// Someone else protects a task, sets the protection of one anew, or clears it.
+    ForeignProtection,
+    /// A service deploys a revision whose app never answers.
+    NeverReady,
+    /// The operator is killed while it protects tasks.
+    KilledWhileHeld,
+    /// A held service's role loses its tag.
+    RejectedWhileHeld,
+    /// The control plane gets unreachable while a deployment is held.
+    UnreachableWhileHeld,
+    /// The control plane shows an unsupported version while a deployment is held.
+    UnsupportedWhileHeld,
     /// The control plane shows a version that the operator does not support, for some time.
     UnsupportedVersion,
     /// The control plane is upgraded from 2.14 to 3.0.
@@ -136,8 +158,23 @@ impl SimFault {
 
     /// Faults of Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
-        let of_kuma =
-            [Self::WriteConflict, Self::UnsupportedVersion, Self::DialectUpgrade, Self::RollingDeployment];
+        let of_kuma = [
+            Self::WriteConflict,
+            Self::UnsupportedVersion,
+            Self::DialectUpgrade,
+            Self::RollingDeployment,
+            Self::HeldDeployment,
+            Self::LostProtection,
+            Self::StaleService,
+            Self::MissingService,
+            Self::LostDeploymentEvents,
+            Self::ForeignProtection,
+            Self::NeverReady,
+            Self::KilledWhileHeld,
+            Self::RejectedWhileHeld,
+            Self::UnreachableWhileHeld,
+            Self::UnsupportedWhileHeld,
+        ];
         [Self::EVERYWHERE, &of_kuma].concat()
     }
 

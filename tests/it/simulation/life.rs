@@ -13,7 +13,7 @@ use ecs_mesh_operator::operator::{ConnectFn, Connected};
 use ecs_mesh_sandbox::aws::LifeTimes;
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::kuma::{EmulatedRelease, KumaConfig, KumaCp, service_of};
-use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
+use ecs_mesh_sandbox::oracle::{HoldOracle, KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{ManifestOptions, Naming, Rollouts, World, WorldConfig, manifests};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use super::deleted_cluster;
 use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
 use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
 use super::faults::SimFault;
+use super::held_deployments::{HeldDeployments, HoldStrike};
 use super::kuma_transport::SimKumaTransport;
 
 /// `cleanup.settle`.
@@ -92,6 +93,10 @@ struct KumaScenario {
     dialect_upgrade: Option<Instant>,
     /// The version of the control plane's release.
     version: &'static str,
+    /// Deployments are held, in some lives.
+    held: Option<HeldDeployments>,
+    /// The operator is to be killed.
+    kill: bool,
 }
 
 impl KumaScenario {
@@ -111,6 +116,8 @@ impl KumaScenario {
             let unchecked_healthy = Duration::from_secs([0, 5, 40][own.usize(..3)]);
             cloud.set_life(LifeTimes { unchecked_healthy, time_scale: 1.0, ..life });
         }
+        let held = HeldDeployments::of_life(seed, &env);
+        let rollouts = if held.is_some() { Rollouts::Abrupt } else { rollouts };
         let world = WorldConfig {
             tasks: rng.usize(8..40),
             seed,
@@ -135,6 +142,7 @@ impl KumaScenario {
             drain: "2s",
             settle: "5s",
             recheck: "1m",
+            hold: held.as_ref().and_then(HeldDeployments::manifest),
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
         let oracle = KumaOracle::new(OracleConfig {
@@ -168,6 +176,21 @@ impl KumaScenario {
             upgraded: false,
             dialect_upgrade,
             version: "2.14.3",
+            held,
+            kill: false,
+        }
+    }
+
+    /// Changes protections, and lets faults strike while a deployment is held.
+    fn strike_holds(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        match held.busy_step(&self.shared, &mut self.world) {
+            Some(HoldStrike::Kill) => self.kill = true,
+            Some(HoldStrike::Unsupported(lasts)) if !self.upgraded => {
+                self.shared.faults.count(SimFault::UnsupportedWhileHeld);
+                self.upgrade = Some((Instant::now(), Instant::now() + lasts));
+            }
+            _ => {}
         }
     }
 
@@ -184,6 +207,7 @@ impl KumaScenario {
         kuma.set_version(self.version);
         drop(kuma);
         self.shared.oracle.lock().unwrap().record_dialect_upgrade(now);
+        self.shared.holds.lock().unwrap().oracle.record_disturbance(now);
         self.shared.faults.count(SimFault::DialectUpgrade);
         self.shared.record(|| "the control plane is upgraded to 3.0".to_owned());
     }
@@ -195,20 +219,23 @@ impl KumaScenario {
         let is_on = Instant::now() >= from && Instant::now() < until;
         let mut kuma = self.shared.kuma.lock().unwrap();
         let mut oracle = self.shared.oracle.lock().unwrap();
+        let mut holds = self.shared.holds.lock().unwrap();
         match (is_on, self.upgraded) {
             (true, false) => {
                 kuma.set_version("4.0.1");
                 oracle.record_unsupported(Some(now));
+                holds.oracle.record_unsupported(Some(now));
                 self.shared.faults.count(SimFault::UnsupportedVersion);
             }
             (false, true) => {
                 kuma.set_version(self.version);
                 oracle.record_unsupported(None);
+                holds.oracle.record_unsupported(None);
             }
             _ => return,
         }
         self.upgraded = is_on;
-        drop((kuma, oracle));
+        drop((kuma, oracle, holds));
         self.shared.record(|| format!("the control plane is upgraded: {is_on}"));
     }
 
@@ -296,6 +323,9 @@ impl Scenario for KumaScenario {
             let mut kuma = self.shared.kuma.lock().unwrap();
             self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
             self.shared.oracle.lock().unwrap().record_ready(&kuma, self.shared.now());
+            if let Some(held) = &self.held {
+                held.observe(&self.shared, &self.world, &cloud, &kuma);
+            }
         }
         for event in self.world.take_events() {
             self.shared.record(|| format!("world {}", event.message));
@@ -310,6 +340,7 @@ impl Scenario for KumaScenario {
             self.shared.faults.hide_tasks(now.plus(HIDDEN));
             self.next_hiding = Instant::now() + HIDDEN + Duration::from_secs(40);
         }
+        self.strike_holds();
         self.switch_version();
         self.upgrade_dialect();
         if self.revocation.is_some_and(|at| Instant::now() >= at) {
@@ -322,7 +353,13 @@ impl Scenario for KumaScenario {
 
     /// Toggles the `OutboundList`, deletes and restores workloads, and at times adds an invalid document.
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
-        Some(match rng.u8(..10) {
+        let kind = rng.u8(..10);
+        // What an incomplete set says of holds is not checked.
+        if let Some(held) = self.held.as_mut().filter(|_| !(7..9).contains(&kind)) {
+            held.edit(&self.shared);
+            self.care.hold = held.manifest();
+        }
+        Some(match kind {
             0..5 => {
                 self.undeclared = None;
                 self.more_outbounds = !self.more_outbounds;
@@ -337,11 +374,13 @@ impl Scenario for KumaScenario {
                 let until = now.plus(Duration::from_mins(3));
                 self.shared.oracle.lock().unwrap().record_undeclared(&service, from, until);
                 self.undeclared = Some((service.clone(), from));
+                HeldDeployments::record_undeclared(&self.shared, &service);
                 self.rewritten(&[&service], false)
             }
             7..9 => {
                 // An incomplete manifest set removes nothing.
                 let service = self.a_service(rng);
+                HeldDeployments::record_undeclared(&self.shared, &service);
                 self.rewritten(&[&service], true)
             }
             _ => {
@@ -351,18 +390,39 @@ impl Scenario for KumaScenario {
         })
     }
 
+    fn wants_restart(&mut self) -> bool {
+        std::mem::take(&mut self.kill)
+    }
+
     fn fix(&mut self) -> Option<ManifestStatus> {
+        if let Some(held) = &mut self.held {
+            held.fix(&self.shared);
+            self.care.hold = held.manifest();
+        }
         Some(self.rewritten(&[], false))
     }
 
     fn on_restart(&mut self) {
+        let mut holds = self.shared.holds.lock().unwrap();
+        if !holds.oracle.held_services().is_empty() {
+            self.shared.faults.count(SimFault::KilledWhileHeld);
+        }
+        holds.oracle.record_restart(self.shared.now());
+        drop(holds);
         self.shared.oracle.lock().unwrap().record_restart();
     }
 
     fn stop_faults(&mut self) {
         self.upgrade = self.upgrade.map(|(from, _)| (from, from));
         self.switch_version();
+        if let Some(held) = &mut self.held {
+            held.end(&self.shared);
+        }
         self.world.stop_events(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
+    }
+
+    fn settles_at(&self) -> Option<Timestamp> {
+        HoldOracle::settles_at(&self.shared.cloud.lock().unwrap())
     }
 
     fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
@@ -372,6 +432,10 @@ impl Scenario for KumaScenario {
         let (services, now) = (self.world.services(), self.shared.now());
         let left = oracle.check_after_quiet(&cloud, &kuma, services, &|id| held.contains(id), now);
         wrong.extend(left.into_iter().map(|message| format!("after quiet: {message}")));
+        if self.held.is_some() {
+            let left = HoldOracle::check_after_quiet(services, &cloud);
+            wrong.extend(left.into_iter().map(|message| format!("I1 after quiet: {message}")));
+        }
         wrong
     }
 
@@ -382,6 +446,9 @@ impl Scenario for KumaScenario {
     fn finish(self, report: &mut SimReport) {
         let oracle = self.shared.oracle.lock().unwrap();
         report.violations.extend(oracle.violations().iter().map(violation));
+        let holds = self.shared.holds.lock().unwrap();
+        report.violations.extend(holds.oracle.violations().iter().map(violation));
+        report.holds = holds.oracle.tally();
         report.created = oracle.tally().created;
         report.removed = oracle.tally().removed;
         report.tasks = self.world.task_counts().started;

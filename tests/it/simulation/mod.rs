@@ -12,6 +12,7 @@ mod deleted_cluster;
 mod driver;
 mod env;
 mod faults;
+mod held_deployments;
 mod kuma_transport;
 mod life;
 
@@ -160,6 +161,14 @@ mod kuma {
     fn invariants_hold_for_every_seed() {
         let reports = super::run_all(&super::seeds(200, super::REGRESSIONS), super::life::run);
         super::assert_runs("kuma", &reports, &super::SimFault::at_kuma());
+        let total = |what: fn(&super::SimReport) -> u64| reports.iter().map(|(_, report)| what(report)).sum();
+        let (protected, cleared): (u64, u64) = (total(|e| e.holds.protected), total(|e| e.holds.cleared));
+        let kept: u64 = total(|e| e.holds.kept);
+        println!(
+            "{protected} old tasks protected, {cleared} cleared, {kept} undisturbed deployments kept endpoints"
+        );
+        let enough = protected > 0 && cleared > 0 && kept > 0;
+        assert!(reports.len() < super::MANY || enough, "hardly any deployment was held");
     }
 
     #[test]

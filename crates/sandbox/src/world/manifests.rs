@@ -23,6 +23,8 @@ pub struct ManifestOptions {
     pub settle: &'static str,
     /// `recheck` of the role tags.
     pub recheck: &'static str,
+    /// `maxHold` of held deployments; `None` if deployments are not held.
+    pub hold: Option<&'static str>,
     /// `{taskId}` or `{hostname}`.
     pub dataplane_name: &'static str,
 }
@@ -103,6 +105,10 @@ fn kuma_manifests(options: &ManifestOptions, address: &str, services: &[Scenario
     let ManifestOptions {
         cluster, sweep_interval, grace_age, drain, settle, recheck, dataplane_name, ..
     } = options;
+    let deployments = options
+        .hold
+        .map(|hold| format!("  deployments: {{hold: true, maxHold: {hold}}}\n"))
+        .unwrap_or_default();
     let shared = format!(
         "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
@@ -121,7 +127,7 @@ spec:
   roleTags: {{mode: enforce, recheck: {recheck}}}
   dataplaneName: \"{dataplane_name}\"
   cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}, settle: {settle}}}
----
+{deployments}---
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: OutboundList
 metadata: {{name: redis-users}}
@@ -175,6 +181,7 @@ mod tests {
             drain: "1s",
             settle: "1s",
             recheck: "30s",
+            hold: None,
             dataplane_name: "{taskId}",
         };
         let directory = tempfile::tempdir().unwrap();

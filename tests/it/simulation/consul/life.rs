@@ -170,6 +170,7 @@ impl ConsulScenario {
             drain: "2s",
             settle: "5s",
             recheck: "1m",
+            hold: None,
             dataplane_name: "{taskId}",
         };
         let oracle = |consul: &mut _| {
@@ -403,6 +404,9 @@ impl Scenario for ConsulScenario {
     fn finish(self, report: &mut SimReport) {
         let oracle = self.shared.oracle.lock().unwrap();
         report.violations.extend(oracle.violations().iter().map(violation));
+        // At Consul, nothing is protected.
+        let holds = self.shared.holds.lock().unwrap();
+        report.violations.extend(holds.oracle.violations().iter().map(violation));
         let (ecs, mesh) = report.silent_calls;
         let more = if self.foreign_client.is_some() { CONSUL_CALLS.1 } else { 0 };
         let deleted = if self.deleted_cluster.is_some() { DELETED_CLUSTER_CALLS } else { (0, 0) };
