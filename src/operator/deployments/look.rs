@@ -102,7 +102,6 @@ impl DeploymentReconciler {
             max_hold,
             obstacle: view.obstacle,
             now: context.now(),
-            wall: context.wall(),
         };
         let decision = watches.with(service, |watch| watch.hold.decide(&request));
         let subject = ServiceSubject { context, service, control_plane, binding };
@@ -244,7 +243,7 @@ impl HoldSteps<'_> {
                 match self.write(&lease, "protect", chunk, Some(minutes(lasts))).await? {
                     Written::Planned => planned.extend(chunk.iter().cloned()),
                     Written::Obstructed => written = false,
-                    Written::Sent(output) => self.record_protected(worker, chunk, &output),
+                    Written::Sent(output) => self.record_protected(worker, chunk, &output, lasts),
                 }
             }
         }
@@ -347,11 +346,13 @@ impl HoldSteps<'_> {
         worker: &ControlPlaneWorker,
         tasks: &[TaskArn],
         output: &TaskProtectionOutput,
+        lasts: Duration,
     ) {
+        let expires = self.context.now().plus(Duration::from_mins(minutes(lasts).into()));
         for task in tasks {
             if let Some(Some(until)) = output.tasks.get(task.id()) {
                 self.hold_watch(|watch| {
-                    watch.hold.record_protected(task, *until);
+                    watch.hold.record_protected(task, *until, expires);
                     watch.control_plane = Some(Arc::clone(&worker.name));
                 });
                 self.recorder.protected(task, *until);

@@ -47,6 +47,7 @@ const REGRESSIONS: &[u64] = &[
     32725, // the oracle judged drains of a small fleet by what was registered later
     50823, // the same, where the first attempt to drain had failed
     60262, // the same, where the fleet reached the floor for milliseconds
+    401, // a step of the clock made the operator forget which protections it had set
     60463, // two wrong MISSING answers 20 s apart after a forged stop
 ];
 

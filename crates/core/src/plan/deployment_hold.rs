@@ -131,8 +131,6 @@ pub struct HoldRequest<'a> {
     pub obstacle: Option<HoldEnd>,
     /// The current steady time, which measures `max_hold`.
     pub now: Timestamp,
-    /// The current wall-clock time, by which ECS dates protections.
-    pub wall: Timestamp,
 }
 
 /// The decision about a service.
@@ -172,8 +170,13 @@ pub enum HoldState {
 /// The known protection of an old task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KnownProtection {
-    /// Set by this operator: when it expires, as ECS answered.
-    Own(Timestamp),
+    /// Set by this operator.
+    Own {
+        /// When it expires, as ECS answered: ECS's wall-clock time, which tells protections apart.
+        until: Timestamp,
+        /// The steady time at which it has expired.
+        expires: Timestamp,
+    },
     /// Set by another.
     Foreign,
     /// ECS refused to protect the task.
@@ -214,7 +217,7 @@ impl DeploymentHold {
         // ECS stops the others already, or has stopped them.
         self.tasks.retain(|task, protection| {
             known.contains(task)
-                && !matches!(protection, KnownProtection::Own(until) if *until <= request.wall)
+                && !matches!(protection, KnownProtection::Own { expires, .. } if *expires <= request.now)
         });
         let service = request.service;
         let primary = service.primary().filter(|_| service.active && service.deployments.len() > 1);
@@ -301,7 +304,7 @@ impl DeploymentHold {
         let foreign = old.iter().filter(|task| of(task) == Some(&KnownProtection::Foreign)).count();
         let wanted = missing.saturating_sub(foreign);
         let mut own: Vec<_> =
-            old.iter().filter(|task| matches!(of(task), Some(KnownProtection::Own(_)))).collect();
+            old.iter().filter(|task| matches!(of(task), Some(KnownProtection::Own { .. }))).collect();
         own.sort_by_key(|task| (!task.ready, &task.arn));
         let kept: BTreeSet<&TaskArn> = own.iter().take(wanted).map(|task| &task.arn).collect();
         let mut free: Vec<_> = old.iter().filter(|task| task.ready && of(task).is_none()).collect();
@@ -325,7 +328,7 @@ impl DeploymentHold {
     fn own(&self) -> impl Iterator<Item = &TaskArn> {
         self.tasks
             .iter()
-            .filter(|(_, protection)| matches!(protection, KnownProtection::Own(_)))
+            .filter(|(_, protection)| matches!(protection, KnownProtection::Own { .. }))
             .map(|(task, _)| task)
     }
 
@@ -347,7 +350,7 @@ impl DeploymentHold {
     /// task is left alone from now on if not.
     pub fn may_clear(&mut self, task: &TaskArn, shown: Option<Timestamp>) -> bool {
         let is_own = match self.tasks.get(task) {
-            Some(KnownProtection::Own(until)) => shown == Some(*until),
+            Some(KnownProtection::Own { until, .. }) => shown == Some(*until),
             _ => false,
         };
         match shown {
@@ -358,9 +361,10 @@ impl DeploymentHold {
         is_own
     }
 
-    /// This operator has protected the task; `until` is ECS's answer.
-    pub fn record_protected(&mut self, task: &TaskArn, until: Timestamp) {
-        self.tasks.insert(task.clone(), KnownProtection::Own(until));
+    /// This operator has protected the task. `until` is ECS's answer, and `expires` the steady time of that: no step of the
+    /// machine's clock may make this operator forget what it has set.
+    pub fn record_protected(&mut self, task: &TaskArn, until: Timestamp, expires: Timestamp) {
+        self.tasks.insert(task.clone(), KnownProtection::Own { until, expires });
     }
 
     /// ECS does not protect the task.

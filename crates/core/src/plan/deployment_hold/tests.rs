@@ -6,6 +6,11 @@ const START: Timestamp = Timestamp(1_000_000);
 const MAX_HOLD: Duration = Duration::from_mins(15);
 const UNTIL: Timestamp = Timestamp(2_000_000_000);
 
+/// ECS takes whole minutes.
+fn expires() -> Timestamp {
+    START.plus(MAX_HOLD + Duration::from_mins(1))
+}
+
 fn arn(name: &str) -> TaskArn {
     TaskArn::parse(&format!("arn:aws:ecs:eu-west-1:111122223333:task/c/{name}")).unwrap()
 }
@@ -70,7 +75,6 @@ impl Facts {
             max_hold: self.max_hold,
             obstacle: self.obstacle,
             now: START.plus(self.after),
-            wall: START.plus(self.after),
         })
     }
 }
@@ -83,7 +87,7 @@ fn holding() -> DeploymentHold {
     assert_eq!(decision.protect_for, MAX_HOLD);
     for task in &decision.protect {
         assert!(hold.may_protect(task, None));
-        hold.record_protected(task, UNTIL);
+        hold.record_protected(task, UNTIL, expires());
     }
     hold
 }
@@ -200,7 +204,7 @@ fn protection_of_others_is_left_alone_and_counts() {
     let all = [("o1", 'r'), ("o2", 'r'), ("o3", 'r')];
     let (protect, clear, _) = decide(&mut hold, &all);
     assert_eq!((protect, clear), (vec![arn("o2")], vec![]));
-    hold.record_protected(&arn("o2"), UNTIL);
+    hold.record_protected(&arn("o2"), UNTIL, expires());
     assert_eq!(hold.protected_count(), 1);
     let done = [("o1", 'r'), ("o2", 'r'), ("n1", 'r'), ("n2", 'r')];
     assert_eq!(decide(&mut hold, &done).1, [arn("o2")]);
@@ -230,7 +234,6 @@ fn refused_and_leaving_tasks_are_not_asked_for_again() {
         max_hold: Some(MAX_HOLD),
         obstacle: None,
         now: START,
-        wall: START,
     });
     hold.record_refused(&arn("o1"));
     assert_eq!(decide(&mut hold, &[("o1", 'r'), ("o2", 'r')]).0, [arn("o2")]);
@@ -292,7 +295,7 @@ fn protection_that_has_expired_is_not_this_operators_any_more() {
     let mut hold = DeploymentHold::default();
     let facts = Facts::of(&[("o1", 'r')]);
     facts.decide(&mut hold);
-    hold.record_protected(&arn("o1"), START);
+    hold.record_protected(&arn("o1"), UNTIL, START);
     // Another may have protected the task since, so it is read again.
     assert_eq!(facts.decide(&mut hold).protect, [arn("o1")]);
     assert_eq!(hold.protected_count(), 0);
