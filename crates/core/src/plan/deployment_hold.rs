@@ -214,10 +214,11 @@ impl DeploymentHold {
     /// Old tasks that are not ready themselves are not protected: they serve no requests.
     pub fn decide(&mut self, request: &HoldRequest<'_>) -> HoldDecision {
         let known: BTreeSet<&TaskArn> = request.tasks.iter().map(|task| &task.arn).collect();
-        // ECS stops the others already, or has stopped them.
-        self.tasks.retain(|task, protection| {
-            known.contains(task)
-                && !matches!(protection, KnownProtection::Own { expires, .. } if *expires <= request.now)
+        // ECS stops the others already, has stopped them, or does not show them for now: what this operator has set may still
+        // be in force.
+        self.tasks.retain(|task, protection| match protection {
+            KnownProtection::Own { expires, .. } => *expires > request.now,
+            KnownProtection::Foreign | KnownProtection::Refused => known.contains(task),
         });
         let service = request.service;
         let primary = service.primary().filter(|_| service.active && service.deployments.len() > 1);
@@ -310,7 +311,9 @@ impl DeploymentHold {
         let mut free: Vec<_> = old.iter().filter(|task| task.ready && of(task).is_none()).collect();
         free.sort_by_key(|task| &task.arn);
         let protect = free.iter().take(wanted - kept.len()).map(|task| task.arn.clone()).collect();
-        let clear = self.own().filter(|task| !kept.contains(task)).cloned().collect();
+        // Whether the others are leaving, only their end or that of the hold shows.
+        let shown: BTreeSet<&TaskArn> = own.iter().map(|task| &task.arn).collect();
+        let clear = self.own().filter(|task| shown.contains(task) && !kept.contains(task)).cloned().collect();
         (protect, clear)
     }
 

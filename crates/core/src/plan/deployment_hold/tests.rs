@@ -226,7 +226,7 @@ fn only_the_protection_as_it_was_set_is_cleared() {
 }
 
 #[test]
-fn refused_and_leaving_tasks_are_not_asked_for_again() {
+fn refused_task_is_not_asked_for_again() {
     let mut hold = DeploymentHold::default();
     hold.decide(&HoldRequest {
         service: &service(),
@@ -237,10 +237,21 @@ fn refused_and_leaving_tasks_are_not_asked_for_again() {
     });
     hold.record_refused(&arn("o1"));
     assert_eq!(decide(&mut hold, &[("o1", 'r'), ("o2", 'r')]).0, [arn("o2")]);
-    // ECS stops a protected task all the same: nothing is left to clear.
+}
+
+/// Whether a task that is not shown has left, or is not shown for now, GetTaskProtection tells when the hold ends.
+#[test]
+fn protection_of_a_task_that_is_not_shown_is_not_forgotten() {
     let mut hold = holding();
+    let (protect, clear, _) = decide(&mut hold, &[("o2", 'r'), ("n1", 'n')]);
+    assert_eq!((protect, clear, hold.protected_count()), (vec![], vec![], 2));
+    let (protect, clear, _) = decide(&mut hold, &[("o1", 'r'), ("o2", 'r'), ("n1", 'n')]);
+    assert_eq!((protect, clear), (vec![], vec![]));
     let (_, clear, _) = decide(&mut hold, &[("o2", 'r'), ("n1", 'r'), ("n2", 'r')]);
-    assert_eq!((clear, hold.protected_count()), (vec![arn("o2")], 1));
+    assert_eq!(clear, [arn("o1"), arn("o2")]);
+    hold.record_cleared(&arn("o1"));
+    hold.record_cleared(&arn("o2"));
+    assert_eq!(hold.protected_count(), 0);
 }
 
 #[test]
