@@ -40,7 +40,7 @@ use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, TaskArn, Timest
 const ROLE_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Most clusters that registrations alone name: whoever may write a node at Consul may name one, and each costs lists.
-const MAX_REGISTERED_CLUSTERS: usize = 1_000;
+pub(super) const MAX_REGISTERED_CLUSTERS: usize = 1_000;
 
 /// A role, and when to read its tags.
 pub(super) type RoleRecheck = (Instant, RoleArn);
@@ -318,6 +318,17 @@ impl Workers {
     }
 }
 
+/// What is known of a cluster that registrations name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NamedCluster {
+    /// Recorded before.
+    Known,
+    /// Recorded now.
+    New,
+    /// Unknown, and not recorded: there are [`MAX_REGISTERED_CLUSTERS`].
+    OverLimit,
+}
+
 /// The clusters that bindings or registrations have named.
 #[derive(Default)]
 pub(super) struct KnownClusters(Mutex<ClusterRecords>);
@@ -345,17 +356,19 @@ impl KnownClusters {
         records.registered_only.remove(cluster);
     }
 
-    /// Records a cluster that registrations name. Whether it was unknown.
-    pub(super) fn record_registered(&self, cluster: &ClusterArn) -> bool {
+    /// Records a cluster that registrations name.
+    pub(super) fn record_registered(&self, cluster: &ClusterArn) -> NamedCluster {
         let mut records = self.lock();
+        let id = ClusterId::of(cluster);
+        if records.by_id.contains_key(&id) {
+            return NamedCluster::Known;
+        }
         if records.registered_only.len() >= MAX_REGISTERED_CLUSTERS {
-            return false;
+            return NamedCluster::OverLimit;
         }
-        let is_new = records.by_id.insert(ClusterId::of(cluster), cluster.clone()).is_none();
-        if is_new {
-            records.registered_only.insert(cluster.clone());
-        }
-        is_new
+        records.by_id.insert(id, cluster.clone());
+        records.registered_only.insert(cluster.clone());
+        NamedCluster::New
     }
 
     /// The clusters that registrations alone name: ECS does not list them any more.

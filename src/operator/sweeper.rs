@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::context::Context;
+use super::context::{Context, MAX_REGISTERED_CLUSTERS, NamedCluster};
 use super::control_plane_worker::ControlPlaneWorker;
 use super::outbound_check;
 use ecs_mesh_api::manifests::ManifestSet;
@@ -315,11 +315,19 @@ impl Sweeper {
             return;
         }
         match worker.call(worker.client.list_clusters()).await {
-            Ok(named) => named.iter().for_each(|cluster| {
-                if worker.selects_cluster(manifests, cluster) && self.context.clusters.record_registered(cluster) {
-                    debug!(control_plane = %worker.name, %cluster, "registrations name a cluster that is not listed");
+            Ok(named) => {
+                let mut over_limit = 0_usize;
+                for cluster in named.iter().filter(|cluster| worker.selects_cluster(manifests, cluster)) {
+                    match self.context.clusters.record_registered(cluster) {
+                        NamedCluster::Known => {}
+                        NamedCluster::New => {
+                            debug!(control_plane = %worker.name, %cluster, "registrations name a cluster that is not listed");
+                        }
+                        NamedCluster::OverLimit => over_limit += 1,
+                    }
                 }
-            }),
+                warn_over_limit(worker, over_limit);
+            }
             Err(error) => {
                 debug!(control_plane = %worker.name, ?error, "cannot list the clusters of registrations");
             }
@@ -365,7 +373,7 @@ impl Sweeper {
     ) -> Result<Vec<FailedSegment>, CallError> {
         let mut by_id: BTreeMap<ClusterId, ClusterArn> = self.context.clusters.by_id();
         let homes = homes(manifests, &worker.name, by_id.values());
-        let (mut unattributed, mut unselected) = (0_usize, BTreeSet::new());
+        let (mut unattributed, mut unselected, mut over_limit) = (0_usize, BTreeSet::new(), 0_usize);
         let mut take = |seen: RegistrationSummary| {
             let RegistrationOwner::Owned(labels) = &seen.owner else { return };
             if labels.operator != self.context.process.id {
@@ -375,7 +383,10 @@ impl Sweeper {
                 && let Some(cluster) = rebuild(&labels.cluster, seen.cluster_name.as_deref(), &homes)
                 && worker.selects_cluster(manifests, &cluster)
             {
-                self.context.clusters.record_registered(&cluster);
+                if self.context.clusters.record_registered(&cluster) == NamedCluster::OverLimit {
+                    over_limit += 1;
+                    return;
+                }
                 by_id.insert(labels.cluster.clone(), cluster);
             }
             match by_id.get(&labels.cluster) {
@@ -397,7 +408,8 @@ impl Sweeper {
             let known = worker.registry.ids();
             worker.drains.retain(|id| known.contains(id));
         }
-        worker.record_unattributed(unattributed);
+        worker.record_unattributed(unattributed + over_limit);
+        warn_over_limit(worker, over_limit);
         if unattributed > 0 {
             warn!(
                 control_plane = %worker.name, count = unattributed, clusters = ?unselected,
@@ -656,6 +668,15 @@ fn homes<'a>(
     let removed = here.flat_map(|binding| &binding.spec.cleanup.removed_clusters);
     let known = known.chain(removed).filter_map(|cluster| cluster.sibling("any").ok());
     patterns.filter_map(any_of).chain(known).collect()
+}
+
+fn warn_over_limit(worker: &ControlPlaneWorker, count: usize) {
+    if count > 0 {
+        warn!(
+            control_plane = %worker.name, count, limit = MAX_REGISTERED_CLUSTERS,
+            "registrations name too many unknown clusters; ignoring the rest"
+        );
+    }
 }
 
 /// Rebuilds a cluster's ARN from its name, in one of the accounts and Regions of `homes`. The id, a hash of the ARN, proves
