@@ -156,25 +156,25 @@ impl SimFault {
         Self::ErrorAfterEffect,
     ];
 
-    /// Faults of Kuma runs.
+    /// Faults of Kuma runs that hold deployments.
+    pub(super) const WHILE_HELD: &[Self] = &[
+        Self::HeldDeployment,
+        Self::LostProtection,
+        Self::StaleService,
+        Self::MissingService,
+        Self::LostDeploymentEvents,
+        Self::ForeignProtection,
+        Self::NeverReady,
+        Self::KilledWhileHeld,
+        Self::RejectedWhileHeld,
+        Self::UnreachableWhileHeld,
+        Self::UnsupportedWhileHeld,
+    ];
+
+    /// Faults of all Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
-        let of_kuma = [
-            Self::WriteConflict,
-            Self::UnsupportedVersion,
-            Self::DialectUpgrade,
-            Self::RollingDeployment,
-            Self::HeldDeployment,
-            Self::LostProtection,
-            Self::StaleService,
-            Self::MissingService,
-            Self::LostDeploymentEvents,
-            Self::ForeignProtection,
-            Self::NeverReady,
-            Self::KilledWhileHeld,
-            Self::RejectedWhileHeld,
-            Self::UnreachableWhileHeld,
-            Self::UnsupportedWhileHeld,
-        ];
+        let of_kuma =
+            [Self::WriteConflict, Self::UnsupportedVersion, Self::DialectUpgrade, Self::RollingDeployment];
         [Self::EVERYWHERE, &of_kuma].concat()
     }
 

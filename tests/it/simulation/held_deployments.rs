@@ -33,9 +33,12 @@ const MAX_HOLDS: [(&str, Duration); 2] = [
     ("15m", Duration::from_mins(15)),
 ];
 
+/// One in this many lives holds deployments.
+pub(super) const ONE_IN: usize = 5;
+
 /// Whether a life holds deployments. Not by a draw, so that other lives do not depend on it.
 pub(super) fn are_in(seed: u64) -> bool {
-    seed % 5 == 1
+    seed % ONE_IN as u64 == 1
 }
 
 /// The protections of tasks as the oracle saw them, and how services were.

@@ -161,7 +161,11 @@ mod kuma {
     #[test]
     fn invariants_hold_for_every_seed() {
         let reports = super::run_all(&super::seeds(200, super::REGRESSIONS), super::life::run);
-        super::assert_runs("kuma", &reports, &super::SimFault::at_kuma());
+        let mut kinds = super::SimFault::at_kuma();
+        if reports.len() >= super::MANY * super::held_deployments::ONE_IN {
+            kinds.extend(super::SimFault::WHILE_HELD);
+        }
+        super::assert_runs("kuma", &reports, &kinds);
         let total = |what: fn(&super::SimReport) -> u64| reports.iter().map(|(_, report)| what(report)).sum();
         let (protected, cleared): (u64, u64) = (total(|e| e.holds.protected), total(|e| e.holds.cleared));
         let kept: u64 = total(|e| e.holds.kept);
@@ -169,7 +173,10 @@ mod kuma {
             "{protected} old tasks protected, {cleared} cleared, {kept} undisturbed deployments kept endpoints"
         );
         let enough = protected > 0 && cleared > 0 && kept > 0;
-        assert!(reports.len() < super::MANY || enough, "hardly any deployment was held");
+        assert!(
+            reports.len() < super::MANY * super::held_deployments::ONE_IN || enough,
+            "hardly any deployment was held"
+        );
     }
 
     #[test]
