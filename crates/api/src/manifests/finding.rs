@@ -59,7 +59,7 @@ impl fmt::Display for ManifestFinding {
 impl std::error::Error for ManifestFinding {}
 
 /// The known name that is most similar to the unknown one.
-pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();
     // A common suffix distinguishes none of them.
     let suffix = common_suffix(&known);

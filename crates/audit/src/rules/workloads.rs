@@ -9,15 +9,11 @@ use crate::report::{AuditFinding, FindingLocation, Severity};
 use crate::rules_catalog::{
     KUMA_NOT_EXPRESSIBLE, KUMA_OUTBOUND_NOWHERE, KUMA_UPGRADE_BLOCKED, WORKLOAD_AMBIGUOUS, WORKLOAD_UNUSED,
 };
-use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::manifests::{Binding, ManifestSet, nearest};
 use ecs_mesh_api::{NamedBackend, ReachableBackend, WorkloadSpec};
 use ecs_mesh_core::intent::workloads_in;
 use ecs_mesh_core::plan::report::UpgradeBlocker;
 use ecs_mesh_model::{Glob, MeshName, ServiceName};
-use strsim::damerau_levenshtein;
-
-/// The largest difference of a name that is probably misspelt.
-const MAX_DISTANCE: usize = 2;
 
 /// The location of a Workload.
 pub(super) fn at(name: &str) -> FindingLocation {
@@ -192,14 +188,6 @@ fn workloads_of_mesh<'a>(
     let bindings = kuma_bindings(set).filter(is_here);
     let workloads = bindings.flat_map(|binding| workloads_in(set, &binding.name));
     workloads.map(|(name, workload)| (&**name, &**workload)).collect()
-}
-
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .map(|one| (damerau_levenshtein(name, one), one))
-        .filter(|(distance, _)| *distance <= MAX_DISTANCE)
-        .min()
-        .map(|(_, one)| one)
 }
 
 fn with_suggestion(message: String, meant: Option<&str>) -> String {
