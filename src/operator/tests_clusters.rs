@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::context::{KnownClusters, MAX_REGISTERED_CLUSTERS, NamedCluster};
 use super::test_fixture::{OperatorFixture, workloads};
 use ecs_mesh_aws::aws::{AwsErrorKind, ClusterStatus};
-use ecs_mesh_model::{ClusterArn, ClusterId};
+use ecs_mesh_model::{ClusterArn, ClusterId, TaskArn};
 use ecs_mesh_sandbox::kuma::KumaRequest;
 
 /// The cluster of the fixture's tasks.
@@ -104,7 +104,7 @@ async fn flood_of_named_clusters_does_not_grow_the_operator() {
     sleep(Duration::from_mins(10)).await;
     let worker = fixture.operator.as_ref().unwrap().workers()["kuma"].clone();
     let registered = worker.registry.tasks();
-    let clusters: std::collections::BTreeSet<_> = registered.iter().map(|task| task.cluster()).collect();
+    let clusters: std::collections::BTreeSet<_> = registered.iter().map(TaskArn::cluster).collect();
     assert_eq!(clusters.len(), MAX_REGISTERED_CLUSTERS + 1);
     assert_eq!(worker.unattributed_registrations(), OVER);
     let serving = fixture.serving();

@@ -257,7 +257,7 @@ impl HeldDeployments {
     }
 
     /// Checks how things stand, and keeps the services for stale answers.
-    pub(super) fn observe(&self, env: &SimEnv, world: &World, cloud: &Cloud, kuma: &KumaCp) {
+    pub(super) fn observe(env: &SimEnv, world: &World, cloud: &Cloud, kuma: &KumaCp) {
         let now = env.now();
         let is_disturbed =
             env.lease_obstacle().is_some() || env.faults.aws_is_down(now) || env.faults.mesh_is_down(now);

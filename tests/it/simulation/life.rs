@@ -323,8 +323,8 @@ impl Scenario for KumaScenario {
             let mut kuma = self.shared.kuma.lock().unwrap();
             self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
             self.shared.oracle.lock().unwrap().record_ready(&kuma, self.shared.now());
-            if let Some(held) = &self.held {
-                held.observe(&self.shared, &self.world, &cloud, &kuma);
+            if self.held.is_some() {
+                HeldDeployments::observe(&self.shared, &self.world, &cloud, &kuma);
             }
         }
         for event in self.world.take_events() {

@@ -119,7 +119,7 @@ impl BatchCall for InstantRemote {
     type Response = ();
     type Error = &'static str;
 
-    async fn call(&self, _: &(), requests: Vec<u32>) -> Result<BTreeMap<u32, ()>, &'static str> {
+    async fn call(&self, (): &(), requests: Vec<u32>) -> Result<BTreeMap<u32, ()>, &'static str> {
         lock(&self.sizes).push(requests.len());
         Ok(requests.into_iter().map(|request| (request, ())).collect())
     }
