@@ -4,7 +4,7 @@
 //! the call, the response and the next step. A malformed Dataplane is skipped and logged; it never fails a list.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,7 +22,7 @@ use super::endpoints::{self, ServiceNaming};
 use super::errors::{self, RequestKind};
 use super::expressible;
 use super::first_write::FirstWrite;
-use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL};
+use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
 use super::normalise::normalise;
 use super::reachable;
@@ -71,6 +71,8 @@ pub struct KumaControlPlane<T> {
     target: Option<KumaRelease>,
     first_write: FirstWrite,
     rolling_upgrade: RollingUpgrade,
+    /// Checked before each write, since one call may make several.
+    lease: OnceLock<Arc<dyn Lease>>,
     /// Warnings that were logged, with the version where they concern one.
     warnings: ActiveWarnings<&'static str, Option<Arc<str>>>,
 }
@@ -118,6 +120,7 @@ impl<T: Transport> KumaControlPlane<T> {
             target: None,
             first_write: FirstWrite::default(),
             rolling_upgrade: RollingUpgrade::default(),
+            lease: OnceLock::new(),
             warnings: ActiveWarnings::default(),
         }
     }
@@ -289,6 +292,10 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn send_write(&self, id: &RegistrationId, path: &str, body: &Value) -> Result<(), MeshError> {
+        if let Some(obstacle) = self.lease.get().and_then(|lease| lease.obstacle()) {
+            let message = format!("PUT {path}: not sent: {obstacle}");
+            return Err(MeshError::new(MeshErrorKind::Obstructed(obstacle), message));
+        }
         let response = self.send(HttpMethod::Put, path, Some(body.to_string().into_bytes())).await?;
         let result = read_write_result(HttpMethod::Put, path, RequestKind::Write, &response)?;
         for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
@@ -312,6 +319,8 @@ impl<T: Transport> KumaControlPlane<T> {
         let sent = normalise(body);
         let mut body = body.clone();
         let mut refused = None;
+        // Until it is read back: the write may be interrupted after a new instance has dropped a part.
+        self.rolling_upgrade.record_complete(id, false);
         for _ in 0..RESOURCE_WRITES {
             match self.send_write(id, path, &body).await {
                 // A new instance refuses outbounds without the target that it knows.
@@ -327,7 +336,16 @@ impl<T: Transport> KumaControlPlane<T> {
                 labels.insert(DISPLAY_NAME_LABEL.to_owned(), (*id.name).into());
             }
             for _ in 0..RESOURCE_READS {
-                if self.read_one(id).await?.is_none_or(|stored| stored.normal == sent) {
+                let Some(stored) = self.read_one(id).await? else {
+                    self.rolling_upgrade.record_complete(id, true);
+                    return Ok(());
+                };
+                if !has_owner_of(&stored.stored, &body) {
+                    let message =
+                        format!("PUT {path}: not repeated, since the name has another owner by now");
+                    return Err(MeshError::new(MeshErrorKind::Conflict, message));
+                }
+                if stored.normal == sent {
                     self.rolling_upgrade.record_complete(id, true);
                     return Ok(());
                 }
@@ -335,7 +353,6 @@ impl<T: Transport> KumaControlPlane<T> {
         }
         let Some(error) = refused else {
             // Complete for the new instances, and written again when it is compared next.
-            self.rolling_upgrade.record_complete(id, false);
             return Ok(());
         };
         if self.rolling_upgrade.has_newer_form(id) {
@@ -765,18 +782,19 @@ impl<T: Transport> KumaControlPlane<T> {
             is_exclusive = capabilities::is_exclusive(&self.get_json(&path, RequestKind::Mesh).await?);
         }
         let has_tags = self.capabilities.load().release().has(KumaFeature::OutboundTags);
+        // Before the mode is recorded: without the list, outbounds would name services that the mesh does not have.
+        let services = if is_exclusive && has_tags {
+            Some(self.list_names(&format!("{path}/meshservices")).await?)
+        } else {
+            None
+        };
         self.update_capabilities(|known| {
             known.exclusive.insert(mesh.clone(), is_exclusive);
-            if !(is_exclusive && has_tags) {
-                known.mesh_services.remove(mesh);
-            }
+            match &services {
+                Some(services) => known.mesh_services.insert(mesh.clone(), services.clone()),
+                None => known.mesh_services.remove(mesh),
+            };
         });
-        if is_exclusive && has_tags {
-            let services = self.list_names(&format!("{path}/meshservices")).await?;
-            self.update_capabilities(|known| {
-                known.mesh_services.insert(mesh.clone(), services.clone());
-            });
-        }
         Ok(())
     }
 
@@ -787,6 +805,11 @@ impl<T: Transport> KumaControlPlane<T> {
             updated
         });
     }
+}
+
+/// Whether the stored Dataplane has the ownership labels of the body.
+fn has_owner_of(stored: &Value, body: &Value) -> bool {
+    [OPERATOR_LABEL, TASK_LABEL].iter().all(|key| labels::label(stored, key) == labels::label(body, key))
 }
 
 #[async_trait]
@@ -800,6 +823,8 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
+        // Only the first call has an effect.
+        let _ = self.lease.set(Arc::clone(&lease));
         self.transport.set_lease(lease);
     }
 

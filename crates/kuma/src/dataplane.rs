@@ -7,6 +7,7 @@
 //! Readiness is carried forward from the stored copy of the same task, inbound by inbound: the control plane decides it,
 //! and a write replaces the complete resource.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Map, Value, json};
@@ -45,6 +46,11 @@ pub(super) fn render_with_services(
 ) -> RenderedRegistration {
     let is_same_task = |owner: &RegistrationOwner| matches!(owner, RegistrationOwner::Owned(labels) if *labels == desired.marks);
     let current = current.filter(|current| is_same_task(&current.owner));
+    let kept = reachable::keeping(&desired.reach, current);
+    let desired = &match kept {
+        Some(reach) => Cow::Owned(DesiredRegistration { reach, ..desired.clone() }),
+        None => Cow::Borrowed(desired),
+    };
     let mut networking = Map::new();
     networking.insert("address".to_owned(), desired.address.to_string().into());
     let inbounds: Vec<Value> = desired

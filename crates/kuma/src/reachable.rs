@@ -98,6 +98,23 @@ pub(super) fn without_removals(reach: DesiredReach, current: Option<&Registratio
     }
 }
 
+/// The reach where the manifests say that an existing registration keeps what it has: of the registered kind, so that a task
+/// loses no listener and no limit of its backends. `current` is of the same task.
+pub(super) fn keeping(reach: &DesiredReach, current: Option<&Registration>) -> Option<DesiredReach> {
+    let registered = RegisteredReach::of(&current?.stored);
+    match (reach, registered) {
+        (
+            DesiredReach::Backends(Outbounds::KeepCurrent { .. })
+            | DesiredReach::EveryBackend(RegisteredBackends::Keep | RegisteredBackends::RemoveOnceSettled),
+            RegisteredReach::Listeners,
+        ) => Some(DesiredReach::Listeners(Outbounds::KeepCurrent { fallback: Vec::new() })),
+        (DesiredReach::Listeners(Outbounds::KeepCurrent { .. }), RegisteredReach::Backends(_)) => {
+            Some(DesiredReach::Backends(Outbounds::KeepCurrent { fallback: Vec::new() }))
+        }
+        _ => None,
+    }
+}
+
 /// The reach of a stored Dataplane.
 enum RegisteredReach {
     Listeners,

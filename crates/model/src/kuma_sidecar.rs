@@ -54,7 +54,7 @@ impl ContainerStart<'_> {
         let binds = match self.environment.iter().find(|(name, _)| *name == BIND_OUTBOUNDS_VARIABLE) {
             Some((_, value)) => parse_go_bool((*value)?)?,
             None => match flag(options) {
-                Some(is_set) => is_set,
+                Some(is_set) => is_set?,
                 None if self.has_environment_files || may_expand_to_options(options) => return None,
                 None => false,
             },
@@ -69,11 +69,15 @@ fn image_name(image: &str) -> &str {
     name.split([':', '@']).next().unwrap_or_default()
 }
 
-/// The value of the flag, if it is given. The last one counts.
-fn flag(options: &[&str]) -> Option<bool> {
-    let value = |option: &&str| match option.strip_prefix(BIND_OUTBOUNDS_FLAG)? {
-        "" => Some(true),
-        value => parse_go_bool(value.strip_prefix('=')?),
+/// The value of the flag, if it is given; `Some(None)` where the definition does not show the value, such as that of a shell
+/// variable. The last one counts.
+fn flag(options: &[&str]) -> Option<Option<bool>> {
+    let value = |option: &&str| {
+        let word = option.trim_end_matches([';', '&', '|', ')']);
+        match word.strip_prefix(BIND_OUTBOUNDS_FLAG)? {
+            "" => Some(Some(true)),
+            value => value.strip_prefix('=').map(|value| parse_go_bool(value.trim_matches(['"', '\'']))),
+        }
     };
     options.iter().rev().find_map(value)
 }
@@ -106,6 +110,10 @@ mod tests {
             (IMAGE, &["run", "--cp-address=https://cp:5678"][..], Some(Listeners)),
             (IMAGE, &["run", "--bind-outbounds"], Some(Bound)),
             (IMAGE, &["run", "--bind-outbounds=false"], Some(Listeners)),
+            (IMAGE, &["run", "--bind-outbounds=$BIND"], None),
+            (IMAGE, &["run", "--bind-outbounds", "--bind-outbounds=${BIND}"], None),
+            (IMAGE, &["sh", "-c", "kuma-dp run --bind-outbounds; exit 1"], Some(Bound)),
+            (IMAGE, &["sh", "-c", "kuma-dp run --bind-outbounds=\"true\" --mesh a"], Some(Bound)),
             (
                 "own/proxy",
                 &["sh", "-c", "id=$(hostname)\nexec /usr/bin/kuma-dp run \\\n '--bind-outbounds'"],

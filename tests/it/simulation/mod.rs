@@ -30,6 +30,7 @@ const REGRESSIONS: &[u64] = &[
     70783, // a sidecar without a connection to the control plane was taken for one that serves no clients
     90145, // a drain for stopping counted on registrations that were being drained for their role
     90289, // the same
+    228, // repeated writes of a rolling upgrade did not check the lease
     151_562, // an upgrade at once looked like a rolling one for a while, and a write was repeated
     101_378, // a drain was sent seconds after it was permitted, when its replacements were drained
     101_535, // the same

@@ -103,3 +103,63 @@ async fn changed_reach_takes_no_outbound_meanwhile() {
         json!([{"kind": "MeshService", "name": "kv"}, {"kind": "MeshService", "name": "redis"}])
     );
 }
+
+#[tokio::test]
+async fn interrupted_write_is_repeated() {
+    let shown = shown_by_3_0(&stored_by_2x(&sent(), true));
+    let mut responses = vec![responds(201, &json!({})), std_error(500)];
+    responses.extend((0..4).map(|_| responds(200, &shown)));
+    let (_, kuma) = in_rolling_upgrade(responses).await;
+    kuma.put(&id("default", TASK), &sent()).await.unwrap_err();
+    let current = kuma.get(&id("default", TASK)).await.unwrap().unwrap();
+    assert_ne!(
+        kuma.render(&demo(), Some(&current)).normal,
+        current.normal,
+        "a new instance may have stored it"
+    );
+}
+
+#[tokio::test]
+async fn write_is_not_repeated_over_another_owner() {
+    let mut foreign = shown_by_3_0(&stored_by_2x(&sent(), true));
+    foreign["labels"]["ecs-mesh.dev/operator"] = "other".into();
+    let (script, kuma) = in_rolling_upgrade(vec![responds(201, &json!({})), responds(200, &foreign)]).await;
+    let error = kuma.put(&id("default", TASK), &sent()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Conflict);
+    assert_eq!(script.paths().iter().filter(|path| path.starts_with("PUT")).count(), 1);
+}
+
+#[tokio::test]
+async fn lost_lease_ends_repeated_writes() {
+    /// Lost after the first write.
+    struct Lost(std::sync::atomic::AtomicUsize);
+
+    impl ecs_mesh_controller::Lease for Lost {
+        fn holds(&self) -> bool {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0
+        }
+    }
+
+    let dropped = (0..4).map(|_| responds(200, &shown_by_3_0(&sent())));
+    let (script, kuma) =
+        in_rolling_upgrade(std::iter::once(responds(201, &json!({}))).chain(dropped).collect()).await;
+    kuma.set_lease(Arc::new(Lost(std::sync::atomic::AtomicUsize::new(0))));
+    let error = kuma.put(&id("default", TASK), &sent()).await.unwrap_err();
+    assert!(matches!(error.kind, MeshErrorKind::Obstructed(_)), "{error:?}");
+    assert_eq!(script.paths().iter().filter(|path| path.starts_with("PUT")).count(), 1);
+}
+
+#[tokio::test]
+async fn kept_reach_is_of_the_registered_kind() {
+    let (_, kuma) = in_rolling_upgrade(Vec::new()).await;
+    let mut desired = demo();
+    let listening = super::registration(stored_by_2x(&sent(), true));
+    for reach in [
+        DesiredReach::EveryBackend(RegisteredBackends::Keep),
+        DesiredReach::Backends(Outbounds::KeepCurrent { fallback: Vec::new() }),
+    ] {
+        desired.reach = reach;
+        let kept = crate::dataplane::render(&desired, Some(&listening), kuma.capabilities(&mesh("default")));
+        assert_eq!(kept.body["networking"]["outbound"], listening.stored["networking"]["outbound"]);
+    }
+}
