@@ -82,8 +82,7 @@ async fn ask(
     let bindings: Vec<&Binding> =
         set.bindings.values().map(|one| &**one).filter(|one| one.spec.control_plane == name).collect();
     let meshes: BTreeSet<MeshName> = bindings.iter().map(|binding| binding.spec.mesh.clone()).collect();
-    // A mesh that does not exist is reported by its own list.
-    let refreshed = plane.refresh_capabilities(&meshes).await;
+    let refreshed = plane.refresh_capabilities(&BTreeSet::new()).await;
     let Some(version) = plane.version() else {
         let reason = refreshed.err().map(|error| error.message);
         return Err(reason.unwrap_or_else(|| "the version was not read".to_owned()));
@@ -93,9 +92,15 @@ async fn ask(
     }
     let mut services = BTreeMap::new();
     for mesh in meshes {
-        let known = plane.list_services(&mesh).await.map_err(|error| error.message);
-        services.insert(mesh, known);
+        // Without the mesh's own settings, what it can express is not known either.
+        let known = match plane.refresh_capabilities(&[mesh.clone()].into()).await {
+            Ok(()) => plane.list_services(&mesh).await,
+            Err(error) => Err(error),
+        };
+        services.insert(mesh, known.map_err(|error| error.message));
     }
+    let is_read = |binding: &&Binding| services.get(&binding.spec.mesh).is_some_and(Result::is_ok);
+    let bindings: Vec<&Binding> = bindings.into_iter().filter(is_read).collect();
     let now = not_expressible(&plane, set, &bindings)?;
     let is_newer = |target: &KumaRelease| version.release.is_none_or(|release| release < *target);
     let upgrade = match target.filter(is_newer) {

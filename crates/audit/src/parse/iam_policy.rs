@@ -126,14 +126,17 @@ impl PolicyStatement {
 
     /// Whether the statement denies the action on every role where it sets the tag, exceptions aside.
     fn denies(&self, action: &str, key: &str) -> bool {
-        if self.value["Effect"] != "Deny" || !self.acts(action) || !self.resources(is_every_role) {
+        // The resources that a NotResource exempts stay open.
+        let is_every = self.value["NotResource"].is_null() && self.resources(is_every_role);
+        if self.value["Effect"] != "Deny" || !self.acts(action) || !is_every {
             return false;
         }
         let (on_tags, others): (Vec<_>, Vec<_>) =
             self.conditions().partition(|condition| condition.tag().is_some());
         if on_tags.is_empty() {
             // Such as all principals but one.
-            return others.is_empty() || others.iter().any(|one| one.key == "aws:principalarn");
+            return others.is_empty()
+                || others.iter().any(|one| one.key == "aws:principalarn" && one.is_negated());
         }
         on_tags.iter().all(|condition| condition.names(key))
     }
@@ -195,7 +198,10 @@ impl TagCondition<'_> {
             // The request has no tags at all.
             Some(TagSubject::Keys) if self.operator.starts_with("null") => self.has_value("true"),
             // One allowed key lets all others pass.
-            Some(TagSubject::Keys) if self.operator.starts_with("foranyvalue:") => self.lists(key),
+            // A list of keys that are not allowed lets all others pass, too.
+            Some(TagSubject::Keys) if self.operator.starts_with("foranyvalue:") || self.is_negated() => {
+                self.lists(key)
+            }
             Some(TagSubject::Keys) => !self.has_value("*"),
         }
     }
@@ -206,8 +212,16 @@ impl TagCondition<'_> {
             None => false,
             Some(TagSubject::Value(tag)) => tag.eq_ignore_ascii_case(key),
             Some(TagSubject::Keys) if self.operator.starts_with("null") => self.has_value("false"),
+            // Another tag in the request suffices to escape it.
+            Some(TagSubject::Keys) if self.operator.starts_with("forallvalues:") => false,
+            // The listed keys are those that may be set.
+            Some(TagSubject::Keys) if self.is_negated() => !self.has_value("*") && !self.lists(key),
             Some(TagSubject::Keys) => self.has_value("*") || self.lists(key),
         }
+    }
+
+    fn is_negated(&self) -> bool {
+        self.operator.contains("not")
     }
 
     fn values(&self) -> impl Iterator<Item = &str> {
@@ -334,6 +348,16 @@ mod tests {
             ),
             (deny(json!({"Condition": {"Bool": {"aws:MultiFactorAuthPresent": "false"}}})), &KEYS),
             (deny(json!({"Resource": "arn:aws:iam::111122223333:role/a"})), &KEYS),
+            (deny(json!({"Resource": null, "NotResource": "arn:aws:iam::111122223333:role/a"})), &KEYS),
+            (deny(json!({"Condition": {"ArnEquals": {"aws:PrincipalArn": "arn:*:role/x"}}})), &KEYS),
+            (deny(json!({"Condition": {"ForAnyValue:StringNotEquals": {"aws:TagKeys": ["team"]}}})), none),
+            (
+                deny(
+                    json!({"Condition": {"ForAnyValue:StringNotEquals": {"aws:TagKeys": ["kuma.io/mesh"]}}}),
+                ),
+                &KEYS[..1],
+            ),
+            (deny(json!({"Condition": {"ForAllValues:StringLike": {"aws:TagKeys": ["kuma.io/*"]}}})), &KEYS),
         ] {
             assert_eq!(writes(&json!([allow(&json!({})), statement]), None), unrestricted, "{statement}");
         }

@@ -8,7 +8,7 @@ use crate::facts::{AuditFacts, AuditedDefinition};
 use crate::parse::sidecar::{self, MovedPort, SidecarKind};
 use crate::report::AuditFinding;
 use crate::rules_catalog::PORT_CLASH;
-use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet, MergedOutbounds, reserved};
+use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet, MergedOutbounds, OutboundConflict, reserved};
 use ecs_mesh_api::{Inbound, WorkloadSpec};
 use ecs_mesh_aws::inspect::FullContainer;
 use ecs_mesh_core::intent::workloads_in;
@@ -22,6 +22,10 @@ pub(super) fn of_manifests(facts: &AuditFacts) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     for (name, workload) in workloads {
         for conflict in listeners(set, name, workload).conflicts {
+            // An outbound that cannot be a listener clashes with nothing: validate reports it.
+            if matches!(conflict, OutboundConflict::NoListener { .. }) {
+                continue;
+            }
             let text = conflict.to_string();
             // The conflict ends with what to do, which is the rule's fix.
             let found = text.rsplit_once(": ").map_or(text.as_str(), |(found, _)| found);
