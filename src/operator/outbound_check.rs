@@ -26,6 +26,9 @@ pub(super) async fn run(
     for mesh in meshes {
         let outbounds = MeshOutbounds::of(manifests, &worker.name, mesh);
         if outbounds.called.is_empty() && !outbounds.are_bound {
+            // The last outbound may have left the manifests.
+            worker.record_unknown_outbounds(mesh, BTreeSet::new(), context.now());
+            worker.clear_unbindable(mesh);
             continue;
         }
         match missing(context, worker, manifests, mesh, &outbounds).await {
