@@ -54,7 +54,8 @@ impl ContainerStart<'_> {
         let binds = match self.environment.iter().find(|(name, _)| *name == BIND_OUTBOUNDS_VARIABLE) {
             Some((_, value)) => parse_go_bool((*value)?)?,
             None => match flag(options) {
-                Some(is_set) => is_set?,
+                Some(FlagValue::Given(is_set)) => is_set,
+                Some(FlagValue::Hidden) => return None,
                 None if self.has_environment_files || may_expand_to_options(options) => return None,
                 None => false,
             },
@@ -69,14 +70,23 @@ fn image_name(image: &str) -> &str {
     name.split([':', '@']).next().unwrap_or_default()
 }
 
-/// The value of the flag, if it is given; `Some(None)` where the definition does not show the value, such as that of a shell
-/// variable. The last one counts.
-fn flag(options: &[&str]) -> Option<Option<bool>> {
+/// The value of the flag.
+enum FlagValue {
+    Given(bool),
+    /// The definition does not show it, such as that of a shell variable.
+    Hidden,
+}
+
+/// The value of the flag, if it is given. The last one counts.
+fn flag(options: &[&str]) -> Option<FlagValue> {
     let value = |option: &&str| {
         let word = option.trim_end_matches([';', '&', '|', ')']);
         match word.strip_prefix(BIND_OUTBOUNDS_FLAG)? {
-            "" => Some(Some(true)),
-            value => value.strip_prefix('=').map(|value| parse_go_bool(value.trim_matches(['"', '\'']))),
+            "" => Some(FlagValue::Given(true)),
+            value => {
+                let value = value.strip_prefix('=')?.trim_matches(['"', '\'']);
+                Some(parse_go_bool(value).map_or(FlagValue::Hidden, FlagValue::Given))
+            }
         }
     };
     options.iter().rev().find_map(value)
