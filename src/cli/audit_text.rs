@@ -178,7 +178,7 @@ mod tests {
             .filter(|line| line.starts_with("error"))
             .map(|line| line.split_whitespace().take(3).collect())
             .collect();
-        assert_eq!(rows, [["error", NETWORK_MODE.id, "30"], ["error", ROLE_GET_ROLE.id, "1"]], "{text}");
+        assert_eq!(rows, [["error", ROLE_GET_ROLE.id, "1"], ["error", NETWORK_MODE.id, "30"]], "{text}");
         assert_eq!(text.matches("the mode is bridge").count(), 1, "{text}");
         assert_eq!(text.matches(ACCOUNT).count(), 1, "the common start is printed once: {text}");
         assert!((1..=30).all(|n| text.contains(&format!("svc-{n:02}:1"))), "{text}");
