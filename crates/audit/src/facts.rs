@@ -128,7 +128,7 @@ pub struct InexpressibleWorkload {
     pub workload: Arc<str>,
     /// What has no form.
     pub message: String,
-    /// What to change.
+    /// The change to make.
     pub fix: String,
 }
 

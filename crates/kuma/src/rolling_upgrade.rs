@@ -33,7 +33,7 @@ const GONE_AFTER: Duration = Duration::from_secs(15);
 /// How long before a new instance is found it may have received writes.
 const UNNOTICED_FOR: Duration = Duration::from_mins(1);
 
-/// What is known of the instances and of the writes to them.
+/// The known instances, and the writes to them.
 #[derive(Debug, Default)]
 pub(super) struct RollingUpgrade(Mutex<State>);
 

@@ -29,7 +29,7 @@ const SHAKEN_FOR: Duration = Duration::from_secs(10);
 /// How far apart two steps of the world may be.
 const STEP: Duration = Duration::from_secs(1);
 
-/// What a client did, and what of it was checked.
+/// The calls of a client, and those of them that were checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HoldCounts {
     /// Protections set.
