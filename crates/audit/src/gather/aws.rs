@@ -84,10 +84,10 @@ async fn services(clients: &AwsClients, cluster: &ClusterArn) -> Result<BTreeSet
         names.extend(page.items);
         next = page.next;
         if next.is_none() {
-            break;
+            return Ok(names);
         }
     }
-    Ok(names)
+    Err(unending("ecs:ListServices", cluster.as_str()))
 }
 
 async fn authorization_details(clients: &AwsClients) -> Result<AuthorizationDetails, AwsError> {
@@ -97,10 +97,22 @@ async fn authorization_details(clients: &AwsClients) -> Result<AuthorizationDeta
         all.extend(page);
         next = more;
         if next.is_none() {
-            break;
+            return Ok(all);
         }
     }
-    Ok(all)
+    Err(unending("iam:GetAccountAuthorizationDetails", ""))
+}
+
+/// A list whose pages do not end: the pages so far do not count as complete.
+fn unending(operation: &'static str, resource: &str) -> AwsError {
+    AwsError {
+        kind: AwsErrorKind::Invalid,
+        operation,
+        resource: resource.to_owned(),
+        code: "response".to_owned(),
+        message: format!("more than {MAX_PAGES} pages"),
+        hint: "",
+    }
 }
 
 /// Whether the account belongs to an organisation, as a simulation for any role shows.
