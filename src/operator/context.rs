@@ -318,7 +318,7 @@ impl Workers {
     }
 }
 
-/// What is known of a cluster that registrations name.
+/// The known state of a cluster that registrations name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NamedCluster {
     /// Recorded before.

@@ -78,7 +78,7 @@ impl MeshOutbounds {
     }
 }
 
-/// What the mesh does not have of the outbounds, each with the reason.
+/// The outbounds that the mesh does not have, each with the reason.
 async fn missing(
     context: &Context,
     worker: &ControlPlaneWorker,

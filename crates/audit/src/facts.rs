@@ -117,7 +117,7 @@ pub struct KumaFacts {
     pub services: BTreeMap<MeshName, Fetched<BTreeSet<String>>>,
     /// Workloads for which the server's version has no form.
     pub not_expressible: Vec<InexpressibleWorkload>,
-    /// What blocks the upgrade; `None`: not requested, or the server has the target version.
+    /// The blockers of the upgrade; `None`: not requested, or the server has the target version.
     pub upgrade: Option<Fetched<KumaUpgrade>>,
 }
 
@@ -126,7 +126,7 @@ pub struct KumaFacts {
 pub struct InexpressibleWorkload {
     /// Its name.
     pub workload: Arc<str>,
-    /// What has no form.
+    /// The part without a form.
     pub message: String,
     /// The change to make.
     pub fix: String,

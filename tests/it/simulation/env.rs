@@ -289,7 +289,7 @@ fn harsh_delivery() -> Delivery {
     }
 }
 
-/// What the environment reads of an event.
+/// The fields of an event that the environment reads.
 #[derive(Default, Deserialize)]
 struct DeliveredEvent {
     #[serde(default)]

@@ -82,7 +82,7 @@ fn describe(cloud: &Cloud, service: &str) -> Option<EcsServiceState> {
     found.first().map(|service| service.to_model())
 }
 
-/// What strikes while a deployment is held.
+/// The faults that strike while a deployment is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HoldStrike {
     /// The operator is killed.

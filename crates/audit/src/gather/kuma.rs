@@ -20,7 +20,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 const NOBODY: &str = "audit";
 const NO_TASK: &str = "arn:aws:ecs:us-east-1:000000000000:task/audit/00000000000000000000000000000000";
 
-/// What the control planes are asked with.
+/// The inputs of the calls to the control planes.
 pub(super) struct KumaAuditScope<'a> {
     pub(super) set: &'a Arc<ManifestSet>,
     pub(super) allowed: &'a AllowList,

@@ -174,7 +174,7 @@ struct TagCondition<'p> {
     values: &'p Value,
 }
 
-/// What a condition is about.
+/// The subject of a condition.
 enum TagSubject<'c> {
     /// The keys of all tags in the request.
     Keys,

@@ -1,4 +1,4 @@
-//! What the tasks of a definition are in Kuma's meshes: the binding that selects them, and the workload that describes them.
+//! The place of a definition's tasks in Kuma's meshes: the binding that selects them, and the workload that describes them.
 //!
 //! A file has no cluster and no ECS service, so a workload describes it if it names the family, or is named like it.
 

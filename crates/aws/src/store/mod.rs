@@ -145,7 +145,7 @@ impl TaskStore {
         self.lock().get(task)?.task.as_ref().map(|task| task.version)
     }
 
-    /// What is known of a task that an event names; `None` if no describe, list or registration has shown the task.
+    /// The known state of a task that an event names; `None` if no describe, list or registration has shown the task.
     pub fn known(&self, task: &TaskArn) -> Option<KnownTask> {
         let records = self.lock();
         let record = records.get(task)?;

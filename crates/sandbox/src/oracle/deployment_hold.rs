@@ -140,7 +140,7 @@ impl HoldOracle {
         &self.violations
     }
 
-    /// What was done and checked so far.
+    /// The number of calls and checks so far.
     pub fn tally(&self) -> HoldCounts {
         self.tally
     }

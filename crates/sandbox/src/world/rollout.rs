@@ -27,6 +27,20 @@ pub struct Rollout {
     pub ready: Option<Duration>,
 }
 
+impl Rollout {
+    /// A rollout with some of these limits, in percent, and any containers.
+    fn drawn(limits: &[(u16, u16)], rng: &mut fastrand::Rng) -> Self {
+        let (minimum_healthy_percent, maximum_percent) = limits[rng.usize(..limits.len())];
+        Self {
+            minimum_healthy_percent,
+            maximum_percent,
+            has_health_check: rng.bool(),
+            has_sidecar: rng.u8(..4) > 0,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Rollout {
     fn default() -> Self {
         Self {
@@ -70,26 +84,12 @@ impl Rollouts {
             },
             Self::Mixed => {
                 let limits = [(100, 200), (100, 200), (50, 100), (50, 200), (0, 100), (100, 150)];
-                let (minimum_healthy_percent, maximum_percent) = limits[rng.usize(..limits.len())];
-                Rollout {
-                    minimum_healthy_percent,
-                    maximum_percent,
-                    has_health_check: rng.bool(),
-                    has_sidecar: rng.u8(..4) > 0,
-                    serving: Duration::from_millis([0, 200, 2_000, 15_000][rng.usize(..4)]),
-                    ready: None,
-                }
+                let drawn = Rollout::drawn(&limits, rng);
+                Rollout { serving: Duration::from_millis([0, 200, 2_000, 15_000][rng.usize(..4)]), ..drawn }
             }
             Self::Abrupt => {
                 let limits = [(100, 200), (100, 200), (100, 200), (50, 200), (0, 150), (0, 100)];
-                let (minimum_healthy_percent, maximum_percent) = limits[rng.usize(..limits.len())];
-                Rollout {
-                    minimum_healthy_percent,
-                    maximum_percent,
-                    has_health_check: rng.bool(),
-                    has_sidecar: rng.u8(..4) > 0,
-                    ..Rollout::default()
-                }
+                Rollout::drawn(&limits, rng)
             }
         }
     }
