@@ -323,6 +323,35 @@ impl EcsServiceArn {
     }
 }
 
+/// `arn:PARTITION:ecs:REGION:ACCOUNT:container-instance/CLUSTER/ID`, or the short form `…:container-instance/ID` of
+/// instances registered before the long-ARN opt-in.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-account-settings.html>.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerInstanceArn(Arc<str>);
+arn_text!(ContainerInstanceArn);
+
+impl ContainerInstanceArn {
+    /// Reads a container instance's ARN in either form.
+    pub fn parse(text: &str) -> Result<Self, ArnError> {
+        let error = || {
+            shape(
+                "a container instance",
+                text,
+                "arn:PARTITION:ecs:REGION:ACCOUNT:container-instance/[CLUSTER/]ID",
+            )
+        };
+        let parts = split(text).ok_or_else(error)?;
+        let named = parts.resource.strip_prefix("container-instance/").ok_or_else(error)?;
+        let is_named = named.split('/').count() <= 2 && named.split('/').all(|part| !part.is_empty());
+        if parts.service != "ecs" || parts.region.is_empty() || !is_named {
+            return Err(error());
+        }
+        Ok(Self(intern(text)))
+    }
+}
+
 /// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -424,6 +453,24 @@ mod tests {
             "arn:aws:ecs:eu-west-1:111122223333:task/prod/web",
         ] {
             assert!(EcsServiceArn::parse(text).is_err(), "{text} was accepted");
+        }
+    }
+
+    #[test]
+    fn container_instance_arn_may_name_no_cluster() {
+        for text in [
+            "arn:aws:ecs:eu-west-1:111122223333:container-instance/prod/3f2a",
+            "arn:aws:ecs:eu-west-1:111122223333:container-instance/3f2a",
+        ] {
+            assert_eq!(ContainerInstanceArn::parse(text).unwrap().as_str(), text);
+        }
+        for text in [
+            "arn:aws:ecs:eu-west-1:111122223333:container-instance/",
+            "arn:aws:ecs:eu-west-1:111122223333:container-instance/a/b/c",
+            "arn:aws:ecs:eu-west-1:111122223333:task/prod/3f2a",
+            "arn:aws:ec2:eu-west-1:111122223333:instance/i-0123",
+        ] {
+            assert!(ContainerInstanceArn::parse(text).is_err(), "{text} was accepted");
         }
     }
 

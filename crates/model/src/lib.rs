@@ -21,6 +21,7 @@ mod arn;
 mod ecs_service;
 mod glob;
 mod go_duration;
+mod interface;
 mod intern;
 mod kuma_sidecar;
 mod links;
@@ -34,10 +35,13 @@ mod time;
 mod tls_server_name;
 
 pub use self::time::Timestamp;
-pub use arn::{ArnError, ClusterArn, EcsServiceArn, RoleArn, TaskArn, TaskDefinitionArn};
+pub use arn::{
+    ArnError, ClusterArn, ContainerInstanceArn, EcsServiceArn, RoleArn, TaskArn, TaskDefinitionArn,
+};
 pub use ecs_service::{EcsDeployment, EcsRollout, EcsServiceRef, EcsServiceState};
 pub use glob::Glob;
 pub use go_duration::GoDuration;
+pub use interface::{InterfaceAddresses, UnreachableAddress};
 pub use intern::{intern, intern_tags};
 pub use kuma_sidecar::{BIND_OUTBOUNDS_FLAG, ContainerStart, SidecarOutbounds};
 pub use links::{REPOSITORY, docs_url};
