@@ -101,11 +101,13 @@ fn render_task(text: &mut String, explained: &TaskExplanation) {
                 "  ecs: {}, desired {}, version {}",
                 state.last_status, state.desired_status, state.version
             );
+            let addresses = Some(state.addresses.join(", ")).filter(|addresses| !addresses.is_empty());
             let fields = [
                 ("service", state.service.as_deref()),
                 ("task definition", Some(state.definition.as_str())),
                 ("role", state.role.as_ref().map(RoleArn::as_str)),
-                ("address", state.address.as_deref()),
+                ("address", addresses.as_deref()),
+                ("host", state.host.as_deref()),
                 ("created", state.created_at.as_deref()),
             ];
             for (name, value) in fields {

@@ -692,9 +692,7 @@ fn needs_describe(known: Option<&TaskSummary>, listed: DesiredStatus, registered
         (None, DesiredStatus::Running) => true,
         // An unknown stopped task without a registration needs nothing.
         (None, DesiredStatus::Stopped) => registered,
-        (Some(brief), DesiredStatus::Running) => {
-            brief.desired == DesiredStatus::Running && !brief.has_address
-        }
+        (Some(brief), DesiredStatus::Running) => brief.desired == DesiredStatus::Running && !brief.is_located,
         (Some(brief), DesiredStatus::Stopped) => {
             !brief.stopped && (brief.desired == DesiredStatus::Running || registered)
         }

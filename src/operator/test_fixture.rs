@@ -16,7 +16,7 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_core::plan::report::PlanReport;
 use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
 use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
-use ecs_mesh_model::{LastStatus, OperatorId, Task, TaskGroup, TaskId};
+use ecs_mesh_model::{InterfaceAddresses, LastStatus, OperatorId, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
 
 struct FakeTransport(Arc<Mutex<KumaCp>>, Clock);
@@ -58,9 +58,10 @@ impl OperatorFixture {
         let ecs = FakeEcs::default();
         let names = services.iter().flat_map(|(service, count)| std::iter::repeat_n(*service, *count));
         for (n, service) in names.enumerate() {
-            let address = Some(format!("10.0.{}.{}", n / 250, n % 250 + 1).parse().unwrap());
+            let address = format!("10.0.{}.{}", n / 250, n % 250 + 1).parse().unwrap();
+            let addresses = InterfaceAddresses::new(Some(address), None).unwrap();
             let group = TaskGroup::parse(&format!("service:{service}"));
-            let task = Task { address, group, ..task(n, LastStatus::Running) };
+            let task = Task { addresses, group, ..task(n, LastStatus::Running) };
             ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
         }
         let clock = clock();

@@ -10,7 +10,7 @@ use super::test_fixture::{OperatorFixture, document, service_of, workload, workl
 use ecs_mesh_api::KumaRelease;
 use ecs_mesh_aws::fakes::task;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlanDetail, PlanReport, UpgradeBlockerKind, render};
-use ecs_mesh_model::{LastStatus, Task, TaskGroup, TaskId, Timestamp};
+use ecs_mesh_model::{InterfaceAddresses, LastStatus, Task, TaskGroup, TaskId, Timestamp};
 use ecs_mesh_sandbox::kuma::KumaRequest;
 
 const V3_0: Option<KumaRelease> = Some(KumaRelease::new(3, 0));
@@ -161,9 +161,10 @@ impl OperatorFixture {
     }
 
     fn set_task(&self, n: usize, service: &str, status: LastStatus) {
-        let address = Some(format!("10.9.0.{}", n + 1).parse().unwrap());
+        let address = format!("10.9.0.{}", n + 1).parse().unwrap();
+        let addresses = InterfaceAddresses::new(Some(address), None).unwrap();
         let group = TaskGroup::parse(&format!("service:{service}"));
-        let task = Task { address, group, ..task(n, status) };
+        let task = Task { addresses, group, ..task(n, status) };
         self.ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Tran
 use ecs_mesh_manifests::{Loaded, ManifestSources};
 use ecs_mesh_model::Reason;
 use ecs_mesh_model::{
-    DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskContainer, TaskDefinition,
-    TaskDefinitionArn, TaskGroup, Timestamp,
+    ContainerInstanceArn, DesiredStatus, InterfaceAddresses, LastStatus, OperatorId, RoleArn, Tags, Task,
+    TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -36,6 +37,9 @@ struct IntentCase {
     /// By ARN; any other role is unreadable.
     #[serde(default)]
     roles: BTreeMap<String, RoleInput>,
+    /// By container instance; any other is unreadable.
+    #[serde(default)]
+    hosts: BTreeMap<String, HostInput>,
     /// Spec by `KIND/NAME`. A `ControlPlane/kuma` always exists and is evaluated, unless there is a
     /// `ControlPlane/consul`.
     manifests: BTreeMap<String, Value>,
@@ -55,7 +59,10 @@ struct TaskInput {
     group: String,
     definition: TaskDefinitionArn,
     role_override: Option<RoleArn>,
-    address: Option<std::net::IpAddr>,
+    address: Option<Ipv4Addr>,
+    ipv6_address: Option<Ipv6Addr>,
+    launch_type: Option<String>,
+    container_instance: Option<ContainerInstanceArn>,
     /// The described tags; `None`: the describe fails.
     tags: Option<Tags>,
 }
@@ -86,6 +93,13 @@ struct RoleInput {
     tags: Option<Tags>,
     /// Number of equal reads, 10 s apart.
     reads: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct HostInput {
+    address: Option<Ipv4Addr>,
+    ipv6_address: Option<Ipv6Addr>,
 }
 
 /// Capabilities of the control plane.
@@ -131,7 +145,11 @@ impl TaskInput {
             group: TaskGroup::parse(&self.group),
             definition: self.definition.clone(),
             role_override: self.role_override.clone(),
-            address: self.address,
+            addresses: InterfaceAddresses::new(self.address, self.ipv6_address).unwrap(),
+            host: TaskHost::of(
+                self.launch_type.as_deref().unwrap_or_default(),
+                self.container_instance.clone(),
+            ),
             deployment: None,
             created_at: None,
             tags: None,
@@ -223,9 +241,18 @@ fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
                     None => Fact::Unknown(refused()),
                 };
             }
+            Verdict::NeedsFact(MissingFact::Host(instance)) => {
+                facts_read.push(format!("the addresses of {instance}"));
+                facts.host = match case.hosts.get(instance.as_str()) {
+                    Some(HostInput { address, ipv6_address }) => {
+                        Fact::Known(InterfaceAddresses::new(*address, *ipv6_address).unwrap())
+                    }
+                    None => Fact::Unknown(refused()),
+                };
+            }
             _ => return (evaluation, facts_read),
         }
-        assert!(facts_read.len() <= 3, "the same facts are requested repeatedly: {facts_read:?}");
+        assert!(facts_read.len() <= 4, "the same facts are requested repeatedly: {facts_read:?}");
     }
 }
 

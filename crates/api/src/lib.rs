@@ -49,8 +49,8 @@ pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, Ku
 pub use duration::HumanDuration;
 pub use kuma_release::{ApiDialect, KumaFeature, KumaRelease};
 pub use mesh_binding::{
-    BindingSelector, CleanupPolicy, DeploymentPolicy, Discovery, DrainPolicy, GuardPolicy, LifecyclePolicy,
-    MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy,
+    AddressFamily, BindingSelector, CleanupPolicy, DeploymentPolicy, Discovery, DrainPolicy, GuardPolicy,
+    LifecyclePolicy, MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy,
 };
 pub use outbound::{
     Backend, BackendKind, Listen, NamedBackend, Outbound, OutboundListSpec, OutboundListener,

@@ -1,12 +1,13 @@
 //! `MeshBinding`: the tasks of a mesh, and the policy for their registrations.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, Percent, limits, patterns};
-use ecs_mesh_model::{ClusterArn, Glob, MeshName, Tags};
+use ecs_mesh_model::{ClusterArn, Glob, InterfaceAddresses, MeshName, Tags};
 
 /// Binds the tasks of some clusters to one mesh of one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,10 +40,15 @@ pub struct MeshBindingSpec {
     /// Kuma: whether the old tasks of a deployment wait for their replacements.
     #[serde(default)]
     pub deployments: DeploymentPolicy,
+    /// Kuma: which address of a dual-stack task is registered.
+    ///
+    /// A task with addresses of one family is registered with what it has.
+    #[serde(default)]
+    pub address_family: AddressFamily,
     /// Name of each Dataplane (Kuma).
     ///
     /// `{taskId}`, `{hostname}` and `{service}`, with `a-z 0-9 - .` around them. Each task needs a name of its
-    /// own, so `{taskId}` or `{hostname}` is required.
+    /// own, so `{taskId}` or `{hostname}` is required. Tasks in network mode `host` share a host name and need `{taskId}`.
     #[schemars(schema_with = "patterns::dataplane_name")]
     #[serde(default = "default_dataplane_name")]
     pub dataplane_name: String,
@@ -62,6 +68,28 @@ fn default_dataplane_name() -> String {
 impl MeshBindingSpec {
     /// Default of `dataplaneName`.
     pub const DATAPLANE_NAME: &str = "{taskId}";
+}
+
+/// A preference among the addresses of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressFamily {
+    /// IPv4, or else IPv6.
+    #[default]
+    Ipv4,
+    /// IPv6, or else IPv4.
+    Ipv6,
+}
+
+impl AddressFamily {
+    /// The preferred address of an interface; `None` while it has none.
+    pub fn prefer(self, addresses: InterfaceAddresses) -> Option<IpAddr> {
+        let (v4, v6) = (addresses.v4().map(IpAddr::V4), addresses.v6().map(IpAddr::V6));
+        match self {
+            Self::Ipv4 => v4.or(v6),
+            Self::Ipv6 => v6.or(v4),
+        }
+    }
 }
 
 /// Selects the tasks of a binding. All given conditions must hold; an empty list is no condition.

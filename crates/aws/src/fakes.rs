@@ -21,8 +21,8 @@ use super::aws::{
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn,
-    TaskGroup, TaskId, Timestamp,
+    ClusterArn, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn, TaskGroup, TaskHost, TaskId, Timestamp,
 };
 
 /// Duration of each call of a fake.
@@ -71,7 +71,8 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
         group: TaskGroup::parse("service:kv"),
         definition: definition_arn(1),
         role_override: None,
-        address: None,
+        addresses: InterfaceAddresses::NONE,
+        host: TaskHost::None,
         deployment: None,
         created_at: None,
         tags: None,

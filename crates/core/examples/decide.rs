@@ -15,8 +15,8 @@ use ecs_mesh_api::manifests::{ManifestScope, assemble, read_file};
 use ecs_mesh_core::intent::{Evaluator, Fact, ManifestHistory, MissingFact, RoleTags, TaskFacts, Verdict};
 use ecs_mesh_core::plan::{DecisionInput, Sighting, TaskLiveness, decide};
 use ecs_mesh_model::{
-    DesiredStatus, LastStatus, OperatorId, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskGroup,
-    Timestamp,
+    DesiredStatus, InterfaceAddresses, LastStatus, OperatorId, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
 };
 
 const MANIFESTS: &str = r#"
@@ -60,7 +60,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "arn:aws:ecs:eu-west-1:111122223333:task-definition/demo-app:7",
         )?,
         role_override: None,
-        address: Some("10.0.1.17".parse()?),
+        addresses: InterfaceAddresses::new(Some("10.0.1.17".parse()?), None)?,
+        host: TaskHost::None,
         deployment: None,
         created_at: None,
         tags: None,

@@ -51,5 +51,5 @@ pub use name::{
 };
 pub use reason::Reason;
 pub use secret_ref::{SecretRef, SecretRefError};
-pub use task::{DesiredStatus, LastStatus, Tags, Task, TaskContainer, TaskDefinition, TaskGroup};
+pub use task::{DesiredStatus, LastStatus, Tags, Task, TaskContainer, TaskDefinition, TaskGroup, TaskHost};
 pub use tls_server_name::TlsServerName;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RoleArn, SidecarOutbounds, TaskArn, TaskDefinitionArn, Timestamp, intern};
+use super::{
+    ContainerInstanceArn, InterfaceAddresses, RoleArn, SidecarOutbounds, TaskArn, TaskDefinitionArn,
+    Timestamp, intern,
+};
 
 /// Tags or labels by key, in key order.
 pub type Tags = BTreeMap<String, String>;
@@ -126,6 +128,29 @@ impl TaskGroup {
     }
 }
 
+/// What a task runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TaskHost {
+    /// Fargate, or no container instance yet.
+    #[default]
+    None,
+    /// A container instance in EC2, also one of ECS Managed Instances.
+    ContainerInstance(ContainerInstanceArn),
+    /// A server outside of AWS: launch type EXTERNAL (ECS Anywhere).
+    External,
+}
+
+impl TaskHost {
+    /// The host by the fields `launchType` and `containerInstanceArn`.
+    pub fn of(launch_type: &str, container_instance: Option<ContainerInstanceArn>) -> Self {
+        match container_instance {
+            _ if launch_type == "EXTERNAL" => Self::External,
+            Some(instance) => Self::ContainerInstance(instance),
+            None => Self::None,
+        }
+    }
+}
+
 /// One observation of a task. Of two observations the one with the higher `version` is newer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -143,8 +168,10 @@ pub struct Task {
     pub definition: TaskDefinitionArn,
     /// `overrides.taskRoleArn`; `None` where the definition's task role applies.
     pub role_override: Option<RoleArn>,
-    /// The address of the task's own network interface (awsvpc), once created; IPv4 before IPv6.
-    pub address: Option<IpAddr>,
+    /// The addresses of the task's own network interface (awsvpc), once created.
+    pub addresses: InterfaceAddresses,
+    /// What the task runs on.
+    pub host: TaskHost,
     /// `startedBy`, where a deployment of a service started the task: `ecs-svc/` and digits.
     pub deployment: Option<Arc<str>>,
     /// `createdAt`.
@@ -161,6 +188,12 @@ impl Task {
         started_by.starts_with("ecs-svc/").then(|| intern(started_by))
     }
 
+    /// Whether no later change of the live task shows more about its address: its interface has one, or the task runs on a
+    /// container instance without an interface of its own. (A container instance is known before a pending interface.)
+    pub fn is_located(&self) -> bool {
+        !self.addresses.is_empty() || (self.host != TaskHost::None && self.last_status >= LastStatus::Running)
+    }
+
     /// Whether ECS is stopping the task or has stopped it.
     pub fn is_leaving(&self) -> bool {
         self.desired_status == DesiredStatus::Stopped || self.last_status.is_stopped()
@@ -174,7 +207,7 @@ pub struct TaskDefinition {
     pub arn: TaskDefinitionArn,
     /// `taskRoleArn`: the role of the application. The execution role is never used.
     pub task_role: Option<RoleArn>,
-    /// `networkMode`; only `awsvpc` gives a task its own address.
+    /// `networkMode`: `awsvpc` gives a task its own address, `host` that of its container instance.
     pub network_mode: Option<String>,
     /// `containerDefinitions`.
     pub containers: Vec<TaskContainer>,

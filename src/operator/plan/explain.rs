@@ -10,7 +10,7 @@ use super::selection::may_describe;
 use crate::operator::Operator;
 use crate::operator::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_core::plan::report::PlanEntry;
-use ecs_mesh_model::{RoleArn, Task, TaskArn};
+use ecs_mesh_model::{RoleArn, Task, TaskArn, TaskHost};
 
 /// A task as ECS and the control planes show it, and what a run would make of it.
 #[derive(Clone, Debug, Serialize)]
@@ -47,9 +47,12 @@ pub struct ExplainedState {
     /// The task role, once read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<RoleArn>,
-    /// The address of the task's network interface.
+    /// The addresses of the task's network interface, IPv4 first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// The container instance that the task runs on, or `external`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
+    pub host: Option<String>,
     /// `createdAt` (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
@@ -105,7 +108,12 @@ impl Operator {
             service: task.group.service().map(str::to_owned),
             definition: task.definition.to_string(),
             role: self.context.aws.store.role_of(&task.arn),
-            address: task.address.map(|address| address.to_string()),
+            addresses: task.addresses.all().map(|address| address.to_string()).collect(),
+            host: match &task.host {
+                TaskHost::None => None,
+                TaskHost::ContainerInstance(instance) => Some(instance.to_string()),
+                TaskHost::External => Some("external".to_owned()),
+            },
             created_at: task.created_at.map(|at| at.to_string()),
         }
     }

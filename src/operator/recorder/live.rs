@@ -252,7 +252,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     fn ignored(&self, reason: &IgnoreReason) {
         let Subject { context, worker, task } = self.0;
         context.metrics().evaluations.record_ignored(reason.label());
-        if matches!(reason, IgnoreReason::NetworkMode(_)) {
+        if reason.is_refusal() {
             self.warn_once(reason.label(), &Reason::constant(reason.to_string()));
         } else {
             debug!(control_plane = %worker.name, %task, reason = reason.label(), "task ignored");

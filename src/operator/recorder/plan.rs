@@ -268,7 +268,12 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
         // The other control plane's part of the plan has the task.
         if !matches!(reason, IgnoreReason::OtherControlPlane) {
             self.subject.context.metrics().evaluations.record_ignored(reason.label());
-            self.push(PlannedChange::new(Change::Ignore, reason.to_string()));
+            let change = PlannedChange::new(Change::Ignore, reason.to_string());
+            if reason.is_refusal() {
+                self.push_warning(reason.label(), change);
+            } else {
+                self.push(change);
+            }
         }
     }
 

@@ -542,7 +542,7 @@ impl<'a> TaskRun<'a> {
                 return Requeue::Backoff;
             }
             let found = self.context.aws.store.snapshot(self.task, Duration::MAX, now).task;
-            if found.is_some_and(|task| task.address.is_some()) {
+            if found.is_some_and(|task| task.is_located()) {
                 return Requeue::After(Duration::ZERO);
             }
         }

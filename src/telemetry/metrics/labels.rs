@@ -181,14 +181,20 @@ pub(super) const EVIDENCE_VALUES: [&str; 5] =
 /// Why a log line was not written.
 pub(super) const LOG_DROP_REASONS: [&str; 2] = ["queue_full", "write_failed"];
 /// Why a task is ignored.
-pub(super) const IGNORE_REASONS: [&str; 5] =
-    ["no_binding", "other_control_plane", "no_workload", "not_registered", "unsupported_network_mode"];
+pub(super) const IGNORE_REASONS: [&str; 6] = [
+    "no_binding",
+    "other_control_plane",
+    "no_workload",
+    "not_registered",
+    "unsupported_network_mode",
+    "external_instance",
+];
 /// Results of sweeps of a cluster.
 pub(super) const SWEEP_RESULTS: [&str; 4] =
     ["complete", "describe_failed", "list_failed", "cluster_not_found"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 24] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 25] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -197,6 +203,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 24] = [
     "rejected",
     "degraded",
     "unsupported_network_mode",
+    "external_instance",
     "name_conflict",
     "unsupported_control_plane",
     "readiness_unknown",

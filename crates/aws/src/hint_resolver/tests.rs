@@ -9,7 +9,7 @@ use crate::fakes::{CALL, FakeEcs, clock, task, task_arn};
 use crate::task_describer::OnLeaving;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_core::plan::TaskLiveness;
-use ecs_mesh_model::{DesiredStatus, LastStatus, Task};
+use ecs_mesh_model::{DesiredStatus, InterfaceAddresses, LastStatus, Task};
 
 const GRACE: Duration = Duration::from_mins(5);
 
@@ -274,8 +274,8 @@ async fn stop_is_unconfirmed_after_five_seconds_of_failures() {
 #[tokio::test(start_paused = true)]
 async fn events_of_a_running_task_share_a_describe() {
     let fixture = resolver();
-    let running =
-        Task { address: Some("10.0.0.1".parse().unwrap()), version: 3, ..task(1, LastStatus::Running) };
+    let addresses = InterfaceAddresses::new(Some("10.0.0.1".parse().unwrap()), None).unwrap();
+    let running = Task { addresses, version: 3, ..task(1, LastStatus::Running) };
     fixture.store.observe(running, fixture.clock.now());
     fixture.ecs_shows(1, Some((5, LastStatus::Running)));
     fixture.event(1, 4, HintedState::Running);

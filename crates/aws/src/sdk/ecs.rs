@@ -17,8 +17,9 @@ use crate::aws::{
     TaskProtectionOutput,
 };
 use ecs_mesh_model::{
-    ArnError, ClusterArn, ContainerStart, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn,
-    TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern, intern_tags,
+    ArnError, ClusterArn, ContainerInstanceArn, ContainerStart, DesiredStatus, InterfaceAddresses,
+    LastStatus, RoleArn, Tags, Task, TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup,
+    TaskHost, TaskId, Timestamp, intern, intern_tags,
 };
 
 /// ECS of one account and Region.
@@ -212,11 +213,15 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         .ok_or_else(|| unknown("lastStatus", found.last_status()))?;
     let desired_status = DesiredStatus::parse(found.desired_status().unwrap_or_default())
         .ok_or_else(|| unknown("desiredStatus", found.desired_status()))?;
-    let address = match own_address(found) {
+    let addresses = match own_addresses(found) {
         // A task that leaves needs no address, and must not stay because of an unreadable one.
-        Err(_) if desired_status == DesiredStatus::Stopped || last_status.is_stopped() => None,
-        address => address?,
+        Err(_) if desired_status == DesiredStatus::Stopped || last_status.is_stopped() => {
+            InterfaceAddresses::NONE
+        }
+        addresses => addresses?,
     };
+    let instance = given(found.container_instance_arn()).map(ContainerInstanceArn::parse);
+    let instance = instance.transpose().map_err(in_field("containerInstanceArn"))?;
     Ok(Task {
         arn,
         version: u64::try_from(found.version()).map_err(|_| "version: negative".to_owned())?,
@@ -225,7 +230,8 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         group: TaskGroup::parse(found.group().unwrap_or_default()),
         definition,
         role_override: role.map(RoleArn::parse).transpose().map_err(in_field("overrides.taskRoleArn"))?,
-        address,
+        addresses,
+        host: TaskHost::of(found.launch_type().map_or("", types::LaunchType::as_str), instance),
         deployment: found.started_by().and_then(Task::parse_deployment),
         created_at: found.created_at().map(nearest_millisecond),
         tags: Some(intern_tags(tags(found.tags()))),
@@ -245,7 +251,7 @@ pub(super) fn nearest_millisecond(at: &aws_sdk_ecs::primitives::DateTime) -> Tim
     Timestamp(at.secs().saturating_mul(1_000).saturating_add(millis))
 }
 
-fn own_address(task: &types::Task) -> Result<Option<std::net::IpAddr>, String> {
+fn own_addresses(task: &types::Task) -> Result<InterfaceAddresses, String> {
     let attachments: Vec<_> = task
         .attachments()
         .iter()

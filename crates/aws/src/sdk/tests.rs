@@ -194,7 +194,8 @@ async fn unreachable_address_fails_a_live_task_alone() {
     let tasks = [with_address("a1", "RUNNING"), with_address("a2", "STOPPED"), task("a3")];
     let world = SdkFixture::answering([ok(&json!({"tasks": tasks, "failures": []}))]).await;
     let described = world.aws.ecs.describe_tasks(&cluster(), &["a1", "a2", "a3"].map(id)).await.unwrap();
-    let found: Vec<_> = described.tasks.iter().map(|task| (task.arn.id().as_str(), task.address)).collect();
+    let found: Vec<_> =
+        described.tasks.iter().map(|task| (task.arn.id().as_str(), task.addresses.v4())).collect();
     assert_eq!(found, [("a2", None), ("a3", Some("10.0.1.7".parse().unwrap()))]);
     assert_eq!(described.failed[0].0, id("a1"));
 }
@@ -212,7 +213,7 @@ async fn described_task_has_address_role_tags_and_times() {
     let described = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap();
     let task = &described.tasks[0];
     assert_eq!((task.version, task.last_status), (4, LastStatus::Running));
-    assert_eq!(task.address, Some("10.0.1.7".parse().unwrap()));
+    assert_eq!(task.addresses.v4(), Some("10.0.1.7".parse().unwrap()));
     assert_eq!(task.role_override.as_ref().unwrap().name(), "kv-task");
     assert_eq!(task.created_at, Timestamp::parse("2026-11-22T03:23:38.145Z"));
     assert_eq!(task.tags.as_ref().unwrap()["mesh"], "on");

@@ -152,7 +152,7 @@ impl TaskStore {
         let shown = record.task.as_ref();
         Some(KnownTask {
             version: shown.map(|task| task.version),
-            is_running: record.stop == StopState::None && shown.is_some_and(|task| task.address.is_some()),
+            is_running: record.stop == StopState::None && shown.is_some_and(Task::is_located),
             is_leaving: record.is_leaving(),
         })
     }

@@ -82,19 +82,15 @@ pub struct TaskSummary {
     pub desired: DesiredStatus,
     /// Whether STOPPED is confirmed.
     pub stopped: bool,
-    /// Whether the address is known.
-    pub has_address: bool,
+    /// Whether a describe showed all about the task's address.
+    pub is_located: bool,
 }
 
 impl TaskRecord {
     pub(super) fn summary(&self) -> TaskSummary {
         let task = self.task.as_ref();
         let desired = if self.is_leaving() { DesiredStatus::Stopped } else { DesiredStatus::Running };
-        TaskSummary {
-            desired,
-            stopped: self.is_over(),
-            has_address: task.is_some_and(|task| task.address.is_some()),
-        }
+        TaskSummary { desired, stopped: self.is_over(), is_located: task.is_some_and(Task::is_located) }
     }
 
     /// Whether a describe showed that ECS is stopping the task or has stopped it.

@@ -2,7 +2,7 @@
 
 use super::*;
 use ecs_mesh_model::DesiredStatus;
-use ecs_mesh_model::{LastStatus, TaskGroup};
+use ecs_mesh_model::{InterfaceAddresses, LastStatus, TaskGroup, TaskHost};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const GRACE: Duration = Duration::from_mins(5);
@@ -25,7 +25,8 @@ fn task(version: u64, last_status: LastStatus) -> Task {
         )
         .unwrap(),
         role_override: None,
-        address: None,
+        addresses: InterfaceAddresses::NONE,
+        host: TaskHost::None,
         deployment: None,
         created_at: None,
         tags: None,

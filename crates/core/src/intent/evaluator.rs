@@ -1,14 +1,15 @@
 //! Evaluates the desired state of one task at one control plane. The verdict names the next missing fact until all are
 //! known.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::consul::{ConsulClaim, ConsulLocation};
 use super::discovered::{self, DiscoveredWorkload};
+use super::registration_name::registration_name;
 use super::roles::{RoleClaim, RoleRules};
 use super::select::{self, Selection};
 use super::sidecar_reach::KumaSidecar;
+use super::task_address::TaskAddress;
 use super::violation::{RoleRule, RoleViolation, ViolationBasis};
 use super::{
     BoundPrincipals, CalledWorkloads, DesiredReach, DesiredRegistration, ManifestHistory, OwnershipLabels,
@@ -16,7 +17,10 @@ use super::{
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec};
-use ecs_mesh_model::{OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition, Timestamp};
+use ecs_mesh_model::{
+    ContainerInstanceArn, InterfaceAddresses, OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition,
+    Timestamp,
+};
 
 /// A fact that may not have been read yet, or could not be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +51,8 @@ pub struct TaskFacts {
     pub definition: Fact<Arc<TaskDefinition>>,
     /// The tags of the task role.
     pub role: Fact<RoleTags>,
+    /// The addresses of the container instance that the task runs on.
+    pub host: Fact<InterfaceAddresses>,
     /// The task has registrations at this control plane.
     pub registered: bool,
     /// This process has seen the task's registrations with exactly the outbounds that the manifests declared then, so
@@ -60,6 +66,7 @@ impl Default for TaskFacts {
             tags_unknown: None,
             definition: Fact::NotAsked,
             role: Fact::NotAsked,
+            host: Fact::NotAsked,
             registered: false,
             outbounds_seen: false,
         }
@@ -75,6 +82,8 @@ pub enum MissingFact {
     Definition,
     /// The tags of this role.
     Role(RoleArn),
+    /// The addresses of this container instance.
+    Host(ContainerInstanceArn),
 }
 
 /// Why existing registrations are held.
@@ -86,7 +95,7 @@ pub enum HoldReason {
     Workloads(Vec<Arc<str>>),
     /// A fact could not be read.
     Unknown(Reason),
-    /// The task's network interface is pending.
+    /// The task's network interface, or its placement on a container instance, is pending.
     AddressPending,
     /// The task's tags or labels, or the resulting name, are invalid.
     Unusable(Reason),
@@ -103,8 +112,10 @@ pub enum IgnoreReason {
     NoWorkload,
     /// The task would register itself and has not, and no workload selects it.
     NotRegistered,
-    /// The task has no address of its own (network mode bridge or host).
+    /// No other host reaches the task's ports (network mode bridge or none).
     NetworkMode(String),
+    /// The task runs on an external instance, whose address AWS does not know.
+    ExternalInstance,
 }
 
 /// The verdict on a task.
@@ -197,7 +208,8 @@ impl Evaluator<'_> {
             return self.check_admission(binding, task, facts, warnings);
         }
         let (name, workload) = self.workload(binding, task, facts)?;
-        let Some(address) = task.address else { return Err(no_address(facts)) };
+        let place = TaskAddress::of(task, facts, binding.spec.address_family)?;
+        warnings.extend(place.unmapped_ports(&name, &workload, facts));
         let label = workload_label(&workload);
         let claim = RoleClaim::Kuma { mesh: &binding.spec.mesh, service: &workload.service, workload: label };
         check_role(binding, claim, task, facts, warnings)?;
@@ -218,12 +230,12 @@ impl Evaluator<'_> {
         Ok(Verdict::Register(Box::new(DesiredRegistration {
             id: RegistrationId {
                 mesh: binding.spec.mesh.clone(),
-                name: registration_name(&binding.spec.dataplane_name, &workload, task, address)?,
+                name: registration_name(&binding.spec.dataplane_name, &workload, task, place)?,
             },
             marks: OwnershipLabels::of(self.operator, &task.arn),
             cluster_name: task.arn.cluster().name().into(),
             binding: Arc::clone(&binding.name),
-            address,
+            address: place.address,
             service: workload.service.clone(),
             workload: label.map(Into::into),
             inbounds: workload.inbounds.clone(),
@@ -308,7 +320,7 @@ fn need_tags(facts: &TaskFacts) -> Verdict {
     }
 }
 
-fn known_definition(facts: &TaskFacts) -> Result<&TaskDefinition, Verdict> {
+pub(super) fn known_definition(facts: &TaskFacts) -> Result<&TaskDefinition, Verdict> {
     match &facts.definition {
         Fact::Known(definition) => Ok(definition),
         Fact::NotAsked => Err(Verdict::NeedsFact(MissingFact::Definition)),
@@ -328,18 +340,6 @@ fn sidecar<'a>(workload: &WorkloadSpec, facts: &'a TaskFacts) -> Result<Option<K
         (Fact::Known(definition), _) => definition,
     };
     Ok(KumaSidecar::of(definition))
-}
-
-/// The verdict on a task without an address: its interface is pending, or its network mode gives it none.
-fn no_address(facts: &TaskFacts) -> Verdict {
-    match known_definition(facts) {
-        Err(verdict) => verdict,
-        Ok(definition) => match definition.network_mode.as_deref() {
-            Some("awsvpc") => Verdict::Hold(HoldReason::AddressPending),
-            // ECS's default for Linux tasks is bridge.
-            mode => Verdict::Ignore(IgnoreReason::NetworkMode(mode.unwrap_or("bridge").to_owned())),
-        },
-    }
 }
 
 /// Checks the claim against the task's role, as far as the binding requires; `Err` is a verdict.
@@ -422,41 +422,4 @@ fn violations(
 pub fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
     let service = Some(workload.service.as_str()).filter(|name| is_dns_label(name));
     workload.workload.as_deref().or(service)
-}
-
-/// The registration's name by the template. Kuma requires a DNS-1123 subdomain of at most 253 characters, without `_`.
-fn registration_name(
-    template: &str,
-    workload: &WorkloadSpec,
-    task: &Task,
-    address: IpAddr,
-) -> Result<Arc<str>, Verdict> {
-    let mut name = template
-        .replace("{taskId}", task.arn.id().as_str())
-        .replace("{service}", &workload.service.as_str().to_ascii_lowercase().replace([':', '_'], "-"));
-    if name.contains("{hostname}") {
-        let IpAddr::V4(v4) = address else {
-            let message = "dataplaneName has {hostname}, and the task has only an IPv6 address; use {taskId}";
-            return Err(Verdict::Hold(HoldReason::Unusable(Reason::constant(message))));
-        };
-        let [a, b, c, d] = v4.octets();
-        name = name.replace("{hostname}", &format!("ip-{a}-{b}-{c}-{d}"));
-    }
-    let fits = name.len() <= 253
-        && name.split('.').all(|part| {
-            !part.is_empty()
-                && !part.starts_with('-')
-                && !part.ends_with('-')
-                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        });
-    if fits {
-        Ok(name.into())
-    } else {
-        let message = format!(
-            "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', each part \
-             between dots starting and ending with a letter or digit, at most 253 characters; use {{taskId}}"
-        );
-        let reason = Reason::new(format!("dataplaneName {template:?}"), message);
-        Err(Verdict::Hold(HoldReason::Unusable(reason)))
-    }
 }

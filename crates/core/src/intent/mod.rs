@@ -8,9 +8,11 @@ mod evaluator;
 mod history;
 mod mesh_backends;
 mod principals;
+mod registration_name;
 mod roles;
 mod select;
 mod sidecar_reach;
+mod task_address;
 mod violation;
 
 pub use called_workloads::CalledWorkloads;
@@ -54,7 +56,7 @@ impl fmt::Display for HoldReason {
                 list(names)
             ),
             Self::Unknown(fact) => write!(f, "reading {fact}"),
-            Self::AddressPending => f.write_str("the task's network interface is pending"),
+            Self::AddressPending => f.write_str("the task's address is pending"),
             Self::Unusable(reason) => write!(f, "{reason}"),
         }
     }
@@ -90,8 +92,16 @@ impl fmt::Display for IgnoreReason {
             Self::NoWorkload => f.write_str("no Workload selects the task"),
             Self::NotRegistered => f.write_str("the task has no registration, and no Workload selects it"),
             Self::NetworkMode(mode) => {
-                write!(f, "network mode {mode} gives the task no address of its own; use awsvpc")
+                write!(
+                    f,
+                    "refused: in network mode {mode} no other task reaches the sidecar's ports; run the task in network mode \
+                     awsvpc, or host"
+                )
             }
+            Self::ExternalInstance => f.write_str(
+                "refused: AWS does not know the address of an external instance (launch type EXTERNAL); run the task on \
+                 Fargate, EC2 or Managed Instances, or let its sidecar register itself",
+            ),
         }
     }
 }
@@ -105,6 +115,12 @@ impl IgnoreReason {
             Self::NoWorkload => "no_workload",
             Self::NotRegistered => "not_registered",
             Self::NetworkMode(_) => "unsupported_network_mode",
+            Self::ExternalInstance => "external_instance",
         }
+    }
+
+    /// Whether the manifests ask for a registration that where the task runs makes impossible.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::NetworkMode(_) | Self::ExternalInstance)
     }
 }

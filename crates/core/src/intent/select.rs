@@ -161,6 +161,7 @@ pub fn owning_binding(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ecs_mesh_model::{InterfaceAddresses, TaskHost};
     use serde_json::{Value, json};
 
     fn set(bindings: &[(&str, Value)]) -> ManifestSet {
@@ -191,7 +192,8 @@ mod tests {
             group: ecs_mesh_model::TaskGroup::Service(service.into()),
             definition: arn("task-definition/kv:1").try_into().unwrap(),
             role_override: None,
-            address: None,
+            addresses: InterfaceAddresses::NONE,
+            host: TaskHost::None,
             deployment: None,
             created_at: None,
             tags: None,

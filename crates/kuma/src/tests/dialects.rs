@@ -22,8 +22,8 @@ use ecs_mesh_core::intent::{
 };
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{
-    ContainerStart, DesiredStatus, LastStatus, Reason, Task, TaskArn, TaskContainer, TaskDefinition,
-    TaskDefinitionArn, TaskGroup, Timestamp,
+    ContainerStart, DesiredStatus, InterfaceAddresses, LastStatus, Reason, Task, TaskArn, TaskContainer,
+    TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
 };
 
 const DEFINITION: &str = "arn:aws:ecs:eu-west-1:111122223333:task-definition/app:7";
@@ -138,7 +138,8 @@ fn evaluate(case: &DialectCase, facts: &TaskFacts) -> Evaluation {
         group: TaskGroup::parse(&format!("service:{}", case.service)),
         definition: TaskDefinitionArn::parse(DEFINITION).unwrap(),
         role_override: None,
-        address: Some("10.0.1.7".parse().unwrap()),
+        addresses: InterfaceAddresses::new(Some("10.0.1.7".parse().unwrap()), None).unwrap(),
+        host: TaskHost::None,
         deployment: None,
         created_at: None,
         tags: None,

@@ -505,7 +505,7 @@ fn consul_binding_rejects_mesh_and_dataplane_name() {
         document("ControlPlane", "enterprise", &partition),
         binding("a", "consul", "  mesh: prod"),
         binding("b", "enterprise", "  mesh: prod"),
-        binding("c", "consul", "  dataplaneName: '{hostname}'"),
+        binding("c", "consul", "  dataplaneName: '{hostname}'\n  addressFamily: ipv6"),
         binding("fine", "enterprise", "  mesh: ecs"),
         binding("fine-too", "consul", "  roleTags: {onRevoked: withdraw}"),
     ];
@@ -513,6 +513,7 @@ fn consul_binding_rejects_mesh_and_dataplane_name() {
     a.yaml:45 (document 6, MeshBinding/a): spec.mesh: "prod" would be a partition of Consul Enterprise, and ControlPlane consul has none: leave mesh out
     a.yaml:53 (document 7, MeshBinding/b): spec.mesh: "prod" is not the partition of ControlPlane enterprise, which is "ecs": leave mesh out
     a.yaml:61 (document 8, MeshBinding/c): spec.dataplaneName: has no effect at ControlPlane consul, which is of type consul: leave it out
+    a.yaml:62 (document 8, MeshBinding/c): spec.addressFamily: has no effect at ControlPlane consul, which is of type consul: leave it out
     "#);
 }
 

@@ -2,7 +2,7 @@
 
 use super::{FindingCollector, cluster};
 use crate::manifests::finding::{quoted, suggestion};
-use crate::{ControlPlaneSpec, MeshBindingSpec, limits};
+use crate::{AddressFamily, ControlPlaneSpec, MeshBindingSpec, limits};
 use ecs_mesh_model::{MeshName, Timestamp};
 
 /// Placeholders of a Dataplane's name.
@@ -61,6 +61,10 @@ pub(super) fn check_against_control_plane(
     if spec.dataplane_name != MeshBindingSpec::DATAPLANE_NAME {
         let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
         add("spec.dataplaneName", message);
+    }
+    if spec.address_family != AddressFamily::default() {
+        let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
+        add("spec.addressFamily", message);
     }
     if spec.deployments.hold {
         let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");

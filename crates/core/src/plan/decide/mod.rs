@@ -214,7 +214,7 @@ impl Decision {
 /// | reject, confirmed | withdraw | withdraw | skip remove | by manifests: complete ones only; `onRevoked: keep`: – |
 /// | reject, read once | – | – | – | read the role again |
 /// | ignore: no longer declared | withdraw | withdraw | skip remove | complete manifests only |
-/// | ignore: network mode; hold; fact missing; admit | – | – | – | |
+/// | ignore: network mode or external instance; hold; fact missing; admit | – | – | – | |
 ///
 /// *Withdraw* is: drain *g*; after `cleanup.drain`, remove *g* under `sync`, and skip remove under `upsert-only`. By the
 /// manifests, and only because a document is absent, it waits for `cleanup.settle` first.
@@ -318,8 +318,8 @@ impl Decision {
                     | IgnoreReason::OtherControlPlane
                     | IgnoreReason::NoWorkload
                     | IgnoreReason::NotRegistered => input.manifests_complete,
-                    // A task's network mode never changes, so the registration is not this operator's decision.
-                    IgnoreReason::NetworkMode(_) => false,
+                    // Where a task runs never changes, so the registration is not this operator's decision.
+                    IgnoreReason::NetworkMode(_) | IgnoreReason::ExternalInstance => false,
                 };
                 if withdrawn {
                     self.withdraw_undeclared(input.known, input.now, unsettled);

@@ -234,7 +234,7 @@ fn liveness_and_policy_decide_the_action() {
 #[test]
 fn verdict_and_policy_decide_the_action() {
     let hold = |reason| evaluation(Verdict::Hold(reason), "sync");
-    let table: [(&str, Evaluation, [&str; 3]); 9] = [
+    let table: [(&str, Evaluation, [&str; 3]); 10] = [
         (
             "rejected, read twice",
             reject(true),
@@ -273,6 +273,7 @@ fn verdict_and_policy_decide_the_action() {
             ],
         ),
         ("network mode bridge", ignore(IgnoreReason::NetworkMode("bridge".to_owned())), ["nothing"; 3]),
+        ("external instance", ignore(IgnoreReason::ExternalInstance), ["nothing"; 3]),
         ("held: several bindings", hold(HoldReason::Bindings(Vec::new())), ["nothing"; 3]),
         ("held: unknown fact", hold(HoldReason::Unknown(Reason::default())), ["nothing"; 3]),
         ("fact missing", evaluation(Verdict::NeedsFact(MissingFact::Tags), "sync"), ["nothing"; 3]),

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::containers::ContainerStatus;
 use super::{ContainerState, DefinitionRecord};
 use ecs_mesh_model::{
-    DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp,
+    ContainerInstanceArn, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, Tags, Task, TaskArn,
+    TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
 };
 
 /// `stopCode` of a task.
@@ -166,6 +167,8 @@ impl CloudTask {
     /// The task as the operator's type, as DescribeTasks shows it with tags. `None` if the operator
     /// would reject an ARN.
     pub fn to_model(&self) -> Option<Task> {
+        let instance = self.container_instance_arn();
+        let instance = instance.map(|arn| ContainerInstanceArn::parse(&arn)).transpose().ok()?;
         Some(Task {
             arn: TaskArn::parse(&self.arn).ok()?,
             version: self.version,
@@ -174,7 +177,8 @@ impl CloudTask {
             group: TaskGroup::parse(&self.group),
             definition: TaskDefinitionArn::parse(&self.definition.arn).ok()?,
             role_override: self.overrides.task_role_arn.as_deref().and_then(|role| RoleArn::parse(role).ok()),
-            address: self.address().map(Into::into),
+            addresses: InterfaceAddresses::new(self.address(), None).ok()?,
+            host: TaskHost::of(&self.launch_type, instance),
             deployment: self.started_by.as_deref().and_then(Task::parse_deployment),
             created_at: Some(self.created_at),
             tags: Some(Arc::new(self.tags.clone())),

@@ -221,7 +221,7 @@ fn task_converts_to_the_operators_type() {
     let task = world.cloud.task(&arn).unwrap().to_model().unwrap();
     assert_eq!(task.arn.to_string(), *arn);
     assert_eq!((task.version, task.last_status), (5, LastStatus::Running));
-    assert_eq!(task.address, Some("10.0.0.4".parse().unwrap()));
+    assert_eq!(task.addresses.v4(), Some(Ipv4Addr::new(10, 0, 0, 4)));
     assert_eq!(task.tags.unwrap()["team"], "kv");
     let definition = world.cloud.describe_task_definition("kv").unwrap().to_model().unwrap();
     assert_eq!(definition.task_role.unwrap().name(), "kv-task");

@@ -1,0 +1,101 @@
+//! The address under which other tasks reach a task.
+//!
+//! | network mode | on | address |
+//! |---|---|---|
+//! | `awsvpc` | Fargate, EC2, Managed Instances | the task's own network interface |
+//! | `host` | EC2, Managed Instances | the container instance, once EC2 has shown it |
+//! | `bridge`, `none`, `default` | EC2 | refused: no port of the task is one that the mesh can route to |
+//! | any | external instances | refused: AWS does not know the address |
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::evaluator::known_definition;
+use super::{Fact, HoldReason, IgnoreReason, MissingFact, TaskFacts, Verdict};
+use ecs_mesh_api::{AddressFamily, WorkloadSpec};
+use ecs_mesh_model::{InterfaceAddresses, Reason, Task, TaskDefinition, TaskHost};
+
+/// The address of a task.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TaskAddress {
+    /// The address to register.
+    pub(super) address: IpAddr,
+    /// The IPv4 address of the same interface, which the host's name has.
+    pub(super) v4: Option<Ipv4Addr>,
+    /// Other tasks may have the same address: network mode `host`.
+    pub(super) is_shared: bool,
+}
+
+impl TaskAddress {
+    /// The task's address of the preferred family, or the verdict on a task without one.
+    pub(super) fn of(task: &Task, facts: &TaskFacts, family: AddressFamily) -> Result<Self, Verdict> {
+        if task.host == TaskHost::External {
+            return Err(Verdict::Ignore(IgnoreReason::ExternalInstance));
+        }
+        if let Some(own) = Self::preferred(task.addresses, family, false) {
+            return Ok(own);
+        }
+        match known_definition(facts)?.network_mode.as_deref() {
+            Some("awsvpc") => Err(Verdict::Hold(HoldReason::AddressPending)),
+            Some("host") => Self::of_host(task, facts, family),
+            // ECS's default for Linux tasks is bridge.
+            mode => Err(Verdict::Ignore(IgnoreReason::NetworkMode(mode.unwrap_or("bridge").to_owned()))),
+        }
+    }
+
+    fn of_host(task: &Task, facts: &TaskFacts, family: AddressFamily) -> Result<Self, Verdict> {
+        let TaskHost::ContainerInstance(instance) = &task.host else {
+            return Err(Verdict::Hold(HoldReason::AddressPending));
+        };
+        match &facts.host {
+            Fact::NotAsked => Err(Verdict::NeedsFact(MissingFact::Host(instance.clone()))),
+            Fact::Unknown(reason) => {
+                let reason = reason.clone().with_prefix("the container instance's address");
+                Err(Verdict::Hold(HoldReason::Unknown(reason)))
+            }
+            Fact::Known(addresses) => Self::preferred(*addresses, family, true).ok_or_else(|| {
+                let message = "the container instance's address: EC2 shows none";
+                Verdict::Hold(HoldReason::Unknown(Reason::constant(message)))
+            }),
+        }
+    }
+
+    fn preferred(addresses: InterfaceAddresses, family: AddressFamily, is_shared: bool) -> Option<Self> {
+        let address = family.prefer(addresses)?;
+        Some(Self { address, v4: addresses.v4(), is_shared })
+    }
+
+    /// Warns of inbound ports that ECS does not keep apart: on one instance it starts no two tasks with the same port
+    /// mapping, but the port of a sidecar without a mapping may already be in use there.
+    ///
+    /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_PortMapping.html> (`hostPort`).
+    pub(super) fn unmapped_ports(
+        &self,
+        name: &str,
+        workload: &WorkloadSpec,
+        facts: &TaskFacts,
+    ) -> Option<Reason> {
+        let Fact::Known(definition) = &facts.definition else { return None };
+        if !self.is_shared {
+            return None;
+        }
+        let unmapped: Vec<String> = workload
+            .inbounds
+            .iter()
+            .filter(|inbound| !is_mapped(definition, inbound.port.get()))
+            .map(|inbound| inbound.port.to_string())
+            .collect();
+        (!unmapped.is_empty()).then(|| {
+            Reason::constant(format!(
+                "Workload {name}: no container of {} maps inbound port {}, so ECS may start two tasks with it on one \
+                 instance (network mode host), where the second sidecar cannot listen; help: add a port mapping for it to \
+                 the sidecar's container",
+                definition.arn,
+                unmapped.join(", ")
+            ))
+        })
+    }
+}
+
+fn is_mapped(definition: &TaskDefinition, port: u16) -> bool {
+    definition.containers.iter().any(|container| container.ports.contains(&port))
+}
