@@ -27,6 +27,7 @@ impl AwsApiError {
         let code = match service {
             "sqs" => "RequestThrottled",
             "iam" | "sts" => "Throttling",
+            "ec2" => "RequestLimitExceeded",
             _ => "ThrottlingException",
         };
         Self::new(code, "calls come faster than the account's quota allows; slow down and retry")
@@ -38,6 +39,7 @@ impl AwsApiError {
             "ecs" => "ServerException",
             "iam" => "ServiceFailure",
             "events" => "InternalException",
+            "ec2" => "InternalError",
             _ => "InternalFailure",
         };
         Self::new(code, "the service failed; retry")
@@ -45,8 +47,11 @@ impl AwsApiError {
 
     /// The service's access-denied error.
     pub fn denied(service: &str, operation: &str) -> Self {
-        let code =
-            if matches!(service, "iam" | "sts" | "sqs") { "AccessDenied" } else { "AccessDeniedException" };
+        let code = match service {
+            "iam" | "sts" | "sqs" => "AccessDenied",
+            "ec2" => "UnauthorizedOperation",
+            _ => "AccessDeniedException",
+        };
         Self::new(code, format!("the caller is not allowed to call {service}:{operation}"))
     }
 }
@@ -55,6 +60,7 @@ impl AwsApiError {
 const STATUS: &[(&str, u16)] = &[
     ("AccessDenied", 403),
     ("ExpiredToken", 403),
+    ("UnauthorizedOperation", 403),
     ("InvalidClientTokenId", 403),
     ("MissingAuthenticationToken", 403),
     ("NoSuchEntity", 404),
@@ -65,6 +71,8 @@ const STATUS: &[(&str, u16)] = &[
     ("ServerException", 500),
     ("ServiceFailure", 500),
     ("InternalException", 500),
+    ("InternalError", 500),
+    ("RequestLimitExceeded", 503),
     ("InternalFailure", 500),
 ];
 

@@ -13,6 +13,7 @@ mod delivery;
 mod deployments;
 mod ecs_tags;
 mod history;
+mod instances;
 mod life_cycle;
 mod listing;
 mod messages;
@@ -49,6 +50,7 @@ use std::sync::Arc;
 use self::addresses::Addresses;
 use self::clusters::ClusterState;
 use self::history::TaskHistory;
+use self::instances::ContainerHost;
 use self::queue::SqsQueue;
 use self::quota::Quota;
 use self::sts::StsSession;
@@ -106,6 +108,8 @@ pub struct Cloud {
     tasks: BTreeMap<TaskKey, TaskHistory>,
     services: BTreeMap<EcsServiceKey, EcsService>,
     addresses: Addresses,
+    /// By the container instance's ARN.
+    hosts: BTreeMap<String, ContainerHost>,
     roles: BTreeMap<String, IamRole>,
     /// Past tags of roles by role name, since a role can be created again.
     role_history: BTreeMap<String, history::RoleHistory>,
@@ -129,6 +133,7 @@ impl Cloud {
             tasks: BTreeMap::new(),
             services: BTreeMap::new(),
             addresses: Addresses::new(&config.subnet, config.reuse_addresses),
+            hosts: BTreeMap::new(),
             roles: BTreeMap::new(),
             role_history: BTreeMap::new(),
             queues: BTreeMap::new(),

@@ -191,6 +191,7 @@ impl Cloud {
             execution_stopped_at: None,
             stopped_at: None,
         };
+        self.place(task.container_instance_arn());
         let record = TaskHistory::new(task, now);
         let task = record.current.clone();
         self.tasks.insert(arn, record);

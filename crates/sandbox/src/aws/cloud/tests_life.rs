@@ -307,6 +307,27 @@ fn task_without_awsvpc_has_no_address() {
 }
 
 #[test]
+fn task_in_host_mode_runs_on_a_described_instance() {
+    let mut world = cloud();
+    let mut host = RegisterTaskDefinition::fargate("agent", None, 80);
+    host.network_mode = Some("host".into());
+    host.rest.clear();
+    world.cloud.register_task_definition(host, world.now).unwrap();
+    let request = RunTask { cluster: "prod".into(), task_definition: "agent".into(), ..RunTask::default() };
+    let arn = world.cloud.run_task(&request, world.now).unwrap()[0].arn.clone();
+    let instance = world.cloud.task(&arn).unwrap().container_instance_arn().unwrap();
+    let asked = [instance.clone(), instance.replace("00001", "00002")];
+    let (found, missing) = world.cloud.describe_container_instances("prod", &asked).unwrap();
+    let id = found[0]["ec2InstanceId"].as_str().unwrap().to_owned();
+    assert_eq!((found.len(), missing[0].reason, &missing[0].arn), (1, "MISSING", &asked[1]));
+    let shown = world.cloud.describe_instances(&[id, "i-0123".to_owned()]);
+    let address = world.cloud.host_address(&instance).unwrap();
+    assert_eq!(shown["reservationSet"].as_array().unwrap().len(), 1);
+    assert_eq!(shown["reservationSet"][0]["instancesSet"][0]["privateIpAddress"], json!(address));
+    assert!(world.cloud.task(&arn).unwrap().to_model().unwrap().addresses.is_empty());
+}
+
+#[test]
 fn full_subnet_fails_new_tasks() {
     let mut world = cloud_with(CloudConfig { subnet: "10.1.0.0/28".into(), ..CloudConfig::default() });
     let started: Vec<_> = (0..12).map(|_| world.task()).collect();

@@ -19,6 +19,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
             let (arns, next) = cloud.list_services(cluster, after, request.limit("maxResults", 100))?;
             Ok(page("serviceArns", arns, "nextToken", next))
         }
+        "DescribeContainerInstances" => container_instances(cloud, request),
         "CreateCluster" | "DeleteCluster" | "ListClusters" | "DescribeClusters" => clusters(cloud, request),
         "RegisterTaskDefinition" | "DescribeTaskDefinition" => definitions(cloud, request, now),
         _ => Err(request.unknown_operation()),
@@ -75,6 +76,12 @@ fn describe_services(cloud: &Cloud, request: &AwsRequest) -> AwsApiResult<Value>
         })
         .collect();
     Ok(json!({"services": shown, "failures": failures(&missing)}))
+}
+
+fn container_instances(cloud: &Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
+    let asked = request.texts("containerInstances");
+    let (found, missing) = cloud.describe_container_instances(request.text("cluster"), &asked)?;
+    Ok(json!({"containerInstances": found, "failures": failures(&missing)}))
 }
 
 fn protection(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {

@@ -4,6 +4,7 @@
 //! timer advances the account at [`Cloud::next_deadline`].
 
 mod connection;
+mod ec2;
 mod ecs;
 mod events;
 mod faults;
@@ -186,6 +187,7 @@ impl Endpoint {
             "sqs" => sqs::perform(cloud, request, now),
             "events" => events::perform(cloud, request, now),
             "iam" => iam::perform(cloud, request, now),
+            "ec2" => ec2::perform(cloud, request, now),
             _ => sts::perform(cloud, request, now),
         })
     }

@@ -45,7 +45,8 @@ const TARGETS: &[(&str, &str, &str)] = &[
 ];
 
 /// Version of the query protocol, service.
-const VERSIONS: &[(&str, &str)] = &[("2010-05-08", "iam"), ("2011-06-15", "sts"), ("2012-11-05", "sqs")];
+const VERSIONS: &[(&str, &str)] =
+    &[("2010-05-08", "iam"), ("2011-06-15", "sts"), ("2012-11-05", "sqs"), ("2016-11-15", "ec2")];
 
 impl AwsRequest {
     /// Parses a request, or returns the error response.
@@ -98,7 +99,9 @@ impl AwsRequest {
         let refusal = match service {
             Some("sqs") => "SQS is served by its JSON protocol only; newer SDKs speak it",
             Some(_) if !request.operation.is_empty() => return Ok(request),
-            _ => "there is neither an X-Amz-Target of ECS, SQS or EventBridge nor an Action of IAM or STS",
+            _ => {
+                "there is neither an X-Amz-Target of ECS, SQS or EventBridge nor an Action of EC2, IAM or STS"
+            }
         };
         Err(Box::new(response::of(&request, Err(AwsApiError::new("InvalidAction", refusal)))))
     }

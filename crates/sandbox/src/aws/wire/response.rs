@@ -80,6 +80,7 @@ fn xml_response(status: StatusCode, body: &str) -> Response {
 fn namespace(service: &str) -> &'static str {
     match service {
         "sts" => "https://sts.amazonaws.com/doc/2011-06-15/",
+        "ec2" => "http://ec2.amazonaws.com/doc/2016-11-15/",
         "sqs" => "http://queue.amazonaws.com/doc/2012-11-05/",
         _ => "https://iam.amazonaws.com/doc/2010-05-08/",
     }
@@ -87,9 +88,18 @@ fn namespace(service: &str) -> &'static str {
 
 fn xml_answer(request: &AwsRequest, value: &Value) -> String {
     let (name, namespace) = (&request.operation, namespace(request.service));
+    if request.service == "ec2" {
+        let mut fields = String::new();
+        value.as_object().into_iter().flatten().for_each(|(name, value)| {
+            write_element(&mut fields, name, value, "item");
+        });
+        return format!(
+            "<{name}Response xmlns=\"{namespace}\"><requestId>{REQUEST_ID}</requestId>{fields}</{name}Response>"
+        );
+    }
     let mut result = String::new();
     if value.as_object().is_some_and(|fields| !fields.is_empty()) {
-        write_element(&mut result, &format!("{name}Result"), value);
+        write_element(&mut result, &format!("{name}Result"), value, "member");
     }
     format!(
         "<{name}Response xmlns=\"{namespace}\">{result}<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId>\
@@ -100,7 +110,13 @@ fn xml_answer(request: &AwsRequest, value: &Value) -> String {
 fn xml_error(service: &str, error: &AwsApiError) -> String {
     let fault = if error.status >= 500 { "Receiver" } else { "Sender" };
     let mut inner = String::new();
-    write_element(&mut inner, "Error", &json!({"Code": error.code, "Message": error.message, "Type": fault}));
+    if service == "ec2" {
+        let error = json!({"Code": error.code, "Message": error.message});
+        write_element(&mut inner, "Error", &error, "item");
+        return format!("<Response><Errors>{inner}</Errors><RequestID>{REQUEST_ID}</RequestID></Response>");
+    }
+    let error = json!({"Code": error.code, "Message": error.message, "Type": fault});
+    write_element(&mut inner, "Error", &error, "member");
     format!(
         "<ErrorResponse xmlns=\"{}\">{inner}<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>",
         namespace(service)
@@ -121,15 +137,17 @@ pub(super) fn page(
     answer
 }
 
-/// Writes a value as an element: fields as child elements, list items as `member` elements.
-fn write_element(xml: &mut String, name: &str, value: &Value) {
+/// Writes a value as an element: fields as child elements, list items as elements named `item`.
+fn write_element(xml: &mut String, name: &str, value: &Value, item: &str) {
     if value.is_null() {
         return;
     }
     xml.extend(["<", name, ">"]);
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| write_element(xml, name, value)),
-        Value::Array(items) => items.iter().for_each(|item| write_element(xml, "member", item)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| write_element(xml, name, value, item));
+        }
+        Value::Array(items) => items.iter().for_each(|one| write_element(xml, item, one, item)),
         Value::String(text) => xml.push_str(&quick_xml::escape::escape(text.as_str())),
         other => xml.push_str(&other.to_string()),
     }
