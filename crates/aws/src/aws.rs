@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use ecs_mesh_controller::BatchError;
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, EcsServiceState, Reason, RoleArn, Tags, Task, TaskArn, TaskDefinition,
-    TaskDefinitionArn, TaskId, Timestamp,
+    ClusterArn, ContainerInstanceArn, DesiredStatus, EcsServiceState, InterfaceAddresses, Reason, RoleArn,
+    Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
 
 /// Kind of a failed call, which decides how the caller reacts.
@@ -120,6 +120,15 @@ pub struct DescribeServicesOutput {
     pub failed: BTreeMap<String, String>,
 }
 
+/// The result of DescribeContainerInstances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DescribeContainerInstancesOutput {
+    /// The EC2 instance of each found container instance.
+    pub ec2_ids: BTreeMap<ContainerInstanceArn, String>,
+    /// Container instances that are missing, failed, or are no EC2 instances: with the reason.
+    pub failed: BTreeMap<ContainerInstanceArn, String>,
+}
+
 /// The scale-in protection of tasks, as GetTaskProtection shows it and UpdateTaskProtection answers. A task that neither map
 /// has was not in the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,6 +176,13 @@ pub trait Ecs: Send + Sync {
         names: &[String],
     ) -> Result<DescribeServicesOutput, AwsError>;
 
+    /// Up to 100 container instances of one cluster.
+    async fn describe_container_instances(
+        &self,
+        cluster: &ClusterArn,
+        instances: &[ContainerInstanceArn],
+    ) -> Result<DescribeContainerInstancesOutput, AwsError>;
+
     /// The scale-in protection of up to 100 tasks of services of one cluster.
     async fn task_protection(
         &self,
@@ -184,6 +200,16 @@ pub trait Ecs: Send + Sync {
         tasks: &[TaskId],
         minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError>;
+}
+
+/// EC2 reads of the operator.
+#[async_trait]
+pub trait Ec2: Send + Sync {
+    /// The addresses of the primary interface of up to 100 instances. Instances that EC2 does not find are left out.
+    async fn instance_addresses(
+        &self,
+        ids: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError>;
 }
 
 /// IAM reads of the operator.

@@ -15,14 +15,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{
-    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, Iam, ListPage,
-    TaskProtectionOutput,
+    AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
+    DescribeTasksOutput, Ec2, Ecs, Iam, ListPage, TaskProtectionOutput,
 };
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
-    TaskDefinitionArn, TaskGroup, TaskHost, TaskId, Timestamp,
+    ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, Tags, Task,
+    TaskArn, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, TaskId, Timestamp,
 };
 
 /// Duration of each call of a fake.
@@ -80,6 +80,52 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
     }
 }
 
+/// The container instance whose EC2 instance is `i-N`.
+pub fn instance_arn(n: usize) -> ContainerInstanceArn {
+    let arn = format!("arn:aws:ecs:eu-west-1:111122223333:container-instance/c/i-{n}");
+    ContainerInstanceArn::parse(&arn).unwrap()
+}
+
+/// An EC2 with some instances.
+#[derive(Default)]
+pub struct FakeEc2 {
+    addresses: Mutex<BTreeMap<String, InterfaceAddresses>>,
+    calls: Mutex<usize>,
+    pub fails: Mutex<Option<AwsErrorKind>>,
+}
+
+impl FakeEc2 {
+    /// Gives an instance this IPv4 address.
+    pub fn set(&self, n: usize, v4: &str) {
+        let addresses = InterfaceAddresses::new(Some(v4.parse().unwrap()), None).unwrap();
+        self.addresses.lock().unwrap().insert(format!("i-{n}"), addresses);
+    }
+
+    pub fn forget(&self, n: usize) {
+        self.addresses.lock().unwrap().remove(&format!("i-{n}"));
+    }
+
+    pub fn calls(&self) -> usize {
+        *self.calls.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Ec2 for FakeEc2 {
+    async fn instance_addresses(
+        &self,
+        ids: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
+        *self.calls.lock().unwrap() += 1;
+        tokio::time::sleep(CALL).await;
+        if let Some(kind) = *self.fails.lock().unwrap() {
+            return Err(error(kind));
+        }
+        let all = self.addresses.lock().unwrap();
+        Ok(ids.iter().filter_map(|id| Some((id.clone(), *all.get(id)?))).collect())
+    }
+}
+
 /// The response for a role.
 pub type RoleResponse = Result<Tags, AwsErrorKind>;
 
@@ -118,6 +164,9 @@ impl Iam for FakeIam {
 pub struct FakeEcs {
     pub tasks: Mutex<BTreeMap<TaskId, Task>>,
     pub failing: Mutex<Vec<TaskId>>,
+    /// That of every task definition.
+    pub network_mode: Mutex<Option<String>>,
+    pub missing_instances: Mutex<Vec<ContainerInstanceArn>>,
     /// Tasks omitted from responses.
     pub unanswered: Mutex<Vec<TaskId>>,
     pub fails: Mutex<Option<AwsErrorKind>>,
@@ -197,7 +246,8 @@ impl Ecs for FakeEcs {
         if let Some(kind) = *self.fails.lock().unwrap() {
             return Err(error(kind));
         }
-        Ok(TaskDefinition { arn: arn.clone(), task_role: None, network_mode: None, containers: Vec::new() })
+        let network_mode = self.network_mode.lock().unwrap().clone();
+        Ok(TaskDefinition { arn: arn.clone(), task_role: None, network_mode, containers: Vec::new() })
     }
 
     async fn describe_services(
@@ -209,6 +259,24 @@ impl Ecs for FakeEcs {
             missing: names.iter().cloned().collect(),
             ..DescribeServicesOutput::default()
         })
+    }
+
+    async fn describe_container_instances(
+        &self,
+        _: &ClusterArn,
+        instances: &[ContainerInstanceArn],
+    ) -> Result<DescribeContainerInstancesOutput, AwsError> {
+        let missing = self.missing_instances.lock().unwrap();
+        let mut described = DescribeContainerInstancesOutput::default();
+        for instance in instances {
+            if missing.contains(instance) {
+                described.failed.insert(instance.clone(), "MISSING".to_owned());
+            } else {
+                let id = instance.as_str().rsplit('/').next().unwrap();
+                described.ec2_ids.insert(instance.clone(), id.to_owned());
+            }
+        }
+        Ok(described)
     }
 
     async fn task_protection(

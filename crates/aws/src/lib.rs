@@ -4,8 +4,8 @@
 //! - [`consumer`] receives messages, [`events`] decodes them, [`hint_resolver`] describes the tasks that they name.
 //!   [`queue_backlog`] lets receives go first.
 //! - [`service_reader`] describes services, and reads and sets the protection of their tasks.
-//! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`] and [`role_tag_cache`] read
-//!   from AWS below its quotas.
+//! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`], [`role_tag_cache`] and
+//!   [`host_address_cache`] read from AWS below its quotas.
 //!
 //! ```
 //! use ecs_mesh_aws::events::{Decoded, decode};
@@ -24,6 +24,7 @@ pub mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fakes;
 pub mod hint_resolver;
+pub mod host_address_cache;
 pub mod inspect;
 pub mod queue_backlog;
 pub mod role_tag_cache;

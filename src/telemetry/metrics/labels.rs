@@ -122,15 +122,17 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 14] = [
+pub(super) const AWS_OPERATIONS: [&str; 16] = [
     "ecs:ListClusters",
     "ecs:DescribeClusters",
     "ecs:ListTasks",
     "ecs:DescribeTasks",
     "ecs:DescribeTaskDefinition",
     "ecs:DescribeServices",
+    "ecs:DescribeContainerInstances",
     "ecs:GetTaskProtection",
     "ecs:UpdateTaskProtection",
+    "ec2:DescribeInstances",
     "iam:GetRole",
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",

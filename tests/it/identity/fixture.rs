@@ -1,13 +1,13 @@
 //! Runs an operator in this process on a Consul's ACL objects, and makes the calls of an administrator.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use ecs_mesh_aws::aws::{
-    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, Iam, ListPage,
-    TaskProtectionOutput,
+    AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
+    DescribeTasksOutput, Ec2, Ecs, Iam, ListPage, TaskProtectionOutput,
 };
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
@@ -17,7 +17,8 @@ use ecs_mesh_controller::{AlwaysHeld, Lease};
 use ecs_mesh_core::plan::report::{Change, PlanReport};
 use ecs_mesh_manifests::{ManifestSources, WatchOptions, watch};
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
+    ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, OperatorId, RoleArn, Tags, TaskArn,
+    TaskDefinition, TaskDefinitionArn, TaskId,
 };
 use ecs_mesh_operator::operator::{
     ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, ReadRates, RunOptions,
@@ -87,6 +88,14 @@ impl Ecs for EmptyAccount {
         Err(not_found("ecs:DescribeServices"))
     }
 
+    async fn describe_container_instances(
+        &self,
+        _cluster: &ClusterArn,
+        _instances: &[ContainerInstanceArn],
+    ) -> Result<DescribeContainerInstancesOutput, AwsError> {
+        Ok(DescribeContainerInstancesOutput::default())
+    }
+
     async fn task_protection(
         &self,
         _cluster: &ClusterArn,
@@ -102,6 +111,16 @@ impl Ecs for EmptyAccount {
         _minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
         Err(not_found("ecs:UpdateTaskProtection"))
+    }
+}
+
+#[async_trait]
+impl Ec2 for EmptyAccount {
+    async fn instance_addresses(
+        &self,
+        _ids: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
+        Ok(BTreeMap::new())
     }
 }
 

@@ -1,15 +1,17 @@
 //! AWS as the operator sees it: delayed, stale, throttled, truncated, and sometimes down.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ecs_mesh_aws::aws::{
-    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, EventQueue, Iam,
-    ListPage, QueueMessage, TaskProtectionOutput,
+    AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
+    DescribeTasksOutput, Ec2, Ecs, EventQueue, Iam, ListPage, QueueMessage, TaskProtectionOutput,
 };
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
+    ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, RoleArn, Tags, TaskArn,
+    TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
 use ecs_mesh_sandbox::aws::{CloudTask, ListTasks, ReceiveMessages, TaskProtections, UpdateTaskProtection};
 use ecs_mesh_sandbox::world::QUEUE;
@@ -241,6 +243,26 @@ impl Ecs for SimAws {
         Ok(described)
     }
 
+    async fn describe_container_instances(
+        &self,
+        cluster: &ClusterArn,
+        instances: &[ContainerInstanceArn],
+    ) -> Result<DescribeContainerInstancesOutput, AwsError> {
+        self.call("ecs:DescribeContainerInstances", cluster.as_str()).await?;
+        let asked: Vec<String> = instances.iter().map(ToString::to_string).collect();
+        let (found, missing) =
+            self.0.cloud.lock().unwrap().describe_container_instances(cluster.as_str(), &asked).unwrap();
+        let arn = |text: &str| ContainerInstanceArn::parse(text).unwrap();
+        let ec2_ids = found.iter().map(|one| {
+            let instance = arn(one["containerInstanceArn"].as_str().unwrap());
+            (instance, one["ec2InstanceId"].as_str().unwrap().to_owned())
+        });
+        Ok(DescribeContainerInstancesOutput {
+            ec2_ids: ec2_ids.collect(),
+            failed: missing.iter().map(|one| (arn(&one.arn), one.reason.to_owned())).collect(),
+        })
+    }
+
     async fn task_protection(
         &self,
         cluster: &ClusterArn,
@@ -278,6 +300,25 @@ impl Ecs for SimAws {
             return Err(error(AwsErrorKind::Unavailable, "ecs:UpdateTaskProtection"));
         }
         Ok(output(&answer))
+    }
+}
+
+#[async_trait]
+impl Ec2 for SimAws {
+    async fn instance_addresses(
+        &self,
+        ids: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
+        self.call("ec2:DescribeInstances", "").await?;
+        let ids: Vec<String> = ids.iter().cloned().collect();
+        let shown = self.0.cloud.lock().unwrap().describe_instances(&ids);
+        let instances = shown["reservationSet"].as_array().unwrap().iter().map(|one| &one["instancesSet"][0]);
+        let addresses = instances.map(|one| {
+            let v4 = one["privateIpAddress"].as_str().unwrap().parse().unwrap();
+            let id = one["instanceId"].as_str().unwrap().to_owned();
+            (id, InterfaceAddresses::new(Some(v4), None).unwrap())
+        });
+        Ok(addresses.collect())
     }
 }
 

@@ -13,8 +13,8 @@ use super::call::CallRunner;
 use super::error;
 use super::services;
 use crate::aws::{
-    AwsError, AwsErrorKind, ClusterStatus, DescribeServicesOutput, DescribeTasksOutput, Ecs, ListPage,
-    TaskProtectionOutput,
+    AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
+    DescribeTasksOutput, Ecs, ListPage, TaskProtectionOutput,
 };
 use ecs_mesh_model::{
     ArnError, ClusterArn, ContainerInstanceArn, ContainerStart, DesiredStatus, InterfaceAddresses,
@@ -137,6 +137,19 @@ impl Ecs for SdkEcs {
         Ok(services::classify(names, answer.services(), answer.failures()))
     }
 
+    async fn describe_container_instances(
+        &self,
+        cluster: &ClusterArn,
+        instances: &[ContainerInstanceArn],
+    ) -> Result<DescribeContainerInstancesOutput, AwsError> {
+        let resource = format!("{} container instances of {cluster}", instances.len());
+        let call = self.client.describe_container_instances().cluster(cluster.as_str());
+        let asked = instances.iter().map(|instance| instance.as_str().to_owned()).collect();
+        let call = call.set_container_instances(Some(asked)).send();
+        let answer = self.calls.run("ecs:DescribeContainerInstances", &resource, call).await?;
+        Ok(container_instances(instances, answer.container_instances(), answer.failures()))
+    }
+
     async fn task_protection(
         &self,
         cluster: &ClusterArn,
@@ -194,6 +207,31 @@ fn classify(
     let unanswered =
         unanswered.into_values().map(|id| (id.clone(), "the response does not mention the task".to_owned()));
     described.failed.extend(unanswered);
+    described
+}
+
+/// The EC2 instance of each requested container instance, or why it is not known.
+fn container_instances(
+    requested: &[ContainerInstanceArn],
+    found: &[types::ContainerInstance],
+    failures: &[types::Failure],
+) -> DescribeContainerInstancesOutput {
+    let mut described = DescribeContainerInstancesOutput::default();
+    for instance in requested {
+        let id = last_part(Some(instance.as_str()));
+        let found = found.iter().find(|one| last_part(one.container_instance_arn()) == id);
+        let failure = failures.iter().find(|one| last_part(one.arn()) == id);
+        let error = match (found.and_then(|one| given(one.ec2_instance_id())), failure) {
+            (Some(ec2_id), _) if ec2_id.starts_with("i-") => {
+                described.ec2_ids.insert(instance.clone(), ec2_id.to_owned());
+                continue;
+            }
+            (Some(other), _) => error::clean(&format!("{other} is no EC2 instance")),
+            (None, Some(failure)) => failure_text(failure.reason().unwrap_or_default(), failure.detail()),
+            (None, None) => "the response does not mention the container instance".to_owned(),
+        };
+        described.failed.insert(instance.clone(), error);
+    }
     described
 }
 

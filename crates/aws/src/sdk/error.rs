@@ -33,6 +33,7 @@ const CODES: &[(&str, AwsErrorKind)] = &[
     ("InternalError", AwsErrorKind::Unavailable),
     ("InternalFailure", AwsErrorKind::Unavailable),
     ("InternalServerError", AwsErrorKind::Unavailable),
+    ("Unavailable", AwsErrorKind::Unavailable),
     ("RequestTimeout", AwsErrorKind::Unavailable),
     ("RequestTimeoutException", AwsErrorKind::Unavailable),
     ("AccessDenied", AwsErrorKind::Denied),
@@ -43,6 +44,7 @@ const CODES: &[(&str, AwsErrorKind)] = &[
     ("OptInRequired", AwsErrorKind::Denied),
     ("KmsAccessDenied", AwsErrorKind::Denied),
     ("KMS.AccessDeniedException", AwsErrorKind::Denied),
+    ("AuthFailure", AwsErrorKind::Credentials),
     ("ExpiredToken", AwsErrorKind::Credentials),
     ("ExpiredTokenException", AwsErrorKind::Credentials),
     ("RequestExpired", AwsErrorKind::Credentials),
@@ -109,6 +111,15 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("ecs:DescribeTaskDefinition", "; give the operator's task role ecs:DescribeTaskDefinition on *"),
     ("ecs:ListServices", "; give the caller ecs:ListServices on * with the condition ecs:cluster"),
     ("ecs:DescribeServices", "; give the operator's task role ecs:DescribeServices on service/CLUSTER/*"),
+    (
+        "ecs:DescribeContainerInstances",
+        "; tasks in network mode host need it: give the operator's task role ecs:DescribeContainerInstances on \
+         container-instance/CLUSTER/*",
+    ),
+    (
+        "ec2:DescribeInstances",
+        "; tasks in network mode host need it: give the operator's task role ec2:DescribeInstances on *",
+    ),
     ("ecs:GetTaskProtection", "; give the operator's task role ecs:GetTaskProtection on task/CLUSTER/*"),
     (
         "ecs:UpdateTaskProtection",

@@ -6,6 +6,7 @@
 
 mod address;
 mod call;
+mod ec2;
 mod ecs;
 mod error;
 mod iam;
@@ -31,6 +32,7 @@ pub use aws_sdk_ecs::config::Credentials;
 use aws_sdk_ecs::config::SharedHttpClient;
 
 pub use call::AwsCallObserver;
+pub use ec2::SdkEc2;
 pub use ecs::SdkEcs;
 pub use iam::SdkIam;
 pub use inspect::SdkInspect;
@@ -94,6 +96,8 @@ pub enum ConnectError {
 pub struct AwsClients {
     /// ECS.
     pub ecs: SdkEcs,
+    /// EC2.
+    pub ec2: SdkEc2,
     /// IAM.
     pub iam: SdkIam,
     /// Reads of the audit.
@@ -124,6 +128,7 @@ impl AwsClients {
         Ok(Self {
             inspect: SdkInspect::new(ecs.clone(), iam.clone(), calls.clone()),
             ecs: SdkEcs::new(ecs, calls.clone()),
+            ec2: SdkEc2::new(&config, calls.clone()),
             iam: SdkIam::new(iam, calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
             secrets: SdkSecrets::new(config.clone(), calls.clone()),

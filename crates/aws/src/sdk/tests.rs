@@ -1,6 +1,7 @@
 //! The SDK's clients against a scripted HTTP server on loopback, without AWS.
 
 mod failures;
+mod hosts;
 mod queue;
 mod secrets;
 
@@ -27,6 +28,7 @@ const ROLE: &str = "arn:aws:iam::111122223333:role/team/kv-task";
 /// One received request.
 struct RecordedRequest {
     target: String,
+    authorization: String,
     body: String,
 }
 
@@ -97,12 +99,13 @@ impl SdkFixture {
 }
 
 async fn answer(State(script): State<Arc<ResponseScript>>, headers: HeaderMap, body: Bytes) -> Response {
-    let target = headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap()).to_owned();
-    script
-        .seen
-        .lock()
-        .unwrap()
-        .push(RecordedRequest { target, body: String::from_utf8(body.to_vec()).unwrap() });
+    let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+    let (target, authorization) = (header("x-amz-target"), header("authorization"));
+    script.seen.lock().unwrap().push(RecordedRequest {
+        target,
+        authorization,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    });
     tokio::time::sleep(script.delay).await;
     let (status, body) = script.answers.lock().unwrap().pop_front().expect("more calls than answers");
     (StatusCode::from_u16(status).unwrap(), body).into_response()

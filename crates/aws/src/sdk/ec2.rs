@@ -1,0 +1,361 @@
+//! The addresses of EC2 instances: `DescribeInstances` in EC2's query protocol, by the SDK's own orchestrator, signer and
+//! connection pool. The generated client of EC2 is by far the largest of the SDK, and one of its hundreds of operations is
+//! needed.
+//!
+//! Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html>.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use aws_config::{Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
+use aws_runtime::auth::{SigV4OperationSigningConfig, SigningOptions};
+use aws_sdk_ecs::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_ecs::error::{BoxError, ErrorMetadata};
+use aws_smithy_runtime::client::identity::IdentityCache;
+use aws_smithy_runtime::client::orchestrator::operation::Operation;
+use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
+use aws_smithy_runtime_api::client::auth::{AuthSchemeOptionResolverParams, SharedAuthSchemeOptionResolver};
+use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
+use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::Layer;
+use aws_smithy_types::timeout::TimeoutConfig;
+use aws_smithy_xml::decode::{Document, ScopedDecoder, XmlDecodeError, try_data};
+use aws_types::SigningName;
+use aws_types::region::SigningRegion;
+use aws_types::service_config::ServiceConfigKey;
+
+use super::address;
+use super::call::CallRunner;
+use super::ecs::unreadable;
+use crate::aws::{AwsError, Ec2};
+use ecs_mesh_model::InterfaceAddresses;
+
+const OPERATION: &str = "ec2:DescribeInstances";
+/// The version of EC2's API.
+const VERSION: &str = "2016-11-15";
+/// Pages of one call. A page may be empty although more follow.
+const MAX_PAGES: usize = 10;
+
+type DescribeInstances = Operation<String, InstancePage, ErrorMetadata>;
+
+/// EC2 of one account and Region.
+#[derive(Clone)]
+pub struct SdkEc2 {
+    /// `None` without credentials provider or HTTP client, which the default chain always has.
+    operation: Option<DescribeInstances>,
+    calls: CallRunner,
+}
+
+/// One page of DescribeInstances. An unreadable address is an empty one.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct InstancePage {
+    instances: BTreeMap<String, InterfaceAddresses>,
+    next: Option<String>,
+}
+
+impl SdkEc2 {
+    pub(super) fn new(config: &SdkConfig, calls: CallRunner) -> Self {
+        Self { operation: operation(config), calls }
+    }
+}
+
+#[async_trait]
+impl Ec2 for SdkEc2 {
+    async fn instance_addresses(
+        &self,
+        ids: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
+        let resource = format!("{} instances", ids.len());
+        let Some(operation) = &self.operation else {
+            return Err(unreadable(OPERATION, &resource, "no credentials provider"));
+        };
+        let (mut found, mut next) = (BTreeMap::new(), None);
+        for _ in 0..MAX_PAGES {
+            let call = operation.invoke(form(ids, next.as_deref()));
+            let page = Box::pin(self.calls.run(OPERATION, &resource, call)).await?;
+            found.extend(page.instances);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The request's parameters. A filter, unlike a list of ids, does not fail because one of the instances no longer exists.
+fn form(ids: &BTreeSet<String>, page: Option<&str>) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("Action", "DescribeInstances").append_pair("Version", VERSION);
+    form.append_pair("MaxResults", "1000").append_pair("Filter.1.Name", "instance-id");
+    for (index, id) in ids.iter().enumerate() {
+        form.append_pair(&format!("Filter.1.Value.{}", index + 1), id);
+    }
+    if let Some(page) = page {
+        form.append_pair("NextToken", page);
+    }
+    form.finish()
+}
+
+fn operation(config: &SdkConfig) -> Option<DescribeInstances> {
+    let region = config.region()?.clone();
+    let endpoint = endpoint(config, &region);
+    let builder = Operation::builder()
+        .service_name("ec2")
+        .operation_name("DescribeInstances")
+        .http_client(config.http_client()?)
+        .endpoint_url(&endpoint)
+        .no_retry()
+        .timeout_config(config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled))
+        .runtime_plugin(signing(config.credentials_provider()?, config, region));
+    let builder = match config.sleep_impl() {
+        Some(sleep) => builder.sleep_impl(sleep),
+        None => builder,
+    };
+    let builder = match config.stalled_stream_protection() {
+        Some(protection) => builder.stalled_stream_protection(protection),
+        None => builder,
+    };
+    Some(builder.serializer(request).deserializer(response).build())
+}
+
+fn signing(
+    credentials: SharedCredentialsProvider,
+    config: &SdkConfig,
+    region: Region,
+) -> StaticRuntimePlugin {
+    let mut layer = Layer::new("ec2-signing");
+    layer.store_put(AuthSchemeOptionResolverParams::new(()));
+    layer.store_put(SigV4OperationSigningConfig {
+        region: Some(SigningRegion::from(region)),
+        region_set: None,
+        name: Some(SigningName::from_static("ec2")),
+        signing_options: SigningOptions::default(),
+    });
+    let resolver = StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]);
+    let mut components = RuntimeComponentsBuilder::new("ec2-signing")
+        .with_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(resolver)))
+        .with_auth_scheme(SigV4AuthScheme::new())
+        .with_identity_resolver(SCHEME_ID, credentials);
+    match config.identity_cache() {
+        Some(cache) => components.set_identity_cache(Some(cache)),
+        None => components.set_identity_cache(Some(IdentityCache::lazy().build())),
+    };
+    components.set_time_source(config.time_source());
+    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
+}
+
+/// The endpoint: `AWS_ENDPOINT_URL_EC2`, `AWS_ENDPOINT_URL`, or that of the Region.
+///
+/// Source: <https://docs.aws.amazon.com/general/latest/gr/ec2-service.html>.
+fn endpoint(config: &SdkConfig, region: &Region) -> String {
+    let key = ServiceConfigKey::builder()
+        .service_id("EC2")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok();
+    let of_service = key.and_then(|key| config.service_config()?.load_config(key));
+    if let Some(url) = of_service.or_else(|| config.endpoint_url().map(str::to_owned)) {
+        return url;
+    }
+    let (fips, dual_stack) = (config.use_fips() == Some(true), config.use_dual_stack() == Some(true));
+    regional_endpoint(region.as_ref(), fips, dual_stack)
+}
+
+fn regional_endpoint(region: &str, fips: bool, dual_stack: bool) -> String {
+    let is_china = region.starts_with("cn-");
+    // In GovCloud every endpoint is a FIPS endpoint.
+    let name = if fips && !region.starts_with("us-gov-") { "ec2-fips" } else { "ec2" };
+    let suffix = match (is_china, dual_stack) {
+        (false, false) => "amazonaws.com",
+        (false, true) => "api.aws",
+        (true, false) => "amazonaws.com.cn",
+        (true, true) => "api.amazonwebservices.com.cn",
+    };
+    format!("https://{name}.{region}.{suffix}")
+}
+
+fn request(form: String) -> Result<HttpRequest, BoxError> {
+    let mut request = HttpRequest::new(SdkBody::from(form));
+    request.set_method("POST")?;
+    request.set_uri("/")?;
+    request.headers_mut().insert("content-type", "application/x-www-form-urlencoded");
+    Ok(request)
+}
+
+fn response(response: &HttpResponse) -> Result<InstancePage, OrchestratorError<ErrorMetadata>> {
+    let text = response.body().bytes().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+    if response.status().is_success() {
+        return page(text).map_err(|error| OrchestratorError::other(error.to_string()));
+    }
+    Err(OrchestratorError::operation(error(text).unwrap_or_else(|_| ErrorMetadata::builder().build())))
+}
+
+/// An element of a response.
+#[derive(Debug, Default)]
+struct Element {
+    name: String,
+    text: String,
+    children: Vec<Element>,
+}
+
+/// Deeper elements of a response are skipped: those that are read are at most this deep.
+const MAX_DEPTH: usize = 12;
+
+impl Element {
+    fn root(document: &str) -> Result<Self, XmlDecodeError> {
+        let mut document = Document::new(document);
+        let mut root = document.root_element()?;
+        Self::read(&mut root, 0)
+    }
+
+    fn read(scope: &mut ScopedDecoder<'_, '_>, depth: usize) -> Result<Self, XmlDecodeError> {
+        let mut element = Self { name: scope.start_el().local().to_owned(), ..Self::default() };
+        if LEAVES.contains(&element.name.as_str()) {
+            element.text = try_data(scope)?.into_owned();
+        } else if depth < MAX_DEPTH {
+            while let Some(mut child) = scope.next_tag() {
+                element.children.push(Self::read(&mut child, depth + 1)?);
+            }
+        }
+        Ok(element)
+    }
+
+    fn children<'e>(&'e self, name: &str) -> impl Iterator<Item = &'e Self> {
+        self.children.iter().filter(move |child| child.name == name)
+    }
+
+    /// The items of a set.
+    fn items<'e>(&'e self, set: &str) -> impl Iterator<Item = &'e Self> {
+        self.children(set).flat_map(|set| set.children("item"))
+    }
+
+    /// A child's text; empty without one.
+    fn text(&self, name: &str) -> &str {
+        self.children(name).next().map_or("", |child| child.text.as_str())
+    }
+}
+
+/// The elements whose text is read.
+const LEAVES: [&str; 8] =
+    ["instanceId", "privateIpAddress", "ipv6Address", "deviceIndex", "nextToken", "Code", "Message", "code"];
+
+fn page(document: &str) -> Result<InstancePage, XmlDecodeError> {
+    let root = Element::root(document)?;
+    if root.name != "DescribeInstancesResponse" {
+        return Err(XmlDecodeError::custom("the response is not one of DescribeInstances"));
+    }
+    let instances = root.items("reservationSet").flat_map(|reservation| reservation.items("instancesSet"));
+    let instances = instances
+        .filter(|instance| !instance.text("instanceId").is_empty())
+        .map(|instance| (instance.text("instanceId").to_owned(), addresses(instance)))
+        .collect();
+    let next = Some(root.text("nextToken")).filter(|token| !token.is_empty()).map(str::to_owned);
+    Ok(InstancePage { instances, next })
+}
+
+/// The addresses of the instance's primary interface.
+fn addresses(instance: &Element) -> InterfaceAddresses {
+    let mut interfaces = instance.items("networkInterfaceSet");
+    let primary = interfaces
+        .find(|one| one.children("attachment").any(|attachment| attachment.text("deviceIndex") == "0"));
+    let first_v6 = primary.and_then(|primary| primary.items("ipv6AddressesSet").next());
+    let v6 = Some(instance.text("ipv6Address")).filter(|text| !text.is_empty());
+    let v6 = v6.or_else(|| first_v6.map(|item| item.text("ipv6Address"))).unwrap_or_default();
+    address::pair(instance.text("privateIpAddress"), v6).unwrap_or_default()
+}
+
+fn error(document: &str) -> Result<ErrorMetadata, XmlDecodeError> {
+    let root = Element::root(document)?;
+    let error = root.children("Errors").flat_map(|errors| errors.children("Error")).next();
+    let mut metadata = ErrorMetadata::builder();
+    if let Some(error) = error {
+        metadata = metadata.code(error.text("Code")).message(error.text("Message"));
+    }
+    Ok(metadata.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str, inner: &str) -> String {
+        format!(
+            "<item><instancesSet><item><instanceId>{id}</instanceId>{inner}<instanceState><code>16</code>\
+             <name>running</name></instanceState></item></instancesSet></item>"
+        )
+    }
+
+    fn document(instances: &str) -> String {
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<DescribeInstancesResponse \
+             xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>r</requestId><reservationSet>{instances}\
+             </reservationSet><nextToken>more</nextToken></DescribeInstancesResponse>"
+        )
+    }
+
+    /// The addresses of one instance, IPv4 first.
+    fn addresses_of(inner: &str) -> Vec<String> {
+        let page = page(&document(&instance("i-1", inner))).unwrap();
+        page.instances["i-1"].all().map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn page_has_instances_and_the_next_token() {
+        let both = instance("i-1", "<privateIpAddress>10.0.2.9</privateIpAddress>") + &instance("i-2", "");
+        let page = page(&document(&both)).unwrap();
+        assert_eq!(page.instances.keys().collect::<Vec<_>>(), ["i-1", "i-2"]);
+        assert!(page.instances["i-2"].is_empty());
+        assert_eq!(page.next.as_deref(), Some("more"));
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_primary_interface() {
+        let v4 = "<privateIpAddress>10.0.2.9</privateIpAddress>";
+        let interface = |index: u8, v6: &str| {
+            format!(
+                "<item><attachment><deviceIndex>{index}</deviceIndex></attachment><privateIpAddress>10.0.9.9\
+                 </privateIpAddress><ipv6AddressesSet><item><ipv6Address>{v6}</ipv6Address></item></ipv6AddressesSet></item>"
+            )
+        };
+        let set = |items: &str| format!("<networkInterfaceSet>{items}</networkInterfaceSet>");
+        for (inner, expected) in [
+            (v4.to_owned(), vec!["10.0.2.9"]),
+            (format!("{v4}<ipv6Address>2001:db8::9</ipv6Address>"), vec!["10.0.2.9", "2001:db8::9"]),
+            (
+                format!("{v4}{}", set(&(interface(1, "2001:db8::1") + &interface(0, "2001:db8::2")))),
+                vec!["10.0.2.9", "2001:db8::2"],
+            ),
+            (set(&interface(1, "2001:db8::1")), vec![]),
+            ("<privateIpAddress>169.254.1.1</privateIpAddress>".to_owned(), vec![]),
+        ] {
+            assert_eq!(addresses_of(&inner), expected, "{inner}");
+        }
+    }
+
+    #[test]
+    fn response_of_something_else_is_unreadable() {
+        for document in ["", "<html><body>503</body></html>", "{}"] {
+            assert!(page(document).is_err(), "{document}");
+        }
+    }
+
+    #[test]
+    fn endpoint_follows_region_and_options() {
+        for (region, fips, dual_stack, expected) in [
+            ("eu-west-1", false, false, "https://ec2.eu-west-1.amazonaws.com"),
+            ("us-east-1", true, false, "https://ec2-fips.us-east-1.amazonaws.com"),
+            ("us-gov-west-1", true, false, "https://ec2.us-gov-west-1.amazonaws.com"),
+            ("eu-west-1", false, true, "https://ec2.eu-west-1.api.aws"),
+            ("cn-north-1", false, false, "https://ec2.cn-north-1.amazonaws.com.cn"),
+            ("cn-north-1", false, true, "https://ec2.cn-north-1.api.amazonwebservices.com.cn"),
+        ] {
+            assert_eq!(regional_endpoint(region, fips, dual_stack), expected);
+        }
+    }
+}
