@@ -106,6 +106,7 @@ impl CommonArgs {
         Operator::new(OperatorDeps {
             id: self.operator_id.clone(),
             ecs: Arc::new(aws.ecs.clone()),
+            ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),
             connect: connect(
                 self.operator_id.clone(),

@@ -25,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::cluster_checker::ClusterChecker;
 use ecs_mesh_aws::hint_resolver::HintResolver;
+use ecs_mesh_aws::host_address_cache::HostAddressCache;
 use ecs_mesh_aws::role_tag_cache::{ROLE_RECHECK_DELAYS, RoleTagCache};
 use ecs_mesh_aws::service_reader::ServiceReader;
 use ecs_mesh_aws::store::{Observation, TaskStore};
@@ -81,7 +82,8 @@ pub(super) struct AwsState {
     pub definitions: TaskDefinitionCache,
     pub services: ServiceReader,
     pub roles: RoleTagCache,
-    /// The tasks that wait for a definition or a role.
+    pub hosts: HostAddressCache,
+    /// The tasks that wait for a fact.
     pub waiters: Arc<FactWaiters>,
 }
 
@@ -135,6 +137,8 @@ impl Context {
             );
             let roles =
                 RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), bucket(deps.rates.iam, 4.0));
+            let hosts =
+                HostAddressCache::new(Arc::clone(&deps.ecs), Arc::clone(&deps.ec2), ecs_bucket.clone());
             Self {
                 process: Process {
                     id: deps.id.clone(),
@@ -153,6 +157,7 @@ impl Context {
                     definitions,
                     services,
                     roles,
+                    hosts,
                     waiters: Arc::default(),
                 },
                 manifests: ActiveManifests::default(),

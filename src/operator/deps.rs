@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use ecs_mesh_api::ControlPlaneSpec;
-use ecs_mesh_aws::aws::{Ecs, Iam};
+use ecs_mesh_aws::aws::{Ec2, Ecs, Iam};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_consul_acl::backend::{AclBackend, ConsulAclBackend};
@@ -47,7 +47,7 @@ impl Connected {
 /// Rate limits of AWS reads, in calls per second.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadRates {
-    /// ListTasks and DescribeTasks. The account's shared quota is 20 with a burst of 100. The same rate again for each of
+    /// ListTasks, DescribeTasks and DescribeContainerInstances. The account's shared quota is 20 with a burst of 100. The same rate again for each of
     /// DescribeServices and task protection.
     pub ecs: f64,
     /// DescribeTaskDefinition. The account's quota is 20 with a burst of 50.
@@ -68,6 +68,8 @@ pub struct OperatorDeps {
     pub id: OperatorId,
     /// ECS.
     pub ecs: Arc<dyn Ecs>,
+    /// EC2.
+    pub ec2: Arc<dyn Ec2>,
     /// IAM.
     pub iam: Arc<dyn Iam>,
     /// Connects to control planes.
@@ -93,6 +95,7 @@ impl OperatorDeps {
         Self {
             id: OperatorId::parse("op").unwrap(),
             ecs,
+            ec2: Arc::new(ecs_mesh_aws::fakes::FakeEc2::default()),
             iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),
             connect: Arc::new(|_, _| Err("no control plane".into())),
             lease: Arc::new(ecs_mesh_controller::AlwaysHeld),

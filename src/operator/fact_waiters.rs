@@ -1,11 +1,11 @@
-//! Tasks that wait for a fact from AWS. Reads of task definitions and roles are rate-limited: a run that waited for one
+//! Tasks that wait for a fact from AWS. Reads of task definitions, roles and instances are rate-limited: a run that waited for one
 //! would keep a worker from tasks that need none, at a start with many roles most of the time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ecs_mesh_controller::{Priority, WorkQueue};
-use ecs_mesh_model::{RoleArn, TaskArn, TaskDefinitionArn};
+use ecs_mesh_model::{ContainerInstanceArn, RoleArn, TaskArn, TaskDefinitionArn};
 
 /// A fact that AWS is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +14,8 @@ pub(super) enum AwsFact {
     Definition(TaskDefinitionArn),
     /// The tags of a role.
     Role(RoleArn),
+    /// The addresses of a container instance.
+    Host(ContainerInstanceArn),
 }
 
 /// The tasks that wait, by control plane.

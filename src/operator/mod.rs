@@ -44,6 +44,8 @@ mod test_fixture;
 #[cfg(feature = "sandbox")]
 mod tests_clusters;
 #[cfg(test)]
+mod tests_hosts;
+#[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_settle;
 #[cfg(test)]

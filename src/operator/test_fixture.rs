@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, RunOptions};
 use ecs_mesh_api::KumaRelease;
-use ecs_mesh_aws::fakes::{FakeEcs, clock, task};
+use ecs_mesh_aws::fakes::{FakeEc2, FakeEcs, clock, task};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_core::plan::report::PlanReport;
 use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
@@ -39,6 +39,7 @@ impl Transport for FakeTransport {
 pub(super) struct OperatorFixture {
     pub(super) kuma: Arc<Mutex<KumaCp>>,
     pub(super) ecs: Arc<FakeEcs>,
+    pub(super) ec2: Arc<FakeEc2>,
     pub(super) clock: Clock,
     directory: tempfile::TempDir,
     /// `cleanup` of the binding.
@@ -68,6 +69,7 @@ impl OperatorFixture {
         Self {
             kuma: Arc::new(Mutex::new(KumaCp::new(KumaConfig::default(), clock.now()))),
             ecs: Arc::new(ecs),
+            ec2: Arc::default(),
             clock,
             directory: tempfile::tempdir().unwrap(),
             cleanup: "{sweepInterval: 24h, drain: 1s}".to_owned(),
@@ -122,6 +124,7 @@ impl OperatorFixture {
         let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
         OperatorDeps {
             clock: self.clock.clone(),
+            ec2: Arc::clone(&self.ec2) as _,
             connect: Arc::new(move |_, _| {
                 let transport = FakeTransport(Arc::clone(&kuma), clock.clone());
                 let id = OperatorId::parse("op").unwrap();

@@ -181,6 +181,7 @@ impl Demo {
             connect: (self.connect)(id.clone(), Arc::clone(metrics)),
             id,
             ecs: Arc::new(aws.ecs.clone()),
+            ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),
             lease: Arc::new(AlwaysHeld),
             clock: Clock::system(),

@@ -32,7 +32,10 @@ use ecs_mesh_core::plan::report::Change;
 use ecs_mesh_core::plan::{
     Decision, DecisionInput, HoldEnd, KnownRegistration, Settling, TaskLiveness, decide, decide_if_confirmed,
 };
-use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, Task, TaskArn, TaskDefinition, TaskDefinitionArn};
+use ecs_mesh_model::{
+    ContainerInstanceArn, EcsServiceRef, InterfaceAddresses, Reason, RoleArn, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn,
+};
 
 /// Wait for the event that has a new task's address, before a describe asks for it.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -329,6 +332,12 @@ impl<'a> TaskRun<'a> {
                     let max_age = evaluation.binding.as_ref().map(|b| b.spec.role_tags.recheck.0);
                     facts.role = self.role(role, max_age.unwrap_or(ROLE_CONFIRM_INTERVAL)).await?;
                 }
+                Verdict::NeedsFact(MissingFact::Host(instance)) => {
+                    facts.host = match self.host(instance).await? {
+                        Ok(addresses) => Fact::Known(addresses),
+                        Err(error) => Fact::Unknown(error),
+                    };
+                }
                 // One read is no proof. A second read is, if it is late enough to be a different answer.
                 Verdict::Reject { confirmed: false, .. } | Verdict::Hold(HoldReason::Unknown(_))
                     if !reread =>
@@ -376,6 +385,24 @@ impl<'a> TaskRun<'a> {
         let (roles, role) = (roles.clone(), role.clone());
         let fact = AwsFact::Role(role.clone());
         Err(self.wait_for(fact, async move { drop(roles.get(&role, max_age).await) }))
+    }
+
+    /// The container instance's addresses, or the result of an attempt to read them.
+    async fn host(
+        &self,
+        instance: &ContainerInstanceArn,
+    ) -> Result<Result<InterfaceAddresses, Reason>, FactPending> {
+        let hosts = &self.context.aws.hosts;
+        if let Some(cached) = hosts.cached(instance) {
+            return Ok(cached);
+        }
+        let (cluster, instance) = (self.task.cluster().clone(), instance.clone());
+        if self.recorder.plan().is_some() {
+            return Ok(hosts.get(&cluster, &instance).await);
+        }
+        let hosts = hosts.clone();
+        let fact = AwsFact::Host(instance.clone());
+        Err(self.wait_for(fact, async move { drop(hosts.get(&cluster, &instance).await) }))
     }
 
     /// Runs again once the fact was read.

@@ -305,6 +305,7 @@ impl IdentityFixture {
         Operator::new(OperatorDeps {
             id,
             ecs: Arc::new(EmptyAccount),
+            ec2: Arc::new(EmptyAccount),
             iam: Arc::new(EmptyAccount),
             connect,
             lease: Arc::clone(&self.lease),

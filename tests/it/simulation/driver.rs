@@ -214,6 +214,7 @@ impl<S: Scenario> Driver<S> {
             recorder: None,
             id: OperatorId::parse(OPERATOR).unwrap(),
             ecs: Arc::clone(&aws) as _,
+            ec2: Arc::clone(&aws) as _,
             iam: Arc::clone(&aws) as _,
             connect: self.scenario.connect(),
             lease: Arc::clone(&env.lease) as _,
