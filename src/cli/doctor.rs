@@ -44,6 +44,10 @@ pub(super) struct DoctorArgs {
     #[arg(long, default_value = "/", requires = "print_iam_policy", value_parser = role_path)]
     role_path: String,
 
+    /// Include the permissions that tasks in network mode host need, for `--print-iam-policy`
+    #[arg(long, requires = "print_iam_policy")]
+    host_mode: bool,
+
     /// Print the EventBridge event patterns (offline)
     #[arg(long, conflicts_with = "output")]
     print_event_patterns: bool,
@@ -116,6 +120,7 @@ impl DoctorArgs {
         }
         let region = self.common.region.clone().or_else(region_of_environment);
         let scope = DoctorScope::new(&manifests.set, self.queue_url.as_deref(), region.as_deref())?;
+        let scope = DoctorScope { reads_hosts: self.host_mode, ..scope };
         print(&if self.print_iam_policy {
             to_json(&IamPolicy::new(&scope, self.principal, &self.role_path)?)?
         } else {

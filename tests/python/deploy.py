@@ -289,6 +289,14 @@ def role():
         kind = "service" if statement["Sid"] == "DescribeServices" else "task"
         statement["Resource"] = [f"{arn.replace(':cluster/', f':{kind}/')}/*" for arn in CLUSTERS]
     assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
+    with moto() as (client, _):
+        _, made = create_stack(client, HostMode="true")
+        found = inline_policy(client, made["TaskRole"], "host-mode")["Statement"]
+    expected = documented("Tasks in network mode host", "###")
+    for statement in expected:
+        if statement["Sid"] == "DescribeContainerInstances":
+            statement["Resource"] = [f"{arn.replace(':cluster/', ':container-instance/')}/*" for arn in CLUSTERS]
+    assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
     secrets = {name: VALUES[name][0][0] for name in ("ConsulTokenSecretArn", "ConsulCaSecretArn")}
     key = VALUES["SecretKeyArn"][0][1]
     with moto() as (client, _):

@@ -42,6 +42,8 @@ catalogue! {
     DESCRIBE_SERVICES "permissions.describe-services" "ecs:DescribeServices on the services of each bound cluster, where a binding holds deployments";
     READ_PROTECTION "permissions.get-task-protection" "ecs:GetTaskProtection on the tasks of each bound cluster, where a binding holds deployments";
     SET_PROTECTION "permissions.update-task-protection" "ecs:UpdateTaskProtection on the tasks of each bound cluster, where a binding holds deployments";
+    DESCRIBE_HOSTS "permissions.describe-container-instances" "ecs:DescribeContainerInstances on the instances of each bound cluster, where tasks run in network mode host";
+    DESCRIBE_INSTANCES "permissions.describe-instances" "ec2:DescribeInstances, where tasks run in network mode host";
     GET_ROLE "permissions.get-role" "iam:GetRole on the tasks' roles";
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
     PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14, or 3.0";

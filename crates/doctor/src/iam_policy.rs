@@ -77,6 +77,9 @@ impl IamPolicy {
         if scope.holds_deployments {
             statements.extend(deployments(scope, reader));
         }
+        if scope.reads_hosts {
+            statements.extend(hosts(scope));
+        }
         if scope.reads_roles {
             statements.push(roles(scope, role_path));
         }
@@ -145,6 +148,16 @@ fn deployments(scope: &DoctorScope, reader: PolicyPrincipal) -> [IamStatement; 2
     };
     let protection = statement(sid, actions.iter().copied(), tasks);
     [statement("DescribeServices", ["ecs:DescribeServices"], services), protection]
+}
+
+/// The addresses of container instances. `ec2:DescribeInstances` has no resource types.
+fn hosts(scope: &DoctorScope) -> [IamStatement; 2] {
+    let instances =
+        unique(scope.clusters.iter().map(|cluster| cluster.container_instances(&scope.partition)));
+    [
+        statement("DescribeContainerInstances", ["ecs:DescribeContainerInstances"], instances),
+        statement("DescribeInstances", ["ec2:DescribeInstances"], ["*"]),
+    ]
 }
 
 fn roles(scope: &DoctorScope, role_path: &str) -> IamStatement {

@@ -66,6 +66,8 @@ pub struct DoctorScope {
     pub reads_roles: bool,
     /// Whether any binding holds deployments.
     pub holds_deployments: bool,
+    /// Whether tasks run in network mode `host`, which only task definitions show: by the caller's word.
+    pub reads_hosts: bool,
     /// The control planes' secrets.
     pub secrets: BTreeSet<SecretRef>,
 }
@@ -98,7 +100,17 @@ impl DoctorScope {
         let reads_roles = set.bindings.values().any(|b| b.spec.role_tags.mode != RoleTagMode::Off);
         let holds_deployments = set.bindings.values().any(|b| b.spec.deployments.hold);
         let secrets = secrets(set);
-        Ok(Self { partition, region, account, queue, clusters, reads_roles, holds_deployments, secrets })
+        Ok(Self {
+            partition,
+            region,
+            account,
+            queue,
+            clusters,
+            reads_roles,
+            holds_deployments,
+            reads_hosts: false,
+            secrets,
+        })
     }
 
     /// The queue's ARN, once a Region is known.
@@ -118,6 +130,11 @@ impl ClusterLocation {
     /// The ARN (pattern) of the cluster.
     pub fn arn(&self, partition: &str) -> String {
         format!("arn:{partition}:ecs:{}:{}:cluster/{}", self.region, self.account, self.name)
+    }
+
+    /// The ARN pattern of all its container instances.
+    pub fn container_instances(&self, partition: &str) -> String {
+        format!("arn:{partition}:ecs:{}:{}:container-instance/{}/*", self.region, self.account, self.name)
     }
 
     /// The ARN pattern of all its services.

@@ -328,6 +328,19 @@ fn held_deployments_need_what_is_documented() {
 }
 
 #[test]
+fn host_mode_needs_what_is_documented() {
+    let scope = place(&manifests(&[PROD], "").set, None, None);
+    let scope = DoctorScope { reads_hosts: true, ..scope };
+    let added = blocks("The operator's task role").remove(3);
+    for principal in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
+        let printed = serde_json::to_value(IamPolicy::new(&scope, principal, "/mesh/").unwrap()).unwrap();
+        let statements = printed["Statement"].as_array().unwrap();
+        assert!(added.as_array().unwrap().iter().all(|one| statements.contains(one)), "{printed}");
+    }
+    assert!(!policy(&[PROD], "", PolicyPrincipal::Operator).to_string().contains("ec2:"));
+}
+
+#[test]
 fn cluster_glob_becomes_policy_and_event_pattern() {
     let clusters = ["arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*", "*:cluster/st?ge"];
     let printed = policy(&clusters, "", PolicyPrincipal::Operator);

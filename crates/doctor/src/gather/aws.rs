@@ -6,9 +6,12 @@ use crate::catalogue;
 use crate::facts::{Attributes, AwsFacts, AwsObservations, QueueFacts, ReadAttempt, RuleFacts};
 use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ec2 as _, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
-use ecs_mesh_model::{ClusterArn, DesiredStatus, RoleArn, TaskArn, TaskDefinitionArn, TaskId};
+use ecs_mesh_model::{
+    ClusterArn, ContainerInstanceArn, DesiredStatus, RoleArn, Task, TaskArn, TaskDefinitionArn, TaskHost,
+    TaskId,
+};
 
 /// Limit of checked clusters; more than that are usually selected by a pattern, with one permission for all.
 const MAX_CLUSTERS: usize = 20;
@@ -132,10 +135,9 @@ async fn rules(clients: &AwsClients, region: Option<&str>, target: &str) -> Resu
 /// Attempts every read call of the operator.
 async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
     let mut reads = Vec::new();
-    let mut definitions = BTreeSet::new();
-    let mut roles = BTreeSet::new();
+    let mut found = DescribedFacts::default();
     for cluster in clusters(clients, set, &mut reads).await.iter().take(MAX_CLUSTERS) {
-        try_cluster(clients, cluster, &mut reads, &mut definitions, &mut roles).await;
+        try_cluster(clients, cluster, &mut reads, &mut found).await;
         if reads.last().is_some_and(is_unavailable) {
             return reads;
         }
@@ -143,11 +145,12 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
             try_deployments(clients, cluster, &mut reads).await;
         }
     }
-    if definitions.is_empty() {
+    if found.definitions.is_empty() {
         try_no_definition(clients, set, &mut reads).await;
     }
-    try_definitions(clients, &definitions, &mut reads, &mut roles).await;
-    for role in roles.iter().take(MAX_ROLES) {
+    try_definitions(clients, &mut found, &mut reads).await;
+    try_hosts(clients, &found, &mut reads).await;
+    for role in found.roles.iter().take(MAX_ROLES) {
         let outcome = clients.iam.role_tags(role).await;
         let outcome = outcome.map(|tags| format!("{} tags were read", tags.len()));
         reads.push(ReadAttempt { id: catalogue::GET_ROLE, subject: role.to_string(), outcome });
@@ -208,12 +211,33 @@ async fn listed_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsErr
     Ok(all)
 }
 
+/// What described tasks refer to.
+#[derive(Default)]
+struct DescribedFacts {
+    definitions: BTreeSet<TaskDefinitionArn>,
+    /// Those of them with network mode `host`.
+    host_definitions: BTreeSet<TaskDefinitionArn>,
+    roles: BTreeSet<RoleArn>,
+    /// Container instances, by cluster and task definition.
+    instances: BTreeSet<(ClusterArn, TaskDefinitionArn, ContainerInstanceArn)>,
+}
+
+impl DescribedFacts {
+    fn add(&mut self, task: &Task) {
+        self.definitions.insert(task.definition.clone());
+        self.roles.extend(task.role_override.clone());
+        if let TaskHost::ContainerInstance(instance) = &task.host {
+            let cluster = task.arn.cluster().clone();
+            self.instances.insert((cluster, task.definition.clone(), instance.clone()));
+        }
+    }
+}
+
 async fn try_cluster(
     clients: &AwsClients,
     cluster: &ClusterArn,
     reads: &mut Vec<ReadAttempt>,
-    definitions: &mut BTreeSet<TaskDefinitionArn>,
-    roles: &mut BTreeSet<RoleArn>,
+    found: &mut DescribedFacts,
 ) {
     let mut tasks: Vec<TaskId> = Vec::new();
     let mut outcome = Ok(Vec::new());
@@ -244,8 +268,9 @@ async fn try_cluster(
         tasks.extend(TaskId::parse(NO_TASK));
     }
     let outcome = clients.ecs.describe_tasks(cluster, &tasks).await.map(|described| {
-        definitions.extend(described.tasks.iter().map(|task| task.definition.clone()));
-        roles.extend(described.tasks.iter().filter_map(|task| task.role_override.clone()));
+        for task in &described.tasks {
+            found.add(task);
+        }
         format!("{} tasks described", described.tasks.len())
     });
     reads.push(ReadAttempt { id: catalogue::DESCRIBE_TASKS, subject: cluster.to_string(), outcome });
@@ -295,19 +320,42 @@ async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut 
     });
 }
 
-async fn try_definitions(
-    clients: &AwsClients,
-    definitions: &BTreeSet<TaskDefinitionArn>,
-    reads: &mut Vec<ReadAttempt>,
-    roles: &mut BTreeSet<RoleArn>,
-) {
-    for arn in definitions.iter().take(MAX_ROLES) {
+async fn try_definitions(clients: &AwsClients, found: &mut DescribedFacts, reads: &mut Vec<ReadAttempt>) {
+    for arn in found.definitions.iter().take(MAX_ROLES) {
         let outcome = clients.ecs.describe_task_definition(arn).await.map(|definition| {
             let text =
                 if definition.task_role.is_some() { "it has a task role" } else { "it has no task role" };
-            roles.extend(definition.task_role);
+            if definition.network_mode.as_deref() == Some("host") {
+                found.host_definitions.insert(arn.clone());
+            }
+            found.roles.extend(definition.task_role);
             text.to_owned()
         });
         reads.push(ReadAttempt { id: catalogue::DESCRIBE_DEFINITIONS, subject: arn.to_string(), outcome });
+    }
+}
+
+/// One container instance of each cluster with a task in network mode `host`.
+async fn try_hosts(clients: &AwsClients, found: &DescribedFacts, reads: &mut Vec<ReadAttempt>) {
+    let hosts =
+        found.instances.iter().filter(|(_, definition, _)| found.host_definitions.contains(definition));
+    let by_cluster: BTreeMap<_, _> = hosts.map(|(cluster, _, instance)| (cluster, instance)).collect();
+    let mut ids = BTreeSet::new();
+    for (cluster, instance) in by_cluster {
+        let described =
+            clients.ecs.describe_container_instances(cluster, std::slice::from_ref(instance)).await;
+        let outcome = described.map(|described| {
+            let text = format!("{} container instances described", described.ec2_ids.len());
+            ids.extend(described.ec2_ids.into_values());
+            text
+        });
+        reads.push(ReadAttempt { id: catalogue::DESCRIBE_HOSTS, subject: cluster.to_string(), outcome });
+    }
+    if !ids.is_empty() {
+        let outcome = clients.ec2.instance_addresses(&ids).await;
+        let outcome =
+            outcome.map(|addresses| format!("the addresses of {} instances were read", addresses.len()));
+        let subject = clients.region().to_owned();
+        reads.push(ReadAttempt { id: catalogue::DESCRIBE_INSTANCES, subject, outcome });
     }
 }
