@@ -101,13 +101,17 @@ fn render_task(text: &mut String, explained: &TaskExplanation) {
                 "  ecs: {}, desired {}, version {}",
                 state.last_status, state.desired_status, state.version
             );
-            let addresses = Some(state.addresses.join(", ")).filter(|addresses| !addresses.is_empty());
+            let list = |addresses: &[String]| Some(addresses.join(", ")).filter(|text| !text.is_empty());
+            let addresses = list(&state.addresses);
+            let instance_addresses = list(&state.container_instance_addresses);
             let fields = [
                 ("service", state.service.as_deref()),
                 ("task definition", Some(state.definition.as_str())),
                 ("role", state.role.as_ref().map(RoleArn::as_str)),
                 ("address", addresses.as_deref()),
-                ("host", state.host.as_deref()),
+                ("container instance", state.container_instance.as_deref()),
+                ("container instance's address", instance_addresses.as_deref()),
+                ("launch type", state.is_external.then_some("EXTERNAL")),
                 ("created", state.created_at.as_deref()),
             ];
             for (name, value) in fields {

@@ -83,3 +83,19 @@ async fn plan_shows_refused_and_unknown_tasks() {
     assert_eq!(report.changes[0].change.change, Change::Ignore);
     assert!(report.changes[0].change.reason.contains("EXTERNAL"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn task_without_its_interface_is_described_at_intervals() {
+    let mut fixture = tasks_in("awsvpc", 1);
+    fixture.start();
+    sleep(Duration::from_mins(1)).await;
+    let described = fixture.ecs.described.lock().unwrap().len();
+    assert!(described < 20, "{described} describes");
+    let own = InterfaceAddresses::new(Some("10.0.1.7".parse().unwrap()), None).unwrap();
+    fixture.ecs.tasks.lock().unwrap().values_mut().for_each(|task| {
+        task.addresses = own;
+        task.version += 1;
+    });
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(fixture.addresses(), ["10.0.1.7"]);
+}

@@ -22,7 +22,7 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
     ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, Tags, Task,
-    TaskArn, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, TaskId, Timestamp,
+    TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, TaskId, Timestamp,
 };
 
 /// Duration of each call of a fake.
@@ -247,7 +247,15 @@ impl Ecs for FakeEcs {
             return Err(error(kind));
         }
         let network_mode = self.network_mode.lock().unwrap().clone();
-        Ok(TaskDefinition { arn: arn.clone(), task_role: None, network_mode, containers: Vec::new() })
+        let sidecar = TaskContainer {
+            name: "sidecar".to_owned(),
+            docker_labels: Tags::new(),
+            ports: vec![15000],
+            essential: true,
+            stop_timeout: None,
+            sidecar_outbounds: None,
+        };
+        Ok(TaskDefinition { arn: arn.clone(), task_role: None, network_mode, containers: vec![sidecar] })
     }
 
     async fn describe_services(

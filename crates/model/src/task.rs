@@ -247,7 +247,7 @@ pub struct TaskContainer {
     pub name: String,
     /// `dockerLabels`.
     pub docker_labels: Tags,
-    /// `portMappings[].containerPort`.
+    /// `portMappings[].containerPort` of TCP.
     pub ports: Vec<u16>,
     /// `essential`: the task stops when the container does.
     pub essential: bool,

@@ -50,9 +50,15 @@ pub struct ExplainedState {
     /// The addresses of the task's network interface, IPv4 first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// The container instance that the task runs on, or `external`.
+    /// The container instance that the task runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
+    pub container_instance: Option<String>,
+    /// The container instance's addresses, as last read. Read only where the task has no address of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub container_instance_addresses: Vec<String>,
+    /// Whether the task runs on an external instance (launch type EXTERNAL).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_external: bool,
     /// `createdAt` (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
@@ -101,6 +107,12 @@ impl Operator {
     }
 
     fn state(&self, task: &Task) -> ExplainedState {
+        let instance = match &task.host {
+            TaskHost::ContainerInstance(instance) => Some(instance),
+            TaskHost::None | TaskHost::External => None,
+        };
+        let hosts = &self.context.aws.hosts;
+        let read = instance.and_then(|instance| hosts.cached(instance)?.ok()).unwrap_or_default();
         ExplainedState {
             last_status: task.last_status.as_str(),
             desired_status: task.desired_status.as_str(),
@@ -109,11 +121,9 @@ impl Operator {
             definition: task.definition.to_string(),
             role: self.context.aws.store.role_of(&task.arn),
             addresses: task.addresses.all().map(|address| address.to_string()).collect(),
-            host: match &task.host {
-                TaskHost::None => None,
-                TaskHost::ContainerInstance(instance) => Some(instance.to_string()),
-                TaskHost::External => Some("external".to_owned()),
-            },
+            container_instance: instance.map(ToString::to_string),
+            container_instance_addresses: read.all().map(|address| address.to_string()).collect(),
+            is_external: task.host == TaskHost::External,
             created_at: task.created_at.map(|at| at.to_string()),
         }
     }

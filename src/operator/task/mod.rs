@@ -569,7 +569,9 @@ impl<'a> TaskRun<'a> {
                 return Requeue::Backoff;
             }
             let found = self.context.aws.store.snapshot(self.task, Duration::MAX, now).task;
-            if found.is_some_and(|task| task.is_located()) {
+            let place = |task: &Task| (task.addresses, task.host.clone());
+            // Without a difference the verdict would be the same.
+            if found.as_ref().map(place) != snapshot.task.as_ref().map(place) {
                 return Requeue::After(Duration::ZERO);
             }
         }

@@ -328,6 +328,7 @@ fn container(found: &types::ContainerDefinition) -> TaskContainer {
         ports: found
             .port_mappings()
             .iter()
+            .filter(|mapping| mapping.protocol() != Some(&types::TransportProtocol::Udp))
             .filter_map(|mapping| u16::try_from(mapping.container_port()?).ok())
             .filter(|port| *port != 0)
             .collect(),

@@ -112,7 +112,7 @@ pub enum IgnoreReason {
     NoWorkload,
     /// The task would register itself and has not, and no workload selects it.
     NotRegistered,
-    /// No other host reaches the task's ports (network mode bridge or none).
+    /// The sidecar's ports are not reached as they are, or not at all (network mode bridge or none).
     NetworkMode(String),
     /// The task runs on an external instance, whose address AWS does not know.
     ExternalInstance,
@@ -208,11 +208,16 @@ impl Evaluator<'_> {
             return self.check_admission(binding, task, facts, warnings);
         }
         let (name, workload) = self.workload(binding, task, facts)?;
-        let place = TaskAddress::of(task, facts, binding.spec.address_family)?;
-        warnings.extend(place.unmapped_ports(&name, &workload, facts));
         let label = workload_label(&workload);
         let claim = RoleClaim::Kuma { mesh: &binding.spec.mesh, service: &workload.service, workload: label };
-        check_role(binding, claim, task, facts, warnings)?;
+        let place = TaskAddress::of(task, facts, binding.spec.address_family);
+        // A role that no longer allows a registration ends it wherever the task runs, also while its address is unknown.
+        if place.is_ok() || facts.registered {
+            check_role(binding, claim, task, facts, warnings)?;
+        }
+        let place = place?;
+        place.check_ports(&workload, facts)?;
+        warnings.extend(place.shared_listeners(&name, workload.reach));
         let settle = binding.spec.cleanup.settle.0;
         let is_unknown = !facts.outbounds_seen && self.history.is_starting(settle, self.now);
         let may_lack_lists = is_unknown || self.history.lacks_list_of(&name, settle, self.now);

@@ -91,16 +91,17 @@ impl fmt::Display for IgnoreReason {
             Self::OtherControlPlane => f.write_str("the task's MeshBinding names another control plane"),
             Self::NoWorkload => f.write_str("no Workload selects the task"),
             Self::NotRegistered => f.write_str("the task has no registration, and no Workload selects it"),
-            Self::NetworkMode(mode) => {
-                write!(
-                    f,
-                    "refused: in network mode {mode} no other task reaches the sidecar's ports; run the task in network mode \
-                     awsvpc, or host"
-                )
-            }
+            Self::NetworkMode(mode) if mode == "none" => f.write_str(
+                "refused: a task in network mode none has no network; run it in network mode awsvpc, or host",
+            ),
+            Self::NetworkMode(mode) => write!(
+                f,
+                "refused: in network mode {mode} the sidecar's ports are mapped to other ports of the instance, which the \
+                 sidecar does not know; run the task in network mode awsvpc, or host"
+            ),
             Self::ExternalInstance => f.write_str(
-                "refused: AWS does not know the address of an external instance (launch type EXTERNAL); run the task on \
-                 Fargate, EC2 or Managed Instances, or let its sidecar register itself",
+                "refused: ECS and EC2 do not show the address of an external instance (launch type EXTERNAL); run the task on \
+                 Fargate, EC2 or Managed Instances, or let its sidecar register itself (kuma-dp run --dataplane-file)",
             ),
         }
     }

@@ -5,13 +5,13 @@
 //! | `awsvpc` | Fargate, EC2, Managed Instances | the task's own network interface |
 //! | `host` | EC2, Managed Instances | the container instance, once EC2 has shown it |
 //! | `bridge`, `none`, `default` | EC2 | refused: no port of the task is one that the mesh can route to |
-//! | any | external instances | refused: AWS does not know the address |
+//! | any | external instances | refused: ECS and EC2 do not show the address |
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::evaluator::known_definition;
 use super::{Fact, HoldReason, IgnoreReason, MissingFact, TaskFacts, Verdict};
-use ecs_mesh_api::{AddressFamily, WorkloadSpec};
+use ecs_mesh_api::{AddressFamily, Reach, WorkloadSpec};
 use ecs_mesh_model::{InterfaceAddresses, Reason, Task, TaskDefinition, TaskHost};
 
 /// The address of a task.
@@ -64,19 +64,15 @@ impl TaskAddress {
         Some(Self { address, v4: addresses.v4(), is_shared })
     }
 
-    /// Warns of inbound ports that ECS does not keep apart: on one instance it starts no two tasks with the same port
-    /// mapping, but the port of a sidecar without a mapping may already be in use there.
+    /// Refuses inbound ports that ECS does not keep apart: on one instance it starts no two tasks with the same port
+    /// mapping, but without a mapping another task's sidecar may listen on the port, and would receive what is sent to
+    /// this one.
     ///
     /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_PortMapping.html> (`hostPort`).
-    pub(super) fn unmapped_ports(
-        &self,
-        name: &str,
-        workload: &WorkloadSpec,
-        facts: &TaskFacts,
-    ) -> Option<Reason> {
-        let Fact::Known(definition) = &facts.definition else { return None };
+    pub(super) fn check_ports(&self, workload: &WorkloadSpec, facts: &TaskFacts) -> Result<(), Verdict> {
+        let Fact::Known(definition) = &facts.definition else { return Ok(()) };
         if !self.is_shared {
-            return None;
+            return Ok(());
         }
         let unmapped: Vec<String> = workload
             .inbounds
@@ -84,13 +80,24 @@ impl TaskAddress {
             .filter(|inbound| !is_mapped(definition, inbound.port.get()))
             .map(|inbound| inbound.port.to_string())
             .collect();
-        (!unmapped.is_empty()).then(|| {
+        if unmapped.is_empty() {
+            return Ok(());
+        }
+        Err(Verdict::Hold(HoldReason::Unusable(Reason::constant(format!(
+            "no container of {} maps inbound port {} (TCP), so another task of the instance may listen on it (network mode \
+             host); add a port mapping for it to the sidecar's container",
+            definition.arn,
+            unmapped.join(", ")
+        )))))
+    }
+
+    /// Warns of sidecars that bind a listener for each service on the loopback that all tasks of the instance share.
+    pub(super) fn shared_listeners(&self, name: &str, reach: Reach) -> Option<Reason> {
+        (self.is_shared && reach == Reach::BindOutbounds).then(|| {
             Reason::constant(format!(
-                "Workload {name}: no container of {} maps inbound port {}, so ECS may start two tasks with it on one \
-                 instance (network mode host), where the second sidecar cannot listen; help: add a port mapping for it to \
-                 the sidecar's container",
-                definition.arn,
-                unmapped.join(", ")
+                "Workload {name}: reach is bindOutbounds, and in network mode host all sidecars of an instance would bind the \
+                 same addresses, so that only the first can; help: run one such task on an instance, or use `reach: outbounds` \
+                 with listen addresses that differ between Workloads, or network mode awsvpc"
             ))
         })
     }
