@@ -17,6 +17,7 @@ use ecs_mesh_control_plane::http::{
     BodySink, HttpMethod, ItemHandler, ItemStream, ResponseHead, StreamTransport,
 };
 use ecs_mesh_controller::Lease;
+use ecs_mesh_model::Timestamp;
 
 /// The maximum size of a buffered response; long lists are split into items as they arrive.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
@@ -35,6 +36,8 @@ pub(super) struct TokenCheck {
     pub(super) begun: AtomicU64,
     /// The number and start of the last successful check.
     pub(super) last: tokio::sync::Mutex<Option<(u64, Instant)>>,
+    /// When the token that was read last expires.
+    pub(super) expiry: std::sync::Mutex<Option<Timestamp>>,
 }
 
 /// The location of the list that a response contains.

@@ -37,7 +37,7 @@ use ecs_mesh_control_plane::{
 use ecs_mesh_controller::{ActiveWarnings, BatchError, Batcher, Lease, Secrets, TokenBucket};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn};
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, Timestamp};
 
 /// The maximum number of tasks per token scan.
 const MAX_TASKS_PER_SCAN: usize = 100_000;
@@ -438,6 +438,10 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
 
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         self.observed("delete", self.remove(id)).await
+    }
+
+    fn token_expiry(&self) -> Option<Timestamp> {
+        self.api.token_expiry()
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {

@@ -1,5 +1,6 @@
 //! Checks the operator's own token: only while the servers know it does "not found" prove absence.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use super::objects::ObjectLink;
 use super::reply::ApiReply;
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
+use ecs_mesh_model::Timestamp;
 
 /// A successful check confirms empty lists for this long, since servers rarely return one to an unknown token.
 const TOKEN_CHECK_TTL: Duration = Duration::from_secs(10);
@@ -31,12 +33,21 @@ pub struct OwnToken {
     pub policies: Vec<ObjectLink>,
     /// The roles.
     pub roles: Vec<ObjectLink>,
+    /// When the token expires (RFC 3339); `None` if it does not.
+    ///
+    /// Source: <https://developer.hashicorp.com/consul/api-docs/acl/tokens#read-self-token>.
+    pub expiration_time: Option<String>,
 }
 
 impl OwnToken {
     /// Whether the token has all permissions.
     pub fn is_management(&self) -> bool {
         self.policies.iter().any(|policy| policy.name == "global-management")
+    }
+
+    /// When the token expires; `None` if it does not, or if its time is unreadable.
+    pub fn expiry(&self) -> Option<Timestamp> {
+        self.expiration_time.as_deref().and_then(Timestamp::parse)
     }
 }
 
@@ -45,7 +56,22 @@ impl<T: StreamTransport> ConsulApi<T> {
     pub(super) async fn own_token(&self) -> Result<OwnToken, MeshError> {
         let path = self.own_token_path();
         let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
-        read_own_token(&call, &self.send(&call, None).await?)
+        let reply = self.send(&call, None).await?;
+        self.read_own_token(&call, &reply)
+    }
+
+    /// When the token that was read last expires; `None` if it does not.
+    pub(super) fn token_expiry(&self) -> Option<Timestamp> {
+        *self.token_check.expiry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_own_token(&self, call: &ConsulCall<'_>, reply: &ApiReply) -> Result<OwnToken, MeshError> {
+        if errors::is_not_found(reply) {
+            return Err(errors::own_token_unknown(call));
+        }
+        let token: OwnToken = call.read(reply)?;
+        *self.token_check.expiry.lock().unwrap_or_else(PoisonError::into_inner) = token.expiry();
+        Ok(token)
     }
 
     /// The path has neither partition nor namespace, since the secret identifies the token. It has the datacenter, since
@@ -82,16 +108,9 @@ impl<T: StreamTransport> ConsulApi<T> {
         let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
         let reply = self.send(&call, None).await?;
         if !errors::acls_disabled(&reply) {
-            read_own_token(&call, &reply)?;
+            self.read_own_token(&call, &reply)?;
         }
         *last = Some((check, began));
         Ok(())
     }
-}
-
-fn read_own_token(call: &ConsulCall<'_>, reply: &ApiReply) -> Result<OwnToken, MeshError> {
-    if errors::is_not_found(reply) {
-        return Err(errors::own_token_unknown(call));
-    }
-    call.read(reply)
 }

@@ -1,6 +1,7 @@
 use super::*;
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
+use ecs_mesh_model::Timestamp;
 
 #[tokio::test(start_paused = true)]
 async fn registrations_of_clusters_tasks_are_owned() {
@@ -517,6 +518,11 @@ async fn refresh_reads_the_version_and_checks_the_token() {
     let consul_1 = consul(&ScriptedConsulTransport::of(vec![agent("1.21.4+ent"), known_token()]));
     consul_1.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert!(consul_1.version().unwrap().is_enterprise());
+    assert_eq!(consul_1.token_expiry(), None, "it does not expire");
+    let expiring = json!({"AccessorID": accessor(0), "ExpirationTime": "2026-12-24T18:00:00.5Z"});
+    let consul_1 = consul(&ScriptedConsulTransport::of(vec![agent("1.21.4+ent"), responds(200, &expiring)]));
+    consul_1.refresh_capabilities(&BTreeSet::new()).await.unwrap();
+    assert_eq!(consul_1.token_expiry(), Timestamp::parse("2026-12-24T18:00:00.5Z"));
     // Access to the agent is not required; newer servers have a call for the version without permissions.
     for (version, expected) in [
         (text(404, "Invalid URL path: not a recognized HTTP API endpoint"), None),
