@@ -93,10 +93,36 @@ fn unknown_name(kind: BackendKind, names: &[String], known: &[MeshBackend]) -> S
     if let Some(other) = known.iter().find(|one| one.name == name) {
         return format!("{name} is a {}", other.kind.as_str());
     }
-    let of_kind: Vec<&str> =
-        known.iter().filter(|one| one.kind == kind).map(|one| one.name.as_str()).collect();
+    if let Some(zones) = zones_with(kind, names, known) {
+        return format!(
+            "no {kind} of this zone is named {name}; zone {zones} has one: call it by the labels {DISPLAY_NAME} and {ZONE} \
+             (reach: bindOutbounds), or by the name of a MeshMultiZoneService",
+            kind = kind.as_str()
+        );
+    }
+    let is_callable = |one: &&MeshBackend| {
+        one.kind == kind && one.labels.get(DISPLAY_NAME).is_none_or(|name| **name == *one.name)
+    };
+    let of_kind: Vec<&str> = known.iter().filter(is_callable).map(|one| one.name.as_str()).collect();
     format!("no {} is named {name}{}", kind.as_str(), suggestion(name, "There are", &of_kind))
 }
+
+/// The zones whose resource of this name a global control plane has synchronised to this one. Its name there is another,
+/// with a hash; seen on 2.14.3.
+///
+/// Source: <https://kuma.io/docs/2.14.x/networking/meshservice/>.
+fn zones_with(kind: BackendKind, names: &[String], known: &[MeshBackend]) -> Option<String> {
+    let is_named = |one: &&MeshBackend| {
+        one.kind == kind
+            && one.labels.get(DISPLAY_NAME).is_some_and(|name| names.iter().any(|one| **one == **name))
+    };
+    let zones: BTreeSet<&str> =
+        known.iter().filter(is_named).filter_map(|one| one.labels.get(ZONE).map(AsRef::as_ref)).collect();
+    (!zones.is_empty()).then(|| zones.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+const DISPLAY_NAME: &str = "kuma.io/display-name";
+const ZONE: &str = "kuma.io/zone";
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +134,13 @@ mod tests {
         MeshBackend { kind, name: name.to_owned(), labels, ports: vec![port], addresses: Vec::new() }
     }
 
+    /// As a global control plane synchronises the service `ledger` of zone west.
+    fn of_other_zone() -> MeshBackend {
+        let labels = [(DISPLAY_NAME, "ledger"), (ZONE, "west")];
+        let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        MeshBackend { labels, ..backend(BackendKind::MeshService, "ledger-4fd96c42684xxd74", 9000) }
+    }
+
     fn found(outbound: &Value) -> Vec<(String, String)> {
         let spec = json!({"selector": {}, "service": "x", "reach": "bindOutbounds", "outbounds": [outbound]});
         let workload = serde_json::from_value(spec).unwrap();
@@ -116,6 +149,7 @@ mod tests {
         let known = [
             backend(BackendKind::MeshService, "redis", 6379),
             backend(BackendKind::MeshExternalService, "payments", 443),
+            of_other_zone(),
         ];
         missing_backends(&called, &known, &CalledWorkloads::default()).into_iter().collect()
     }
@@ -134,6 +168,18 @@ mod tests {
             (
                 json!({"service": "rediss"}),
                 pair("rediss", "no MeshService is named rediss; did you mean redis? There are: redis"),
+            ),
+            (
+                json!({"backend": {"kind": "MeshService", "labels": {DISPLAY_NAME: "ledger", ZONE: "west"}}}),
+                Vec::new(),
+            ),
+            (
+                json!({"service": "ledger"}),
+                pair(
+                    "ledger",
+                    "no MeshService of this zone is named ledger; zone west has one: call it by the labels \
+                     kuma.io/display-name and kuma.io/zone (reach: bindOutbounds), or by the name of a MeshMultiZoneService",
+                ),
             ),
             (json!({"service": "payments"}), pair("payments", "payments is a MeshExternalService")),
             (
