@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::output::print;
+use super::variables::command;
 
 /// Arguments of `completion`.
 #[derive(clap::Args)]
@@ -24,7 +23,7 @@ impl CompletionArgs {
 }
 
 fn script(shell: Shell) -> Result<String, String> {
-    let mut command = Cli::command();
+    let mut command = command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use super::Cli;
 use super::output::print;
+use super::variables::command;
 
 /// Arguments of `man`.
 #[derive(clap::Args)]
@@ -21,11 +20,11 @@ pub(super) struct ManArgs {
 impl ManArgs {
     pub(super) fn run(&self) -> Result<ExitCode, String> {
         let Some(directory) = &self.output_dir else {
-            return print(&page(Cli::command())?).map(|()| ExitCode::SUCCESS);
+            return print(&page(command())?).map(|()| ExitCode::SUCCESS);
         };
         let failed = |error: std::io::Error| format!("writing pages to {}: {error}", directory.display());
         fs::create_dir_all(directory).map_err(failed)?;
-        clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), directory).map_err(failed)?;
+        clap_mangen::generate_to(command().disable_help_subcommand(true), directory).map_err(failed)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -42,7 +41,7 @@ mod tests {
 
     #[test]
     fn page_names_commands_and_flags() {
-        let page = page(Cli::command()).unwrap();
+        let page = page(command()).unwrap();
         assert!(page.contains(".TH ecs-mesh-operator"), "{page}");
         for word in [r"validate", r"\-\-log\-format"] {
             assert!(page.contains(word), "{word}: {page}");
@@ -53,7 +52,7 @@ mod tests {
     fn each_command_has_a_page_in_the_directory() {
         let directory = tempfile::tempdir().unwrap();
         ManArgs { output_dir: Some(directory.path().join("man1")) }.run().unwrap();
-        for command in Cli::command().get_subcommands().filter(|one| !one.is_hide_set()) {
+        for command in command().get_subcommands().filter(|one| !one.is_hide_set()) {
             let file = directory.path().join(format!("man1/ecs-mesh-operator-{}.1", command.get_name()));
             let page =
                 fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

@@ -29,11 +29,12 @@ mod run;
 mod sandbox;
 mod terminal;
 mod validate;
+mod variables;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::log::{self, LogFormat};
 
@@ -84,7 +85,8 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = variables::command().try_get_matches();
+    let cli = match parsed.and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => {
             // A failure to print cannot be reported.

@@ -1,10 +1,11 @@
-//! Compares the flags of the command line with docs/reference/cli.md.
+//! Compares the flags of the command line with docs/reference/cli.md, and their variables with docs/reference/environment.md,
+//! which `UPDATE_GOLDEN=1 cargo test --lib reference` renews.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Arg, Command};
 
-use super::Cli;
+use super::variables::command;
 
 /// The section of the flags that every command has.
 const GLOBAL_SECTION: &str = "Everywhere";
@@ -24,7 +25,7 @@ fn flags_of(command: &Command) -> BTreeSet<String> {
 }
 
 fn actual() -> FlagsByCommand {
-    let cli = Cli::command();
+    let cli = command();
     let of_commands = cli.get_subcommands().map(|one| (one.get_name().to_owned(), flags_of(one)));
     of_commands.chain([(GLOBAL_SECTION.to_owned(), flags_of(&cli))]).collect()
 }
@@ -50,4 +51,39 @@ fn documented() -> FlagsByCommand {
 #[test]
 fn cli_reference_lists_exactly_all_flags() {
     assert_eq!(documented(), actual(), "docs/reference/cli.md (left) differs from the commands (right)");
+}
+
+const ENVIRONMENT_INTRODUCTION: &str = "# Environment variables
+
+Every flag has an environment variable; a flag wins over its variable. The variables of the operator are `ECS_MESH_` and the \
+flag's name, and mean the same for every command that has the flag. A flag that `run` does not have has its command's name \
+between the two. Switches take `true` or `false`; lists are separated by commas. [Command line](cli.md) tells what the flags \
+mean.
+
+";
+
+/// The flags of each command with their variables, as Markdown.
+fn environment_page() -> String {
+    let mut page = ENVIRONMENT_INTRODUCTION.to_owned();
+    let cli = command();
+    let sections = std::iter::once(("every command", &cli))
+        .chain(cli.get_subcommands().map(|one| (one.get_name(), one)));
+    page.push_str("| command | flag | variable |\n|---|---|---|\n");
+    for (name, command) in sections {
+        for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            if let (Some(flag), Some(variable)) = (arg.get_long(), arg.get_env()) {
+                page += &format!("| {name} | `--{flag}` | `{}` |\n", variable.display());
+            }
+        }
+    }
+    page
+}
+
+#[test]
+fn environment_reference_lists_the_variable_of_each_flag() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/environment.md");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, environment_page()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), environment_page(), "UPDATE_GOLDEN=1 renews it");
 }
