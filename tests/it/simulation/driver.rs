@@ -30,6 +30,11 @@ pub(super) const INVALID_DOCUMENT: &str =
 pub(super) trait Scenario {
     fn env(&self) -> &Arc<SimEnv>;
 
+    /// The operator's id.
+    fn operator(&self) -> &'static str {
+        OPERATOR
+    }
+
     /// Creates control plane clients.
     fn connect(&self) -> ConnectFn;
 
@@ -212,7 +217,7 @@ impl<S: Scenario> Driver<S> {
         let aws = Arc::new(SimAws(Arc::clone(&env)));
         let operator = Operator::new(OperatorDeps {
             recorder: None,
-            id: OperatorId::parse(OPERATOR).unwrap(),
+            id: OperatorId::parse(self.scenario.operator()).unwrap(),
             ecs: Arc::clone(&aws) as _,
             ec2: Arc::clone(&aws) as _,
             iam: Arc::clone(&aws) as _,

@@ -99,6 +99,8 @@ pub(super) enum SimFault {
     UnreachableWhileHeld,
     /// The control plane shows an unsupported version while a deployment is held.
     UnsupportedWhileHeld,
+    /// A second operator registers tasks in the same mesh.
+    SecondOperator,
     /// The control plane shows a version that the operator does not support, for some time.
     UnsupportedVersion,
     /// The control plane is upgraded from 2.14 to 3.0.
@@ -173,8 +175,13 @@ impl SimFault {
 
     /// Faults of all Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
-        let of_kuma =
-            [Self::WriteConflict, Self::UnsupportedVersion, Self::DialectUpgrade, Self::RollingDeployment];
+        let of_kuma = [
+            Self::WriteConflict,
+            Self::UnsupportedVersion,
+            Self::DialectUpgrade,
+            Self::RollingDeployment,
+            Self::SecondOperator,
+        ];
         [Self::EVERYWHERE, &of_kuma].concat()
     }
 

@@ -23,6 +23,7 @@ use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, vi
 use super::faults::SimFault;
 use super::held_deployments::{HeldDeployments, HoldStrike};
 use super::kuma_transport::SimKumaTransport;
+use super::two_operators;
 
 /// `cleanup.settle`.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ const HIDDEN: Duration = Duration::from_secs(110);
 /// State shared by operator and world.
 pub(super) struct KumaShared {
     pub(super) env: Arc<SimEnv>,
-    pub(super) kuma: Mutex<KumaCp>,
+    pub(super) kuma: Arc<Mutex<KumaCp>>,
     oracle: Mutex<KumaOracle>,
 }
 
@@ -62,15 +63,30 @@ impl KumaShared {
 
 /// Runs a seed.
 pub(super) fn run(seed: u64) -> SimReport {
-    under_paused_clock(|| {
-        let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let scenario = KumaScenario::start(seed, &mut rng);
-        Driver::new(seed, rng, scenario).run()
+    under_paused_clock(|| async move {
+        let kuma = Arc::new(Mutex::new(KumaCp::new(KumaConfig::default(), START)));
+        if !two_operators::are_in(seed) {
+            return driver(seed, OPERATOR, &kuma).run().await;
+        }
+        let (one, other) = (
+            driver(seed, OPERATOR, &kuma),
+            driver(two_operators::other_seed(seed), two_operators::OTHER, &kuma),
+        );
+        let (one, other) = tokio::join!(one.run(), other.run());
+        two_operators::merge(one, other)
     })
+}
+
+fn driver(seed: u64, operator: &'static str, kuma: &Arc<Mutex<KumaCp>>) -> Driver<KumaScenario> {
+    let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let scenario = KumaScenario::start(seed, &mut rng, operator, kuma);
+    Driver::new(seed, rng, scenario)
 }
 
 struct KumaScenario {
     shared: Arc<KumaShared>,
+    /// The operator's id.
+    operator: &'static str,
     world: World,
     /// Options of the manifests.
     care: ManifestOptions,
@@ -100,10 +116,13 @@ struct KumaScenario {
 }
 
 impl KumaScenario {
-    fn start(seed: u64, rng: &mut fastrand::Rng) -> Self {
+    fn start(seed: u64, rng: &mut fastrand::Rng, operator: &'static str, kuma: &Arc<Mutex<KumaCp>>) -> Self {
+        let is_alone = !two_operators::are_in(seed);
         let env = SimEnv::new(seed, rng, false);
-        let naming = if rng.bool() { Naming::TaskId } else { Naming::Hostname };
-        let mut kuma = KumaCp::new(KumaConfig::default(), START);
+        // Two accounts may have the same addresses, and then the same host names.
+        let naming = if rng.bool() || !is_alone { Naming::TaskId } else { Naming::Hostname };
+        let shared_kuma = Arc::clone(kuma);
+        let mut kuma = kuma.lock().unwrap();
         let cluster = env.cluster.to_string();
         // A source of its own, so that the rest of a life does not depend on it.
         let mut own = fastrand::Rng::with_seed(seed ^ 0x41D3);
@@ -128,7 +147,7 @@ impl KumaScenario {
             rollouts,
         };
         let world = World::start(world, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
-        let deleted = deleted_cluster::is_in(seed, &env)
+        let deleted = (is_alone && deleted_cluster::is_in(seed, &env))
             .then(|| deleted_cluster::delete(&mut env.cloud.lock().unwrap()));
         deleted.iter().for_each(|cluster| deleted_cluster::leave_dataplanes(cluster, &mut kuma));
         let care = ManifestOptions {
@@ -146,7 +165,7 @@ impl KumaScenario {
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
         let oracle = KumaOracle::new(OracleConfig {
-            operator: OPERATOR.to_owned(),
+            operator: operator.to_owned(),
             cluster: cluster.clone(),
             deleted_cluster: deleted.map(|cluster| cluster.to_string()),
             tags_lag: Duration::from_secs(100),
@@ -156,14 +175,17 @@ impl KumaScenario {
         let revocation =
             (env.faults.are_enabled() && own.u8(..3) == 0).then(|| in_a_while(&mut own, 40..110));
         let next_hiding = in_a_while(&mut own, 20..120);
-        let upgrade = (env.faults.are_enabled() && own.u8(..3) == 0).then(|| {
+        // One of two operators at a control plane would not know what the other's life does to it.
+        let upgrade = (is_alone && env.faults.are_enabled() && own.u8(..3) == 0).then(|| {
             let from = in_a_while(&mut own, 30..150);
             (from, from + Duration::from_secs(own.u64(20..90)))
         });
-        let dialect_upgrade = (own.u8(..4) == 0).then(|| in_a_while(&mut own, 30..150));
-        let shared = KumaShared { env: Arc::new(env), kuma: Mutex::new(kuma), oracle: Mutex::new(oracle) };
+        let dialect_upgrade = (is_alone && own.u8(..4) == 0).then(|| in_a_while(&mut own, 30..150));
+        drop(kuma);
+        let shared = KumaShared { env: Arc::new(env), kuma: shared_kuma, oracle: Mutex::new(oracle) };
         Self {
             shared: Arc::new(shared),
+            operator,
             world,
             care,
             generation: 1,
@@ -279,6 +301,9 @@ impl KumaScenario {
         let mut wrong = Vec::new();
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         for (_, name, body) in kuma.dataplanes() {
+            if body["labels"]["ecs-mesh.dev/operator"] != self.operator {
+                continue;
+            }
             let id = body["labels"]["ecs-mesh.dev/task-id"].as_str().unwrap_or("");
             let task =
                 TaskId::parse(id).ok().and_then(|id| cloud.task(&self.shared.cluster.task(id).to_string()));
@@ -303,10 +328,14 @@ impl Scenario for KumaScenario {
         &self.shared.env
     }
 
+    fn operator(&self) -> &'static str {
+        self.operator
+    }
+
     fn connect(&self) -> ConnectFn {
-        let shared = Arc::clone(&self.shared);
+        let (shared, operator) = (Arc::clone(&self.shared), self.operator);
         Arc::new(move |_, _| {
-            let id = OperatorId::parse(OPERATOR).unwrap();
+            let id = OperatorId::parse(operator).unwrap();
             let plane =
                 KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
             Ok(Connected::new(Arc::new(plane)))

@@ -15,6 +15,7 @@ mod faults;
 mod held_deployments;
 mod kuma_transport;
 mod life;
+mod two_operators;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
