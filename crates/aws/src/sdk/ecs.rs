@@ -258,8 +258,10 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         }
         addresses => addresses?,
     };
-    let instance = given(found.container_instance_arn()).map(ContainerInstanceArn::parse);
-    let instance = instance.transpose().map_err(in_field("containerInstanceArn"))?;
+    let host = TaskHost::of(
+        found.launch_type().map_or("", types::LaunchType::as_str),
+        container_instance(&arn, found),
+    );
     Ok(Task {
         arn,
         version: u64::try_from(found.version()).map_err(|_| "version: negative".to_owned())?,
@@ -269,12 +271,21 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         definition,
         role_override: role.map(RoleArn::parse).transpose().map_err(in_field("overrides.taskRoleArn"))?,
         addresses,
-        host: TaskHost::of(found.launch_type().map_or("", types::LaunchType::as_str), instance),
+        host,
         deployment: found.started_by().and_then(Task::parse_deployment),
         created_at: found.created_at().map(nearest_millisecond),
         tags: Some(intern_tags(tags(found.tags()))),
         stopped_containers: stopped_containers(found),
     })
+}
+
+/// The container instance. Few tasks need it: an unreadable one fails no task.
+fn container_instance(task: &TaskArn, found: &types::Task) -> Option<ContainerInstanceArn> {
+    let parsed = ContainerInstanceArn::parse(given(found.container_instance_arn())?);
+    if let Err(error) = &parsed {
+        tracing::debug!(%task, %error, "unreadable containerInstanceArn; taken as none");
+    }
+    parsed.ok()
 }
 
 fn stopped_containers(task: &types::Task) -> Box<[Arc<str>]> {

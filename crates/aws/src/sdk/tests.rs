@@ -19,7 +19,8 @@ use super::*;
 use crate::aws::{AwsError, AwsErrorKind, Ecs, EventQueue, Iam};
 use crate::inspect::AuditApi;
 use ecs_mesh_model::{
-    ClusterArn, DesiredStatus, LastStatus, RoleArn, SidecarOutbounds, TaskDefinitionArn, TaskId, Timestamp,
+    ClusterArn, DesiredStatus, LastStatus, RoleArn, SidecarOutbounds, TaskDefinitionArn, TaskHost, TaskId,
+    Timestamp,
 };
 
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
@@ -201,6 +202,23 @@ async fn unreachable_address_fails_a_live_task_alone() {
         described.tasks.iter().map(|task| (task.arn.id().as_str(), task.addresses.v4())).collect();
     assert_eq!(found, [("a2", None), ("a3", Some("10.0.1.7".parse().unwrap()))]);
     assert_eq!(described.failed[0].0, id("a1"));
+}
+
+#[tokio::test]
+async fn unreadable_container_instance_fails_no_task() {
+    let with_instance = |id: &str, desired: &str| {
+        let mut task = task(id);
+        task["containerInstanceArn"] = json!("container-instance/prod/c1");
+        task["desiredStatus"] = json!(desired);
+        task
+    };
+    let tasks = [with_instance("a1", "RUNNING"), with_instance("a2", "STOPPED")];
+    let world = SdkFixture::answering([ok(&json!({"tasks": tasks, "failures": []}))]).await;
+    let described = world.aws.ecs.describe_tasks(&cluster(), &["a1", "a2"].map(id)).await.unwrap();
+    assert_eq!(described.failed, []);
+    let own = Some("10.0.1.7".parse().unwrap());
+    let found: Vec<_> = described.tasks.iter().map(|task| (&task.host, task.addresses.v4())).collect();
+    assert_eq!(found, [(&TaskHost::None, own), (&TaskHost::None, own)]);
 }
 
 #[tokio::test]

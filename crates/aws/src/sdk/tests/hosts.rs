@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::aws::Ec2;
-use ecs_mesh_model::{ContainerInstanceArn, TaskHost};
+use ecs_mesh_model::ContainerInstanceArn;
 
 fn instance(id: &str) -> ContainerInstanceArn {
     let arn = format!("arn:aws:ecs:eu-west-1:111122223333:container-instance/prod/{id}");
