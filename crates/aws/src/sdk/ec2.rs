@@ -28,7 +28,7 @@ use aws_types::SigningName;
 use aws_types::region::SigningRegion;
 use aws_types::service_config::ServiceConfigKey;
 
-use super::address;
+use super::address::AddressReading;
 use super::call::CallRunner;
 use super::ecs::unreadable;
 use crate::aws::{AwsError, Ec2};
@@ -265,9 +265,11 @@ fn addresses(instance: &Element) -> InterfaceAddresses {
     let primary = interfaces
         .find(|one| one.children("attachment").any(|attachment| attachment.text("deviceIndex") == "0"));
     let first_v6 = primary.and_then(|primary| primary.items("ipv6AddressesSet").next());
-    let v6 = Some(instance.text("ipv6Address")).filter(|text| !text.is_empty());
-    let v6 = v6.or_else(|| first_v6.map(|item| item.text("ipv6Address"))).unwrap_or_default();
-    address::pair(instance.text("privateIpAddress"), v6).unwrap_or_default()
+    let mut reading = AddressReading::default();
+    reading.add_v4("privateIpAddress", instance.text("privateIpAddress"));
+    reading.add_v6("ipv6Address", instance.text("ipv6Address"));
+    reading.add_v6("ipv6AddressesSet", first_v6.map_or("", |item| item.text("ipv6Address")));
+    reading.finish().unwrap_or_default()
 }
 
 fn error(document: &str) -> Result<ErrorMetadata, XmlDecodeError> {

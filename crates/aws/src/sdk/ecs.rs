@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types;
 
-use super::address::{self, Attachment};
+use super::address::{self, Attachment, ContainerInterface};
 use super::call::CallRunner;
 use super::error;
 use super::services;
@@ -305,6 +305,7 @@ fn own_addresses(task: &types::Task) -> Result<InterfaceAddresses, String> {
         .attachments()
         .iter()
         .map(|attachment| Attachment {
+            id: attachment.id().unwrap_or_default(),
             kind: attachment.r#type().unwrap_or_default(),
             status: attachment.status().unwrap_or_default(),
             details: attachment
@@ -314,15 +315,15 @@ fn own_addresses(task: &types::Task) -> Result<InterfaceAddresses, String> {
                 .collect(),
         })
         .collect();
-    let containers =
-        task.containers().iter().flat_map(types::Container::network_interfaces).map(|interface| {
-            (
-                interface.private_ipv4_address().unwrap_or_default(),
-                interface.ipv6_address().unwrap_or_default(),
-            )
-        });
-    address::of_task(&attachments, containers)
-        .map_err(|_| "attachments or containers: an address that no other host can reach".to_owned())
+    let interfaces = task.containers().iter().flat_map(types::Container::network_interfaces);
+    let interfaces: Vec<_> = interfaces
+        .map(|interface| ContainerInterface {
+            attachment: interface.attachment_id().unwrap_or_default(),
+            v4: interface.private_ipv4_address().unwrap_or_default(),
+            v6: interface.ipv6_address().unwrap_or_default(),
+        })
+        .collect();
+    address::of_task(&attachments, &interfaces).map_err(|bad| bad.to_string())
 }
 
 pub(super) fn tags(found: &[types::Tag]) -> Tags {

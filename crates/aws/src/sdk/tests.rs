@@ -202,6 +202,18 @@ async fn unreachable_address_fails_a_live_task_alone() {
         described.tasks.iter().map(|task| (task.arn.id().as_str(), task.addresses.v4())).collect();
     assert_eq!(found, [("a2", None), ("a3", Some("10.0.1.7".parse().unwrap()))]);
     assert_eq!(described.failed[0].0, id("a1"));
+    assert!(described.failed[0].1.starts_with("attachments[].details[privateIPv4Address]: "));
+}
+
+#[tokio::test]
+async fn dual_stack_task_has_both_addresses_of_its_interface() {
+    let mut task = task("a1");
+    task["containers"][0]["networkInterfaces"][0] =
+        json!({"attachmentId": "a", "privateIpv4Address": "10.0.1.7", "ipv6Address": "2001:db8::7"});
+    let world = SdkFixture::answering([ok(&json!({"tasks": [task], "failures": []}))]).await;
+    let described = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap();
+    let addresses: Vec<_> = described.tasks[0].addresses.all().map(|one| one.to_string()).collect();
+    assert_eq!(addresses, ["10.0.1.7", "2001:db8::7"]);
 }
 
 #[tokio::test]
