@@ -246,6 +246,10 @@ const LEAVES: [&str; 8] =
     ["instanceId", "privateIpAddress", "ipv6Address", "deviceIndex", "nextToken", "Code", "Message", "code"];
 
 fn page(document: &str) -> Result<InstancePage, XmlDecodeError> {
+    // The decoder closes what a truncated document leaves open, and an interface without its last addresses looks complete.
+    if !document.trim_end().ends_with("</DescribeInstancesResponse>") {
+        return Err(XmlDecodeError::custom("the response is truncated, or not one of DescribeInstances"));
+    }
     let root = Element::root(document)?;
     if root.name != "DescribeInstancesResponse" {
         return Err(XmlDecodeError::custom("the response is not one of DescribeInstances"));
@@ -345,6 +349,15 @@ mod tests {
         for document in ["", "<html><body>503</body></html>", "{}"] {
             assert!(page(document).is_err(), "{document}");
         }
+    }
+
+    #[test]
+    fn truncated_response_is_unreadable() {
+        let whole = document(&instance("i-1", "<privateIpAddress>10.0.2.9</privateIpAddress>"));
+        for end in 0..whole.len() {
+            assert!(page(&whole[..end]).is_err(), "{}", &whole[..end]);
+        }
+        assert!(page(&format!("{whole}\n")).is_ok());
     }
 
     #[test]
