@@ -137,8 +137,12 @@ impl Context {
             );
             let roles =
                 RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), bucket(deps.rates.iam, 4.0));
-            let hosts =
-                HostAddressCache::new(Arc::clone(&deps.ecs), Arc::clone(&deps.ec2), ecs_bucket.clone());
+            let hosts = HostAddressCache::new(
+                Arc::clone(&deps.ecs),
+                Arc::clone(&deps.ec2),
+                ecs_bucket.clone(),
+                bucket(deps.rates.ecs, 5.0),
+            );
             Self {
                 process: Process {
                     id: deps.id.clone(),

@@ -101,6 +101,13 @@ impl FakeEc2 {
         self.addresses.lock().unwrap().insert(format!("i-{n}"), addresses);
     }
 
+    /// Gives an instance these addresses.
+    pub fn set_dual_stack(&self, n: usize, v4: &str, v6: &str) {
+        let addresses =
+            InterfaceAddresses::new(Some(v4.parse().unwrap()), Some(v6.parse().unwrap())).unwrap();
+        self.addresses.lock().unwrap().insert(format!("i-{n}"), addresses);
+    }
+
     pub fn forget(&self, n: usize) {
         self.addresses.lock().unwrap().remove(&format!("i-{n}"));
     }
@@ -167,6 +174,8 @@ pub struct FakeEcs {
     /// That of every task definition.
     pub network_mode: Mutex<Option<String>>,
     pub missing_instances: Mutex<Vec<ContainerInstanceArn>>,
+    /// Calls of DescribeContainerInstances.
+    pub instance_reads: Mutex<usize>,
     /// Tasks omitted from responses.
     pub unanswered: Mutex<Vec<TaskId>>,
     pub fails: Mutex<Option<AwsErrorKind>>,
@@ -274,6 +283,7 @@ impl Ecs for FakeEcs {
         _: &ClusterArn,
         instances: &[ContainerInstanceArn],
     ) -> Result<DescribeContainerInstancesOutput, AwsError> {
+        *self.instance_reads.lock().unwrap() += 1;
         let missing = self.missing_instances.lock().unwrap();
         let mut described = DescribeContainerInstancesOutput::default();
         for instance in instances {

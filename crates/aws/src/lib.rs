@@ -21,6 +21,7 @@ pub mod aws;
 pub mod cluster_checker;
 pub mod consumer;
 pub mod events;
+mod fact_cache;
 #[cfg(any(test, feature = "testing"))]
 pub mod fakes;
 pub mod hint_resolver;

@@ -1,35 +1,24 @@
 //! Caches task definitions. A revision never changes, so each is read once; the number of cached definitions is bounded.
 //! A failure is cached for a short time.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use super::aws::{AwsError, Ecs, batch_failure};
+use super::fact_cache::{FAILURE_TTL, FactCache};
 use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
 use ecs_mesh_model::{Reason, TaskDefinition, TaskDefinitionArn};
 
 /// Limit of cached definitions; the oldest is evicted first. At a few hundred bytes each this is a few megabytes.
 const MAX_CACHED: usize = 5_000;
 
-/// How long a failed read is cached, so that a thousand tasks of one definition cause one call.
-const FAILURE_TTL: Duration = Duration::from_secs(5);
-
 /// The cache of task definitions.
 #[derive(Clone)]
 pub struct TaskDefinitionCache {
-    kept: Arc<Mutex<CachedDefinitions>>,
+    definitions: Arc<FactCache<TaskDefinitionArn, Arc<TaskDefinition>>>,
     batcher: Batcher<DescribeDefinitionCall>,
-}
-
-#[derive(Default)]
-struct CachedDefinitions {
-    by_arn: BTreeMap<TaskDefinitionArn, Arc<TaskDefinition>>,
-    oldest_first: VecDeque<TaskDefinitionArn>,
-    failures: BTreeMap<TaskDefinitionArn, (Instant, Reason)>,
 }
 
 struct DescribeDefinitionCall {
@@ -39,17 +28,13 @@ struct DescribeDefinitionCall {
 impl TaskDefinitionCache {
     /// Calls take tokens from `bucket`. `DescribeTaskDefinition` has its own quota.
     pub fn new(ecs: Arc<dyn Ecs>, bucket: TokenBucket) -> Self {
-        Self { kept: Arc::default(), batcher: Batcher::new(DescribeDefinitionCall { ecs }, 1, Some(bucket)) }
+        let batcher = Batcher::new(DescribeDefinitionCall { ecs }, 1, Some(bucket));
+        Self { definitions: Arc::new(FactCache::new(MAX_CACHED)), batcher }
     }
 
     /// The definition as far as the cache has it, or why it could not be read a moment ago.
     pub fn cached(&self, arn: &TaskDefinitionArn) -> Option<Result<Arc<TaskDefinition>, Reason>> {
-        let kept = self.lock();
-        if let Some(definition) = kept.by_arn.get(arn) {
-            return Some(Ok(Arc::clone(definition)));
-        }
-        let (at, reason) = kept.failures.get(arn)?;
-        (at.elapsed() < FAILURE_TTL).then(|| Err(reason.clone()))
+        self.definitions.cached(arn)
     }
 
     /// The definition, from the cache or from ECS.
@@ -61,28 +46,11 @@ impl TaskDefinitionCache {
             return cached;
         }
         let asked = self.batcher.ask(arn.clone(), ()).await.map_err(batch_failure);
-        let mut kept = self.lock();
-        kept.failures.retain(|failed, (at, _)| failed != arn && at.elapsed() < FAILURE_TTL);
-        let definition = match asked {
-            Ok(definition) => definition,
-            Err(reason) => {
-                kept.failures.insert(arn.clone(), (Instant::now(), reason.clone()));
-                return Err(reason);
-            }
-        };
-        if kept.by_arn.insert(arn.clone(), Arc::clone(&definition)).is_none() {
-            kept.oldest_first.push_back(arn.clone());
+        match &asked {
+            Ok(definition) => self.definitions.insert(arn.clone(), Arc::clone(definition)),
+            Err(reason) => self.definitions.insert_failure(arn.clone(), reason.clone(), FAILURE_TTL),
         }
-        if kept.oldest_first.len() > MAX_CACHED
-            && let Some(oldest) = kept.oldest_first.pop_front()
-        {
-            kept.by_arn.remove(&oldest);
-        }
-        Ok(definition)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, CachedDefinitions> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        asked
     }
 }
 
@@ -141,22 +109,5 @@ mod tests {
         assert_eq!(definitions.get(&definition_arn(1)).await.unwrap_err(), reason);
         tokio::time::advance(FAILURE_TTL).await;
         assert!(definitions.get(&definition_arn(1)).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn oldest_definition_is_evicted_at_the_limit() {
-        let (definitions, ecs) = definitions();
-        for revision in 1..=MAX_CACHED + 1 {
-            definitions.get(&definition_arn(revision)).await.unwrap();
-        }
-        assert_eq!(definitions.lock().by_arn.len(), MAX_CACHED);
-        assert_eq!(definitions.lock().oldest_first.len(), MAX_CACHED);
-        let reads = || ecs.definitions_read.lock().unwrap().len();
-        assert_eq!(reads(), MAX_CACHED + 1);
-        definitions.get(&definition_arn(MAX_CACHED + 1)).await.unwrap();
-        definitions.get(&definition_arn(2)).await.unwrap();
-        assert_eq!(reads(), MAX_CACHED + 1, "the newest and the second are kept");
-        definitions.get(&definition_arn(1)).await.unwrap();
-        assert_eq!(reads(), MAX_CACHED + 2, "the first is read again");
     }
 }

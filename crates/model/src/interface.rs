@@ -41,6 +41,12 @@ impl InterfaceAddresses {
         self.v6
     }
 
+    /// These addresses, and for a family without one that of `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { v4: self.v4.or(other.v4), v6: self.v6.or(other.v6) }
+    }
+
     /// Whether the interface has no address (yet).
     pub fn is_empty(&self) -> bool {
         *self == Self::NONE
@@ -102,5 +108,7 @@ mod tests {
         let both = InterfaceAddresses::new(Some(v4), Some(v6)).unwrap();
         assert_eq!(both.all().collect::<Vec<_>>(), [IpAddr::V4(v4), IpAddr::V6(v6)]);
         assert!(InterfaceAddresses::NONE.is_empty());
+        let v4_alone = InterfaceAddresses::new(Some(v4), None).unwrap();
+        assert_eq!((v4_alone.or(both), InterfaceAddresses::NONE.or(v4_alone)), (both, v4_alone));
     }
 }

@@ -393,10 +393,10 @@ impl<'a> TaskRun<'a> {
         instance: &ContainerInstanceArn,
     ) -> Result<Result<InterfaceAddresses, Reason>, FactPending> {
         let hosts = &self.context.aws.hosts;
-        if let Some(cached) = hosts.cached(instance) {
+        let (cluster, instance) = (self.task.cluster().clone(), instance.clone());
+        if let Some(cached) = hosts.cached(&cluster, &instance) {
             return Ok(cached);
         }
-        let (cluster, instance) = (self.task.cluster().clone(), instance.clone());
         if self.recorder.plan().is_some() {
             return Ok(hosts.get(&cluster, &instance).await);
         }
