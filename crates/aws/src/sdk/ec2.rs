@@ -88,10 +88,15 @@ impl Ec2 for SdkEc2 {
 }
 
 /// The request's parameters. A filter, unlike a list of ids, does not fail because one of the instances no longer exists.
+/// Instances of ECS Managed Instances are left out without `IncludeManagedResources` where the account hides managed
+/// resources.
+///
+/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ManagedResourceVisibilitySettings.html>.
 fn form(ids: &BTreeSet<String>, page: Option<&str>) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("Action", "DescribeInstances").append_pair("Version", VERSION);
-    form.append_pair("MaxResults", "1000").append_pair("Filter.1.Name", "instance-id");
+    form.append_pair("MaxResults", "1000").append_pair("IncludeManagedResources", "true");
+    form.append_pair("Filter.1.Name", "instance-id");
     for (index, id) in ids.iter().enumerate() {
         form.append_pair(&format!("Filter.1.Value.{}", index + 1), id);
     }

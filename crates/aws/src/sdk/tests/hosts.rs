@@ -80,8 +80,8 @@ async fn instances_of_all_pages_are_read_by_signed_requests() {
     let expected = [("i-1", "10.0.2.1"), ("i-2", "10.0.2.2")];
     assert_eq!(found, expected.map(|(id, address)| (id.to_owned(), address.to_owned())));
     let seen = world.script.seen.lock().unwrap();
-    let first = "Action=DescribeInstances&Version=2016-11-15&MaxResults=1000&Filter.1.Name=instance-id\
-                 &Filter.1.Value.1=i-1&Filter.1.Value.2=i-2";
+    let first = "Action=DescribeInstances&Version=2016-11-15&MaxResults=1000&IncludeManagedResources=true\
+                 &Filter.1.Name=instance-id&Filter.1.Value.1=i-1&Filter.1.Value.2=i-2";
     assert_eq!(seen[0].body, first);
     assert_eq!(seen[1].body, format!("{first}&NextToken=a%2Fb%2Bc"));
     let credential = "/eu-west-1/ec2/aws4_request";
