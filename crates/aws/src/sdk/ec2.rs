@@ -30,8 +30,8 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::address::AddressReading;
 use super::call::CallRunner;
-use super::ecs::unreadable;
-use crate::aws::{AwsError, Ec2};
+use super::error;
+use crate::aws::{AwsError, AwsErrorKind, Ec2};
 use ecs_mesh_model::InterfaceAddresses;
 
 const OPERATION: &str = "ec2:DescribeInstances";
@@ -71,7 +71,7 @@ impl Ec2 for SdkEc2 {
     ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
         let resource = format!("{} instances", ids.len());
         let Some(operation) = &self.operation else {
-            return Err(unreadable(OPERATION, &resource, "no credentials provider"));
+            return Err(no_credentials(resource));
         };
         let (mut found, mut next) = (BTreeMap::new(), None);
         for _ in 0..MAX_PAGES {
@@ -80,10 +80,33 @@ impl Ec2 for SdkEc2 {
             found.extend(page.instances);
             next = page.next;
             if next.is_none() {
-                break;
+                return Ok(found);
             }
         }
-        Ok(found)
+        Err(endless(resource))
+    }
+}
+
+fn no_credentials(resource: String) -> AwsError {
+    AwsError {
+        kind: AwsErrorKind::Credentials,
+        operation: OPERATION,
+        resource,
+        code: "credentials".to_owned(),
+        message: "no credentials provider".to_owned(),
+        hint: error::HINT_NO_CREDENTIALS,
+    }
+}
+
+/// The rest of the pages may have any of the instances, so none of them counts as missing.
+fn endless(resource: String) -> AwsError {
+    AwsError {
+        kind: AwsErrorKind::Invalid,
+        operation: OPERATION,
+        resource,
+        code: "response".to_owned(),
+        message: format!("more than {MAX_PAGES} pages"),
+        hint: "; the response does not follow EC2's documentation: check AWS_ENDPOINT_URL_EC2 if set",
     }
 }
 
@@ -198,7 +221,9 @@ fn response(response: &HttpResponse) -> Result<InstancePage, OrchestratorError<E
     if response.status().is_success() {
         return page(text).map_err(|error| OrchestratorError::other(error.to_string()));
     }
-    Err(OrchestratorError::operation(error(text).unwrap_or_else(|_| ErrorMetadata::builder().build())))
+    Err(OrchestratorError::operation(
+        error_metadata(text).unwrap_or_else(|_| ErrorMetadata::builder().build()),
+    ))
 }
 
 /// An element of a response.
@@ -281,7 +306,7 @@ fn addresses(instance: &Element) -> InterfaceAddresses {
     reading.finish().unwrap_or_default()
 }
 
-fn error(document: &str) -> Result<ErrorMetadata, XmlDecodeError> {
+fn error_metadata(document: &str) -> Result<ErrorMetadata, XmlDecodeError> {
     let root = Element::root(document)?;
     let error = root.children("Errors").flat_map(|errors| errors.children("Error")).next();
     let mut metadata = ErrorMetadata::builder();

@@ -117,3 +117,12 @@ async fn failures_of_ec2_have_kind_and_next_step() {
         assert!(error.hint.contains(hint), "{error}");
     }
 }
+
+#[tokio::test]
+async fn pages_without_end_are_an_error() {
+    let page = || instances("", "<nextToken>more</nextToken>");
+    let world = SdkFixture::answering(std::iter::repeat_with(page).take(10)).await;
+    let error = world.aws.ec2.instance_addresses(&ids(&["i-1"])).await.unwrap_err();
+    assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Invalid, "response"));
+    assert!(error.to_string().contains("AWS_ENDPOINT_URL_EC2"), "{error}");
+}
