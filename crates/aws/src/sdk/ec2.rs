@@ -177,7 +177,8 @@ fn signing(
     StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
 }
 
-/// The endpoint: `AWS_ENDPOINT_URL_EC2`, `AWS_ENDPOINT_URL`, or that of the Region.
+/// The endpoint: that of [`AwsOptions`](super::AwsOptions), `AWS_ENDPOINT_URL_EC2`, `AWS_ENDPOINT_URL`, or that of the Region.
+/// The clients of other services have the same order.
 ///
 /// Source: <https://docs.aws.amazon.com/general/latest/gr/ec2-service.html>.
 fn endpoint(config: &SdkConfig, region: &Region) -> String {
@@ -187,7 +188,8 @@ fn endpoint(config: &SdkConfig, region: &Region) -> String {
         .profile("endpoint_url")
         .build()
         .ok();
-    let of_service = key.and_then(|key| config.service_config()?.load_config(key));
+    let is_in_code = config.get_origin("endpoint_url").is_client_config();
+    let of_service = key.filter(|_| !is_in_code).and_then(|key| config.service_config()?.load_config(key));
     if let Some(url) = of_service.or_else(|| config.endpoint_url().map(str::to_owned)) {
         return url;
     }
@@ -318,6 +320,9 @@ fn error_metadata(document: &str) -> Result<ErrorMetadata, XmlDecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use aws_types::origin::Origin;
+    use aws_types::service_config::LoadServiceConfig;
+
     use super::*;
 
     fn instance(id: &str, inner: &str) -> String {
@@ -401,6 +406,31 @@ mod tests {
             ("cn-north-1", false, true, "https://ec2.cn-north-1.api.amazonwebservices.com.cn"),
         ] {
             assert_eq!(regional_endpoint(region, fips, dual_stack), expected);
+        }
+    }
+
+    /// Settings of the service, as the environment and the profile give them.
+    #[derive(Debug)]
+    struct ServiceEndpoint;
+
+    impl LoadServiceConfig for ServiceEndpoint {
+        fn load_config(&self, _: ServiceConfigKey<'_>) -> Option<String> {
+            Some("http://service".to_owned())
+        }
+    }
+
+    #[test]
+    fn endpoint_in_code_comes_before_those_of_the_environment() {
+        let region = Region::new("eu-west-1");
+        for (origin, expected) in [
+            (Origin::shared_config(), "http://all"),
+            (Origin::shared_environment_variable(), "http://service"),
+        ] {
+            let mut config = SdkConfig::builder();
+            config.set_endpoint_url(Some("http://all".to_owned()));
+            config.set_service_config(Some(ServiceEndpoint));
+            config.insert_origin("endpoint_url", origin);
+            assert_eq!(endpoint(&config.build(), &region), expected);
         }
     }
 }
