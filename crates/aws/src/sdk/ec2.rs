@@ -197,17 +197,25 @@ fn endpoint(config: &SdkConfig, region: &Region) -> String {
     regional_endpoint(region.as_ref(), fips, dual_stack)
 }
 
+/// The DNS suffixes of partitions by the prefix of their Regions: of the default endpoints, and of dual-stack ones.
+///
+/// Source: <https://docs.aws.amazon.com/general/latest/gr/rande.html>, and the partitions of AWS's SDKs.
+const SUFFIXES: [(&str, &str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+];
+
 fn regional_endpoint(region: &str, fips: bool, dual_stack: bool) -> String {
-    let is_china = region.starts_with("cn-");
+    let partition = SUFFIXES.iter().find(|(prefix, ..)| region.starts_with(prefix));
+    let (default, of_dual_stack) =
+        partition.map_or(("amazonaws.com", "api.aws"), |(_, one, two)| (*one, *two));
     // In GovCloud every endpoint is a FIPS endpoint.
     let name = if fips && !region.starts_with("us-gov-") { "ec2-fips" } else { "ec2" };
-    let suffix = match (is_china, dual_stack) {
-        (false, false) => "amazonaws.com",
-        (false, true) => "api.aws",
-        (true, false) => "amazonaws.com.cn",
-        (true, true) => "api.amazonwebservices.com.cn",
-    };
-    format!("https://{name}.{region}.{suffix}")
+    format!("https://{name}.{region}.{}", if dual_stack { of_dual_stack } else { default })
 }
 
 fn request(form: String) -> Result<HttpRequest, BoxError> {
@@ -404,6 +412,11 @@ mod tests {
             ("eu-west-1", false, true, "https://ec2.eu-west-1.api.aws"),
             ("cn-north-1", false, false, "https://ec2.cn-north-1.amazonaws.com.cn"),
             ("cn-north-1", false, true, "https://ec2.cn-north-1.api.amazonwebservices.com.cn"),
+            ("eusc-de-east-1", false, false, "https://ec2.eusc-de-east-1.amazonaws.eu"),
+            ("us-iso-east-1", false, false, "https://ec2.us-iso-east-1.c2s.ic.gov"),
+            ("us-isob-east-1", false, true, "https://ec2.us-isob-east-1.api.aws.scloud"),
+            ("eu-isoe-west-1", false, false, "https://ec2.eu-isoe-west-1.cloud.adc-e.uk"),
+            ("us-isof-south-1", true, false, "https://ec2-fips.us-isof-south-1.csp.hci.ic.gov"),
         ] {
             assert_eq!(regional_endpoint(region, fips, dual_stack), expected);
         }
