@@ -165,9 +165,10 @@ pub struct Bucket {
 
 impl Throttling {
     /// The published request quotas of ECS for an account and Region, and an assumed one for IAM, which publishes
-    /// none.
+    /// none. Of EC2 the bucket of reads with a filter and pages.
     ///
-    /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html>.
+    /// Sources: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html>,
+    /// <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html>.
     pub fn published() -> Self {
         let bucket = |operations: &[&str], burst: f64, per_second: f64| Bucket {
             operations: operations.iter().map(|&operation| operation.to_owned()).collect(),
@@ -176,9 +177,14 @@ impl Throttling {
         };
         Self {
             buckets: vec![
-                bucket(&["ecs.ListTasks", "ecs.DescribeTasks"], 100.0, 20.0),
+                bucket(
+                    &["ecs.ListTasks", "ecs.DescribeTasks", "ecs.DescribeContainerInstances"],
+                    100.0,
+                    20.0,
+                ),
                 bucket(&["ecs.DescribeTaskDefinition"], 50.0, 20.0),
                 bucket(&["iam.GetRole"], 100.0, 20.0),
+                bucket(&["ec2.DescribeInstances"], 100.0, 20.0),
             ],
         }
     }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::DescribeFailure;
+use super::protection::check_count;
 use crate::aws::{AwsApiResult, Cloud};
 
 /// A container instance.
@@ -32,12 +33,16 @@ impl Cloud {
         }
     }
 
-    /// The response of `DescribeContainerInstances`: found instances and unknown ones.
+    /// The response of `DescribeContainerInstances` for up to 100 instances: found and unknown ones.
+    ///
+    /// # Errors
+    /// For no instance, more than 100, and an unknown cluster.
     pub fn describe_container_instances(
         &self,
         cluster: &str,
         instances: &[String],
     ) -> AwsApiResult<(Vec<Value>, Vec<DescribeFailure>)> {
+        check_count(instances, 100)?;
         let cluster = self.cluster_name(cluster)?;
         let prefix = self.arn("ecs", &format!("container-instance/{cluster}/"));
         let (mut found, mut missing) = (Vec::new(), Vec::new());

@@ -150,9 +150,9 @@ impl Cloud {
     }
 }
 
-fn check_count<S>(tasks: &[S], most: usize) -> AwsApiResult<()> {
-    if (1..=most).contains(&tasks.len()) {
+pub(super) fn check_count<S>(named: &[S], most: usize) -> AwsApiResult<()> {
+    if (1..=most).contains(&named.len()) {
         return Ok(());
     }
-    Err(invalid(format!("{} tasks were named; 1 to {most} are allowed", tasks.len())))
+    Err(invalid(format!("{} are named; 1 to {most} are allowed", named.len())))
 }

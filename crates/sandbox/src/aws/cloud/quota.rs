@@ -73,6 +73,7 @@ mod tests {
         }
         let refused = cloud.admit("ecs", "DescribeTasks", Timestamp(0)).unwrap_err();
         assert_eq!((refused.code, refused.status), ("ThrottlingException", 400));
+        assert!(cloud.admit("ecs", "DescribeContainerInstances", Timestamp(0)).is_err(), "shares the bucket");
         assert!(cloud.admit("ecs", "DescribeTaskDefinition", Timestamp(0)).is_ok(), "has its own bucket");
         let admitted = (0..30).filter(|_| cloud.admit("ecs", "ListTasks", Timestamp(1000)).is_ok()).count();
         assert_eq!(admitted, 20);

@@ -328,6 +328,16 @@ fn task_in_host_mode_runs_on_a_described_instance() {
 }
 
 #[test]
+fn container_instances_are_described_by_the_hundred() {
+    let world = cloud();
+    let asked = vec!["00000000000000000000000000000001".to_owned(); 101];
+    let refused = world.cloud.describe_container_instances("prod", &asked).unwrap_err();
+    assert_eq!(refused.code, "InvalidParameterException");
+    assert_eq!(world.cloud.describe_container_instances("prod", &asked[..100]).unwrap().1.len(), 100);
+    assert!(world.cloud.describe_container_instances("prod", &[]).is_err());
+}
+
+#[test]
 fn full_subnet_fails_new_tasks() {
     let mut world = cloud_with(CloudConfig { subnet: "10.1.0.0/28".into(), ..CloudConfig::default() });
     let started: Vec<_> = (0..12).map(|_| world.task()).collect();
