@@ -31,6 +31,8 @@ pub struct CloudConfig {
     /// Number of container instances of each cluster. A `DAEMON` service has a task on each; the other tasks on EC2
     /// are on the first, since placement is not emulated.
     pub container_instances: usize,
+    /// Whether the interfaces of tasks and of container instances also have an IPv6 address.
+    pub dual_stack: bool,
     /// The URL of the account's API, if it is not AWS's own.
     pub endpoint: Option<String>,
 }
@@ -50,6 +52,7 @@ impl Default for CloudConfig {
             accept_aws_sources: false,
             history: Duration::from_mins(5),
             container_instances: 1,
+            dual_stack: false,
             endpoint: None,
         }
     }

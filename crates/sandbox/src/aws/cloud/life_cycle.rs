@@ -152,6 +152,9 @@ impl Cloud {
         {
             self.addresses.release(address);
         }
+        if reaches(LastStatus::Pending) {
+            self.place(task);
+        }
         if change == TaskChange::WithEvent {
             self.emit_task_event(task, now);
         }

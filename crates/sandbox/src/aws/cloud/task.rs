@@ -1,6 +1,6 @@
 //! The state of a task.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -62,6 +62,14 @@ pub struct Network {
     pub mac: String,
     /// Its address, absent at first, and kept after the interface is deleted.
     pub address: Option<Ipv4Addr>,
+    /// Whether it also has an IPv6 address.
+    pub dual_stack: bool,
+}
+
+/// The IPv6 address of the interface with this IPv4 address.
+pub(super) fn v6_of(address: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = address.octets().map(u16::from);
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, (a << 8) | b, (c << 8) | d)
 }
 
 /// One immutable state of a task. Each change creates a new state.
@@ -87,7 +95,7 @@ pub struct CloudTask {
     pub group: String,
     /// `ecs-svc/…` for a task of a service, or the value of `RunTask`.
     pub started_by: Option<String>,
-    /// `FARGATE` or `EC2`.
+    /// `FARGATE`, `EC2`, `MANAGED_INSTANCES` or `EXTERNAL`.
     pub launch_type: String,
     /// Overrides of the task definition.
     pub overrides: Arc<TaskOverrides>,
@@ -151,6 +159,12 @@ impl CloudTask {
         self.network.as_ref().and_then(|network| network.address)
     }
 
+    /// Its IPv6 address, if its interface has one. Attachments do not show it, containers do.
+    pub(super) fn v6(&self) -> Option<Ipv6Addr> {
+        let network = self.network.as_ref().filter(|network| network.dual_stack)?;
+        network.address.map(v6_of)
+    }
+
     /// The task role of the override, or of the definition.
     pub fn task_role_arn(&self) -> Option<&str> {
         self.overrides.task_role_arn.as_deref().or(self.definition.task_role_arn.as_deref())
@@ -177,7 +191,7 @@ impl CloudTask {
             group: TaskGroup::parse(&self.group),
             definition: TaskDefinitionArn::parse(&self.definition.arn).ok()?,
             role_override: self.overrides.task_role_arn.as_deref().and_then(|role| RoleArn::parse(role).ok()),
-            addresses: InterfaceAddresses::new(self.address(), None).ok()?,
+            addresses: InterfaceAddresses::new(self.address(), self.v6()).ok()?,
             host: TaskHost::of(&self.launch_type, instance),
             deployment: self.started_by.as_deref().and_then(Task::parse_deployment),
             created_at: Some(self.created_at),

@@ -144,6 +144,9 @@ impl CloudTask {
             if let Some(address) = network.address {
                 interface["privateIpv4Address"] = json!(address);
             }
+            if let Some(address) = self.v6() {
+                interface["ipv6Address"] = json!(address);
+            }
             shown["networkInterfaces"] = json!([interface]);
         } else {
             shown["networkBindings"] = json!([]);
@@ -168,13 +171,18 @@ impl CloudTask {
         Value::Object(shown)
     }
 
-    /// The container instance; `None` on Fargate.
+    /// The container instance, once the task is placed; `None` on Fargate.
     pub fn container_instance_arn(&self) -> Option<String> {
-        if self.launch_type == "FARGATE" {
-            return None;
-        }
+        // Instances of different kinds are different.
+        let kind = match &*self.launch_type {
+            "FARGATE" => return None,
+            "MANAGED_INSTANCES" => 1,
+            "EXTERNAL" => 2,
+            _ => 0,
+        };
+        self.pull_started_at?;
         let base = self.cluster_arn.split(":cluster/").next().unwrap_or_default();
-        Some(format!("{base}:container-instance/{}/{:032x}", self.cluster, self.container_instance))
+        Some(format!("{base}:container-instance/{}/{kind}{:031x}", self.cluster, self.container_instance))
     }
 }
 

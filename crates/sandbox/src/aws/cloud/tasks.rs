@@ -27,7 +27,7 @@ pub struct RunTask {
     pub group: Option<String>,
     /// Value of `startedBy`.
     pub started_by: Option<String>,
-    /// `FARGATE` or `EC2`; default: by the task definition.
+    /// `FARGATE`, `EC2`, `MANAGED_INSTANCES` or `EXTERNAL`; default: by the task definition.
     pub launch_type: Option<String>,
     /// Overrides of the task definition.
     pub overrides: TaskOverrides,
@@ -154,6 +154,7 @@ impl Cloud {
                 subnet: subnet.unwrap_or_else(|| "subnet-0123456789abcdef0".into()),
                 mac: self.mac(),
                 address: None,
+                dual_stack: self.config.dual_stack,
             }
         });
         let task = CloudTask {
@@ -191,7 +192,6 @@ impl Cloud {
             execution_stopped_at: None,
             stopped_at: None,
         };
-        self.place(task.container_instance_arn());
         let record = TaskHistory::new(task, now);
         let task = record.current.clone();
         self.tasks.insert(arn, record);

@@ -306,25 +306,77 @@ fn task_without_awsvpc_has_no_address() {
     assert!(shown["containerInstanceArn"].is_string());
 }
 
+/// Runs a task in this network mode on an instance of this kind until it is RUNNING.
+fn task_on(world: &mut CloudFixture, launch_type: &str, network_mode: &str) -> String {
+    let mut definition = RegisterTaskDefinition::fargate("agent", None, 80);
+    definition.network_mode = Some(network_mode.into());
+    definition.rest.clear();
+    let definition = world.cloud.register_task_definition(definition, world.now).unwrap().arn.clone();
+    let launch_type = Some(launch_type.to_owned());
+    let request = RunTask { launch_type, ..RunTask::awsvpc("prod", &definition) };
+    let arn = world.cloud.run_task(&request, world.now).unwrap()[0].arn.to_string();
+    let task = world.cloud.task(&arn).unwrap();
+    assert_eq!((task.last_status, task.container_instance_arn()), (LastStatus::Provisioning, None));
+    world.run_for_secs(5);
+    arn
+}
+
+/// The EC2 id of a task's container instance, and what EC2 shows of it.
+fn instance_of(world: &CloudFixture, arn: &str, include_managed: bool) -> (String, Value) {
+    let instance = world.cloud.task(arn).unwrap().container_instance_arn().unwrap();
+    let (found, _) = world.cloud.describe_container_instances("prod", &[instance]).unwrap();
+    let id = found[0]["ec2InstanceId"].as_str().unwrap().to_owned();
+    let shown = world.cloud.describe_instances(std::slice::from_ref(&id), include_managed);
+    let instance = &shown["reservationSet"][0]["instancesSet"][0];
+    (id, instance.clone())
+}
+
 #[test]
 fn task_in_host_mode_runs_on_a_described_instance() {
     let mut world = cloud();
-    let mut host = RegisterTaskDefinition::fargate("agent", None, 80);
-    host.network_mode = Some("host".into());
-    host.rest.clear();
-    world.cloud.register_task_definition(host, world.now).unwrap();
-    let request = RunTask { cluster: "prod".into(), task_definition: "agent".into(), ..RunTask::default() };
-    let arn = world.cloud.run_task(&request, world.now).unwrap()[0].arn.clone();
-    let instance = world.cloud.task(&arn).unwrap().container_instance_arn().unwrap();
-    let asked = [instance.clone(), instance.replace("00001", "00002")];
-    let (found, missing) = world.cloud.describe_container_instances("prod", &asked).unwrap();
-    let id = found[0]["ec2InstanceId"].as_str().unwrap().to_owned();
-    assert_eq!((found.len(), missing[0].reason, &missing[0].arn), (1, "MISSING", &asked[1]));
-    let shown = world.cloud.describe_instances(&[id, "i-0123".to_owned()]);
-    let address = world.cloud.host_address(&instance).unwrap();
-    assert_eq!(shown["reservationSet"].as_array().unwrap().len(), 1);
-    assert_eq!(shown["reservationSet"][0]["instancesSet"][0]["privateIpAddress"], json!(address));
-    assert!(world.cloud.task(&arn).unwrap().to_model().unwrap().addresses.is_empty());
+    let arn = task_on(&mut world, "EC2", "host");
+    let task = world.cloud.task(&arn).unwrap();
+    let instance = task.container_instance_arn().unwrap();
+    let unknown = instance.replace("00001", "00002");
+    let (found, missing) =
+        world.cloud.describe_container_instances("prod", &[instance, unknown.clone()]).unwrap();
+    assert_eq!((found.len(), missing[0].reason, &missing[0].arn), (1, "MISSING", &unknown));
+    let (_, shown) = instance_of(&world, &arn, false);
+    let address = world.cloud.reachable_address(&task).unwrap();
+    assert_eq!(shown["privateIpAddress"], json!(address));
+    assert_eq!(shown["networkInterfaceSet"][0]["attachment"]["deviceIndex"], 0);
+    assert!(task.to_model().unwrap().addresses.is_empty());
+}
+
+#[test]
+fn ec2_hides_managed_instances_and_lacks_external_ones() {
+    let mut world = cloud();
+    for (launch_type, prefix, shown, shown_on_request) in [
+        ("EC2", "i-", true, true),
+        ("MANAGED_INSTANCES", "i-", false, true),
+        ("EXTERNAL", "mi-", false, false),
+    ] {
+        let arn = task_on(&mut world, launch_type, "host");
+        for (include_managed, expected) in [(false, shown), (true, shown_on_request)] {
+            let (id, instance) = instance_of(&world, &arn, include_managed);
+            assert!(id.starts_with(prefix), "{id}");
+            assert_eq!(!instance.is_null(), expected, "{launch_type} {include_managed}");
+        }
+    }
+}
+
+#[test]
+fn dual_stack_interfaces_have_an_ipv6_address() {
+    let mut world = cloud_with(CloudConfig { dual_stack: true, ..CloudConfig::default() });
+    let arn = task_on(&mut world, "EC2", "host");
+    let (_, shown) = instance_of(&world, &arn, false);
+    assert_eq!(shown["ipv6Address"], "2001:db8:0:1::ac1f:4");
+    assert_eq!(shown["networkInterfaceSet"][0]["ipv6AddressesSet"][0]["ipv6Address"], "2001:db8:0:1::ac1f:4");
+    let task = task_on(&mut world, "FARGATE", "awsvpc");
+    let task = world.cloud.task(&task).unwrap();
+    let interface = &task.to_api_json(false)["containers"][0]["networkInterfaces"][0];
+    assert_eq!(interface["ipv6Address"], "2001:db8:0:1::a00:4");
+    assert_eq!(task.to_model().unwrap().addresses.v6(), Some("2001:db8:0:1::a00:4".parse().unwrap()));
 }
 
 #[test]

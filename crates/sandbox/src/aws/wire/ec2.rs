@@ -15,6 +15,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
         let message = "this emulator filters by instance-id only";
         return Err(AwsApiError::new("InvalidParameterValue", message));
     }
+    let include_managed = request.form.get("IncludeManagedResources").is_some_and(|value| value == "true");
     let ids = (1..).map_while(|index| request.form.get(&format!("Filter.1.Value.{index}")).cloned());
-    Ok(cloud.describe_instances(&ids.collect::<Vec<_>>()))
+    Ok(cloud.describe_instances(&ids.collect::<Vec<_>>(), include_managed))
 }
