@@ -284,6 +284,9 @@ impl Ecs for FakeEcs {
         instances: &[ContainerInstanceArn],
     ) -> Result<DescribeContainerInstancesOutput, AwsError> {
         *self.instance_reads.lock().unwrap() += 1;
+        if let Some(kind) = *self.fails.lock().unwrap() {
+            return Err(error(kind));
+        }
         let missing = self.missing_instances.lock().unwrap();
         let mut described = DescribeContainerInstancesOutput::default();
         for instance in instances {

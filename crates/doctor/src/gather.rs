@@ -1,6 +1,7 @@
 //! Asks AWS and the control planes, each question with a time limit, several at once. Reads alone.
 
 mod aws;
+mod hosts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

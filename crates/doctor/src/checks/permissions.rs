@@ -1,6 +1,6 @@
 //! The operator's read calls, each attempted.
 
-use crate::catalogue::{GET_ROLE, LIST_TASKS, SET_PROTECTION};
+use crate::catalogue::{DESCRIBE_HOSTS, DESCRIBE_INSTANCES, GET_ROLE, LIST_TASKS, SET_PROTECTION};
 use crate::facts::DoctorFacts;
 use crate::report::CheckResult;
 
@@ -25,6 +25,12 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let reads_roles = facts.scope.as_ref().is_ok_and(|scope| scope.reads_roles);
     if reads_roles && !observations.reads.iter().any(|read| read.id == GET_ROLE) {
         checks.push(GET_ROLE.info("the tasks' roles", "not attempted: no described task has a role"));
+    }
+    for id in [DESCRIBE_HOSTS, DESCRIBE_INSTANCES] {
+        if !observations.reads.iter().any(|read| read.id == id) {
+            let found = "not attempted: no described task runs in network mode host";
+            checks.push(id.info("tasks in network mode host", found));
+        }
     }
     checks
 }

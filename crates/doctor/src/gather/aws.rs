@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::hosts::try_hosts;
 use crate::catalogue;
 use crate::facts::{Attributes, AwsFacts, AwsObservations, QueueFacts, ReadAttempt, RuleFacts};
 use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ec2 as _, Ecs as _, Iam as _};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_model::{
     ClusterArn, ContainerInstanceArn, DesiredStatus, RoleArn, Task, TaskArn, TaskDefinitionArn, TaskHost,
@@ -17,7 +18,7 @@ use ecs_mesh_model::{
 const MAX_CLUSTERS: usize = 20;
 /// Limit of described tasks of a cluster.
 const MAX_TASKS: usize = 20;
-/// Limit of read definitions and roles.
+/// Limit of read definitions of tasks with and of tasks without a network interface, and of roles.
 const MAX_ROLES: usize = 10;
 /// Limit of pages of the cluster list.
 const MAX_PAGES: usize = 10;
@@ -149,7 +150,7 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
         try_no_definition(clients, set, &mut reads).await;
     }
     try_definitions(clients, &mut found, &mut reads).await;
-    try_hosts(clients, &found, &mut reads).await;
+    reads.extend(try_hosts(&clients.ecs, &clients.ec2, clients.region(), &found.hosts()).await);
     for role in found.roles.iter().take(MAX_ROLES) {
         let outcome = clients.iam.role_tags(role).await;
         let outcome = outcome.map(|tags| format!("{} tags were read", tags.len()));
@@ -218,18 +219,36 @@ struct DescribedFacts {
     /// Those of them with network mode `host`.
     host_definitions: BTreeSet<TaskDefinitionArn>,
     roles: BTreeSet<RoleArn>,
-    /// Container instances, by cluster and task definition.
-    instances: BTreeSet<(ClusterArn, TaskDefinitionArn, ContainerInstanceArn)>,
+    /// Tasks on a container instance without an interface of their own: in network mode `host`, `bridge` or `none`.
+    without_interface: BTreeSet<(ClusterArn, TaskDefinitionArn, ContainerInstanceArn)>,
 }
 
 impl DescribedFacts {
     fn add(&mut self, task: &Task) {
         self.definitions.insert(task.definition.clone());
         self.roles.extend(task.role_override.clone());
-        if let TaskHost::ContainerInstance(instance) = &task.host {
+        if let TaskHost::ContainerInstance(instance) = &task.host
+            && task.addresses.is_empty()
+        {
             let cluster = task.arn.cluster().clone();
-            self.instances.insert((cluster, task.definition.clone(), instance.clone()));
+            self.without_interface.insert((cluster, task.definition.clone(), instance.clone()));
         }
+    }
+
+    /// The definitions to read, each of them of its kind up to the limit: those that may have network mode `host`, and
+    /// others.
+    fn read_definitions(&self) -> BTreeSet<TaskDefinitionArn> {
+        let hosts = self.without_interface.iter().map(|(_, definition, _)| definition);
+        let hosts: BTreeSet<_> = hosts.cloned().collect();
+        let others = self.definitions.difference(&hosts).take(MAX_ROLES).cloned();
+        hosts.iter().take(MAX_ROLES).cloned().chain(others).collect()
+    }
+
+    /// A container instance of each cluster with a task in network mode `host`.
+    fn hosts(&self) -> BTreeMap<ClusterArn, ContainerInstanceArn> {
+        let all = self.without_interface.iter();
+        let hosts = all.filter(|(_, definition, _)| self.host_definitions.contains(definition));
+        hosts.map(|(cluster, _, instance)| (cluster.clone(), instance.clone())).collect()
     }
 }
 
@@ -321,8 +340,8 @@ async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut 
 }
 
 async fn try_definitions(clients: &AwsClients, found: &mut DescribedFacts, reads: &mut Vec<ReadAttempt>) {
-    for arn in found.definitions.iter().take(MAX_ROLES) {
-        let outcome = clients.ecs.describe_task_definition(arn).await.map(|definition| {
+    for arn in found.read_definitions() {
+        let outcome = clients.ecs.describe_task_definition(&arn).await.map(|definition| {
             let text =
                 if definition.task_role.is_some() { "it has a task role" } else { "it has no task role" };
             if definition.network_mode.as_deref() == Some("host") {
@@ -335,27 +354,27 @@ async fn try_definitions(clients: &AwsClients, found: &mut DescribedFacts, reads
     }
 }
 
-/// One container instance of each cluster with a task in network mode `host`.
-async fn try_hosts(clients: &AwsClients, found: &DescribedFacts, reads: &mut Vec<ReadAttempt>) {
-    let hosts =
-        found.instances.iter().filter(|(_, definition, _)| found.host_definitions.contains(definition));
-    let by_cluster: BTreeMap<_, _> = hosts.map(|(cluster, _, instance)| (cluster, instance)).collect();
-    let mut ids = BTreeSet::new();
-    for (cluster, instance) in by_cluster {
-        let described =
-            clients.ecs.describe_container_instances(cluster, std::slice::from_ref(instance)).await;
-        let outcome = described.map(|described| {
-            let text = format!("{} container instances described", described.ec2_ids.len());
-            ids.extend(described.ec2_ids.into_values());
-            text
-        });
-        reads.push(ReadAttempt { id: catalogue::DESCRIBE_HOSTS, subject: cluster.to_string(), outcome });
-    }
-    if !ids.is_empty() {
-        let outcome = clients.ec2.instance_addresses(&ids).await;
-        let outcome =
-            outcome.map(|addresses| format!("the addresses of {} instances were read", addresses.len()));
-        let subject = clients.region().to_owned();
-        reads.push(ReadAttempt { id: catalogue::DESCRIBE_INSTANCES, subject, outcome });
+#[cfg(test)]
+mod tests {
+    use ecs_mesh_aws::fakes::{cluster, definition_arn, instance_arn, task};
+    use ecs_mesh_model::{InterfaceAddresses, LastStatus};
+
+    use super::*;
+
+    #[test]
+    fn definitions_without_interface_are_read_first() {
+        let mut found = DescribedFacts::default();
+        for n in 1..=MAX_ROLES + 5 {
+            let definition = definition_arn(n);
+            let addresses = InterfaceAddresses::new(Some("10.0.0.9".parse().unwrap()), None).unwrap();
+            found.add(&Task { definition, addresses, ..task(n, LastStatus::Running) });
+        }
+        let (definition, host) = (definition_arn(99), TaskHost::ContainerInstance(instance_arn(1)));
+        found.add(&Task { definition: definition.clone(), host, ..task(99, LastStatus::Running) });
+        assert_eq!(found.read_definitions().len(), MAX_ROLES + 1);
+        assert!(found.read_definitions().contains(&definition));
+        assert!(found.hosts().is_empty());
+        found.host_definitions.insert(definition);
+        assert_eq!(found.hosts(), [(cluster(), instance_arn(1))].into());
     }
 }
