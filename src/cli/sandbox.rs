@@ -185,6 +185,7 @@ impl SandboxArgs {
             control_planes: self.control_plane,
             revoked_for: (Duration::from_secs(14), Duration::from_secs(25)),
             rollouts: Rollouts::Ordered,
+            host_mode: false,
         };
         endpoints.with_all(|cloud, kuma, consul, now| {
             let mut world = World::start(config, cloud, kuma, now)?;

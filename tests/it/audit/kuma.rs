@@ -37,6 +37,7 @@ impl KumaAuditSetup {
             control_planes: ControlPlanes::Kuma,
             revoked_for: never,
             rollouts: Rollouts::Ordered,
+            host_mode: false,
         };
         let services = endpoints
             .with(|cloud, kuma, now| World::start(config, cloud, kuma, now).unwrap().services().to_vec());

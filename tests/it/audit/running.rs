@@ -211,6 +211,7 @@ async fn demo_world_passes_its_own_audit() {
         control_planes: ControlPlanes::Both,
         revoked_for: never,
         rollouts: Rollouts::Simple,
+        host_mode: false,
     };
     let bootstrap = &endpoints.consul.as_ref().unwrap().bootstrap;
     let services = endpoints.with_all(|cloud, kuma, consul, now| {

@@ -250,8 +250,9 @@ impl Ecs for SimAws {
     ) -> Result<DescribeContainerInstancesOutput, AwsError> {
         self.call("ecs:DescribeContainerInstances", cluster.as_str()).await?;
         let asked: Vec<String> = instances.iter().map(ToString::to_string).collect();
-        let (found, missing) =
-            self.0.cloud.lock().unwrap().describe_container_instances(cluster.as_str(), &asked).unwrap();
+        let described = self.0.cloud.lock().unwrap().describe_container_instances(cluster.as_str(), &asked);
+        let not_found = |_| error(AwsErrorKind::NotFound, "ecs:DescribeContainerInstances");
+        let (found, missing) = described.map_err(not_found)?;
         let arn = |text: &str| ContainerInstanceArn::parse(text).unwrap();
         let ec2_ids = found.iter().map(|one| {
             let instance = arn(one["containerInstanceArn"].as_str().unwrap());
@@ -311,7 +312,7 @@ impl Ec2 for SimAws {
     ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
         self.call("ec2:DescribeInstances", "").await?;
         let ids: Vec<String> = ids.iter().cloned().collect();
-        let shown = self.0.cloud.lock().unwrap().describe_instances(&ids);
+        let shown = self.0.cloud.lock().unwrap().describe_instances(&ids, true);
         let instances = shown["reservationSet"].as_array().unwrap().iter().map(|one| &one["instancesSet"][0]);
         let addresses = instances.map(|one| {
             let v4 = one["privateIpAddress"].as_str().unwrap().parse().unwrap();

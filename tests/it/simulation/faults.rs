@@ -77,6 +77,8 @@ pub(super) enum SimFault {
     /// Services replace their tasks within limits that may stop old tasks before new ones are ready, with apps that serve
     /// for some time after SIGTERM.
     RollingDeployment,
+    /// The tasks of a service run in network mode `host`, and have the address of their container instance.
+    HostMode,
     /// Deployments of a life are held, with apps that exit at once on SIGTERM.
     HeldDeployment,
     /// UpdateTaskProtection takes effect, and the response is lost.
@@ -181,6 +183,7 @@ impl SimFault {
             Self::DialectUpgrade,
             Self::RollingDeployment,
             Self::SecondOperator,
+            Self::HostMode,
         ];
         [Self::EVERYWHERE, &of_kuma].concat()
     }

@@ -83,6 +83,15 @@ fn driver(seed: u64, operator: &'static str, kuma: &Arc<Mutex<KumaCp>>) -> Drive
     Driver::new(seed, rng, scenario)
 }
 
+/// Whether a service runs in network mode `host`, in some lives. Its tasks share an address, so names are not made of it.
+fn has_host_mode(seed: u64, naming: Naming, env: &SimEnv) -> bool {
+    let has = naming == Naming::TaskId && seed % 3 != 0;
+    if has {
+        env.faults.count(SimFault::HostMode);
+    }
+    has
+}
+
 struct KumaScenario {
     shared: Arc<KumaShared>,
     /// The operator's id.
@@ -145,6 +154,7 @@ impl KumaScenario {
             control_planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
             rollouts,
+            host_mode: has_host_mode(seed, naming, &env),
         };
         let world = World::start(world, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
         let deleted = (is_alone && deleted_cluster::is_in(seed, &env))

@@ -543,9 +543,10 @@ impl KumaOracle {
         };
         let mut missing = Vec::new();
         for task in cloud.all_tasks().filter(should_be) {
-            let address = task.address().map(|address| address.to_string());
+            let reachable = cloud.reachable_address(task);
+            let address = reachable.map(|address| address.to_string());
             let message = match owned.get(task.id()) {
-                None if task.address().is_some_and(|address| is_held_name(&host_name(address))) => continue,
+                None if reachable.is_some_and(|address| is_held_name(&host_name(address))) => continue,
                 None => "is not registered",
                 Some(body) if body["networking"]["address"].as_str() != address.as_deref() => {
                     "has another address"

@@ -43,6 +43,9 @@ pub use sidecars::host_name;
 /// Longer than any simulated time.
 const NEVER_READY: Duration = Duration::from_hours(24);
 
+/// The service of [`WorldConfig::host_mode`].
+const HOST_SERVICE: &str = "redis";
+
 /// How sidecars name their Dataplanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
@@ -70,6 +73,8 @@ pub struct WorldConfig {
     pub revoked_for: (Duration, Duration),
     /// How tasks are defined, replaced and stopped. The durations are those of the account's `LifeTimes`.
     pub rollouts: Rollouts,
+    /// Whether the tasks of `redis` run in network mode `host`. Their sidecars need [`Naming::TaskId`].
+    pub host_mode: bool,
 }
 
 /// An event of the world, for display.
@@ -126,6 +131,7 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(config.seed ^ 0x5E11);
         for (index, service) in services.iter_mut().enumerate() {
             service.rollout = config.rollouts.rollout(index, &mut rng);
+            service.rollout.host_mode = config.host_mode && service.name == HOST_SERVICE;
             deploy(cloud, service, config.control_planes, now).map_err(|error| error.to_string())?;
         }
         run_batch(cloud, &services[0], SECRET, config.control_planes, now)

@@ -23,6 +23,8 @@ pub struct Rollout {
     pub has_sidecar: bool,
     /// How long the app serves after SIGTERM.
     pub serving: Duration,
+    /// Whether its tasks run in network mode `host` on a container instance, and share its address.
+    pub host_mode: bool,
     /// When the app begins to serve, if not after the account's [`LifeTimes::ready`](crate::aws::LifeTimes::ready).
     pub ready: Option<Duration>,
 }
@@ -49,6 +51,7 @@ impl Default for Rollout {
             has_health_check: false,
             has_sidecar: false,
             serving: Duration::ZERO,
+            host_mode: false,
             ready: None,
         }
     }

@@ -216,6 +216,10 @@ pub(super) fn define(
 ) -> AwsApiResult<String> {
     let role = role_arn(cloud, &service.name, control_planes);
     let mut request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
+    if service.rollout.host_mode {
+        request.network_mode = Some("host".to_owned());
+        request.rest.remove("requiresCompatibilities");
+    }
     service.rollout.apply_to(&mut request.container_definitions[0]);
     if control_planes.has_consul() {
         join_consul(&mut request, service, cloud.config());
@@ -290,6 +294,9 @@ pub fn deploy(
     let role = cloud.create_role(role, now)?;
     let mut request = CreateService::awsvpc(CLUSTER, &service.name, "", service.count);
     request.deployment_configuration = service.rollout.deployment_configuration();
+    if service.rollout.host_mode {
+        request.network_configuration = None;
+    }
     if control_planes.has_consul() {
         // A login includes a GetRole that the role signs for itself.
         let itself = json!({"Statement": {"Effect": "Allow", "Action": "iam:GetRole", "Resource": role.arn}});

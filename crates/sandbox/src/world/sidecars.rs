@@ -2,6 +2,7 @@
 //! live as long as their containers.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::scenario::{MESH, ScenarioService};
@@ -59,7 +60,9 @@ impl SimulatedSidecars {
                 let port = *sidecar
                     .app_port
                     .get_or_insert_with(|| self.app_ports.get(&task.family).copied().unwrap_or(8_080));
-                self.task_counts.sidecars_lost += u64::from(sidecar.step(task, self.naming, port, kuma, now));
+                let address = cloud.reachable_address(task);
+                let timed_out = sidecar.step(task, address, self.naming, port, kuma, now);
+                self.task_counts.sidecars_lost += u64::from(timed_out);
             }
             if task.last_status.is_stopped() {
                 tracked.is_finished = true;
@@ -79,12 +82,13 @@ impl SimulatedSidecar {
     fn step(
         &mut self,
         task: &CloudTask,
+        address: Option<Ipv4Addr>,
         naming: Naming,
         port: u16,
         kuma: &mut KumaCp,
         now: Timestamp,
     ) -> bool {
-        let (Some((app, sidecar)), Some(address)) = (app_and_sidecar(task), task.address()) else {
+        let (Some((app, sidecar)), Some(address)) = (app_and_sidecar(task), address) else {
             return false;
         };
         if !sidecar.is_up(now) {
@@ -130,6 +134,6 @@ impl SimulatedSidecar {
 }
 
 /// The host name of a container with this address.
-pub fn host_name(address: std::net::Ipv4Addr) -> String {
+pub fn host_name(address: Ipv4Addr) -> String {
     format!("ip-{}", address.to_string().replace('.', "-"))
 }

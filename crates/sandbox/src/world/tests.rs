@@ -47,6 +47,7 @@ impl WorldFixture {
             control_planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(20)),
             rollouts,
+            host_mode: false,
         };
         let world = World::start(config, &mut cloud, &mut kuma, START).unwrap();
         Self { cloud, kuma, world, now: START }

@@ -140,6 +140,7 @@ impl ConsulScenario {
             control_planes: ControlPlanes::Consul,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
             rollouts: Rollouts::Simple,
+            host_mode: false,
         };
         let (world, fixtures) = {
             let mut cloud = env.cloud.lock().unwrap();

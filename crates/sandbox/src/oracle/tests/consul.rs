@@ -64,6 +64,7 @@ impl ConsulFixture {
             control_planes: ControlPlanes::Consul,
             revoked_for: NEVER,
             rollouts: Rollouts::Simple,
+            host_mode: false,
         };
         let mut world = World::start(config, &mut cloud, &mut kuma, START).unwrap();
         let fixtures = world.join_consul(&bootstrap, &mut cloud, &mut consul, START).unwrap();

@@ -46,6 +46,7 @@ impl KumaFixture {
             control_planes: ControlPlanes::Kuma,
             revoked_for: NEVER,
             rollouts: Rollouts::Simple,
+            host_mode: false,
         };
         let world = World::start(config, &mut cloud, &mut kuma, START).unwrap();
         let oracle = KumaOracle::new(oracle_config("op".to_owned(), &cluster));
