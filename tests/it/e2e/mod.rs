@@ -11,6 +11,7 @@ mod demo;
 mod deployments;
 mod drain;
 pub(crate) mod harness;
+mod host_mode;
 mod manifests;
 mod messages;
 mod moto;
