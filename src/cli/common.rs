@@ -45,8 +45,8 @@ pub(super) struct CommonArgs {
 #[derive(clap::Args)]
 #[allow(clippy::struct_field_names)] // the flags' names
 pub(super) struct RateArgs {
-    /// Rate limit for ListTasks and DescribeTasks, in calls per second (account quota: 20); the same again for each of
-    /// DescribeServices and task protection
+    /// Rate limit for ListTasks, DescribeTasks and DescribeContainerInstances, in calls per second (account quota: 20);
+    /// the same again for each of DescribeServices, task protection and EC2's DescribeInstances
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub ecs_reads_per_second: u16,
     /// Rate limit for DescribeTaskDefinition, in calls per second (account quota: 20)

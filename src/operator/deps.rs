@@ -47,8 +47,8 @@ impl Connected {
 /// Rate limits of AWS reads, in calls per second.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadRates {
-    /// ListTasks, DescribeTasks and DescribeContainerInstances. The account's shared quota is 20 with a burst of 100. The same rate again for each of
-    /// DescribeServices and task protection.
+    /// ListTasks, DescribeTasks and DescribeContainerInstances. The account's shared quota is 20 with a burst of 100. The
+    /// same rate again for each of DescribeServices, task protection and EC2's DescribeInstances.
     pub ecs: f64,
     /// DescribeTaskDefinition. The account's quota is 20 with a burst of 50.
     pub definitions: f64,

@@ -1,5 +1,5 @@
-//! Tasks that wait for a fact from AWS. Reads of task definitions, roles and instances are rate-limited: a run that waited for one
-//! would keep a worker from tasks that need none, at a start with many roles most of the time.
+//! Tasks that wait for a fact from AWS. Reads of task definitions, roles and instances are rate-limited: a run that waited
+//! for one would keep a worker from tasks that need none, at a start with many roles most of the time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

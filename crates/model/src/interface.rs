@@ -22,7 +22,8 @@ impl InterfaceAddresses {
     ///
     /// # Errors
     /// For loopback, link-local, multicast, broadcast and unspecified addresses, also those mapped to IPv6. An interface of
-    /// a task or of an instance never has one; registered, it would lead the mesh's traffic to each proxy's own host.
+    /// a task or of an instance never has one, and no other host reaches it. A loopback address would lead the mesh's traffic
+    /// to each proxy's own host.
     pub fn new(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Result<Self, UnreachableAddress> {
         let all = v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6));
         if all.map(|address| address.to_canonical()).any(is_unreachable) {

@@ -112,7 +112,9 @@ impl Operator {
             TaskHost::None | TaskHost::External => None,
         };
         let hosts = &self.context.aws.hosts;
-        let read = instance.and_then(|instance| hosts.cached(instance)?.ok()).unwrap_or_default();
+        let read = instance
+            .and_then(|instance| hosts.cached(task.arn.cluster(), instance)?.ok())
+            .unwrap_or_default();
         ExplainedState {
             last_status: task.last_status.as_str(),
             desired_status: task.desired_status.as_str(),
