@@ -30,7 +30,8 @@ use super::rolling_upgrade::{RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VE
 use super::upgrade::UpgradeScan;
 use ecs_mesh_api::{AllowList, ApiDialect, BackendKind, KumaConnection, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::http::{
-    HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, quote, quote_name, segment,
+    HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, TransportError, quote, quote_name,
+    segment,
 };
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
@@ -180,7 +181,22 @@ impl<T: Transport> KumaControlPlane<T> {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, MeshError> {
-        let response = self.transport.send(method, path, body).await;
+        // Instances are asked in turn: a connection that is used again reaches the same one each time.
+        let has_instances = self.capabilities.load().newer.is_some();
+        let response = if has_instances {
+            self.transport.send_on_new_connection(method, path, body).await
+        } else {
+            self.transport.send(method, path, body).await
+        };
+        self.received(method, path, response)
+    }
+
+    fn received(
+        &self,
+        method: HttpMethod,
+        path: &str,
+        response: Result<HttpResponse, TransportError>,
+    ) -> Result<HttpResponse, MeshError> {
         if response.as_ref().is_err_and(|error| error.kind.mesh_kind() == MeshErrorKind::Unreachable) {
             self.with_version_check(|check| check.failures += 1);
         }
@@ -189,6 +205,13 @@ impl<T: Transport> KumaControlPlane<T> {
 
     pub(super) async fn get_json(&self, path: &str, request: RequestKind) -> Result<Value, MeshError> {
         let response = self.send(HttpMethod::Get, path, None).await?;
+        read_json(HttpMethod::Get, path, request, &response)
+    }
+
+    /// As [`Self::get_json`], by any instance behind a load balancer.
+    async fn get_json_anew(&self, path: &str, request: RequestKind) -> Result<Value, MeshError> {
+        let response = self.transport.send_on_new_connection(HttpMethod::Get, path, None).await;
+        let response = self.received(HttpMethod::Get, path, response)?;
         read_json(HttpMethod::Get, path, request, &response)
     }
 
@@ -547,12 +570,11 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// Reads the version, and what the server offers where the version alone decides nothing.
     async fn read_version(&self) -> Result<KumaVersion, MeshError> {
-        let began = Instant::now();
         let mut reads = 0;
         while reads < self.read_instance().await? {
             reads += 1;
         }
-        let versions = self.rolling_upgrade.settle(began, Instant::now());
+        let versions = self.rolling_upgrade.settle(Instant::now());
         let unsupported = versions.iter().find_map(|version| version.rules(self.named_dialect).err());
         let newer = versions.last().filter(|_| versions.len() > 1).and_then(|version| version.release);
         // What the oldest release lacks, a newer one does not need; what the newer one lacks is read back.
@@ -586,7 +608,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// Reads the version of the instance that answers. Returns how often more it is to be read.
     async fn read_instance(&self) -> Result<usize, MeshError> {
-        let index = self.get_json("/", RequestKind::Server).await?;
+        let index = self.get_json_anew("/", RequestKind::Server).await?;
         let version = KumaVersion::read(&index).map_err(|problem| {
             self.support.record(Some(problem.to_owned()));
             errors::unexpected("GET /", &format!("{problem}; help: check ControlPlane.spec.kuma.address"))
@@ -779,7 +801,7 @@ impl<T: Transport> KumaControlPlane<T> {
             if is_exclusive {
                 break;
             }
-            is_exclusive = capabilities::is_exclusive(&self.get_json(&path, RequestKind::Mesh).await?);
+            is_exclusive = capabilities::is_exclusive(&self.get_json_anew(&path, RequestKind::Mesh).await?);
         }
         let has_tags = self.capabilities.load().release().has(KumaFeature::OutboundTags);
         // Before the mode is recorded: without the list, outbounds would name services that the mesh does not have.

@@ -27,7 +27,7 @@ pub(super) const RESOURCE_READS: usize = 4;
 /// Writes of a body of which a new instance drops a part.
 pub(super) const RESOURCE_WRITES: usize = 5;
 
-/// How long an instance that no longer answers counts after instances of several releases have answered in turn.
+/// How long an instance counts after its last answer. A load balancer may choose others for a while.
 const GONE_AFTER: Duration = Duration::from_secs(15);
 
 /// How long before a new instance is found it may have received writes.
@@ -41,8 +41,6 @@ pub(super) struct RollingUpgrade(Mutex<State>);
 struct State {
     /// By `instanceId`.
     instances: BTreeMap<Arc<str>, (KumaVersion, Instant)>,
-    /// Whether instances of several releases have answered in turn.
-    is_mixed: bool,
     /// The last writes, of which an instance that was not known yet may have dropped a part.
     written: BTreeMap<RegistrationId, Instant>,
     /// Registrations of which a part may be dropped.
@@ -60,15 +58,12 @@ impl RollingUpgrade {
         state.versions().len() > 1
     }
 
-    /// Ends a round of reads that began at `began`. Returns the versions of the instances, the oldest first.
-    pub(super) fn settle(&self, began: Instant, now: Instant) -> Vec<KumaVersion> {
+    /// Ends a round of reads. Returns the versions of the instances, the oldest first.
+    pub(super) fn settle(&self, now: Instant) -> Vec<KumaVersion> {
         let mut state = self.lock();
-        let was_mixed = state.is_mixed;
-        let counts = |seen: Instant| seen >= began || (was_mixed && now.duration_since(seen) < GONE_AFTER);
-        state.instances.retain(|_, (_, seen)| counts(*seen));
+        state.instances.retain(|_, (_, seen)| now.duration_since(*seen) < GONE_AFTER);
         let versions = state.versions();
-        state.is_mixed = versions.len() > 1;
-        if state.is_mixed {
+        if versions.len() > 1 {
             let unnoticed = std::mem::take(&mut state.written).into_keys();
             state.incomplete.extend(unnoticed);
         } else {
@@ -133,30 +128,36 @@ mod tests {
         KumaVersion::read(&json!({"product": "Kuma", "version": text})).unwrap()
     }
 
-    fn settled(upgrade: &RollingUpgrade, began: Instant, now: Instant) -> Vec<String> {
-        upgrade.settle(began, now).iter().map(|version| version.text.to_string()).collect()
+    fn settled(upgrade: &RollingUpgrade, now: Instant) -> Vec<String> {
+        upgrade.settle(now).iter().map(|version| version.text.to_string()).collect()
     }
 
     #[test]
-    fn replaced_instance_is_forgotten_at_once() {
+    fn replaced_instance_counts_until_it_is_not_seen_for_15_s() {
         let (upgrade, start) = (RollingUpgrade::default(), Instant::now());
         assert!(!upgrade.record("a", &version("2.14.3"), start));
-        let later = start + Duration::from_secs(1);
-        assert!(upgrade.record("b", &version("3.0.1"), later));
-        assert_eq!(settled(&upgrade, later, later), ["Kuma 3.0.1"]);
+        assert_eq!(settled(&upgrade, start), ["Kuma 2.14.3"]);
+        for (seconds, expected) in [
+            (1, &["Kuma 2.14.3", "Kuma 3.0.1"][..]),
+            (14, &["Kuma 2.14.3", "Kuma 3.0.1"]),
+            (15, &["Kuma 3.0.1"]),
+        ] {
+            let now = start + Duration::from_secs(seconds);
+            upgrade.record("b", &version("3.0.1"), now);
+            assert_eq!(settled(&upgrade, now), expected, "{seconds}");
+        }
     }
 
     #[test]
-    fn old_instance_counts_for_a_while_after_it_answered_in_turn() {
+    fn instance_that_answers_again_counts_from_then() {
         let (upgrade, start) = (RollingUpgrade::default(), Instant::now());
-        upgrade.record("b", &version("3.0.1"), start);
-        upgrade.record("a", &version("2.14.3"), start);
-        assert_eq!(settled(&upgrade, start, start), ["Kuma 2.14.3", "Kuma 3.0.1"]);
-        for (seconds, wanted) in [(10, &["Kuma 2.14.3", "Kuma 3.0.1"][..]), (16, &["Kuma 3.0.1"])] {
-            let now = start + Duration::from_secs(seconds);
-            upgrade.record("b", &version("3.0.1"), now);
-            assert_eq!(settled(&upgrade, now, now), wanted, "{seconds}");
+        for (seconds, instance, text) in
+            [(0, "a", "2.14.3"), (10, "b", "3.0.1"), (14, "a", "2.14.3"), (28, "b", "3.0.1")]
+        {
+            upgrade.record(instance, &version(text), start + Duration::from_secs(seconds));
         }
+        assert_eq!(settled(&upgrade, start + Duration::from_secs(28)).len(), 2);
+        assert_eq!(settled(&upgrade, start + Duration::from_secs(29)), ["Kuma 3.0.1"]);
     }
 
     #[test]
@@ -164,7 +165,7 @@ mod tests {
         let (upgrade, start) = (RollingUpgrade::default(), Instant::now());
         upgrade.record("a", &version("2.14.3"), start);
         assert!(!upgrade.record("b", &version("2.14.4"), start));
-        assert_eq!(settled(&upgrade, start, start).len(), 1);
+        assert_eq!(settled(&upgrade, start).len(), 1);
     }
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
         upgrade.record_write(&id("late"), now);
         upgrade.record("a", &version("2.14.3"), now);
         upgrade.record("b", &version("3.0.1"), now);
-        upgrade.settle(now, now);
+        upgrade.settle(now);
         assert_eq!((upgrade.is_incomplete(&id("old")), upgrade.is_incomplete(&id("late"))), (false, true));
         upgrade.record_complete(&id("late"), true);
         assert!(!upgrade.is_incomplete(&id("late")));

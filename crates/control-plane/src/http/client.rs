@@ -145,12 +145,20 @@ impl HttpTransport {
     }
 }
 
-#[async_trait]
-impl StreamTransport for HttpTransport {
-    async fn stream(
+/// The connection of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallConnection {
+    /// An idle one, if there is one.
+    Pooled,
+    /// A new one, closed after the call.
+    New,
+}
+
+impl HttpTransport {
+    async fn call(
         &self,
-        method: HttpMethod,
-        path_and_query: &str,
+        connection: CallConnection,
+        (method, path_and_query): (HttpMethod, &str),
         body: Option<Vec<u8>>,
         sink: &mut dyn BodySink,
     ) -> Result<ResponseHead, TransportError> {
@@ -160,7 +168,11 @@ impl StreamTransport for HttpTransport {
             None => None,
         };
         let token = self.token().await?;
-        let PreparedClient { client, trust, .. } = self.clients.client().await?;
+        let PreparedClient { pooled, unpooled, trust, .. } = self.clients.client().await?;
+        let client = match connection {
+            CallConnection::Pooled => pooled,
+            CallConnection::New => unpooled,
+        };
         // The lease may have been lost while the call waited for its permit.
         if method.writes()
             && let Some(obstacle) = self.lease.get().and_then(|lease| lease.obstacle())
@@ -181,6 +193,32 @@ impl StreamTransport for HttpTransport {
         response
     }
 
+    async fn call_buffered(
+        &self,
+        connection: CallConnection,
+        (method, path_and_query): (HttpMethod, &str),
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        // Only lists have a query.
+        let max_bytes = if path_and_query.contains('?') { MAX_LIST_BYTES } else { MAX_RESPONSE_BYTES };
+        let mut buffer = BufferSink { body: Vec::new(), max_bytes };
+        let head = self.call(connection, (method, path_and_query), body, &mut buffer).await?;
+        Ok(HttpResponse { status: head.status, retry_after: head.retry_after, body: buffer.body })
+    }
+}
+
+#[async_trait]
+impl StreamTransport for HttpTransport {
+    async fn stream(
+        &self,
+        method: HttpMethod,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
+        self.call(CallConnection::Pooled, (method, path_and_query), body, sink).await
+    }
+
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = self.lease.set(lease);
     }
@@ -194,11 +232,16 @@ impl Transport for HttpTransport {
         path_and_query: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
-        // Only lists have a query.
-        let max_bytes = if path_and_query.contains('?') { MAX_LIST_BYTES } else { MAX_RESPONSE_BYTES };
-        let mut buffer = BufferSink { body: Vec::new(), max_bytes };
-        let head = self.stream(method, path_and_query, body, &mut buffer).await?;
-        Ok(HttpResponse { status: head.status, retry_after: head.retry_after, body: buffer.body })
+        self.call_buffered(CallConnection::Pooled, (method, path_and_query), body).await
+    }
+
+    async fn send_on_new_connection(
+        &self,
+        method: HttpMethod,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        self.call_buffered(CallConnection::New, (method, path_and_query), body).await
     }
 
     fn token_expiry(&self) -> Option<Timestamp> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Client;
+use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -81,10 +82,13 @@ impl TrustSource {
     }
 }
 
-/// A client with the source of the certificates that it trusts.
+/// Clients with the source of the certificates that they trust.
 #[derive(Clone)]
 pub(super) struct PreparedClient {
-    pub(super) client: Client,
+    /// Keeps idle connections.
+    pub(super) pooled: Client,
+    /// Closes each connection after its call.
+    pub(super) unpooled: Client,
     pub(super) trust: Arc<TrustSource>,
     since: Instant,
 }
@@ -124,13 +128,12 @@ impl ClientSource {
     ) -> Result<Self, SettingsError> {
         let provider = CryptoProvider::get_default().ok_or(SettingsError::NoTlsProvider)?;
         let build = |trusted: Option<TrustedCertificates>, trust: TrustSource| {
-            let client = build_client(&endpoint, timeout, provider, trusted);
-            let client = client.map_err(|source| SettingsError::Client {
+            let prepared = build_clients(&endpoint, timeout, provider, trusted, trust);
+            let prepared = prepared.map_err(|source| SettingsError::Client {
                 base: endpoint.base.clone(),
                 block,
                 source,
             })?;
-            let prepared = PreparedClient { client, trust: Arc::new(trust), since: Instant::now() };
             Ok::<_, SettingsError>(ClientState::Prepared(prepared))
         };
         let state = match ca {
@@ -169,12 +172,11 @@ impl ClientSource {
             return Ok(prepared.clone());
         }
         let trust = TrustSource::secret(secret);
-        let client = self.read(secret, secrets.as_ref(), &trust).await.map_err(|cause| {
+        let new = self.read(secret, secrets.as_ref(), trust).await.map_err(|cause| {
             let base = &self.endpoint.base;
             let message = format!("calling {base}: {cause} (ControlPlane.{}.caSecret)", self.block);
             TransportError::new(TransportErrorKind::Tls, message).with_source(cause)
         })?;
-        let new = PreparedClient { client, trust: Arc::new(trust), since: Instant::now() };
         *cached = Some(new.clone());
         Ok(new)
     }
@@ -183,11 +185,11 @@ impl ClientSource {
         &self,
         secret: &SecretRef,
         secrets: &dyn Secrets,
-        trust: &TrustSource,
-    ) -> Result<Client, CaSecretError> {
+        trust: TrustSource,
+    ) -> Result<PreparedClient, CaSecretError> {
         let pem = read_secret(secrets, secret).await?;
         let trusted = TrustedCertificates::from_pem(pem.as_bytes(), &trust.description)?;
-        Ok(build_client(&self.endpoint, self.timeout, &self.provider, Some(trusted))?)
+        Ok(build_clients(&self.endpoint, self.timeout, &self.provider, Some(trusted), trust)?)
     }
 
     /// Drops the cached client after a TLS failure: the CA may have been replaced in its secret.
@@ -200,18 +202,38 @@ impl ClientSource {
     }
 }
 
-/// Builds a client that trusts these certificates, or one without TLS.
-fn build_client(
+/// Builds clients that trust these certificates, or ones without TLS.
+fn build_clients(
     endpoint: &Endpoint,
     timeout: Duration,
     provider: &Arc<CryptoProvider>,
     trusted: Option<TrustedCertificates>,
+    trust: TrustSource,
+) -> Result<PreparedClient, ClientError> {
+    let tls = match trusted {
+        Some(trusted) => Some(trusted.tls_config(provider, endpoint.server_name.clone())?),
+        None => None,
+    };
+    let build = |idle_connections| build_client(endpoint, timeout, tls.clone(), idle_connections);
+    Ok(PreparedClient {
+        pooled: build(IDLE_CONNECTIONS)?,
+        unpooled: build(0)?,
+        trust: Arc::new(trust),
+        since: Instant::now(),
+    })
+}
+
+fn build_client(
+    endpoint: &Endpoint,
+    timeout: Duration,
+    tls: Option<ClientConfig>,
+    idle_connections: usize,
 ) -> Result<Client, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("ecs-mesh-operator/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .timeout(timeout)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_max_idle_per_host(idle_connections)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .http1_only()
         .no_proxy()
@@ -220,11 +242,8 @@ fn build_client(
         Some(resolver) => builder.dns_resolver(resolver),
         None => builder,
     };
-    let builder = match trusted {
-        Some(trusted) => {
-            let name = endpoint.server_name.clone();
-            builder.tls_backend_preconfigured(trusted.tls_config(provider, name)?)
-        }
+    let builder = match tls {
+        Some(tls) => builder.tls_backend_preconfigured(tls),
         // Otherwise the library loads the system's roots.
         None => builder.tls_certs_only([]),
     };

@@ -128,6 +128,17 @@ pub trait Transport: Send + Sync {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError>;
 
+    /// As [`Self::send`], on a new connection that no other call uses: a load balancer that chooses the instance for each
+    /// connection may choose another one.
+    async fn send_on_new_connection(
+        &self,
+        method: HttpMethod,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        self.send(method, path_and_query, body).await
+    }
+
     /// Sets the lease that is checked right before a write is sent, where writes may wait after their caller's check.
     /// Only the first call has an effect.
     fn set_lease(&self, lease: Arc<dyn Lease>) {
@@ -206,6 +217,15 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
         (**self).send(method, path_and_query, body).await
+    }
+
+    async fn send_on_new_connection(
+        &self,
+        method: HttpMethod,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        (**self).send_on_new_connection(method, path_and_query, body).await
     }
 
     fn token_expiry(&self) -> Option<Timestamp> {

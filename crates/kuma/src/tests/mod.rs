@@ -2,6 +2,7 @@
 
 mod calls;
 mod dialects;
+mod instances;
 mod over_http;
 mod recorded;
 mod rendering;

@@ -45,7 +45,7 @@ async fn server<R: IntoResponse + Send + 'static>(
     (address, seen)
 }
 
-fn at(address: impl std::fmt::Display) -> KumaConnection {
+pub(super) fn at(address: impl std::fmt::Display) -> KumaConnection {
     KumaConnection {
         address: format!("http://{address}"),
         ca_file: None,
@@ -64,7 +64,7 @@ fn allow_all() -> AllowList {
     AllowList::new(["*"], ["/"])
 }
 
-fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, SettingsError> {
+pub(super) fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, SettingsError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     KumaControlPlane::connect(spec, &allow_all(), operator(), Arc::new(NoObserver), Arc::new(NoSecrets))
 }
