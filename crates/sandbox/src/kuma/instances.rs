@@ -29,36 +29,44 @@ impl KumaInstance {
 /// The running instances.
 #[derive(Clone, Debug)]
 pub(super) struct KumaInstances {
-    /// Does the background work: health discovery, `MeshService`s, clean-up.
+    /// Generates `MeshService`s, and cleans up.
     pub(super) leader: KumaInstance,
     joining: Option<KumaInstance>,
-    /// Whether the joining instance handles the current request.
-    joining_answers: bool,
+    /// Whether the joining instance handles the current request or health report.
+    joining_acts: bool,
     /// Whether the joining instance handled the last request.
     joining_answered: bool,
+    /// Whether the joining instance received the last health report.
+    joining_received: bool,
 }
 
 impl KumaInstances {
     /// One instance.
     pub(super) fn new(release: EmulatedRelease) -> Self {
         let leader = KumaInstance::new(1, release);
-        Self { leader, joining: None, joining_answers: false, joining_answered: false }
+        Self { leader, joining: None, joining_acts: false, joining_answered: false, joining_received: false }
     }
 
-    /// The instance that acts now: the one that handles the request, or else the leader.
+    /// The instance that acts now: the one that handles the request or health report, or else the leader.
     pub(super) fn acting(&self) -> &KumaInstance {
-        self.joining.as_ref().filter(|_| self.joining_answers).unwrap_or(&self.leader)
+        self.joining.as_ref().filter(|_| self.joining_acts).unwrap_or(&self.leader)
     }
 
     /// Begins a request, which the instances handle in turn.
     pub(super) fn begin_request(&mut self) {
         self.joining_answered = !self.joining_answered;
-        self.joining_answers = self.joining_answered;
+        self.joining_acts = self.joining_answered;
     }
 
-    /// Ends a request.
-    pub(super) fn end_request(&mut self) {
-        self.joining_answers = false;
+    /// Begins a health report. A sidecar is connected to one of the instances, which stores what it reports.
+    pub(super) fn begin_report(&mut self) {
+        self.joining_received = !self.joining_received;
+        self.joining_acts = self.joining_received;
+    }
+
+    /// Ends a request or a health report.
+    pub(super) fn end(&mut self) {
+        self.joining_acts = false;
     }
 
     /// Starts an instance of another release beside the leader.
@@ -66,6 +74,7 @@ impl KumaInstances {
         let number = self.joining.as_ref().unwrap_or(&self.leader).number + 1;
         self.joining = Some(KumaInstance::new(number, release));
         self.joining_answered = false;
+        self.joining_received = false;
     }
 
     /// Replaces all instances by one of this release: the joining one if it is of that release.

@@ -70,7 +70,12 @@ impl StoredObject {
 
     /// The type's own fields.
     pub(super) fn spec(&self) -> Map<String, Value> {
-        let Value::Object(body) = &self.body else { return Map::new() };
+        Self::spec_of(&self.body)
+    }
+
+    /// The type's own fields of a response form.
+    pub(super) fn spec_of(body: &Value) -> Map<String, Value> {
+        let Value::Object(body) = body else { return Map::new() };
         body.iter()
             .filter(|(field, _)| !FRAME.contains(&field.as_str()))
             .map(|(field, value)| (field.clone(), value.clone()))

@@ -151,7 +151,7 @@ impl KumaCp {
         self.tick(now);
         self.instances.begin_request();
         let response = self.respond(now, request);
-        self.instances.end_request();
+        self.instances.end();
         response
     }
 

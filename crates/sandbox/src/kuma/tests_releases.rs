@@ -333,6 +333,21 @@ fn instances_of_a_rolling_upgrade_answer_in_turn() {
 }
 
 #[test]
+fn health_report_to_a_new_instance_drops_tags() {
+    let mut cp = cp(V2_14);
+    let not_ready = web().replace("\"name\":\"main\"", "\"name\":\"main\",\"state\":\"NotReady\"");
+    put(&mut cp, 0, &not_ready);
+    cp.begin_rolling_upgrade(V3_0);
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    cp.tick(at(10));
+    for _ in 0..2 {
+        let found = inbound(&mut cp, 10);
+        assert_eq!((&found["tags"], &found["health"]), (&Value::Null, &json!({"ready": true})));
+    }
+    assert!(cp.is_online("default", "a"));
+}
+
+#[test]
 fn mesh_service_keeps_no_selector_after_an_upgrade_with_equal_ports() {
     let mut cp = cp(V2_14);
     let mesh = json!({"type": "Mesh", "name": "default", "meshServices": {"mode": "Exclusive"}});

@@ -2,6 +2,7 @@
 //!
 //! The caller reports changes of sidecars and applications, and [`KumaCp::tick`] applies their consequences.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -233,7 +234,16 @@ impl KumaCp {
             self.remove_object(at, kind, key);
             return;
         };
-        let mut spec = object.spec();
+        self.instances.begin_report();
+        // What the instance does not know, it drops. One that cannot read the Dataplane receives no report of it.
+        let shown = object.read(kind, key, self.release()).map(Cow::into_owned);
+        let mut spec = match shown {
+            Ok(body) => StoredObject::spec_of(&body),
+            Err(_) => {
+                self.instances.end();
+                object.spec()
+            }
+        };
         let reports: Vec<Option<bool>> = inbounds(&object.body)
             .iter()
             .map(|inbound| report(object, sidecar, since, inbound))
@@ -258,6 +268,7 @@ impl KumaCp {
         let labels = computed_labels(&self.config, self.release(), kind, key, &spec, &given);
         let times = (object.created, at);
         let rewritten = StoredObject::new(kind, key, self.release(), times, as_values(labels), spec);
+        self.instances.end();
         self.put_object(at, kind, key, rewritten);
     }
 }
