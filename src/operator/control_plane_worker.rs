@@ -290,6 +290,11 @@ impl ControlPlaneWorker {
         self.lists.record_format(self.client.registration_format());
     }
 
+    /// Whether instances of several releases answer: what is registered must be compared again and again.
+    pub(super) fn has_several_releases(&self) -> bool {
+        self.is_synced() && self.client.has_several_releases()
+    }
+
     /// Whether the format of registrations is another one than at the last list: the control plane was upgraded, and what is
     /// registered must be compared again.
     pub(super) fn has_new_format(&self) -> bool {

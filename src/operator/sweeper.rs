@@ -98,7 +98,8 @@ impl Sweeper {
     }
 
     /// Reads the versions of the control planes again, so that one that is supported again is found without a write. Ends
-    /// once one of them needs another format of registrations, which only a sweep compares.
+    /// once one of them needs another format of registrations, or has instances of several releases, since only a sweep
+    /// compares all registrations.
     async fn recheck_versions(&self) {
         loop {
             tokio::time::sleep(VERSION_RECHECK).await;
@@ -108,6 +109,10 @@ impl Sweeper {
                 }
                 if worker.has_new_format() {
                     info!(control_plane = %worker.name, "control plane version changed; comparing registrations");
+                    return;
+                }
+                if worker.has_several_releases() {
+                    debug!(control_plane = %worker.name, "rolling upgrade in progress; comparing registrations");
                     return;
                 }
             }

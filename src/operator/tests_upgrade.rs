@@ -223,6 +223,36 @@ async fn rolling_upgrade_keeps_outbounds_and_endpoints() {
     assert_eq!((summary.update, summary.create), (0, 0), "the registrations have the form of 3.0");
 }
 
+/// A new instance that receives a sidecar's health report stores the Dataplane without what it does not know.
+#[tokio::test(start_paused = true)]
+async fn what_a_health_report_drops_is_written_again() {
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.set_mesh_services_mode("Exclusive");
+    (0..4).for_each(|n| fixture.set_task(n, if n < 2 { "a" } else { "kv" }, LastStatus::Running));
+    fixture.edit(&(caller("a") + &workload("kv", "kv")));
+    fixture.start();
+    sleep(Duration::from_mins(3)).await;
+    fixture.kuma.lock().unwrap().begin_rolling_upgrade("3.0".parse().unwrap());
+    sleep(Duration::from_mins(1)).await;
+    let in_tags =
+        |fixture: &OperatorFixture| fixture.registered().values().filter(|found| found.is_in_tags).count();
+    assert_eq!(in_tags(&fixture), 4);
+    let names: Vec<String> =
+        fixture.kuma.lock().unwrap().dataplanes().map(|(_, name, _)| name.to_owned()).collect();
+    for name in &names {
+        let mut kuma = fixture.kuma.lock().unwrap();
+        kuma.connect_sidecar("default", name, "10.9.0.1", fixture.clock.now());
+        kuma.set_app_up("default", name, 8080, true, fixture.clock.now());
+    }
+    sleep(Duration::from_secs(7)).await;
+    fixture.kuma.lock().unwrap().tick(fixture.clock.now());
+    assert_eq!(in_tags(&fixture), 2, "new instances received every second report");
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(in_tags(&fixture), 4);
+    let kuma = fixture.kuma.lock().unwrap();
+    assert!(names.iter().all(|name| kuma.is_online("default", name)), "readiness is carried forward");
+}
+
 #[tokio::test(start_paused = true)]
 async fn rolling_upgrade_replaces_tag_outbounds_at_its_end() {
     let fixture = roll_to_3_0("Disabled").await;

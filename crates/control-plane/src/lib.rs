@@ -334,6 +334,12 @@ pub trait ControlPlane: Send + Sync {
         None
     }
 
+    /// Whether instances of several releases answer, as of the last answer. Each may drop what another one needs, also without
+    /// a call, so registrations are compared again until one release is left.
+    fn has_several_releases(&self) -> bool {
+        false
+    }
+
     /// Checks that the control plane's version can express the registration, which it may otherwise accept in part. Called
     /// before each create and update.
     ///

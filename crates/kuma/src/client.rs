@@ -26,7 +26,7 @@ use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
 use super::normalise::normalise;
 use super::reachable;
-use super::rolling_upgrade::{RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
+use super::rolling_upgrade::{HIDDEN_READS, RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
 use super::upgrade::UpgradeScan;
 use ecs_mesh_api::{AllowList, ApiDialect, BackendKind, KumaConnection, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::http::{
@@ -270,15 +270,21 @@ impl<T: Transport> KumaControlPlane<T> {
         if self.capabilities.load().newer.is_some() { RESOURCE_READS } else { 1 }
     }
 
-    /// Reads a Dataplane, and prefers a complete answer where instances show different parts of it.
+    /// Reads a Dataplane, and prefers a complete answer where instances show different parts of it. What no answer shows is
+    /// dropped, and is to be written again.
     async fn read_complete(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
-        let capabilities = self.capabilities(&id.mesh);
-        let mut found = self.read_one(id).await?;
-        for _ in 1..self.reads() {
+        let known = self.capabilities.load_full();
+        let (reads, capabilities) = match known.newer {
+            None => (1, known.of_mesh(&id.mesh)),
+            Some(newer) if self.rolling_upgrade.has_newer_form(id) => (1, known.at_release(&id.mesh, newer)),
+            Some(_) => (HIDDEN_READS, known.of_mesh(&id.mesh)),
+        };
+        let mut found = None;
+        for _ in 0..reads {
+            found = self.read_one(id).await?;
             if found.as_ref().is_none_or(|found| dataplane::is_complete(&found.stored, capabilities)) {
                 break;
             }
-            found = self.read_one(id).await?;
         }
         Ok(found)
     }
@@ -307,7 +313,6 @@ impl<T: Transport> KumaControlPlane<T> {
         if self.capabilities.load().newer.is_some() {
             return self.write_until_complete(id, &path, body).await;
         }
-        self.rolling_upgrade.record_write(id, Instant::now());
         match self.unverified_version() {
             None => self.send_write(id, &path, body).await,
             Some(version) => self.write_first(id, &path, body, &version).await,
@@ -342,8 +347,6 @@ impl<T: Transport> KumaControlPlane<T> {
         let sent = normalise(body);
         let mut body = body.clone();
         let mut refused = None;
-        // Until it is read back: the write may be interrupted after a new instance has dropped a part.
-        self.rolling_upgrade.record_complete(id, false);
         for _ in 0..RESOURCE_WRITES {
             match self.send_write(id, path, &body).await {
                 // A new instance refuses outbounds without the target that it knows.
@@ -359,17 +362,13 @@ impl<T: Transport> KumaControlPlane<T> {
                 labels.insert(DISPLAY_NAME_LABEL.to_owned(), (*id.name).into());
             }
             for _ in 0..RESOURCE_READS {
-                let Some(stored) = self.read_one(id).await? else {
-                    self.rolling_upgrade.record_complete(id, true);
-                    return Ok(());
-                };
+                let Some(stored) = self.read_one(id).await? else { return Ok(()) };
                 if !has_owner_of(&stored.stored, &body) {
                     let message =
                         format!("PUT {path}: not repeated, since the name has another owner by now");
                     return Err(MeshError::new(MeshErrorKind::Conflict, message));
                 }
                 if stored.normal == sent {
-                    self.rolling_upgrade.record_complete(id, true);
                     return Ok(());
                 }
             }
@@ -747,16 +746,7 @@ impl<T: Transport> KumaControlPlane<T> {
             let newer = self.capabilities.load().at_release(&id.mesh, newer);
             return dataplane::render(&desired, current, newer);
         }
-        let rendered = self.render_where_known(&desired, current, older);
-        // A new instance shows a part. A write through it would drop the rest.
-        let is_shown = |current: &&Registration| {
-            !self.rolling_upgrade.is_incomplete(id)
-                && current.normal == normalise(&newer.without_unknown_fields(&rendered.body))
-        };
-        match current.filter(is_shown) {
-            Some(current) => RenderedRegistration { normal: current.normal.clone(), ..rendered },
-            None => rendered,
-        }
+        self.render_where_known(&desired, current, older)
     }
 
     async fn load_configuration(&self) -> Result<(), MeshError> {
@@ -897,6 +887,10 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
         self.observed("refresh_capabilities", self.load_capabilities(meshes)).await
+    }
+
+    fn has_several_releases(&self) -> bool {
+        self.capabilities.load().newer.is_some()
     }
 
     fn registration_format(&self) -> Option<Arc<str>> {
