@@ -141,7 +141,7 @@ impl FullTaskDefinition {
             ports: container.ports().collect(),
             essential: container.is_essential(),
             stop_timeout: None,
-            sidecar_outbounds: container.start().sidecar_outbounds(),
+            sidecar_outbounds: container.start().kuma_sidecar().map(|sidecar| sidecar.outbounds()),
         });
         Some(TaskDefinition {
             arn: self.arn.clone()?,
@@ -154,7 +154,7 @@ impl FullTaskDefinition {
 
 impl FullContainer {
     /// How the container is started.
-    fn start(&self) -> ContainerStart<'_> {
+    pub fn start(&self) -> ContainerStart<'_> {
         let variables = self.environment.iter().map(|one| (one.name.as_str(), Some(one.value.expose())));
         let secrets = self.secrets.iter().map(|one| (one.name.as_str(), None));
         ContainerStart {

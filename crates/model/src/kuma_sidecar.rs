@@ -1,4 +1,7 @@
-//! The Kuma sidecar among the containers of a task definition, and how it gets its outbounds.
+//! The Kuma sidecar among the containers of a task definition: which container it is, and what its definition shows of its
+//! settings. The operator, `doctor` and `audit` all find sidecars by these rules.
+
+use std::fmt;
 
 /// The flag of a sidecar that binds services on their own addresses (Kuma 2.11 and later).
 ///
@@ -10,6 +13,9 @@ pub const BIND_OUTBOUNDS_FLAG: &str = "--bind-outbounds";
 /// Source: `pkg/config/app/kuma-dp/config.go` of Kuma.
 const BIND_OUTBOUNDS_VARIABLE: &str = "KUMA_DATAPLANE_RUNTIME_BIND_OUTBOUNDS";
 
+/// The program of Kuma's data plane proxy, and the name of its image.
+const KUMA_DP: &str = "kuma-dp";
+
 /// How a Kuma sidecar gets its outbounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SidecarOutbounds {
@@ -17,6 +23,43 @@ pub enum SidecarOutbounds {
     Listeners,
     /// It binds services on their own addresses, and the control plane ignores the Dataplane's listeners.
     Bound,
+    /// The definition does not show it.
+    Hidden,
+}
+
+/// A setting of a sidecar, as far as the container definition shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SidecarSetting<'a> {
+    /// Its value, which a shell may still expand.
+    Given(&'a str),
+    /// It has its default.
+    Absent,
+    /// The definition does not show it.
+    Hidden(HiddenSetting),
+}
+
+/// Why a container definition does not show a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HiddenSetting {
+    /// The arguments of `kuma-dp run` are in the image or in a script.
+    OwnCommand,
+    /// The container has environment files.
+    EnvironmentFile,
+    /// A shell may expand a variable to further options.
+    ShellVariable,
+    /// ECS reads the variable from a secret.
+    Secret,
+}
+
+impl fmt::Display for HiddenSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnCommand => "the command is the image's own or a script, which is not read",
+            Self::EnvironmentFile => "it may be in an environment file, which is not read",
+            Self::ShellVariable => "a shell variable may give further options",
+            Self::Secret => "its variable comes from a secret, which is not read",
+        })
+    }
 }
 
 /// The parts of a container definition that show how the container is started. Values of variables may be secrets, so it has no
@@ -33,34 +76,94 @@ pub struct ContainerStart<'a> {
     pub has_environment_files: bool,
 }
 
-impl ContainerStart<'_> {
-    /// How the container gets its outbounds; `None` if it is no Kuma sidecar, or if its definition does not show that.
-    ///
-    /// A sidecar is a container that runs `kuma-dp run`: the word `run` is among its arguments, and the image or the program
-    /// is named `kuma-dp`, or `--cp-address` is among the arguments, too. A shell gets its command line as one argument, so
-    /// arguments are split at white space.
-    pub fn sidecar_outbounds(&self) -> Option<SidecarOutbounds> {
-        let words: Vec<&str> =
-            self.arguments.iter().flat_map(|argument| argument.split_whitespace()).collect();
-        let words: Vec<&str> = words.iter().map(|word| word.trim_matches(['"', '\''])).collect();
-        let run = words.iter().position(|word| *word == "run")?;
-        let (program, options) = words.split_at(run);
-        let is_kuma_dp = image_name(self.image).contains("kuma-dp")
-            || program.iter().any(|word| word.rsplit('/').next() == Some("kuma-dp"))
-            || options.iter().any(|word| word.starts_with("--cp-address"));
-        if !is_kuma_dp {
-            return None;
-        }
-        let binds = match self.environment.iter().find(|(name, _)| *name == BIND_OUTBOUNDS_VARIABLE) {
-            Some((_, value)) => parse_go_bool((*value)?)?,
-            None => match flag(options) {
-                Some(FlagValue::Given(is_set)) => is_set,
-                Some(FlagValue::Hidden) => return None,
-                None if self.has_environment_files || may_expand_to_options(options) => return None,
-                None => false,
+impl<'a> ContainerStart<'a> {
+    /// The words of entry point and command. A shell gets its command line as one argument, so arguments are split as a shell
+    /// splits them; quotes are removed.
+    pub fn words(&self) -> Vec<String> {
+        let is_end = |c: char| c.is_whitespace() || matches!(c, ';' | '|' | '&' | '(' | ')');
+        let words = self.arguments.iter().flat_map(|argument| argument.split(is_end));
+        words.map(|word| word.replace(['"', '\''], "")).filter(|word| !word.is_empty()).collect()
+    }
+
+    /// The sidecar, if the container is one of Kuma, also behind a command that hides its settings: the image or a word of the
+    /// command is named `kuma-dp`, or `--cp-address` is an option of `run`.
+    pub fn kuma_sidecar(&self) -> Option<KumaSidecarStart<'a>> {
+        let words = self.words();
+        let program = words.iter().position(|word| word.rsplit('/').next() == Some(KUMA_DP));
+        let after = program.map_or(0, |at| at + 1);
+        let run = words.iter().skip(after).position(|word| word == "run").map(|at| after + at);
+        let options: Option<Vec<String>> = run.map(|at| words.into_iter().skip(at + 1).collect());
+        let has_address =
+            options.as_ref().is_some_and(|options| options.iter().any(|one| one.starts_with("--cp-address")));
+        let is_sidecar = program.is_some() || image_name(self.image).contains(KUMA_DP) || has_address;
+        is_sidecar.then(|| KumaSidecarStart { start: self.clone(), options })
+    }
+
+    fn variable(&self, name: &str) -> Option<Option<&'a str>> {
+        self.environment.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+    }
+}
+
+/// How a sidecar of Kuma is started. Values of variables may be secrets, so it has no `Debug`.
+#[derive(Clone)]
+pub struct KumaSidecarStart<'a> {
+    start: ContainerStart<'a>,
+    /// The options of `kuma-dp run`; `None` where the definition does not show them.
+    options: Option<Vec<String>>,
+}
+
+impl KumaSidecarStart<'_> {
+    /// How the container gets its outbounds.
+    pub fn outbounds(&self) -> SidecarOutbounds {
+        let binds = match self.start.variable(BIND_OUTBOUNDS_VARIABLE) {
+            Some(value) => value.and_then(parse_go_bool),
+            None => match self.options.as_deref().map(bind_flag) {
+                Some(Some(flag)) => flag,
+                _ if self.hidden().is_some() => None,
+                _ => Some(false),
             },
         };
-        Some(if binds { SidecarOutbounds::Bound } else { SidecarOutbounds::Listeners })
+        match binds {
+            Some(true) => SidecarOutbounds::Bound,
+            Some(false) => SidecarOutbounds::Listeners,
+            None => SidecarOutbounds::Hidden,
+        }
+    }
+
+    /// The setting of an option with a value (`name` of `--name`) and of the variable with its meaning. `kuma-dp` reads
+    /// variables after the flags, so they take precedence. The last option counts.
+    pub fn setting(&self, option: &str, variable: &str) -> SidecarSetting<'_> {
+        match self.start.variable(variable) {
+            Some(Some("")) | None => {}
+            Some(Some(value)) => return SidecarSetting::Given(value),
+            Some(None) => return SidecarSetting::Hidden(HiddenSetting::Secret),
+        }
+        let options = self.options.as_deref().unwrap_or_default();
+        let given = options.iter().enumerate().rev().find_map(|(at, word)| {
+            match word.strip_prefix("--")?.strip_prefix(option)? {
+                "" => Some(options.get(at + 1).map_or("", String::as_str)),
+                rest => rest.strip_prefix('='),
+            }
+        });
+        match (given, self.hidden()) {
+            (Some(value), _) if !value.is_empty() => SidecarSetting::Given(value),
+            (_, Some(hidden)) => SidecarSetting::Hidden(hidden),
+            _ => SidecarSetting::Absent,
+        }
+    }
+
+    /// The value of a variable that has no option, in plain text.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.start.variable(name).flatten()
+    }
+
+    /// Why settings that are not shown may be given all the same.
+    fn hidden(&self) -> Option<HiddenSetting> {
+        match &self.options {
+            None => Some(HiddenSetting::OwnCommand),
+            Some(_) if self.start.has_environment_files => Some(HiddenSetting::EnvironmentFile),
+            Some(options) => may_expand_to_options(options).then_some(HiddenSetting::ShellVariable),
+        }
     }
 }
 
@@ -70,32 +173,23 @@ fn image_name(image: &str) -> &str {
     name.split([':', '@']).next().unwrap_or_default()
 }
 
-/// The value of the flag.
-enum FlagValue {
-    Given(bool),
-    /// The definition does not show it, such as that of a shell variable.
-    Hidden,
-}
-
-/// The value of the flag, if it is given. The last one counts.
-fn flag(options: &[&str]) -> Option<FlagValue> {
-    let value = |option: &&str| {
-        let word = option.trim_end_matches([';', '&', '|', ')']);
-        match word.strip_prefix(BIND_OUTBOUNDS_FLAG)? {
-            "" => Some(FlagValue::Given(true)),
-            value => {
-                let value = value.strip_prefix('=')?.trim_matches(['"', '\'']);
-                Some(parse_go_bool(value).map_or(FlagValue::Hidden, FlagValue::Given))
-            }
-        }
+/// The value of the flag, if it is given; the inner one is `None` where the definition does not show it, such as that of a
+/// shell variable. The last one counts.
+fn bind_flag(options: &[String]) -> Option<Option<bool>> {
+    let value = |option: &String| match option.strip_prefix(BIND_OUTBOUNDS_FLAG)? {
+        "" => Some(Some(true)),
+        value => Some(parse_go_bool(value.strip_prefix('=')?)),
     };
     options.iter().rev().find_map(value)
 }
 
 /// Whether a shell may expand a word to further options, such as `$OPTIONS`. The value of an option is none.
-fn may_expand_to_options(options: &[&str]) -> bool {
+fn may_expand_to_options(options: &[String]) -> bool {
     let is_value_of = |option: &str| option.starts_with("--") && !option.contains('=');
-    options.windows(2).any(|pair| pair[1].starts_with('$') && !is_value_of(pair[0]))
+    let is_expanded = |at: usize, word: &String| {
+        word.starts_with('$') && !at.checked_sub(1).is_some_and(|before| is_value_of(&options[before]))
+    };
+    options.iter().enumerate().any(|(at, word)| is_expanded(at, word))
 }
 
 /// A boolean as Go reads it (`strconv.ParseBool`).
@@ -109,10 +203,18 @@ fn parse_go_bool(text: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::SidecarOutbounds::{Bound, Listeners};
+    use super::SidecarOutbounds::{Bound, Hidden, Listeners};
     use super::*;
 
     const IMAGE: &str = "registry.example:5000/kong/kuma-dp:2.14.3";
+
+    fn start<'a>(image: &'a str, arguments: &[&'a str]) -> ContainerStart<'a> {
+        ContainerStart { image, arguments: arguments.to_vec(), ..ContainerStart::default() }
+    }
+
+    fn outbounds(start: &ContainerStart<'_>) -> Option<SidecarOutbounds> {
+        start.kuma_sidecar().map(|sidecar| sidecar.outbounds())
+    }
 
     #[test]
     fn flag_is_found_in_the_command_of_a_sidecar() {
@@ -120,8 +222,8 @@ mod tests {
             (IMAGE, &["run", "--cp-address=https://cp:5678"][..], Some(Listeners)),
             (IMAGE, &["run", "--bind-outbounds"], Some(Bound)),
             (IMAGE, &["run", "--bind-outbounds=false"], Some(Listeners)),
-            (IMAGE, &["run", "--bind-outbounds=$BIND"], None),
-            (IMAGE, &["run", "--bind-outbounds", "--bind-outbounds=${BIND}"], None),
+            (IMAGE, &["run", "--bind-outbounds=$BIND"], Some(Hidden)),
+            (IMAGE, &["run", "--bind-outbounds", "--bind-outbounds=${BIND}"], Some(Hidden)),
             (IMAGE, &["sh", "-c", "kuma-dp run --bind-outbounds; exit 1"], Some(Bound)),
             (IMAGE, &["sh", "-c", "kuma-dp run --bind-outbounds=\"true\" --mesh a"], Some(Bound)),
             (
@@ -131,31 +233,62 @@ mod tests {
             ),
             ("own/proxy", &["sh", "-c", "kuma-dp run --name \"${id%%-*}\" --mesh default"], Some(Listeners)),
             ("own/proxy", &["start", "run", "--cp-address", "$CP"], Some(Listeners)),
-            ("own/proxy", &["sh", "-c", "kuma-dp run --name $ID $OPTIONS"], None),
-            ("own/kuma-dp", &["/start.sh"], None),
-            ("own/kuma-dp", &[], None),
+            ("own/proxy", &["sh", "-c", "kuma-dp run --name $ID $OPTIONS"], Some(Hidden)),
+            ("own/proxy", &["sh", "-c", "npm run build; kuma-dp run --bind-outbounds"], Some(Bound)),
+            ("own/proxy", &["/wrap", "kuma-dp"], Some(Hidden)),
+            ("own/kuma-dp", &["/start.sh"], Some(Hidden)),
+            ("own/kuma-dp", &[], Some(Hidden)),
+            ("kuma-dp.example.com/app:1", &["run"], None),
             ("own/app", &["run", "--port", "80"], None),
         ] {
-            let start = ContainerStart { image, arguments: arguments.to_vec(), ..ContainerStart::default() };
-            assert_eq!(start.sidecar_outbounds(), expected, "{image} {arguments:?}");
+            assert_eq!(outbounds(&start(image, arguments)), expected, "{image} {arguments:?}");
         }
     }
 
     #[test]
     fn variable_takes_precedence_over_the_flag() {
         for (value, arguments, has_environment_files, expected) in [
-            (Some(Some("true")), &["run"][..], false, Some(Bound)),
-            (Some(Some("1")), &["run"], true, Some(Bound)),
-            (Some(Some("false")), &["run", "--bind-outbounds"], false, Some(Listeners)),
-            (Some(Some("yes")), &["run"], false, None),
-            (Some(None), &["run"], false, None),
-            (None, &["run"], true, None),
-            (None, &["run", "--bind-outbounds"], true, Some(Bound)),
+            (Some(Some("true")), &["run"][..], false, Bound),
+            (Some(Some("1")), &["run"], true, Bound),
+            (Some(Some("true")), &[], false, Bound),
+            (Some(Some("false")), &["run", "--bind-outbounds"], false, Listeners),
+            (Some(Some("yes")), &["run"], false, Hidden),
+            (Some(None), &["run"], false, Hidden),
+            (None, &["run"], true, Hidden),
+            (None, &["run", "--bind-outbounds"], true, Bound),
         ] {
             let environment = value.map(|value| (BIND_OUTBOUNDS_VARIABLE, value)).into_iter().collect();
             let arguments = arguments.to_vec();
             let start = ContainerStart { image: IMAGE, arguments, environment, has_environment_files };
-            assert_eq!(start.sidecar_outbounds(), expected, "{value:?} {has_environment_files}");
+            assert_eq!(outbounds(&start), Some(expected), "{value:?} {has_environment_files}");
         }
+    }
+
+    #[test]
+    fn setting_is_shown_absent_or_hidden() {
+        use HiddenSetting::{EnvironmentFile, OwnCommand, Secret, ShellVariable};
+        use SidecarSetting::{Absent, Given};
+        let read = |start: &ContainerStart<'_>, expected: SidecarSetting<'_>| {
+            let sidecar = start.kuma_sidecar().unwrap();
+            assert_eq!(sidecar.setting("mesh", "KUMA_DATAPLANE_MESH"), expected, "{:?}", start.arguments);
+        };
+        for (arguments, expected) in [
+            (&["run", "--mesh", "a"][..], Given("a")),
+            (&["run", "--mesh=a", "--mesh=\"b\""], Given("b")),
+            (&["sh", "-c", "exec kuma-dp run --mesh $MESH --name a"], Given("$MESH")),
+            (&["run", "--mesh="], Absent),
+            (&["run", "--mesh-like", "a"], Absent),
+            (&["run", "$OPTIONS"], SidecarSetting::Hidden(ShellVariable)),
+            (&["/start.sh"], SidecarSetting::Hidden(OwnCommand)),
+        ] {
+            read(&start(IMAGE, arguments), expected);
+        }
+        let run = start(IMAGE, &["run", "--mesh=a"]);
+        let with =
+            |value| ContainerStart { environment: vec![("KUMA_DATAPLANE_MESH", value)], ..run.clone() };
+        read(&with(Some("b")), Given("b"));
+        read(&with(None), SidecarSetting::Hidden(Secret));
+        let from_file = ContainerStart { has_environment_files: true, ..start(IMAGE, &["run"]) };
+        read(&from_file, SidecarSetting::Hidden(EnvironmentFile));
     }
 }

@@ -43,7 +43,9 @@ pub use glob::Glob;
 pub use go_duration::GoDuration;
 pub use interface::{InterfaceAddresses, UnreachableAddress};
 pub use intern::{intern, intern_tags};
-pub use kuma_sidecar::{BIND_OUTBOUNDS_FLAG, ContainerStart, SidecarOutbounds};
+pub use kuma_sidecar::{
+    BIND_OUTBOUNDS_FLAG, ContainerStart, HiddenSetting, KumaSidecarStart, SidecarOutbounds, SidecarSetting,
+};
 pub use links::{REPOSITORY, docs_url};
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,

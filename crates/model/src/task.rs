@@ -232,7 +232,7 @@ impl TaskDefinition {
         self.containers.iter().any(|container| container.essential && is_stopped(&container.name))
     }
 
-    /// The name of the Kuma sidecar, and how it gets its outbounds; `None` where not exactly one container shows that.
+    /// The name of the Kuma sidecar, and how it gets its outbounds; `None` where not exactly one container is a sidecar.
     pub fn kuma_sidecar(&self) -> Option<(&str, SidecarOutbounds)> {
         let mut sidecars =
             self.containers.iter().filter_map(|one| Some((one.name.as_str(), one.sidecar_outbounds?)));
@@ -253,6 +253,31 @@ pub struct TaskContainer {
     pub essential: bool,
     /// `stopTimeout`: how long the container may take to stop after SIGTERM; `None` where the default applies.
     pub stop_timeout: Option<Duration>,
-    /// How the container gets its outbounds, if it is a Kuma sidecar whose definition shows that.
+    /// How the container gets its outbounds, if it is a Kuma sidecar.
     pub sidecar_outbounds: Option<SidecarOutbounds>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sidecar_behind_a_wrapper_is_a_second_one() {
+        let container = |name: &str, sidecar_outbounds| TaskContainer {
+            name: name.to_owned(),
+            sidecar_outbounds,
+            ..TaskContainer::default()
+        };
+        let definition = |containers| TaskDefinition {
+            arn: TaskDefinitionArn::parse("arn:aws:ecs:eu-west-1:111122223333:task-definition/a:1").unwrap(),
+            task_role: None,
+            network_mode: None,
+            containers,
+        };
+        let (app, bound) = (container("app", None), container("sidecar", Some(SidecarOutbounds::Bound)));
+        let one = definition(vec![app.clone(), bound.clone()]);
+        assert_eq!(one.kuma_sidecar(), Some(("sidecar", SidecarOutbounds::Bound)));
+        let two = definition(vec![app, bound, container("gateway", Some(SidecarOutbounds::Hidden))]);
+        assert_eq!(two.kuma_sidecar(), None);
+    }
 }

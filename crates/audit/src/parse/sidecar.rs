@@ -6,14 +6,16 @@
 
 use std::collections::BTreeSet;
 
-use super::agent::values;
 use crate::facts::AuditedDefinition;
-use ecs_mesh_aws::inspect::{FullContainer, Redacted};
+use ecs_mesh_aws::inspect::FullContainer;
+use ecs_mesh_model::{HiddenSetting, KumaSidecarStart, SidecarSetting};
 
-/// The program of Kuma's data plane proxy, and the name of its image.
-const KUMA_DP: &str = "kuma-dp";
-/// Variables that give a data plane token, or the file with it.
-const TOKEN_VARIABLES: [&str; 2] = ["KUMA_DATAPLANE_RUNTIME_TOKEN", "KUMA_DATAPLANE_RUNTIME_TOKEN_PATH"];
+/// The options by which a sidecar authenticates, with the variables of their meaning.
+const AUTHENTICATION: [(&str, &str); 3] = [
+    ("auth-type", ""),
+    ("dataplane-token", "KUMA_DATAPLANE_RUNTIME_TOKEN"),
+    ("dataplane-token-file", "KUMA_DATAPLANE_RUNTIME_TOKEN_PATH"),
+];
 /// Variables that move a port of Kuma's sidecar.
 const PORT_VARIABLES: [(&str, u16, &str); 2] = [
     ("KUMA_DATAPLANE_ADMIN_PORT", 9901, "the sidecar's admin port"),
@@ -50,7 +52,7 @@ pub(crate) enum SidecarAuthentication {
     /// In no way that the container definition shows.
     Absent,
     /// The container definition does not show it, for this reason.
-    Hidden(&'static str),
+    Hidden(HiddenSetting),
 }
 
 /// The containers of the mesh.
@@ -67,12 +69,14 @@ pub(crate) fn has_kuma(definition: &AuditedDefinition) -> bool {
 }
 
 fn kind(container: &FullContainer) -> Option<SidecarKind> {
-    let image = image_name(&container.image);
-    let words = words(container);
+    let start = container.start();
+    if start.kuma_sidecar().is_some() {
+        return Some(SidecarKind::KumaDataplane);
+    }
+    let words = start.words();
     let runs = |program: &str| words.iter().any(|word| word.rsplit('/').next() == Some(program));
-    if image.contains(KUMA_DP) || runs(KUMA_DP) {
-        Some(SidecarKind::KumaDataplane)
-    } else if container.name == "consul-ecs-health-sync" || runs("health-sync") {
+    let image = container.image.rsplit('/').next().unwrap_or_default();
+    if container.name == "consul-ecs-health-sync" || runs("health-sync") {
         Some(SidecarKind::ConsulHealthSync)
     } else if container.name == "consul-dataplane"
         || image.contains("consul-dataplane")
@@ -84,45 +88,34 @@ fn kind(container: &FullContainer) -> Option<SidecarKind> {
     }
 }
 
-/// The last part of the image's repository, without tag and digest.
-fn image_name(image: &str) -> &str {
-    let name = image.rsplit('/').next().unwrap_or_default();
-    name.split([':', '@']).next().unwrap_or_default()
-}
-
-/// The words of entry point and command, without quotes.
-fn words(container: &FullContainer) -> Vec<String> {
-    let texts = container.entry_point.iter().chain(&container.command).map(Redacted::expose);
-    let is_end = |c: char| c.is_whitespace() || matches!(c, ';' | '|' | '&' | '(' | ')');
-    let words = texts.flat_map(|text| text.split(is_end)).map(|word| word.replace(['"', '\''], ""));
-    words.filter(|word| !word.is_empty()).collect()
-}
-
 impl SidecarContainer<'_> {
+    /// How Kuma's data plane proxy is started; `None` for a container of Consul.
+    pub(crate) fn start(&self) -> Option<KumaSidecarStart<'_>> {
+        self.container.start().kuma_sidecar()
+    }
+
     /// How a data plane proxy of Kuma proves to the control plane who it is.
     pub(crate) fn authentication(&self) -> SidecarAuthentication {
-        let words = words(self.container);
-        let has_flag = |name: &str| values(&words, name).iter().any(|value| !value.is_empty());
-        let is_given = ["auth-type", "dataplane-token", "dataplane-token-file"].into_iter().any(has_flag)
-            || TOKEN_VARIABLES.iter().any(|name| self.container.has_variable(name));
-        let runs = words.iter().any(|word| word == "run");
-        match (is_given, runs) {
-            (true, _) => SidecarAuthentication::Given,
-            (false, _) if !self.container.environment_files.is_empty() => {
-                SidecarAuthentication::Hidden("a token may be in an environment file, which is not read")
+        let Some(start) = self.start() else { return SidecarAuthentication::Absent };
+        let mut found = SidecarAuthentication::Absent;
+        for (option, variable) in AUTHENTICATION {
+            match start.setting(option, variable) {
+                // A token is best given as a secret.
+                SidecarSetting::Given(_) | SidecarSetting::Hidden(HiddenSetting::Secret) => {
+                    return SidecarAuthentication::Given;
+                }
+                SidecarSetting::Hidden(reason) => found = SidecarAuthentication::Hidden(reason),
+                SidecarSetting::Absent => {}
             }
-            (false, false) => {
-                SidecarAuthentication::Hidden("the command is the image's own, which is not read")
-            }
-            (false, true) => SidecarAuthentication::Absent,
         }
+        found
     }
 
     /// The ports that Kuma's sidecar uses itself, as far as variables move them, with the defaults that are then free.
     pub(crate) fn moved_ports(&self) -> Vec<MovedPort> {
+        let Some(start) = self.start() else { return Vec::new() };
         let moved = |(name, default, user): &(&str, u16, &'static str)| {
-            let variable = self.container.environment.iter().find(|variable| variable.name == *name)?;
-            let port = variable.value.expose().parse().ok()?;
+            let port = start.variable(name)?.parse().ok()?;
             Some(MovedPort { port, default: *default, user })
         };
         PORT_VARIABLES.iter().filter_map(moved).collect()
@@ -165,7 +158,7 @@ pub(crate) fn starts_after(definition: &AuditedDefinition, later: &str, earlier:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ecs_mesh_aws::inspect::Variable;
+    use ecs_mesh_aws::inspect::{Redacted, Variable};
 
     fn container(image: &str, command: &str) -> FullContainer {
         FullContainer {
@@ -201,7 +194,7 @@ mod tests {
     #[test]
     fn authentication_is_read_from_flags_and_variables() {
         use SidecarAuthentication::{Absent, Given, Hidden};
-        let hidden = Hidden("the command is the image's own, which is not read");
+        let hidden = Hidden(HiddenSetting::OwnCommand);
         for (command, expected) in [
             ("kuma-dp run --auth-type=aws", Given),
             ("kuma-dp run --auth-type=\"aws\"", Given),

@@ -347,7 +347,7 @@ fn container(found: &types::ContainerDefinition) -> TaskContainer {
         // "If the essential parameter is omitted, the container is assumed to be essential."
         essential: found.essential().unwrap_or(true),
         stop_timeout: found.stop_timeout().and_then(|secs| Some(Duration::from_secs(secs.try_into().ok()?))),
-        sidecar_outbounds: start(found).sidecar_outbounds(),
+        sidecar_outbounds: start(found).kuma_sidecar().map(|sidecar| sidecar.outbounds()),
     }
 }
 

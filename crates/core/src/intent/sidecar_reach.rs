@@ -13,7 +13,7 @@ pub(super) struct KumaSidecar<'a> {
 }
 
 impl<'a> KumaSidecar<'a> {
-    /// The sidecar; `None` where the definition does not show how it gets its outbounds.
+    /// The sidecar; `None` where not exactly one container is one.
     pub(super) fn of(definition: &'a TaskDefinition) -> Option<Self> {
         let (container, outbounds) = definition.kuma_sidecar()?;
         Some(Self { definition: &definition.arn, container, outbounds })
@@ -42,7 +42,8 @@ impl<'a> KumaSidecar<'a> {
                 Reach::BindOutbounds.as_str()
             ),
             (Reach::BindOutbounds, SidecarOutbounds::Bound)
-            | (Reach::Outbounds, SidecarOutbounds::Listeners) => {
+            | (Reach::Outbounds, SidecarOutbounds::Listeners)
+            | (_, SidecarOutbounds::Hidden) => {
                 return None;
             }
         };

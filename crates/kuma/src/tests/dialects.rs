@@ -67,7 +67,7 @@ impl SidecarInput {
             environment: self.environment.iter().map(|(name, value)| (&**name, Some(&**value))).collect(),
             has_environment_files: false,
         };
-        let sidecar_outbounds = start.sidecar_outbounds();
+        let sidecar_outbounds = start.kuma_sidecar().map(|sidecar| sidecar.outbounds());
         TaskContainer { name: "sidecar".to_owned(), sidecar_outbounds, ..TaskContainer::default() }
     }
 }

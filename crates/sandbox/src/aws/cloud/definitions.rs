@@ -118,7 +118,7 @@ impl DefinitionRecord {
                 .collect(),
             essential: container["essential"].as_bool().unwrap_or(true),
             stop_timeout: container["stopTimeout"].as_u64().map(Duration::from_secs),
-            sidecar_outbounds: start(container).sidecar_outbounds(),
+            sidecar_outbounds: start(container).kuma_sidecar().map(|sidecar| sidecar.outbounds()),
         });
         Some(TaskDefinition {
             arn: TaskDefinitionArn::parse(&self.arn).ok()?,
