@@ -490,6 +490,13 @@ impl ControlPlaneWorker {
         self.warnings.unbindable.clear(mesh);
     }
 
+    /// Forgets what is known of meshes that no binding names any more.
+    pub(super) fn retain_meshes(&self, bound: &BTreeSet<MeshName>) {
+        lock(&self.warnings.unknown_outbounds).retain(|mesh, _| bound.contains(mesh));
+        self.warnings.reported_outbounds.retain(|(mesh, _)| bound.contains(mesh));
+        self.warnings.unbindable.retain(|mesh| bound.contains(mesh));
+    }
+
     /// The number of outbound services that are unknown, by mesh.
     pub(super) fn unknown_outbound_counts(&self) -> BTreeMap<Arc<str>, usize> {
         let all = lock(&self.warnings.unknown_outbounds);

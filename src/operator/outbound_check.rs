@@ -23,6 +23,7 @@ pub(super) async fn run(
     manifests: &ManifestSet,
     meshes: &BTreeSet<MeshName>,
 ) {
+    worker.retain_meshes(meshes);
     for mesh in meshes {
         let outbounds = MeshOutbounds::of(manifests, &worker.name, mesh);
         if outbounds.called.is_empty() && !outbounds.are_bound {

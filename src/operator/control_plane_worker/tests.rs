@@ -95,6 +95,20 @@ fn unknown_outbound_warns_once_and_logs_recovery() {
 }
 
 #[test]
+fn unbound_mesh_has_no_unknown_outbounds() {
+    let worker = kuma_worker();
+    let meshes = ["default", "other"].map(|name| MeshName::parse(name).unwrap());
+    for mesh in &meshes {
+        worker.record_unknown_outbounds(mesh, ["kv".to_owned()].into(), Timestamp(0));
+        worker.raise_unbindable(mesh);
+    }
+    worker.retain_meshes(&[meshes[0].clone()].into());
+    assert_eq!(worker.unknown_outbound_counts(), [("default".into(), 1)].into());
+    assert!(!worker.raise_unbindable(&meshes[0]));
+    assert!(worker.raise_unbindable(&meshes[1]), "it is reported again once it is bound again");
+}
+
+#[test]
 fn batched_removals_are_charged_as_one_write() {
     let worker = kuma_worker();
     let paid = |together| (0..130).filter(|_| worker.writes.is_charged(together)).count();
