@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Protocol;
+use super::{Protocol, ZoneProxyForm};
 
 /// Formats of Dataplanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -96,7 +96,11 @@ pub enum KumaFeature {
     /// Services other than MeshServices, by `Mesh.meshServices.mode`.
     TagServices,
     /// The resources `ZoneIngress` and `ZoneEgress`, and their tokens. In 3.0 zone proxies are Dataplanes with listeners.
+    ///
+    /// Every release from 2.7 on keeps the labels of what is written to them.
     ZoneProxyResources,
+    /// The path `/zoneingresses`. Older servers have `/zone-ingresses` alone; all have `/zoneegresses`.
+    ZoneIngressesPath,
     /// `Mesh.meshServices`. In 3.0 each mesh has MeshServices.
     MeshServicesMode,
     /// `networking.transparentProxying.reachableBackends`, and a `backendRef` to other kinds than MeshService, or by labels.
@@ -135,7 +139,7 @@ const fn since(feature: KumaFeature, major: u32, minor: u32) -> FeatureRow {
     FeatureRow { feature, since: KumaRelease::new(major, minor), removed_in: None }
 }
 
-const FEATURES: [FeatureRow; 20] = [
+const FEATURES: [FeatureRow; 21] = [
     until(KumaFeature::ServiceTagRequired, 2, 14),
     until(KumaFeature::InboundTags, 3, 0),
     until(KumaFeature::OutboundTags, 3, 0),
@@ -148,6 +152,7 @@ const FEATURES: [FeatureRow; 20] = [
     until(KumaFeature::AnyNames, 3, 0),
     until(KumaFeature::ZoneProxyResources, 3, 0),
     FeatureRow { removed_in: Some(KumaRelease::new(3, 0)), ..since(KumaFeature::MeshServicesMode, 2, 9) },
+    FeatureRow { removed_in: Some(KumaRelease::new(3, 0)), ..since(KumaFeature::ZoneIngressesPath, 2, 11) },
     since(KumaFeature::InboundNames, 2, 8),
     since(KumaFeature::ReachableBackends, 2, 9),
     since(KumaFeature::LabelFilters, 2, 10),
@@ -159,12 +164,13 @@ const FEATURES: [FeatureRow; 20] = [
 ];
 
 /// The fields of a Dataplane that belong to a feature: a server without the feature accepts and drops them.
-const FIELDS: [(KumaFeature, &[&str]); 7] = [
+const FIELDS: [(KumaFeature, &[&str]); 8] = [
     (KumaFeature::InboundTags, &["networking", "inbound[]", "tags"]),
     (KumaFeature::InboundNames, &["networking", "inbound[]", "name"]),
     (KumaFeature::InboundProtocol, &["networking", "inbound[]", "protocol"]),
     (KumaFeature::OutboundTags, &["networking", "outbound[]", "tags"]),
     (KumaFeature::AdvertisedAddress, &["networking", "advertisedAddress"]),
+    (KumaFeature::Listeners, &["networking", "listeners"]),
     (KumaFeature::ReachableServices, &["networking", "transparentProxying", "reachableServices"]),
     (KumaFeature::ReachableBackends, &["networking", "transparentProxying", "reachableBackends"]),
 ];
@@ -217,6 +223,15 @@ impl KumaRelease {
         match protocol {
             Protocol::Tcp | Protocol::Http | Protocol::Http2 | Protocol::Grpc => true,
             Protocol::Kafka => self.has(KumaFeature::KafkaProtocol),
+        }
+    }
+
+    /// How the release registers zone proxies whose scope no manifest decides.
+    pub fn zone_proxy_form(self) -> ZoneProxyForm {
+        if self.has(KumaFeature::ZoneProxyResources) {
+            ZoneProxyForm::Resource
+        } else {
+            ZoneProxyForm::Listener
         }
     }
 
@@ -305,7 +320,7 @@ mod tests {
             AdvertisedAddress, AnyNames, BindOutbounds, BuiltinGateway, InboundNames, InboundProtocol,
             InboundTags, KafkaProtocol, LabelFilters, Listeners, MeshMtls, MeshServicesMode,
             OptionalInbounds, OutboundTags, ReachableBackends, ReachableServices, ServiceTagRequired,
-            TagServices, WorkloadLabel, ZoneProxyResources,
+            TagServices, WorkloadLabel, ZoneIngressesPath, ZoneProxyResources,
         };
         let has = |feature, (major, minor)| KumaRelease::new(major, minor).has(feature);
         for (feature, last_without, first_with) in [
@@ -339,6 +354,8 @@ mod tests {
         }
         let with_mode = [(2, 8), (2, 9), (2, 14), (3, 0)].map(|release| has(MeshServicesMode, release));
         assert_eq!(with_mode, [false, true, true, false]);
+        let with_path = [(2, 10), (2, 11), (2, 14), (3, 0)].map(|release| has(ZoneIngressesPath, release));
+        assert_eq!(with_path, [false, true, true, false]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod mesh_binding;
 mod outbound;
 mod patterns;
 mod percent;
+mod proxy;
 pub mod schema;
 mod workload;
 
@@ -57,6 +58,11 @@ pub use outbound::{
     ReachableBackend,
 };
 pub use percent::Percent;
+pub use proxy::{
+    AdvertisedEndpoint, GatewaySettings, GatewayType, InexpressibleProxy, ProxyKind, ProxyRole,
+    ZoneEgressSettings, ZoneIngressSettings, ZoneProxy, ZoneProxyDirection, ZoneProxyForm, ZoneProxyKind,
+    ZoneProxyScope,
+};
 pub use workload::{Inbound, Probe, Protocol, Reach, WorkloadSelector, WorkloadSpec};
 
 /// The `apiVersion` of all documents.

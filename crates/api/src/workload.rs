@@ -6,7 +6,10 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Outbound, patterns};
+use super::{
+    GatewaySettings, Outbound, ProxyKind, ProxyRole, ZoneEgressSettings, ZoneIngressSettings, ZoneProxy,
+    ZoneProxyDirection, patterns,
+};
 use ecs_mesh_model::{Glob, ServiceName, Tags};
 
 /// Describes the selected tasks in the mesh.
@@ -29,9 +32,23 @@ pub struct WorkloadSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::dns_label")]
     pub workload: Option<String>,
+    /// What the task's proxy is in the mesh.
+    ///
+    /// At Kuma. The block of the same name has its settings.
+    #[serde(default)]
+    pub proxy: ProxyKind,
+    /// Settings of a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewaySettings>,
+    /// Settings of a zone ingress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone_ingress: Option<ZoneIngressSettings>,
+    /// Settings of a zone egress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone_egress: Option<ZoneEgressSettings>,
     /// Ports that others may call.
     ///
-    /// None for a task that only calls others.
+    /// None for a task that only calls others, and for a gateway or zone proxy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     pub inbounds: Vec<Inbound>,
@@ -47,6 +64,26 @@ pub struct WorkloadSpec {
     /// How the control plane determines that the app is ready.
     #[serde(default)]
     pub probe: Probe,
+}
+
+impl WorkloadSpec {
+    /// What the task's proxy is in the mesh. A block that is missing has its defaults.
+    pub fn proxy_role(&self) -> ProxyRole {
+        match self.proxy {
+            ProxyKind::Sidecar => ProxyRole::Sidecar,
+            ProxyKind::Gateway => ProxyRole::Gateway(self.gateway.unwrap_or_default().kind),
+            ProxyKind::ZoneIngress => {
+                let ZoneIngressSettings { port, advertised, scope } =
+                    self.zone_ingress.clone().unwrap_or_default();
+                let direction = ZoneProxyDirection::Ingress { advertised };
+                ProxyRole::Zone(ZoneProxy { direction, port, scope })
+            }
+            ProxyKind::ZoneEgress => {
+                let ZoneEgressSettings { port, scope } = self.zone_egress.clone().unwrap_or_default();
+                ProxyRole::Zone(ZoneProxy { direction: ZoneProxyDirection::Egress, port, scope })
+            }
+        }
+    }
 }
 
 /// How a sidecar gets its outbounds.

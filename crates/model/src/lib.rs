@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advertised_address;
 mod arn;
 mod ecs_service;
 mod glob;
@@ -35,6 +36,7 @@ mod time;
 mod tls_server_name;
 
 pub use self::time::Timestamp;
+pub use advertised_address::AdvertisedAddress;
 pub use arn::{
     ArnError, ClusterArn, ContainerInstanceArn, EcsServiceArn, RoleArn, TaskArn, TaskDefinitionArn,
 };

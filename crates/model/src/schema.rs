@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::{Glob, MeshName, SecretRef, ServiceName, TlsServerName};
+use crate::{AdvertisedAddress, Glob, MeshName, SecretRef, ServiceName, TlsServerName};
 
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const NOT_BLANK: &str = r"\S";
@@ -81,5 +81,13 @@ impl_schema!(
     json_schema!({
         "type": "string", "pattern": DNS_NAME_OR_ADDRESS, "maxLength": 253, "x-allowed": Self::RULE,
         "x-format": "DNS name or IP address", "x-unquoted": true
+    })
+);
+impl_schema!(
+    AdvertisedAddress,
+    "AdvertisedAddress",
+    json_schema!({
+        "type": "string", "pattern": DNS_NAME_OR_ADDRESS, "maxLength": 253, "x-allowed": Self::RULE,
+        "x-format": "DNS name or IP address"
     })
 );

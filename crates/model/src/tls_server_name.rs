@@ -51,7 +51,7 @@ impl TlsServerName {
 
 /// A host name of RFC 1123 with at most 253 characters; `_` is allowed, as certificates of private CAs have it. A name
 /// whose last label has digits only would be read as an IPv4 address.
-fn is_dns_name(text: &str) -> bool {
+pub(super) fn is_dns_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))

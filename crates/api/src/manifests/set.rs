@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::outbounds::{self, DeclaredReach, OutboundSource};
+use super::outbounds::{self, DeclaredReach, MergedOutbounds, OutboundSource};
 use crate::{
     ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, Reach,
     WorkloadSpec,
@@ -54,7 +54,12 @@ pub struct ManifestSet {
 impl ManifestSet {
     /// All outbounds of the workload of this name: those of the lists that select it, in name order, and its own. Tasks that
     /// are described by tags count under their service's name.
+    ///
+    /// A proxy that cannot have outbounds has none.
     pub fn declared_reach(&self, name: &str, workload: &WorkloadSpec) -> DeclaredReach {
+        if !workload.proxy_role().may_have_outbounds() {
+            return DeclaredReach::Listeners(MergedOutbounds::default());
+        }
         let lists = self.outbound_lists.iter().filter(|(_, l)| l.workloads.iter().any(|g| g.matches(name)));
         let lists = lists.map(|(list, spec)| OutboundSource { list: Some(list), outbounds: &spec.outbounds });
         let inline = workload.outbounds.iter().map(|outbounds| OutboundSource { list: None, outbounds });

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::{is_dns_label, reserved};
-use ecs_mesh_api::{Inbound, Probe, Protocol, Reach, WorkloadSelector, WorkloadSpec};
+use ecs_mesh_api::{Inbound, Probe, Protocol, ProxyKind, Reach, WorkloadSelector, WorkloadSpec};
 use ecs_mesh_model::{Reason, ServiceName, Tags, TaskDefinition};
 
 /// The service's name; without it the task describes no workload. The same key as in the mesh.
@@ -101,6 +101,10 @@ fn workload<'a>(
         selector: WorkloadSelector::default(),
         service,
         workload: label.map(str::to_owned),
+        proxy: ProxyKind::default(),
+        gateway: None,
+        zone_ingress: None,
+        zone_egress: None,
         inbounds,
         reach: Reach::default(),
         outbounds: None,

@@ -7,6 +7,7 @@ mod consul_auth;
 mod control_plane;
 mod mesh_binding;
 mod outbound;
+mod proxy;
 mod workload;
 
 use workload::BindingMismatch;

@@ -1,7 +1,7 @@
 //! Rules of a `Workload`.
 
 use super::outbound::check_own;
-use super::{FindingCollector, cluster};
+use super::{FindingCollector, cluster, proxy};
 use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::reserved;
@@ -42,6 +42,7 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
         check_against_earlier(index, &spec.inbounds, report);
     }
     check_own(spec, report);
+    proxy::check(spec, report);
 }
 
 /// A service name that Consul rejects.
@@ -89,6 +90,10 @@ pub(super) fn not_expressible(spec: &WorkloadSpec, release: KumaRelease) -> Vec<
              ({DNS_LABEL_RULE})"
         );
         found.push(("spec.service".to_owned(), message));
+    }
+    if let Some(problem) = spec.proxy_role().inexpressible(release) {
+        let message = format!("Kuma {release} cannot express {problem}: {}", problem.help());
+        found.push((problem.field().to_owned(), message));
     }
     for (index, inbound) in spec.inbounds.iter().enumerate() {
         if !release.allows(inbound.protocol) {
