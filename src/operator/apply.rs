@@ -125,7 +125,7 @@ impl RegistrationWriter<'_> {
         known: bool,
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
-        self.worker.ensure_capabilities(&desired.id.mesh).await?;
+        self.worker.ensure_capabilities(&desired.id).await?;
         if self.matches_cached_hash(desired, &self.render_new(desired)?) {
             self.worker.registry.record_exact(self.task, &desired.id);
             return Ok(ApplyOutcome::Equal);
@@ -258,7 +258,7 @@ impl RegistrationWriter<'_> {
         is_permitted: &(dyn Fn() -> bool + Sync),
     ) -> Result<ApplyOutcome, CallError> {
         // Read now what the client needs, not between the check of the lease and the write.
-        self.worker.ensure_capabilities(&id.mesh).await?;
+        self.worker.ensure_capabilities(id).await?;
         self.acquire_write_token().await;
         self.worker.ensure_supported().await?;
         let current = match self.get_owned(id).await? {

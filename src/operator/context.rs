@@ -243,7 +243,7 @@ impl Context {
             }
             let known = self.aws.store.snapshot(&task, Duration::MAX, now).task;
             for entry in worker.registry.entries(&task) {
-                let mesh = &entry.id.mesh;
+                let mesh = entry.id.mesh_scope();
                 let binding = owning_binding(manifests, &worker.name, mesh, task.cluster(), known.as_ref());
                 let name = binding.as_ref().map(|binding| &binding.name);
                 worker.registry.assign_binding(&task, &entry.id, name);

@@ -128,9 +128,9 @@ impl ControlPlaneWorker {
         }
     }
 
-    /// The mesh, for people; Consul has none.
-    pub(super) fn mesh_label<'m>(&self, mesh: &'m MeshName) -> Option<&'m str> {
-        (self.kind != ControlPlaneType::Consul).then(|| mesh.as_str())
+    /// The mesh of a registration, for people; Consul has none, and neither do resources of a zone.
+    pub(super) fn mesh_label<'m>(&self, id: &'m RegistrationId) -> Option<&'m str> {
+        id.mesh_scope().filter(|_| self.kind != ControlPlaneType::Consul).map(MeshName::as_str)
     }
 
     /// The partition of Consul Enterprise, where the manifest names one.
@@ -140,7 +140,7 @@ impl ControlPlaneWorker {
 
     /// The name of a registration, for people.
     pub(super) fn display_name(&self, id: &RegistrationId) -> String {
-        self.mesh_label(&id.mesh).map_or_else(|| id.name.to_string(), |_| id.to_string())
+        self.mesh_label(id).map_or_else(|| id.name.to_string(), |_| id.to_string())
     }
 
     /// Whether a binding of this control plane selects the cluster.
@@ -169,12 +169,14 @@ impl ControlPlaneWorker {
         ecs_mesh_control_plane::call(&self.circuit, call).await
     }
 
-    /// Reads the settings of the mesh unless they are known: they decide how a registration is rendered.
-    pub(super) async fn ensure_capabilities(&self, mesh: &MeshName) -> Result<(), CallError> {
+    /// Reads the settings of the control plane and of the registration's mesh unless they are known: they decide how the
+    /// registration is rendered.
+    pub(super) async fn ensure_capabilities(&self, id: &RegistrationId) -> Result<(), CallError> {
+        let mesh = id.mesh_scope();
         if self.lists.has_capabilities(mesh) {
             return Ok(());
         }
-        self.refresh_capabilities([mesh.clone()].into()).await
+        self.refresh_capabilities(mesh.cloned().into_iter().collect()).await
     }
 
     /// Reads the settings of these meshes again.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::ManifestFinding;
+use ecs_mesh_api::{ControlPlaneType, ZoneProxyForm};
 use ecs_mesh_control_plane::{ControlPlane, Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{
     DesiredRegistration, Evaluation, Evaluator, Fact, ManifestHistory, MissingFact, RoleTags, TaskFacts,
@@ -197,7 +197,11 @@ fn load(manifests: &BTreeMap<String, Value>) -> Loaded {
 }
 
 /// The verdict, and the facts that the evaluation asked for.
-fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
+fn evaluate(
+    case: &IntentCase,
+    loaded: &Loaded,
+    zone_proxies: Option<ZoneProxyForm>,
+) -> (Evaluation, Vec<String>) {
     let operator = operator();
     let is_of_consul = loaded.set.control_planes.contains_key("consul");
     let kind = if is_of_consul { ControlPlaneType::Consul } else { ControlPlaneType::Kuma };
@@ -207,6 +211,7 @@ fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
         manifests: &loaded.set,
         control_plane: kind.as_str(),
         kind,
+        zone_proxies,
         operator: &operator,
         history: &history,
         // Long after the start, so that nothing settles.
@@ -256,11 +261,23 @@ fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
     }
 }
 
-async fn rendered(case: &IntentCase, desired: &DesiredRegistration) -> Value {
-    let kuma = KumaControlPlane::new(case.server.clone(), operator(), Arc::new(NoObserver));
+/// The name and the value of the result: the body that is sent, or the refusal.
+async fn rendered(
+    case: &IntentCase,
+    kuma: &KumaControlPlane<ServerSettings>,
+    desired: &DesiredRegistration,
+) -> (&'static str, Value) {
     kuma.refresh_capabilities(&[desired.id.mesh.clone()].into()).await.unwrap();
+    if let Err(error) = kuma.check_desired(desired) {
+        return ("refused", format!("{}: {}", error.kind.label(), error.message).into());
+    }
     let create = kuma.render(desired, None);
-    let Some(outbounds) = &case.registered_outbounds else { return create.body };
+    let name = match create.body["type"].as_str() {
+        Some("ZoneIngress") => "zoneIngress",
+        Some("ZoneEgress") => "zoneEgress",
+        _ => "dataplane",
+    };
+    let Some(outbounds) = &case.registered_outbounds else { return (name, create.body) };
     let mut stored = create.body;
     stored["networking"]["outbound"] = outbounds.clone();
     let there = Registration {
@@ -273,12 +290,14 @@ async fn rendered(case: &IntentCase, desired: &DesiredRegistration) -> Value {
         normal: create.normal,
         stored,
     };
-    kuma.render(desired, Some(&there)).body
+    (name, kuma.render(desired, Some(&there)).body)
 }
 
 async fn outcome(case: &IntentCase) -> Value {
     let loaded = load(&case.manifests);
-    let (evaluation, facts_read) = evaluate(case, &loaded);
+    let kuma = KumaControlPlane::new(case.server.clone(), operator(), Arc::new(NoObserver));
+    kuma.refresh_capabilities(&[].into()).await.unwrap();
+    let (evaluation, facts_read) = evaluate(case, &loaded, kuma.zone_proxy_form());
     let mut out = Map::new();
     let findings = |findings: &[ManifestFinding]| {
         findings.iter().map(|f| describe_finding(f).into()).collect::<Vec<Value>>()
@@ -298,7 +317,8 @@ async fn outcome(case: &IntentCase) -> Value {
     match &evaluation.verdict {
         Verdict::Register(desired) => {
             add("binding", (*desired.binding).into());
-            add("dataplane", rendered(case, desired).await);
+            let (name, value) = rendered(case, &kuma, desired).await;
+            add(name, value);
         }
         Verdict::Admit => add("admitted", true.into()),
         Verdict::Reject { violations, confirmed } => {

@@ -30,7 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use ecs_mesh_api::BackendKind;
+use ecs_mesh_api::{BackendKind, ZoneProxyForm};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
@@ -338,6 +338,11 @@ pub trait ControlPlane: Send + Sync {
     /// a call, so registrations are compared again until one release is left.
     fn has_several_releases(&self) -> bool {
         false
+    }
+
+    /// How zone proxies are registered, as of the last answer; `None` if that is not known yet.
+    fn zone_proxy_form(&self) -> Option<ZoneProxyForm> {
+        Some(ZoneProxyForm::default())
     }
 
     /// Checks that the control plane's version can express the registration, which it may otherwise accept in part. Called

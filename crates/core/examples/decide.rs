@@ -10,8 +10,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::{ManifestScope, assemble, read_file};
+use ecs_mesh_api::{ControlPlaneType, ZoneProxyForm};
 use ecs_mesh_core::intent::{Evaluator, Fact, ManifestHistory, MissingFact, RoleTags, TaskFacts, Verdict};
 use ecs_mesh_core::plan::{DecisionInput, Sighting, TaskLiveness, decide};
 use ecs_mesh_model::{
@@ -75,6 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         manifests: &assembled.set,
         control_plane: "kuma",
         kind: ControlPlaneType::Kuma,
+        zone_proxies: Some(ZoneProxyForm::default()),
         operator: &operator,
         history: &history,
         now: Timestamp(0),

@@ -28,7 +28,11 @@ use super::normalise::normalise;
 use super::reachable;
 use super::rolling_upgrade::{HIDDEN_READS, RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
 use super::upgrade::UpgradeScan;
-use ecs_mesh_api::{AllowList, ApiDialect, BackendKind, KumaConnection, KumaFeature, KumaRelease};
+use super::zone_proxy::{self, ZoneProxySegment};
+use ecs_mesh_api::{
+    AllowList, ApiDialect, BackendKind, KumaConnection, KumaFeature, KumaRelease, ZoneProxyForm,
+    ZoneProxyKind,
+};
 use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, SettingsError, Transport, TransportError, quote, quote_name,
     segment,
@@ -36,7 +40,7 @@ use ecs_mesh_control_plane::http::{
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, OwnedEndpoint, Registration,
-    RegistrationSummary, RenderedRegistration, SupportGate,
+    RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, RegistrationId};
@@ -240,12 +244,67 @@ impl<T: Transport> KumaControlPlane<T> {
         ))
     }
 
+    /// Lists the owned registrations of all types. The zone proxies fail by themselves.
     pub(super) async fn list_all_owned(
         &self,
         sink: &mut (dyn FnMut(RegistrationSummary) + Send),
+    ) -> Result<Vec<FailedSegment>, MeshError> {
+        let mut skipped = SkippedItems::default();
+        self.list_owned_dataplanes(sink, &mut skipped).await?;
+        let mut failed = Vec::new();
+        let release = self.capabilities.load().rules.map(|rules| rules.release);
+        // Until the version is known, no zone proxy is written either.
+        if release.is_some_and(|release| release.has(KumaFeature::ZoneProxyResources)) {
+            for kind in ZoneProxyKind::ALL {
+                if let Err(error) = self.list_owned_zone_proxies(kind, sink, &mut skipped).await {
+                    failed.push(FailedSegment { segment: Arc::new(ZoneProxySegment(kind)), error });
+                }
+            }
+        }
+        self.skipped_items.report(skipped, failed.is_empty());
+        Ok(failed)
+    }
+
+    async fn list_owned_zone_proxies(
+        &self,
+        kind: ZoneProxyKind,
+        sink: &mut (dyn FnMut(RegistrationSummary) + Send),
+        skipped: &mut SkippedItems,
     ) -> Result<(), MeshError> {
         let operator = self.operator.as_str();
-        let mut skipped = SkippedItems::default();
+        let mut read = |item: Value| {
+            // Also where the server ignores the filter.
+            if labels::label(&item, OPERATOR_LABEL) != Some(operator) {
+                return;
+            }
+            match zone_proxy::registration(kind, item) {
+                Ok(found) if found.owner == RegistrationOwner::Foreign => {}
+                Ok(registration) => sink(RegistrationSummary::from(&registration)),
+                Err(malformed) => {
+                    self.observer.skipped("list_owned");
+                    skipped.add(&malformed.id, unreadable(kind.resource(), malformed.problem));
+                }
+            }
+        };
+        let path = zone_proxy::list_path(kind, self.capabilities.load().release());
+        let filter = Some(ListFilter::Label(OPERATOR_LABEL, operator));
+        let mut listed = self.list(path, filter, RequestKind::Server, &mut read).await;
+        for _ in 1..self.reads() {
+            // An instance of 3.0 has no such type.
+            if listed.is_ok() {
+                break;
+            }
+            listed = self.list(path, filter, RequestKind::Server, &mut read).await;
+        }
+        listed
+    }
+
+    async fn list_owned_dataplanes(
+        &self,
+        sink: &mut (dyn FnMut(RegistrationSummary) + Send),
+        skipped: &mut SkippedItems,
+    ) -> Result<(), MeshError> {
+        let operator = self.operator.as_str();
         let read = |item: Value| {
             // Servers before 2.10 ignore the filter and return all Dataplanes.
             if item.is_object() && labels::label(&item, OPERATOR_LABEL) != Some(operator) {
@@ -255,14 +314,12 @@ impl<T: Transport> KumaControlPlane<T> {
                 Ok(registration) => sink(RegistrationSummary::from(&registration)),
                 Err(malformed) => {
                     self.observer.skipped("list_owned");
-                    skipped.add(&malformed.id, unreadable_dataplane(malformed.problem));
+                    skipped.add(&malformed.id, unreadable("Dataplane", malformed.problem));
                 }
             }
         };
         let filter = Some(ListFilter::Label(OPERATOR_LABEL, operator));
-        self.list("/dataplanes", filter, RequestKind::Server, read).await?;
-        self.skipped_items.report(skipped, true);
-        Ok(())
+        self.list("/dataplanes", filter, RequestKind::Server, read).await
     }
 
     /// How often something is read of which an instance may show a part: once, unless a rolling upgrade has several releases.
@@ -290,15 +347,28 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
-        let path = path_of(id)?;
-        let response = self.send(HttpMethod::Get, &path, None).await?;
+        check_name(id)?;
+        let Some(path) = self.path_of(id) else { return Ok(None) };
+        let mut response = self.send(HttpMethod::Get, &path, None).await?;
+        for _ in 1..self.reads() {
+            // An instance of 3.0 has no zone proxies of this form, and answers otherwise.
+            if id.zone_proxy().is_none() || response.status == 200 || errors::is_not_found(&response) {
+                break;
+            }
+            response = self.send(HttpMethod::Get, &path, None).await?;
+        }
         if errors::is_not_found(&response) {
             return Ok(None);
         }
         let stored = read_json(HttpMethod::Get, &path, RequestKind::Dataplane, &response)?;
         let unexpected = |problem: &str| errors::unexpected(&call(HttpMethod::Get, &path), problem);
-        let registration = dataplane::registration(stored)
-            .map_err(|malformed| unexpected(&format!("parsing the Dataplane {id}: {}", malformed.problem)))?;
+        let read = match id.zone_proxy() {
+            Some((kind, _)) => zone_proxy::registration(kind, stored),
+            None => dataplane::registration(stored),
+        };
+        let registration = read.map_err(|malformed| {
+            unexpected(&format!("parsing the registration {id}: {}", malformed.problem))
+        })?;
         if registration.id != *id {
             let other = quote_name(&registration.id.to_string());
             return Err(unexpected(&format!("the response contains {other} instead of {id}")));
@@ -307,8 +377,9 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
-        let path = path_of(id)?;
+        check_name(id)?;
         self.check_known_support().await?;
+        let path = self.path_of(id).ok_or_else(|| self.no_such_type(id))?;
         self.check_rendering(id, &path, body)?;
         if self.capabilities.load().newer.is_some() {
             return self.write_until_complete(id, &path, body).await;
@@ -317,6 +388,23 @@ impl<T: Transport> KumaControlPlane<T> {
             None => self.send_write(id, &path, body).await,
             Some(version) => self.write_first(id, &path, body, &version).await,
         }
+    }
+
+    /// The path of a registration; `None` where the server has no such type.
+    fn path_of(&self, id: &RegistrationId) -> Option<String> {
+        let release = self.capabilities.load().release();
+        match id.zone_proxy() {
+            Some(_) if !release.has(KumaFeature::ZoneProxyResources) => None,
+            Some((kind, name)) => Some(zone_proxy::path(kind, name, release)),
+            None => Some(format!("/meshes/{}/dataplanes/{}", segment(id.mesh.as_str()), segment(&id.name))),
+        }
+    }
+
+    /// The control plane was upgraded since the registration was rendered. The caller evaluates the task again.
+    fn no_such_type(&self, id: &RegistrationId) -> MeshError {
+        let release = self.capabilities.load().release();
+        let message = format!("writing {id}: not sent, since Kuma {release} has no such type");
+        MeshError::new(MeshErrorKind::Conflict, message)
     }
 
     async fn send_write(&self, id: &RegistrationId, path: &str, body: &Value) -> Result<(), MeshError> {
@@ -427,6 +515,8 @@ impl<T: Transport> KumaControlPlane<T> {
         let release = newer.unwrap_or_else(|| known.release());
         let mut fields = release.unknown_fields(body);
         fields.extend(release.refused_fields(body));
+        let is_unknown = zone_proxy::is_resource(body) && !release.has(KumaFeature::ZoneProxyResources);
+        fields.extend(is_unknown.then(|| "type".to_owned()));
         // A drained body is the stored one, which may have no tags.
         if release.has(KumaFeature::InboundTags) && labels::label(body, DRAIN_LABEL).is_none() {
             let inbounds = body.pointer("/networking/inbound").and_then(Value::as_array);
@@ -445,8 +535,9 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
-        let path = path_of(id)?;
+        check_name(id)?;
         self.check_known_support().await?;
+        let Some(path) = self.path_of(id) else { return Ok(false) };
         let response = self.send(HttpMethod::Delete, &path, None).await?;
         if errors::is_not_found(&response) {
             return Ok(false);
@@ -686,10 +777,11 @@ impl<T: Transport> KumaControlPlane<T> {
         };
         let mut scan = UpgradeScan::new(target, self.operator.as_str());
         self.list("/dataplanes", None, RequestKind::Server, |item| scan.dataplane(&item)).await?;
-        if self.capabilities.load().release().has(KumaFeature::ZoneProxyResources) {
-            for (resource, path) in [("ZoneIngress", "/zoneingresses"), ("ZoneEgress", "/zoneegresses")] {
-                let sink = |item: Value| scan.zone_proxy(resource, &item);
-                self.list(path, None, RequestKind::Server, sink).await?;
+        let release = self.capabilities.load().release();
+        if release.has(KumaFeature::ZoneProxyResources) {
+            for kind in ZoneProxyKind::ALL {
+                let sink = |item: Value| scan.zone_proxy(kind.resource(), &item);
+                self.list(zone_proxy::list_path(kind, release), None, RequestKind::Server, sink).await?;
             }
         }
         let mut meshes = Vec::new();
@@ -831,7 +923,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         _clusters: &BTreeSet<ClusterArn>,
         sink: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError> {
-        self.observed("list_owned", self.list_all_owned(sink)).await.map(|()| Vec::new())
+        self.observed("list_owned", self.list_all_owned(sink)).await
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
@@ -902,6 +994,11 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         })
     }
 
+    fn zone_proxy_form(&self) -> Option<ZoneProxyForm> {
+        let release = self.target.or_else(|| Some(self.capabilities.load().rules?.release));
+        release.map(KumaRelease::zone_proxy_form)
+    }
+
     fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
         let known = self.capabilities.load();
         let Some(version) = &known.version else { return Ok(()) };
@@ -939,15 +1036,14 @@ fn call(method: HttpMethod, path: &str) -> String {
     format!("{method} {path}")
 }
 
-fn path_of(id: &RegistrationId) -> Result<String, MeshError> {
-    // Clients and proxies resolve such segments as path steps, even if they are encoded.
-    if matches!(&*id.name, "" | "." | "..") {
-        return Err(MeshError::new(
-            MeshErrorKind::Invalid,
-            format!("invalid Dataplane name {:?}; help: correct MeshBinding.spec.dataplaneName", id.name),
-        ));
+/// Refuses names that clients and proxies resolve as path steps, even if they are encoded.
+fn check_name(id: &RegistrationId) -> Result<(), MeshError> {
+    let name = id.zone_proxy().map_or(&*id.name, |(_, name)| name);
+    if !matches!(name, "" | "." | "..") {
+        return Ok(());
     }
-    Ok(format!("/meshes/{}/dataplanes/{}", segment(id.mesh.as_str()), segment(&id.name)))
+    let message = format!("invalid Dataplane name {name:?}; help: correct MeshBinding.spec.dataplaneName");
+    Err(MeshError::new(MeshErrorKind::Invalid, message))
 }
 
 /// Reads the JSON body of a response that must be 200.
@@ -1001,7 +1097,7 @@ fn read_items(
     Ok(page.next)
 }
 
-fn unreadable_dataplane(problem: &'static str) -> SkipReason {
+fn unreadable(kind: &'static str, problem: &'static str) -> SkipReason {
     let fix = "inspect it with kumactl; delete it if it is a leftover";
-    SkipReason { kind: "Dataplane", problem, fix }
+    SkipReason { kind, problem, fix }
 }

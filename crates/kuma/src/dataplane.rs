@@ -16,9 +16,10 @@ use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
 use super::labels::{self, CLUSTER_NAME_LABEL, DISPLAY_NAME_LABEL, DRAIN_LABEL};
 use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
 use super::reachable::{self, backend_ref};
-use ecs_mesh_api::{BackendKind, Inbound, KumaFeature, NamedBackend, OutboundListener, Probe};
+use super::zone_proxy;
+use ecs_mesh_api::{BackendKind, Inbound, KumaFeature, NamedBackend, OutboundListener, Probe, ZoneProxyForm};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
-use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds, RegistrationId};
+use ecs_mesh_core::intent::{DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{MeshName, Timestamp, intern};
 
@@ -51,8 +52,21 @@ pub(super) fn render_with_services(
         Some(reach) => Cow::Owned(DesiredRegistration { reach, ..desired.clone() }),
         None => Cow::Borrowed(desired),
     };
+    if let DesiredProxy::Zone(proxy, ZoneProxyForm::Resource) = &desired.proxy {
+        return zone_proxy::render(desired, proxy, current);
+    }
     let mut networking = Map::new();
     networking.insert("address".to_owned(), desired.address.to_string().into());
+    match &desired.proxy {
+        DesiredProxy::Gateway(kind) => {
+            let gateway = json!({"type": kind.as_str(), "tags": {SERVICE_TAG: desired.service.as_str()}});
+            networking.insert("gateway".to_owned(), gateway);
+        }
+        DesiredProxy::Zone(proxy, ZoneProxyForm::Listener) => {
+            networking.insert("listeners".to_owned(), json!([zone_proxy::listener(desired, proxy)]));
+        }
+        DesiredProxy::Zone(_, ZoneProxyForm::Resource) | DesiredProxy::Sidecar => {}
+    }
     let inbounds: Vec<Value> = desired
         .inbounds
         .iter()
@@ -82,12 +96,18 @@ pub(super) fn render_with_services(
 }
 
 /// Renders the drained stored body: not healthy and without `state`. Health discovery leaves such an inbound alone,
-/// while it would make a `NotReady` inbound ready again within seconds.
+/// while it would make a `NotReady` inbound ready again within seconds. What has neither inbounds nor listeners is only
+/// labelled.
 pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> RenderedRegistration {
     let mut body = without_additions(&current.stored);
     for inbound in inbounds_mut(&mut body) {
         inbound.remove("state");
         inbound.insert("health".to_owned(), json!({}));
+    }
+    // An egress that is not ready gets no requests (`GetReadyZoneEgressListeners` in `dataplane_helpers.go`). The state of an
+    // ingress changes no routing.
+    for listener in zone_proxy::listeners_mut(&mut body) {
+        listener.insert("state".to_owned(), "NotReady".into());
     }
     if let Some(top) = body.as_object_mut() {
         let labels = top.entry("labels").or_insert_with(|| json!({}));
@@ -100,7 +120,7 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
 }
 
 /// The display name of a stored Dataplane, which updates must carry forward.
-fn display_name(current: &Registration) -> Option<(String, Value)> {
+pub(super) fn display_name(current: &Registration) -> Option<(String, Value)> {
     labels::label(&current.stored, DISPLAY_NAME_LABEL)
         .map(|name| (DISPLAY_NAME_LABEL.to_owned(), name.into()))
 }
@@ -159,7 +179,7 @@ pub(super) fn services(stored: &Value) -> impl Iterator<Item = &str> {
         .filter_map(|tagged| tagged.get("tags")?.get(SERVICE_TAG)?.as_str())
 }
 
-fn rendered(body: Value) -> RenderedRegistration {
+pub(super) fn rendered(body: Value) -> RenderedRegistration {
     let normal = normalise(&body);
     RenderedRegistration { body, normal }
 }

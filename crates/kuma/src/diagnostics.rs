@@ -102,7 +102,10 @@ impl<T: Transport> KumaControlPlane<T> {
         }
         let mut owned = BTreeSet::new();
         let listed = self.list_all_owned(&mut |summary| _ = owned.insert(summary.id)).await;
-        let owned = listed.map(|()| owned.len());
+        let owned = listed.and_then(|failed| match failed.into_iter().next() {
+            Some(failed) => Err(failed.error),
+            None => Ok(owned.len()),
+        });
         let probes = KumaProbes { caller, configuration, meshes: mesh_settings, owned };
         KumaDiagnostics { version, rules, probes: Some(probes) }
     }

@@ -35,7 +35,7 @@ impl ServiceNaming {
     }
 }
 
-/// The endpoint of an overview, if the Dataplane has an inbound of the service: a filter may also find others, such as
+/// The endpoint of an overview, if the Dataplane has an inbound or a listener of the service: a filter may also find others, such as
 /// services whose name contains this one.
 pub(super) fn read(
     overview: Value,
@@ -52,10 +52,12 @@ pub(super) fn read(
     }
     let registration = dataplane::registration(stored)?;
     let inbounds = registration.stored.pointer("/networking/inbound").and_then(Value::as_array);
+    let listeners = registration.stored.pointer("/networking/listeners").and_then(Value::as_array);
     let mut of_service = inbounds
         .into_iter()
+        .chain(listeners)
         .flatten()
-        .filter(|inbound| naming.names(service, &registration.stored, inbound))
+        .filter(|one| naming.names(service, &registration.stored, one))
         .peekable();
     if of_service.peek().is_none() {
         return Ok(None);
@@ -70,7 +72,7 @@ pub(super) fn read(
     Ok(Some(OwnedEndpoint { endpoint, owner: registration.owner }))
 }
 
-/// Whether clients are routed to the inbound: the server omits `state: Ready` and `ready: false`.
+/// Whether clients are routed to the inbound or listener: the server omits `state: Ready` and `ready: false`.
 fn is_ready(inbound: &Value) -> bool {
     let state = inbound.get("state").and_then(Value::as_str).is_none_or(|state| state == "Ready");
     let health = inbound.get("health").is_none_or(|health| health["ready"] == true);
@@ -155,5 +157,14 @@ mod tests {
         assert_eq!(routed("web", json!([{"port": 1}, {"port": 2, "state": "NotReady"}])), Some(false));
         assert_eq!(routed("web-admin", json!([{"port": 1}])), None, "an older server ignores the filter");
         assert_eq!(routed("web", json!([])), None, "a client has no endpoint");
+        for (listener, is_routed) in [
+            (json!({"type": "ZoneEgress"}), true),
+            (json!({"type": "ZoneEgress", "state": "NotReady"}), false),
+        ] {
+            let mut egress = dataplane("web", json!([]));
+            egress["dataplane"]["networking"]["listeners"] = json!([listener]);
+            let found = read(egress, "web", ServiceNaming::Label).unwrap().unwrap();
+            assert_eq!(found.endpoint.routed, is_routed, "{listener}");
+        }
     }
 }

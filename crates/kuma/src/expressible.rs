@@ -11,9 +11,12 @@ use super::labels::{is_label_key, is_reserved_key};
 use super::reachable::mesh_service;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::is_dns_label;
-use ecs_mesh_api::{ApiDialect, Inbound, KumaFeature, NamedBackend, Protocol};
+use ecs_mesh_api::{
+    ApiDialect, Inbound, InexpressibleProxy, KumaFeature, NamedBackend, Protocol, ZoneProxyForm,
+    ZoneProxyKind,
+};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration};
+use ecs_mesh_core::intent::{DesiredProxy, DesiredReach, DesiredRegistration};
 use ecs_mesh_model::{ServiceName, is_label_value};
 
 /// Checks that a Dataplane of the release can express all of `desired`. `version` is the server's, for the message.
@@ -22,6 +25,7 @@ pub(super) fn check(
     capabilities: DataplaneCapabilities,
     version: &str,
 ) -> Result<(), MeshError> {
+    check_form(desired, capabilities, version)?;
     let problems = problems(desired, capabilities);
     let Some(first) = problems.first() else { return Ok(()) };
     let mut message = format!("rendering service {} for {version}", desired.service);
@@ -32,9 +36,30 @@ pub(super) fn check(
     Err(MeshError::new(MeshErrorKind::NotExpressible, message))
 }
 
+/// Checks that a zone proxy was evaluated for the form of the release.
+fn check_form(
+    desired: &DesiredRegistration,
+    capabilities: DataplaneCapabilities,
+    version: &str,
+) -> Result<(), MeshError> {
+    let DesiredProxy::Zone(proxy, form) = &desired.proxy else { return Ok(()) };
+    if capabilities.release.zone_proxy_form().of(proxy) == *form {
+        return Ok(());
+    }
+    let message = format!(
+        "rendering service {} for {version}: the control plane has changed since the task was evaluated",
+        desired.service
+    );
+    Err(MeshError::new(MeshErrorKind::Conflict, message))
+}
+
 /// One thing that a release cannot express.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Inexpressible<'a> {
+    /// A kind of proxy, or one of its settings.
+    Proxy(InexpressibleProxy),
+    /// A listener of a zone proxy, in a mesh whose services are tags.
+    NoListener(ZoneProxyKind),
     /// A Dataplane without inbounds.
     NoInbounds,
     /// A service whose name is no workload label, without another label.
@@ -62,6 +87,12 @@ enum Inexpressible<'a> {
 impl fmt::Display for Inexpressible<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Proxy(problem) => problem.fmt(f),
+            Self::NoListener(kind) => write!(
+                f,
+                "a listener of type {} needs a mesh with meshServices.mode Exclusive (scope: mesh)",
+                kind.resource()
+            ),
             Self::NoInbounds => {
                 f.write_str("2.14 is the first version that accepts a Dataplane without inbounds")
             }
@@ -103,6 +134,8 @@ impl fmt::Display for Inexpressible<'_> {
 impl Inexpressible<'_> {
     fn help(&self) -> &'static str {
         match self {
+            Self::Proxy(problem) => problem.help(),
+            Self::NoListener(_) => "set meshServices.mode of the Mesh to Exclusive, or leave `scope` out",
             Self::NoInbounds => "give the Workload an inbound, or upgrade the control plane",
             Self::NoWorkloadLabel(_) => "set Workload.spec.workload, or rename the service",
             Self::Protocol { .. } => "set the inbound's protocol to tcp",
@@ -122,7 +155,17 @@ impl Inexpressible<'_> {
 
 fn problems(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) -> Vec<Inexpressible<'_>> {
     let mut problems = Vec::new();
-    if desired.inbounds.is_empty() && !capabilities.has(KumaFeature::OptionalInbounds) {
+    problems.extend(desired.proxy.role().inexpressible(capabilities.release).map(Inexpressible::Proxy));
+    // Servers of 2.14 skip it without an error (`UPGRADE.md`).
+    if let DesiredProxy::Zone(proxy, ZoneProxyForm::Listener) = &desired.proxy
+        && capabilities.has(KumaFeature::Listeners)
+        && !capabilities.mesh_services_only
+    {
+        problems.push(Inexpressible::NoListener(proxy.kind()));
+    }
+    let needs_inbounds =
+        desired.proxy == DesiredProxy::Sidecar && !capabilities.has(KumaFeature::OptionalInbounds);
+    if desired.inbounds.is_empty() && needs_inbounds {
         problems.push(Inexpressible::NoInbounds);
     }
     let refused = desired.inbounds.iter().filter(|inbound| !capabilities.release.allows(inbound.protocol));

@@ -40,6 +40,7 @@ mod normalise;
 mod reachable;
 mod rolling_upgrade;
 mod upgrade;
+mod zone_proxy;
 
 pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, WriteRules};
 pub use client::KumaControlPlane;

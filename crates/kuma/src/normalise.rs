@@ -6,6 +6,8 @@
 
 use serde_json::{Map, Number, Value};
 
+use super::zone_proxy;
+
 /// Fields that the control plane adds to the resource.
 const ADDED_FIELDS: [&str; 3] = ["creationTime", "modificationTime", "kri"];
 
@@ -29,7 +31,8 @@ pub(super) const ZONE_TAG: &str = "kuma.io/zone";
 const PRESENCE_COUNTS: [&str; 3] = ["serviceProbe", "tcp", "reachableBackends"];
 
 /// Fields that are numbers even if they are written as text.
-const NUMERIC: [&str; 4] = ["port", "servicePort", "healthyThreshold", "unhealthyThreshold"];
+const NUMERIC: [&str; 5] =
+    ["port", "servicePort", "advertisedPort", "healthyThreshold", "unhealthyThreshold"];
 
 /// The references to reachable backends in a Dataplane.
 const REFS: &str = "/networking/transparentProxying/reachableBackends/refs";
@@ -40,6 +43,15 @@ pub fn normalise(body: &Value) -> Value {
     for inbound in inbounds_mut(&mut normal) {
         inbound.remove("state");
         inbound.remove("health");
+    }
+    for listener in zone_proxy::listeners_mut(&mut normal) {
+        // The API omits the default state of a listener.
+        if listener.get("state").and_then(Value::as_str) == Some("Ready") {
+            listener.remove("state");
+        }
+    }
+    if let Some(top) = normal.as_object_mut() {
+        zone_proxy::CARRIED_FIELDS.iter().for_each(|field| drop(top.remove(*field)));
     }
     tidy(&mut normal);
     if let Some(outbounds) = normal.pointer_mut("/networking/outbound").and_then(Value::as_array_mut) {

@@ -103,7 +103,8 @@ impl<'a> UpgradeScan<'a> {
         if self.lacks(KumaFeature::ZoneProxyResources) {
             let reason =
                 format!("{} has no such type: a zone proxy is a Dataplane with listeners", self.target);
-            let fix = "start it as a Dataplane with networking.listeners, and remove this one";
+            let fix = "replace it by a Dataplane with networking.listeners (Workload with scope: mesh), and its advertised \
+                       address by a MeshZoneAddress";
             self.add((UpgradeBlockerKind::ZoneProxy, resource), ("", text(proxy, "name")), reason, fix);
         }
     }

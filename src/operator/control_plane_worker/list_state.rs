@@ -75,8 +75,10 @@ impl ListState {
         self.fully_synced.load(Ordering::Acquire)
     }
 
-    pub(super) fn has_capabilities(&self, mesh: &MeshName) -> bool {
-        lock(&self.capabilities).contains(mesh)
+    /// Whether the settings of the mesh are known; for no mesh, those of the control plane itself.
+    pub(super) fn has_capabilities(&self, mesh: Option<&MeshName>) -> bool {
+        let known = lock(&self.capabilities);
+        mesh.map_or(!known.is_empty(), |mesh| known.contains(mesh))
     }
 
     pub(super) fn record_capabilities(&self, meshes: BTreeSet<MeshName>) {

@@ -147,8 +147,9 @@ impl DeploymentReconciler {
             Err(CallError::Failed(error)) => return Err(Reason::constant(error.message)),
         }
         let entries = tasks.flat_map(|task| worker.registry.entries(task));
-        let services: BTreeSet<(MeshName, Arc<str>)> =
-            entries.filter_map(|entry| Some((entry.id.mesh.clone(), entry.service.clone()?))).collect();
+        let services: BTreeSet<(MeshName, Arc<str>)> = entries
+            .filter_map(|entry| Some((entry.id.mesh_scope()?.clone(), entry.service.clone()?)))
+            .collect();
         let mut ready = BTreeSet::new();
         for (mesh, service) in services {
             match worker.drains.endpoints(&mesh, &service).await {

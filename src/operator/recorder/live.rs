@@ -98,7 +98,7 @@ macro_rules! log_change {
         };
         info!(
             target: $target, operator = %context.process.id, version = VERSION, control_plane = %worker.name,
-            mesh = worker.mesh_label(&$step.id.mesh), partition = worker.partition(), name = %$step.id.name,
+            mesh = worker.mesh_label(&$step.id), partition = worker.partition(), name = %$step.id.name,
             binding = %$step.binding.name, %task, role = $owner.role.as_ref().map(RoleArn::as_str), service,
             change = $change, reason = %$reason, result = $result, $message
         );
@@ -198,7 +198,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             | ApplyOutcome::RemovalFailed(_)
             | ApplyOutcome::Unconfirmed => {
                 let Subject { worker, task, .. } = self.0;
-                let mesh = worker.mesh_label(&step.id.mesh);
+                let mesh = worker.mesh_label(&step.id);
                 debug!(%task, mesh, name = %step.id.name, ?outcome, "nothing to do");
             }
         }
@@ -216,7 +216,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         let (service, role) = (owner.service.as_deref(), owner.role.as_ref().map(RoleArn::as_str));
         warn!(
             target: "audit", operator = %context.process.id, version = VERSION, control_plane = %worker.name,
-            mesh = worker.mesh_label(&step.id.mesh), partition = worker.partition(), name = %step.id.name,
+            mesh = worker.mesh_label(&step.id), partition = worker.partition(), name = %step.id.name,
             binding = %step.binding.name, %task, role, service, change = "remove", reason = %why, result = ERROR,
             error = error.message, "removal failed"
         );
@@ -288,7 +288,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         let Subject { context, worker, task } = self.0;
         context.metrics().changes.record_held_drain();
         info!(
-            control_plane = %worker.name, mesh = worker.mesh_label(&step.id.mesh), name = %step.id.name, %task, ready,
+            control_plane = %worker.name, mesh = worker.mesh_label(&step.id), name = %step.id.name, %task, ready,
             needed, "drain held; too few other registrations are ready"
         );
     }

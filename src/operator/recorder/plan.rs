@@ -136,7 +136,7 @@ impl TaskPlanRecorder<'_> {
             }
         };
         PlannedChange {
-            mesh: worker.mesh_label(&step.id.mesh).map(str::to_owned),
+            mesh: worker.mesh_label(&step.id).map(str::to_owned),
             name: Some(step.id.name.to_string()),
             binding: Some(step.binding.name.to_string()),
             service,

@@ -137,8 +137,9 @@ impl TaskRun<'_> {
         }
     }
 
-    /// The service of the step's registration.
+    /// The service of the step's registration. A resource of the zone has none: its drain changes no routing.
     fn service_of(&self, step: &PlanStep) -> Option<Arc<str>> {
+        step.id.mesh_scope()?;
         let entries = self.worker.registry.entries(self.task);
         entries.into_iter().find(|entry| entry.id == step.id).and_then(|entry| entry.service)
     }

@@ -284,8 +284,13 @@ impl<'a> TaskRun<'a> {
         let task = self.context.aws.store.snapshot(self.task, Duration::MAX, self.context.now()).task;
         let known = |entry: RegistryEntry| {
             let (control_plane, cluster) = (&self.worker.name, self.task.cluster());
-            let binding =
-                owning_binding(&self.manifests.set, control_plane, &entry.id.mesh, cluster, task.as_ref());
+            let binding = owning_binding(
+                &self.manifests.set,
+                control_plane,
+                entry.id.mesh_scope(),
+                cluster,
+                task.as_ref(),
+            );
             let RegistryEntry { id, drained, was_declared, .. } = entry;
             KnownRegistration { id, drained, binding, was_declared }
         };
@@ -303,6 +308,7 @@ impl<'a> TaskRun<'a> {
             manifests,
             control_plane: &self.worker.name,
             kind: self.worker.kind,
+            zone_proxies: self.worker.client.zone_proxy_form(),
             operator: &self.context.process.id,
             history: &self.manifests.history,
             now: self.context.now(),

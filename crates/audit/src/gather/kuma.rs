@@ -125,11 +125,12 @@ fn not_expressible(
 ) -> Fetched<Vec<InexpressibleWorkload>> {
     let operator = OperatorId::parse(NOBODY).map_err(|error| error.to_string())?;
     let task = TaskArn::parse(NO_TASK).map_err(|error| error.to_string())?;
+    let form = plane.zone_proxy_form().unwrap_or_default();
     let mut found = BTreeSet::new();
     for binding in bindings {
         for (name, workload) in workloads_in(set, &binding.name) {
             let desired =
-                DesiredRegistration::of_workload(set, binding, (name, workload), (&operator, &task));
+                DesiredRegistration::of_workload(set, binding, (name, workload), (&operator, &task), form);
             if let Err(error) = plane.check_desired(&desired) {
                 let (message, fix) = error.split_help();
                 found.insert(InexpressibleWorkload {

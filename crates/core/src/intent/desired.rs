@@ -8,7 +8,10 @@ use std::sync::Arc;
 use super::CalledWorkloads;
 use super::evaluator::workload_label;
 use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet, MergedOutbounds};
-use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe, Reach, ReachableBackend, WorkloadSpec};
+use ecs_mesh_api::{
+    GatewayType, Inbound, NamedBackend, OutboundListener, Probe, ProxyRole, Reach, ReachableBackend,
+    WorkloadSpec, ZoneProxy, ZoneProxyForm,
+};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, Reason, ServiceName, TaskArn, TaskId};
 
 /// The owner of a registration: written on each registration, and checked on the server's copy before each write.
@@ -29,7 +32,8 @@ impl OwnershipLabels {
     }
 }
 
-/// The id of a registration: a name within a mesh of one control plane.
+/// The id of a registration: a name within a mesh of one control plane. [`Self::of_zone_proxy`] is that of a resource of no
+/// mesh.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegistrationId {
     /// The mesh.
@@ -40,7 +44,10 @@ pub struct RegistrationId {
 
 impl fmt::Display for RegistrationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.mesh, self.name)
+        match self.mesh_scope() {
+            Some(mesh) => write!(f, "{mesh}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
     }
 }
 
@@ -61,6 +68,8 @@ pub struct DesiredRegistration {
     pub service: ServiceName,
     /// The label `kuma.io/workload`, where the workload has a DNS-1035 label.
     pub workload: Option<Arc<str>>,
+    /// What the task's proxy is.
+    pub proxy: DesiredProxy,
     /// The ports that others may call, in the order of the manifest.
     pub inbounds: Vec<Inbound>,
     /// How the control plane determines readiness.
@@ -79,23 +88,80 @@ impl DesiredRegistration {
         binding: &Binding,
         (name, workload): (&str, &WorkloadSpec),
         (operator, task): (&OperatorId, &TaskArn),
+        zone_proxies: ZoneProxyForm,
     ) -> Self {
         let reach = DesiredReach::of(set, name, workload, false, &mut Vec::new());
         let called = reach.called_services();
         let mesh = &binding.spec.mesh;
         let called_workloads = CalledWorkloads::of(set, &binding.spec.control_plane, mesh, called);
+        let proxy = DesiredProxy::of(workload, zone_proxies);
         Self {
-            id: RegistrationId { mesh: mesh.clone(), name: name.into() },
+            id: proxy.registration_id(mesh, name.into()),
             marks: OwnershipLabels::of(operator, task),
             cluster_name: task.cluster().name().into(),
             binding: Arc::clone(&binding.name),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             service: workload.service.clone(),
             workload: workload_label(workload).map(Into::into),
+            proxy,
             inbounds: workload.inbounds.clone(),
             probe: workload.probe,
             reach,
             called_workloads,
+        }
+    }
+}
+
+/// What a task's proxy is at a control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DesiredProxy {
+    /// A proxy beside an app.
+    Sidecar,
+    /// A gateway.
+    Gateway(GatewayType),
+    /// A proxy of the zone, in the form of the control plane.
+    Zone(ZoneProxy, ZoneProxyForm),
+}
+
+impl DesiredProxy {
+    /// The proxy of a workload at a control plane with this form of zone proxies.
+    pub(super) fn of(workload: &WorkloadSpec, zone_proxies: ZoneProxyForm) -> Self {
+        match workload.proxy_role() {
+            ProxyRole::Sidecar => Self::Sidecar,
+            ProxyRole::Gateway(kind) => Self::Gateway(kind),
+            ProxyRole::Zone(proxy) => {
+                let form = zone_proxies.of(&proxy);
+                Self::Zone(proxy, form)
+            }
+        }
+    }
+
+    /// The proxy of a workload; `None` if it depends on a form that is not known.
+    pub(super) fn known(workload: &WorkloadSpec, zone_proxies: Option<ZoneProxyForm>) -> Option<Self> {
+        let is_decided = match workload.proxy_role() {
+            ProxyRole::Sidecar | ProxyRole::Gateway(_) => true,
+            ProxyRole::Zone(proxy) => proxy.scope.is_some(),
+        };
+        let form = zone_proxies.or(is_decided.then(ZoneProxyForm::default))?;
+        Some(Self::of(workload, form))
+    }
+
+    /// The id of the proxy's registration.
+    pub(super) fn registration_id(&self, mesh: &MeshName, name: Arc<str>) -> RegistrationId {
+        match self {
+            Self::Zone(proxy, ZoneProxyForm::Resource) => RegistrationId::of_zone_proxy(proxy.kind(), &name),
+            Self::Zone(_, ZoneProxyForm::Listener) | Self::Sidecar | Self::Gateway(_) => {
+                RegistrationId { mesh: mesh.clone(), name }
+            }
+        }
+    }
+
+    /// The proxy as the manifests declare it.
+    pub fn role(&self) -> ProxyRole {
+        match self {
+            Self::Sidecar => ProxyRole::Sidecar,
+            Self::Gateway(kind) => ProxyRole::Gateway(*kind),
+            Self::Zone(proxy, _) => ProxyRole::Zone(proxy.clone()),
         }
     }
 }
@@ -174,6 +240,9 @@ impl DesiredReach {
         may_lack_lists: bool,
         warnings: &mut Vec<Reason>,
     ) -> Self {
+        if !workload.proxy_role().may_have_outbounds() {
+            return Self::Listeners(Outbounds::Exactly(Vec::new()));
+        }
         match set.declared_reach(name, workload) {
             DeclaredReach::Listeners(MergedOutbounds { resolved, conflicts }) if conflicts.is_empty() => {
                 Self::Listeners(Outbounds::without_conflicts(resolved, set.complete, may_lack_lists))

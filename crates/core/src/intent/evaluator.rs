@@ -12,11 +12,11 @@ use super::sidecar_reach::KumaSidecar;
 use super::task_address::TaskAddress;
 use super::violation::{RoleRule, RoleViolation, ViolationBasis};
 use super::{
-    BoundPrincipals, CalledWorkloads, DesiredReach, DesiredRegistration, ManifestHistory, OwnershipLabels,
-    RegistrationId,
+    BoundPrincipals, CalledWorkloads, DesiredProxy, DesiredReach, DesiredRegistration, ManifestHistory,
+    OwnershipLabels,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
-use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec};
+use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec, ZoneProxyForm};
 use ecs_mesh_model::{
     ContainerInstanceArn, InterfaceAddresses, OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition,
     Timestamp,
@@ -160,6 +160,8 @@ pub struct Evaluator<'a> {
     pub control_plane: &'a str,
     /// The control plane's type.
     pub kind: ControlPlaneType,
+    /// How the control plane registers zone proxies; `None` if that is not known yet.
+    pub zone_proxies: Option<ZoneProxyForm>,
     /// This operator's id.
     pub operator: &'a OperatorId,
     /// Documents that have left the manifests.
@@ -209,7 +211,12 @@ impl Evaluator<'_> {
         }
         let (name, workload) = self.workload(binding, task, facts)?;
         let label = workload_label(&workload);
-        let claim = RoleClaim::Kuma { mesh: &binding.spec.mesh, service: &workload.service, workload: label };
+        let proxy = DesiredProxy::known(&workload, self.zone_proxies).ok_or_else(|| {
+            let reason =
+                Reason::constant("the control plane's version, which decides the form of zone proxies");
+            Verdict::Hold(HoldReason::Unknown(reason))
+        })?;
+        let claim = RoleClaim::of_proxy(&proxy, &binding.spec.mesh, &workload.service, label);
         let place = TaskAddress::of(task, facts, binding.spec.address_family);
         // A role that no longer allows a registration ends it wherever the task runs, also while its address is unknown.
         if place.is_ok() || facts.registered {
@@ -233,16 +240,17 @@ impl Evaluator<'_> {
         let called_workloads =
             CalledWorkloads::of(self.manifests, self.control_plane, &binding.spec.mesh, called);
         Ok(Verdict::Register(Box::new(DesiredRegistration {
-            id: RegistrationId {
-                mesh: binding.spec.mesh.clone(),
-                name: registration_name(&binding.spec.dataplane_name, &workload, task, place)?,
-            },
+            id: proxy.registration_id(
+                &binding.spec.mesh,
+                registration_name(&binding.spec.dataplane_name, &workload, task, place)?,
+            ),
             marks: OwnershipLabels::of(self.operator, &task.arn),
             cluster_name: task.arn.cluster().name().into(),
             binding: Arc::clone(&binding.name),
             address: place.address,
             service: workload.service.clone(),
             workload: label.map(Into::into),
+            proxy,
             inbounds: workload.inbounds.clone(),
             probe: workload.probe,
             reach,
@@ -338,6 +346,9 @@ pub(super) fn known_definition(facts: &TaskFacts) -> Result<&TaskDefinition, Ver
 /// The sidecar of a Kuma task, as far as it is known. Where it decides about outbounds, its definition is read, and a
 /// registration is held while that fails.
 fn sidecar<'a>(workload: &WorkloadSpec, facts: &'a TaskFacts) -> Result<Option<KumaSidecar<'a>>, Verdict> {
+    if !workload.proxy_role().may_have_outbounds() {
+        return Ok(None);
+    }
     let definition = match (&facts.definition, workload.reach) {
         (Fact::NotAsked, Reach::BindOutbounds) => known_definition(facts)?,
         (Fact::Unknown(_), Reach::BindOutbounds) if facts.registered => known_definition(facts)?,

@@ -14,13 +14,15 @@ mod select;
 mod sidecar_reach;
 mod task_address;
 mod violation;
+mod zone_proxy_id;
 
 pub use called_workloads::CalledWorkloads;
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
 pub use desired::{
-    DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegisteredBackends, RegistrationId,
+    DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegisteredBackends,
+    RegistrationId,
 };
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD, discovered_workload};
 pub use evaluator::{

@@ -6,11 +6,12 @@
 //! <https://developer.hashicorp.com/consul/docs/secure/acl/auth-method/aws-iam> (tags that binding rules use; Consul on
 //! ECS names them `consul.hashicorp.com.…`).
 
+use super::DesiredProxy;
 use super::consul::{self, ConsulClaim};
 use super::evaluator::workload_label;
 use super::violation::{RoleRule, RoleViolation, SERVICE_PLACEHOLDER};
 use ecs_mesh_api::manifests::Binding;
-use ecs_mesh_api::{RoleTagPolicy, WorkloadSpec};
+use ecs_mesh_api::{RoleTagPolicy, WorkloadSpec, ZoneProxyForm, ZoneProxyKind};
 use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 
 /// The identity that a task claims in a mesh.
@@ -18,11 +19,31 @@ use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 pub(super) enum RoleClaim<'a> {
     /// A Dataplane of a service in a mesh.
     Kuma { mesh: &'a MeshName, service: &'a ServiceName, workload: Option<&'a str> },
+    /// A `ZoneIngress` or `ZoneEgress`, which is of no mesh.
+    KumaZone(ZoneProxyKind),
     /// A task at Consul.
     Consul(ConsulClaim<'a>),
 }
 
-/// The rules that a role breaks for tasks of a workload at Kuma, whatever the binding's `roleTags.mode` is.
+impl<'a> RoleClaim<'a> {
+    /// The identity that a proxy claims. A zone proxy with a listener is a Dataplane, as any other.
+    pub(super) fn of_proxy(
+        proxy: &DesiredProxy,
+        mesh: &'a MeshName,
+        service: &'a ServiceName,
+        workload: Option<&'a str>,
+    ) -> Self {
+        match proxy {
+            DesiredProxy::Zone(proxy, ZoneProxyForm::Resource) => Self::KumaZone(proxy.kind()),
+            DesiredProxy::Zone(_, ZoneProxyForm::Listener)
+            | DesiredProxy::Sidecar
+            | DesiredProxy::Gateway(_) => Self::Kuma { mesh, service, workload },
+        }
+    }
+}
+
+/// The rules that a role breaks for tasks of a workload at Kuma, whatever the binding's `roleTags.mode` is. Where the version
+/// of the control plane decides the form of a zone proxy, a role that is right for either form breaks none.
 pub fn dataplane_role_violations(
     binding: &Binding,
     workload: &WorkloadSpec,
@@ -30,12 +51,16 @@ pub fn dataplane_role_violations(
     role: &RoleArn,
     tags: &Tags,
 ) -> Vec<RoleViolation> {
-    let claim = RoleClaim::Kuma {
-        mesh: &binding.spec.mesh,
-        service: &workload.service,
-        workload: workload_label(workload),
+    let violations = |form| {
+        let proxy = DesiredProxy::of(workload, form);
+        let (mesh, label) = (&binding.spec.mesh, workload_label(workload));
+        let claim = RoleClaim::of_proxy(&proxy, mesh, &workload.service, label);
+        RoleRules { claim, policy: &binding.spec.role_tags, task_account }.violations(role, tags, None)
     };
-    RoleRules { claim, policy: &binding.spec.role_tags, task_account }.violations(role, tags, None)
+    if violations(ZoneProxyForm::Listener).is_empty() {
+        return Vec::new();
+    }
+    violations(ZoneProxyForm::Resource)
 }
 
 /// The rules for a role.
@@ -51,6 +76,7 @@ impl RoleRules<'_> {
     pub(super) fn needed_tags(&self) -> String {
         match self.claim {
             RoleClaim::Kuma { mesh, .. } => format!("kuma.io/type=dataplane, kuma.io/mesh={mesh}"),
+            RoleClaim::KumaZone(kind) => format!("kuma.io/type={}", kind.role_type()),
             RoleClaim::Consul(claim) => {
                 let service = claim.service.map_or(SERVICE_PLACEHOLDER, ServiceName::as_str);
                 format!("{}={service}", RoleRule::ConsulService.label())
@@ -69,25 +95,16 @@ impl RoleRules<'_> {
         let mut found: Vec<RoleViolation> = self.account_violation(role).into_iter().collect();
         match self.claim {
             RoleClaim::Kuma { mesh, service, workload } => {
-                // (rule, needed value, whether the tag is required)
                 let tag_rules = [
                     (RoleRule::Type, Some("dataplane"), true),
                     (RoleRule::Mesh, Some(mesh.as_str()), true),
                     (RoleRule::Service, Some(service.as_str()), false),
                     (RoleRule::Workload, workload, false),
                 ];
-                for (rule, needed, must_exist) in tag_rules {
-                    let value = tags.get(rule.label());
-                    if value.map_or(must_exist, |value| Some(value.as_str()) != needed) {
-                        let (found_value, needed) = (value.cloned(), needed.unwrap_or_default().to_owned());
-                        found.push(RoleViolation {
-                            rule,
-                            role: Some(role.clone()),
-                            found: found_value,
-                            needed,
-                        });
-                    }
-                }
+                found.extend(tag_rules.into_iter().filter_map(|rule| tag_violation(rule, role, tags)));
+            }
+            RoleClaim::KumaZone(kind) => {
+                found.extend(tag_violation((RoleRule::Type, Some(kind.role_type()), true), role, tags));
             }
             RoleClaim::Consul(claim) => found.extend(consul::violations(&claim, role, tags, of_task)),
         }
@@ -112,17 +129,36 @@ impl RoleRules<'_> {
     }
 }
 
+/// The violation of a rule: its tag, the needed value, and whether the tag is required.
+fn tag_violation(
+    (rule, needed, must_exist): (RoleRule, Option<&str>, bool),
+    role: &RoleArn,
+    tags: &Tags,
+) -> Option<RoleViolation> {
+    let value = tags.get(rule.label());
+    value.map_or(must_exist, |value| Some(value.as_str()) != needed).then(|| RoleViolation {
+        rule,
+        role: Some(role.clone()),
+        found: value.cloned(),
+        needed: needed.unwrap_or_default().to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(tags: &[(&str, &str)], accounts: &[&str]) -> Vec<RoleRule> {
+        let (mesh, service) = (MeshName::default(), ServiceName::parse("kv").unwrap());
+        let claim = RoleClaim::Kuma { mesh: &mesh, service: &service, workload: Some("kv") };
+        check_claim(claim, tags, accounts)
+    }
+
+    fn check_claim(claim: RoleClaim<'_>, tags: &[(&str, &str)], accounts: &[&str]) -> Vec<RoleRule> {
         let policy = RoleTagPolicy {
             authorized_accounts: accounts.iter().map(|a| (*a).to_owned()).collect(),
             ..RoleTagPolicy::default()
         };
-        let (mesh, service) = (MeshName::default(), ServiceName::parse("kv").unwrap());
-        let claim = RoleClaim::Kuma { mesh: &mesh, service: &service, workload: Some("kv") };
         let rules = RoleRules { claim, policy: &policy, task_account: "111122223333" };
         let role = RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv-task").unwrap();
         let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -135,6 +171,17 @@ mod tests {
     #[test]
     fn tags_type_and_mesh_suffice() {
         assert_eq!(check(&[TYPE, MESH], &[]), []);
+    }
+
+    #[test]
+    fn zone_proxy_needs_its_type_and_no_mesh() {
+        for kind in ZoneProxyKind::ALL {
+            let check = |tags: &[(&str, &str)]| check_claim(RoleClaim::KumaZone(kind), tags, &[]);
+            assert_eq!(check(&[("kuma.io/type", kind.role_type())]), []);
+            assert_eq!(check(&[("kuma.io/type", kind.role_type()), ("kuma.io/mesh", "other")]), []);
+            assert_eq!(check(&[TYPE, MESH]), [RoleRule::Type]);
+            assert_eq!(check(&[]), [RoleRule::Type]);
+        }
     }
 
     #[test]

@@ -127,13 +127,13 @@ pub fn workloads<'a>(
         .map(|(name, _)| name)
 }
 
-/// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, independent of the task's
-/// verdict: one that selects the task, or else one that selects its cluster. Of several the strictest applies: a paused one,
+/// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, or of no mesh, independent of the
+/// task's verdict: one that selects the task, or else one that selects its cluster. Of several the strictest applies: a paused one,
 /// then by policy. `None` where no binding covers the registration, which is then never changed.
 pub fn owning_binding(
     set: &ManifestSet,
     control_plane: &str,
-    mesh: &MeshName,
+    mesh: Option<&MeshName>,
     cluster: &ClusterArn,
     task: Option<&Task>,
 ) -> Option<Arc<Binding>> {
@@ -146,7 +146,7 @@ pub fn owning_binding(
     let at_control_plane = || {
         set.bindings.values().filter(|b| b.spec.control_plane == control_plane && b.selects_cluster(cluster))
     };
-    let in_mesh = || at_control_plane().filter(|b| b.spec.mesh == *mesh);
+    let in_mesh = || at_control_plane().filter(|b| mesh.is_none_or(|mesh| b.spec.mesh == *mesh));
     let may_select = |b: &&Arc<Binding>| task.is_some_and(|task| binding_matches(b, task) != Match::No);
     in_mesh()
         .filter(may_select)
@@ -208,7 +208,7 @@ mod tests {
     /// The owning binding of a registration of service `kv` in the mesh `default` of `kuma`.
     fn owner_of(bindings: &[(&str, Value)]) -> Option<String> {
         let (task, mesh) = (task("kv"), MeshName::parse("default").unwrap());
-        let found = owning_binding(&set(bindings), "kuma", &mesh, task.arn.cluster(), Some(&task));
+        let found = owning_binding(&set(bindings), "kuma", Some(&mesh), task.arn.cluster(), Some(&task));
         found.map(|binding| binding.name.to_string())
     }
 
@@ -279,6 +279,6 @@ mod tests {
     fn unknown_gone_task_is_owned_by_cluster_binding() {
         let bindings = set(&[("a", json!({"selector": selecting("web")}))]);
         let (cluster, mesh) = (task("kv").arn.cluster().clone(), MeshName::parse("default").unwrap());
-        assert!(owning_binding(&bindings, "kuma", &mesh, &cluster, None).is_some());
+        assert!(owning_binding(&bindings, "kuma", Some(&mesh), &cluster, None).is_some());
     }
 }

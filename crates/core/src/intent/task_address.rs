@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::evaluator::known_definition;
 use super::{Fact, HoldReason, IgnoreReason, MissingFact, TaskFacts, Verdict};
-use ecs_mesh_api::{AddressFamily, Reach, WorkloadSpec};
+use ecs_mesh_api::{AddressFamily, ProxyRole, Reach, WorkloadSpec};
 use ecs_mesh_model::{InterfaceAddresses, Reason, Task, TaskDefinition, TaskHost};
 
 /// The address of a task.
@@ -74,11 +74,17 @@ impl TaskAddress {
         if !self.is_shared {
             return Ok(());
         }
+        let zone_proxy = match workload.proxy_role() {
+            ProxyRole::Zone(proxy) => Some(proxy.port),
+            ProxyRole::Sidecar | ProxyRole::Gateway(_) => None,
+        };
         let unmapped: Vec<String> = workload
             .inbounds
             .iter()
-            .filter(|inbound| !is_mapped(definition, inbound.port.get()))
-            .map(|inbound| inbound.port.to_string())
+            .map(|inbound| inbound.port)
+            .chain(zone_proxy)
+            .filter(|port| !is_mapped(definition, port.get()))
+            .map(|port| port.to_string())
             .collect();
         if unmapped.is_empty() {
             return Ok(());

@@ -20,7 +20,7 @@ pub enum RoleRule {
     RoleNotFound,
     /// The role is of an account that is not authorised.
     Account,
-    /// `kuma.io/type` is not `dataplane`.
+    /// `kuma.io/type` is not that of the proxy.
     Type,
     /// `kuma.io/mesh` is not the mesh.
     Mesh,

@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::{TASK, operator};
 use crate::{DRAIN_LABEL, HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
-use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::{ManifestScope, ManifestSet, assemble, read_file};
+use ecs_mesh_api::{ControlPlaneType, ZoneProxyForm};
 use ecs_mesh_control_plane::{ControlPlane, Registration};
 use ecs_mesh_core::intent::{
     DesiredRegistration, Evaluation, Evaluator, Fact, HoldReason, ManifestHistory, MissingFact, TaskFacts,
@@ -22,8 +22,8 @@ use ecs_mesh_core::intent::{
 };
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{
-    ContainerStart, DesiredStatus, InterfaceAddresses, LastStatus, Reason, Task, TaskArn, TaskContainer,
-    TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
+    ContainerStart, DesiredStatus, InterfaceAddresses, LastStatus, MeshName, Reason, Task, TaskArn,
+    TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
 };
 
 const DEFINITION: &str = "arn:aws:ecs:eu-west-1:111122223333:task-definition/app:7";
@@ -128,7 +128,7 @@ fn manifests(case: &DialectCase) -> Arc<ManifestSet> {
     Arc::new(ManifestSet { complete: true, ..assembled.set })
 }
 
-fn evaluate(case: &DialectCase, facts: &TaskFacts) -> Evaluation {
+fn evaluate(case: &DialectCase, facts: &TaskFacts, zone_proxies: Option<ZoneProxyForm>) -> Evaluation {
     let task = format!("arn:aws:ecs:eu-west-1:111122223333:task/demo/{TASK}");
     let task = Task {
         arn: TaskArn::parse(&task).unwrap(),
@@ -152,6 +152,7 @@ fn evaluate(case: &DialectCase, facts: &TaskFacts) -> Evaluation {
         manifests: &manifests,
         control_plane: "kuma",
         kind: ControlPlaneType::Kuma,
+        zone_proxies,
         operator: &operator,
         history: &history,
         // Long after the start, so that nothing settles.
@@ -161,7 +162,7 @@ fn evaluate(case: &DialectCase, facts: &TaskFacts) -> Evaluation {
 }
 
 /// The desired registration, with the warnings of its evaluation.
-fn desired(case: &DialectCase) -> (DesiredRegistration, Vec<String>) {
+fn desired(case: &DialectCase, zone_proxies: Option<ZoneProxyForm>) -> (DesiredRegistration, Vec<String>) {
     let definition = TaskDefinition {
         arn: TaskDefinitionArn::parse(DEFINITION).unwrap(),
         task_role: None,
@@ -169,7 +170,7 @@ fn desired(case: &DialectCase) -> (DesiredRegistration, Vec<String>) {
         containers: case.sidecar.iter().map(SidecarInput::container).collect(),
     };
     let facts = TaskFacts { definition: Fact::Known(Arc::new(definition)), ..TaskFacts::default() };
-    let evaluation = evaluate(case, &facts);
+    let evaluation = evaluate(case, &facts, zone_proxies);
     let warnings = evaluation.warnings.iter().map(ToString::to_string).collect();
     match evaluation.verdict {
         Verdict::Register(desired) => (*desired, warnings),
@@ -179,9 +180,9 @@ fn desired(case: &DialectCase) -> (DesiredRegistration, Vec<String>) {
 
 /// Labels and networking of the body that the server is sent, or the refusal.
 async fn outcome(case: &DialectCase, server: &str) -> Value {
-    let (desired, warnings) = desired(case);
     let kuma = KumaControlPlane::new(VersionedServer::parse(server), operator(), Arc::new(NoObserver));
-    kuma.refresh_capabilities(&[desired.id.mesh.clone()].into()).await.unwrap();
+    kuma.refresh_capabilities(&[MeshName::default()].into()).await.unwrap();
+    let (desired, warnings) = desired(case, kuma.zone_proxy_form());
     if let Err(error) = kuma.check_desired(&desired) {
         return json!({"refused": format!("{}: {}", error.kind.label(), error.message)});
     }
@@ -194,7 +195,10 @@ async fn outcome(case: &DialectCase, server: &str) -> Value {
         stored["networking"]["transparentProxying"] = json!({"reachableBackends": backends});
     }
     let is_registered = case.registered_outbounds.is_some() || case.registered_backends.is_some();
-    let current: Registration = super::registration(stored);
+    let current: Registration = match desired.id.zone_proxy() {
+        Some((kind, _)) => crate::zone_proxy::registration(kind, stored).unwrap(),
+        None => super::registration(stored),
+    };
     let rendered = if case.drained {
         kuma.render_drained(&current, DrainReason::Stopping)
     } else if is_registered {
@@ -207,6 +211,9 @@ async fn outcome(case: &DialectCase, server: &str) -> Value {
     let labels = rendered.body["labels"].as_object().unwrap().iter().filter(|(name, _)| is_shown(name));
     let labels: Map<String, Value> = labels.map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut outcome = json!({"labels": labels, "networking": rendered.body["networking"]});
+    if rendered.body["type"] != "Dataplane" {
+        outcome["type"] = rendered.body["type"].clone();
+    }
     if !warnings.is_empty() {
         outcome["warnings"] = warnings.into();
     }
@@ -277,13 +284,26 @@ fn golden_files_pair_both_dialects_and_explain_themselves() {
     assert!(pairs >= 40 && in_3_0 >= 15, "only {pairs} pairs are left, {in_3_0} of them with 3.x");
 }
 
+#[test]
+fn zone_proxy_is_held_until_the_version_is_known() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dialects");
+    let verdict = |file: &str| {
+        let (_, case, _) = read_case(&folder.join(file));
+        evaluate(&case, &TaskFacts::default(), None).verdict
+    };
+    assert!(matches!(verdict("zone-ingress.yaml"), Verdict::Hold(HoldReason::Unknown(_))));
+    assert!(matches!(verdict("zone-ingress-of-a-mesh.yaml"), Verdict::Register(_)), "the scope decides");
+    assert!(matches!(verdict("gateway.yaml"), Verdict::Register(_)));
+}
+
 /// A task with `registered_outbounds` must not lose them because its sidecar is not known at the moment.
 #[test]
 fn unreadable_definition_holds_a_registration_that_may_lose_its_listeners() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dialects");
     let verdict = |file: &str, definition, registered| {
         let (_, case, _) = read_case(&folder.join(file));
-        evaluate(&case, &TaskFacts { definition, registered, ..TaskFacts::default() }).verdict
+        let facts = TaskFacts { definition, registered, ..TaskFacts::default() };
+        evaluate(&case, &facts, Some(ZoneProxyForm::default())).verdict
     };
     let unknown = || Fact::Unknown(Reason::constant("access denied"));
     let binding = "bind-without-the-flag.yaml";

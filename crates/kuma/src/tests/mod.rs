@@ -8,6 +8,7 @@ mod recorded;
 mod rendering;
 mod rolling;
 mod versions;
+mod zone_proxies;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -21,7 +22,8 @@ use super::*;
 use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe};
 use ecs_mesh_control_plane::Registration;
 use ecs_mesh_core::intent::{
-    CalledWorkloads, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId,
+    CalledWorkloads, DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels,
+    RegistrationId,
 };
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
 
@@ -70,6 +72,7 @@ fn demo() -> DesiredRegistration {
         address: "10.0.1.7".parse::<IpAddr>().unwrap(),
         service: ServiceName::parse("demo-app").unwrap(),
         workload: Some("demo-app".into()),
+        proxy: DesiredProxy::Sidecar,
         inbounds: vec![inbound(json!({
             "name": "http", "container": "workload", "containerPort": 5050, "port": 15000, "protocol": "http",
             "tags": {"version": "v1"},

@@ -210,7 +210,7 @@ impl Decision {
 /// |---|---|---|---|---|
 /// | register, not registered | create | create | create | describe instead, unless seen recently |
 /// | register, registered | update | update | – | keeps the registered name |
-/// | register, registered elsewhere or twice | withdraw the others | withdraw the others | skip remove | complete manifests only |
+/// | register, registered elsewhere, as another type or twice | withdraw the others | withdraw the others | skip remove | complete manifests only |
 /// | reject, confirmed | withdraw | withdraw | skip remove | by manifests: complete ones only; `onRevoked: keep`: – |
 /// | reject, read once | – | – | – | read the role again |
 /// | ignore: no longer declared | withdraw | withdraw | skip remove | complete manifests only |
@@ -336,10 +336,10 @@ impl Decision {
         input: &DecisionInput<'_>,
         unsettled: &[RegistrationId],
     ) {
-        let (in_mesh, elsewhere): (Vec<&KnownRegistration>, Vec<&KnownRegistration>) =
-            input.known.iter().partition(|known| known.id.mesh == desired.id.mesh);
+        let (alike, elsewhere): (Vec<&KnownRegistration>, Vec<&KnownRegistration>) =
+            input.known.iter().partition(|known| known.id.is_alike(&desired.id));
         // The sidecar keeps the name that it was started with: a changed `dataplaneName` applies to new tasks.
-        let current = in_mesh.iter().find(|known| known.id == desired.id).or(in_mesh.first());
+        let current = alike.iter().find(|known| known.id == desired.id).or(alike.first());
         match current {
             Some(known) => {
                 let may_update = binding.spec.policy != LifecyclePolicy::CreateOnly;
@@ -353,7 +353,7 @@ impl Decision {
             }
             None => self.describe = true,
         }
-        let duplicates = in_mesh.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
+        let duplicates = alike.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
         if input.manifests_complete {
             let others = elsewhere.into_iter().chain(duplicates.copied());
             self.withdraw_undeclared(others, input.now, unsettled);

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::*;
 use crate::intent::{
-    CalledWorkloads, DesiredReach, HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule,
-    RoleViolation,
+    CalledWorkloads, DesiredProxy, DesiredReach, HoldReason, MissingFact, Outbounds, OwnershipLabels,
+    RoleRule, RoleViolation,
 };
 use crate::plan::DrainReason::{NotDesired, Revoked, Stopping, Unconfirmed};
-use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
+use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe, ZoneProxyKind};
 use ecs_mesh_model::{OperatorId, Reason, ServiceName, TaskArn};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
@@ -61,6 +61,7 @@ fn desired(name: &str) -> DesiredRegistration {
         address: "10.0.0.1".parse().unwrap(),
         service: ServiceName::parse("kv").unwrap(),
         workload: None,
+        proxy: DesiredProxy::Sidecar,
         inbounds: Vec::new(),
         probe: Probe::Tcp,
         reach: DesiredReach::Listeners(Outbounds::Exactly(Vec::new())),
@@ -579,4 +580,19 @@ fn unconfirmed_revocation_is_previewed_as_withdrawal() {
             );
         }
     }
+}
+
+#[test]
+fn registration_of_another_type_is_replaced() {
+    let zone_proxy = |name: &str| RegistrationId::of_zone_proxy(ZoneProxyKind::Ingress, name);
+    let as_zone_proxy = KnownRegistration { id: zone_proxy("task"), ..known("default/task", "sync") };
+    let evaluation = register("sync");
+    assert_eq!(
+        decided(TaskLiveness::Live, Some(&evaluation), &[as_zone_proxy]),
+        "ensure default/task; drain not-desired (manifests) zoneingress/task, guarded; again in 5s"
+    );
+    let desired = DesiredRegistration { id: zone_proxy("task"), ..desired("default/task") };
+    let evaluation = self::evaluation(Verdict::Register(Box::new(desired)), "sync");
+    let elsewhere = KnownRegistration { id: zone_proxy("older"), ..known("default/task", "sync") };
+    assert_eq!(decided(TaskLiveness::Live, Some(&evaluation), &[elsewhere]), "ensure zoneingress/older");
 }
