@@ -47,6 +47,12 @@ impl ResourceType {
             && self.feature.is_none_or(|feature| release.has(feature))
     }
 
+    /// The path in a release.
+    fn path_at(&self, release: EmulatedRelease) -> &'static str {
+        let is_older = self.name == "ZoneIngress" && !release.has(KumaFeature::ZoneIngressesPath);
+        if is_older { ZONE_INGRESSES } else { self.path }
+    }
+
     /// Whether a zone control plane may own objects of the type, which decides their origin, zone and env labels.
     pub(super) fn comes_from_zones(&self) -> bool {
         match self.shape {
@@ -89,6 +95,9 @@ const FROM_ZONES: [&str; 7] = [
     "Workload",
 ];
 
+/// The path of zone ingresses before 2.11, which later releases have, too.
+const ZONE_INGRESSES: &str = "zone-ingresses";
+
 /// The path of overview lists for older clients.
 const OVERVIEW_PATH: &str = "dataplanes+insights";
 
@@ -100,9 +109,12 @@ pub(super) fn named(name: &str) -> Option<&'static ResourceType> {
 /// The type of a path segment in a release, and whether the segment is for overviews.
 pub(super) fn at(segment: &str, release: EmulatedRelease) -> Option<(&'static ResourceType, bool)> {
     if let Some(kind) = KINDS.iter().find(|kind| kind.path == segment) {
-        return kind.is_known(release).then_some((kind, false));
+        return (kind.is_known(release) && kind.path_at(release) == segment).then_some((kind, false));
     }
     match segment {
+        ZONE_INGRESSES => {
+            named("ZoneIngress").filter(|kind| kind.is_known(release)).map(|kind| (kind, false))
+        }
         "global-secrets" => named("GlobalSecret").map(|kind| (kind, false)),
         OVERVIEW_PATH => named("Dataplane").map(|kind| (kind, true)),
         _ => None,
@@ -120,7 +132,7 @@ pub(super) fn described(release: EmulatedRelease, read_only: impl Fn(&ResourceTy
             let mut described = json!({
                 "includeInFederation": kind.federated,
                 "name": kind.name,
-                "path": kind.path,
+                "path": kind.path_at(release),
                 "pluralDisplayName": kind.plural,
                 "singularDisplayName": kind.singular,
                 "readOnly": read_only(kind),

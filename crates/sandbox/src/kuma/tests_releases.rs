@@ -141,7 +141,10 @@ fn types_exist_in_their_releases_only() {
         ("/meshes/default/meshmultizoneservices", V2_9, 200),
         ("/meshes/default/meshidentities", V2_10, 404),
         ("/meshes/default/meshidentities", V2_12, 200),
+        ("/zoneingresses", V2_10, 404),
+        ("/zone-ingresses", V2_10, 200),
         ("/zoneingresses", V2_14, 200),
+        ("/zone-ingresses", V3_0, 404),
         ("/zoneingresses", V3_0, 404),
         ("/meshes/default/traffic-permissions", V3_0, 404),
     ] {
@@ -150,6 +153,24 @@ fn types_exist_in_their_releases_only() {
         let segment = path.rsplit('/').next().unwrap();
         let is_listed = listed.as_array().unwrap().iter().any(|kind| kind["path"] == segment);
         assert_eq!(is_listed, status == 200, "{release} {path}");
+    }
+}
+
+#[test]
+fn zone_proxies_keep_their_labels() {
+    for (release, path) in
+        [(V2_7, "/zone-ingresses/zi"), (V2_14, "/zone-ingresses/zi"), (V2_14, "/zoneingresses/zi")]
+    {
+        let mut cp = cp(release);
+        let body = json!({"type": "ZoneIngress", "name": "zi", "labels": {"ecs-mesh.dev/operator": "op"},
+            "networking": {"address": "10.0.5.1", "port": 10001}});
+        for status in [201, 200] {
+            let sent = send(&mut cp, at(0), "PUT", path, &body.to_string());
+            assert_eq!(sent.0, status, "{release} {path}");
+            let labels = get(&mut cp, at(1), path)["labels"].clone();
+            assert_eq!(labels["ecs-mesh.dev/operator"], "op", "{release} {path}");
+        }
+        assert_eq!(send(&mut cp, at(2), "DELETE", path, "").0, 200, "{release} {path}");
     }
 }
 
