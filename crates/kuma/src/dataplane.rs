@@ -13,9 +13,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Map, Value, json};
 
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
-use super::labels::{self, CLUSTER_NAME_LABEL, DISPLAY_NAME_LABEL, DRAIN_LABEL};
-use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
+use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL};
+use super::normalise::{ZONE_TAG, inbounds_mut, listeners_mut, normalise, without_additions};
 use super::reachable::{self, backend_ref};
+use super::stored::{MalformedRegistration, display_name, rendered};
 use super::zone_proxy;
 use ecs_mesh_api::{BackendKind, Inbound, KumaFeature, NamedBackend, OutboundListener, Probe, ZoneProxyForm};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
@@ -106,7 +107,7 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
     }
     // An egress that is not ready gets no requests (`GetReadyZoneEgressListeners` in `dataplane_helpers.go`). The state of an
     // ingress changes no routing.
-    for listener in zone_proxy::listeners_mut(&mut body) {
+    for listener in listeners_mut(&mut body) {
         listener.insert("state".to_owned(), "NotReady".into());
     }
     if let Some(top) = body.as_object_mut() {
@@ -119,25 +120,10 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
     rendered(body)
 }
 
-/// The display name of a stored Dataplane, which updates must carry forward.
-pub(super) fn display_name(current: &Registration) -> Option<(String, Value)> {
-    labels::label(&current.stored, DISPLAY_NAME_LABEL)
-        .map(|name| (DISPLAY_NAME_LABEL.to_owned(), name.into()))
-}
-
-/// A stored Dataplane is unreadable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct MalformedDataplane {
-    /// The readable part of `mesh/name`.
-    pub(super) id: String,
-    /// The problem.
-    pub(super) problem: &'static str,
-}
-
 /// Reads a stored Dataplane.
-pub(super) fn registration(stored: Value) -> Result<Registration, MalformedDataplane> {
+pub(super) fn registration(stored: Value) -> Result<Registration, MalformedRegistration> {
     let text = |name: &str| stored.get(name).and_then(Value::as_str);
-    let malformed = |problem| MalformedDataplane {
+    let malformed = |problem| MalformedRegistration {
         id: format!("{}/{}", text("mesh").unwrap_or("?"), text("name").unwrap_or("?")),
         problem,
     };
@@ -177,11 +163,6 @@ pub(super) fn services(stored: &Value) -> impl Iterator<Item = &str> {
     inbounds
         .chain(networking.and_then(|n| n.get("gateway")))
         .filter_map(|tagged| tagged.get("tags")?.get(SERVICE_TAG)?.as_str())
-}
-
-pub(super) fn rendered(body: Value) -> RenderedRegistration {
-    let normal = normalise(&body);
-    RenderedRegistration { body, normal }
 }
 
 fn insert_unless_empty(into: &mut Map<String, Value>, name: &str, items: Vec<Value>) {

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::dataplane::{self, MalformedDataplane, SERVICE_TAG, WORKLOAD_LABEL};
+use super::dataplane::{self, SERVICE_TAG, WORKLOAD_LABEL};
 use super::labels;
 use super::list::ListFilter;
+use super::stored::MalformedRegistration;
 use ecs_mesh_control_plane::OwnedEndpoint;
 use ecs_mesh_core::plan::ServiceEndpoint;
 
@@ -41,7 +42,7 @@ pub(super) fn read(
     overview: Value,
     service: &str,
     naming: ServiceNaming,
-) -> Result<Option<OwnedEndpoint>, MalformedDataplane> {
+) -> Result<Option<OwnedEndpoint>, MalformedRegistration> {
     let connected = is_connected(&overview);
     let mut stored = overview;
     // An overview has the resource's own fields below `dataplane`.

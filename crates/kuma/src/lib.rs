@@ -39,6 +39,7 @@ mod list;
 mod normalise;
 mod reachable;
 mod rolling_upgrade;
+mod stored;
 mod upgrade;
 mod zone_proxy;
 

@@ -6,10 +6,11 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::zone_proxy;
-
 /// Fields that the control plane adds to the resource.
 const ADDED_FIELDS: [&str; 3] = ["creationTime", "modificationTime", "kri"];
+
+/// Fields that the control plane adds to zone proxies, and that updates must carry forward, since a PUT replaces all.
+pub(super) const CARRIED_FIELDS: [&str; 2] = ["zone", "availableServices"];
 
 /// Labels that the control plane computes and overwrites.
 const ADDED_LABELS: [&str; 6] = [
@@ -44,14 +45,14 @@ pub fn normalise(body: &Value) -> Value {
         inbound.remove("state");
         inbound.remove("health");
     }
-    for listener in zone_proxy::listeners_mut(&mut normal) {
+    for listener in listeners_mut(&mut normal) {
         // The API omits the default state of a listener.
         if listener.get("state").and_then(Value::as_str) == Some("Ready") {
             listener.remove("state");
         }
     }
     if let Some(top) = normal.as_object_mut() {
-        zone_proxy::CARRIED_FIELDS.iter().for_each(|field| drop(top.remove(*field)));
+        CARRIED_FIELDS.iter().for_each(|field| drop(top.remove(*field)));
     }
     tidy(&mut normal);
     if let Some(outbounds) = normal.pointer_mut("/networking/outbound").and_then(Value::as_array_mut) {
@@ -97,6 +98,12 @@ pub(super) fn inbounds_mut(body: &mut Value) -> impl Iterator<Item = &mut Map<St
         .into_iter()
         .flatten()
         .filter_map(Value::as_object_mut)
+}
+
+/// The listeners of a body that are objects.
+pub(super) fn listeners_mut(body: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
+    let listeners = body.pointer_mut("/networking/listeners").and_then(Value::as_array_mut);
+    listeners.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
 fn remove_zone_tag(tagged: &mut Map<String, Value>) {

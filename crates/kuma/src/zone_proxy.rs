@@ -8,9 +8,9 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use super::dataplane::{MalformedDataplane, display_name, rendered};
 use super::labels::{self, CLUSTER_NAME_LABEL};
-use super::normalise::normalise;
+use super::normalise::{CARRIED_FIELDS, normalise};
+use super::stored::{MalformedRegistration, display_name, rendered};
 use ecs_mesh_api::{KumaFeature, KumaRelease, ZoneProxy, ZoneProxyKind};
 use ecs_mesh_control_plane::http::segment;
 use ecs_mesh_control_plane::{ListSegment, Registration, RegistrationOwner, RenderedRegistration};
@@ -19,9 +19,6 @@ use ecs_mesh_model::{Timestamp, intern};
 
 /// The label of a resource's origin.
 const ORIGIN_LABEL: &str = "kuma.io/origin";
-
-/// Fields that the control plane adds, and that updates must carry forward, since a PUT replaces all.
-pub(super) const CARRIED_FIELDS: [&str; 2] = ["zone", "availableServices"];
 
 /// The path of a type's list.
 pub(super) fn list_path(kind: ZoneProxyKind, release: KumaRelease) -> &'static str {
@@ -81,16 +78,13 @@ pub(super) fn listener(desired: &DesiredRegistration, proxy: &ZoneProxy) -> Valu
     })
 }
 
-/// The listeners of a body that are objects.
-pub(super) fn listeners_mut(body: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
-    let listeners = body.pointer_mut("/networking/listeners").and_then(Value::as_array_mut);
-    listeners.into_iter().flatten().filter_map(Value::as_object_mut)
-}
-
 /// Reads a stored `ZoneIngress` or `ZoneEgress`.
-pub(super) fn registration(kind: ZoneProxyKind, stored: Value) -> Result<Registration, MalformedDataplane> {
+pub(super) fn registration(
+    kind: ZoneProxyKind,
+    stored: Value,
+) -> Result<Registration, MalformedRegistration> {
     let text = |name: &str| stored.get(name).and_then(Value::as_str);
-    let malformed = |problem| MalformedDataplane { id: text("name").unwrap_or("?").to_owned(), problem };
+    let malformed = |problem| MalformedRegistration { id: text("name").unwrap_or("?").to_owned(), problem };
     if !stored.is_object() {
         return Err(malformed("not an object"));
     }
