@@ -52,6 +52,7 @@ catalogue! {
     PLANE_TOKEN "control-plane.token" "a token that the control plane accepts";
     PLANE_LIST "control-plane.dataplanes" "permission to list Dataplanes";
     PLANE_MESH "control-plane.mesh" "each bound mesh";
+    PLANE_WORKLOADS "control-plane.workloads" "Workloads that the control plane's version can express";
     CONSUL_REACHED "consul.reached" "Consul servers that answer at the address";
     CONSUL_VERSION "consul.version" "Consul 1.12 or later, the first with logins by AWS IAM";
     CONSUL_EDITION "consul.edition" "partition and namespaces with Consul Enterprise only";

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::consul;
 use crate::catalogue::{
     CONSUL_REACHED, PLANE_IDENTITY, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN,
-    PLANE_VERSION,
+    PLANE_VERSION, PLANE_WORKLOADS,
 };
 use crate::facts::{ControlPlaneFacts, DoctorFacts};
 use crate::report::{CheckKind, CheckResult};
-use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::manifests::{ManifestSet, not_expressible};
 use ecs_mesh_api::{
-    ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease, RoleTagMode,
+    ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease, RoleTagMode, WorkloadSpec,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_kuma::{
@@ -36,6 +36,9 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
             Ok(ControlPlaneFacts::Kuma(found)) => {
                 let expected = expected_accounts(set, name);
                 checks.extend(kuma(&subject, spec.kuma.as_ref(), &expected, found));
+                let release = found.version.as_ref().ok().and_then(|version| version.release);
+                checks
+                    .extend(release.into_iter().flat_map(|release| workloads(set, name, &subject, release)));
             }
             Ok(ControlPlaneFacts::Consul(found)) => {
                 checks.extend(consul::check(set, name, &subject, found));
@@ -156,6 +159,40 @@ fn expected_accounts(set: &ManifestSet, control_plane: &str) -> BTreeSet<String>
             _ => binding.spec.selector.clusters.iter().filter_map(account_of).filter(is_account).collect(),
         })
         .collect()
+}
+
+/// Workloads of this control plane that the release has no form for.
+fn workloads(
+    set: &ManifestSet,
+    control_plane: &str,
+    subject: &str,
+    release: KumaRelease,
+) -> Vec<CheckResult> {
+    let is_here = |binding: &str| {
+        set.bindings.get(binding).is_some_and(|binding| *binding.spec.control_plane == *control_plane)
+    };
+    let has_bindings = set.bindings.keys().any(|binding| is_here(binding));
+    let may_be_here = |workload: &WorkloadSpec| match workload.bindings.as_slice() {
+        [] => has_bindings,
+        named => named.iter().any(|binding| is_here(binding)),
+    };
+    let here: Vec<_> = set.workloads.iter().filter(|(_, workload)| may_be_here(workload)).collect();
+    let broken = here.iter().flat_map(|(name, workload)| {
+        let found = not_expressible(workload, release);
+        found.into_iter().map(move |(field, problem)| {
+            PLANE_WORKLOADS.warning(
+                subject,
+                format!("Workload {name}: {field}: {problem}"),
+                "change the Workload; its tasks are not registered",
+            )
+        })
+    });
+    let broken: Vec<CheckResult> = broken.collect();
+    match (here.len(), broken.is_empty()) {
+        (0, _) => Vec::new(),
+        (count, true) => vec![PLANE_WORKLOADS.ok(subject, format!("{count} Workloads"))],
+        (_, false) => broken,
+    }
 }
 
 /// How proxies authenticate. See <https://developer.konghq.com/mesh/data-plane-proxy-authentication/>.

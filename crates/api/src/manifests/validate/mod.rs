@@ -11,7 +11,7 @@ mod proxy;
 mod workload;
 
 use workload::BindingMismatch;
-pub use workload::is_dns_label;
+pub use workload::{is_dns_label, not_expressible};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

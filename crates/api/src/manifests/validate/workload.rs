@@ -79,8 +79,8 @@ pub(super) fn refused_by_consul<'a>(
     })
 }
 
-/// The fields that a release of Kuma has no form for, with the reason.
-pub(super) fn not_expressible(spec: &WorkloadSpec, release: KumaRelease) -> Vec<(String, String)> {
+/// The fields that a release of Kuma has no form for, each with the reason and the next step.
+pub fn not_expressible(spec: &WorkloadSpec, release: KumaRelease) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let has_label = spec.workload.is_some() || is_dns_label(spec.service.as_str());
     if !release.has(KumaFeature::InboundTags) && !has_label {
