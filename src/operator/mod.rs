@@ -57,6 +57,8 @@ mod tests_upgrade;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_waiters;
+#[cfg(test)]
+mod tests_zone_proxies;
 mod warnings;
 
 use std::collections::BTreeSet;
