@@ -39,6 +39,7 @@ mod patterns;
 mod percent;
 mod proxy;
 pub mod schema;
+mod token_policy;
 mod workload;
 
 pub use allow_list::{AllowList, RefusedSource};
@@ -63,6 +64,7 @@ pub use proxy::{
     ZoneEgressSettings, ZoneIngressSettings, ZoneProxy, ZoneProxyDirection, ZoneProxyForm, ZoneProxyKind,
     ZoneProxyScope,
 };
+pub use token_policy::{TokenPolicy, TokenStoreKind};
 pub use workload::{Inbound, Probe, Protocol, Reach, WorkloadSelector, WorkloadSpec};
 
 /// The `apiVersion` of all documents.

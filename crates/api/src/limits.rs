@@ -10,6 +10,7 @@ pub const MAX_FRACTION: RangeInclusive<f64> = 0.0..=1.0;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// `ControlPlane`: `kuma.timeout`.
@@ -46,6 +47,19 @@ pub const REVOKED_WITHIN: DurationRange =
 pub const SETTLE: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(60), description: "0s to 1h" };
 
+/// `MeshBinding`: `tokens.validFor`.
+pub const TOKEN_VALID_FOR: DurationRange =
+    DurationRange { min: DAY, max: DAY.saturating_mul(3_650), description: "1d to 3650d" };
+/// `MeshBinding`: `tokens.rotateBefore`.
+pub const TOKEN_ROTATE_BEFORE: DurationRange =
+    DurationRange { min: HOUR.saturating_mul(6), max: DAY.saturating_mul(1_825), description: "6h to 1825d" };
+/// `MeshBinding`: `tokens.overlap`.
+pub const TOKEN_OVERLAP: DurationRange = DurationRange {
+    min: MINUTE.saturating_mul(10),
+    max: DAY.saturating_mul(1_825),
+    description: "10m to 1825d",
+};
+
 /// `ConsulAuth`: `tokenTtl`, where it is not zero. A server may have a lower maximum.
 pub const TOKEN_TTL: DurationRange =
     DurationRange { min: MINUTE, max: DAY.saturating_mul(365), description: "1m to 365d" };
@@ -57,6 +71,12 @@ pub(crate) const TOKEN_TTL_FORMAT: &str = "duration 1m–365d, or `0s`";
 /// The rule of DNS-1035 labels.
 pub const DNS_LABEL_RULE: &str =
     "lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters";
+/// `MeshBinding`: the rule of `tokens.path`. Parameter Store allows 15 levels, and reserves names that begin with `aws`
+/// and `ssm`.
+pub const TOKEN_PATH_RULE: &str = "`/` before each of at most 8 parts of letters, digits, '_', '.' and '-', at most 200 \
+                                   characters, not beginning with /aws or /ssm";
+/// `MeshBinding`: the rule of `tokens.kmsKey`.
+pub const KMS_KEY_RULE: &str = "the ARN or id of a key, or alias/NAME";
 /// The rule of names of Consul's ACL objects.
 pub(crate) const CONSUL_NAME_RULE: &str = "letters, digits, '-' and '_', at most 128 characters";
 
@@ -88,6 +108,9 @@ mod tests {
             DEPLOYMENT_HOLD,
             REVOKED_WITHIN,
             SETTLE,
+            TOKEN_VALID_FOR,
+            TOKEN_ROTATE_BEFORE,
+            TOKEN_OVERLAP,
             TOKEN_TTL,
         ] {
             let ends: Vec<_> =

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, Percent, limits, patterns};
+use super::{HumanDuration, Percent, TokenPolicy, limits, patterns};
 use ecs_mesh_model::{ClusterArn, Glob, InterfaceAddresses, MeshName, Tags};
 
 /// Binds the tasks of some clusters to one mesh of one control plane.
@@ -40,6 +40,9 @@ pub struct MeshBindingSpec {
     /// Kuma: whether the old tasks of a deployment wait for their replacements.
     #[serde(default)]
     pub deployments: DeploymentPolicy,
+    /// Kuma: data plane tokens that the operator issues.
+    #[serde(default)]
+    pub tokens: TokenPolicy,
     /// Kuma: which address of a dual-stack task is registered.
     ///
     /// A task with addresses of one family is registered with what it has.

@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::HumanDuration;
-use super::limits::{CONSUL_NAME_RULE, DNS_LABEL_RULE};
+use super::limits::{CONSUL_NAME_RULE, DNS_LABEL_RULE, KMS_KEY_RULE, TOKEN_PATH_RULE};
 use ecs_mesh_model::ServiceName;
 
 /// Units, each at most once, the largest first. The minimum length excludes the empty text.
@@ -30,6 +30,8 @@ const BOUND_PRINCIPAL: &str = r"^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/([^*\s]+\
 const HEADER_NAME: &str = "^[A-Za-z0-9_-]+$";
 const HEADER_VALUE: &str = "^([!-~]([ -~]*[!-~])?)?$";
 const ACCOUNT: &str = "^[0-9]{12}$";
+const TOKEN_PATH: &str = "^(/[A-Za-z0-9_.-]+){1,8}$";
+const KMS_KEY: &str = "^[A-Za-z0-9:/_-]+$";
 /// At least one placeholder that differs for each task, with others and plain characters around; no `-` or `.` at either
 /// end.
 const DATAPLANE_NAME: &str = concat!(
@@ -66,6 +68,14 @@ pub(super) fn accounts(_: &mut SchemaGenerator) -> Schema {
     let account =
         json!({ "type": "string", "pattern": ACCOUNT, "x-allowed": "12 digits", "x-unquoted": true });
     json_schema!({ "type": "array", "items": account, "x-format": "list of account ids" })
+}
+
+pub(super) fn token_path(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": TOKEN_PATH, "maxLength": 200, "x-allowed": TOKEN_PATH_RULE, "x-format": "path" })
+}
+
+pub(super) fn kms_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": KMS_KEY, "x-allowed": KMS_KEY_RULE, "x-format": "KMS key" })
 }
 
 pub(super) fn api_address(_: &mut SchemaGenerator) -> Schema {

@@ -175,6 +175,59 @@ fn binding_is_checked_field_by_field() {
 }
 
 #[test]
+fn tokens_of_a_binding_are_checked_field_by_field() {
+    let tokens = |fields: &str| {
+        let spec = format!(
+            "  controlPlane: kuma\n  selector: {{clusters: ['*:cluster/c']}}\n  tokens: {{{fields}}}"
+        );
+        errors_with(&document("MeshBinding", "issuing", &spec))
+    };
+    assert_eq!(tokens("issue: true, path: /mesh/prod, kmsKey: alias/mesh, store: parameterStore"), "");
+    for (fields, expected) in [
+        ("issue: true", "spec.tokens.path: is missing"),
+        ("path: mesh/prod", "spec.tokens.path: \"mesh/prod\" is no path"),
+        ("path: /m, kmsKey: 'a b'", "spec.tokens.kmsKey: \"a b\" is no KMS key"),
+        ("path: /m, validFor: 1h", "spec.tokens.validFor: 1h is out of range: write 1d to 3650d"),
+        (
+            "path: /m, rotateBefore: 20d",
+            "spec.tokens.rotateBefore: 20d is more than half of validFor: write at most 15d",
+        ),
+        (
+            "path: /m, rotateBefore: 2d",
+            "spec.tokens.overlap: 7d is longer than a replaced token is valid: write at most 2d",
+        ),
+    ] {
+        let found = tokens(fields);
+        assert!(found.contains(expected), "{fields}: {found}");
+    }
+}
+
+#[test]
+fn bindings_with_overlapping_token_paths_are_refused() {
+    let binding = |name: &str, tokens: &str| {
+        let spec = format!(
+            "  controlPlane: kuma\n  selector: {{clusters: ['*:cluster/{name}']}}\n  tokens: {{{tokens}}}"
+        );
+        document("MeshBinding", name, &spec)
+    };
+    let both =
+        |first: &str, second: &str| errors_with(&(binding("first", first) + &binding("second", second)));
+    let found = both("issue: true, path: /mesh", "issue: true, path: /mesh/b");
+    assert!(
+        found.contains(
+            "MeshBinding/first): spec.tokens.path: overlaps the path /mesh/b of MeshBinding second"
+        ),
+        "{found}"
+    );
+    assert!(
+        found.contains("MeshBinding/second): spec.tokens.path: overlaps the path /mesh of MeshBinding first"),
+        "{found}"
+    );
+    assert_eq!(both("issue: true, path: /mesh/a", "issue: true, path: /mesh/b"), "");
+    assert_eq!(both("issue: true, path: /mesh", "issue: true, path: /mesh, store: parameterStore"), "");
+}
+
+#[test]
 fn dataplane_name_must_be_unique_to_a_task() {
     for (template, accepted) in [
         ("{taskId}", true),

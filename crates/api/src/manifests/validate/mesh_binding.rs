@@ -1,8 +1,8 @@
 //! Rules of a `MeshBinding`.
 
-use super::{FindingCollector, cluster};
+use super::{FindingCollector, cluster, tokens};
 use crate::manifests::finding::{quoted, suggestion};
-use crate::{AddressFamily, ControlPlaneSpec, MeshBindingSpec, limits};
+use crate::{AddressFamily, ControlPlaneSpec, MeshBindingSpec, TokenPolicy, limits};
 use ecs_mesh_model::{MeshName, Timestamp};
 
 /// Placeholders of a Dataplane's name.
@@ -22,6 +22,7 @@ pub(super) fn check(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
     check_accounts(&spec.role_tags.authorized_accounts, report);
     check_name_template(&spec.dataplane_name, report);
     check_ranges(spec, report);
+    tokens::check(&spec.tokens, report);
     if let Some(text) = &spec.cleanup.guard.release_until
         && Timestamp::parse(text).is_none()
     {
@@ -69,6 +70,10 @@ pub(super) fn check_against_control_plane(
     if spec.deployments.hold {
         let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
         add("spec.deployments.hold", message);
+    }
+    if spec.tokens != TokenPolicy::default() {
+        let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
+        add("spec.tokens", message);
     }
 }
 

@@ -8,6 +8,7 @@ mod control_plane;
 mod mesh_binding;
 mod outbound;
 mod proxy;
+mod tokens;
 mod workload;
 
 use workload::BindingMismatch;
@@ -25,7 +26,7 @@ use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
 use crate::{
     AllowList, ApiDialect, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec,
-    WorkloadSpec,
+    TokenStoreKind, WorkloadSpec,
 };
 use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
@@ -197,6 +198,14 @@ impl ConsulLocationKey {
     }
 }
 
+/// The path of a binding's stored tokens.
+struct TokenPathUse {
+    binding: Arc<str>,
+    store: TokenStoreKind,
+    path: String,
+    origin: DocumentOrigin,
+}
+
 struct Assembly {
     scope: ManifestScope,
     set: ManifestSet,
@@ -208,6 +217,8 @@ struct Assembly {
     list_origins: BTreeMap<Arc<str>, DocumentOrigin>,
     /// The `ConsulAuth` of each Consul location, with its origin.
     auths_by_location: BTreeMap<ConsulLocationKey, (Arc<str>, DocumentOrigin)>,
+    /// The bindings with a path of stored tokens.
+    token_paths: Vec<TokenPathUse>,
     errors: Vec<ManifestFinding>,
     warnings: Vec<ManifestFinding>,
 }
@@ -228,6 +239,7 @@ impl Assembly {
             workload_origins: BTreeMap::new(),
             list_origins: BTreeMap::new(),
             auths_by_location: BTreeMap::new(),
+            token_paths: Vec::new(),
             errors,
             warnings,
         }
@@ -285,7 +297,8 @@ impl Assembly {
     }
 
     fn add_binding(&mut self, name: Arc<str>, origin: &DocumentOrigin, mut spec: MeshBindingSpec) {
-        let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
+        let declared = self.set.control_planes.get(spec.control_plane.as_str()).map(Arc::clone);
+        let Some(control_plane) = declared else {
             if self.may_be_external(ManifestKind::ControlPlane, &spec.control_plane) {
                 self.external_bindings.insert(name);
                 return;
@@ -295,13 +308,16 @@ impl Assembly {
             return;
         };
         let before = self.errors.len();
-        mesh_binding::check_against_control_plane(&spec, control_plane, |path, message| {
+        mesh_binding::check_against_control_plane(&spec, &control_plane, |path, message| {
             self.errors.push(origin.finding(path, message));
         });
         if self.errors.len() > before {
             return;
         }
         let control_plane_type = control_plane.kind;
+        if !self.check_token_path(&name, origin, &spec) {
+            return;
+        }
         // At Consul the mesh is the partition, as in its registrations.
         if let Some(partition) = control_plane.consul.as_ref().and_then(|consul| consul.partition.as_deref())
             && let Ok(partition) = MeshName::parse(partition)
@@ -311,6 +327,32 @@ impl Assembly {
         let guard_released_until = spec.cleanup.guard.release_until.as_deref().and_then(Timestamp::parse);
         let binding = Binding { name: Arc::clone(&name), spec, control_plane_type, guard_released_until };
         self.set.bindings.insert(name, Arc::new(binding));
+    }
+
+    /// Each binding has a path of its own: two would take each other's tokens for withdrawn ones. `false`: the path is another
+    /// binding's, too, which is omitted as well, since either may be the intended one.
+    fn check_token_path(&mut self, name: &Arc<str>, origin: &DocumentOrigin, spec: &MeshBindingSpec) -> bool {
+        let Some(path) = &spec.tokens.path else { return true };
+        let store = spec.tokens.store;
+        let before = self.errors.len();
+        for other in &self.token_paths {
+            if other.store != store || !tokens::overlap(&other.path, path) {
+                continue;
+            }
+            self.set.bindings.remove(&other.binding);
+            for (document, rival, path, location) in [
+                (origin, &other.binding, &other.path, other.origin.location()),
+                (&other.origin, name, path, origin.location()),
+            ] {
+                let message = format!(
+                    "overlaps the path {path} of MeshBinding {rival} at {location}: give each binding a path of its own"
+                );
+                self.errors.push(document.finding("spec.tokens.path", message));
+            }
+        }
+        let (binding, path) = (Arc::clone(name), path.clone());
+        self.token_paths.push(TokenPathUse { binding, store, path, origin: origin.clone() });
+        self.errors.len() == before
     }
 
     fn add_consul_auth(&mut self, name: Arc<str>, origin: &DocumentOrigin, spec: ConsulAuthSpec) {
