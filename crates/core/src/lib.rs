@@ -1,4 +1,5 @@
-//! The desired state of tasks in a mesh ([`intent`]), and the steps towards it ([`plan`]).
+//! The desired state of tasks in a mesh ([`intent`]), and the steps towards it ([`plan`]); the same for tokens that the
+//! operator issues ([`tokens`]).
 //!
 //! Pure: nothing here awaits, reads a clock or logs. The caller hands in all facts and the time, so that a plan shows exactly
 //! the steps of a run.
@@ -29,3 +30,4 @@
 
 pub mod intent;
 pub mod plan;
+pub mod tokens;

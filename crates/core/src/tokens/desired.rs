@@ -1,0 +1,167 @@
+//! The tokens that the manifests declare: one for each workload of each issuing binding.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{KumaFeature, KumaRelease, TokenStoreKind, WorkloadSpec};
+use ecs_mesh_model::MeshName;
+
+use super::record::TokenIdentity;
+use crate::intent::workload_label;
+
+/// The name of a stored token: `PATH/MESH/WORKLOAD`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryName {
+    /// Where it is stored.
+    pub store: TokenStoreKind,
+    /// The name of the secret or parameter.
+    pub name: Arc<str>,
+}
+
+impl EntryName {
+    fn new(binding: &Binding, path: &str, workload: &str) -> Self {
+        let name = format!("{path}/{}/{workload}", binding.spec.mesh);
+        Self { store: binding.spec.tokens.store, name: name.into() }
+    }
+}
+
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A token that the manifests declare.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredToken {
+    /// The issuing binding.
+    pub binding: Arc<Binding>,
+    /// The name of the `Workload`.
+    pub workload: Arc<str>,
+    /// The workload.
+    pub spec: Arc<WorkloadSpec>,
+}
+
+impl DesiredToken {
+    /// The mesh.
+    pub fn mesh(&self) -> &MeshName {
+        &self.binding.spec.mesh
+    }
+
+    /// What the token is bound to at a server of this release; `None` where the Dataplane would have neither the label nor
+    /// the tag. Names of Dataplanes vary by task, so a token is bound to none.
+    ///
+    /// Tokens bound to a workload are new in Kuma 2.13; 3.0 has no tags.
+    pub fn identity(&self, release: KumaRelease) -> Option<TokenIdentity> {
+        match workload_label(&self.spec).filter(|_| release.has(KumaFeature::WorkloadLabel)) {
+            Some(label) => Some(TokenIdentity::Workload(label.into())),
+            None if release.has(KumaFeature::InboundTags) => {
+                Some(TokenIdentity::Service(self.spec.service.as_str().into()))
+            }
+            None => None,
+        }
+    }
+}
+
+/// The declared tokens of a control plane.
+pub fn desired_tokens(set: &ManifestSet, control_plane: &str) -> BTreeMap<EntryName, DesiredToken> {
+    let mut desired = BTreeMap::new();
+    let issuing =
+        |binding: &&Arc<Binding>| *binding.spec.control_plane == *control_plane && binding.spec.tokens.issue;
+    for binding in set.bindings.values().filter(issuing) {
+        let Some(path) = &binding.spec.tokens.path else { continue };
+        for (name, spec) in &set.workloads {
+            let is_bound =
+                spec.bindings.is_empty() || spec.bindings.iter().any(|bound| **bound == *binding.name);
+            if !is_bound {
+                continue;
+            }
+            let token = DesiredToken {
+                binding: Arc::clone(binding),
+                workload: Arc::clone(name),
+                spec: Arc::clone(spec),
+            };
+            desired.insert(EntryName::new(binding, path, name), token);
+        }
+    }
+    desired
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A set with these fields of the bindings' `tokens`, and these fields of workloads.
+    fn set(bindings: &[(&str, Value)], workloads: &[(&str, Value)]) -> ManifestSet {
+        let binding = |(name, tokens): &(&str, Value)| {
+            let spec =
+                json!({"controlPlane": "kuma", "selector": {"clusters": ["*:cluster/c"]}, "tokens": tokens});
+            let binding = Binding {
+                name: (*name).into(),
+                spec: serde_json::from_value(spec).unwrap(),
+                control_plane_type: ecs_mesh_api::ControlPlaneType::Kuma,
+                guard_released_until: None,
+            };
+            (Arc::from(*name), Arc::new(binding))
+        };
+        let workload = |(name, fields): &(&str, Value)| {
+            let mut spec = json!({"selector": {"services": [name]}, "service": name});
+            spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            (Arc::from(*name), Arc::new(serde_json::from_value(spec).unwrap()))
+        };
+        ManifestSet {
+            bindings: bindings.iter().map(binding).collect(),
+            workloads: workloads.iter().map(workload).collect(),
+            ..ManifestSet::default()
+        }
+    }
+
+    #[test]
+    fn each_workload_of_an_issuing_binding_has_a_token() {
+        let set = set(
+            &[
+                ("prod", json!({"issue": true, "path": "/mesh/prod"})),
+                ("off", json!({"issue": false, "path": "/mesh/off"})),
+            ],
+            &[
+                ("web", json!({})),
+                ("kv", json!({"bindings": ["prod"]})),
+                ("other", json!({"bindings": ["off"]})),
+            ],
+        );
+        let names = desired_tokens(&set, "kuma").keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names, ["/mesh/prod/default/kv", "/mesh/prod/default/web"]);
+        assert!(desired_tokens(&set, "another").is_empty());
+    }
+
+    #[test]
+    fn token_is_bound_to_what_the_dataplane_has() {
+        let set = set(
+            &[("prod", json!({"issue": true, "path": "/m"}))],
+            &[("web", json!({})), ("named", json!({"workload": "w"})), ("dotted", json!({"service": "a.b"}))],
+        );
+        let desired = desired_tokens(&set, "kuma");
+        for (workload, release, expected) in [
+            ("web", (2, 12), Some("service=web")),
+            ("web", (2, 13), Some("workload=web")),
+            ("web", (3, 0), Some("workload=web")),
+            ("named", (2, 14), Some("workload=w")),
+            ("named", (2, 7), Some("service=named")),
+            // The name is no label, so the Dataplane has none.
+            ("dotted", (2, 14), Some("service=a.b")),
+            ("dotted", (3, 0), None),
+        ] {
+            let token = desired.values().find(|token| *token.workload == *workload).unwrap();
+            let identity = token.identity(KumaRelease::new(release.0, release.1));
+            assert_eq!(
+                identity.map(|identity| identity.to_string()).as_deref(),
+                expected,
+                "{workload} {release:?}"
+            );
+        }
+    }
+}

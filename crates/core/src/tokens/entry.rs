@@ -1,0 +1,523 @@
+//! What to do about one stored token.
+//!
+//! | declared | stored | then |
+//! |---|---|---|
+//! | yes | nothing | issue |
+//! | yes | without this operator's tags, or of another control plane, mesh or workload | conflict |
+//! | yes | not stored after its tags were written | issue again: either token may have been read |
+//! | yes | bound to another workload or service, valid for longer than `validFor`, revoked, or close to its end | replace |
+//! | yes | else | keep; revoke replaced tokens after `overlap` |
+//! | no | of this operator | once settled: revoke; remove after its end |
+//! | no | else | ignore |
+//!
+//! Ids of expired tokens leave the mesh's list first and then the tags: the tags alone say that they are this operator's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ecs_mesh_api::{LifecyclePolicy, TokenPolicy};
+use ecs_mesh_model::{OperatorId, Timestamp};
+
+use super::record::{IssuedToken, TokenId, TokenIdentity, TokenOwner, TokenRecord, TokenRecordError};
+use super::revocations::RevocationList;
+
+/// How far the clock of a server may be behind. An expired token stays in the list of revoked ones for this long.
+const CLOCK_SLACK: Duration = Duration::from_hours(1);
+
+/// What is stored under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredEntry {
+    /// Nothing.
+    Absent,
+    /// A secret or parameter with the tags of an operator.
+    Recorded(TokenRecord),
+    /// A secret or parameter whose tags are not those of an operator.
+    Foreign(TokenRecordError),
+}
+
+impl StoredEntry {
+    /// Reads the tags of a secret or parameter; `None` if there is none.
+    pub fn of(tags: Option<&BTreeMap<String, String>>) -> Self {
+        match tags.map(TokenRecord::read) {
+            None => Self::Absent,
+            Some(Ok(record)) => Self::Recorded(record),
+            Some(Err(error)) => Self::Foreign(error),
+        }
+    }
+}
+
+/// A declared token, as the control plane's release can issue it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedToken {
+    /// Whose it is.
+    pub owner: TokenOwner,
+    /// What it is bound to; `None` where the control plane's release has nothing that it could be bound to.
+    pub identity: Option<TokenIdentity>,
+    /// `tokens` of the binding.
+    pub terms: TokenPolicy,
+}
+
+/// The facts about one stored token.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryInput<'a> {
+    /// This operator.
+    pub operator: &'a OperatorId,
+    /// The control plane whose tokens are planned.
+    pub control_plane: &'a str,
+    /// The declared token; `None` if the manifests declare none.
+    pub wanted: Option<&'a WantedToken>,
+    /// Whether the manifests have declared none for long enough, in complete loads.
+    pub settled: bool,
+    /// What is stored.
+    pub stored: &'a StoredEntry,
+    /// The list of the mesh of the stored token.
+    pub revoked: &'a RevocationList,
+    /// The wall-clock time, which the expiry of a token is compared with.
+    pub now: Timestamp,
+}
+
+/// Why a token is issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssueReason {
+    /// None is stored.
+    New,
+    /// It expires soon.
+    Rotation,
+    /// The last one may not have been stored.
+    Interrupted,
+    /// It is bound to another workload or service.
+    IdentityChanged,
+    /// It is valid for longer than `validFor`.
+    ValidityShortened,
+    /// It is revoked.
+    Revoked,
+}
+
+impl IssueReason {
+    /// The reason, for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "no token is stored",
+            Self::Rotation => "the stored token expires soon",
+            Self::Interrupted => "the last token may not have been stored",
+            Self::IdentityChanged => "the stored token is bound to another workload or service",
+            Self::ValidityShortened => "the stored token is valid for longer than validFor",
+            Self::Revoked => "the stored token is revoked",
+        }
+    }
+}
+
+/// A step. Steps are made in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenAction {
+    /// Issue a token and store it.
+    Issue(IssueReason),
+    /// Add replaced tokens to the list of revoked ones.
+    RevokeReplaced(Vec<IssuedToken>),
+    /// Add the tokens of a withdrawn workload to the list of revoked ones. Goes through the guard.
+    Withdraw(Vec<IssuedToken>),
+    /// Take expired tokens from the list of revoked ones.
+    Prune(Vec<TokenId>),
+    /// Take expired tokens from the tags.
+    Forget(Vec<TokenId>),
+    /// Remove the secret or parameter, whose tokens have all expired.
+    Remove,
+}
+
+impl TokenAction {
+    /// Whether the lifecycle policy permits the step.
+    pub fn is_permitted(&self, policy: LifecyclePolicy) -> bool {
+        match policy {
+            LifecyclePolicy::Sync => true,
+            LifecyclePolicy::UpsertOnly => matches!(self, Self::Issue(_)),
+            LifecyclePolicy::CreateOnly => *self == Self::Issue(IssueReason::New),
+        }
+    }
+
+    /// The step as a value of metric labels and log fields.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Issue(IssueReason::New) => "create",
+            Self::Issue(_) => "rotate",
+            Self::RevokeReplaced(_) | Self::Withdraw(_) => "revoke",
+            Self::Prune(_) | Self::Forget(_) => "prune",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// The state of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TokenState {
+    /// Stored and valid.
+    Issued,
+    /// To be issued.
+    Pending,
+    /// Revoked, and kept until it expires.
+    Withdrawn,
+    /// Kept although the manifests do not declare it, or not issued: a precondition is not met.
+    Held,
+    /// The name belongs to another owner.
+    Conflict,
+}
+
+/// All states, with that of a token whose issue, storage or revocation failed.
+pub const TOKEN_STATES: [&str; 6] = ["issued", "pending", "withdrawn", "held", "conflict", "failed"];
+
+impl TokenState {
+    /// The state as a value of metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Pending => "pending",
+            Self::Withdrawn => "withdrawn",
+            Self::Held => "held",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
+/// What to do about one stored token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryPlan {
+    /// The state before the steps.
+    pub state: TokenState,
+    /// The reason of the state, for people.
+    pub reason: String,
+    /// The steps.
+    pub actions: Vec<TokenAction>,
+    /// When the next step is due, if time alone makes one due.
+    pub due: Option<Timestamp>,
+}
+
+impl EntryPlan {
+    fn waiting(state: TokenState, reason: impl Into<String>) -> Self {
+        Self { state, reason: reason.into(), actions: Vec::new(), due: None }
+    }
+}
+
+/// Plans one stored token by the table above; `None` if it is none of this operator's business.
+pub fn plan_entry(input: &EntryInput<'_>) -> Option<EntryPlan> {
+    let record = match (input.stored, input.wanted) {
+        (StoredEntry::Absent, None) => return None,
+        (StoredEntry::Absent, Some(wanted)) => return Some(plan_first(wanted)),
+        (StoredEntry::Foreign(error), wanted) => {
+            let reason = format!("the name is taken: {error}");
+            return wanted.map(|_| EntryPlan::waiting(TokenState::Conflict, reason));
+        }
+        (StoredEntry::Recorded(record), _) => record,
+    };
+    let owner = &record.owner;
+    match input.wanted {
+        Some(wanted) if wanted.owner != *owner => {
+            let TokenOwner { operator, control_plane, mesh, workload } = owner;
+            let reason = format!(
+                "the name is taken: its tags name operator {operator}, control plane {control_plane}, mesh {mesh} and workload \
+                 {workload}"
+            );
+            Some(EntryPlan::waiting(TokenState::Conflict, reason))
+        }
+        Some(wanted) => Some(plan_wanted(wanted, record, input)),
+        None if owner.operator != *input.operator || *owner.control_plane != *input.control_plane => None,
+        None => Some(plan_withdrawn(record, input)),
+    }
+}
+
+const NO_IDENTITY: &str = "the control plane's version has neither tags nor a label for a token: the service's name is no DNS \
+                           label, and the Workload names none";
+
+fn plan_first(wanted: &WantedToken) -> EntryPlan {
+    if wanted.identity.is_none() {
+        return EntryPlan::waiting(TokenState::Held, NO_IDENTITY);
+    }
+    let reason = IssueReason::New;
+    EntryPlan {
+        state: TokenState::Pending,
+        reason: reason.as_str().to_owned(),
+        actions: vec![TokenAction::Issue(reason)],
+        due: None,
+    }
+}
+
+fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_>) -> EntryPlan {
+    let Some(identity) = &wanted.identity else { return EntryPlan::waiting(TokenState::Held, NO_IDENTITY) };
+    let TokenPolicy { valid_for, rotate_before, overlap, .. } = &wanted.terms;
+    let EntryInput { revoked, now, .. } = *input;
+    let current = &record.current;
+    let issue = if !record.stored {
+        Some(IssueReason::Interrupted)
+    } else if record.identity != *identity {
+        Some(IssueReason::IdentityChanged)
+    } else if revoked.contains(&current.id) {
+        Some(IssueReason::Revoked)
+    } else if current.expires > now.plus(valid_for.0 + CLOCK_SLACK) {
+        Some(IssueReason::ValidityShortened)
+    } else {
+        current.is_expired(Duration::ZERO, now.plus(rotate_before.0)).then_some(IssueReason::Rotation)
+    };
+    let mut due = vec![earlier(current.expires, rotate_before.0)];
+    let mut replaced = Vec::new();
+    for prior in &record.prior {
+        let revoke_at = prior.replaced.plus(overlap.0);
+        if prior.token.is_expired(Duration::ZERO, now) || revoked.contains(&prior.token.id) {
+            due.push(prior.token.expires.plus(CLOCK_SLACK));
+        } else if revoke_at <= now {
+            replaced.push(prior.token.clone());
+        } else {
+            due.push(revoke_at);
+        }
+    }
+    let mut actions: Vec<TokenAction> = issue.map(TokenAction::Issue).into_iter().collect();
+    if !replaced.is_empty() {
+        actions.push(TokenAction::RevokeReplaced(replaced));
+    }
+    // Issuing writes the tags, too: one change of them at a time.
+    if issue.is_none() {
+        let expired =
+            record.prior.iter().map(|prior| &prior.token).filter(|token| token.is_expired(CLOCK_SLACK, now));
+        actions.extend(cleanup(expired, revoked));
+    }
+    EntryPlan {
+        state: if issue.is_some() { TokenState::Pending } else { TokenState::Issued },
+        reason: issue.map_or("the stored token is valid", IssueReason::as_str).to_owned(),
+        actions,
+        due: due.into_iter().filter(|at| *at > now).min(),
+    }
+}
+
+fn plan_withdrawn(record: &TokenRecord, input: &EntryInput<'_>) -> EntryPlan {
+    let EntryInput { revoked, now, settled, .. } = *input;
+    if !settled {
+        let reason = "not declared any more; waits until the manifests have been complete for cleanup.settle";
+        return EntryPlan::waiting(TokenState::Held, reason);
+    }
+    let is_valid = |token: &&IssuedToken| !token.is_expired(CLOCK_SLACK, now);
+    let valid: Vec<&IssuedToken> = record.tokens().filter(is_valid).collect();
+    let to_revoke: Vec<IssuedToken> =
+        valid.iter().filter(|token| !revoked.contains(&token.id)).map(|token| (*token).clone()).collect();
+    let due = valid.iter().map(|token| token.expires.plus(CLOCK_SLACK)).min();
+    let mut actions = Vec::new();
+    if !to_revoke.is_empty() {
+        actions.push(TokenAction::Withdraw(to_revoke));
+    }
+    let expired = record.tokens().filter(|token| token.is_expired(CLOCK_SLACK, now));
+    let pruned = revoked.prunable(expired.map(|token| &token.id));
+    if !pruned.is_empty() {
+        actions.push(TokenAction::Prune(pruned.into_iter().collect()));
+    } else if valid.is_empty() {
+        actions.push(TokenAction::Remove);
+    }
+    let reason =
+        if valid.is_empty() { "all its tokens have expired" } else { "the manifests do not declare it" };
+    EntryPlan { state: TokenState::Withdrawn, reason: reason.to_owned(), actions, due }
+}
+
+fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+    Timestamp(at.0.saturating_sub(Timestamp(0).plus(by).0))
+}
+
+/// The step after the expiry of replaced tokens: out of the list, and then out of the tags.
+fn cleanup<'t>(
+    expired: impl Iterator<Item = &'t IssuedToken>,
+    revoked: &RevocationList,
+) -> Option<TokenAction> {
+    let expired: Vec<&TokenId> = expired.map(|token| &token.id).collect();
+    let pruned = revoked.prunable(expired.iter().copied());
+    if !pruned.is_empty() {
+        return Some(TokenAction::Prune(pruned.into_iter().collect()));
+    }
+    (!expired.is_empty()).then(|| TokenAction::Forget(expired.into_iter().cloned().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::PriorToken;
+    use super::super::record::tests::{record, token};
+    use super::*;
+    use ecs_mesh_api::HumanDuration;
+
+    const HOUR: i64 = 3_600;
+    /// The time of the tests, in seconds.
+    const NOW: i64 = 1_000 * HOUR;
+
+    fn hours(hours: i64) -> HumanDuration {
+        HumanDuration(Duration::from_secs(u64::try_from(hours * HOUR).unwrap()))
+    }
+
+    fn wanted() -> WantedToken {
+        let terms = TokenPolicy {
+            issue: true,
+            path: Some("/m".to_owned()),
+            valid_for: hours(100),
+            rotate_before: hours(30),
+            overlap: hours(20),
+            ..TokenPolicy::default()
+        };
+        let TokenRecord { owner, identity, .. } = record(token("a", 0));
+        WantedToken { owner, identity: Some(identity), terms }
+    }
+
+    /// A record whose newest token is `now`, and with these replaced ones: id, hours until the end, hours since the
+    /// replacement.
+    fn stored(hours_left: i64, prior: &[(&str, i64, i64)]) -> TokenRecord {
+        let mut record = record(token("now", NOW + hours_left * HOUR));
+        record.prior = prior
+            .iter()
+            .map(|(id, left, ago)| PriorToken {
+                token: token(id, NOW + left * HOUR),
+                replaced: Timestamp((NOW - ago * HOUR) * 1_000),
+            })
+            .collect();
+        record
+    }
+
+    fn plan(
+        wanted: Option<&WantedToken>,
+        stored: &StoredEntry,
+        revoked: &str,
+        settled: bool,
+    ) -> Option<EntryPlan> {
+        plan_entry(&EntryInput {
+            operator: &OperatorId::parse("op").unwrap(),
+            control_plane: "kuma",
+            wanted,
+            settled,
+            stored,
+            revoked: &RevocationList::parse(revoked),
+            now: Timestamp(NOW * 1_000),
+        })
+    }
+
+    /// The plan as text: state, steps, and in how many hours the next one is due.
+    fn show(plan: Option<EntryPlan>) -> String {
+        let Some(EntryPlan { state, actions, due, .. }) = plan else { return "none".to_owned() };
+        let ids = |ids: Vec<&TokenId>| ids.into_iter().map(TokenId::as_str).collect::<Vec<_>>().join("+");
+        let of_tokens = |tokens: &[IssuedToken]| ids(tokens.iter().map(|token| &token.id).collect());
+        let action = |action: &TokenAction| match action {
+            TokenAction::Issue(reason) => format!("issue {reason:?}"),
+            TokenAction::RevokeReplaced(tokens) => format!("revoke {}", of_tokens(tokens)),
+            TokenAction::Withdraw(tokens) => format!("withdraw {}", of_tokens(tokens)),
+            TokenAction::Prune(pruned) => format!("prune {}", ids(pruned.iter().collect())),
+            TokenAction::Forget(forgotten) => format!("forget {}", ids(forgotten.iter().collect())),
+            TokenAction::Remove => "remove".to_owned(),
+        };
+        let mut text = vec![state.label().to_owned()];
+        text.extend(actions.iter().map(action));
+        text.extend(due.map(|at| format!("due in {}h", (at.0 / 1_000 - NOW) / HOUR)));
+        text.join(", ")
+    }
+
+    #[test]
+    fn declared_token_is_issued_kept_or_replaced() {
+        let of = |record: TokenRecord| StoredEntry::Recorded(record);
+        let mut unstored = stored(100, &[]);
+        unstored.stored = false;
+        let mut other_identity = stored(100, &[]);
+        other_identity.identity = TokenIdentity::Service("web".into());
+        for (name, entry, revoked, expected) in [
+            ("nothing stored", StoredEntry::Absent, "", "pending, issue New"),
+            ("valid", of(stored(100, &[])), "", "issued, due in 70h"),
+            ("due in an hour", of(stored(31, &[])), "", "issued, due in 1h"),
+            ("due", of(stored(30, &[])), "", "pending, issue Rotation"),
+            ("expired", of(stored(-5, &[])), "", "pending, issue Rotation"),
+            ("not stored", of(unstored), "", "pending, issue Interrupted, due in 70h"),
+            ("bound to another", of(other_identity), "", "pending, issue IdentityChanged, due in 70h"),
+            ("revoked", of(stored(100, &[])), "x,now", "pending, issue Revoked, due in 70h"),
+            ("valid for too long", of(stored(102, &[])), "", "pending, issue ValidityShortened, due in 72h"),
+        ] {
+            assert_eq!(show(plan(Some(&wanted()), &entry, revoked, true)), expected, "{name}");
+            // What is declared needs no settled manifests.
+            assert_eq!(show(plan(Some(&wanted()), &entry, revoked, false)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn replaced_token_is_revoked_after_the_overlap_and_pruned() {
+        for (name, prior, revoked, expected) in [
+            ("within the overlap", &[("old", 25, 19)][..], "", "issued, due in 1h"),
+            ("after the overlap", &[("old", 10, 20)], "", "issued, revoke old, due in 70h"),
+            ("revoked", &[("old", 10, 20)], "x,old", "issued, due in 11h"),
+            ("expired before the end of the overlap", &[("old", 0, 5)], "", "issued, due in 1h"),
+            ("expired and listed", &[("old", -1, 30)], "x,old", "issued, prune old, due in 70h"),
+            ("expired and no longer listed", &[("old", -1, 30)], "x", "issued, forget old, due in 70h"),
+            ("expired and the last of the list", &[("old", -1, 30)], "old", "issued, forget old, due in 70h"),
+            (
+                "several",
+                &[("a", -1, 60), ("b", 10, 21), ("c", 25, 1)],
+                "x,a",
+                "issued, revoke b, prune a, due in 19h",
+            ),
+        ] {
+            let entry = StoredEntry::Recorded(stored(100, prior));
+            assert_eq!(show(plan(Some(&wanted()), &entry, revoked, true)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn undeclared_token_is_revoked_once_settled_and_removed_at_its_end() {
+        for (name, left, prior, revoked, settled, expected) in [
+            ("not settled", 50, &[][..], "", false, "held"),
+            ("settled", 50, &[], "x", true, "withdrawn, withdraw now, due in 51h"),
+            ("with a replaced one", 50, &[("old", 5, 3)], "", true, "withdrawn, withdraw old+now, due in 6h"),
+            ("lost from the list", 50, &[("old", 5, 3)], "now", true, "withdrawn, withdraw old, due in 6h"),
+            ("revoked", 50, &[], "now", true, "withdrawn, due in 51h"),
+            ("expired within the clock slack", 0, &[], "", true, "withdrawn, withdraw now, due in 1h"),
+            ("expired and listed", -1, &[], "now,x", true, "withdrawn, prune now"),
+            ("expired and pruned", -1, &[], "x", true, "withdrawn, remove"),
+            ("expired and the last of the list", -1, &[], "now", true, "withdrawn, remove"),
+        ] {
+            let entry = StoredEntry::Recorded(stored(left, prior));
+            assert_eq!(show(plan(None, &entry, revoked, settled)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn entries_of_others_are_never_written() {
+        let with = |change: fn(&mut TokenOwner)| {
+            let mut record = stored(1, &[]);
+            change(&mut record.owner);
+            StoredEntry::Recorded(record)
+        };
+        for (name, entry, undeclared) in [
+            ("no tags", StoredEntry::Foreign(TokenRecordError::NoOwner), "none"),
+            ("damaged tags", StoredEntry::Foreign(TokenRecordError::Unreadable { tag: "t" }), "none"),
+            ("another operator", with(|owner| owner.operator = OperatorId::parse("other").unwrap()), "none"),
+            ("another control plane", with(|owner| owner.control_plane = "old".into()), "none"),
+            (
+                "another workload",
+                with(|owner| owner.workload = "kv".into()),
+                "withdrawn, withdraw now, due in 2h",
+            ),
+        ] {
+            assert_eq!(show(plan(Some(&wanted()), &entry, "", true)), "conflict", "{name}");
+            assert_eq!(show(plan(None, &entry, "", true)), undeclared, "{name}");
+        }
+    }
+
+    #[test]
+    fn token_without_an_identity_is_held() {
+        let wanted = WantedToken { identity: None, ..wanted() };
+        for entry in [StoredEntry::Absent, StoredEntry::Recorded(stored(1, &[("old", 5, 90)]))] {
+            assert_eq!(show(plan(Some(&wanted), &entry, "", true)), "held");
+        }
+    }
+
+    #[test]
+    fn lifecycle_policy_permits_steps() {
+        let steps = [
+            TokenAction::Issue(IssueReason::New),
+            TokenAction::Issue(IssueReason::Rotation),
+            TokenAction::Withdraw(Vec::new()),
+            TokenAction::Prune(Vec::new()),
+            TokenAction::Remove,
+        ];
+        for (policy, permitted) in [
+            (LifecyclePolicy::Sync, &["create", "rotate", "revoke", "prune", "remove"][..]),
+            (LifecyclePolicy::UpsertOnly, &["create", "rotate"]),
+            (LifecyclePolicy::CreateOnly, &["create"]),
+        ] {
+            let labels = steps.iter().filter(|step| step.is_permitted(policy)).map(TokenAction::label);
+            assert_eq!(labels.collect::<Vec<_>>(), permitted, "{policy:?}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! What the tags beside a stored token say: whose it is, and which tokens were issued. The token itself is not read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ecs_mesh_model::{MeshName, OperatorId, Timestamp};
+
+/// The operator that issued the token.
+const OPERATOR_TAG: &str = "ecs-mesh.dev/operator";
+const CONTROL_PLANE_TAG: &str = "ecs-mesh.dev/control-plane";
+const MESH_TAG: &str = "ecs-mesh.dev/mesh";
+const WORKLOAD_TAG: &str = "ecs-mesh.dev/workload";
+/// `workload=NAME` or `service=NAME`.
+const IDENTITY_TAG: &str = "ecs-mesh.dev/identity";
+/// `ID@END`, in seconds since 1970.
+const TOKEN_TAG: &str = "ecs-mesh.dev/token";
+/// `storing` until the token is stored, then `stored`.
+const STATE_TAG: &str = "ecs-mesh.dev/token-state";
+/// `ID@END@REPLACED`, separated by spaces.
+const PRIOR_TAG: &str = "ecs-mesh.dev/prior-tokens";
+
+const STORED: &str = "stored";
+const STORING: &str = "storing";
+
+/// The longest value of a tag.
+///
+/// Source: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_Tag.html>.
+const MAX_TAG_VALUE: usize = 256;
+const MAX_ID: usize = 64;
+
+/// The id (`jti`) of a token. It grants nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(Arc<str>);
+
+impl TokenId {
+    /// Reads an id: at most 64 letters, digits, `.`, `_` and `-`. A comma would be two items of the revocation list.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        ((1..=MAX_ID).contains(&text.len()) && text.bytes().all(is_plain)).then(|| Self(text.into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An issued token, by its id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IssuedToken {
+    /// The id.
+    pub id: TokenId,
+    /// When the token expires.
+    pub expires: Timestamp,
+}
+
+impl IssuedToken {
+    /// Whether the token is no longer accepted by a server whose clock is at most `slack` behind.
+    pub fn is_expired(&self, slack: Duration, now: Timestamp) -> bool {
+        self.expires.plus(slack) <= now
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (id, expires) = text.split_once('@')?;
+        Some(Self { id: TokenId::parse(id)?, expires: seconds(expires)? })
+    }
+}
+
+impl fmt::Display for IssuedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.id, self.expires.0 / 1_000)
+    }
+}
+
+/// A token that was replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriorToken {
+    /// The token.
+    pub token: IssuedToken,
+    /// When another one was issued.
+    pub replaced: Timestamp,
+}
+
+impl PriorToken {
+    fn parse(text: &str) -> Option<Self> {
+        let (token, replaced) = text.rsplit_once('@')?;
+        Some(Self { token: IssuedToken::parse(token)?, replaced: seconds(replaced)? })
+    }
+}
+
+impl fmt::Display for PriorToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.token, self.replaced.0 / 1_000)
+    }
+}
+
+fn seconds(text: &str) -> Option<Timestamp> {
+    let seconds: i64 = text.parse().ok().filter(|seconds| *seconds >= 0)?;
+    seconds.checked_mul(1_000).map(Timestamp)
+}
+
+/// What a token is bound to, beside its mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenIdentity {
+    /// The label `kuma.io/workload`.
+    Workload(Arc<str>),
+    /// The tag `kuma.io/service` of all inbounds.
+    Service(Arc<str>),
+}
+
+impl TokenIdentity {
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once('=')? {
+            ("workload", name) => Some(Self::Workload(name.into())),
+            ("service", name) => Some(Self::Service(name.into())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for TokenIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(name) => write!(f, "workload={name}"),
+            Self::Service(name) => write!(f, "service={name}"),
+        }
+    }
+}
+
+/// The owner of a stored token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenOwner {
+    /// The operator.
+    pub operator: OperatorId,
+    /// The name of the `ControlPlane`, whose key signed the token.
+    pub control_plane: Arc<str>,
+    /// The mesh, whose list revokes the token.
+    pub mesh: MeshName,
+    /// The name of the `Workload`.
+    pub workload: Arc<str>,
+}
+
+/// The tags of a stored token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Whose the token is.
+    pub owner: TokenOwner,
+    /// What the token is bound to.
+    pub identity: TokenIdentity,
+    /// The newest token.
+    pub current: IssuedToken,
+    /// Whether the newest token is stored. If it is not, either it or the one before may be.
+    pub stored: bool,
+    /// Replaced tokens, the oldest first.
+    pub prior: Vec<PriorToken>,
+}
+
+/// Why a record cannot be read, or has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenRecordError {
+    /// The operator's tag is missing.
+    NoOwner,
+    /// A tag is missing or has another form.
+    Unreadable {
+        /// The tag.
+        tag: &'static str,
+    },
+    /// Too many replaced tokens are still valid.
+    Full,
+}
+
+impl fmt::Display for TokenRecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoOwner => write!(f, "it has no tag {OPERATOR_TAG}"),
+            Self::Unreadable { tag } => write!(f, "its tag {tag} is missing or unreadable"),
+            Self::Full => write!(f, "its tag {PRIOR_TAG} has no room for another replaced token"),
+        }
+    }
+}
+
+impl TokenRecord {
+    /// The record of the first token.
+    pub fn first(owner: TokenOwner, identity: TokenIdentity, token: IssuedToken) -> Self {
+        Self { owner, identity, current: token, stored: true, prior: Vec::new() }
+    }
+
+    /// Reads the tags of a secret or parameter.
+    ///
+    /// # Errors
+    /// If they are not those of an operator.
+    pub fn read(tags: &BTreeMap<String, String>) -> Result<Self, TokenRecordError> {
+        let operator = tags.get(OPERATOR_TAG).ok_or(TokenRecordError::NoOwner)?;
+        fn read<T>(
+            tags: &BTreeMap<String, String>,
+            tag: &'static str,
+            parse: impl Fn(&str) -> Option<T>,
+        ) -> Result<T, TokenRecordError> {
+            let value = tags.get(tag).map(String::as_str);
+            value.and_then(parse).ok_or(TokenRecordError::Unreadable { tag })
+        }
+        let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
+        let priors =
+            |text: &str| text.split_ascii_whitespace().map(PriorToken::parse).collect::<Option<Vec<_>>>();
+        Ok(Self {
+            owner: TokenOwner {
+                operator: OperatorId::parse(operator)
+                    .map_err(|_| TokenRecordError::Unreadable { tag: OPERATOR_TAG })?,
+                control_plane: read(tags, CONTROL_PLANE_TAG, text)?,
+                mesh: read(tags, MESH_TAG, |text| MeshName::parse(text).ok())?,
+                workload: read(tags, WORKLOAD_TAG, text)?,
+            },
+            identity: read(tags, IDENTITY_TAG, TokenIdentity::parse)?,
+            current: read(tags, TOKEN_TAG, IssuedToken::parse)?,
+            stored: read(tags, STATE_TAG, |state| match state {
+                STORED => Some(true),
+                STORING => Some(false),
+                _ => None,
+            })?,
+            prior: tags.get(PRIOR_TAG).map_or(Ok(Vec::new()), |_| read(tags, PRIOR_TAG, priors))?,
+        })
+    }
+
+    /// The tags to write.
+    pub fn tags(&self) -> BTreeMap<String, String> {
+        let Self { owner: TokenOwner { operator, control_plane, mesh, workload }, .. } = self;
+        [
+            (OPERATOR_TAG, operator.as_str().to_owned()),
+            (CONTROL_PLANE_TAG, control_plane.to_string()),
+            (MESH_TAG, mesh.as_str().to_owned()),
+            (WORKLOAD_TAG, workload.to_string()),
+            (IDENTITY_TAG, self.identity.to_string()),
+            (TOKEN_TAG, self.current.to_string()),
+            (STATE_TAG, if self.stored { STORED } else { STORING }.to_owned()),
+            (PRIOR_TAG, prior_text(&self.prior)),
+        ]
+        .into_iter()
+        .map(|(tag, value)| (tag.to_owned(), value))
+        .collect()
+    }
+
+    /// The record in which `token` replaces the newest one and is not stored yet.
+    ///
+    /// # Errors
+    /// If the tags have no room.
+    pub fn replaced_by(
+        &self,
+        token: IssuedToken,
+        identity: TokenIdentity,
+        now: Timestamp,
+    ) -> Result<Self, TokenRecordError> {
+        let mut prior = self.prior.clone();
+        prior.push(PriorToken { token: self.current.clone(), replaced: now });
+        if prior_text(&prior).len() > MAX_TAG_VALUE {
+            return Err(TokenRecordError::Full);
+        }
+        Ok(Self { owner: self.owner.clone(), identity, current: token, stored: false, prior })
+    }
+
+    /// All tokens that were issued.
+    pub fn tokens(&self) -> impl Iterator<Item = &IssuedToken> {
+        self.prior.iter().map(|prior| &prior.token).chain([&self.current])
+    }
+}
+
+fn prior_text(prior: &[PriorToken]) -> String {
+    prior.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::tokens) fn token(id: &str, expires: i64) -> IssuedToken {
+        IssuedToken { id: TokenId::parse(id).unwrap(), expires: Timestamp(expires * 1_000) }
+    }
+
+    pub(in crate::tokens) fn record(current: IssuedToken) -> TokenRecord {
+        let owner = TokenOwner {
+            operator: OperatorId::parse("op").unwrap(),
+            control_plane: "kuma".into(),
+            mesh: MeshName::default(),
+            workload: "web".into(),
+        };
+        TokenRecord::first(owner, TokenIdentity::Workload("web".into()), current)
+    }
+
+    const UUID: &str = "0e120ec9-6b42-495d-9758-07b59fe86fb9";
+
+    #[test]
+    fn record_round_trips_through_tags() {
+        let first = record(token(UUID, 2_000));
+        assert_eq!(TokenRecord::read(&first.tags()), Ok(first.clone()));
+        let next = first
+            .replaced_by(token("b", 5_000), TokenIdentity::Service("w".into()), Timestamp(1_500_999))
+            .unwrap();
+        assert_eq!(next.tags()[PRIOR_TAG], format!("{UUID}@2000@1500"));
+        assert_eq!(next.tags()[STATE_TAG], "storing");
+        let read = TokenRecord::read(&next.tags()).unwrap();
+        assert_eq!(
+            (read.stored, &read.current, read.prior[0].replaced),
+            (false, &token("b", 5_000), Timestamp(1_500_000))
+        );
+        assert_eq!(read.identity.to_string(), "service=w");
+    }
+
+    #[test]
+    fn tags_of_others_are_no_record() {
+        let mut tags = record(token("a", 1)).tags();
+        tags.insert("team".to_owned(), "payments".to_owned());
+        assert!(TokenRecord::read(&tags).is_ok());
+        for (tag, value) in [
+            (TOKEN_TAG, "a,b@1"),
+            (TOKEN_TAG, "a"),
+            (STATE_TAG, ""),
+            (IDENTITY_TAG, "web"),
+            (PRIOR_TAG, "a@1"),
+        ] {
+            let mut broken = tags.clone();
+            broken.insert(tag.to_owned(), value.to_owned());
+            assert_eq!(
+                TokenRecord::read(&broken),
+                Err(TokenRecordError::Unreadable { tag }),
+                "{tag}={value}"
+            );
+        }
+        tags.remove(OPERATOR_TAG);
+        assert_eq!(TokenRecord::read(&tags), Err(TokenRecordError::NoOwner));
+    }
+
+    #[test]
+    fn tags_have_room_for_some_replaced_tokens() {
+        let mut record = record(token(UUID, 1_800_000_000));
+        let mut replaced = 0;
+        while let Ok(next) = record.replaced_by(
+            token(UUID, 1_800_000_000),
+            record.identity.clone(),
+            Timestamp(1_700_000_000_000),
+        ) {
+            assert!(next.tags().values().all(|value| value.len() <= MAX_TAG_VALUE));
+            record = next;
+            replaced += 1;
+        }
+        assert_eq!(replaced, 4);
+    }
+}
