@@ -154,6 +154,11 @@ impl<T: Transport> KumaControlPlane<T> {
         self.capabilities.load().of_mesh(mesh)
     }
 
+    /// The release whose rules apply, as of the last refresh; the oldest during a rolling upgrade.
+    pub(super) fn release(&self) -> KumaRelease {
+        self.target.unwrap_or_else(|| self.capabilities.load().release())
+    }
+
     /// The server's version; `None` before the first refresh or write.
     pub fn version(&self) -> Option<KumaVersion> {
         self.capabilities.load().version.clone()
@@ -167,7 +172,7 @@ impl<T: Transport> KumaControlPlane<T> {
         }
     }
 
-    async fn observed<R>(
+    pub(super) async fn observed<R>(
         &self,
         operation: &'static str,
         work: impl Future<Output = Result<R, MeshError>> + Send,
@@ -179,7 +184,7 @@ impl<T: Transport> KumaControlPlane<T> {
         result
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: HttpMethod,
         path: &str,
@@ -407,11 +412,17 @@ impl<T: Transport> KumaControlPlane<T> {
         MeshError::new(MeshErrorKind::Conflict, message)
     }
 
+    /// Fails if this process may not write now.
+    pub(super) fn check_lease(&self, call: &str) -> Result<(), MeshError> {
+        let obstacle = self.lease.get().and_then(|lease| lease.obstacle());
+        let refused = |obstacle| {
+            MeshError::new(MeshErrorKind::Obstructed(obstacle), format!("{call}: not sent: {obstacle}"))
+        };
+        obstacle.map_or(Ok(()), |obstacle| Err(refused(obstacle)))
+    }
+
     async fn send_write(&self, id: &RegistrationId, path: &str, body: &Value) -> Result<(), MeshError> {
-        if let Some(obstacle) = self.lease.get().and_then(|lease| lease.obstacle()) {
-            let message = format!("PUT {path}: not sent: {obstacle}");
-            return Err(MeshError::new(MeshErrorKind::Obstructed(obstacle), message));
-        }
+        self.check_lease(&format!("PUT {path}"))?;
         let response = self.send(HttpMethod::Put, path, Some(body.to_string().into_bytes())).await?;
         let result = read_write_result(HttpMethod::Put, path, RequestKind::Write, &response)?;
         for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
@@ -615,7 +626,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// Fails if the last version that was read is not supported. Reads it only if none was: callers have made sure before
     /// that it is not old, and nothing may wait between their check of the lease and the write.
-    async fn check_known_support(&self) -> Result<(), MeshError> {
+    pub(super) async fn check_known_support(&self) -> Result<(), MeshError> {
         if self.with_version_check(|check| check.read).is_none() {
             self.load_version().await?;
         }

@@ -21,6 +21,8 @@ pub(super) enum RequestKind {
     Dataplane,
     /// One Dataplane, to write.
     Write,
+    /// A token, or the list of revoked ones.
+    Token,
 }
 
 /// The kind of each status. `Some` in the last column: only with one of Kuma's error bodies.
@@ -52,7 +54,9 @@ pub(super) fn response_error(call: &str, request: RequestKind, response: &HttpRe
         Some(error) => error.describe(&mut message),
         None => describe_other(&mut message, &response.body),
     }
-    if let Some(help) = help(kind, response.status) {
+    let help =
+        if request == RequestKind::Token { token_help(kind) } else { None }.or(help(kind, response.status));
+    if let Some(help) = help {
         let _ = write!(message, "; help: {help}");
     }
     MeshError::new(kind, message).with_retry_after(response.retry_after)
@@ -94,6 +98,24 @@ fn kind(status: u16, request: RequestKind, has_kuma_body: bool) -> MeshErrorKind
             MeshErrorKind::UnexpectedResponse
         }
         (kind, _) => kind,
+    }
+}
+
+/// The next step where tokens need more than Dataplanes do.
+fn token_help(kind: MeshErrorKind) -> Option<&'static str> {
+    match kind {
+        MeshErrorKind::MeshNotFound => {
+            Some("create the mesh, which has a key to sign tokens with, or correct MeshBinding.spec.mesh")
+        }
+        MeshErrorKind::ReadOnly => Some(
+            "a zone that is joined to a global control plane cannot change the mesh's Secrets: revoke the token at the \
+             global one, or set MeshBinding.spec.tokens.issue to false",
+        ),
+        MeshErrorKind::Forbidden => Some(
+            "issuing and revoking tokens needs an admin's user token in ControlPlane.spec.kuma.tokenFile, tokenEnv or \
+             tokenSecret",
+        ),
+        _ => None,
     }
 }
 

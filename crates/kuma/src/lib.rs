@@ -40,6 +40,7 @@ mod normalise;
 mod reachable;
 mod rolling_upgrade;
 mod stored;
+mod tokens;
 mod upgrade;
 mod zone_proxy;
 
@@ -49,6 +50,7 @@ pub use connection::{PRODUCT, settings};
 pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ProxyAuth, ServerConfig};
 pub use labels::{CLUSTER_LABEL, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 pub use normalise::normalise;
+pub use tokens::{NewToken, TokenIssuer, TokenRequest, TokenText};
 
 pub use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, Transport, TransportError, TransportErrorKind,

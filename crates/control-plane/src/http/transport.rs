@@ -15,7 +15,7 @@ use ecs_mesh_model::Timestamp;
 pub enum HttpMethod {
     /// Reads.
     Get,
-    /// Reads with a request body; changes nothing.
+    /// Reads with a request body, or issues a token; changes nothing that is stored.
     Post,
     /// Creates or replaces.
     Put,

@@ -7,6 +7,7 @@ mod over_http;
 mod recorded;
 mod rendering;
 mod rolling;
+mod tokens;
 mod versions;
 mod zone_proxies;
 
