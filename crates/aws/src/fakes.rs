@@ -18,6 +18,7 @@ use super::aws::{
     AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
     DescribeTasksOutput, Ec2, Ecs, Iam, ListPage, TaskProtectionOutput,
 };
+use super::token_store::{EntryTags, NewEntry, TokenStore};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
@@ -318,5 +319,68 @@ impl Ecs for FakeEcs {
         _: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
         self.task_protection(cluster, ids).await
+    }
+}
+
+/// Tokens in memory.
+#[derive(Default)]
+pub struct FakeTokenStore {
+    /// By name: the tags, and the text.
+    pub entries: Mutex<BTreeMap<String, (EntryTags, String)>>,
+    /// The writes so far: the operation, and the name.
+    pub writes: Mutex<Vec<(&'static str, String)>>,
+    /// The operations that fail.
+    pub failing: Mutex<BTreeSet<&'static str>>,
+}
+
+impl FakeTokenStore {
+    fn check(&self, operation: &'static str) -> Result<(), AwsError> {
+        let is_failing = self.failing.lock().unwrap().contains(operation);
+        if is_failing { Err(error(AwsErrorKind::Denied)) } else { Ok(()) }
+    }
+
+    fn write<R>(
+        &self,
+        operation: &'static str,
+        name: &str,
+        work: impl FnOnce(&mut BTreeMap<String, (EntryTags, String)>) -> R,
+    ) -> Result<R, AwsError> {
+        self.check(operation)?;
+        self.writes.lock().unwrap().push((operation, name.to_owned()));
+        Ok(work(&mut self.entries.lock().unwrap()))
+    }
+}
+
+#[async_trait]
+impl TokenStore for FakeTokenStore {
+    async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError> {
+        self.check("list")?;
+        let prefix = format!("{path}/");
+        let entries = self.entries.lock().unwrap();
+        Ok(entries.keys().filter(|name| name.starts_with(&prefix)).cloned().collect())
+    }
+
+    async fn tags(&self, name: &str) -> Result<Option<EntryTags>, AwsError> {
+        self.check("tags")?;
+        Ok(self.entries.lock().unwrap().get(name).map(|(tags, _)| tags.clone()))
+    }
+
+    async fn create(&self, entry: NewEntry<'_>) -> Result<(), AwsError> {
+        self.write("create", entry.name, |entries| {
+            let taken = entries.insert(entry.name.to_owned(), (entry.tags.clone(), entry.text.to_owned()));
+            assert!(taken.is_none(), "{} is taken", entry.name);
+        })
+    }
+
+    async fn put(&self, name: &str, _kms_key: Option<&str>, text: &str) -> Result<(), AwsError> {
+        self.write("put", name, |entries| text.clone_into(&mut entries.get_mut(name).unwrap().1))
+    }
+
+    async fn set_tags(&self, name: &str, tags: &EntryTags) -> Result<(), AwsError> {
+        self.write("set_tags", name, |entries| entries.get_mut(name).unwrap().0.extend(tags.clone()))
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), AwsError> {
+        self.write("remove", name, |entries| drop(entries.remove(name)))
     }
 }

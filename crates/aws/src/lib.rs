@@ -6,6 +6,7 @@
 //! - [`service_reader`] describes services, and reads and sets the protection of their tasks.
 //! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`], [`role_tag_cache`] and
 //!   [`host_address_cache`] read from AWS below its quotas.
+//! - [`token_store`]: where tokens for sidecars are kept.
 //!
 //! ```
 //! use ecs_mesh_aws::events::{Decoded, decode};
@@ -34,3 +35,4 @@ pub mod service_reader;
 pub mod store;
 pub mod task_definition_cache;
 pub mod task_describer;
+pub mod token_store;

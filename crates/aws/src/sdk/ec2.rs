@@ -7,33 +7,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use aws_config::{Region, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
-use aws_runtime::auth::{SigV4OperationSigningConfig, SigningOptions};
+use aws_config::SdkConfig;
 use aws_sdk_ecs::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_ecs::error::{BoxError, ErrorMetadata};
-use aws_smithy_runtime::client::identity::IdentityCache;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
-use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
-use aws_smithy_runtime_api::client::auth::{AuthSchemeOptionResolverParams, SharedAuthSchemeOptionResolver};
 use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
-use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::Layer;
-use aws_smithy_types::timeout::TimeoutConfig;
 use aws_smithy_xml::decode::{Document, ScopedDecoder, XmlDecodeError, try_data};
-use aws_types::SigningName;
-use aws_types::region::SigningRegion;
-use aws_types::service_config::ServiceConfigKey;
 
 use super::address::AddressReading;
 use super::call::CallRunner;
 use super::error;
+use super::operation::{self, SignedService};
 use crate::aws::{AwsError, AwsErrorKind, Ec2};
 use ecs_mesh_model::InterfaceAddresses;
 
+const EC2: SignedService = SignedService { id: "EC2", name: "ec2" };
 const OPERATION: &str = "ec2:DescribeInstances";
 /// The version of EC2's API.
 const VERSION: &str = "2016-11-15";
@@ -59,7 +48,7 @@ struct InstancePage {
 
 impl SdkEc2 {
     pub(super) fn new(config: &SdkConfig, calls: CallRunner) -> Self {
-        Self { operation: operation(config), calls }
+        Self { operation: describe_instances(config), calls }
     }
 }
 
@@ -129,93 +118,9 @@ fn form(ids: &BTreeSet<String>, page: Option<&str>) -> String {
     form.finish()
 }
 
-fn operation(config: &SdkConfig) -> Option<DescribeInstances> {
-    let region = config.region()?.clone();
-    let endpoint = endpoint(config, &region);
-    let builder = Operation::builder()
-        .service_name("ec2")
-        .operation_name("DescribeInstances")
-        .http_client(config.http_client()?)
-        .endpoint_url(&endpoint)
-        .no_retry()
-        .timeout_config(config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled))
-        .runtime_plugin(signing(config.credentials_provider()?, config, region));
-    let builder = match config.sleep_impl() {
-        Some(sleep) => builder.sleep_impl(sleep),
-        None => builder,
-    };
-    let builder = match config.stalled_stream_protection() {
-        Some(protection) => builder.stalled_stream_protection(protection),
-        None => builder,
-    };
+fn describe_instances(config: &SdkConfig) -> Option<DescribeInstances> {
+    let builder = operation::builder(config, EC2, "DescribeInstances")?;
     Some(builder.serializer(request).deserializer(response).build())
-}
-
-fn signing(
-    credentials: SharedCredentialsProvider,
-    config: &SdkConfig,
-    region: Region,
-) -> StaticRuntimePlugin {
-    let mut layer = Layer::new("ec2-signing");
-    layer.store_put(AuthSchemeOptionResolverParams::new(()));
-    layer.store_put(SigV4OperationSigningConfig {
-        region: Some(SigningRegion::from(region)),
-        region_set: None,
-        name: Some(SigningName::from_static("ec2")),
-        signing_options: SigningOptions::default(),
-    });
-    let resolver = StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]);
-    let mut components = RuntimeComponentsBuilder::new("ec2-signing")
-        .with_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(resolver)))
-        .with_auth_scheme(SigV4AuthScheme::new())
-        .with_identity_resolver(SCHEME_ID, credentials);
-    match config.identity_cache() {
-        Some(cache) => components.set_identity_cache(Some(cache)),
-        None => components.set_identity_cache(Some(IdentityCache::lazy().build())),
-    };
-    components.set_time_source(config.time_source());
-    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
-}
-
-/// The endpoint: that of [`AwsOptions`](super::AwsOptions), `AWS_ENDPOINT_URL_EC2`, `AWS_ENDPOINT_URL`, or that of the Region.
-/// The clients of other services have the same order.
-///
-/// Source: <https://docs.aws.amazon.com/general/latest/gr/ec2-service.html>.
-fn endpoint(config: &SdkConfig, region: &Region) -> String {
-    let key = ServiceConfigKey::builder()
-        .service_id("EC2")
-        .env("AWS_ENDPOINT_URL")
-        .profile("endpoint_url")
-        .build()
-        .ok();
-    let is_in_code = config.get_origin("endpoint_url").is_client_config();
-    let of_service = key.filter(|_| !is_in_code).and_then(|key| config.service_config()?.load_config(key));
-    if let Some(url) = of_service.or_else(|| config.endpoint_url().map(str::to_owned)) {
-        return url;
-    }
-    let (fips, dual_stack) = (config.use_fips() == Some(true), config.use_dual_stack() == Some(true));
-    regional_endpoint(region.as_ref(), fips, dual_stack)
-}
-
-/// The DNS suffixes of partitions by the prefix of their Regions: of the default endpoints, and of dual-stack ones.
-///
-/// Source: <https://docs.aws.amazon.com/general/latest/gr/rande.html>, and the partitions of AWS's SDKs.
-const SUFFIXES: [(&str, &str, &str); 6] = [
-    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
-    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
-    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-];
-
-fn regional_endpoint(region: &str, fips: bool, dual_stack: bool) -> String {
-    let partition = SUFFIXES.iter().find(|(prefix, ..)| region.starts_with(prefix));
-    let (default, of_dual_stack) =
-        partition.map_or(("amazonaws.com", "api.aws"), |(_, one, two)| (*one, *two));
-    // In GovCloud every endpoint is a FIPS endpoint.
-    let name = if fips && !region.starts_with("us-gov-") { "ec2-fips" } else { "ec2" };
-    format!("https://{name}.{region}.{}", if dual_stack { of_dual_stack } else { default })
 }
 
 fn request(form: String) -> Result<HttpRequest, BoxError> {
@@ -328,8 +233,6 @@ fn error_metadata(document: &str) -> Result<ErrorMetadata, XmlDecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use aws_types::origin::Origin;
-    use aws_types::service_config::LoadServiceConfig;
 
     use super::*;
 
@@ -401,49 +304,5 @@ mod tests {
             assert!(page(&whole[..end]).is_err(), "{}", &whole[..end]);
         }
         assert!(page(&format!("{whole}\n")).is_ok());
-    }
-
-    #[test]
-    fn endpoint_follows_region_and_options() {
-        for (region, fips, dual_stack, expected) in [
-            ("eu-west-1", false, false, "https://ec2.eu-west-1.amazonaws.com"),
-            ("us-east-1", true, false, "https://ec2-fips.us-east-1.amazonaws.com"),
-            ("us-gov-west-1", true, false, "https://ec2.us-gov-west-1.amazonaws.com"),
-            ("eu-west-1", false, true, "https://ec2.eu-west-1.api.aws"),
-            ("cn-north-1", false, false, "https://ec2.cn-north-1.amazonaws.com.cn"),
-            ("cn-north-1", false, true, "https://ec2.cn-north-1.api.amazonwebservices.com.cn"),
-            ("eusc-de-east-1", false, false, "https://ec2.eusc-de-east-1.amazonaws.eu"),
-            ("us-iso-east-1", false, false, "https://ec2.us-iso-east-1.c2s.ic.gov"),
-            ("us-isob-east-1", false, true, "https://ec2.us-isob-east-1.api.aws.scloud"),
-            ("eu-isoe-west-1", false, false, "https://ec2.eu-isoe-west-1.cloud.adc-e.uk"),
-            ("us-isof-south-1", true, false, "https://ec2-fips.us-isof-south-1.csp.hci.ic.gov"),
-        ] {
-            assert_eq!(regional_endpoint(region, fips, dual_stack), expected);
-        }
-    }
-
-    /// Settings of the service, as the environment and the profile give them.
-    #[derive(Debug)]
-    struct ServiceEndpoint;
-
-    impl LoadServiceConfig for ServiceEndpoint {
-        fn load_config(&self, _: ServiceConfigKey<'_>) -> Option<String> {
-            Some("http://service".to_owned())
-        }
-    }
-
-    #[test]
-    fn endpoint_in_code_comes_before_those_of_the_environment() {
-        let region = Region::new("eu-west-1");
-        for (origin, expected) in [
-            (Origin::shared_config(), "http://all"),
-            (Origin::shared_environment_variable(), "http://service"),
-        ] {
-            let mut config = SdkConfig::builder();
-            config.set_endpoint_url(Some("http://all".to_owned()));
-            config.set_service_config(Some(ServiceEndpoint));
-            config.insert_origin("endpoint_url", origin);
-            assert_eq!(endpoint(&config.build(), &region), expected);
-        }
     }
 }

@@ -62,6 +62,9 @@ const CODES: &[(&str, AwsErrorKind)] = &[
     ("NoSuchEntityException", AwsErrorKind::NotFound),
     ("ClusterNotFoundException", AwsErrorKind::NotFound),
     ("ResourceNotFoundException", AwsErrorKind::NotFound),
+    ("ParameterNotFound", AwsErrorKind::NotFound),
+    ("InvalidResourceId", AwsErrorKind::NotFound),
+    ("TooManyUpdates", AwsErrorKind::Throttled),
     ("QueueDoesNotExist", AwsErrorKind::NotFound),
     ("AWS.SimpleQueueService.NonExistentQueue", AwsErrorKind::NotFound),
 ];
@@ -135,10 +138,24 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
         "; give the operator's task role sqs:ChangeMessageVisibility on the queue",
     ),
     ("sqs:GetQueueAttributes", "; give the operator's task role sqs:GetQueueAttributes on the queue"),
+    ("secretsmanager:ListSecrets", "; give the operator's task role secretsmanager:ListSecrets on *"),
+    ("secretsmanager:DescribeSecret", HINT_STORED_TOKENS),
+    ("secretsmanager:CreateSecret", HINT_STORED_TOKENS),
+    ("secretsmanager:PutSecretValue", HINT_STORED_TOKENS),
+    ("secretsmanager:TagResource", HINT_STORED_TOKENS),
+    ("secretsmanager:DeleteSecret", HINT_STORED_TOKENS),
+    ("ssm:DescribeParameters", "; give the operator's task role ssm:DescribeParameters on *"),
+    ("ssm:ListTagsForResource", HINT_STORED_TOKENS),
+    ("ssm:PutParameter", HINT_STORED_TOKENS),
+    ("ssm:AddTagsToResource", HINT_STORED_TOKENS),
+    ("ssm:DeleteParameter", HINT_STORED_TOKENS),
     ("events:ListRuleNamesByTarget", "; give the caller events:ListRuleNamesByTarget on *"),
     ("events:DescribeRule", "; give the caller events:DescribeRule on the account's rules"),
     ("events:ListTargetsByRule", "; give the caller events:ListTargetsByRule on the account's rules"),
 ];
+
+const HINT_STORED_TOKENS: &str = "; give the operator's task role the statement of `doctor --print-iam-policy` for stored tokens, \
+     and the use of their KMS key";
 
 pub(super) const HINT_NO_CREDENTIALS: &str = "; no credentials found: in ECS give the task a task role; elsewhere set \
      AWS_PROFILE or AWS_ACCESS_KEY_ID";

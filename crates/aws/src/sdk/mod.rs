@@ -11,10 +11,13 @@ mod ecs;
 mod error;
 mod iam;
 mod inspect;
+mod operation;
 mod queue;
+mod secret_store;
 mod secrets;
 mod services;
 mod setup;
+mod ssm;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +40,10 @@ pub use ecs::SdkEcs;
 pub use iam::SdkIam;
 pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
+pub use secret_store::SdkSecretStore;
 pub use secrets::SdkSecrets;
 pub use setup::{CallerIdentity, EventRule, EventTarget, SdkSetup};
+pub use ssm::SdkParameterStore;
 
 use call::CallRunner;
 
@@ -104,6 +109,10 @@ pub struct AwsClients {
     pub inspect: SdkInspect,
     /// Secrets Manager.
     pub secrets: SdkSecrets,
+    /// Tokens in Secrets Manager.
+    pub secret_store: SdkSecretStore,
+    /// Tokens in SSM Parameter Store.
+    pub parameter_store: SdkParameterStore,
     /// Reads of `doctor`.
     pub setup: SdkSetup,
     /// SQS configuration, for [`Self::queue`].
@@ -132,6 +141,8 @@ impl AwsClients {
             iam: SdkIam::new(iam, calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
             secrets: SdkSecrets::new(config.clone(), calls.clone()),
+            secret_store: SdkSecretStore::new(&config, calls.clone()),
+            parameter_store: SdkParameterStore::new(&config, calls.clone()),
             setup: SdkSetup::new(config, calls.clone()),
             calls,
             region,

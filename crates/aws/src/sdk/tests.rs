@@ -4,6 +4,7 @@ mod failures;
 mod hosts;
 mod queue;
 mod secrets;
+mod token_stores;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

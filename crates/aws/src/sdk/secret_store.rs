@@ -1,0 +1,98 @@
+//! Tokens as secrets of Secrets Manager.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
+
+use super::call::CallRunner;
+use super::ecs::unreadable;
+use crate::aws::{AwsError, AwsErrorKind};
+use crate::token_store::{EntryTags, NewEntry, TokenStore};
+
+/// Pages of 100 secrets.
+const MAX_PAGES: usize = 100;
+const DESCRIPTION: &str = "Data plane token of ecs-mesh-operator";
+
+/// Secrets Manager of one account and Region.
+#[derive(Clone)]
+pub struct SdkSecretStore {
+    client: aws_sdk_secretsmanager::Client,
+    calls: CallRunner,
+}
+
+impl SdkSecretStore {
+    pub(super) fn new(config: &SdkConfig, calls: CallRunner) -> Self {
+        Self { client: aws_sdk_secretsmanager::Client::new(config), calls }
+    }
+}
+
+fn sdk_tags(tags: &EntryTags) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+#[async_trait]
+impl TokenStore for SdkSecretStore {
+    async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError> {
+        const OPERATION: &str = "secretsmanager:ListSecrets";
+        let prefix = format!("{path}/");
+        let filter = Filter::builder().key(FilterNameStringType::Name).values(&prefix).build();
+        let (mut names, mut next) = (BTreeSet::new(), None);
+        for _ in 0..MAX_PAGES {
+            let call =
+                self.client.list_secrets().filters(filter.clone()).max_results(100).set_next_token(next);
+            let page = Box::pin(self.calls.run(OPERATION, path, call.send())).await?;
+            let found = page.secret_list.unwrap_or_default().into_iter().filter_map(|secret| secret.name);
+            names.extend(found.filter(|name| name.starts_with(&prefix)));
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(names);
+            }
+        }
+        Err(unreadable(OPERATION, path, "the list does not end"))
+    }
+
+    async fn tags(&self, name: &str) -> Result<Option<EntryTags>, AwsError> {
+        let call = self.client.describe_secret().secret_id(name);
+        let described =
+            match Box::pin(self.calls.run("secretsmanager:DescribeSecret", name, call.send())).await {
+                Err(error) if error.kind == AwsErrorKind::NotFound => return Ok(None),
+                described => described?,
+            };
+        let tags = described.tags.unwrap_or_default().into_iter();
+        Ok(Some(tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()))
+    }
+
+    async fn create(&self, entry: NewEntry<'_>) -> Result<(), AwsError> {
+        let call = self
+            .client
+            .create_secret()
+            .name(entry.name)
+            .description(DESCRIPTION)
+            .set_kms_key_id(entry.kms_key.map(str::to_owned))
+            .set_tags(Some(sdk_tags(entry.tags)))
+            .secret_string(entry.text);
+        Box::pin(self.calls.run("secretsmanager:CreateSecret", entry.name, call.send())).await.map(drop)
+    }
+
+    /// A secret keeps its key.
+    async fn put(&self, name: &str, _kms_key: Option<&str>, text: &str) -> Result<(), AwsError> {
+        let call = self.client.put_secret_value().secret_id(name).secret_string(text);
+        Box::pin(self.calls.run("secretsmanager:PutSecretValue", name, call.send())).await.map(drop)
+    }
+
+    async fn set_tags(&self, name: &str, tags: &EntryTags) -> Result<(), AwsError> {
+        let call = self.client.tag_resource().secret_id(name).set_tags(Some(sdk_tags(tags)));
+        Box::pin(self.calls.run("secretsmanager:TagResource", name, call.send())).await.map(drop)
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), AwsError> {
+        // Its tokens have expired. A recovery window would block the name for a week.
+        let call = self.client.delete_secret().secret_id(name).force_delete_without_recovery(true);
+        match Box::pin(self.calls.run("secretsmanager:DeleteSecret", name, call.send())).await {
+            Err(error) if error.kind == AwsErrorKind::NotFound => Ok(()),
+            removed => removed.map(drop),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Where tokens for sidecars are stored: secrets of Secrets Manager, or parameters of SSM. Tokens are written and never
+//! read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::aws::AwsError;
+
+/// Tags by key.
+pub type EntryTags = BTreeMap<String, String>;
+
+/// A token to store under a new name.
+#[derive(Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The KMS key; `None`: that of the store.
+    pub kms_key: Option<&'a str>,
+    /// The tags.
+    pub tags: &'a EntryTags,
+    /// The token.
+    pub text: &'a str,
+}
+
+impl fmt::Debug for NewEntry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewEntry").field("name", &self.name).field("tags", &self.tags).finish_non_exhaustive()
+    }
+}
+
+/// A store of tokens. No error contains a token.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// Lists the names below a path. A name of the last minutes may be missing.
+    async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError>;
+
+    /// The current tags; `None` if there is no entry of this name.
+    async fn tags(&self, name: &str) -> Result<Option<EntryTags>, AwsError>;
+
+    /// Stores the first token with its tags in one call. Fails if the name is taken.
+    async fn create(&self, entry: NewEntry<'_>) -> Result<(), AwsError>;
+
+    /// Stores another token. `kms_key` counts where the store takes one with each token.
+    async fn put(&self, name: &str, kms_key: Option<&str>, text: &str) -> Result<(), AwsError>;
+
+    /// Adds tags, or changes their values. Other tags stay.
+    async fn set_tags(&self, name: &str, tags: &EntryTags) -> Result<(), AwsError>;
+
+    /// Removes the entry, without a way back. One that does not exist is no error.
+    async fn remove(&self, name: &str) -> Result<(), AwsError>;
+}
