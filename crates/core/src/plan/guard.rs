@@ -24,14 +24,14 @@ const SMALL_BINDING_LIMIT: usize = 1;
 /// How long the manifests must have asked for a removal before its binding's small size no longer holds it.
 const STABLE_AFTER: Duration = Duration::from_mins(10);
 
-/// The admitted and held removals of one binding within the last hour.
-#[derive(Clone, Debug, Default)]
-pub struct RemovalGuard {
+/// The admitted and held removals of one binding within the last hour, of tasks or of other subjects.
+#[derive(Clone, Debug)]
+pub struct RemovalGuard<S = TaskArn> {
     /// Admitted and not executed yet: requested again at each step, counted once.
-    in_progress: BTreeMap<(TaskArn, RegistrationId), AdmittedRemoval>,
+    in_progress: BTreeMap<(S, RegistrationId), AdmittedRemoval>,
     /// Executed. A task that was registered and removed again counts again.
-    completed: VecDeque<(TaskArn, Timestamp)>,
-    held: BTreeMap<TaskArn, HeldEntry>,
+    completed: VecDeque<(S, Timestamp)>,
+    held: BTreeMap<S, HeldEntry>,
     /// Most confirmed registrations within the hour: the base of `maxFraction`.
     confirmed: HourlyMax,
     /// Most possible registrations within the hour, unconfirmed creates included: compared with `minOwned`, so that a lost
@@ -121,9 +121,9 @@ impl RemovalBasis {
 
 /// A removal that needs the guard.
 #[derive(Clone, Copy, Debug)]
-pub struct RemovalRequest<'a> {
+pub struct RemovalRequest<'a, S = TaskArn> {
     /// The task.
-    pub task: &'a TaskArn,
+    pub task: &'a S,
     /// Its registration.
     pub id: &'a RegistrationId,
     /// The basis of the removal.
@@ -172,9 +172,21 @@ pub struct GuardState {
     pub limit: usize,
 }
 
-impl RemovalGuard {
+impl<S> Default for RemovalGuard<S> {
+    fn default() -> Self {
+        Self {
+            in_progress: BTreeMap::new(),
+            completed: VecDeque::new(),
+            held: BTreeMap::new(),
+            confirmed: HourlyMax::default(),
+            possible: HourlyMax::default(),
+        }
+    }
+}
+
+impl<S: Clone + Ord> RemovalGuard<S> {
     /// Decides on a removal. Repeated requests for one registration count once.
-    pub fn admit(&mut self, request: &RemovalRequest<'_>, policy: &GuardPolicy) -> GuardDecision {
+    pub fn admit(&mut self, request: &RemovalRequest<'_, S>, policy: &GuardPolicy) -> GuardDecision {
         let RemovalRequest { task, id, basis, owned, released, now } = *request;
         self.expire(now);
         self.record_owned(owned, now);
@@ -199,21 +211,21 @@ impl RemovalGuard {
     }
 
     /// The number of other tasks of which a removal was admitted within the hour.
-    fn tasks_beside(&self, task: &TaskArn) -> usize {
+    fn tasks_beside(&self, task: &S) -> usize {
         let in_progress = self.in_progress.keys().map(|(task, _)| task);
         let admitted = in_progress.chain(self.completed.iter().map(|(completed, _)| completed));
         admitted.filter(|other| *other != task).collect::<BTreeSet<_>>().len()
     }
 
     /// Records that the admitted removal is about to be sent.
-    pub fn record_sent(&mut self, task: &TaskArn, id: &RegistrationId) {
+    pub fn record_sent(&mut self, task: &S, id: &RegistrationId) {
         if let Some(entry) = self.in_progress.get_mut(&(task.clone(), id.clone())) {
             entry.sent = true;
         }
     }
 
     /// Records that the admitted removal was executed.
-    pub fn record_completed(&mut self, task: &TaskArn, id: &RegistrationId, now: Timestamp) {
+    pub fn record_completed(&mut self, task: &S, id: &RegistrationId, now: Timestamp) {
         self.held.remove(task);
         if self.in_progress.remove(&(task.clone(), id.clone())).is_some() {
             self.completed.push_back((task.clone(), now));
@@ -222,7 +234,7 @@ impl RemovalGuard {
 
     /// Takes back a task's removals that are no longer needed, or that its own STOPPED now allows. A removal that was sent
     /// stays counted.
-    pub fn release(&mut self, task: &TaskArn) {
+    pub fn release(&mut self, task: &S) {
         self.held.remove(task);
         self.in_progress.retain(|(admitted, _), entry| admitted != task || entry.sent);
     }
@@ -264,7 +276,7 @@ impl RemovalGuard {
     }
 
     /// The tasks whose removals are held.
-    pub fn held(&self) -> impl Iterator<Item = &TaskArn> {
+    pub fn held(&self) -> impl Iterator<Item = &S> {
         self.held.keys()
     }
 }
