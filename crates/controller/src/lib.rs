@@ -48,6 +48,7 @@ pub mod controller;
 pub mod files;
 pub mod health;
 pub mod lease;
+pub mod pass_requests;
 pub mod queue;
 pub mod secrets;
 pub mod shutdown;
@@ -62,6 +63,7 @@ pub use controller::{Controller, ControllerObserver, Reconciler, ShutdownSummary
 pub use files::{ReadFileError, read_file};
 pub use health::{Health, Heartbeat, StuckLoop};
 pub use lease::{AlwaysHeld, Lease, WriteObstacle};
+pub use pass_requests::PassRequests;
 pub use queue::{Priority, QueueStats, Requeue, WorkItem, WorkQueue};
 pub use secrets::{NoSecrets, SecretError, SecretRequest, Secrets};
 pub use shutdown::{Deadline, Signals};

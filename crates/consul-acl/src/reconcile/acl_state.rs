@@ -2,16 +2,15 @@
 //! without a response.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::desired::ObjectId;
 use crate::plan::AclStep;
+use ecs_mesh_controller::PassRequests;
 
 /// How long an unacknowledged write is kept while its object is not listed.
 const UNACKNOWLEDGED_WRITE_TTL: Duration = Duration::from_hours(1);
@@ -32,12 +31,10 @@ pub const OBJECT_STATES: [&str; 6] = ["ok", "drifted", "held", "conflict", "unkn
 /// An object, with Consul's id if several have the same name.
 pub(super) type ObjectKey = (ObjectId, Option<Arc<str>>);
 
-/// The state of one control plane's objects.
+/// The state of one control plane's objects. Starts with one requested reconcile.
+#[derive(Default)]
 pub(super) struct AclState {
-    /// Number of requested reconciles, and the last one that a reconcile has completed.
-    requested: AtomicU64,
-    completed: AtomicU64,
-    notify: Notify,
+    requests: PassRequests,
     inner: Mutex<Inner>,
 }
 
@@ -64,28 +61,15 @@ struct UnacknowledgedWrite {
     earlier: Option<Box<UnacknowledgedWrite>>,
 }
 
-impl Default for AclState {
-    /// Starts with one requested reconcile.
-    fn default() -> Self {
-        Self {
-            requested: AtomicU64::new(1),
-            completed: AtomicU64::default(),
-            notify: Notify::default(),
-            inner: Mutex::default(),
-        }
-    }
-}
-
 impl AclState {
     /// Requests a reconcile.
     pub(super) fn request_reconcile(&self) {
-        self.requested.fetch_add(1, Ordering::AcqRel);
-        self.notify.notify_one();
+        self.requests.request();
     }
 
     /// Whether every requested reconcile has ended.
     pub(super) fn is_settled(&self) -> bool {
-        self.completed.load(Ordering::Acquire) == self.requested.load(Ordering::Acquire)
+        self.requests.is_settled()
     }
 
     /// The status, for metrics.
@@ -95,17 +79,17 @@ impl AclState {
 
     /// The requests that a reconcile beginning now completes.
     pub(super) fn begin_reconcile(&self) -> u64 {
-        self.requested.load(Ordering::Acquire)
+        self.requests.begin()
     }
 
     /// Marks these requests as completed.
     pub(super) fn complete_reconcile(&self, requested: u64) {
-        self.completed.store(requested, Ordering::Release);
+        self.requests.complete(requested);
     }
 
     /// Waits for a request.
     pub(super) async fn wait_for_request(&self) {
-        self.notify.notified().await;
+        self.requests.wait().await;
     }
 
     /// Records the objects' states; `last_sync` if all are as declared.
