@@ -7,10 +7,12 @@ use tracing::info;
 
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_core::plan::PendingConfirmation;
-use ecs_mesh_core::plan::report::{BlockedBy, PlanEntry, PlanWarning, PlannedChange, Unresolved, label};
+use ecs_mesh_core::plan::report::{
+    BlockedBy, PlanEntry, PlanWarning, PlannedChange, PlannedKind, Unresolved, label,
+};
 use ecs_mesh_model::{Reason, TaskArn};
 
-/// The plan so far, by control plane and task; without a task, of the control plane's ACL objects. The next reconcile of a
+/// The plan so far, by control plane and task; without a task, of the control plane's ACL objects and tokens. The next reconcile of a
 /// task replaces its plan.
 pub struct DryRunRecorder {
     metrics: Arc<Metrics>,
@@ -24,6 +26,8 @@ enum PlanPart {
     Registrations,
     /// The task's protection from its deployment.
     Protection,
+    /// The data plane tokens of a control plane.
+    Tokens,
 }
 
 #[derive(Default)]
@@ -89,6 +93,11 @@ impl DryRunRecorder {
         self.replace_part(control_plane, Some(task), PlanPart::Protection, plan);
     }
 
+    /// Replaces the plan of a control plane's data plane tokens, in the same way.
+    pub(super) fn replace_tokens(&self, control_plane: &Arc<str>, plan: TaskPlan) {
+        self.replace_part(control_plane, None, PlanPart::Tokens, plan);
+    }
+
     fn replace_part(&self, control_plane: &Arc<str>, task: Option<&TaskArn>, part: PlanPart, plan: TaskPlan) {
         let key = (Arc::clone(control_plane), task.cloned(), part);
         let mut inner = self.lock();
@@ -114,7 +123,7 @@ impl DryRunRecorder {
         for item in new_changes {
             let (mesh, partition, name) =
                 (item.mesh.as_deref(), item.partition.as_deref(), item.name.as_deref());
-            let kind = item.kind.map(ecs_mesh_core::plan::report::ObjectKind::label);
+            let kind = item.kind.map(PlannedKind::label);
             info!(
                 %control_plane, mesh, partition, kind, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
                 service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),

@@ -87,7 +87,7 @@ impl AclStep {
             AclAction::Unknown => (Change::Unknown, Vec::new(), None),
         };
         PlannedChange {
-            kind: Some(self.id.kind),
+            kind: Some(self.id.kind.into()),
             partition: self.id.scope.partition.as_deref().map(str::to_owned),
             id: self.server_id.filter(|_| self.id.kind == ObjectKind::BindingRule).map(|id| id.to_string()),
             name: Some(self.id.name.as_ref().to_owned()),

@@ -199,14 +199,6 @@ impl TokenRecord {
     /// If they are not those of an operator.
     pub fn read(tags: &BTreeMap<String, String>) -> Result<Self, TokenRecordError> {
         let operator = tags.get(OPERATOR_TAG).ok_or(TokenRecordError::NoOwner)?;
-        fn read<T>(
-            tags: &BTreeMap<String, String>,
-            tag: &'static str,
-            parse: impl Fn(&str) -> Option<T>,
-        ) -> Result<T, TokenRecordError> {
-            let value = tags.get(tag).map(String::as_str);
-            value.and_then(parse).ok_or(TokenRecordError::Unreadable { tag })
-        }
         let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
         let priors =
             |text: &str| text.split_ascii_whitespace().map(PriorToken::parse).collect::<Option<Vec<_>>>();
@@ -214,18 +206,18 @@ impl TokenRecord {
             owner: TokenOwner {
                 operator: OperatorId::parse(operator)
                     .map_err(|_| TokenRecordError::Unreadable { tag: OPERATOR_TAG })?,
-                control_plane: read(tags, CONTROL_PLANE_TAG, text)?,
-                mesh: read(tags, MESH_TAG, |text| MeshName::parse(text).ok())?,
-                workload: read(tags, WORKLOAD_TAG, text)?,
+                control_plane: read_tag(tags, CONTROL_PLANE_TAG, text)?,
+                mesh: read_tag(tags, MESH_TAG, |text| MeshName::parse(text).ok())?,
+                workload: read_tag(tags, WORKLOAD_TAG, text)?,
             },
-            identity: read(tags, IDENTITY_TAG, TokenIdentity::parse)?,
-            current: read(tags, TOKEN_TAG, IssuedToken::parse)?,
-            stored: read(tags, STATE_TAG, |state| match state {
+            identity: read_tag(tags, IDENTITY_TAG, TokenIdentity::parse)?,
+            current: read_tag(tags, TOKEN_TAG, IssuedToken::parse)?,
+            stored: read_tag(tags, STATE_TAG, |state| match state {
                 STORED => Some(true),
                 STORING => Some(false),
                 _ => None,
             })?,
-            prior: tags.get(PRIOR_TAG).map_or(Ok(Vec::new()), |_| read(tags, PRIOR_TAG, priors))?,
+            prior: tags.get(PRIOR_TAG).map_or(Ok(Vec::new()), |_| read_tag(tags, PRIOR_TAG, priors))?,
         })
     }
 
@@ -247,28 +239,54 @@ impl TokenRecord {
         .collect()
     }
 
-    /// The record in which `token` replaces the newest one and is not stored yet.
+    /// Fails if the tags have no room for another replaced token.
     ///
     /// # Errors
-    /// If the tags have no room.
-    pub fn replaced_by(
-        &self,
-        token: IssuedToken,
-        identity: TokenIdentity,
-        now: Timestamp,
-    ) -> Result<Self, TokenRecordError> {
-        let mut prior = self.prior.clone();
-        prior.push(PriorToken { token: self.current.clone(), replaced: now });
-        if prior_text(&prior).len() > MAX_TAG_VALUE {
-            return Err(TokenRecordError::Full);
-        }
-        Ok(Self { owner: self.owner.clone(), identity, current: token, stored: false, prior })
+    /// [`TokenRecordError::Full`].
+    pub fn check_room(&self, now: Timestamp) -> Result<(), TokenRecordError> {
+        let longest = prior_text(&self.with_current_replaced(now));
+        if longest.len() > MAX_TAG_VALUE { Err(TokenRecordError::Full) } else { Ok(()) }
+    }
+
+    fn with_current_replaced(&self, now: Timestamp) -> Vec<PriorToken> {
+        let replaced = PriorToken { token: self.current.clone(), replaced: now };
+        self.prior.iter().cloned().chain([replaced]).collect()
+    }
+
+    /// The record in which `token` replaces the newest one and is not stored yet. Check for room first.
+    pub fn replaced_by(&self, token: IssuedToken, identity: TokenIdentity, now: Timestamp) -> Self {
+        let prior = self.with_current_replaced(now);
+        Self { owner: self.owner.clone(), identity, current: token, stored: false, prior }
+    }
+
+    /// The record after its newest token was stored.
+    #[must_use]
+    pub fn stored(&self) -> Self {
+        Self { stored: true, ..self.clone() }
+    }
+
+    /// The record without these replaced tokens.
+    #[must_use]
+    pub fn without(&self, ids: &[TokenId]) -> Self {
+        let mut record = self.clone();
+        record.prior.retain(|prior| !ids.contains(&prior.token.id));
+        record
     }
 
     /// All tokens that were issued.
     pub fn tokens(&self) -> impl Iterator<Item = &IssuedToken> {
         self.prior.iter().map(|prior| &prior.token).chain([&self.current])
     }
+}
+
+/// The value of a tag in its form.
+fn read_tag<T>(
+    tags: &BTreeMap<String, String>,
+    tag: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, TokenRecordError> {
+    let value = tags.get(tag).map(String::as_str);
+    value.and_then(parse).ok_or(TokenRecordError::Unreadable { tag })
 }
 
 fn prior_text(prior: &[PriorToken]) -> String {
@@ -299,9 +317,8 @@ pub(super) mod tests {
     fn record_round_trips_through_tags() {
         let first = record(token(UUID, 2_000));
         assert_eq!(TokenRecord::read(&first.tags()), Ok(first.clone()));
-        let next = first
-            .replaced_by(token("b", 5_000), TokenIdentity::Service("w".into()), Timestamp(1_500_999))
-            .unwrap();
+        let next =
+            first.replaced_by(token("b", 5_000), TokenIdentity::Service("w".into()), Timestamp(1_500_999));
         assert_eq!(next.tags()[PRIOR_TAG], format!("{UUID}@2000@1500"));
         assert_eq!(next.tags()[STATE_TAG], "storing");
         let read = TokenRecord::read(&next.tags()).unwrap();
@@ -339,14 +356,11 @@ pub(super) mod tests {
     #[test]
     fn tags_have_room_for_some_replaced_tokens() {
         let mut record = record(token(UUID, 1_800_000_000));
+        let now = Timestamp(1_700_000_000_000);
         let mut replaced = 0;
-        while let Ok(next) = record.replaced_by(
-            token(UUID, 1_800_000_000),
-            record.identity.clone(),
-            Timestamp(1_700_000_000_000),
-        ) {
-            assert!(next.tags().values().all(|value| value.len() <= MAX_TAG_VALUE));
-            record = next;
+        while record.check_room(now).is_ok() {
+            record = record.replaced_by(token(UUID, 1_800_000_000), record.identity.clone(), now);
+            assert!(record.tags().values().all(|value| value.len() <= MAX_TAG_VALUE));
             replaced += 1;
         }
         assert_eq!(replaced, 4);

@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::FieldChange;
 use ecs_mesh_model::{Reason, TaskArn, Timestamp};
 
-pub use object::ObjectKind;
+pub use object::{ObjectKind, PlannedKind, StoredKind};
 pub use render::{PlanDetail, render, render_change};
 pub use upgrade::{PlannedUpgrade, UpgradeBlocker, UpgradeBlockerKind, UpgradeCheck};
 
@@ -135,7 +135,7 @@ pub struct PlannedChange {
     pub blocked_by: Option<BlockedBy>,
     /// The kind of object; absent where the change is about a task.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<ObjectKind>,
+    pub kind: Option<PlannedKind>,
     /// The mesh; absent at Consul, and where the task has no registration and would get none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh: Option<String>,

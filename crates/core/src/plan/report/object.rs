@@ -58,3 +58,48 @@ impl ObjectKind {
         }
     }
 }
+
+/// The kind of what a change is about, where it is no registration of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PlannedKind {
+    /// An ACL object.
+    Acl(ObjectKind),
+    /// What the operator stores for sidecars.
+    Stored(StoredKind),
+}
+
+/// Kinds of what the operator stores for sidecars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StoredKind {
+    /// A data plane token, in a secret or parameter.
+    DataplaneToken,
+}
+
+impl PlannedKind {
+    /// A data plane token.
+    pub const TOKEN: Self = Self::Stored(StoredKind::DataplaneToken);
+
+    /// The kind as text for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Acl(kind) => kind.as_str(),
+            Self::Stored(StoredKind::DataplaneToken) => "data plane token",
+        }
+    }
+
+    /// The kind as a value of log fields.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Acl(kind) => kind.label(),
+            Self::Stored(StoredKind::DataplaneToken) => "dataplane_token",
+        }
+    }
+}
+
+impl From<ObjectKind> for PlannedKind {
+    fn from(kind: ObjectKind) -> Self {
+        Self::Acl(kind)
+    }
+}

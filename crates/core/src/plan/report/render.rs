@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use crate::plan::report::ObjectKind;
+use crate::plan::report::PlannedKind;
 
 use super::creates::{is_grouped, many_creates, write_creates};
 use super::groups::{ChangeGroup, MAX_EXAMPLES, entries};
@@ -349,7 +349,7 @@ pub(super) fn short_name(planned: &PlanEntry) -> String {
     match (&planned.task, planned.change.kind) {
         (Some(task), _) => format!("{}/{}", task.cluster().name(), task.id()),
         (None, kind) => {
-            let kind = kind.map(ObjectKind::as_str).unwrap_or_default();
+            let kind = kind.map(PlannedKind::as_str).unwrap_or_default();
             format!("{kind} {}", planned.change.name.as_deref().unwrap_or_default())
         }
     }
