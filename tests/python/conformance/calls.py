@@ -65,6 +65,7 @@ class Aws:
         self.endpoint = endpoint
         self.findings = {}
         self.ecs, self.sqs, self.events, self.iam, self.sts = map(self.client, ("ecs", "sqs", "events", "iam", "sts"))
+        self.secretsmanager, self.ssm = map(self.client, ("secretsmanager", "ssm"))
         subnet = "subnet-1" if server == "sandbox" else self._default_subnet()
         self.network = {"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": []}}
 

@@ -86,6 +86,14 @@ BEHAVIOUR = {
         "test_simulate_principal_policy_evaluates_role_policies": Deviation(
             "Internal Server Error", "fails with status 500"
         ),
+        "test_secretsmanager_rejects_an_unknown_secret": Deviation("(ResourceNotFoundException)", "with status 404"),
+        "test_forced_delete_secret_frees_the_name": Deviation(
+            "(ResourceNotFoundException)", "unknown secrets are rejected with status 404"
+        ),
+        "test_put_parameter_rejects_a_long_value": Deviation("not rejected", "accepts any length"),
+        "test_describe_parameters_filters_by_prefix_and_paginates": Deviation(
+            "[3] == [2, 1]", "all parameters on one page"
+        ),
     },
     "ministack": {
         "test_list_clusters_paginates": Deviation("assert (", "all clusters on one page"),
@@ -130,6 +138,10 @@ BEHAVIOUR = {
         "test_unsigned_requests_are_rejected": Deviation("not rejected", "signatures are not required"),
         "test_simulate_principal_policy_evaluates_role_policies": Deviation(
             "== ['allowed'", "always implicitDeny"
+        ),
+        "test_put_parameter_rejects_a_long_value": Deviation("not rejected", "accepts any length"),
+        "test_ssm_rejects_an_unknown_parameter": Deviation(
+            "not rejected", "`ListTagsForResource` returns an empty list"
         ),
     },
 }

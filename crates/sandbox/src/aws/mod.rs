@@ -16,6 +16,7 @@ pub use cloud::{
     StopCode, TaskOverrides, TaskProtections, UpdateService, UpdateTaskProtection, pattern_matches,
 };
 pub use cloud::{BatchFailure, Cloud, DescribeFailure};
+pub use cloud::{CreateSecret, PutParameter, StoredParameter, StoredSecret};
 pub use cloud::{EXIT_CODE_LABEL, EXITS_LABEL, READY_LABEL, SERVING_LABEL};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};
 pub use error::{AwsApiError, AwsApiResult};

@@ -185,6 +185,11 @@ impl KumaCp {
         std::mem::take(&mut self.journal)
     }
 
+    /// The number of tokens that were issued.
+    pub fn tokens_issued(&self) -> u64 {
+        self.tokens_issued
+    }
+
     /// All Dataplanes by mesh and name, in their response form.
     pub fn dataplanes(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
         let all = self.store.list("Dataplane", None);
@@ -275,7 +280,9 @@ impl KumaCp {
             KumaRoute::WhoAmI => json!({"name": user.name(), "groups": user.groups()}),
             KumaRoute::Config => self.shown_config(),
             KumaRoute::Resources => kinds::described(self.release(), |kind| self.is_read_only(kind)),
-            KumaRoute::Token { zone } => return tokens::issue(self, request, *zone, user == KumaUser::Admin),
+            KumaRoute::Token { zone } => {
+                return tokens::issue(self, now, request, *zone, user == KumaUser::Admin);
+            }
             KumaRoute::List { kind, mesh, overview } => {
                 let page = ListQuery::parse(target, kind, mesh.is_some(), *overview, self.release())?;
                 self.require_mesh(mesh.unwrap_or_default())?;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use ecs_mesh_model::GoDuration;
+use ecs_mesh_model::{GoDuration, Timestamp};
 
 use super::body::text;
 use super::message::{KumaRequest, KumaResponse};
@@ -16,6 +16,7 @@ const INVALID: &str = "The token request was refused";
 /// Handles `POST /tokens/dataplane` and `POST /tokens/zone`.
 pub(super) fn issue(
     cp: &mut KumaCp,
+    now: Timestamp,
     request: &KumaRequest,
     zone: bool,
     admin: bool,
@@ -58,7 +59,8 @@ pub(super) fn issue(
         })?;
     }
     cp.tokens_issued += 1;
-    let token = jwt(&wanted, cp.tokens_issued);
+    let claims = claims(cp, now, &wanted, zone);
+    let token = jwt(&claims);
     Ok(KumaResponse { status: 200, content_type: "text/plain", body: token.into_bytes() })
 }
 
@@ -79,9 +81,42 @@ fn valid_for(violations: &mut FieldViolations, wanted: &Value) {
     }
 }
 
-fn jwt(claims: &Value, id: u64) -> String {
+/// The claims of Go's structs: `Name`, `Mesh` and so on, with the registered ones beside them.
+fn claims(cp: &KumaCp, now: Timestamp, wanted: &Value, zone: bool) -> Value {
+    let seconds = now.0 / 1_000;
+    let valid_for =
+        GoDuration::parse(text(wanted, "validFor")).map_or(0, |duration| duration.0 / 1_000_000_000);
+    // Ten years, if the request has no end.
+    let valid_for = if valid_for == 0 { 10 * 365 * 86_400 } else { valid_for };
+    let mut claims = json!({
+        "exp": seconds + valid_for, "nbf": seconds - 300, "iat": seconds, "jti": token_id(cp.tokens_issued),
+    });
+    let own = if zone {
+        json!({"Zone": wanted["zone"], "Scope": wanted["scope"]})
+    } else {
+        let name = |field: &str| text(wanted, field).to_owned();
+        let mut own = json!({
+            "Name": name("name"), "Mesh": name("mesh"), "Tags": wanted["tags"], "Type": name("type"),
+        });
+        if cp.release().has(KumaFeature::WorkloadLabel) {
+            own["Workload"] = json!(name("workload"));
+        }
+        own
+    };
+    if let (Some(claims), Some(own)) = (claims.as_object_mut(), own.as_object()) {
+        claims.extend(own.clone());
+    }
+    claims
+}
+
+/// A UUID that depends on the number.
+fn token_id(number: u64) -> String {
+    format!("00000000-0000-4000-8000-{number:012x}")
+}
+
+fn jwt(claims: &Value) -> String {
     let header = base64url(json!({"alg": "RS256", "kid": "1", "typ": "JWT"}).to_string().as_bytes());
-    let claims = base64url(json!({"claims": claims, "jti": format!("sandbox-{id}")}).to_string().as_bytes());
+    let claims = base64url(claims.to_string().as_bytes());
     let signature = base64url(&Sha256::digest(format!("{header}.{claims}")));
     format!("{header}.{claims}.{signature}")
 }

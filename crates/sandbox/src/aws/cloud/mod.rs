@@ -17,6 +17,7 @@ mod instances;
 mod life_cycle;
 mod listing;
 mod messages;
+mod parameters;
 mod pattern;
 mod protection;
 mod queue;
@@ -25,6 +26,7 @@ mod quota;
 mod roles;
 mod rules;
 mod scheduler;
+mod secrets;
 mod services;
 mod simulator;
 mod sts;
@@ -63,11 +65,13 @@ pub use self::containers::{ContainerState, ContainerStatus, HealthStatus};
 pub use self::definitions::{DefinitionRecord, RegisterTaskDefinition};
 pub use self::listing::{ArnPage, DescribeFailure, DescribedTasks, ListTasks};
 pub use self::messages::{MessageAttribute, ReceiveMessages, ReceivedMessage, SendMessage, SentMessage};
+pub use self::parameters::{PutParameter, StoredParameter};
 pub use self::pattern::matches as pattern_matches;
 pub use self::protection::{ProtectedTask, TaskProtections, UpdateTaskProtection};
 pub use self::queues::{BatchFailure, QueueCounts};
 pub use self::roles::{CreateRole, IamRole};
 pub use self::rules::{EventBridgeRule, PutEvent, PutEventOutcome, RuleTarget};
+pub use self::secrets::{CreateSecret, StoredSecret};
 pub use self::services::{CreateService, EcsService, UpdateService};
 pub use self::sts::{AssumeRole, AssumedRole};
 pub use self::task::{CloudTask, Network, StopCode, TaskOverrides};
@@ -116,6 +120,8 @@ pub struct Cloud {
     queues: BTreeMap<String, SqsQueue>,
     rules: BTreeMap<String, EventBridgeRule>,
     sessions: BTreeMap<String, StsSession>,
+    secrets: BTreeMap<String, StoredSecret>,
+    parameters: BTreeMap<String, StoredParameter>,
     quota: Quota,
     events_lost_until: Option<Timestamp>,
     message_arrived: bool,
@@ -139,6 +145,8 @@ impl Cloud {
             queues: BTreeMap::new(),
             rules: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            parameters: BTreeMap::new(),
             quota: Quota::new(config.throttling.clone(), now),
             events_lost_until: None,
             message_arrived: false,

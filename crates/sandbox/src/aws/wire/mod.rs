@@ -11,8 +11,10 @@ mod faults;
 mod iam;
 mod request;
 mod response;
+mod secretsmanager;
 mod signed;
 mod sqs;
+mod ssm;
 mod sts;
 
 use std::collections::BTreeMap;
@@ -188,6 +190,8 @@ impl Endpoint {
             "events" => events::perform(cloud, request, now),
             "iam" => iam::perform(cloud, request, now),
             "ec2" => ec2::perform(cloud, request, now),
+            "secretsmanager" => secretsmanager::perform(cloud, request, now),
+            "ssm" => ssm::perform(cloud, request),
             _ => sts::perform(cloud, request, now),
         })
     }

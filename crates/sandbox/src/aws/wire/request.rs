@@ -42,6 +42,8 @@ const TARGETS: &[(&str, &str, &str)] = &[
     ("AmazonEC2ContainerServiceV20141113", "ecs", JSON_1_1),
     ("AmazonSQS", "sqs", JSON_1_0),
     ("AWSEvents", "events", JSON_1_1),
+    ("secretsmanager", "secretsmanager", JSON_1_1),
+    ("AmazonSSM", "ssm", JSON_1_1),
 ];
 
 /// Version of the query protocol, service.
@@ -100,7 +102,7 @@ impl AwsRequest {
             Some("sqs") => "SQS is served by its JSON protocol only; newer SDKs speak it",
             Some(_) if !request.operation.is_empty() => return Ok(request),
             _ => {
-                "there is neither an X-Amz-Target of ECS, SQS or EventBridge nor an Action of EC2, IAM or STS"
+                "there is neither an X-Amz-Target of ECS, SQS, EventBridge, Secrets Manager or SSM nor an Action of EC2, IAM or STS"
             }
         };
         Err(Box::new(response::of(&request, Err(AwsApiError::new("InvalidAction", refusal)))))

@@ -1,0 +1,77 @@
+//! The operations of SSM Parameter Store.
+
+use serde_json::{Value, json};
+
+use super::request::AwsRequest;
+use super::response::page;
+use super::secretsmanager::tags;
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, PutParameter, StoredParameter};
+
+pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
+    let (name, resource) = (request.text("Name"), request.text("ResourceId"));
+    Ok(match request.operation.as_str() {
+        "PutParameter" => {
+            let parameter = StoredParameter {
+                name: name.to_owned(),
+                kind: request.text("Type").to_owned(),
+                value: request.text("Value").to_owned(),
+                kms_key: request.optional("KeyId").map(str::to_owned),
+                tags: tags(request),
+                version: 0,
+            };
+            if parameter.value.len() > 4_096 {
+                return Err(AwsApiError::new(
+                    "ValidationException",
+                    "a standard parameter holds 4096 characters",
+                ));
+            }
+            let overwrite = request.body["Overwrite"] == true;
+            let version = cloud.put_parameter(PutParameter { parameter, overwrite })?;
+            json!({"Version": version, "Tier": "Standard"})
+        }
+        "GetParameter" => {
+            let parameter = cloud.parameter(name)?;
+            let is_shown = parameter.kind != "SecureString" || request.body["WithDecryption"] == true;
+            let mut shown = parameter.to_api_json();
+            shown["Value"] = json!(if is_shown { parameter.value.as_str() } else { "(encrypted)" });
+            json!({ "Parameter": shown })
+        }
+        "AddTagsToResource" => {
+            cloud.tagged_parameter(resource)?.tags.extend(tags(request));
+            json!({})
+        }
+        "ListTagsForResource" => {
+            let tags = cloud.tagged_parameter(resource)?.tags.iter();
+            json!({"TagList": tags.map(|(key, value)| json!({"Key": key, "Value": value})).collect::<Vec<_>>()})
+        }
+        "DeleteParameter" => {
+            cloud.delete_parameter(name)?;
+            json!({})
+        }
+        "DescribeParameters" => describe(cloud, request),
+        _ => return Err(request.unknown_operation()),
+    })
+}
+
+fn describe(cloud: &Cloud, request: &AwsRequest) -> Value {
+    let filters = request.body["ParameterFilters"].as_array().into_iter().flatten();
+    let names = filters.filter(|filter| filter["Key"] == "Name" && filter["Option"] == "BeginsWith");
+    let prefixes: Vec<&str> = names
+        .flat_map(|filter| filter["Values"].as_array().into_iter().flatten())
+        .filter_map(Value::as_str)
+        .collect();
+    let is_listed = |parameter: &&StoredParameter| {
+        prefixes.is_empty() || prefixes.iter().any(|prefix| parameter.name.starts_with(prefix))
+    };
+    let limit = request.limit("MaxResults", 50);
+    let after = request.text("NextToken").to_owned();
+    let mut listed = cloud.parameters().filter(is_listed).filter(|parameter| parameter.name > after);
+    let shown: Vec<&StoredParameter> = listed.by_ref().take(limit).collect();
+    let next = listed.next().and(shown.last()).map(|parameter| parameter.name.clone());
+    page(
+        "Parameters",
+        shown.into_iter().map(StoredParameter::to_api_json).collect::<Vec<_>>(),
+        "NextToken",
+        next,
+    )
+}
