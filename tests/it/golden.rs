@@ -21,8 +21,8 @@ use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Tran
 use ecs_mesh_manifests::{Loaded, ManifestSources};
 use ecs_mesh_model::Reason;
 use ecs_mesh_model::{
-    ContainerInstanceArn, DesiredStatus, InterfaceAddresses, LastStatus, OperatorId, RoleArn, Tags, Task,
-    TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
+    ContainerInstanceArn, ContainerStart, DesiredStatus, InterfaceAddresses, LastStatus, OperatorId, RoleArn,
+    Tags, Task, TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -84,6 +84,23 @@ struct ContainerInput {
     docker_labels: Tags,
     #[serde(default)]
     ports: Vec<u16>,
+    #[serde(default)]
+    image: String,
+    #[serde(default)]
+    command: Vec<String>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+}
+
+impl ContainerInput {
+    fn start(&self) -> ContainerStart<'_> {
+        ContainerStart {
+            image: &self.image,
+            arguments: self.command.iter().map(String::as_str).collect(),
+            environment: self.environment.iter().map(|(name, value)| (&**name, Some(&**value))).collect(),
+            has_environment_files: false,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -166,7 +183,8 @@ impl DefinitionInput {
             ports: c.ports.clone(),
             essential: true,
             stop_timeout: None,
-            sidecar_outbounds: None,
+            sidecar_outbounds: c.start().sidecar_outbounds(),
+            sidecar_dataplane: c.start().sidecar_dataplane(),
         };
         TaskDefinition {
             arn: arn.clone(),

@@ -142,6 +142,7 @@ impl FullTaskDefinition {
             essential: container.is_essential(),
             stop_timeout: None,
             sidecar_outbounds: container.start().kuma_sidecar().map(|sidecar| sidecar.outbounds()),
+            sidecar_dataplane: container.start().kuma_sidecar().and_then(|sidecar| sidecar.dataplane()),
         });
         Some(TaskDefinition {
             arn: self.arn.clone()?,

@@ -157,6 +157,19 @@ impl KumaSidecarStart<'_> {
         self.start.variable(name).flatten()
     }
 
+    /// Whether an option is given, with or without a value.
+    pub(super) fn has_option(&self, flag: &str) -> bool {
+        let is_flag = |word: &String| {
+            word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        };
+        self.options.iter().flatten().any(is_flag)
+    }
+
+    /// Whether a variable has a value, be it a secret.
+    pub(super) fn has_variable(&self, name: &str) -> bool {
+        self.start.variable(name).is_some_and(|value| value != Some(""))
+    }
+
     /// Why settings that are not shown may be given all the same.
     fn hidden(&self) -> Option<HiddenSetting> {
         match &self.options {

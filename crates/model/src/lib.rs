@@ -19,6 +19,7 @@
 
 mod advertised_address;
 mod arn;
+mod dataplane_owner;
 mod ecs_service;
 mod glob;
 mod go_duration;
@@ -31,6 +32,7 @@ mod reason;
 #[cfg(feature = "schema")]
 mod schema;
 mod secret_ref;
+mod sidecar_dataplane;
 mod task;
 mod time;
 mod tls_server_name;
@@ -40,6 +42,7 @@ pub use advertised_address::AdvertisedAddress;
 pub use arn::{
     ArnError, ClusterArn, ContainerInstanceArn, EcsServiceArn, RoleArn, TaskArn, TaskDefinitionArn,
 };
+pub use dataplane_owner::DataplaneOwner;
 pub use ecs_service::{EcsDeployment, EcsRollout, EcsServiceRef, EcsServiceState};
 pub use glob::Glob;
 pub use go_duration::GoDuration;
@@ -55,5 +58,6 @@ pub use name::{
 };
 pub use reason::Reason;
 pub use secret_ref::{SecretRef, SecretRefError};
+pub use sidecar_dataplane::SidecarDataplane;
 pub use task::{DesiredStatus, LastStatus, Tags, Task, TaskContainer, TaskDefinition, TaskGroup, TaskHost};
 pub use tls_server_name::TlsServerName;

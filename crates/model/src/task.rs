@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    ContainerInstanceArn, InterfaceAddresses, RoleArn, SidecarOutbounds, TaskArn, TaskDefinitionArn,
-    Timestamp, intern,
+    ContainerInstanceArn, InterfaceAddresses, RoleArn, SidecarDataplane, SidecarOutbounds, TaskArn,
+    TaskDefinitionArn, Timestamp, intern,
 };
 
 /// Tags or labels by key, in key order.
@@ -238,6 +238,13 @@ impl TaskDefinition {
             self.containers.iter().filter_map(|one| Some((one.name.as_str(), one.sidecar_outbounds?)));
         sidecars.next().filter(|_| sidecars.next().is_none())
     }
+
+    /// The name of the Kuma sidecar, and how it gets its Dataplane; `None` where not exactly one container shows that.
+    pub fn sidecar_dataplane(&self) -> Option<(&str, SidecarDataplane)> {
+        let mut sidecars =
+            self.containers.iter().filter_map(|one| Some((one.name.as_str(), one.sidecar_dataplane?)));
+        sidecars.next().filter(|_| sidecars.next().is_none())
+    }
 }
 
 /// A container of a task definition.
@@ -255,6 +262,8 @@ pub struct TaskContainer {
     pub stop_timeout: Option<Duration>,
     /// How the container gets its outbounds, if it is a Kuma sidecar.
     pub sidecar_outbounds: Option<SidecarOutbounds>,
+    /// How the container gets its Dataplane, if it is a Kuma sidecar whose definition shows that.
+    pub sidecar_dataplane: Option<SidecarDataplane>,
 }
 
 #[cfg(test)]

@@ -348,6 +348,7 @@ fn container(found: &types::ContainerDefinition) -> TaskContainer {
         essential: found.essential().unwrap_or(true),
         stop_timeout: found.stop_timeout().and_then(|secs| Some(Duration::from_secs(secs.try_into().ok()?))),
         sidecar_outbounds: start(found).kuma_sidecar().map(|sidecar| sidecar.outbounds()),
+        sidecar_dataplane: start(found).kuma_sidecar().and_then(|sidecar| sidecar.dataplane()),
     }
 }
 

@@ -119,6 +119,7 @@ impl DefinitionRecord {
             essential: container["essential"].as_bool().unwrap_or(true),
             stop_timeout: container["stopTimeout"].as_u64().map(Duration::from_secs),
             sidecar_outbounds: start(container).kuma_sidecar().map(|sidecar| sidecar.outbounds()),
+            sidecar_dataplane: start(container).kuma_sidecar().and_then(|sidecar| sidecar.dataplane()),
         });
         Some(TaskDefinition {
             arn: TaskDefinitionArn::parse(&self.arn).ok()?,
