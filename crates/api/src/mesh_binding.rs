@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, Percent, TokenPolicy, limits, patterns};
-use ecs_mesh_model::{ClusterArn, Glob, InterfaceAddresses, MeshName, Tags};
+use ecs_mesh_model::{ClusterArn, DataplaneOwner, Glob, InterfaceAddresses, MeshName, Tags};
 
 /// Binds the tasks of some clusters to one mesh of one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,11 @@ pub struct MeshBindingSpec {
     /// Where a task may be described.
     #[serde(default)]
     pub discovery: Discovery,
+    /// Kuma: who owns the Dataplanes of the tasks.
+    ///
+    /// A `Workload` may name another owner.
+    #[serde(default)]
+    pub dataplanes: DataplaneOwner,
     /// Permitted changes of registrations.
     #[serde(default)]
     pub policy: LifecyclePolicy,

@@ -10,7 +10,7 @@ use super::{
     GatewaySettings, Outbound, ProxyKind, ProxyRole, ZoneEgressSettings, ZoneIngressSettings, ZoneProxy,
     ZoneProxyDirection, patterns,
 };
-use ecs_mesh_model::{Glob, ServiceName, Tags};
+use ecs_mesh_model::{DataplaneOwner, Glob, ServiceName, Tags};
 
 /// Describes the selected tasks in the mesh.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +64,9 @@ pub struct WorkloadSpec {
     /// How the control plane determines that the app is ready.
     #[serde(default)]
     pub probe: Probe,
+    /// Kuma: who owns the Dataplanes of the tasks; default: the binding's `dataplanes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataplanes: Option<DataplaneOwner>,
 }
 
 impl WorkloadSpec {

@@ -42,7 +42,6 @@ impl KumaSidecarStart<'_> {
 #[cfg(test)]
 mod tests {
     use super::SidecarDataplane::{Named, Template};
-    use super::*;
     use crate::ContainerStart;
 
     const IMAGE: &str = "registry.example:5000/kong/kuma-dp:2.14.3";

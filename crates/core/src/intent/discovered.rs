@@ -109,6 +109,7 @@ fn workload<'a>(
         reach: Reach::default(),
         outbounds: None,
         probe: Probe::default(),
+        dataplanes: None,
     })
 }
 

@@ -3,7 +3,7 @@
 use super::{FindingCollector, cluster, tokens};
 use crate::manifests::finding::{quoted, suggestion};
 use crate::{AddressFamily, ControlPlaneSpec, MeshBindingSpec, TokenPolicy, limits};
-use ecs_mesh_model::{MeshName, Timestamp};
+use ecs_mesh_model::{DataplaneOwner, MeshName, Timestamp};
 
 /// Placeholders of a Dataplane's name.
 const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];
@@ -66,6 +66,10 @@ pub(super) fn check_against_control_plane(
     if spec.address_family != AddressFamily::default() {
         let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
         add("spec.addressFamily", message);
+    }
+    if spec.dataplanes != DataplaneOwner::default() {
+        let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
+        add("spec.dataplanes", message);
     }
     if spec.deployments.hold {
         let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
