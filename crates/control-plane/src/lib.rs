@@ -34,7 +34,7 @@ use ecs_mesh_api::{BackendKind, ZoneProxyForm};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
-use ecs_mesh_core::plan::{DrainReason, ServiceEndpoint};
+use ecs_mesh_core::plan::{DrainReason, FieldChange, ServiceEndpoint};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 pub use call_error::{CallError, call};
@@ -362,6 +362,13 @@ pub trait ControlPlane: Send + Sync {
 
     /// Renders the body of `desired`, with the fields of `current` that the control plane decides.
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration;
+
+    /// The fields in which `current`, which the task's sidecar has registered, differs from `desired`: those that callers of the
+    /// task depend on.
+    fn drift(&self, desired: &DesiredRegistration, current: &Registration) -> Vec<FieldChange> {
+        let _ = (desired, current);
+        Vec::new()
+    }
 
     /// Renders the body that drains `current`.
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration;

@@ -18,6 +18,7 @@ use super::capabilities::{
 };
 use super::connection::settings;
 use super::dataplane;
+use super::drift;
 use super::endpoints::{self, ServiceNaming};
 use super::errors::{self, RequestKind};
 use super::expressible;
@@ -44,8 +45,8 @@ use ecs_mesh_control_plane::{
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, RegistrationId};
-use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::report::UpgradeCheck;
+use ecs_mesh_core::plan::{DrainReason, FieldChange};
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, Timestamp};
 
 /// The warning about a version that is not tested.
@@ -1031,6 +1032,11 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
             Some(newer) => self.render_for_both(desired, current, capabilities, newer),
             None => self.render_where_known(desired, current, capabilities),
         }
+    }
+
+    fn drift(&self, desired: &DesiredRegistration, current: &Registration) -> Vec<FieldChange> {
+        let rendered = self.render(desired, Some(current));
+        drift::drift(&current.stored, &rendered.body, self.rendering(&desired.id.mesh))
     }
 
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration {

@@ -30,6 +30,7 @@ mod client;
 mod connection;
 mod dataplane;
 mod diagnostics;
+mod drift;
 mod endpoints;
 mod errors;
 mod expressible;
@@ -48,7 +49,9 @@ pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, Rule
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
 pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ProxyAuth, ServerConfig};
-pub use labels::{CLUSTER_LABEL, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
+pub use labels::{
+    CLUSTER_LABEL, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, OWNERSHIP_LABELS, TASK_LABEL,
+};
 pub use normalise::normalise;
 pub use tokens::{NewToken, TokenIssuer, TokenRequest, TokenText};
 
