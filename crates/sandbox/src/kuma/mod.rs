@@ -27,6 +27,7 @@ mod rules;
 mod schema;
 mod server;
 mod services;
+mod template_mode;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::body::{inbounds, state, workload_port};
 use super::kinds::{self, ResourceType};
 use super::object::{MeshAndName, StoredObject, computed_labels};
 use super::server::KumaCp;
+use super::template_mode::TEMPLATE_CLEANUP_AGE;
 use super::write::as_values;
 
 /// Time from the connection to Envoy's first health report.
@@ -41,6 +42,8 @@ pub(super) struct SidecarConnection {
 #[derive(Debug, Default)]
 pub(super) struct ConnectedSidecar {
     address: String,
+    /// The Dataplane is deleted soon after the connection ends: its sidecar registered it.
+    deletes_at_disconnect: bool,
     pub(super) connections: Vec<SidecarConnection>,
     /// Whether the application responds on a port, and since when.
     apps: BTreeMap<u16, (bool, Timestamp)>,
@@ -95,6 +98,7 @@ impl KumaCp {
         }
         let sidecar = self.sidecars.get_or_default(&key);
         address.clone_into(&mut sidecar.address);
+        sidecar.deletes_at_disconnect = false;
         if sidecar.connected().is_none() {
             sidecar.connections.push(SidecarConnection { since: now, until: None });
             if sidecar.connections.len() > REMEMBERED {
@@ -119,6 +123,13 @@ impl KumaCp {
         }
         self.reschedule(&key);
         self.refresh_by(mesh, now);
+    }
+
+    /// Sets whether the Dataplane is deleted soon after its sidecar's connection ends.
+    pub(super) fn set_deletes_at_disconnect(&mut self, key: &MeshAndName, deletes: bool) {
+        if let Some(sidecar) = self.sidecars.get_mut(key) {
+            sidecar.deletes_at_disconnect = deletes;
+        }
     }
 
     /// Sets whether the application responds on a port (the inbound's `servicePort` or `port`). Affects only inbounds
@@ -220,7 +231,9 @@ impl KumaCp {
                 .min(),
             None => {
                 let disconnected = sidecar.connections.last()?.until?;
-                Some(disconnected.plus(DATAPLANE_CLEANUP_AGE))
+                let age =
+                    if sidecar.deletes_at_disconnect { TEMPLATE_CLEANUP_AGE } else { DATAPLANE_CLEANUP_AGE };
+                Some(disconnected.plus(age))
             }
         }
     }

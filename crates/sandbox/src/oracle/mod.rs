@@ -164,6 +164,10 @@ pub struct KumaOracle {
     dialect_upgraded: Option<Timestamp>,
     /// Since when the control plane shows a version that the operator does not support.
     unsupported_since: Option<Timestamp>,
+    /// Services whose sidecars register their own Dataplanes.
+    sidecar_owned: BTreeSet<String>,
+    /// The service that the operator only observes.
+    untouchable: Option<String>,
     ready: ReadyRegistrations,
 }
 
@@ -240,6 +244,8 @@ impl KumaOracle {
             by_ended_process: false,
             dialect_upgraded: None,
             unsupported_since: None,
+            sidecar_owned: BTreeSet::new(),
+            untouchable: None,
             ready: ReadyRegistrations::default(),
         }
     }
@@ -263,6 +269,18 @@ impl KumaOracle {
     /// Records that the control plane shows an unsupported version from now on, or, with `None`, a supported one.
     pub fn record_unsupported(&mut self, since: Option<Timestamp>) {
         self.unsupported_since = since;
+    }
+
+    /// Records that the sidecars of a service register their own Dataplanes, which the operator then never writes.
+    pub fn record_sidecar_owned(&mut self, service: &str) {
+        self.sidecar_owned.insert(service.to_owned());
+    }
+
+    /// Sets the service that the operator only observes, and writes nothing of.
+    pub fn set_untouchable(&mut self, service: Option<&str>) {
+        if self.untouchable.as_deref() != service {
+            self.untouchable = service.map(str::to_owned);
+        }
     }
 
     /// Records an upgrade to another dialect. A write that the client rendered before it knew may change nothing.
@@ -320,6 +338,14 @@ impl KumaOracle {
         }
         if entry.after.as_ref().is_some_and(|body| body.to_string().contains(SECRET)) {
             self.report(Invariant::I9, entry, "the body contains a secret of the task's environment");
+        }
+        let service = entry.after.as_ref().and_then(service_of);
+        if service.is_some_and(|service| self.sidecar_owned.contains(service)) {
+            self.report(Invariant::I3, entry, "the Dataplane is its sidecar's");
+        }
+        let service = entry.after.as_ref().or(entry.before.as_ref()).and_then(service_of);
+        if service.is_some() && service == self.untouchable.as_deref() {
+            self.report(Invariant::I3, entry, "the operator only observes the service");
         }
         match (&entry.before, &entry.after) {
             (before, Some(after)) => {

@@ -138,7 +138,7 @@ spec:
 "
     );
     let mut documents = vec![shared];
-    for ScenarioService { name, port, app_port, .. } in services {
+    for ScenarioService { name, port, app_port, template_operator, .. } in services {
         let mut text = format!(
             "apiVersion: ecs-mesh.dev/v1alpha1
 kind: Workload
@@ -156,6 +156,9 @@ spec:
                 text,
                 "  outbounds:\n    - {{service: kv, targetPort: 15050, listen: {{port: 15051}}}}"
             );
+        }
+        if template_operator.is_some() {
+            text += "  dataplanes: sidecar\n";
         }
         documents.push(text);
     }

@@ -126,6 +126,20 @@ impl World {
         kuma: &mut KumaCp,
         now: Timestamp,
     ) -> Result<Self, String> {
+        Self::start_with(config, Vec::new(), cloud, kuma, now)
+    }
+
+    /// As [`Self::start`], with further services.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        config: WorldConfig,
+        further: Vec<ScenarioService>,
+        cloud: &mut Cloud,
+        kuma: &mut KumaCp,
+        now: Timestamp,
+    ) -> Result<Self, String> {
         let mut services = services(config.tasks);
         // A source of its own, so that the rest of a world does not depend on it.
         let mut rng = fastrand::Rng::with_seed(config.seed ^ 0x5E11);
@@ -133,6 +147,10 @@ impl World {
             service.rollout = config.rollouts.rollout(index, &mut rng);
             service.rollout.host_mode = config.host_mode && service.name == HOST_SERVICE;
             deploy(cloud, service, config.control_planes, now).map_err(|error| error.to_string())?;
+        }
+        for service in further {
+            deploy(cloud, &service, config.control_planes, now).map_err(|error| error.to_string())?;
+            services.push(service);
         }
         run_batch(cloud, &services[0], SECRET, config.control_planes, now)
             .map_err(|error| error.to_string())?;

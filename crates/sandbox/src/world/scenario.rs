@@ -40,12 +40,35 @@ pub struct ScenarioService {
     pub count: usize,
     /// How its tasks are defined and replaced.
     pub rollout: Rollout,
+    /// The operator that the sidecars' templates name. The sidecars then register the Dataplanes.
+    pub template_operator: Option<String>,
 }
 
 impl ScenarioService {
     /// A service with the default rollout.
     pub fn new(name: &str, port: u16, app_port: u16, count: usize) -> Self {
-        Self { name: name.to_owned(), port, app_port, count, rollout: Rollout::default() }
+        let (name, rollout) = (name.to_owned(), Rollout::default());
+        Self { name, port, app_port, count, rollout, template_operator: None }
+    }
+
+    /// A service whose sidecars register their own Dataplanes, with the labels of this operator.
+    pub fn in_template_mode(operator: &str) -> Self {
+        Self {
+            rollout: Rollout { has_sidecar: true, ..Rollout::default() },
+            template_operator: Some(operator.to_owned()),
+            ..Self::new("reports", 15_080, 8_080, 2)
+        }
+    }
+
+    /// The definition of the sidecar's container, if there is one.
+    fn sidecar(&self) -> Option<Value> {
+        let mut sidecar = self.rollout.sidecar()?;
+        if self.template_operator.is_some() {
+            let command = "kuma-dp run --dataplane-file /etc/mesh/dataplane.yaml --dataplane-var name=\"$TASK_ID\" \
+                           --cp-address https://kuma.internal:5678 --auth-type=aws";
+            sidecar["command"] = json!([command]);
+        }
+        Some(sidecar)
     }
 }
 
@@ -224,7 +247,7 @@ pub(super) fn define(
     if control_planes.has_consul() {
         join_consul(&mut request, service, cloud.config());
     }
-    request.container_definitions.extend(service.rollout.sidecar());
+    request.container_definitions.extend(service.sidecar());
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
 }
 

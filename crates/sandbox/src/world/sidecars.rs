@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::scenario::{MESH, ScenarioService};
 use super::serving::app_and_sidecar;
 use super::task_states::TaskStates;
@@ -12,7 +14,7 @@ use super::{Naming, TaskCounts};
 use crate::aws::{Cloud, CloudTask};
 use crate::control_planes::ControlPlanes;
 use crate::kuma::KumaCp;
-use ecs_mesh_model::Timestamp;
+use ecs_mesh_model::{ClusterId, TaskArn, Timestamp};
 
 /// Time between two bootstrap requests of a sidecar.
 const RETRY_INTERVAL: Duration = Duration::from_secs(3);
@@ -21,6 +23,8 @@ const BOOTSTRAP_TIMEOUT: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub(super) struct SimulatedSidecars {
     app_ports: BTreeMap<String, u16>,
+    /// The services whose sidecars register their Dataplanes, by name.
+    templates: BTreeMap<String, ScenarioService>,
     naming: Naming,
     /// Whether Kuma is among the control planes.
     connects: bool,
@@ -43,8 +47,10 @@ struct SimulatedSidecar {
 impl SimulatedSidecars {
     pub(super) fn new(services: &[ScenarioService], naming: Naming, control_planes: ControlPlanes) -> Self {
         let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
+        let templates = services.iter().filter(|service| service.template_operator.is_some());
+        let templates = templates.map(|service| (service.name.clone(), service.clone())).collect();
         let (sidecars, task_counts) = (TaskStates::default(), TaskCounts::default());
-        Self { app_ports, naming, connects: control_planes.has_kuma(), sidecars, task_counts }
+        Self { app_ports, templates, naming, connects: control_planes.has_kuma(), sidecars, task_counts }
     }
 
     pub(super) fn task_counts(&self) -> TaskCounts {
@@ -60,8 +66,9 @@ impl SimulatedSidecars {
                 let port = *sidecar
                     .app_port
                     .get_or_insert_with(|| self.app_ports.get(&task.family).copied().unwrap_or(8_080));
+                let template = self.templates.get(&task.family);
                 let address = cloud.reachable_address(task);
-                let timed_out = sidecar.step(task, address, self.naming, port, kuma, now);
+                let timed_out = sidecar.step(task, address, self.naming, (port, template), kuma, now);
                 self.task_counts.sidecars_lost += u64::from(timed_out);
             }
             if task.last_status.is_stopped() {
@@ -84,7 +91,7 @@ impl SimulatedSidecar {
         task: &CloudTask,
         address: Option<Ipv4Addr>,
         naming: Naming,
-        port: u16,
+        (port, template): (u16, Option<&ScenarioService>),
         kuma: &mut KumaCp,
         now: Timestamp,
     ) -> bool {
@@ -92,6 +99,10 @@ impl SimulatedSidecar {
             return false;
         };
         if !sidecar.is_up(now) {
+            // One that got no SIGTERM does not disconnect cleanly.
+            if sidecar.sigterm_at.is_none() && self.connected {
+                kuma.kill_sidecar(MESH, &self.name, now);
+            }
             self.end(port, kuma, now);
             return false;
         }
@@ -104,7 +115,14 @@ impl SimulatedSidecar {
         let started = *self.started.get_or_insert(now);
         if !self.connected && !self.timed_out && self.next_try.is_none_or(|at| now >= at) {
             self.next_try = Some(now.plus(RETRY_INTERVAL));
-            self.connected = kuma.connect_sidecar(MESH, &self.name, &address.to_string(), now);
+            let address = address.to_string();
+            self.connected =
+                match template.and_then(|service| template_of(service, task, &self.name, &address)) {
+                    Some(template) => {
+                        kuma.connect_with_template((MESH, &self.name), &address, &template, now).is_ok()
+                    }
+                    None => kuma.connect_sidecar(MESH, &self.name, &address, now),
+                };
         }
         if self.connected {
             self.set_app_up(app.answers(now), port, kuma, now);
@@ -131,6 +149,27 @@ impl SimulatedSidecar {
         self.disconnect(kuma, now);
         self.set_app_up(false, port, kuma, now);
     }
+}
+
+/// The Dataplane of a template, with the ownership labels.
+fn template_of(service: &ScenarioService, task: &CloudTask, name: &str, address: &str) -> Option<Value> {
+    let ScenarioService { port, app_port, .. } = service;
+    let arn = TaskArn::parse(&task.arn).ok()?;
+    let cluster = arn.cluster();
+    let tags = json!({"kuma.io/service": service.name, "kuma.io/protocol": "http"});
+    Some(json!({
+        "type": "Dataplane", "mesh": MESH, "name": name,
+        "labels": {
+            "ecs-mesh.dev/operator": service.template_operator.as_ref()?,
+            "ecs-mesh.dev/cluster": cluster.name(),
+            "ecs-mesh.dev/cluster-id": ClusterId::of(cluster).as_str(),
+            "ecs-mesh.dev/task-id": arn.id().as_str(),
+            "kuma.io/workload": service.name,
+        },
+        "networking": {"address": address, "inbound": [{
+            "port": port, "servicePort": app_port, "protocol": "http", "serviceProbe": {"tcp": {}}, "tags": tags,
+        }]},
+    }))
 }
 
 /// The host name of a container with this address.

@@ -298,3 +298,39 @@ fn deployment_events_are_lost_while_their_rule_is_off() {
     // It begins, and is completed.
     assert_eq!(events(&mut cloud, "two", START.plus(Duration::from_secs(10))), 2);
 }
+
+/// Sidecars in template mode register their own tasks, and the control plane removes those that stop cleanly.
+#[test]
+fn sidecars_in_template_mode_register_their_tasks() {
+    let mut fixture = WorldFixture::new(Rollouts::Simple, 1, NEVER);
+    let further = vec![ScenarioService::in_template_mode("op")];
+    let (mut cloud, mut kuma) =
+        (Cloud::new(CloudConfig::default(), START), KumaCp::new(KumaConfig::default(), START));
+    create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, START).unwrap();
+    let config = fixture.world.config.clone();
+    fixture.world = World::start_with(config, further, &mut cloud, &mut kuma, START).unwrap();
+    (fixture.cloud, fixture.kuma) = (cloud, kuma);
+    let registered = |fixture: &WorldFixture| {
+        let is_report = |body: &Value| body["labels"]["ecs-mesh.dev/operator"] == "op";
+        fixture.kuma.dataplanes().filter(|(_, _, body)| is_report(body)).count()
+    };
+    for _ in 0..600 {
+        fixture.now = fixture.now.plus(STEP);
+        fixture.world.step(&mut fixture.cloud, &mut fixture.kuma, None, fixture.now);
+    }
+    assert_eq!(registered(&fixture), 2);
+    let definition = fixture.tasks("reports")[0].definition.clone().to_model().unwrap();
+    assert_eq!(definition.sidecar_dataplane(), Some(("kuma-dp", ecs_mesh_model::SidecarDataplane::Template)));
+    let [killed, stopped] = &fixture.tasks("reports")[..] else { panic!("two tasks") };
+    fixture.cloud.kill_hard(&killed.arn, fixture.now);
+    fixture.cloud.stop_task(CLUSTER, &stopped.arn, "by a person", fixture.now).unwrap();
+    let [killed, stopped] = [killed.id().to_owned(), stopped.id().to_owned()];
+    for _ in 0..1_200 {
+        fixture.now = fixture.now.plus(STEP);
+        fixture.world.step(&mut fixture.cloud, &mut fixture.kuma, None, fixture.now);
+    }
+    let names: Vec<&str> = fixture.kuma.dataplanes().map(|(_, name, _)| name).collect();
+    assert!(names.contains(&killed.as_str()), "a killed sidecar leaves its Dataplane");
+    assert!(!names.contains(&stopped.as_str()), "{names:?}");
+    assert_eq!(registered(&fixture), 3, "two replacements, and one leftover");
+}
