@@ -15,6 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use self::list_state::ListState;
 use self::task_state::TaskState;
+use super::dataplane_checks::DataplaneChecks;
 use super::deps::Connected;
 use super::drain_gate::DrainGate;
 use super::registry::Registry;
@@ -58,6 +59,8 @@ pub struct ControlPlaneWorker {
     pub(super) acl: Option<Arc<AclTarget>>,
     pub(super) writes: WritePermits,
     pub(super) drains: DrainGate,
+    /// The Dataplanes of tasks that the operator does not own.
+    pub(super) dataplanes: DataplaneChecks,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, RemovalGuard>>,
     lists: ListState,
@@ -114,6 +117,7 @@ impl ControlPlaneWorker {
             queue: WorkQueue::new(Backoff::default(), seed),
             registry: Registry::default(),
             drains: DrainGate::new(Arc::clone(&client), circuit.clone()),
+            dataplanes: DataplaneChecks::default(),
             client,
             acl,
             writes: WritePermits { limiter, uncharged_removals: AtomicUsize::new(0) },

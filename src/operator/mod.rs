@@ -22,6 +22,7 @@ mod apply;
 mod audited_lease;
 mod context;
 mod control_plane_worker;
+mod dataplane_checks;
 mod deployments;
 mod deps;
 mod drain_gate;
@@ -45,6 +46,9 @@ mod test_fixture;
 mod tests_clusters;
 #[cfg(test)]
 mod tests_hosts;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests_owner;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_settle;

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
+use super::dataplane_checks::DataplaneState;
 use super::manifest_applier::RECONCILE_TIMEOUT;
 use crate::telemetry::state::{
-    ControlPlaneState, ControllerState, ManifestState, OperatorState, StateSource,
+    CheckedDataplanes, ControlPlaneState, ControllerState, ManifestState, OperatorState, StateSource,
 };
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_controller::{CircuitState, WriteObstacle};
 use ecs_mesh_manifests::ManifestStatus;
-use ecs_mesh_model::{ClusterArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, DataplaneOwner, Timestamp};
 
 /// The manifest kinds, in the order of their references.
 const MANIFEST_KINDS: [&str; 5] = ["ControlPlane", "MeshBinding", "Workload", "OutboundList", "ConsulAuth"];
@@ -127,6 +128,7 @@ impl OperatorStatus {
             guards: worker.guard_states(set, now, self.context.wall()),
             held_drains: worker.drains.held_count(),
             protected_tasks: self.context.deployments.protected_count(&worker.name),
+            checked_dataplanes: checked_dataplanes(worker),
             acl: worker.acl.as_ref().map(|acl| acl.state()),
         }
     }
@@ -181,6 +183,20 @@ impl OperatorStatus {
         }
         pending
     }
+}
+
+/// The Dataplanes that the operator does not own, by owner and state. An owner that no task has is left out.
+fn checked_dataplanes(worker: &ControlPlaneWorker) -> Vec<CheckedDataplanes> {
+    let counts = worker.dataplanes.counts();
+    let owners = [DataplaneOwner::Sidecar, DataplaneOwner::Observe];
+    let in_use = owners.into_iter().filter(|owner| counts.keys().any(|(checked, _)| checked == owner));
+    let states = in_use.flat_map(|owner| DataplaneState::ALL.into_iter().map(move |state| (owner, state)));
+    let all = states.map(|(owner, state)| CheckedDataplanes {
+        owner: owner.as_str(),
+        state: state.label(),
+        count: counts.get(&(owner, state)).copied().unwrap_or_default(),
+    });
+    all.collect()
 }
 
 fn manifest_state(status: &ManifestStatus) -> ManifestState {

@@ -109,8 +109,21 @@ pub struct ControlPlaneState {
     pub held_drains: usize,
     /// Old tasks of deployments that this operator has protected from ECS.
     pub protected_tasks: usize,
+    /// Dataplanes that the operator does not own.
+    pub checked_dataplanes: Vec<CheckedDataplanes>,
     /// The ACL objects; `None` where the control plane has none.
     pub acl: Option<AclStatus>,
+}
+
+/// Dataplanes that the operator does not own, by owner and state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckedDataplanes {
+    /// `sidecar`, or `observe` where the operator would be the owner.
+    pub owner: &'static str,
+    /// The state.
+    pub state: &'static str,
+    /// Their number.
+    pub count: usize,
 }
 
 /// Registrations by state.
@@ -210,6 +223,7 @@ pub(super) mod tests {
             .into(),
             held_drains: 8,
             protected_tasks: 9,
+            checked_dataplanes: vec![CheckedDataplanes { owner: "sidecar", state: "missing", count: 10 }],
             acl: Some(AclStatus {
                 objects: [("policy", [("drifted", 2)].into())].into(),
                 last_sync: Some(1_500.0),

@@ -21,8 +21,9 @@ use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Tran
 use ecs_mesh_manifests::{Loaded, ManifestSources};
 use ecs_mesh_model::Reason;
 use ecs_mesh_model::{
-    ContainerInstanceArn, ContainerStart, DesiredStatus, InterfaceAddresses, LastStatus, OperatorId, RoleArn,
-    Tags, Task, TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, Timestamp,
+    ContainerInstanceArn, ContainerStart, DataplaneOwner, DesiredStatus, InterfaceAddresses, LastStatus,
+    OperatorId, RoleArn, Tags, Task, TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup,
+    TaskHost, Timestamp,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -332,6 +333,9 @@ async fn outcome(case: &IntentCase) -> Value {
         "warnings",
         evaluation.warnings.iter().map(|reason| reason.message.clone()).collect::<Vec<_>>().into(),
     );
+    if evaluation.owner != DataplaneOwner::Operator {
+        add("dataplaneOwner", evaluation.owner.as_str().into());
+    }
     match &evaluation.verdict {
         Verdict::Register(desired) => {
             add("binding", (*desired.binding).into());

@@ -22,8 +22,9 @@ use super::token_store::{EntryTags, NewEntry, TokenStore};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
-    ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, Tags, Task,
-    TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup, TaskHost, TaskId, Timestamp,
+    ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn,
+    SidecarDataplane, Tags, Task, TaskArn, TaskContainer, TaskDefinition, TaskDefinitionArn, TaskGroup,
+    TaskHost, TaskId, Timestamp,
 };
 
 /// Duration of each call of a fake.
@@ -174,6 +175,8 @@ pub struct FakeEcs {
     pub failing: Mutex<Vec<TaskId>>,
     /// That of every task definition.
     pub network_mode: Mutex<Option<String>>,
+    /// How the sidecars of task definitions get their Dataplane.
+    pub sidecars: Mutex<BTreeMap<TaskDefinitionArn, SidecarDataplane>>,
     pub missing_instances: Mutex<Vec<ContainerInstanceArn>>,
     /// Calls of DescribeContainerInstances.
     pub instance_reads: Mutex<usize>,
@@ -258,12 +261,10 @@ impl Ecs for FakeEcs {
         }
         let network_mode = self.network_mode.lock().unwrap().clone();
         let sidecar = TaskContainer {
-            name: "sidecar".to_owned(),
-            docker_labels: Tags::new(),
+            name: "kuma-dp".to_owned(),
             ports: vec![15000],
-            essential: true,
-            stop_timeout: None,
-            sidecar_outbounds: None,
+            sidecar_dataplane: self.sidecars.lock().unwrap().get(arn).copied(),
+            ..TaskContainer::default()
         };
         Ok(TaskDefinition { arn: arn.clone(), task_role: None, network_mode, containers: vec![sidecar] })
     }

@@ -8,7 +8,12 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::super::apply::{ApplyOutcome, WriteDecision};
+use super::super::dataplane_checks::DataplaneFinding;
 use super::super::warnings::{Novelty, group_key};
+use super::dataplane::{
+    CHECK_REASONS, CheckProblem, LEFT_BEHIND, NOT_REVOCABLE, NOT_REVOCABLE_TEXT, check_problem,
+    withheld_problem,
+};
 use super::{
     HoldRecorder, OwnerInfo, Recorder, ServiceSubject, Subject, TaskPlanRecorder, TaskRecorder,
     describe_owner, describe_step, guard_message,
@@ -18,7 +23,7 @@ use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::{Action, HeldRemoval, PlanStep};
-use ecs_mesh_model::{Reason, RoleArn, TaskArn, Timestamp};
+use ecs_mesh_model::{DataplaneOwner, Reason, RoleArn, TaskArn, Timestamp};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -317,6 +322,38 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         let (name, policy) = (self.0.worker.display_name(&step.id), step.binding.spec.policy);
         let message = format!("{change} of {name} ({why}) skipped: policy {policy:?}");
         self.warn_once("skipped_by_policy", &Reason::new(format!("{change} {}", step.binding.name), message));
+    }
+
+    fn checked(&self, step: &PlanStep, owner: DataplaneOwner, finding: &DataplaneFinding) {
+        let Subject { worker, task, .. } = self.0;
+        let problem = check_problem(step, &worker.display_name(&step.id), owner, finding);
+        let current = problem.as_ref().map(|problem| problem.reason);
+        for reason in CHECK_REASONS.into_iter().filter(|reason| Some(*reason) != current) {
+            worker.clear_warning(task, reason);
+        }
+        worker.clear_warning(task, NOT_REVOCABLE);
+        if let Some(CheckProblem { reason, key, message }) = problem {
+            self.warn_once(reason, &Reason::new(key, message));
+        }
+    }
+
+    fn withheld(&self, step: &PlanStep) {
+        let Action::Withhold { owner, .. } = &step.action else { return };
+        let problem = withheld_problem(step, &self.0.worker.display_name(&step.id), *owner);
+        self.warn_once(problem.reason, &Reason::new(problem.key, problem.message));
+    }
+
+    fn not_revocable(&self) {
+        self.warn_once(NOT_REVOCABLE, &Reason::constant(NOT_REVOCABLE_TEXT));
+    }
+
+    fn left_behind(&self, id: &RegistrationId) {
+        let name = self.0.worker.display_name(id);
+        let message = format!(
+            "{name} of the stopped task remains, and lacks ownership labels: it is not removed; remove it, or wait for the \
+             control plane, and label the sidecar's template"
+        );
+        self.warn_once(LEFT_BEHIND, &Reason::new("a gone task left its Dataplane", message));
     }
 
     fn paused(&self, step: &PlanStep) -> bool {

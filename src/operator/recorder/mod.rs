@@ -1,5 +1,6 @@
 //! Records what reconciles do and find. A live run logs and counts; a dry run collects a plan, and lets no write be sent.
 
+mod dataplane;
 mod live;
 mod plan;
 
@@ -10,12 +11,13 @@ use std::time::Duration;
 use super::apply::{ApplyOutcome, WriteDecision};
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
+use super::dataplane_checks::DataplaneFinding;
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::{Action, DrainReason, HeldRemoval, PlanStep};
-use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, TaskArn, Timestamp};
+use ecs_mesh_model::{DataplaneOwner, EcsServiceRef, Reason, RoleArn, TaskArn, Timestamp};
 
 pub(super) use live::LiveRecorder;
 pub(super) use plan::TaskPlanRecorder;
@@ -135,6 +137,18 @@ pub(super) trait TaskRecorder: Send + Sync {
     /// The binding's policy does not permit a step.
     fn skipped_by_policy(&self, step: &PlanStep);
 
+    /// A check has compared a Dataplane that the operator does not own.
+    fn checked(&self, step: &PlanStep, owner: DataplaneOwner, finding: &DataplaneFinding);
+
+    /// The owner of the Dataplane does not permit a step.
+    fn withheld(&self, step: &PlanStep);
+
+    /// The role does not allow the task, and its sidecar registers it.
+    fn not_revocable(&self);
+
+    /// A task that is gone has left a Dataplane without ownership labels.
+    fn left_behind(&self, id: &RegistrationId);
+
     /// The binding of a step is paused. Whether the step is carried out all the same, as a plan does.
     fn paused(&self, step: &PlanStep) -> bool;
 
@@ -149,7 +163,10 @@ fn describe_step(step: &PlanStep) -> (&'static str, String) {
         Action::Drain(DrainReason::Stopping, _) => ("drain", "ECS is stopping the task".to_owned()),
         Action::Drain(_, evidence) => ("drain", evidence.to_string()),
         Action::Remove(evidence) => ("remove", evidence.to_string()),
-        Action::Skip { action, evidence } => (action.as_str(), evidence.to_string()),
+        Action::Skip { action, evidence } | Action::Withhold { action, evidence, .. } => {
+            (action.as_str(), evidence.to_string())
+        }
+        Action::Check { .. } => ("check", "the task runs".to_owned()),
     }
 }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::apply::{ApplyOutcome, WriteDecision};
+use super::super::dataplane_checks::DataplaneFinding;
 use super::super::dry_run::{DryRunRecorder, TaskPlan};
 use super::super::warnings::group_key;
+use super::dataplane::{NOT_REVOCABLE, NOT_REVOCABLE_TEXT, check_problem, withheld_problem};
 use super::{
     HoldRecorder, OwnerInfo, Recorder, ServiceSubject, Subject, TaskRecorder, describe_owner, describe_step,
     guard_message, hold_message,
@@ -21,7 +23,7 @@ use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_core::plan::{
     Action, DrainReason, FieldChange, HeldRemoval, PendingConfirmation, PlanStep, SkippedAction,
 };
-use ecs_mesh_model::{Reason, TaskArn, Timestamp};
+use ecs_mesh_model::{DataplaneOwner, Reason, TaskArn, Timestamp};
 
 impl Recorder for DryRunRecorder {
     fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a> {
@@ -123,17 +125,20 @@ impl TaskPlanRecorder<'_> {
         let Subject { worker, task, .. } = self.subject;
         let reason = reason.into();
         let service = match &step.action {
-            Action::Ensure { desired, .. } => Some(desired.service.as_str().to_owned()),
+            Action::Ensure { desired, .. } | Action::Check { desired, .. } => {
+                Some(desired.service.as_str().to_owned())
+            }
             _ => {
                 let entry = worker.registry.entries(task).into_iter().find(|entry| entry.id == step.id);
                 entry.and_then(|entry| entry.service).map(|service| service.to_string())
             }
         };
         let evidence = match &step.action {
-            Action::Ensure { .. } => None,
-            Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. } => {
-                Some(evidence.as_str().to_owned())
-            }
+            Action::Ensure { .. } | Action::Check { .. } => None,
+            Action::Drain(_, evidence)
+            | Action::Remove(evidence)
+            | Action::Skip { evidence, .. }
+            | Action::Withhold { evidence, .. } => Some(evidence.as_str().to_owned()),
         };
         PlannedChange {
             mesh: worker.mesh_label(&step.id).map(str::to_owned),
@@ -150,7 +155,9 @@ impl TaskPlanRecorder<'_> {
     /// A withdrawal that something blocks.
     fn blocked(&self, step: &PlanStep, by: BlockedBy, reason: String) -> PlannedChange {
         let change = match step.action {
-            Action::Drain(..) | Action::Skip { action: SkippedAction::Drain, .. } => Change::Drain,
+            Action::Drain(..)
+            | Action::Skip { action: SkippedAction::Drain, .. }
+            | Action::Withhold { action: SkippedAction::Drain, .. } => Change::Drain,
             _ => Change::Remove,
         };
         PlannedChange { blocked_by: Some(by), ..self.entry(step, change, reason) }
@@ -232,6 +239,8 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
             Action::Ensure { .. } => Change::Create,
             Action::Drain(..) | Action::Skip { action: SkippedAction::Drain, .. } => Change::Drain,
             Action::Remove(_) | Action::Skip { .. } => Change::Remove,
+            // They write nothing.
+            Action::Check { .. } | Action::Withhold { .. } => return,
         };
         let blocked_by = Some(BlockedBy::UnsupportedControlPlane);
         self.push(PlannedChange { blocked_by, ..self.entry(step, change, obstacle.reason()) });
@@ -314,6 +323,41 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
         let (_, why) = describe_step(step);
         self.push_warning("skipped_by_policy", self.blocked(step, BlockedBy::Policy, why));
     }
+
+    fn checked(&self, step: &PlanStep, owner: DataplaneOwner, finding: &DataplaneFinding) {
+        let name = self.subject.worker.display_name(&step.id);
+        let Some(problem) = check_problem(step, &name, owner, finding) else {
+            let reason = format!("as declared; dataplanes is {owner}");
+            return self.push(self.entry(step, Change::Unchanged, reason));
+        };
+        let (change, fields, registration) = match finding {
+            DataplaneFinding::Missing(normal) => (Change::Create, Vec::new(), Some(normal.clone())),
+            DataplaneFinding::Taken(_) => (Change::NameConflict, Vec::new(), None),
+            DataplaneFinding::Found { changes, .. } if changes.is_empty() => {
+                (Change::Unmanaged, Vec::new(), None)
+            }
+            DataplaneFinding::Found { changes, .. } => (Change::Update, changes.clone(), None),
+        };
+        let blocked_by = change.writes().then_some(BlockedBy::DataplaneOwner);
+        let entry = self.entry(step, change, problem.message);
+        let change = PlannedChange { key: problem.key, blocked_by, fields, registration, ..entry };
+        self.push_warning(problem.reason, change);
+    }
+
+    fn withheld(&self, step: &PlanStep) {
+        let Action::Withhold { owner, .. } = &step.action else { return };
+        let problem = withheld_problem(step, &self.subject.worker.display_name(&step.id), *owner);
+        let change = self.blocked(step, BlockedBy::DataplaneOwner, problem.message);
+        self.push_warning(problem.reason, change);
+    }
+
+    fn not_revocable(&self) {
+        self.subject.context.metrics().record_warning(NOT_REVOCABLE);
+        self.lock().extend_warnings(&[Reason::constant(NOT_REVOCABLE_TEXT)]);
+    }
+
+    /// A plan sees the task for the first time, and knows no Dataplane that it had.
+    fn left_behind(&self, _id: &RegistrationId) {}
 
     fn paused(&self, _step: &PlanStep) -> bool {
         true

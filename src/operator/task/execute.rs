@@ -29,6 +29,22 @@ impl TaskRun<'_> {
         let mut next = decision.requeue_after.map_or(Requeue::Forget, Requeue::After);
         let mut refused = None;
         for step in &decision.steps {
+            match &step.action {
+                Action::Check { desired, owner } => {
+                    let again = self.check_dataplane(step, desired, *owner).await?;
+                    next = again.map_or(next, |wait| earlier(next, wait));
+                    continue;
+                }
+                Action::Withhold { .. } => {
+                    self.withhold(step);
+                    continue;
+                }
+                _ if self.awaits_other_sidecar(step) => {
+                    next = earlier(next, ROLE_CONFIRM_INTERVAL);
+                    continue;
+                }
+                _ => {}
+            }
             let paused = step.binding.spec.paused;
             if paused && !self.recorder.paused(step) {
                 continue;
@@ -175,6 +191,8 @@ impl TaskRun<'_> {
                 self.recorder.skipped_by_policy(step);
                 Ok(ApplyOutcome::Equal)
             }
+            // Handled before: they write nothing.
+            Action::Check { .. } | Action::Withhold { .. } => Ok(ApplyOutcome::Equal),
         }
     }
 

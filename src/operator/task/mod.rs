@@ -2,6 +2,7 @@
 
 mod drain;
 mod execute;
+mod owner;
 mod pending_event;
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,8 @@ use ecs_mesh_core::plan::{
     Decision, DecisionInput, HoldEnd, KnownRegistration, Settling, TaskLiveness, decide, decide_if_confirmed,
 };
 use ecs_mesh_model::{
-    ContainerInstanceArn, EcsServiceRef, InterfaceAddresses, Reason, RoleArn, Task, TaskArn, TaskDefinition,
-    TaskDefinitionArn,
+    ContainerInstanceArn, DataplaneOwner, EcsServiceRef, InterfaceAddresses, Reason, RoleArn, Task, TaskArn,
+    TaskDefinition, TaskDefinitionArn,
 };
 
 /// Wait for the event that has a new task's address, before a describe asks for it.
@@ -154,6 +155,11 @@ impl<'a> TaskRun<'a> {
             let may_run = snapshot.liveness == TaskLiveness::Live && !snapshot.is_lost();
             if known.is_empty() && !may_run {
                 self.note_deployment(&snapshot, None);
+                match self.check_left_behind(&snapshot).await {
+                    Ok(Some(again)) => return Ok(Requeue::After(again)),
+                    Ok(None) => {}
+                    Err(error) => return Ok(self.requeue_after_error(&error)),
+                }
                 self.worker.clear_warnings(self.task);
                 return Ok(Requeue::Forget);
             }
@@ -165,12 +171,13 @@ impl<'a> TaskRun<'a> {
             };
             // Evaluating may have waited for AWS, and a describe may have shown meanwhile that the task stopped. The
             // event of that stop is stale then, and nothing else enqueues the task.
+            self.ensure_owner_is_known(&snapshot, &known, evaluation.as_ref()).await?;
             if evaluation.is_some() && self.snapshot(&known).liveness != snapshot.liveness {
                 continue;
             }
             self.note_deployment(&snapshot, evaluation.as_ref());
-            // Tags that were read for the evaluation decide which binding owns a registration.
-            let known = if evaluation.is_some() { self.known_registrations() } else { known };
+            // Facts that were read meanwhile decide which binding owns a registration, and who owns the Dataplane.
+            let known = self.known_registrations();
             let mut input = self.decision_input(&snapshot, &known, evaluation.as_ref());
             let mut decision = decide(&input);
             let retained = self.evaluate_retained(&decision, &snapshot, &known).await?;
@@ -184,6 +191,7 @@ impl<'a> TaskRun<'a> {
             if let Some(evaluation) = &evaluation {
                 self.record_declarations(evaluation, &decision, &known);
             }
+            self.end_checks(evaluation.as_ref(), &decision.steps);
             let next = match self.execute(&decision, &known).await {
                 Ok(ExecuteOutcome::Settled(next)) => next,
                 Ok(ExecuteOutcome::Reevaluate) => continue,
@@ -291,8 +299,9 @@ impl<'a> TaskRun<'a> {
                 cluster,
                 task.as_ref(),
             );
+            let owner = self.owner_of(binding.as_deref(), task.as_ref(), &entry);
             let RegistryEntry { id, drained, was_declared, .. } = entry;
-            KnownRegistration { id, drained, binding, was_declared }
+            KnownRegistration { id, drained, binding, was_declared, owner }
         };
         entries.into_iter().map(known).collect()
     }
@@ -540,6 +549,10 @@ impl<'a> TaskRun<'a> {
             }
             Verdict::Reject { violations, .. } => {
                 self.recorder.rejected(violations);
+                if evaluation.owner == DataplaneOwner::Sidecar {
+                    self.worker.dataplanes.record_not_allowed(self.task, self.context.now());
+                    self.recorder.not_revocable();
+                }
                 if decision.recheck_role { earlier(next, ROLE_CONFIRM_INTERVAL) } else { next }
             }
             Verdict::Hold(reason @ HoldReason::AddressPending) => {

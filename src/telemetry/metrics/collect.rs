@@ -43,6 +43,7 @@ impl Collector for StateCollector {
         to.clusters(&state)?;
         to.work_queues(&state)?;
         to.registrations(&state)?;
+        to.checked_dataplanes(&state)?;
         to.unknown_outbounds(&state)?;
         to.token_expiries(&state)?;
         to.guards(&state)?;
@@ -205,6 +206,18 @@ impl MetricWriter<'_> {
             })
         });
         self.gauges("ecs_mesh_tasks_with_warnings", "Tasks with active warnings by reason", with_warnings)
+    }
+
+    fn checked_dataplanes(&mut self, state: &OperatorState) -> Result<(), Error> {
+        let all = state.control_planes.iter().flat_map(|(name, plane)| {
+            plane.checked_dataplanes.iter().map(move |checked| {
+                let labels =
+                    [("control_plane", &**name), ("dataplanes", checked.owner), ("state", checked.state)];
+                (labels, count(checked.count))
+            })
+        });
+        let help = "Dataplanes that the operator does not own, by owner and state";
+        self.gauges("ecs_mesh_checked_dataplanes", help, all)
     }
 
     fn token_expiries(&mut self, state: &OperatorState) -> Result<(), Error> {

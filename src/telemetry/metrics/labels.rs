@@ -196,13 +196,20 @@ pub(super) const SWEEP_RESULTS: [&str; 4] =
     ["complete", "describe_failed", "list_failed", "cluster_not_found"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 25] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 32] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
     "address_pending",
     "invalid_metadata",
+    "template_mode",
+    "dataplane_missing",
+    "dataplane_differs",
+    "dataplane_unlabelled",
+    "dataplane_left_behind",
+    "observed",
     "rejected",
+    "not_revocable",
     "degraded",
     "unsupported_network_mode",
     "external_instance",

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::consul::{ConsulClaim, ConsulLocation};
+use super::dataplane_owner::{check_sidecar, dataplane_owner, waiting_sidecar};
 use super::discovered::{self, DiscoveredWorkload};
 use super::registration_name::registration_name;
 use super::roles::{RoleClaim, RoleRules};
@@ -18,8 +19,8 @@ use super::{
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec, ZoneProxyForm};
 use ecs_mesh_model::{
-    ContainerInstanceArn, InterfaceAddresses, OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition,
-    Timestamp,
+    ContainerInstanceArn, DataplaneOwner, InterfaceAddresses, OperatorId, Reason, RoleArn, Tags, Task,
+    TaskDefinition, Timestamp,
 };
 
 /// A fact that may not have been read yet, or could not be read.
@@ -99,6 +100,8 @@ pub enum HoldReason {
     AddressPending,
     /// The task's tags or labels, or the resulting name, are invalid.
     Unusable(Reason),
+    /// The task's sidecar writes its Dataplane itself, and the manifests ask the operator to.
+    TemplateMode(Reason),
 }
 
 /// Why the operator does not register a task.
@@ -121,7 +124,7 @@ pub enum IgnoreReason {
 /// The verdict on a task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Register the task as this.
+    /// The task should be registered as this, by its Dataplane's owner.
     Register(Box<DesiredRegistration>),
     /// The task is allowed in the mesh, and registers itself.
     Admit,
@@ -145,6 +148,8 @@ pub enum Verdict {
 pub struct Evaluation {
     /// The binding that selects the task, if exactly one does.
     pub binding: Option<Arc<Binding>>,
+    /// Who owns the task's Dataplane. Only the operator's own are created, updated and drained.
+    pub owner: DataplaneOwner,
     /// The verdict.
     pub verdict: Verdict,
     /// Violations under `mode: warn`, and contradictions between manifests.
@@ -174,16 +179,17 @@ impl Evaluator<'_> {
     /// Evaluates a task that ECS wants to run. (A leaving task is not evaluated: it is drained under any verdict.)
     pub fn evaluate(&self, task: &Task, facts: &TaskFacts) -> Evaluation {
         let mut warnings = Vec::new();
-        let (binding, verdict) = match self.binding(task, facts) {
-            Err(verdict) => (None, verdict),
+        let (binding, owner, verdict) = match self.binding(task, facts) {
+            Err(verdict) => (None, DataplaneOwner::Operator, verdict),
             Ok(binding) => {
+                let owner = dataplane_owner(self.manifests, &binding, Some(task), None);
                 let verdict = self
-                    .evaluate_in_binding(&binding, task, facts, &mut warnings)
+                    .evaluate_in_binding(&binding, owner, task, facts, &mut warnings)
                     .unwrap_or_else(|verdict| verdict);
-                (Some(binding), verdict)
+                (Some(binding), owner, verdict)
             }
         };
-        Evaluation { binding, verdict, warnings }
+        Evaluation { binding, owner, verdict, warnings }
     }
 
     fn binding(&self, task: &Task, facts: &TaskFacts) -> Result<Arc<Binding>, Verdict> {
@@ -202,6 +208,7 @@ impl Evaluator<'_> {
     fn evaluate_in_binding(
         &self,
         binding: &Binding,
+        owner: DataplaneOwner,
         task: &Task,
         facts: &TaskFacts,
         warnings: &mut Vec<Reason>,
@@ -225,6 +232,16 @@ impl Evaluator<'_> {
         let place = place?;
         place.check_ports(&workload, facts)?;
         warnings.extend(place.shared_listeners(&name, workload.reach));
+        // A definition that cannot be read, and that no other check needs, shows no template.
+        let definition = match &facts.definition {
+            Fact::Unknown(_) => None,
+            _ => Some(known_definition(facts)?),
+        };
+        if let Some(definition) = definition {
+            check_sidecar(owner, definition)?;
+            let waiting = waiting_sidecar(owner, &name, definition);
+            warnings.extend(waiting.filter(|_| !facts.registered));
+        }
         let settle = binding.spec.cleanup.settle.0;
         let is_unknown = !facts.outbounds_seen && self.history.is_starting(settle, self.now);
         let may_lack_lists = is_unknown || self.history.lacks_list_of(&name, settle, self.now);

@@ -2,6 +2,7 @@
 
 mod called_workloads;
 mod consul;
+mod dataplane_owner;
 mod desired;
 mod discovered;
 mod evaluator;
@@ -20,6 +21,7 @@ pub use called_workloads::CalledWorkloads;
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
+pub use dataplane_owner::dataplane_owner;
 pub use desired::{
     DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegisteredBackends,
     RegistrationId,
@@ -59,7 +61,7 @@ impl fmt::Display for HoldReason {
             ),
             Self::Unknown(fact) => write!(f, "reading {fact}"),
             Self::AddressPending => f.write_str("the task's address is pending"),
-            Self::Unusable(reason) => write!(f, "{reason}"),
+            Self::Unusable(reason) | Self::TemplateMode(reason) => write!(f, "{reason}"),
         }
     }
 }
@@ -69,7 +71,9 @@ impl HoldReason {
     pub fn reason(&self) -> Reason {
         let message = self.to_string();
         match self {
-            Self::Unknown(cause) | Self::Unusable(cause) => Reason::new(cause.key.clone(), message),
+            Self::Unknown(cause) | Self::Unusable(cause) | Self::TemplateMode(cause) => {
+                Reason::new(cause.key.clone(), message)
+            }
             Self::Bindings(_) | Self::Workloads(_) | Self::AddressPending => Reason::constant(message),
         }
     }
@@ -82,6 +86,7 @@ impl HoldReason {
             Self::Unknown(_) => "unknown",
             Self::AddressPending => "address_pending",
             Self::Unusable(_) => "invalid_metadata",
+            Self::TemplateMode(_) => "template_mode",
         }
     }
 }

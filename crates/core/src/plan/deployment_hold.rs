@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::intent::{Evaluation, HoldReason, Verdict};
-use ecs_mesh_model::{EcsRollout, EcsServiceState, TaskArn, Timestamp};
+use ecs_mesh_model::{DataplaneOwner, EcsRollout, EcsServiceState, TaskArn, Timestamp};
 
 /// Why a hold has ended, or why there was none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +28,7 @@ pub enum HoldEnd {
     Rejected,
     /// The registration of a replacement is held.
     TaskHeld,
-    /// No binding or workload registers a replacement.
+    /// No binding or workload has the operator register a replacement.
     NotRegistered,
     /// The binding of a task is paused.
     Paused,
@@ -74,6 +74,8 @@ impl HoldEnd {
             Verdict::Hold(_) => Some(Self::TaskHeld),
             Verdict::Reject { .. } => Some(Self::Rejected),
             Verdict::Ignore(_) => Some(Self::NotRegistered),
+            // The operator does not know when the sidecar registers the task.
+            Verdict::Register(_) if evaluation.owner != DataplaneOwner::Operator => Some(Self::NotRegistered),
             Verdict::Register(_) | Verdict::Admit | Verdict::NeedsFact(_) => None,
         }
     }

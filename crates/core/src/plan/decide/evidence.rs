@@ -64,6 +64,11 @@ impl Evidence {
         matches!(self, Self::Manifests | Self::RoleNotAllowed { .. })
     }
 
+    /// Whether the role of the task is the evidence.
+    pub fn is_by_role(&self) -> bool {
+        matches!(self, Self::RoleTags | Self::RoleNotAllowed { .. })
+    }
+
     /// The basis of a removal by this evidence, for the guard. The manifests have asked for it for `asked_for`.
     pub(super) fn removal_basis(&self, asked_for: Duration) -> RemovalBasis {
         match self {

@@ -3,6 +3,7 @@
 //! Guarantees invariant I2: a registration is drained or removed on one of the reasons of [`Evidence`] alone.
 
 mod evidence;
+mod owner;
 mod preview;
 mod settle;
 
@@ -16,7 +17,7 @@ use crate::intent::{
 use crate::plan::{DrainReason, RemovalBasis, TaskLiveness};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
-use ecs_mesh_model::Timestamp;
+use ecs_mesh_model::{DataplaneOwner, Timestamp};
 
 pub use evidence::Evidence;
 pub use preview::{PendingConfirmation, decide_if_confirmed};
@@ -41,6 +42,16 @@ pub struct KnownRegistration {
     pub binding: Option<Arc<Binding>>,
     /// Whether complete manifests have declared the registration since the operator started.
     pub was_declared: bool,
+    /// Who owns the Dataplane: the operator drains its own alone.
+    pub owner: DataplaneOwner,
+}
+
+impl KnownRegistration {
+    /// Whether the operator drained its own registration of a task whose Dataplane the manifests now leave to `owner`: no other
+    /// writer undoes the drain.
+    fn has_own_drain(&self, owner: DataplaneOwner) -> bool {
+        owner == DataplaneOwner::Sidecar && self.owner == DataplaneOwner::Operator && self.drained.is_some()
+    }
 }
 
 /// How recently, and how often, describes showed a task alive and wanted.
@@ -104,9 +115,25 @@ pub enum Action {
         /// The reason for the action.
         evidence: Evidence,
     },
+    /// Compare the Dataplane with the desired one, and write nothing: the operator does not own it.
+    Check {
+        /// The desired registration.
+        desired: Box<DesiredRegistration>,
+        /// The owner.
+        owner: DataplaneOwner,
+    },
+    /// An action that the Dataplane's owner does not permit.
+    Withhold {
+        /// The action.
+        action: SkippedAction,
+        /// The reason for the action.
+        evidence: Evidence,
+        /// The owner.
+        owner: DataplaneOwner,
+    },
 }
 
-/// The action that a policy does not permit.
+/// The action that a policy, or the owner of a Dataplane, does not permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkippedAction {
     /// A drain.
@@ -144,17 +171,20 @@ impl PlanStep {
                 *reason != DrainReason::Stopping && !evidence.is_confirmed_stop()
             }
             Action::Remove(evidence) => !evidence.is_confirmed_stop(),
-            Action::Ensure { .. } | Action::Skip { .. } => false,
+            Action::Ensure { .. } | Action::Skip { .. } | Action::Check { .. } | Action::Withhold { .. } => {
+                false
+            }
         }
     }
 
     /// The basis of the drain or removal, for the guard. The manifests have asked for it for `asked_for`.
     pub fn removal_basis(&self, asked_for: Duration) -> RemovalBasis {
         match &self.action {
-            Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. } => {
-                evidence.removal_basis(asked_for)
-            }
-            Action::Ensure { .. } => RemovalBasis::Unconfirmed,
+            Action::Drain(_, evidence)
+            | Action::Remove(evidence)
+            | Action::Skip { evidence, .. }
+            | Action::Withhold { evidence, .. } => evidence.removal_basis(asked_for),
+            Action::Ensure { .. } | Action::Check { .. } => RemovalBasis::Unconfirmed,
         }
     }
 }
@@ -219,6 +249,15 @@ impl Decision {
 /// *Withdraw* is: drain *g*; after `cleanup.drain`, remove *g* under `sync`, and skip remove under `upsert-only`. By the
 /// manifests, and only because a document is absent, it waits for `cleanup.settle` first.
 ///
+/// The table is that of Dataplanes that the operator owns. Of others it creates, updates and drains none:
+///
+/// | | owned by the sidecar | observed |
+/// |---|---|---|
+/// | register | check | check |
+/// | drain | – (of a live task: withhold) | withhold |
+/// | remove, since the task is gone | as `sync` or `create-only` | withhold |
+/// | withdraw from a live task | withhold | withhold |
+///
 /// Where tasks register themselves (Consul), nothing is created or drained: `Leaving` and `StopUnconfirmed`
 /// give no step; `Stopped`, `StoppedMissing` and `Absent` remove under `sync` and are skipped otherwise. A live task keeps its registrations unless `onRevoked` is `withdraw`, which removes them without a drain.
 pub fn decide(input: &DecisionInput<'_>) -> Decision {
@@ -259,7 +298,12 @@ impl Decision {
         for registration in input.known {
             let Some(binding) = &registration.binding else { continue };
             let evidence = &evidence.of(registration);
-            let may_drain = registration.drained.is_none() && !input.self_registered;
+            if registration.owner == DataplaneOwner::Observe {
+                self.withhold(registration, SkippedAction::Remove, evidence);
+                continue;
+            }
+            let is_own = registration.owner == DataplaneOwner::Operator;
+            let may_drain = registration.drained.is_none() && !input.self_registered && is_own;
             let action = match binding.spec.policy {
                 LifecyclePolicy::Sync => Action::Remove(evidence.clone()),
                 LifecyclePolicy::UpsertOnly if may_drain && evidence.is_confirmed_stop() => {
@@ -283,6 +327,15 @@ impl Decision {
             {
                 continue;
             }
+            match registration.owner {
+                DataplaneOwner::Operator => {}
+                // The sidecar drains Envoy when it is stopped, and the control plane deletes its Dataplane then.
+                DataplaneOwner::Sidecar => continue,
+                DataplaneOwner::Observe => {
+                    self.withhold(registration, SkippedAction::Drain, evidence);
+                    continue;
+                }
+            }
             let action = if binding.spec.policy == LifecyclePolicy::CreateOnly {
                 Action::Skip { action: SkippedAction::Drain, evidence: evidence.clone() }
             } else {
@@ -303,7 +356,9 @@ impl Decision {
     /// Applies an evaluation. The manifests do not withdraw the `unsettled` registrations yet.
     fn apply(&mut self, evaluation: &Evaluation, input: &DecisionInput<'_>, unsettled: &[RegistrationId]) {
         match (&evaluation.verdict, &evaluation.binding) {
-            (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, input, unsettled),
+            (Verdict::Register(desired), Some(binding)) => {
+                self.register(desired, (binding, evaluation.owner), input, unsettled);
+            }
             (Verdict::Reject { violations, confirmed: true }, _) => {
                 let Some(evidence) = violations_against(violations, input.manifests_complete) else { return };
                 for registration in input.known {
@@ -332,7 +387,7 @@ impl Decision {
     fn register(
         &mut self,
         desired: &DesiredRegistration,
-        binding: &Arc<Binding>,
+        (binding, owner): (&Arc<Binding>, DataplaneOwner),
         input: &DecisionInput<'_>,
         unsettled: &[RegistrationId],
     ) {
@@ -341,6 +396,12 @@ impl Decision {
         // The sidecar keeps the name that it was started with: a changed `dataplaneName` applies to new tasks.
         let current = alike.iter().find(|known| known.id == desired.id).or(alike.first());
         match current {
+            _ if owner != DataplaneOwner::Operator
+                && !current.is_some_and(|known| known.has_own_drain(owner)) =>
+            {
+                let id = current.map_or(&desired.id, |known| &known.id).clone();
+                self.check(DesiredRegistration { id, ..desired.clone() }, owner, binding);
+            }
             Some(known) => {
                 let may_update = binding.spec.policy != LifecyclePolicy::CreateOnly;
                 let desired = Box::new(DesiredRegistration { id: known.id.clone(), ..desired.clone() });
@@ -416,6 +477,9 @@ impl Decision {
         now: Timestamp,
     ) {
         let Some(binding) = &registration.binding else { return };
+        if registration.owner != DataplaneOwner::Operator {
+            return self.withhold(registration, SkippedAction::Drain, evidence);
+        }
         let delay = binding.spec.cleanup.drain.0;
         let evidence = evidence.clone();
         let action = match (binding.spec.policy, registration.drained) {
@@ -463,6 +527,8 @@ fn violations_against(violations: &[RoleViolation], manifests_complete: bool) ->
 mod tests;
 #[cfg(test)]
 mod tests_disallowed;
+#[cfg(test)]
+mod tests_owner;
 #[cfg(test)]
 mod tests_self_registered;
 #[cfg(test)]

@@ -42,8 +42,10 @@ impl Decision {
         let Some(retained) = retained.filter(|_| !self.settling.is_empty()) else { return };
         // Role tags that do not allow the registration, absent documents or not, do not wait (I4).
         let revoked = retained.steps.into_iter().filter(|step| {
-            let (Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. }) =
-                &step.action
+            let (Action::Drain(_, evidence)
+            | Action::Remove(evidence)
+            | Action::Skip { evidence, .. }
+            | Action::Withhold { evidence, .. }) = &step.action
             else {
                 return false;
             };

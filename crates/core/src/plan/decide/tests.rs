@@ -36,11 +36,17 @@ pub(super) fn id(text: &str) -> RegistrationId {
 
 /// A registration owned by a binding of this policy.
 pub(super) fn known(name: &str, policy: &str) -> KnownRegistration {
-    KnownRegistration { id: id(name), drained: None, binding: Some(binding(policy)), was_declared: true }
+    KnownRegistration {
+        id: id(name),
+        drained: None,
+        binding: Some(binding(policy)),
+        was_declared: true,
+        owner: DataplaneOwner::Operator,
+    }
 }
 
 impl KnownRegistration {
-    fn drained(self, reason: DrainReason, ago_ms: i64) -> Self {
+    pub(super) fn drained(self, reason: DrainReason, ago_ms: i64) -> Self {
         Self { drained: Some((reason, Timestamp(NOW.0 - ago_ms))), ..self }
     }
 
@@ -70,10 +76,11 @@ fn desired(name: &str) -> DesiredRegistration {
 }
 
 pub(super) fn evaluation(verdict: Verdict, policy: &str) -> Evaluation {
-    Evaluation { binding: Some(binding(policy)), verdict, warnings: Vec::new() }
+    let owner = DataplaneOwner::Operator;
+    Evaluation { binding: Some(binding(policy)), owner, verdict, warnings: Vec::new() }
 }
 
-fn register(policy: &str) -> Evaluation {
+pub(super) fn register(policy: &str) -> Evaluation {
     evaluation(Verdict::Register(Box::new(desired("default/task"))), policy)
 }
 
@@ -88,7 +95,7 @@ pub(super) fn reject(confirmed: bool) -> Evaluation {
 }
 
 pub(super) fn ignore(reason: IgnoreReason) -> Evaluation {
-    Evaluation { binding: None, verdict: Verdict::Ignore(reason), warnings: Vec::new() }
+    Evaluation { binding: None, ..evaluation(Verdict::Ignore(reason), "sync") }
 }
 
 /// The input for a task that was just seen alive, with complete manifests.
@@ -121,6 +128,13 @@ pub(super) fn words(decision: &Decision) -> String {
             Action::Drain(reason, evidence) => format!("drain {} ({})", reason.as_str(), evidence.as_str()),
             Action::Remove(evidence) => format!("remove ({})", evidence.as_str()),
             Action::Skip { action, evidence } => format!("skip {} ({})", action.as_str(), evidence.as_str()),
+            Action::Check { desired, owner } => {
+                assert_eq!(desired.id, step.id, "the step and its registration agree");
+                format!("check for {owner}")
+            }
+            Action::Withhold { action, evidence, owner } => {
+                format!("withhold {} ({}) from {owner}", action.as_str(), evidence.as_str())
+            }
         };
         let guarded = if step.needs_guard() { ", guarded" } else { "" };
         write!(text, " {}{guarded}", step.id).unwrap();

@@ -74,6 +74,7 @@ fn write_service(out: &mut String, service: &ServiceCreates<'_>, everywhere: &Fi
         Some(BlockedBy::Paused) => ", paused",
         Some(BlockedBy::UnsupportedControlPlane) => ", control plane not supported",
         Some(BlockedBy::NotExpressible) => ", not expressible",
+        Some(BlockedBy::DataplaneOwner) => ", not the operator's Dataplane",
         None => "",
     };
     let name = first.change.service.as_deref().unwrap_or_default();

@@ -109,6 +109,8 @@ pub enum BlockedBy {
     UnsupportedControlPlane,
     /// The control plane's version, or the target version of the plan, has no form for what the manifests declare.
     NotExpressible,
+    /// The operator does not own the task's Dataplane (`dataplanes: sidecar` or `observe`).
+    DataplaneOwner,
 }
 
 impl BlockedBy {
@@ -120,6 +122,7 @@ impl BlockedBy {
             Self::Paused => "paused",
             Self::UnsupportedControlPlane => "unsupportedControlPlane",
             Self::NotExpressible => "notExpressible",
+            Self::DataplaneOwner => "dataplaneOwner",
         }
     }
 }
@@ -324,6 +327,8 @@ pub struct PlanSummary {
     pub unsupported_control_plane: usize,
     /// Registrations that the control plane's version, or the target version of the plan, cannot express.
     pub not_expressible: usize,
+    /// Changes of Dataplanes that the operator does not own.
+    pub dataplane_owner: usize,
     /// Tasks outside the operator's bindings and workloads.
     pub ignore: usize,
     /// Registrations that are as declared.
@@ -439,6 +444,7 @@ impl PlanSummary {
             (Some(BlockedBy::Paused), _) => &mut self.paused,
             (Some(BlockedBy::UnsupportedControlPlane), _) => &mut self.unsupported_control_plane,
             (Some(BlockedBy::NotExpressible), _) => &mut self.not_expressible,
+            (Some(BlockedBy::DataplaneOwner), _) => &mut self.dataplane_owner,
             (None, Change::Create) => &mut self.create,
             (None, Change::Update) => &mut self.update,
             (None, Change::Drain) => &mut self.drain,
@@ -463,6 +469,7 @@ pub fn label(change: &PlannedChange) -> &'static str {
         Some(BlockedBy::Paused) => "paused",
         Some(BlockedBy::UnsupportedControlPlane) => "unsupported_control_plane",
         Some(BlockedBy::NotExpressible) => "not_expressible",
+        Some(BlockedBy::DataplaneOwner) => "dataplane_owner",
         None if change.change == Change::NameConflict => "name_conflict",
         None => change.change.as_str(),
     }
@@ -476,6 +483,7 @@ pub fn labels() -> impl Iterator<Item = &'static str> {
         BlockedBy::Paused,
         BlockedBy::UnsupportedControlPlane,
         BlockedBy::NotExpressible,
+        BlockedBy::DataplaneOwner,
     ];
     let blocked = blocked
         .map(|by| label(&PlannedChange { blocked_by: Some(by), ..PlannedChange::new(Change::Remove, "") }));

@@ -143,6 +143,7 @@ fn headline(change: &PlannedChange) -> String {
         Some(BlockedBy::Paused) => format!("{kind}, paused"),
         Some(BlockedBy::UnsupportedControlPlane) => format!("{kind}, control plane not supported"),
         Some(BlockedBy::NotExpressible) => format!("{kind}, not expressible"),
+        Some(BlockedBy::DataplaneOwner) => format!("{kind}, not the operator's Dataplane"),
         None if change.precondition.is_some() => format!("{kind}, later"),
         None => kind.to_owned(),
     }
@@ -447,6 +448,7 @@ fn write_summary(out: &mut String, report: &PlanReport) -> fmt::Result {
         (s.paused, "paused"),
         (s.unsupported_control_plane, "at an unsupported control plane"),
         (s.not_expressible, "not expressible"),
+        (s.dataplane_owner, "not the operator's Dataplane"),
         (s.unknown, "unknown"),
     ];
     let others: Vec<String> = others

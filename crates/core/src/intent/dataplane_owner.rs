@@ -1,0 +1,158 @@
+//! Resolves who owns the Dataplanes of a task, and compares that with the sidecar in the task definition.
+
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_model::{DataplaneOwner, Reason, SidecarDataplane, Task, TaskDefinition};
+
+use super::select::{Match, workload_matches, workloads_in};
+use super::{HoldReason, Verdict, workload_label};
+
+/// The owner of the Dataplanes of a task in its binding: the Workload's, or else the binding's. Of several that the task may
+/// have, the strictest: one whose Dataplanes are only observed, then those of sidecars. Of a task that ECS no longer shows,
+/// the Workloads of the registration's `service` decide.
+pub fn dataplane_owner(
+    set: &ManifestSet,
+    binding: &Binding,
+    task: Option<&Task>,
+    service: Option<&str>,
+) -> DataplaneOwner {
+    if binding.control_plane_type.tasks_register_themselves() {
+        return DataplaneOwner::Operator;
+    }
+    let default = binding.spec.dataplanes;
+    let mut owner = None;
+    for (_, workload) in workloads_in(set, &binding.name) {
+        let is_named = || {
+            service.is_some()
+                && [Some(workload.service.as_str()), workload_label(workload)].contains(&service)
+        };
+        let found = match task.map(|task| workload_matches(workload, task)) {
+            Some(Match::Yes) => workload.dataplanes.unwrap_or(default),
+            // Another Workload, or none, may describe the task.
+            Some(Match::NeedsTags) => workload.dataplanes.unwrap_or(default).max(default),
+            None if is_named() => workload.dataplanes.unwrap_or(default),
+            Some(Match::No) | None => continue,
+        };
+        owner = owner.max(Some(found));
+    }
+    owner.unwrap_or(default)
+}
+
+/// Holds a task whose sidecar would overwrite the operator's registration at each connect.
+pub(super) fn check_sidecar(owner: DataplaneOwner, definition: &TaskDefinition) -> Result<(), Verdict> {
+    let Some((container, SidecarDataplane::Template)) = definition.sidecar_dataplane() else { return Ok(()) };
+    if owner == DataplaneOwner::Sidecar {
+        return Ok(());
+    }
+    let message = format!(
+        "container {container} of {} has a Dataplane template, with which the control plane overwrites the operator's \
+         registration at each connect; help: deploy a task definition whose sidecar starts with --name and without the \
+         template, or set dataplanes: sidecar in the MeshBinding or the Workload",
+        definition.arn
+    );
+    Err(Verdict::Hold(HoldReason::TemplateMode(Reason::new("the sidecar has a Dataplane template", message))))
+}
+
+/// The warning that a sidecar waits for a Dataplane that is not created.
+pub(super) fn waiting_sidecar(
+    owner: DataplaneOwner,
+    workload: &str,
+    definition: &TaskDefinition,
+) -> Option<Reason> {
+    let Some((container, SidecarDataplane::Named)) = definition.sidecar_dataplane() else { return None };
+    (owner == DataplaneOwner::Sidecar).then(|| {
+        Reason::constant(format!(
+            "Workload {workload}: dataplanes is {owner}, and container {container} of {} starts by name: it waits for a \
+             Dataplane that the operator does not create; help: deploy a task definition whose sidecar has a Dataplane \
+             template, or set dataplanes: {}",
+            definition.arn,
+            DataplaneOwner::Operator
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use DataplaneOwner::{Observe, Operator, Sidecar};
+    use ecs_mesh_api::ControlPlaneType;
+    use ecs_mesh_model::{DesiredStatus, InterfaceAddresses, LastStatus, TaskGroup, TaskHost};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn binding(dataplanes: &str, control_plane_type: ControlPlaneType) -> Binding {
+        let spec = json!({"controlPlane": "kuma", "selector": {"clusters": ["*"]}, "dataplanes": dataplanes});
+        let spec = serde_json::from_value(spec).unwrap();
+        Binding { name: "prod".into(), spec, control_plane_type, guard_released_until: None }
+    }
+
+    fn set(workloads: &[Value]) -> ManifestSet {
+        let mut set = ManifestSet::default();
+        for (n, workload) in workloads.iter().enumerate() {
+            let workload = serde_json::from_value(workload.clone()).unwrap();
+            set.workloads.insert(n.to_string().into(), Arc::new(workload));
+        }
+        set
+    }
+
+    /// A task of the service `web`, whose tags are not known.
+    fn task() -> Task {
+        let arn = |kind: &str| format!("arn:aws:ecs:eu-west-1:111122223333:{kind}");
+        Task {
+            arn: arn("task/c/1").try_into().unwrap(),
+            version: 1,
+            last_status: LastStatus::Running,
+            desired_status: DesiredStatus::Running,
+            group: TaskGroup::Service("web".into()),
+            definition: arn("task-definition/web:1").try_into().unwrap(),
+            role_override: None,
+            addresses: InterfaceAddresses::NONE,
+            host: TaskHost::None,
+            deployment: None,
+            created_at: None,
+            tags: None,
+            stopped_containers: Box::default(),
+        }
+    }
+
+    #[test]
+    fn owner_is_that_of_the_workload_or_else_of_the_binding() {
+        let web = |dataplanes: &str| json!({"selector": {"services": ["web"]}, "service": "web", "dataplanes": dataplanes});
+        let plain = json!({"selector": {"services": ["web"]}, "service": "web"});
+        let other = json!({"selector": {"services": ["kv"]}, "service": "kv", "dataplanes": "observe"});
+        let tagged = json!({"selector": {"tags": {"a": "b"}}, "service": "web", "dataplanes": "operator"});
+        let own = json!({"bindings": ["stage"], "selector": {"services": ["web"]}, "service": "web", "dataplanes": "observe"});
+        for (workloads, default, expected) in [
+            (vec![], "sidecar", Sidecar),
+            (vec![plain.clone()], "sidecar", Sidecar),
+            (vec![web("operator")], "observe", Operator),
+            (vec![web("sidecar"), other.clone()], "operator", Sidecar),
+            (vec![web("sidecar"), web("observe")], "operator", Observe),
+            // It may be that no Workload selects the task.
+            (vec![tagged], "observe", Observe),
+            (vec![own], "operator", Operator),
+        ] {
+            let (set, binding) = (set(&workloads), binding(default, ControlPlaneType::Kuma));
+            let task = task();
+            assert_eq!(dataplane_owner(&set, &binding, Some(&task), Some("kv")), expected, "{workloads:?}");
+        }
+    }
+
+    #[test]
+    fn service_of_the_registration_decides_for_a_task_that_ecs_forgot() {
+        let workload = json!({"selector": {"services": ["x"]}, "service": "Web", "workload": "web", "dataplanes": "observe"});
+        let (set, binding) = (set(&[workload]), binding("sidecar", ControlPlaneType::Kuma));
+        for (service, expected) in
+            [(Some("Web"), Observe), (Some("web"), Observe), (Some("kv"), Sidecar), (None, Sidecar)]
+        {
+            assert_eq!(dataplane_owner(&set, &binding, None, service), expected, "{service:?}");
+        }
+    }
+
+    #[test]
+    fn tasks_at_consul_have_no_dataplanes() {
+        let binding = binding("observe", ControlPlaneType::Consul);
+        assert_eq!(dataplane_owner(&set(&[]), &binding, None, None), Operator);
+    }
+}

@@ -1,0 +1,198 @@
+//! Dataplanes that the operator does not own: those of sidecars in template mode, and those that it only observes. They are
+//! read and compared, and reported.
+
+use std::time::Duration;
+
+use super::super::dataplane_checks::{DataplaneCheck, DataplaneFinding, DataplaneState};
+use super::super::registry::RegistryEntry;
+use super::{FactPending, TaskRun};
+use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_aws::store::TaskSnapshot;
+use ecs_mesh_control_plane::{CallError, Registration, RegistrationOwner};
+use ecs_mesh_core::intent::{DesiredRegistration, Evaluation, OwnershipLabels, Verdict, dataplane_owner};
+use ecs_mesh_core::plan::{Action, KnownRegistration, PlanStep, TaskLiveness, diff};
+use ecs_mesh_model::{DataplaneOwner, SidecarDataplane, Task};
+
+/// How long a sidecar may take to register its task before the missing Dataplane is reported.
+const MISSING_AFTER: Duration = Duration::from_mins(1);
+
+/// Interval at which a missing Dataplane, or one that a gone task left, is looked for.
+const MISSING_RECHECK: Duration = Duration::from_secs(30);
+
+/// Interval at which a Dataplane that needs attention is compared again.
+const ATTENTION_RECHECK: Duration = Duration::from_mins(10);
+
+impl TaskRun<'_> {
+    /// The owner of a registration with this operator's labels.
+    pub(super) fn owner_of(
+        &self,
+        binding: Option<&Binding>,
+        task: Option<&Task>,
+        entry: &RegistryEntry,
+    ) -> DataplaneOwner {
+        let Some(binding) = binding.filter(|_| !self.worker.kind.tasks_register_themselves()) else {
+            return DataplaneOwner::Operator;
+        };
+        let declared = dataplane_owner(&self.manifests.set, binding, task, entry.service.as_deref());
+        declared.of_registered(task.and_then(|task| self.cached_sidecar(task)))
+    }
+
+    /// How the task's sidecar gets its Dataplane, if its definition was read and shows that.
+    fn cached_sidecar(&self, task: &Task) -> Option<SidecarDataplane> {
+        let definition = self.context.aws.definitions.cached(&task.definition)?.ok()?;
+        definition.sidecar_dataplane().map(|(_, dataplane)| dataplane)
+    }
+
+    /// Reads the definition of a task whose registration may be drained: the sidecar shows who has written it. One that cannot
+    /// be read leaves that to the manifests. A stop that ECS has not confirmed does not wait, since AWS may not answer.
+    pub(super) async fn ensure_owner_is_known(
+        &self,
+        snapshot: &TaskSnapshot,
+        known: &[KnownRegistration],
+        evaluation: Option<&Evaluation>,
+    ) -> Result<(), FactPending> {
+        let is_withdrawn = evaluation
+            .is_some_and(|found| matches!(found.verdict, Verdict::Ignore(_) | Verdict::Reject { .. }));
+        let may_be_own = || known.iter().any(|known| known.owner == DataplaneOwner::Sidecar);
+        let needs_sidecar = match snapshot.liveness {
+            TaskLiveness::Live => is_withdrawn && !known.is_empty(),
+            TaskLiveness::Leaving => may_be_own(),
+            _ => false,
+        };
+        let is_written = !self.worker.kind.tasks_register_themselves();
+        if let Some(task) = snapshot.task.as_ref().filter(|_| needs_sidecar && is_written) {
+            let _ = self.definition(&task.definition).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares a live task's Dataplane with the desired one. Returns when to compare again, if no sweep or event does.
+    pub(super) async fn check_dataplane(
+        &self,
+        step: &PlanStep,
+        desired: &DesiredRegistration,
+        owner: DataplaneOwner,
+    ) -> Result<Option<Duration>, CallError> {
+        self.worker.ensure_capabilities(&desired.id).await?;
+        let found = self.worker.call(self.worker.client.get(&step.id)).await?;
+        let finding = self.compare(desired, owner, found);
+        let state = finding.state();
+        let since = self.record_check(step, owner, state, finding.is_unlabelled());
+        let is_young = since.age_at(self.context.now()) < MISSING_AFTER;
+        let is_starting = owner == DataplaneOwner::Sidecar
+            && matches!(state, DataplaneState::Missing | DataplaneState::NameConflict)
+            && is_young
+            && self.recorder.takes_effect();
+        if !is_starting {
+            self.recorder.checked(step, owner, &finding);
+        }
+        Ok(match state {
+            DataplaneState::AsDeclared => None,
+            DataplaneState::Missing | DataplaneState::NameConflict => Some(MISSING_RECHECK),
+            _ => Some(ATTENTION_RECHECK),
+        })
+    }
+
+    fn compare(
+        &self,
+        desired: &DesiredRegistration,
+        owner: DataplaneOwner,
+        found: Option<Registration>,
+    ) -> DataplaneFinding {
+        let client = &self.worker.client;
+        let Some(found) = found else {
+            return DataplaneFinding::Missing(client.render(desired, None).normal);
+        };
+        let own = OwnershipLabels::of(&self.context.process.id, self.task);
+        let labelled = found.owner == RegistrationOwner::Owned(own);
+        match (owner, &found.owner) {
+            // A template without labels, or with some of them.
+            (DataplaneOwner::Sidecar, RegistrationOwner::Foreign) => {}
+            (_, other) if !labelled => return DataplaneFinding::Taken(other.clone()),
+            _ => {}
+        }
+        let changes = if owner == DataplaneOwner::Sidecar {
+            client.drift(desired, &found)
+        } else {
+            diff(&found.normal, &client.render(desired, Some(&found)).normal)
+        };
+        DataplaneFinding::Found { labelled, changes }
+    }
+
+    /// Records a drain or a removal that the owner of the Dataplane does not permit.
+    pub(super) fn withhold(&self, step: &PlanStep) {
+        let Action::Withhold { evidence, owner, .. } = &step.action else { return };
+        let is_role = evidence.is_by_role() && *owner == DataplaneOwner::Sidecar;
+        let state = if is_role { DataplaneState::NotAllowed } else { DataplaneState::Stale };
+        self.record_check(step, *owner, state, false);
+        self.recorder.withheld(step);
+    }
+
+    fn record_check(
+        &self,
+        step: &PlanStep,
+        owner: DataplaneOwner,
+        state: DataplaneState,
+        unlabelled: bool,
+    ) -> ecs_mesh_model::Timestamp {
+        let check =
+            DataplaneCheck { id: step.id.clone(), owner, state, unlabelled, since: self.context.now() };
+        self.worker.dataplanes.record(self.task, check)
+    }
+
+    /// Ends the checks of a task whose Dataplane the operator owns, that should have none, or whose Dataplane is being removed.
+    pub(super) fn end_checks(&self, evaluation: Option<&Evaluation>, steps: &[PlanStep]) {
+        let is_checked =
+            |step: &PlanStep| matches!(step.action, Action::Check { .. } | Action::Withhold { .. });
+        let is_over = match evaluation {
+            Some(found) => {
+                found.owner == DataplaneOwner::Operator || matches!(found.verdict, Verdict::Ignore(_))
+            }
+            // A leaving task is not evaluated, and its Dataplane may stay.
+            None => steps.iter().any(|step| matches!(step.action, Action::Remove(_))),
+        };
+        if is_over && !steps.iter().any(is_checked) {
+            self.worker.dataplanes.forget(self.task);
+        }
+    }
+
+    /// Whether the removal waits, since the sidecar of a live task is about to register the same name: it would lose its
+    /// Dataplane if it did so between the last read and the removal, and registers only at its next connect.
+    pub(super) fn awaits_other_sidecar(&self, step: &PlanStep) -> bool {
+        matches!(step.action, Action::Remove(_))
+            && self.recorder.takes_effect()
+            && self.worker.dataplanes.is_awaited_by_another(&step.id, self.task)
+    }
+
+    /// Looks for the Dataplane that a task without registration of ours had. The control plane deletes it when its sidecar
+    /// disconnects; one that stays is reported, and never removed: its name proves nothing. Returns when to look again.
+    pub(super) async fn check_left_behind(
+        &self,
+        snapshot: &TaskSnapshot,
+    ) -> Result<Option<Duration>, CallError> {
+        let Some(last) = self.worker.dataplanes.get(self.task) else { return Ok(None) };
+        let is_gone = matches!(
+            snapshot.liveness,
+            TaskLiveness::Stopped | TaskLiveness::StoppedMissing { .. } | TaskLiveness::Absent { .. }
+        );
+        if !is_gone && last.state != DataplaneState::LeftBehind {
+            return Ok(None);
+        }
+        let is_candidate = last.unlabelled && !self.worker.dataplanes.is_name_of_another(&last.id, self.task);
+        let found =
+            if is_candidate { self.worker.call(self.worker.client.get(&last.id)).await? } else { None };
+        if found.is_none_or(|found| found.owner != RegistrationOwner::Foreign) {
+            self.worker.dataplanes.forget(self.task);
+            return Ok(None);
+        }
+        let left = DataplaneCheck { state: DataplaneState::LeftBehind, since: self.context.now(), ..last };
+        let id = left.id.clone();
+        let since = self.worker.dataplanes.record(self.task, left);
+        // The control plane waits 10 s after a disconnect.
+        if since.age_at(self.context.now()) < MISSING_RECHECK {
+            return Ok(Some(MISSING_RECHECK));
+        }
+        self.recorder.left_behind(&id);
+        Ok(Some(ATTENTION_RECHECK))
+    }
+}
