@@ -15,7 +15,7 @@ use super::common::connect;
 use super::duration;
 use super::output::print;
 use crate::sandbox::EventPrinter;
-use crate::sandbox::demo::{Demo, keep_alive, manifest_options};
+use crate::sandbox::demo::{Demo, OPERATOR, keep_alive, manifest_options};
 use crate::telemetry::log::LogStats;
 use crate::telemetry::server::ListenAddress;
 use ecs_mesh_api::AllowList;
@@ -26,7 +26,9 @@ use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::fault_injection::{FaultInjector, FaultLevel};
 use ecs_mesh_sandbox::kuma::EmulatedRelease;
-use ecs_mesh_sandbox::world::{ForeignFixture, Naming, Rollouts, World, WorldConfig, consul_auth, manifests};
+use ecs_mesh_sandbox::world::{
+    ForeignFixture, Naming, Rollouts, ScenarioService, World, WorldConfig, consul_auth, manifests,
+};
 
 /// Arguments of `sandbox`.
 #[derive(clap::Args)]
@@ -188,7 +190,9 @@ impl SandboxArgs {
             host_mode: false,
         };
         endpoints.with_all(|cloud, kuma, consul, now| {
-            let mut world = World::start(config, cloud, kuma, now)?;
+            let template = self.control_plane.has_kuma().then(|| ScenarioService::in_template_mode(OPERATOR));
+            let further = template.into_iter().collect();
+            let mut world = World::start_with(config, further, cloud, kuma, now)?;
             let fixtures = match (&endpoints.consul, consul) {
                 (Some(endpoint), Some(consul)) => {
                     world.join_consul(&endpoint.bootstrap, cloud, consul, now)?

@@ -41,7 +41,7 @@ const MANIFESTS: &str = "manifests.yaml";
 /// Name of the file with Consul's token.
 const TOKEN: &str = "consul-token";
 /// The operator's id in the sandbox.
-const OPERATOR: &str = "sandbox";
+pub const OPERATOR: &str = "sandbox";
 
 /// A manifest that is added during the demo.
 const MORE_OUTBOUNDS: &str = "---
@@ -146,7 +146,10 @@ impl Demo {
             let operator = consul.front.with(ConsulBootstrap::operator);
             ConsulOracle::new(OracleConfig { operator, ..config.clone() }, false, fixtures)
         });
-        let kuma_oracle = endpoints.kuma_url.as_ref().map(|_| KumaOracle::new(config));
+        let mut kuma_oracle = endpoints.kuma_url.as_ref().map(|_| KumaOracle::new(config));
+        for service in services.iter().filter(|service| service.template_operator.is_some()) {
+            kuma_oracle.iter_mut().for_each(|oracle| oracle.record_sidecar_owned(&service.name));
+        }
         let mut state =
             DemoState { world, kuma_oracle, consul_oracle, deployed: DeployedEndpoints::default(), printer };
         let active = duration.mul_f64(0.7);
