@@ -184,8 +184,8 @@ impl DefinitionInput {
             ports: c.ports.clone(),
             essential: true,
             stop_timeout: None,
-            sidecar_outbounds: c.start().sidecar_outbounds(),
-            sidecar_dataplane: c.start().sidecar_dataplane(),
+            sidecar_outbounds: c.start().kuma_sidecar().map(|sidecar| sidecar.outbounds()),
+            sidecar_dataplane: c.start().kuma_sidecar().and_then(|sidecar| sidecar.dataplane()),
         };
         TaskDefinition {
             arn: arn.clone(),

@@ -107,6 +107,10 @@ pub(super) enum SimFault {
     UnsupportedVersion,
     /// The control plane is upgraded from 2.14 to 3.0.
     DialectUpgrade,
+    /// The sidecars of a service register their own Dataplanes.
+    TemplateMode,
+    /// An edit leaves the Dataplanes of a service of the operator to be observed.
+    OwnerSwitch,
     /// A list omits items that the operator's token may not read.
     FilteredList,
     /// A list omits all items.
@@ -184,6 +188,8 @@ impl SimFault {
             Self::RollingDeployment,
             Self::SecondOperator,
             Self::HostMode,
+            Self::TemplateMode,
+            Self::OwnerSwitch,
         ];
         [Self::EVERYWHERE, &of_kuma].concat()
     }

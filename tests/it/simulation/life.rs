@@ -23,6 +23,7 @@ use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, vi
 use super::faults::SimFault;
 use super::held_deployments::{HeldDeployments, HoldStrike};
 use super::kuma_transport::SimKumaTransport;
+use super::owners::Owners;
 use super::two_operators;
 
 /// `cleanup.settle`.
@@ -120,6 +121,8 @@ struct KumaScenario {
     version: &'static str,
     /// Deployments are held, in some lives.
     held: Option<HeldDeployments>,
+    /// Who owns the Dataplanes.
+    owners: Owners,
     /// The operator is to be killed.
     kill: bool,
 }
@@ -156,7 +159,10 @@ impl KumaScenario {
             rollouts,
             host_mode: has_host_mode(seed, naming, &env),
         };
-        let world = World::start(world, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
+        let owners = Owners::of_life(seed, &env, held.is_some() || !is_alone);
+        let further = owners.further_services();
+        let world =
+            World::start_with(world, further, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
         let deleted = (is_alone && deleted_cluster::is_in(seed, &env))
             .then(|| deleted_cluster::delete(&mut env.cloud.lock().unwrap()));
         deleted.iter().for_each(|cluster| deleted_cluster::leave_dataplanes(cluster, &mut kuma));
@@ -174,7 +180,7 @@ impl KumaScenario {
             hold: held.as_ref().and_then(HeldDeployments::manifest),
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
-        let oracle = KumaOracle::new(OracleConfig {
+        let mut oracle = KumaOracle::new(OracleConfig {
             operator: operator.to_owned(),
             cluster: cluster.clone(),
             deleted_cluster: deleted.map(|cluster| cluster.to_string()),
@@ -182,6 +188,7 @@ impl KumaScenario {
             max_fraction: 0.3,
             min_owned: 10,
         });
+        owners.further_services().iter().for_each(|service| oracle.record_sidecar_owned(&service.name));
         let revocation =
             (env.faults.are_enabled() && own.u8(..3) == 0).then(|| in_a_while(&mut own, 40..110));
         let next_hiding = in_a_while(&mut own, 20..120);
@@ -209,6 +216,7 @@ impl KumaScenario {
             dialect_upgrade,
             version: "2.14.3",
             held,
+            owners,
             kill: false,
         }
     }
@@ -275,7 +283,7 @@ impl KumaScenario {
     fn written_down(&self, without: &[&str], broken: bool) -> ManifestStatus {
         let services: Vec<_> =
             self.world.services().iter().filter(|s| !without.contains(&s.name.as_str())).cloned().collect();
-        let mut text = manifests(&self.care, &services);
+        let mut text = self.owners.apply_to(&manifests(&self.care, &services));
         if self.more_outbounds {
             text.push_str(MORE_OUTBOUNDS);
         }
@@ -361,7 +369,10 @@ impl Scenario for KumaScenario {
             let mut cloud = self.shared.cloud.lock().unwrap();
             let mut kuma = self.shared.kuma.lock().unwrap();
             self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
-            self.shared.oracle.lock().unwrap().record_ready(&kuma, self.shared.now());
+            let mut oracle = self.shared.oracle.lock().unwrap();
+            oracle.record_ready(&kuma, self.shared.now());
+            oracle.set_untouchable(self.owners.untouchable(self.shared.now()));
+            drop(oracle);
             if self.held.is_some() {
                 HeldDeployments::observe(&self.shared, &self.world, &cloud, &kuma);
             }
@@ -398,6 +409,10 @@ impl Scenario for KumaScenario {
             held.edit(&self.shared);
             self.care.hold = held.manifest();
         }
+        // What an incomplete set says of owners is not checked.
+        if !(7..9).contains(&kind) && self.held.is_none() {
+            self.owners.edit(&self.shared, self.world.services(), self.shared.now());
+        }
         Some(match kind {
             0..5 => {
                 self.undeclared = None;
@@ -413,12 +428,14 @@ impl Scenario for KumaScenario {
                 let until = now.plus(Duration::from_mins(3));
                 self.shared.oracle.lock().unwrap().record_undeclared(&service, from, until);
                 self.undeclared = Some((service.clone(), from));
+                self.owners.forget(&service);
                 HeldDeployments::record_undeclared(&self.shared, &service);
                 self.rewritten(&[&service], false)
             }
             7..9 => {
                 // An incomplete manifest set removes nothing.
                 let service = self.a_service(rng);
+                self.owners.forget(&service);
                 HeldDeployments::record_undeclared(&self.shared, &service);
                 self.rewritten(&[&service], true)
             }
@@ -438,6 +455,7 @@ impl Scenario for KumaScenario {
             held.fix(&self.shared);
             self.care.hold = held.manifest();
         }
+        self.owners.fix();
         Some(self.rewritten(&[], false))
     }
 

@@ -15,6 +15,7 @@ mod faults;
 mod held_deployments;
 mod kuma_transport;
 mod life;
+mod owners;
 mod two_operators;
 
 use std::collections::BTreeMap;
