@@ -64,7 +64,9 @@ class Aws:
         self.server = server
         self.endpoint = endpoint
         self.findings = {}
-        self.ecs, self.sqs, self.events, self.iam, self.sts = map(self.client, ("ecs", "sqs", "events", "iam", "sts"))
+        self.ecs, self.ec2, self.sqs, self.events, self.iam, self.sts = map(
+            self.client, ("ecs", "ec2", "sqs", "events", "iam", "sts")
+        )
         self.secretsmanager, self.ssm = map(self.client, ("secretsmanager", "ssm"))
         subnet = "subnet-1" if server == "sandbox" else self._default_subnet()
         self.network = {"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": []}}
@@ -83,11 +85,15 @@ class Aws:
             key = f"{operation_model.service_model.service_name}.{operation_model.name}"
             self.findings.setdefault(key, Findings()).read(operation_model, response_dict["body"])
 
-    def _default_subnet(self):
-        # This call is not compared: the sandbox has no EC2 and accepts any subnet.
+    def uncompared_ec2(self):
+        """A client of EC2 for calls that the sandbox does not have."""
         ec2 = self.client("ec2")
         ec2.meta.events.unregister("before-parse.*.*", self._read)
-        return ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+        return ec2
+
+    def _default_subnet(self):
+        # The sandbox accepts any subnet.
+        return self.uncompared_ec2().describe_subnets()["Subnets"][0]["SubnetId"]
 
     # Fixtures of many tests.
 

@@ -66,6 +66,12 @@ BEHAVIOUR = {
         "test_task_protection_rejects_more_than_two_days": Deviation("(500)", "fails with status 500"),
         "test_scale_in_spares_protected_tasks": Deviation("timed out", "services start no tasks"),
         "test_task_definition_rejects_an_unknown_dependency": Deviation("not rejected", "accepts any dependency"),
+        "test_describe_container_instances_reports_unknown_instances_as_missing": Deviation(
+            "(500)", "fails with status 500"
+        ),
+        "test_describe_container_instances_rejects_more_than_a_hundred_instances": Deviation(
+            "(500)", "fails with status 500"
+        ),
         "test_task_with_a_health_check_becomes_healthy": Deviation("'healthStatus'", "no health"),
         "test_containers_stop_in_reverse_order_of_dependencies": Deviation("timed out", "all at once"),
         "test_rule_delivers_matching_events_with_envelope": Deviation(
@@ -126,6 +132,21 @@ BEHAVIOUR = {
         "test_task_protection_rejects_more_than_two_days": Deviation("not rejected", "accepts any time"),
         "test_scale_in_spares_protected_tasks": Deviation("timed out", "stops protected tasks"),
         "test_task_definition_rejects_an_unknown_dependency": Deviation("not rejected", "accepts any dependency"),
+        "test_describe_container_instances_returns_ec2_instances": Deviation(
+            "RegisterContainerInstance", "no container instances"
+        ),
+        "test_describe_container_instances_reports_unknown_instances_as_missing": Deviation(
+            "[] == [{", "no failures"
+        ),
+        "test_describe_container_instances_rejects_more_than_a_hundred_instances": Deviation(
+            "not rejected", "accepts any number"
+        ),
+        "test_describe_instances_returns_the_primary_private_address": Deviation(
+            "too many values", "ignores the filter `instance-id`"
+        ),
+        "test_describe_instances_omits_unknown_instances_of_a_filter": Deviation(
+            "== []", "ignores the filter `instance-id`"
+        ),
         "test_task_with_a_health_check_becomes_healthy": Deviation("timed out", "always UNKNOWN"),
         "test_containers_stop_in_reverse_order_of_dependencies": Deviation("timed out", "all at once"),
         "test_eventbridge_rejects_an_unknown_rule": Deviation(
@@ -165,6 +186,10 @@ SHAPES = {
     "moto": {
         "events.ListRuleNamesByTarget": _TOKEN,
         "events.ListTargetsByRule": _TOKEN,
+        "ec2.DescribeInstances": Shape(
+            ("reservationSet[].instancesSet[].platform: 'windows' is not in the enum PlatformValues",),
+            "the first image is one of Windows, which AWS writes with a capital",
+        ),
     },
     "ministack": {
         "ecs.DescribeTaskDefinition": _DEFINITION,
@@ -173,6 +198,9 @@ SHAPES = {
         "ecs.RunTask": _STOP_CODE,
     },
 }
+
+# Calls of which the sandbox has the members that the operator reads alone.
+PARTIAL = {"ec2.DescribeInstances"}
 
 # call -> members that both others return and the sandbox omits
 OMITTED = {

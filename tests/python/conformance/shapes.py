@@ -21,10 +21,13 @@ class Findings:
         shape = model.output_shape
         if shape is None:
             return
-        if model.service_model.protocol == "query":
+        if model.service_model.protocol in ("query", "ec2"):
             root = strip(ET.fromstring(body))
             wrapper = shape.serialization.get("resultWrapper")
             found = root.find(wrapper) if wrapper else root
+            if model.service_model.protocol == "ec2":
+                # Common to all responses, and so in no operation's model.
+                found.remove(found.find("requestId"))
             if found is not None:
                 self.xml(shape, found, "")
         else:
@@ -56,8 +59,9 @@ class Findings:
             for child in element:
                 self.member(shape, child.tag, path, lambda member, at, child=child: self.xml(member, child, at))
         elif shape.type_name == "list":
+            name = shape.member.serialization.get("name", "member")
             for child in element:
-                if child.tag != "member":
+                if child.tag != name:
                     self.problems.add(f"{path}: element {child.tag} in a list")
                 self.xml(shape.member, child, f"{path}[]")
         else:
@@ -79,8 +83,9 @@ class Findings:
     def member(self, shape, name, path, descend):
         at = f"{path}.{name}".lstrip(".")
         self.members.add(at)
-        if name in shape.members:
-            descend(shape.members[name], at)
+        members = {member.serialization.get("name", key): member for key, member in shape.members.items()}
+        if name in members:
+            descend(members[name], at)
         else:
             self.problems.add(f"{at}: not in the model")
 

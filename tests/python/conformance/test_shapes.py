@@ -4,7 +4,7 @@ import pytest
 
 import servers
 from calls import FINDINGS
-from deviations import OMITTED, SHAPES
+from deviations import OMITTED, PARTIAL, SHAPES
 
 
 def test_responses_match_the_service_model(aws):
@@ -18,7 +18,7 @@ def test_sandbox_omits_no_member_that_both_others_return():
         pytest.skip("not all servers were called")
     sandbox, moto, ministack = (FINDINGS[name] for name in servers.NAMES)
     omitted = {}
-    for call in sorted(sandbox.keys() & moto.keys() & ministack.keys()):
+    for call in sorted((sandbox.keys() & moto.keys() & ministack.keys()) - PARTIAL):
         missing = (moto[call].members & ministack[call].members) - sandbox[call].members
         if missing:
             omitted[call] = sorted(missing)
