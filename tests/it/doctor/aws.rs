@@ -1,6 +1,7 @@
 //! Faults in the AWS account, one at a time.
 
-use ecs_mesh_sandbox::world::{DEAD_LETTERS, QUEUE};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{DEAD_LETTERS, QUEUE, ScenarioService, deploy};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -237,6 +238,35 @@ async fn denied_call_is_reported_with_its_permission() {
         let run = setup.report().await;
         assert_found(&run, &healthy, id, status, &[operation, "AccessDenied"], without);
         assert_eq!(run.code, Some(if status == "error" { 1 } else { 2 }), "{operation}: {}", run.out);
+    }
+}
+
+#[tokio::test]
+async fn host_mode_is_tried_on_a_container_instance() {
+    let setup = DoctorSetup::new().await;
+    let healthy = setup.healthy().await;
+    let mut agent = ScenarioService::new("agent", 15_001, 8_081, 1);
+    agent.rollout.host_mode = true;
+    setup.cloud(|cloud, now| deploy(cloud, &agent, ControlPlanes::Kuma, now).unwrap());
+    let hosts = ["permissions.describe-container-instances", "permissions.describe-instances"];
+    let mut run = setup.report().await;
+    // The instance is known once the task is placed.
+    for _ in 0..100 {
+        if run.worst(hosts[1]).0 != "info" {
+            break;
+        }
+        run = setup.report().await;
+    }
+    assert!(hosts.iter().all(|id| run.worst(id).0 == "ok"), "{}", run.out);
+    assert!(run.worst(hosts[1]).1.contains("the addresses of 1 instances"), "{}", run.out);
+    for (id, operation, code) in [
+        (hosts[0], "ecs:DescribeContainerInstances", "AccessDeniedException"),
+        (hosts[1], "ec2:DescribeInstances", "UnauthorizedOperation"),
+    ] {
+        *setup.refusing.0.lock().unwrap() = Some(operation);
+        let run = setup.report().await;
+        assert_found(&run, &healthy, id, "error", &[operation, code], &[]);
+        assert_eq!(run.code, Some(1), "{}", run.out);
     }
 }
 
