@@ -32,7 +32,7 @@ use ecs_mesh_controller::{
 };
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::{GuardState, RemovalGuard};
-use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, MeshName, SidecarOutbounds, TaskArn, Timestamp};
 
 pub(super) use self::task_state::RegistrationLock;
 
@@ -66,6 +66,8 @@ pub struct ControlPlaneWorker {
     lists: ListState,
     tasks: TaskState,
     warnings: WorkerWarnings,
+    /// How the sidecars of registrations get their outbounds, as they have reported it.
+    reported_outbounds: Mutex<BTreeMap<RegistrationId, SidecarOutbounds>>,
 }
 
 /// The write rate.
@@ -126,6 +128,7 @@ impl ControlPlaneWorker {
             lists: ListState::default(),
             tasks: TaskState::default(),
             warnings: WorkerWarnings::default(),
+            reported_outbounds: Mutex::default(),
             kind: spec.kind,
             name,
             spec,
@@ -294,6 +297,22 @@ impl ControlPlaneWorker {
     /// Records the format in which registrations are compared with this list.
     pub(super) fn record_format(&self) {
         self.lists.record_format(self.client.registration_format());
+    }
+
+    /// Records what sidecars have reported. What the lists do not have stays, as long as it is registered: a sidecar runs as
+    /// it was started.
+    pub(super) fn record_sidecars(&self, reported: Vec<(RegistrationId, SidecarOutbounds)>) {
+        let registered = self.registry.ids();
+        let mut all = lock(&self.reported_outbounds);
+        all.retain(|id, _| registered.contains(id));
+        all.extend(reported);
+    }
+
+    /// How the sidecar of a task gets its outbounds, if it has reported that.
+    pub(super) fn reported_outbounds(&self, task: &TaskArn) -> Option<SidecarOutbounds> {
+        let entries = self.registry.entries(task);
+        let all = lock(&self.reported_outbounds);
+        entries.iter().find_map(|entry| all.get(&entry.id).copied())
     }
 
     /// Whether instances of several releases answer: what is registered must be compared again and again.

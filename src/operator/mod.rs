@@ -54,6 +54,9 @@ mod tests_owner;
 mod tests_settle;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
+mod tests_sidecars;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod tests_support;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]

@@ -276,6 +276,8 @@ impl Sweeper {
         }
         worker.record_format();
         self.record_named_clusters(&manifests, &worker).await;
+        // Before the registrations, whose tasks are then reconciled.
+        list_sidecars(&worker, &meshes).await;
         let clusters = self.clusters_to_list(&manifests, &worker);
         match self.list_into_registry(&worker, &manifests, &clusters, requested).await {
             Ok(failed) => {
@@ -674,6 +676,20 @@ fn homes<'a>(
     let removed = here.flat_map(|binding| &binding.spec.cleanup.removed_clusters);
     let known = known.chain(removed).filter_map(|cluster| cluster.sibling("any").ok());
     patterns.filter_map(any_of).chain(known).collect()
+}
+
+/// Reads how sidecars get their outbounds. Without an answer, what they reported before counts, or else their definitions.
+async fn list_sidecars(worker: &ControlPlaneWorker, meshes: &BTreeSet<MeshName>) {
+    let mut all = Vec::new();
+    for mesh in meshes {
+        match worker.call(worker.client.list_sidecar_outbounds(mesh)).await {
+            Ok(reported) => all.extend(reported),
+            Err(error) => {
+                debug!(control_plane = %worker.name, %mesh, ?error, "cannot list the sidecars of the mesh");
+            }
+        }
+    }
+    worker.record_sidecars(all);
 }
 
 fn warn_over_limit(worker: &ControlPlaneWorker, count: usize) {

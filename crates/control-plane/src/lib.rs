@@ -35,7 +35,7 @@ use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, FieldChange, ServiceEndpoint};
-use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, MeshName, SidecarOutbounds, TaskArn, Timestamp};
 
 pub use call_error::{CallError, call};
 pub use error_source::ErrorSource;
@@ -288,6 +288,16 @@ pub trait ControlPlane: Send + Sync {
     /// Nothing is known of the tasks: [`ServiceEndpoint::leaving`] is unset, and `owner` says whose task it may be.
     async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {
         let _ = (mesh, service);
+        Ok(Vec::new())
+    }
+
+    /// Lists how the sidecars of this operator's registrations in the mesh get their outbounds, as they have reported it.
+    /// Registrations whose sidecar never connected, or reported nothing of it, are absent.
+    async fn list_sidecar_outbounds(
+        &self,
+        mesh: &MeshName,
+    ) -> Result<Vec<(RegistrationId, SidecarOutbounds)>, MeshError> {
+        let _ = mesh;
         Ok(Vec::new())
     }
 

@@ -28,6 +28,7 @@ use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
 use super::normalise::normalise;
 use super::reachable;
 use super::rolling_upgrade::{HIDDEN_READS, RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
+use super::sidecars;
 use super::upgrade::UpgradeScan;
 use super::zone_proxy::{self, ZoneProxySegment};
 use ecs_mesh_api::{
@@ -47,7 +48,7 @@ use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, FieldChange};
-use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, Timestamp};
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, SidecarOutbounds, Timestamp};
 
 /// The warning about a version that is not tested.
 const UNTESTED_VERSION: &str = "untested version";
@@ -580,6 +581,22 @@ impl<T: Transport> KumaControlPlane<T> {
         Ok(found)
     }
 
+    async fn list_reported_outbounds(
+        &self,
+        mesh: &MeshName,
+    ) -> Result<Vec<(RegistrationId, SidecarOutbounds)>, MeshError> {
+        if !self.capabilities(mesh).has(KumaFeature::BindOutbounds) {
+            return Ok(Vec::new());
+        }
+        let path = format!("/meshes/{}/dataplanes+insights", segment(mesh.as_str()));
+        let operator = self.operator.as_str();
+        let mut found = Vec::new();
+        let sink = |item: Value| found.extend(sidecars::read(&item, operator));
+        let filter = Some(ListFilter::Label(OPERATOR_LABEL, operator));
+        self.list(&path, filter, RequestKind::Mesh, sink).await?;
+        Ok(found)
+    }
+
     async fn list_service_names(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         let path_of = |list: &str| format!("/meshes/{}/{list}", segment(mesh.as_str()));
         match self.list_names(&path_of("service-insights")).await {
@@ -975,6 +992,13 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {
         self.observed("list_endpoints", self.list_endpoints_of(mesh, service)).await
+    }
+
+    async fn list_sidecar_outbounds(
+        &self,
+        mesh: &MeshName,
+    ) -> Result<Vec<(RegistrationId, SidecarOutbounds)>, MeshError> {
+        self.observed("list_sidecars", self.list_reported_outbounds(mesh)).await
     }
 
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {

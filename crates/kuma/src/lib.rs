@@ -40,6 +40,7 @@ mod list;
 mod normalise;
 mod reachable;
 mod rolling_upgrade;
+mod sidecars;
 mod stored;
 mod tokens;
 mod upgrade;

@@ -325,7 +325,8 @@ impl<'a> TaskRun<'a> {
         let aws = &self.context.aws;
         let mut task = task.clone();
         let outbounds_seen = self.worker.registry.were_exact(self.task);
-        let mut facts = TaskFacts { registered, outbounds_seen, ..TaskFacts::default() };
+        let reported_outbounds = self.worker.reported_outbounds(self.task);
+        let mut facts = TaskFacts { registered, outbounds_seen, reported_outbounds, ..TaskFacts::default() };
         let mut reread = false;
         let mut requested = None;
         loop {

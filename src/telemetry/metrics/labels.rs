@@ -145,7 +145,7 @@ pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
 /// Operations of control planes.
-pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 12] = [
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 13] = [
     "list_owned",
     "list_clusters",
     "list_for_task",
@@ -154,6 +154,7 @@ pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 12] = [
     "delete",
     "list_services",
     "list_backends",
+    "list_sidecars",
     "list_endpoints",
     "refresh_capabilities",
     "acl_snapshot",

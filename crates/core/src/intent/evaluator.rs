@@ -19,8 +19,8 @@ use super::{
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec, ZoneProxyForm};
 use ecs_mesh_model::{
-    ContainerInstanceArn, DataplaneOwner, InterfaceAddresses, OperatorId, Reason, RoleArn, Tags, Task,
-    TaskDefinition, Timestamp,
+    ContainerInstanceArn, DataplaneOwner, InterfaceAddresses, OperatorId, Reason, RoleArn, SidecarOutbounds,
+    Tags, Task, TaskDefinition, Timestamp,
 };
 
 /// A fact that may not have been read yet, or could not be read.
@@ -59,6 +59,9 @@ pub struct TaskFacts {
     /// This process has seen the task's registrations with exactly the outbounds that the manifests declared then, so
     /// that others are the result of an edit.
     pub outbounds_seen: bool,
+    /// How the task's sidecar gets its outbounds, if it has reported that to the control plane. It outranks the task
+    /// definition.
+    pub reported_outbounds: Option<SidecarOutbounds>,
 }
 
 impl Default for TaskFacts {
@@ -70,6 +73,7 @@ impl Default for TaskFacts {
             host: Fact::NotAsked,
             registered: false,
             outbounds_seen: false,
+            reported_outbounds: None,
         }
     }
 }
@@ -360,11 +364,14 @@ pub(super) fn known_definition(facts: &TaskFacts) -> Result<&TaskDefinition, Ver
     }
 }
 
-/// The sidecar of a Kuma task, as far as it is known. Where it decides about outbounds, its definition is read, and a
-/// registration is held while that fails.
+/// The sidecar of a Kuma task, as far as it is known. Where it decides about outbounds and has not connected yet, its
+/// definition is read, and a registration is held while that fails.
 fn sidecar<'a>(workload: &WorkloadSpec, facts: &'a TaskFacts) -> Result<Option<KumaSidecar<'a>>, Verdict> {
     if !workload.proxy_role().may_have_outbounds() {
         return Ok(None);
+    }
+    if let Some(outbounds) = facts.reported_outbounds {
+        return Ok(Some(KumaSidecar::connected(outbounds)));
     }
     let definition = match (&facts.definition, workload.reach) {
         (Fact::NotAsked, Reach::BindOutbounds) => known_definition(facts)?,

@@ -36,6 +36,7 @@ pub use mesh_backends::{MeshBackend, missing_backends};
 pub use principals::BoundPrincipals;
 pub use roles::dataplane_role_violations;
 pub use select::{bindings, owning_binding, workloads, workloads_in};
+pub use sidecar_reach::{ReachMismatch, reach_mismatch};
 pub use violation::{RoleRule, RoleViolation, ViolationBasis};
 
 use std::fmt;

@@ -1,14 +1,14 @@
-//! Compares `Workload.spec.reach` with the sidecar in the task definition. Each task is compared by itself, since tasks of an
-//! old and a new definition run side by side during a deployment.
+//! Compares `Workload.spec.reach` with the task's sidecar: as it reports to the control plane, or else as the task definition
+//! shows it. Each task is compared by itself, since tasks of an old and a new definition run side by side during a deployment.
 
 use ecs_mesh_api::Reach;
 use ecs_mesh_model::{BIND_OUTBOUNDS_FLAG, Reason, SidecarOutbounds, TaskDefinition, TaskDefinitionArn};
 
-/// The Kuma sidecar of a task definition.
+/// The Kuma sidecar of a task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KumaSidecar<'a> {
-    definition: &'a TaskDefinitionArn,
-    container: &'a str,
+    /// The container that shows how it is started; `None` where the control plane reports it.
+    container: Option<(&'a TaskDefinitionArn, &'a str)>,
     outbounds: SidecarOutbounds,
 }
 
@@ -16,7 +16,12 @@ impl<'a> KumaSidecar<'a> {
     /// The sidecar; `None` where not exactly one container is one.
     pub(super) fn of(definition: &'a TaskDefinition) -> Option<Self> {
         let (container, outbounds) = definition.kuma_sidecar()?;
-        Some(Self { definition: &definition.arn, container, outbounds })
+        Some(Self { container: Some((&definition.arn, container)), outbounds })
+    }
+
+    /// The sidecar that has connected to the control plane, which knows better than the definition how it runs.
+    pub(super) fn connected(outbounds: SidecarOutbounds) -> Self {
+        Self { container: None, outbounds }
     }
 
     /// Whether the workload wants outbounds that the sidecar does not bind. Without listeners, the task would have none.
@@ -26,27 +31,43 @@ impl<'a> KumaSidecar<'a> {
 
     /// The warning that the workload `name` and its sidecar differ.
     pub(super) fn mismatch(&self, name: &str, reach: Reach) -> Option<Reason> {
-        let Self { definition, container, outbounds } = self;
-        let start = format!(
-            "Workload {name}: spec.reach is {}, and container {container} of {definition}",
-            reach.as_str()
-        );
-        let message = match (reach, outbounds) {
-            (Reach::BindOutbounds, SidecarOutbounds::Listeners) => format!(
-                "{start} runs without {BIND_OUTBOUNDS_FLAG}: the task keeps its listeners; help: deploy a task definition \
-                 whose sidecar has the flag"
-            ),
-            (Reach::Outbounds, SidecarOutbounds::Bound) => format!(
-                "{start} runs with {BIND_OUTBOUNDS_FLAG}: the control plane ignores the listeners, and the sidecar binds \
-                 every service of the mesh; help: set spec.reach to {}",
-                Reach::BindOutbounds.as_str()
-            ),
-            (Reach::BindOutbounds, SidecarOutbounds::Bound)
-            | (Reach::Outbounds, SidecarOutbounds::Listeners)
-            | (_, SidecarOutbounds::Hidden) => {
-                return None;
-            }
+        let ReachMismatch { found, help } = reach_mismatch(reach, self.outbounds)?;
+        let reach = reach.as_str();
+        let which = match self.container {
+            Some((definition, container)) => format!("container {container} of {definition}"),
+            None => "the sidecar, as it reports to the control plane,".to_owned(),
         };
-        Some(Reason::constant(message))
+        Some(Reason::constant(format!(
+            "Workload {name}: spec.reach is {reach}, and {which} {found}; help: {help}"
+        )))
+    }
+}
+
+/// How a workload's reach and its sidecar differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReachMismatch {
+    /// How the sidecar runs, and what follows.
+    pub found: String,
+    /// What to change.
+    pub help: String,
+}
+
+/// Compares a workload's reach with how its sidecar gets its outbounds.
+pub fn reach_mismatch(reach: Reach, outbounds: SidecarOutbounds) -> Option<ReachMismatch> {
+    match (reach, outbounds) {
+        (Reach::BindOutbounds, SidecarOutbounds::Listeners) => Some(ReachMismatch {
+            found: format!("runs without {BIND_OUTBOUNDS_FLAG}: the task keeps its listeners"),
+            help: "deploy a task definition whose sidecar has the flag".to_owned(),
+        }),
+        (Reach::Outbounds, SidecarOutbounds::Bound) => Some(ReachMismatch {
+            found: format!(
+                "runs with {BIND_OUTBOUNDS_FLAG}: the control plane ignores the listeners, and the sidecar binds every \
+                 service of the mesh"
+            ),
+            help: format!("set spec.reach to {}", Reach::BindOutbounds.as_str()),
+        }),
+        (Reach::BindOutbounds, SidecarOutbounds::Bound)
+        | (Reach::Outbounds, SidecarOutbounds::Listeners)
+        | (_, SidecarOutbounds::Hidden) => None,
     }
 }

@@ -35,7 +35,11 @@ pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<
             subscription
         })
         .collect();
-    Some(json!({ "subscriptions": subscriptions }))
+    let mut insight = json!({ "subscriptions": subscriptions });
+    if let Some(features) = &sidecar.features {
+        insight["metadata"] = json!({ "features": features });
+    }
+    Some(insight)
 }
 
 /// The overview of an object: the object with its insight.
@@ -68,7 +72,9 @@ pub(super) fn dataplane_resource(cp: &KumaCp, key: &MeshAndName) -> Option<Value
         "creationTime": first.since.to_string(),
         "modificationTime": last.until.unwrap_or(last.since).to_string(),
     });
-    body["subscriptions"] = insight["subscriptions"].clone();
+    for (field, value) in insight.as_object()? {
+        body[field] = value.clone();
+    }
     Some(body)
 }
 

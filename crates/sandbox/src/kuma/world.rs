@@ -45,6 +45,8 @@ pub(super) struct ConnectedSidecar {
     /// The Dataplane is deleted soon after the connection ends: its sidecar registered it.
     deletes_at_disconnect: bool,
     pub(super) connections: Vec<SidecarConnection>,
+    /// The features that it reports, if it reports them.
+    pub(super) features: Option<Vec<String>>,
     /// Whether the application responds on a port, and since when.
     apps: BTreeMap<u16, (bool, Timestamp)>,
 }
@@ -108,6 +110,12 @@ impl KumaCp {
         self.reschedule(&key);
         self.refresh_by(mesh, now);
         true
+    }
+
+    /// Sets the features that a sidecar reports in its metadata, such as `feature-bind-outbounds`.
+    pub fn set_sidecar_features(&mut self, mesh: &str, name: &str, features: &[&str]) {
+        let sidecar = self.sidecars.get_or_default(&(mesh.to_owned(), name.to_owned()));
+        sidecar.features = Some(features.iter().map(|feature| (*feature).to_owned()).collect());
     }
 
     /// Disconnects a sidecar. Its Dataplane and endpoints remain.
