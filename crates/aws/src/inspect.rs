@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Deserializer};
@@ -82,9 +83,8 @@ pub struct FullContainer {
     /// `command`.
     #[serde(deserialize_with = "null_is_empty")]
     pub command: Vec<Redacted>,
-    /// Whether `healthCheck` is set.
-    #[serde(deserialize_with = "is_given")]
-    pub health_check: bool,
+    /// `healthCheck`.
+    pub health_check: Option<ContainerHealthCheck>,
     /// `portMappings`.
     #[serde(deserialize_with = "null_is_empty")]
     pub port_mappings: Vec<PortMapping>,
@@ -93,9 +93,20 @@ pub struct FullContainer {
     /// `dependsOn`.
     #[serde(deserialize_with = "null_is_empty")]
     pub depends_on: Vec<ContainerDependency>,
+    /// `stopTimeout`: the seconds between SIGTERM and SIGKILL; `None` where the default applies.
+    pub stop_timeout: Option<u64>,
     /// `dockerLabels`.
     #[serde(deserialize_with = "null_is_default")]
     pub docker_labels: Tags,
+}
+
+/// The health check of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ContainerHealthCheck {
+    /// `command`.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub command: Vec<Redacted>,
 }
 
 /// A container that must reach a state before another one starts. ECS stops containers in the reverse order.
@@ -140,7 +151,7 @@ impl FullTaskDefinition {
             docker_labels: container.docker_labels.clone(),
             ports: container.ports().collect(),
             essential: container.is_essential(),
-            stop_timeout: None,
+            stop_timeout: container.stop_timeout.map(Duration::from_secs),
             sidecar_outbounds: container.start().kuma_sidecar().map(|sidecar| sidecar.outbounds()),
             sidecar_dataplane: container.start().kuma_sidecar().and_then(|sidecar| sidecar.dataplane()),
         });
@@ -189,10 +200,6 @@ fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Res
 
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
-}
-
-fn is_given<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
-    Ok(!serde_json::Value::deserialize(from)?.is_null())
 }
 
 fn arn_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TaskDefinitionArn>, D::Error> {
@@ -314,7 +321,7 @@ mod tests {
         .unwrap();
         assert!(!format!("{definition:?}").contains("planted"), "{definition:?}");
         assert!(definition.containers[0].has_variable("TOKEN"));
-        assert!(!definition.containers[0].health_check);
+        assert_eq!(definition.containers[0].health_check, None);
         assert!(definition.containers[0].is_essential());
     }
 }

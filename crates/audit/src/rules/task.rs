@@ -49,7 +49,7 @@ fn health(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFindi
                 let found = format!("container {name:?} does not exist; containers are {}", names.join(", "));
                 findings.push(HEALTH_SYNC.violation(at, found));
             }
-            Some((_, container)) if !container.health_check => {
+            Some((_, container)) if container.health_check.is_none() => {
                 findings.push(HEALTH_SYNC.violation(at, format!("container {name:?} has no healthCheck")));
             }
             Some(_) => {}

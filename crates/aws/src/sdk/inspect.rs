@@ -9,8 +9,9 @@ use super::call::CallRunner;
 use super::ecs::unreadable;
 use crate::aws::{AwsError, ListPage};
 use crate::inspect::{
-    AttachedPolicies, AuditApi, AuthorizationDetails, ContainerDependency, FullContainer, FullTaskDefinition,
-    PortMapping, PrincipalDetails, Redacted, SecretVariable, SimulationResult, Variable,
+    AttachedPolicies, AuditApi, AuthorizationDetails, ContainerDependency, ContainerHealthCheck,
+    FullContainer, FullTaskDefinition, PortMapping, PrincipalDetails, Redacted, SecretVariable,
+    SimulationResult, Variable,
 };
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
 
@@ -147,7 +148,9 @@ fn container(found: &types::ContainerDefinition) -> FullContainer {
         environment_files: found.environment_files().iter().map(|_| serde_json::Value::Bool(true)).collect(),
         entry_point: texts(found.entry_point()),
         command: texts(found.command()),
-        health_check: found.health_check().is_some(),
+        health_check: found
+            .health_check()
+            .map(|check| ContainerHealthCheck { command: texts(check.command()) }),
         port_mappings: found
             .port_mappings()
             .iter()
@@ -161,6 +164,7 @@ fn container(found: &types::ContainerDefinition) -> FullContainer {
             .iter()
             .map(|one| ContainerDependency { container_name: one.container_name().to_owned() })
             .collect(),
+        stop_timeout: found.stop_timeout().and_then(|seconds| u64::try_from(seconds).ok()),
         docker_labels: found
             .docker_labels()
             .into_iter()

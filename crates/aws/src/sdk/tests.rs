@@ -390,6 +390,7 @@ async fn full_definition_debug_redacts_values() {
         "healthCheck": {"command": ["CMD", "true"]},
         "portMappings": [{"containerPort": 8080}],
         "essential": false,
+        "stopTimeout": 45,
         "dependsOn": [{"containerName": "sidecar", "condition": "START"}],
         "dockerLabels": {"kuma.io/service": "kv"},
     });
@@ -400,7 +401,16 @@ async fn full_definition_debug_redacts_values() {
     assert_eq!(world.seen(0), json!({"taskDefinition": arn, "include": ["TAGS"]}));
     let app = &found.containers[0];
     assert_eq!((app.environment[0].value.expose(), app.command[1].expose()), ("planted", "planted"));
-    assert!(app.has_variable("B") && app.health_check && !format!("{found:?}").contains("planted"));
+    assert!(
+        app.has_variable("B") && app.stop_timeout == Some(45) && !format!("{found:?}").contains("planted")
+    );
+    let health: Vec<&str> = app
+        .health_check
+        .iter()
+        .flat_map(|check| &check.command)
+        .map(crate::inspect::Redacted::expose)
+        .collect();
+    assert_eq!(health, ["CMD", "true"]);
     assert_eq!((app.port_mappings[0].container_port, found.tags.unwrap()["a"].as_str()), (Some(8080), "b"));
     assert_eq!((app.is_essential(), app.depends_on[0].container_name.as_str()), (false, "sidecar"));
     assert_eq!(app.docker_labels["kuma.io/service"], "kv");
