@@ -23,6 +23,7 @@ const KONG_ECS: &str = "https://developer.konghq.com/mesh/ecs/";
 const KUMA_UPGRADE: &str = "https://github.com/kumahq/kuma/blob/master/UPGRADE.md";
 const KUMA_DATAPLANE: &str =
     "https://github.com/kumahq/kuma/blob/master/pkg/core/resources/apis/mesh/dataplane_validator.go";
+const KUMA_DP_CONFIG: &str = "https://github.com/kumahq/kuma/blob/master/pkg/config/app/kuma-dp/config.go";
 const KUMA_SERVICES: &str = "https://kuma.io/docs/latest/networking/meshservice/";
 const MANIFESTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/reference/manifests.md");
 const ROLE_TAG_CONDITIONS: &str = "https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html";
@@ -227,6 +228,31 @@ catalogue! {
             "a control plane that authenticates sidecars refuses it, and one that does not lets every client join as any service"
             "start kuma-dp with --auth-type=aws (Kong Mesh), or with --dataplane-token-file or KUMA_DATAPLANE_RUNTIME_TOKEN from a secret"
             KONG_ECS;
+        SIDECAR_NAME "KUMA-SIDECAR-NAME" Error
+            "the sidecar has no name, or the same one in every task"
+            "a Dataplane is registered for each task by MeshBinding.spec.dataplaneName, and the sidecar connects to the one that --name names: several tasks would share it"
+            "start kuma-dp with --name and the task's id, which a shell reads from $ECS_CONTAINER_METADATA_URI_V4/task"
+            KONG_ECS;
+        SIDECAR_MESH "KUMA-SIDECAR-MESH" Error
+            "the sidecar joins another mesh than the MeshBinding's"
+            "the control plane does not find the sidecar's Dataplane in the other mesh: the sidecar retries for 5 minutes and exits"
+            "give --mesh or KUMA_DATAPLANE_MESH the mesh of the MeshBinding (default: default)"
+            KUMA_DP_CONFIG;
+        SIDECAR_REACH "KUMA-SIDECAR-REACH" Warning
+            "the sidecar gets its outbounds in another way than Workload.spec.reach says"
+            "a sidecar with --bind-outbounds ignores declared listeners, and one without it binds no service"
+            "set Workload.spec.reach to bindOutbounds where the sidecar has --bind-outbounds, and to outbounds where it has not"
+            MANIFESTS;
+        SIDECAR_HEALTH_CHECK "KUMA-SIDECAR-HEALTH-CHECK" Warning
+            "the sidecar's health check asks Envoy's admin port"
+            "since 2.14 Envoy's admin API is a Unix domain socket by default: the check fails, and ECS stops the task"
+            "ask kuma-dp's readiness port: 9902, or the one in KUMA_READINESS_PORT"
+            KUMA_UPGRADE;
+        SIDECAR_STOP "KUMA-SIDECAR-STOP-TIMEOUT" Warning
+            "the sidecar is killed before its connections have drained"
+            "kuma-dp drains for 30 seconds after SIGTERM, or for --drain-time, and ECS sends SIGKILL after stopTimeout: open requests are cut"
+            "raise stopTimeout of the sidecar (at most 120 on Fargate), or lower --drain-time"
+            KUMA_DP_CONFIG;
         SIDECAR_ESSENTIAL "SIDECAR-NOT-ESSENTIAL" Warning
             "a container of the mesh is not essential"
             "when it stops, the task goes on without the mesh and ECS does not replace it: calls fail, or its health is not updated any more. HashiCorp's Terraform module sets essential to false for Consul's containers, so for these the finding is information"

@@ -15,6 +15,7 @@ mod ports;
 mod role_tags;
 mod roles;
 mod servers;
+mod sidecar_settings;
 mod sidecars;
 mod tag_writers;
 mod task;
@@ -25,7 +26,7 @@ use super::facts::{AuditFacts, AuditedControlPlane, AuditedDefinition, Definitio
 use super::parse::config::{self as task_config, TaskConfig, is_of_consul};
 use super::report::{AuditFinding, AuditReport, FindingLocation};
 use super::rules_catalog::{METHOD_TYPE, NOT_IN_MESH};
-use membership::{is_of_kuma, memberships};
+use membership::{Membership, is_of_kuma, memberships};
 
 /// Whether a task of the control plane logs in.
 fn logs_in(facts: &AuditFacts, name: &str) -> bool {
@@ -81,9 +82,21 @@ fn of_definition(facts: &AuditFacts, definition: &AuditedDefinition) -> Vec<Audi
     }
     let memberships = memberships(facts, definition);
     findings.extend(role_tags::check(facts, definition, &memberships));
-    findings.extend(sidecars::check(definition, &memberships, configured.as_ref()));
-    findings.extend(ports::of_definition(definition, &memberships, facts));
+    findings.extend(of_sidecars(facts, definition, &memberships, configured.as_ref()));
     findings.extend(roles::check(facts, definition, configured.as_ref()));
+    findings
+}
+
+/// The rules of container definitions of sidecars.
+fn of_sidecars(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+    memberships: &[Membership<'_>],
+    configured: Option<&TaskConfig>,
+) -> Vec<AuditFinding> {
+    let mut findings = sidecars::check(definition, memberships, configured);
+    findings.extend(sidecar_settings::check(definition, memberships));
+    findings.extend(ports::of_definition(definition, memberships, facts));
     findings
 }
 

@@ -75,7 +75,7 @@ pub(super) fn at_kuma(world: &mut AuditFixture) {
                 "image": "kong/kuma-dp:2.14.0",
                 "essential": true,
                 "portMappings": [{"containerPort": 15_000}, {"containerPort": 9_901}],
-                "command": ["kuma-dp run --auth-type=aws --cp-address https://kuma.internal:5678"],
+                "command": ["kuma-dp run --name \"$TASK_ID\" --auth-type=aws --cp-address https://kuma.internal:5678"],
             },
             {"name": "xray", "image": "xray:1", "portMappings": [{"containerPort": 2_000}]},
         ],

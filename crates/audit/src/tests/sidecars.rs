@@ -34,7 +34,12 @@ fn at_consul(world: &mut AuditFixture) {
 
 pub(super) const CASES: &[AuditCase] = &[
     ("KUMA-SIDECAR-AUTHENTICATION", Error, "neither --auth-type nor a data plane token", |world| {
-        at_kuma_with(world, 1, "command", json!(["kuma-dp run --cp-address https://kuma.internal:5678"]));
+        at_kuma_with(
+            world,
+            1,
+            "command",
+            json!(["kuma-dp run --name $ID --cp-address https://kuma.internal:5678"]),
+        );
     }),
     ("KUMA-SIDECAR-AUTHENTICATION", Unknown, "environment file", |world| {
         at_kuma_with(world, 1, "command", json!(["kuma-dp", "run"]));
@@ -43,6 +48,28 @@ pub(super) const CASES: &[AuditCase] = &[
     }),
     ("KUMA-SIDECAR-AUTHENTICATION", Unknown, "the image's own", |world| {
         at_kuma_with(world, 1, "command", Value::Null);
+    }),
+    ("KUMA-SIDECAR-NAME", Error, "--name is missing", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp run --auth-type=aws"]));
+    }),
+    ("KUMA-SIDECAR-NAME", Error, "\"kv\" in every task", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp", "run", "--auth-type=aws", "--name", "kv"]));
+    }),
+    ("KUMA-SIDECAR-MESH", Error, "\"other\", and \"default\" in MeshBinding prod", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp run --auth-type=aws --name $ID --mesh=other"]));
+    }),
+    ("KUMA-SIDECAR-MESH", Error, "\"other\"", |world| {
+        at_kuma_with(world, 1, "environment", json!([{"name": "KUMA_DATAPLANE_MESH", "value": "other"}]));
+    }),
+    ("KUMA-SIDECAR-REACH", Warning, "runs with --bind-outbounds", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp run --auth-type=aws --name $ID --bind-outbounds"]));
+    }),
+    ("KUMA-SIDECAR-HEALTH-CHECK", Warning, "asks port 9901", |world| {
+        let check = json!({"command": ["CMD-SHELL", "curl -f http://127.0.0.1:9901/ready"]});
+        at_kuma_with(world, 1, "healthCheck", check);
+    }),
+    ("KUMA-SIDECAR-STOP-TIMEOUT", Warning, "stopTimeout is 10 s, and the sidecar drains for 30 s", |world| {
+        at_kuma_with(world, 1, "stopTimeout", json!(10));
     }),
     ("SIDECAR-NOT-ESSENTIAL", Warning, "essential is false", |world| {
         at_kuma_with(world, 1, "essential", json!(false));
@@ -109,4 +136,17 @@ fn zone_ingress_alone_in_its_task_needs_no_order() {
         containers.retain(|container| container["name"] == "sidecar");
     });
     assert_eq!(found, []);
+}
+
+#[test]
+fn settings_that_fit_are_no_findings() {
+    for (field, value) in [
+        ("command", json!(["kuma-dp run --auth-type=aws --dataplane-file=/dp.yaml --mesh other"])),
+        ("command", json!(["kuma-dp run --auth-type=aws --name $ID --mesh $MESH --drain-time=10s"])),
+        ("command", json!(["kuma-dp run --auth-type=aws --proxy-type=ingress --name ingress"])),
+        ("healthCheck", json!({"command": ["CMD-SHELL", "wget -qO- http://127.0.0.1:9902/ready"]})),
+        ("stopTimeout", json!(120)),
+    ] {
+        assert_eq!(findings(|world| at_kuma_with(world, 1, field, value.clone())), [], "{value}");
+    }
 }
