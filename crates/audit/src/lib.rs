@@ -23,6 +23,7 @@ mod report;
 mod rules;
 pub mod rules_catalog;
 mod sarif;
+mod sidecar_report;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +32,8 @@ pub use facts::{
     AuditedKumaPlane, AuditedRole, ConsulFacts, DefinitionOrigin, DefinitionUse, Fetched,
     InexpressibleWorkload, KumaFacts, KumaUpgrade, PolicyText,
 };
-pub use gather::{AuditRequest, SourcesAllowed, gather};
+pub use gather::{AuditRequest, SourcesAllowed, check_sidecars, gather};
 pub use report::{AuditFinding, AuditReport, AuditRule, AuditSummary, FindingLocation, Severity};
 pub use rules::examine;
 pub use sarif::sarif;
+pub use sidecar_report::{SidecarProblem, SidecarReport};

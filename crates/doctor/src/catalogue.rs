@@ -53,6 +53,7 @@ catalogue! {
     PLANE_LIST "control-plane.dataplanes" "permission to list Dataplanes";
     PLANE_MESH "control-plane.mesh" "each bound mesh";
     PLANE_WORKLOADS "control-plane.workloads" "Workloads that the control plane's version can express";
+    PLANE_SIDECARS "control-plane.sidecars" "container definitions of sidecars that fit their workloads";
     CONSUL_REACHED "consul.reached" "Consul servers that answer at the address";
     CONSUL_VERSION "consul.version" "Consul 1.12 or later, the first with logins by AWS IAM";
     CONSUL_EDITION "consul.edition" "partition and namespaces with Consul Enterprise only";

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::report::CheckKind;
 use super::scope::DoctorScope;
+use ecs_mesh_audit::SidecarReport;
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
 use ecs_mesh_consul as consul;
@@ -76,6 +77,8 @@ pub struct AwsObservations {
     pub undelivered: BTreeMap<String, Result<Attributes, AwsError>>,
     /// Attempted read calls of the operator.
     pub reads: Vec<ReadAttempt>,
+    /// The sidecars of running tasks at Kuma; `None` if ECS does not answer, or no binding is of Kuma.
+    pub sidecars: Option<SidecarReport>,
 }
 
 /// A queue.

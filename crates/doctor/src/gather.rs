@@ -67,7 +67,7 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
     };
     let of_aws = async {
         match &clients {
-            Ok(clients) => Ok(aws::ask(clients, &set, queue_url.as_deref(), scope.as_ref().ok()).await),
+            Ok(clients) => Ok(aws::ask(clients, &manifests, queue_url.as_deref(), scope.as_ref().ok()).await),
             Err(error) => Err(error.clone()),
         }
     };

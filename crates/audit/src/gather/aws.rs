@@ -14,6 +14,7 @@ use ecs_mesh_aws::inspect::{AuditApi as _, AuthorizationDetails};
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_core::intent;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
+use tokio::time::{Instant, timeout_at};
 
 /// Most tasks of one DescribeTasks call.
 const MAX_TASKS_PER_CALL: usize = 100;
@@ -70,6 +71,50 @@ pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mu
         }
         facts.authorization = Some(details);
     }
+}
+
+/// Reads the running tasks of bound clusters and their definitions until `end`. Returns how many definitions are left, and
+/// the first failure.
+pub(super) async fn ask_until(
+    clients: &AwsClients,
+    set: &ManifestSet,
+    end: Instant,
+    facts: &mut AuditFacts,
+) -> (usize, Option<String>) {
+    let named = BTreeSet::new();
+    let scope = AuditScope { set, named: &named, running_tasks: true };
+    let (mut uses, mut failure) = (Uses::new(), None);
+    let unfinished = || "not all running tasks were listed in time".to_owned();
+    let Ok(clusters) = timeout_at(end, clusters(clients, &scope, facts)).await else {
+        return (0, Some(unfinished()));
+    };
+    if let Some(Err(error)) = &facts.aws {
+        failure = Some(error.clone());
+    }
+    for cluster in clusters {
+        match timeout_at(end, running_tasks(clients, &cluster)).await {
+            Ok(Ok(tasks)) => tasks.iter().for_each(|task| record_use(&scope, facts, &mut uses, task)),
+            Ok(Err(error)) => drop(failure.get_or_insert_with(|| error.to_string())),
+            Err(_) => drop(failure.get_or_insert_with(unfinished)),
+        }
+    }
+    let mut left = 0;
+    for (arn, (uses, _)) in uses {
+        match timeout_at(end, retry_throttled(|| clients.inspect.definition(&arn))).await {
+            Ok(Ok(definition)) => facts.definitions.push(AuditedDefinition {
+                origin: DefinitionOrigin::Ecs,
+                definition,
+                uses: uses.into_iter().collect(),
+                control_planes: Vec::new(),
+            }),
+            Ok(Err(error)) => {
+                left += 1;
+                failure.get_or_insert_with(|| error.to_string());
+            }
+            Err(_) => left += 1,
+        }
+    }
+    (left, failure)
 }
 
 /// Whether the tags of roles decide what tasks of the binding may be.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::facts::{AuditFacts, AuditedAuthMethod, AuditedControlPlane, AuditedKumaPlane, Fetched};
 use super::parse::definition;
 use super::report::FindingLocation;
+use super::sidecar_report::SidecarReport;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{
     AllowList, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, KumaRelease, LoginSettings, Presence,
@@ -22,6 +23,7 @@ use ecs_mesh_consul_acl::desired::ROLE_TAGS;
 use ecs_mesh_controller::{NoSecrets, Secrets, read_file};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::ClusterArn;
+use tokio::time::Instant;
 
 /// Time limit of the set-up of AWS clients: the SDK may request the Region from the EC2 instance, in several steps.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -102,6 +104,15 @@ pub async fn gather(request: AuditRequest) -> AuditFacts {
     let (consul, kuma) = (&mut facts.control_planes, &mut facts.kuma);
     tokio::join!(ask_planes(&set, &allowed, consul, &secrets), kuma::ask_all(&request, kuma));
     facts
+}
+
+/// Reads the definitions of running tasks at Kuma until `end`, and applies the rules of sidecars to them.
+pub async fn check_sidecars(clients: &AwsClients, manifests: &ManifestStatus, end: Instant) -> SidecarReport {
+    let set = Arc::clone(&manifests.set);
+    let mut facts =
+        AuditFacts { kuma: kuma_planes(&set), manifests: Some(manifests.clone()), ..AuditFacts::default() };
+    let (unread, failure) = aws::ask_until(clients, &set, end, &mut facts).await;
+    SidecarReport { unread, failure, ..SidecarReport::of(&facts) }
 }
 
 fn read(path: &Path) -> Result<super::facts::AuditedDefinition, (FindingLocation, String)> {

@@ -22,6 +22,9 @@ mod task;
 mod upstreams;
 mod workloads;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::facts::{AuditFacts, AuditedControlPlane, AuditedDefinition, DefinitionOrigin};
 use super::parse::config::{self as task_config, TaskConfig, is_of_consul};
 use super::report::{AuditFinding, AuditReport, FindingLocation};
@@ -98,6 +101,24 @@ fn of_sidecars(
     findings.extend(sidecar_settings::check(definition, memberships));
     findings.extend(ports::of_definition(definition, memberships, facts));
     findings
+}
+
+/// Applies the rules of sidecars to a definition of running tasks at Kuma, for each workload that describes the tasks.
+pub(crate) fn sidecars_by_workload(
+    facts: &AuditFacts,
+    definition: &AuditedDefinition,
+) -> BTreeMap<Arc<str>, Vec<AuditFinding>> {
+    let mut found: BTreeMap<Arc<str>, Vec<AuditFinding>> = BTreeMap::new();
+    for membership in &memberships(facts, definition) {
+        let of_workload = found.entry(Arc::clone(&membership.name)).or_default();
+        // Tasks of one workload may be in several bindings.
+        for finding in of_sidecars(facts, definition, std::slice::from_ref(membership), None) {
+            if !of_workload.contains(&finding) {
+                of_workload.push(finding);
+            }
+        }
+    }
+    found
 }
 
 /// The rules of a task that is in a Consul mesh.

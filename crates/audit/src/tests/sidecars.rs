@@ -150,3 +150,19 @@ fn settings_that_fit_are_no_findings() {
         assert_eq!(findings(|world| at_kuma_with(world, 1, field, value.clone())), [], "{value}");
     }
 }
+
+#[test]
+fn workloads_that_break_a_rule_are_one_problem() {
+    let mut world = AuditFixture::good();
+    at_kuma_with(&mut world, 1, "essential", json!(false));
+    let mut facts = world.facts();
+    let mut second = facts.definitions[0].clone();
+    second.definition.containers[1].depends_on = Vec::new();
+    second.definition.containers[1].stop_timeout = Some(10);
+    facts.definitions.push(second);
+    let report = crate::SidecarReport::of(&facts);
+    let seen: Vec<_> = report.problems.iter().map(|one| (one.rule, one.definitions, &*one.example)).collect();
+    assert_eq!(report.workloads, 1);
+    assert_eq!(seen, [("KUMA-SIDECAR-STOP-TIMEOUT", 1, "kv"), ("SIDECAR-NOT-ESSENTIAL", 2, "kv")]);
+    assert_eq!(report.problems[1].message, "sidecar: essential is false");
+}

@@ -8,6 +8,7 @@ mod events;
 mod manifests;
 mod permissions;
 mod queue;
+mod sidecars;
 
 use super::facts::DoctorFacts;
 use super::report::DoctorReport;
@@ -23,6 +24,7 @@ pub fn examine(facts: &DoctorFacts) -> DoctorReport {
     checks.extend(events::check(facts));
     checks.extend(permissions::check(facts));
     checks.extend(control_planes::check(facts));
+    checks.extend(sidecars::check(facts));
     DoctorReport::new(checks)
 }
 

@@ -1,18 +1,23 @@
 //! Reads from AWS. Never receives messages, since the operator would miss them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::hosts::try_hosts;
 use crate::catalogue;
 use crate::facts::{Attributes, AwsFacts, AwsObservations, QueueFacts, ReadAttempt, RuleFacts};
 use crate::scope::{DoctorScope, iam_region};
-use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::ControlPlaneType;
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_audit::check_sidecars;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
+use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{
     ClusterArn, ContainerInstanceArn, DesiredStatus, RoleArn, Task, TaskArn, TaskDefinitionArn, TaskHost,
     TaskId,
 };
+use tokio::time::Instant;
 
 /// Limit of checked clusters; more than that are usually selected by a pattern, with one permission for all.
 const MAX_CLUSTERS: usize = 20;
@@ -20,6 +25,8 @@ const MAX_CLUSTERS: usize = 20;
 const MAX_TASKS: usize = 20;
 /// Limit of read definitions of tasks with and of tasks without a network interface, and of roles.
 const MAX_ROLES: usize = 10;
+/// The time for the definitions of running tasks, of which there may be hundreds.
+const SIDECAR_READS: Duration = Duration::from_secs(30);
 /// Limit of pages of the cluster list.
 const MAX_PAGES: usize = 10;
 /// A service that does not exist.
@@ -29,14 +36,15 @@ const NO_TASK: &str = "00000000000000000000000000000000";
 
 pub(super) async fn ask(
     clients: &AwsClients,
-    set: &ManifestSet,
+    manifests: &ManifestStatus,
     queue_url: Option<&str>,
     scope: Option<&DoctorScope>,
 ) -> AwsFacts {
     let (credentials, caller) = tokio::join!(clients.setup.credentials_end(), clients.setup.caller());
     // With rejected credentials every further call fails after the same wait.
     let is_known = !matches!(&caller, Err(error) if error.kind == AwsErrorKind::Credentials);
-    let observations = if is_known { Some(observe(clients, set, queue_url, scope).await) } else { None };
+    let observations =
+        if is_known { Some(observe(clients, manifests, queue_url, scope).await) } else { None };
     AwsFacts { region: clients.region().to_owned(), source: source(), credentials, caller, observations }
 }
 
@@ -56,7 +64,7 @@ fn source() -> &'static str {
 
 async fn observe(
     clients: &AwsClients,
-    set: &ManifestSet,
+    manifests: &ManifestStatus,
     url: Option<&str>,
     scope: Option<&DoctorScope>,
 ) -> AwsObservations {
@@ -66,8 +74,16 @@ async fn observe(
             _ => AwsObservations::default(),
         }
     };
-    let (observations, reads) = tokio::join!(of_queue, reads(clients, set));
-    AwsObservations { reads, ..observations }
+    let (observations, reads) = tokio::join!(of_queue, reads(clients, &manifests.set));
+    // Where ECS does not answer, each further call waits in vain.
+    let answers = !reads.iter().any(is_unavailable);
+    let is_kuma = |binding: &Binding| binding.control_plane_type == ControlPlaneType::Kuma;
+    let sidecars = if answers && manifests.set.bindings.values().any(|binding| is_kuma(binding)) {
+        Some(check_sidecars(clients, manifests, Instant::now() + SIDECAR_READS).await)
+    } else {
+        None
+    };
+    AwsObservations { reads, sidecars, ..observations }
 }
 
 /// The queue, its rules, and the targets' dead-letter queues.
@@ -95,7 +111,7 @@ async fn queue_and_rules(clients: &AwsClients, url: &str, scope: &DoctorScope) -
         undelivered.insert(dead.to_owned(), attributes_by_arn(clients, url, dead).await);
     }
     let queue = Some(QueueFacts { attributes, dead_letters });
-    AwsObservations { queue, rules: Some(rules), forwarding, undelivered, reads: Vec::new() }
+    AwsObservations { queue, rules: Some(rules), forwarding, undelivered, reads: Vec::new(), sidecars: None }
 }
 
 async fn attributes(clients: &AwsClients, url: &str) -> Result<Attributes, AwsError> {
