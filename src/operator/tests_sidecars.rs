@@ -43,7 +43,7 @@ impl OperatorFixture {
     }
 
     /// Connects the sidecar of `a`.
-    async fn connect(&self, features: &[&str]) {
+    async fn connect_with(&self, features: &[&str]) {
         let name = self.networking().0;
         {
             let mut kuma = self.kuma.lock().unwrap();
@@ -64,7 +64,7 @@ async fn sidecar_that_reports_no_binding_gets_its_listeners() {
     let networking = fixture.networking().1;
     assert_eq!(networking["outbound"], Value::Null);
     assert!(networking["transparentProxying"]["reachableBackends"].is_object(), "{networking}");
-    fixture.connect(&[]).await;
+    fixture.connect_with(&[]).await;
     assert_eq!(fixture.networking().1["outbound"][0]["backendRef"]["name"], "kv");
     let plan = fixture.plan_text().await;
     assert!(plan.contains("as it reports to the control plane, runs without --bind-outbounds"), "{plan}");
@@ -78,7 +78,7 @@ async fn sidecar_that_reports_no_binding_gets_its_listeners() {
 #[tokio::test(start_paused = true)]
 async fn sidecar_that_binds_against_the_manifest_is_a_warning() {
     let fixture = OperatorFixture::with_caller("outbounds").await;
-    fixture.connect(&[BINDS]).await;
+    fixture.connect_with(&[BINDS]).await;
     assert_eq!(fixture.networking().1["outbound"][0]["backendRef"]["name"], "kv", "the listeners are kept");
     let plan = fixture.plan_text().await;
     assert!(plan.contains("as it reports to the control plane, runs with --bind-outbounds"), "{plan}");
