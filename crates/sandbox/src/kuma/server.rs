@@ -196,6 +196,13 @@ impl KumaCp {
         all.map(|((mesh, name), object)| (mesh.as_str(), name.as_str(), &object.body))
     }
 
+    /// All `ZoneIngress`es and `ZoneEgress`es by type and name, in their response form.
+    pub fn zone_proxies(&self) -> impl Iterator<Item = (&'static str, &str, &Value)> {
+        ["ZoneIngress", "ZoneEgress"].into_iter().flat_map(|kind| {
+            self.store.list(kind, None).map(move |((_, name), object)| (kind, name.as_str(), &object.body))
+        })
+    }
+
     /// Number of changes of objects and sidecars so far. While it is the same, so is what is stored, and who is online.
     pub fn changes(&self) -> u64 {
         self.store.changes() + self.sidecars.changes()

@@ -8,6 +8,7 @@ mod deployment_hold;
 mod last_endpoint;
 #[cfg(test)]
 mod tests;
+mod zone_proxies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -323,8 +324,12 @@ impl KumaOracle {
     pub fn check_writes(&mut self, entries: Vec<KumaJournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
         let last = entries.last().map(|entry| entry.at);
         entries.first().into_iter().for_each(|entry| self.record_time(entry.at));
-        for entry in entries.into_iter().filter(|entry| entry.kind == "Dataplane") {
-            self.check_write(&entry, cloud, kuma);
+        for entry in entries {
+            if entry.kind == "Dataplane" {
+                self.check_write(&entry, cloud, kuma);
+            } else {
+                self.check_zone_proxy_write(&entry, cloud);
+            }
         }
         if let Some(at) = last {
             self.record_owned(self.owned(kuma).len(), at);
@@ -501,8 +506,14 @@ impl KumaOracle {
     }
 
     fn owned<'k>(&self, kuma: &'k KumaCp) -> Vec<(&'k str, &'k Value)> {
-        let ours = |body: &Value| label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str());
-        kuma.dataplanes().filter(|(_, _, body)| ours(body)).map(|(_, name, body)| (name, body)).collect()
+        kuma.dataplanes()
+            .filter(|(_, _, body)| self.is_ours(body))
+            .map(|(_, name, body)| (name, body))
+            .collect()
+    }
+
+    fn is_ours(&self, body: &Value) -> bool {
+        label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str())
     }
 
     /// Checks the state after a quiet period: leaked registrations (I1), and live tasks without a correct
@@ -538,13 +549,11 @@ impl KumaOracle {
             !held(label(body, TASK_LABEL).unwrap_or(name))
                 && self.truth(body, cloud, now).is_none_or(|task| task.last_status.is_stopped())
         };
-        self.owned(kuma)
-            .iter()
-            .filter(|found| stale(found))
-            .map(|(name, body)| {
-                format!("{name} ({}) is registered, but its task is gone", service_of(body).unwrap_or("?"))
-            })
-            .collect()
+        let owned = self.owned(kuma);
+        let dataplanes = owned.iter().filter(|found| stale(found)).map(|(name, body)| {
+            format!("{name} ({}) is registered, but its task is gone", service_of(body).unwrap_or("?"))
+        });
+        dataplanes.chain(self.zone_proxy_leaks(cloud, kuma, held, now)).collect()
     }
 
     /// Running tasks without a registration, with a wrong address, or drained. `held` names tasks that the guard

@@ -87,16 +87,24 @@ impl KumaFixture {
     }
 
     fn send(&mut self, method: &str, name: &str, body: &Value) -> u16 {
-        let status = self.send_unchecked(method, name, body);
+        self.send_to(method, &format!("/meshes/default/dataplanes/{name}"), body)
+    }
+
+    /// Sends a write to this path, and has the oracle judge it.
+    fn send_to(&mut self, method: &str, path: &str, body: &Value) -> u16 {
+        let status = self.request(method, path, body);
         let journal = self.kuma.take_journal();
         self.oracle.check_writes(journal, &self.cloud, &self.kuma);
         status
     }
 
     fn send_unchecked(&mut self, method: &str, name: &str, body: &Value) -> u16 {
-        let path = format!("/meshes/default/dataplanes/{name}");
+        self.request(method, &format!("/meshes/default/dataplanes/{name}"), body)
+    }
+
+    fn request(&mut self, method: &str, path: &str, body: &Value) -> u16 {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        self.kuma.handle(self.now, &KumaRequest::json(method, &path, body)).status
+        self.kuma.handle(self.now, &KumaRequest::json(method, path, body)).status
     }
 
     pub(super) fn put(&mut self, name: &str, body: &Value) -> u16 {
@@ -151,6 +159,53 @@ fn dataplane(service: &str, task: &str, address: &str, more: &Value) -> Value {
             "inbound": [{"port": 15_000, "servicePort": 5_000, "tags": {"kuma.io/service": service}}],
         },
     })
+}
+
+#[test]
+fn zone_proxies_are_judged_by_role_and_task() {
+    let path = |task: &str| format!("/zoneingresses/{task}");
+    let ingress = |task: &str| {
+        let labels = json!({OPERATOR_LABEL: "op", TASK_LABEL: task, CLUSTER_LABEL: "c1"});
+        let networking = json!({"address": "10.0.0.9", "port": 10_001});
+        json!({"type": "ZoneIngress", "name": task, "labels": labels, "networking": networking})
+    };
+    let with_role = |role_type: &str| {
+        let mut fixture = KumaFixture::new();
+        let tags = [("kuma.io/type".to_owned(), role_type.to_owned())].into();
+        fixture.cloud.tag_role(&role_name("redis"), &tags, fixture.now).unwrap();
+        fixture.pass(Duration::from_mins(3));
+        let (task, _) = fixture.task_of("redis");
+        assert_eq!(fixture.send_to("PUT", &path(&task), &ingress(&task)), 201);
+        (fixture, task)
+    };
+    let (fixture, task) = with_role("dataplane");
+    fixture.assert_violation(Invariant::I4, &[&task, "the role's tags do not allow it"]);
+
+    let (mut fixture, task) = with_role("ingress");
+    fixture.assert_clean();
+    let _ = fixture.send_to("PUT", &path(&task), &ingress(&task));
+    fixture.assert_violation(Invariant::I6, &[&task]);
+
+    let (mut fixture, task) = with_role("ingress");
+    assert_eq!(fixture.send_to("DELETE", &path(&task), &Value::Null), 200);
+    fixture.assert_violation(Invariant::I2, &[&task, "removed while its task lives"]);
+
+    let (mut fixture, task) = with_role("ingress");
+    fixture.kill("redis");
+    let leaks = |fixture: &KumaFixture| {
+        let found = fixture.oracle.find_leaks(&fixture.cloud, &fixture.kuma, &|_| false, fixture.now);
+        found.into_iter().filter(|leak| leak.starts_with("ZoneIngress")).count()
+    };
+    assert_eq!(leaks(&fixture), 1);
+    assert_eq!(fixture.send_to("DELETE", &path(&task), &Value::Null), 200);
+    assert_eq!(leaks(&fixture), 0);
+    fixture.assert_clean();
+
+    let (mut fixture, _) = with_role("ingress");
+    let mut foreign = ingress("f");
+    foreign["labels"][OPERATOR_LABEL] = FOREIGN_OPERATOR.into();
+    let _ = fixture.send_to("PUT", &path("f"), &foreign);
+    assert!(fixture.oracle.violations().iter().any(|found| found.invariant == Invariant::I3));
 }
 
 #[test]
