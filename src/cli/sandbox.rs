@@ -27,7 +27,8 @@ use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::fault_injection::{FaultInjector, FaultLevel};
 use ecs_mesh_sandbox::kuma::EmulatedRelease;
 use ecs_mesh_sandbox::world::{
-    ForeignFixture, Naming, Rollouts, ScenarioService, World, WorldConfig, consul_auth, manifests,
+    ForeignFixture, Naming, PROXY_MANIFESTS, Rollouts, ScenarioService, World, WorldConfig, consul_auth,
+    deploy_proxies, manifests,
 };
 
 /// Arguments of `sandbox`.
@@ -193,6 +194,9 @@ impl SandboxArgs {
             let template = self.control_plane.has_kuma().then(|| ScenarioService::in_template_mode(OPERATOR));
             let further = template.into_iter().collect();
             let mut world = World::start_with(config, further, cloud, kuma, now)?;
+            if self.control_plane == ControlPlanes::Kuma {
+                deploy_proxies(cloud, now)?;
+            }
             let fixtures = match (&endpoints.consul, consul) {
                 (Some(endpoint), Some(consul)) => {
                     world.join_consul(&endpoint.bootstrap, cloud, consul, now)?
@@ -215,6 +219,9 @@ impl SandboxArgs {
             let path = directory.0.join("manifests.yaml");
             let mut all =
                 manifests(&manifest_options(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
+            if self.control_plane == ControlPlanes::Kuma {
+                all += PROXY_MANIFESTS;
+            }
             if endpoints.consul.is_some() {
                 all += &consul_auth(&endpoints.cluster, &endpoints.aws_url);
             }

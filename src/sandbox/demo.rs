@@ -28,8 +28,8 @@ use ecs_mesh_sandbox::fault_injection::FaultInjector;
 use ecs_mesh_sandbox::kuma::KumaCp;
 use ecs_mesh_sandbox::oracle::{ConsulOracle, Invariant, InvariantViolation, KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{
-    ConsulBootstrap, ConsulManifestOptions, ForeignFixture, MANAGEMENT_TOKEN, ManifestOptions, SECRET,
-    ScenarioService, TaskCounts, World, WorldEvent, manifests,
+    ConsulBootstrap, ConsulManifestOptions, ForeignFixture, MANAGEMENT_TOKEN, ManifestOptions,
+    PROXY_MANIFESTS, SECRET, ScenarioService, TaskCounts, World, WorldEvent, manifests,
 };
 
 /// Interval at which the world advances and the oracle checks writes.
@@ -74,6 +74,12 @@ pub fn manifest_options(endpoints: &Endpoints, token: &str) -> ManifestOptions {
         hold: None,
         dataplane_name: "{taskId}",
     }
+}
+
+/// The manifests of the services, and of the proxies that a world has beside Kuma alone.
+fn all_manifests(options: &ManifestOptions, services: &[ScenarioService]) -> String {
+    let has_proxies = options.kuma.is_some() && options.consul.is_none() && !services.is_empty();
+    manifests(options, services) + if has_proxies { PROXY_MANIFESTS } else { "" }
 }
 
 /// A demo that is ready to run.
@@ -122,7 +128,7 @@ impl Demo {
         let token = directory.join(TOKEN);
         let options = manifest_options(&self.endpoints, &format!("tokenFile: \"{}\"", token.display()));
         std::fs::write(&token, MANAGEMENT_TOKEN)
-            .and_then(|()| std::fs::write(directory.join(MANIFESTS), manifests(&options, &services)))
+            .and_then(|()| std::fs::write(directory.join(MANIFESTS), all_manifests(&options, &services)))
             .map_err(|error| format!("writing to {}: {error}", directory.display()))?;
         let metrics = Arc::new(Metrics::new(Arc::clone(&self.log)));
         let (tap, latencies) = mpsc::unbounded_channel();
@@ -259,7 +265,7 @@ impl DemoState {
             return;
         }
         let now = endpoints.with(|_, _, now| now);
-        let text = format!("{}{MORE_OUTBOUNDS}", manifests(options, services));
+        let text = format!("{}{MORE_OUTBOUNDS}", all_manifests(options, services));
         let message = match std::fs::write(directory.join(MANIFESTS), text) {
             Ok(()) => "a new OutboundList lets every svc-* call kv on 127.0.0.1:15051".to_owned(),
             Err(error) => format!("writing the manifests: {error}"),

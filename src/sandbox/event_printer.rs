@@ -118,7 +118,7 @@ impl EventPrinter {
     /// Prints a write of the operator to Kuma.
     pub fn print_kuma_write(&mut self, entry: &KumaJournalEntry, cloud: &Cloud) {
         let Some(body) = entry.after.as_ref().or(entry.before.as_ref()) else { return };
-        let service = service_of(body).unwrap_or("");
+        let service = service_of(body).unwrap_or(entry.kind);
         let task = self.task(body, cloud, entry.at);
         let object = format!("{service:<10} {:<8}", short(&entry.name));
         let drain = |body: &Value| body["labels"][DRAIN_LABEL].as_str().map(str::to_owned);

@@ -5,6 +5,7 @@
 
 mod consul;
 mod manifests;
+mod proxies;
 mod rollout;
 mod scenario;
 mod serving;
@@ -32,6 +33,7 @@ pub use consul::{
     TaskAgentCounts, admin_token,
 };
 pub use manifests::{ConsulManifestOptions, ManifestOptions, consul_auth, manifests};
+pub use proxies::{PROXY_MANIFESTS, deploy_proxies};
 pub use rollout::{Rollout, Rollouts};
 pub use scenario::{
     CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, RoutedEvents, SECRET, ScenarioService,

@@ -37,6 +37,8 @@ struct SimulatedSidecar {
     started: Option<Timestamp>,
     next_try: Option<Timestamp>,
     connected: bool,
+    /// It is registered as a zone ingress or egress, which has no app and no health discovery.
+    is_zone_proxy: bool,
     timed_out: bool,
     app_up: bool,
     app_port: Option<u16>,
@@ -116,15 +118,16 @@ impl SimulatedSidecar {
         if !self.connected && !self.timed_out && self.next_try.is_none_or(|at| now >= at) {
             self.next_try = Some(now.plus(RETRY_INTERVAL));
             let address = address.to_string();
-            self.connected =
-                match template.and_then(|service| template_of(service, task, &self.name, &address)) {
+            self.is_zone_proxy = kuma.zone_proxies().any(|(_, name, _)| name == self.name);
+            self.connected = self.is_zone_proxy
+                || match template.and_then(|service| template_of(service, task, &self.name, &address)) {
                     Some(template) => {
                         kuma.connect_with_template((MESH, &self.name), &address, &template, now).is_ok()
                     }
                     None => kuma.connect_sidecar(MESH, &self.name, &address, now),
                 };
         }
-        if self.connected {
+        if self.connected && !self.is_zone_proxy {
             self.set_app_up(app.answers(now), port, kuma, now);
         }
         let timed_out = !self.connected && !self.timed_out && started.age_at(now) >= BOOTSTRAP_TIMEOUT;
@@ -139,7 +142,7 @@ impl SimulatedSidecar {
     }
 
     fn disconnect(&mut self, kuma: &mut KumaCp, now: Timestamp) {
-        if std::mem::take(&mut self.connected) {
+        if std::mem::take(&mut self.connected) && !self.is_zone_proxy {
             kuma.disconnect_sidecar(MESH, &self.name, now);
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     CLUSTER, MESH, Naming, QUEUE, Rollout, Rollouts, RoutedEvents, ScenarioService, ServingTasks, World,
-    WorldConfig, can_serve, create_queue_and_rules, deploy, route_deployments, serving_tasks,
+    WorldConfig, can_serve, create_queue_and_rules, deploy, deploy_proxies, route_deployments, serving_tasks,
 };
 use crate::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, ReceiveMessages, UpdateService};
 use crate::control_planes::ControlPlanes;
@@ -333,4 +333,36 @@ fn sidecars_in_template_mode_register_their_tasks() {
     assert!(names.contains(&killed.as_str()), "a killed sidecar leaves its Dataplane");
     assert!(!names.contains(&stopped.as_str()), "{names:?}");
     assert_eq!(registered(&fixture), 3, "two replacements, and one leftover");
+}
+
+/// A sidecar that waits for its Dataplane gives up after five minutes; so does a zone proxy that waits for its resource.
+#[test]
+fn zone_proxies_connect_once_their_resources_exist() {
+    let mut fixture = WorldFixture::new(Rollouts::Simple, 1, NEVER);
+    deploy_proxies(&mut fixture.cloud, fixture.now).unwrap();
+    let role_type = |fixture: &WorldFixture, service: &str| {
+        fixture.cloud.get_role(&super::role_name(service)).unwrap().tags["kuma.io/type"].clone()
+    };
+    for (service, wanted) in [("edge", "dataplane"), ("zone-ingress", "ingress"), ("zone-egress", "egress")] {
+        assert_eq!(role_type(&fixture, service), wanted);
+    }
+    // The fixture registers Dataplanes alone.
+    let end = fixture.now.plus(Duration::from_mins(7));
+    while fixture.now < end {
+        fixture.now = fixture.now.plus(Duration::from_secs(1));
+        fixture.world.step(&mut fixture.cloud, &mut fixture.kuma, None, fixture.now);
+        let tasks = fixture.tasks("zone-ingress");
+        let waiting = tasks.iter().filter(|task| task.address().is_some());
+        for task in waiting.cloned().collect::<Vec<_>>() {
+            let body = json!({"type": "ZoneIngress", "name": task.id(),
+                "networking": {"address": task.address().unwrap().to_string(), "port": 10_001}});
+            let path = format!("/zoneingresses/{}", task.id());
+            let request = KumaRequest::json("PUT", &path, body.to_string().into_bytes());
+            assert!(fixture.kuma.handle(fixture.now, &request).status < 300);
+        }
+    }
+    let services = fixture.world.services().iter().map(|service| service.count).sum::<usize>();
+    let lost = usize::try_from(fixture.world.task_counts().sidecars_lost).unwrap();
+    // One task more than those of the services is run by hand. The gateway and the egress wait in vain.
+    assert_eq!(lost, services + 1 + 2, "the ingress is connected");
 }
