@@ -188,10 +188,10 @@ fn workloads(
         })
     });
     let broken: Vec<CheckResult> = broken.collect();
-    match (here.len(), broken.is_empty()) {
-        (0, _) => Vec::new(),
-        (count, true) => vec![PLANE_WORKLOADS.ok(subject, format!("{count} Workloads"))],
-        (_, false) => broken,
+    if broken.is_empty() {
+        vec![PLANE_WORKLOADS.ok(subject, format!("{} Workloads", here.len()))]
+    } else {
+        broken
     }
 }
 
