@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::allow::AllowArgs;
 use crate::operator::{
-    AuditedLease, ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates,
+    AuditedLease, ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates, TokenStores,
 };
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::{AllowList, ControlPlaneType, KumaRelease};
@@ -108,6 +108,7 @@ impl CommonArgs {
             ecs: Arc::new(aws.ecs.clone()),
             ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),
+            token_stores: TokenStores::of_aws(aws),
             connect: connect(
                 self.operator_id.clone(),
                 self.allow.list(),
@@ -145,7 +146,7 @@ pub(super) fn connect(
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
                 let client = KumaControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
-                Connected::new(Arc::new(client.with_target(target)))
+                Connected::kuma(client.with_target(target))
             }
             ControlPlaneType::Consul => {
                 let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;

@@ -21,6 +21,7 @@ use super::event_handler::HintedTasks;
 use super::fact_waiters::FactWaiters;
 use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
+use super::tokens::TokenStores;
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::cluster_checker::ClusterChecker;
@@ -64,6 +65,7 @@ pub(super) struct Process {
     pub id: OperatorId,
     pub lease: Arc<dyn Lease>,
     pub clock: Clock,
+    pub token_stores: TokenStores,
     pub metrics: Arc<Metrics>,
     /// Seed of all jitter.
     pub seed: u64,
@@ -148,6 +150,7 @@ impl Context {
                     id: deps.id.clone(),
                     lease: Arc::clone(&deps.lease),
                     clock: deps.clock.clone(),
+                    token_stores: deps.token_stores.clone(),
                     metrics: Arc::clone(&deps.metrics),
                     seed: deps.seed,
                     recorder,

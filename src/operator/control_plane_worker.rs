@@ -19,6 +19,7 @@ use super::dataplane_checks::DataplaneChecks;
 use super::deps::Connected;
 use super::drain_gate::DrainGate;
 use super::registry::Registry;
+use super::tokens::TokenTarget;
 use super::warnings::{GroupCount, Novelty, WarningDeduper};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
@@ -57,6 +58,8 @@ pub struct ControlPlaneWorker {
     pub(super) client: Arc<dyn ControlPlane>,
     /// The ACL objects, where the control plane has them.
     pub(super) acl: Option<Arc<AclTarget>>,
+    /// The data plane tokens, where the control plane has them.
+    pub(super) tokens: Option<Arc<TokenTarget>>,
     pub(super) writes: WritePermits,
     pub(super) drains: DrainGate,
     /// The Dataplanes of tasks that the operator does not own.
@@ -107,7 +110,7 @@ impl WritePermits {
 impl ControlPlaneWorker {
     /// A worker with these clients. `seed` feeds the jitter.
     pub fn new(name: Arc<str>, spec: Arc<ControlPlaneSpec>, connected: Connected, seed: u64) -> Self {
-        let Connected { client, acl } = connected;
+        let Connected { client, acl, tokens } = connected;
         let rate = spec.writes_per_second.max(1);
         let limiter = TokenBucket::new(f64::from(rate), rate);
         let circuit = Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1));
@@ -122,6 +125,7 @@ impl ControlPlaneWorker {
             dataplanes: DataplaneChecks::default(),
             client,
             acl,
+            tokens: tokens.map(|issuer| Arc::new(TokenTarget::new(issuer))),
             writes: WritePermits { limiter, uncharged_removals: AtomicUsize::new(0) },
             circuit,
             guards: Mutex::default(),
@@ -237,9 +241,10 @@ impl ControlPlaneWorker {
         self.circuit.state()
     }
 
-    /// Whether no reconcile of the ACL objects is requested or running.
-    pub fn is_acl_settled(&self) -> bool {
+    /// Whether no pass over the ACL objects or the tokens is requested or running.
+    pub fn are_objects_settled(&self) -> bool {
         self.acl.as_ref().is_none_or(|acl| acl.is_settled())
+            && self.tokens.as_ref().is_none_or(|tokens| tokens.is_settled())
     }
 
     // Guards

@@ -9,11 +9,13 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_consul_acl::backend::{AclBackend, ConsulAclBackend};
 use ecs_mesh_control_plane::ControlPlane;
-use ecs_mesh_control_plane::http::StreamTransport;
+use ecs_mesh_control_plane::http::{StreamTransport, Transport};
 use ecs_mesh_controller::Lease;
+use ecs_mesh_kuma::{KumaControlPlane, TokenIssuer};
 use ecs_mesh_model::OperatorId;
 
 use super::dry_run::DryRunRecorder;
+use super::tokens::TokenStores;
 use crate::telemetry::metrics::Metrics;
 
 /// Connects to a control plane. The error names the field of the manifest that is at fault.
@@ -29,18 +31,26 @@ pub struct Connected {
     pub client: Arc<dyn ControlPlane>,
     /// Reads and writes ACL objects, where the control plane has them.
     pub acl: Option<Arc<dyn AclBackend>>,
+    /// Issues and revokes data plane tokens, where the control plane has them.
+    pub tokens: Option<Arc<dyn TokenIssuer>>,
 }
 
 impl Connected {
-    /// A control plane without ACL objects.
+    /// A control plane without ACL objects and tokens.
     pub fn new(client: Arc<dyn ControlPlane>) -> Self {
-        Self { client, acl: None }
+        Self { client, acl: None, tokens: None }
+    }
+
+    /// Kuma, with its data plane tokens.
+    pub fn kuma<T: Transport + 'static>(client: KumaControlPlane<T>) -> Self {
+        let client = Arc::new(client);
+        Self { tokens: Some(Arc::clone(&client) as _), acl: None, client }
     }
 
     /// Consul, with its ACL objects.
     pub fn consul<T: StreamTransport + 'static>(client: ConsulControlPlane<T>) -> Self {
         let client = Arc::new(client);
-        Self { acl: Some(Arc::new(ConsulAclBackend::new(Arc::clone(&client)))), client }
+        Self { acl: Some(Arc::new(ConsulAclBackend::new(Arc::clone(&client)))), tokens: None, client }
     }
 }
 
@@ -72,6 +82,8 @@ pub struct OperatorDeps {
     pub ec2: Arc<dyn Ec2>,
     /// IAM.
     pub iam: Arc<dyn Iam>,
+    /// Where data plane tokens are stored.
+    pub token_stores: TokenStores,
     /// Connects to control planes.
     pub connect: ConnectFn,
     /// Whether this process may write.
@@ -97,6 +109,10 @@ impl OperatorDeps {
             ecs,
             ec2: Arc::new(ecs_mesh_aws::fakes::FakeEc2::default()),
             iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),
+            token_stores: TokenStores {
+                secrets_manager: Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),
+                parameter_store: Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),
+            },
             connect: Arc::new(|_, _| Err("no control plane".into())),
             lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
             clock: ecs_mesh_aws::fakes::clock(),

@@ -15,6 +15,7 @@ use super::control_plane_worker::ControlPlaneWorker;
 use super::deps::{ConnectFn, ConnectResult};
 use super::plan::{OperatorReconciler, PlanProgress};
 use super::task::TaskReconciler;
+use super::tokens::TokenLoop;
 use super::{RunOptions, acl};
 use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_api::manifests::ManifestSet;
@@ -94,7 +95,7 @@ impl ManifestApplier {
         }
         let (workers, complete) = self.workers_for(&status.set, &mut controllers.lanes).await;
         let old = context.workers.load();
-        let mut acl_reconcilers = Vec::new();
+        let (mut acl_reconcilers, mut token_loops) = (Vec::new(), Vec::new());
         for (name, worker) in &workers {
             worker.acl.iter().for_each(|acl| acl.watch_auth_methods(&status.set));
             if old.get(name).is_none_or(|old| !Arc::ptr_eq(old, worker)) {
@@ -108,6 +109,11 @@ impl ManifestApplier {
                     let heartbeat = context.metrics().health().register(format!("acl {name}"));
                     let timeout = self.options.graceful_shutdown_timeout;
                     acl_reconcilers.push(reconciler.run(heartbeat, timeout, token.clone()));
+                }
+                if let Some(tokens) = TokenLoop::of(context, worker) {
+                    let heartbeat = context.metrics().health().register(format!("tokens {name}"));
+                    let timeout = self.options.graceful_shutdown_timeout;
+                    token_loops.push(tokens.run(heartbeat, timeout, token.clone()));
                 }
                 controllers.running.insert(Arc::clone(name), token);
             }
@@ -134,6 +140,9 @@ impl ManifestApplier {
         for reconciler in acl_reconcilers {
             controllers.tasks.spawn(reconciler);
         }
+        for tokens in token_loops {
+            controllers.tasks.spawn(tokens);
+        }
         context.status.record_manifests(status, self.options.concurrency);
         let first = !std::mem::replace(&mut controllers.applied_once, true);
         if first || status.set.generation != before.generation || !same_workers {
@@ -148,6 +157,9 @@ impl ManifestApplier {
     }
 
     fn enqueue_all(&self) {
+        for tokens in self.context.workers.load().values().filter_map(|worker| worker.tokens.as_ref()) {
+            tokens.soon();
+        }
         for task in self.context.aws.store.all() {
             self.context.workers.enqueue(&task, Priority::Manifest);
         }

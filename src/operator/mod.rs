@@ -13,6 +13,7 @@
 //! | `control_plane_worker` | one control plane: queue, registry, circuit, write rate, guards |
 //! | `task` | one reconcile of one task |
 //! | `deployments` | protects the old tasks of deployments until their replacements are ready |
+//! | `tokens` | issues, rotates and revokes data plane tokens |
 //! | `apply` | one write: read, check ownership, compare, send |
 //! | `plan` | a dry run that ends |
 //! | `recorder` | logs and counts changes, or records them in a dry run |
@@ -66,6 +67,7 @@ mod tests_upgrade;
 mod tests_waiters;
 #[cfg(test)]
 mod tests_zone_proxies;
+mod tokens;
 mod warnings;
 
 use std::collections::BTreeSet;
@@ -98,6 +100,7 @@ pub use plan::{
     ExplainedState, KnownRegistrationState, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection,
     TaskExplanation,
 };
+pub use tokens::TokenStores;
 
 /// How an operator runs.
 #[derive(Clone, Copy, Debug)]

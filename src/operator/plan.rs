@@ -177,7 +177,7 @@ impl Operator {
             let is_complete = loop {
                 let swept = Arc::clone(&self.sweeper).sweep(&mut lists, &heartbeat).await;
                 // ACL objects may show auth methods whose tokens the sweep did not list.
-                while !self.workers().values().all(|worker| worker.is_acl_settled()) && !is_retried() {
+                while !self.workers().values().all(|worker| worker.are_objects_settled()) && !is_retried() {
                     sleep(POLL_INTERVAL).await;
                 }
                 if swept && self.context.sweeps.is_current() {
@@ -195,7 +195,7 @@ impl Operator {
                 }
                 let idle = self.workers().values().all(|worker| {
                     let stats = worker.queue.stats();
-                    stats.ready == 0 && stats.processing == 0 && worker.is_acl_settled()
+                    stats.ready == 0 && stats.processing == 0 && worker.are_objects_settled()
                 });
                 let idle = idle && self.context.deployments.is_idle();
                 if idle && progress.is_settled() && (is_retried() || !recorder.has_unresolved()) {

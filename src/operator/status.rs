@@ -130,6 +130,7 @@ impl OperatorStatus {
             protected_tasks: self.context.deployments.protected_count(&worker.name),
             checked_dataplanes: checked_dataplanes(worker),
             acl: worker.acl.as_ref().map(|acl| acl.state()),
+            tokens: worker.tokens.as_ref().map(|tokens| tokens.status()),
         }
     }
 

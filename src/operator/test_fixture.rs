@@ -9,12 +9,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, RunOptions};
+use super::{Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, RunOptions, TokenStores};
 use ecs_mesh_api::KumaRelease;
-use ecs_mesh_aws::fakes::{FakeEc2, FakeEcs, clock, task};
+use ecs_mesh_aws::fakes::{FakeEc2, FakeEcs, FakeTokenStore, clock, task};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_core::plan::report::PlanReport;
-use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
+use ecs_mesh_kuma::{
+    HttpMethod, HttpResponse, KumaControlPlane, NoObserver, TokenIssuer, Transport, TransportError,
+};
 use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
 use ecs_mesh_model::{InterfaceAddresses, LastStatus, OperatorId, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
@@ -46,6 +48,12 @@ pub(super) struct OperatorFixture {
     pub(super) cleanup: String,
     /// `roleTags.mode` of the binding.
     pub(super) role_tags: &'static str,
+    /// `tokens` of the binding.
+    pub(super) tokens: String,
+    /// More fields of the binding, after a comma.
+    pub(super) binding: String,
+    /// The secrets of the tokens.
+    pub(super) secrets: Arc<FakeTokenStore>,
     loaded: Option<Loaded>,
     manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
     running: Option<JoinHandle<()>>,
@@ -74,6 +82,9 @@ impl OperatorFixture {
             directory: tempfile::tempdir().unwrap(),
             cleanup: "{sweepInterval: 24h, drain: 1s}".to_owned(),
             role_tags: "off",
+            tokens: String::new(),
+            binding: String::new(),
+            secrets: Arc::default(),
             loaded: None,
             manifests: None,
             running: None,
@@ -87,8 +98,14 @@ impl OperatorFixture {
                        selector: {clusters: [\"arn:aws:ecs:eu-west-1:111122223333:cluster/*\"]}";
         let role_tags = format!("roleTags: {{mode: {}}}", self.role_tags);
         let mut text = document("ControlPlane", "kuma", "type: kuma, kuma: {address: \"http://kuma:5681\"}");
-        text +=
-            &document("MeshBinding", "prod", &format!("{binding}, {role_tags}, cleanup: {}", self.cleanup));
+        text += &document(
+            "MeshBinding",
+            "prod",
+            &format!(
+                "{binding}, {role_tags}, cleanup: {}, tokens: {{{}}}{}",
+                self.cleanup, self.tokens, self.binding
+            ),
+        );
         text += documents;
         std::fs::write(self.directory.path().join("all.yaml"), text).unwrap();
         let sources = ManifestSources::new([self.directory.path().to_owned()]);
@@ -125,14 +142,21 @@ impl OperatorFixture {
         OperatorDeps {
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,
+            token_stores: TokenStores {
+                secrets_manager: Arc::clone(&self.secrets) as _,
+                parameter_store: Arc::new(FakeTokenStore::default()),
+            },
             connect: Arc::new(move |_, _| {
-                let transport = FakeTransport(Arc::clone(&kuma), clock.clone());
-                let id = OperatorId::parse("op").unwrap();
-                let client = KumaControlPlane::new(transport, id, Arc::new(NoObserver)).with_target(target);
-                Ok(Connected::new(Arc::new(client)))
+                let client = client(Arc::clone(&kuma), clock.clone());
+                Ok(Connected::kuma(client.with_target(target)))
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
         }
+    }
+
+    /// A client of the control plane beside the operator's.
+    pub(super) fn client(&self) -> impl TokenIssuer + use<> {
+        client(Arc::clone(&self.kuma), self.clock.clone())
     }
 
     /// The plan by the manifests as they are.
@@ -160,6 +184,11 @@ impl OperatorFixture {
         }
         counts
     }
+}
+
+fn client(kuma: Arc<Mutex<KumaCp>>, clock: Clock) -> KumaControlPlane<FakeTransport> {
+    let id = OperatorId::parse("op").unwrap();
+    KumaControlPlane::new(FakeTransport(kuma, clock), id, Arc::new(NoObserver))
 }
 
 pub(super) fn service_of(body: &Value) -> String {

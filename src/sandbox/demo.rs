@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::deployed_endpoints::DeployedEndpoints;
 use super::event_printer::EventPrinter;
 use super::summary::{DemoSummary, Latencies};
-use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
+use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions, TokenStores};
 use crate::telemetry::log::LogStats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
@@ -192,6 +192,7 @@ impl Demo {
             ecs: Arc::new(aws.ecs.clone()),
             ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),
+            token_stores: TokenStores::of_aws(&aws),
             lease: Arc::new(AlwaysHeld),
             clock: Clock::system(),
             metrics: Arc::clone(metrics),

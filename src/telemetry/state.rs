@@ -113,6 +113,18 @@ pub struct ControlPlaneState {
     pub checked_dataplanes: Vec<CheckedDataplanes>,
     /// The ACL objects; `None` where the control plane has none.
     pub acl: Option<AclStatus>,
+    /// The data plane tokens; `None` where the control plane has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenStatus>,
+}
+
+/// The data plane tokens of a control plane, as of the last pass.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TokenStatus {
+    /// Number of tokens by state.
+    pub tokens: BTreeMap<&'static str, usize>,
+    /// When the first of the declared tokens expires, in seconds since 1970.
+    pub next_expiry: Option<f64>,
 }
 
 /// Dataplanes that the operator does not own, by owner and state.
@@ -228,6 +240,7 @@ pub(super) mod tests {
                 objects: [("policy", [("drifted", 2)].into())].into(),
                 last_sync: Some(1_500.0),
             }),
+            tokens: Some(TokenStatus { tokens: [("held", 2)].into(), next_expiry: Some(2_500.0) }),
         }
     }
 

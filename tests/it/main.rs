@@ -22,3 +22,12 @@ mod simulation;
 fn allow_all() -> ecs_mesh_api::AllowList {
     ecs_mesh_api::AllowList::new(["*"], ["/"])
 }
+
+/// Stores of data plane tokens in memory.
+fn fake_token_stores() -> ecs_mesh_operator::operator::TokenStores {
+    use ecs_mesh_aws::fakes::FakeTokenStore;
+    use std::sync::Arc;
+    let (secrets, parameters) = (FakeTokenStore::default(), FakeTokenStore::default());
+    let (secrets_manager, parameter_store) = (Arc::new(secrets) as _, Arc::new(parameters) as _);
+    ecs_mesh_operator::operator::TokenStores { secrets_manager, parameter_store }
+}

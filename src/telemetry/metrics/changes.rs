@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::init_series;
 use super::labels::{
     ACL_CHANGES, ACL_RESULTS, AclChangeLabels, CHANGE_VALUES, ChangeLabels, EVIDENCE_VALUES, EvidenceLabels,
-    PlannedChangeLabels, SUCCESS,
+    PlannedChangeLabels, SUCCESS, TOKEN_CHANGES, TokenChangeLabels,
 };
 use ecs_mesh_core::plan::report::ObjectKind;
 
@@ -27,6 +27,7 @@ pub struct ChangeMetrics {
     changes: Family<ChangeLabels, Counter>,
     removals: Family<EvidenceLabels, Counter>,
     acl_changes: Family<AclChangeLabels, Counter>,
+    token_changes: Family<TokenChangeLabels, Counter>,
     planned: Family<PlannedChangeLabels, Gauge>,
     drain_holds: Counter,
     event_to_write: Histogram,
@@ -40,6 +41,7 @@ impl ChangeMetrics {
             changes: Family::default(),
             removals: Family::default(),
             acl_changes: Family::default(),
+            token_changes: Family::default(),
             planned: Family::default(),
             drain_holds: Counter::default(),
             event_to_write: Histogram::new(EVENT_TO_WRITE_BUCKETS),
@@ -48,6 +50,8 @@ impl ChangeMetrics {
         r.register("ecs_mesh_changes", "Changes written to control planes", metrics.changes.clone());
         r.register("ecs_mesh_removals", "Removed registrations by evidence", metrics.removals.clone());
         r.register("ecs_mesh_acl_changes", "Changes of ACL objects", metrics.acl_changes.clone());
+        let help = "Changes of data plane tokens";
+        r.register("ecs_mesh_dataplane_token_changes", help, metrics.token_changes.clone());
         let help = "Changes that a dry run would write";
         r.register("ecs_mesh_planned_changes", help, metrics.planned.clone());
         let help = "Drains that had to wait for other registrations of their service";
@@ -64,6 +68,11 @@ impl ChangeMetrics {
         }
         for evidence in EVIDENCE_VALUES {
             init_series(&self.removals, &EvidenceLabels { evidence });
+        }
+        for change in TOKEN_CHANGES {
+            for result in ACL_RESULTS {
+                init_series(&self.token_changes, &TokenChangeLabels { change, result });
+            }
         }
         for kind in ObjectKind::ALL.map(ObjectKind::label) {
             for change in ACL_CHANGES {
@@ -101,6 +110,13 @@ impl ChangeMetrics {
         debug_assert!(ACL_CHANGES.contains(&change), "{change} is not in labels::ACL_CHANGES");
         let result = if ok { SUCCESS } else { "error" };
         self.acl_changes.get_or_create(&AclChangeLabels { kind: kind.label(), change, result }).inc();
+    }
+
+    /// Records a change of a data plane token that was made, or failed.
+    pub fn record_token_change(&self, change: &'static str, ok: bool) {
+        debug_assert!(TOKEN_CHANGES.contains(&change), "{change} is not in labels::TOKEN_CHANGES");
+        let result = if ok { SUCCESS } else { "error" };
+        self.token_changes.get_or_create(&TokenChangeLabels { change, result }).inc();
     }
 
     /// Sets the number of changes of this kind that a dry run would write to a control plane.

@@ -15,6 +15,7 @@ use ecs_mesh_aws::consumer::QueueState;
 use ecs_mesh_consul_acl::reconcile::OBJECT_STATES;
 use ecs_mesh_controller::CircuitState;
 use ecs_mesh_core::plan::report::ObjectKind;
+use ecs_mesh_core::tokens::TOKEN_STATES;
 
 /// Reads the state of the operator, its loops and its event queue.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ impl Collector for StateCollector {
         to.token_expiries(&state)?;
         to.guards(&state)?;
         to.acl_objects(&state)?;
+        to.dataplane_tokens(&state)?;
         to.circuits(&state)
     }
 }
@@ -286,6 +288,24 @@ impl MetricWriter<'_> {
         let synced = planes().map(|(name, acl)| ([("control_plane", name)], acl.last_sync.unwrap_or(0.0)));
         let help = "Last time that all ACL objects were as declared; 0: not yet";
         self.gauges("ecs_mesh_acl_last_sync_timestamp_seconds", help, synced)
+    }
+
+    fn dataplane_tokens(&mut self, state: &OperatorState) -> Result<(), Error> {
+        let planes = || {
+            let all = state.control_planes.iter();
+            all.filter_map(|(name, plane)| Some((&**name, plane.tokens.as_ref()?)))
+        };
+        let tokens = planes().flat_map(|(name, status)| {
+            TOKEN_STATES.map(|state| {
+                let n = status.tokens.get(state).copied().unwrap_or(0);
+                ([("control_plane", name), ("state", state)], count(n))
+            })
+        });
+        self.gauges("ecs_mesh_dataplane_tokens", "Data plane tokens by state", tokens)?;
+        let expiries =
+            planes().filter_map(|(name, status)| Some(([("control_plane", name)], status.next_expiry?)));
+        let help = "Expiry of the first data plane token to expire; absent without tokens";
+        self.gauges("ecs_mesh_dataplane_token_expiry_timestamp_seconds", help, expiries)
     }
 
     fn circuits(&mut self, state: &OperatorState) -> Result<(), Error> {

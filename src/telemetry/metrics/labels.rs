@@ -85,6 +85,13 @@ labels!(
     AclChangeLabels { kind: &'static str, change: &'static str, result: &'static str }
 );
 
+labels!(
+    /// A change of a data plane token.
+    TokenChangeLabels { change: &'static str, result: &'static str }
+);
+
+/// Changes of data plane tokens.
+pub(super) const TOKEN_CHANGES: [&str; 5] = ["create", "rotate", "revoke", "prune", "remove"];
 /// Changes of ACL objects.
 pub(super) const ACL_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
 /// Changes of the scale-in protection of tasks.
@@ -122,7 +129,7 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 16] = [
+pub(super) const AWS_OPERATIONS: [&str; 27] = [
     "ecs:ListClusters",
     "ecs:DescribeClusters",
     "ecs:ListTasks",
@@ -139,13 +146,24 @@ pub(super) const AWS_OPERATIONS: [&str; 16] = [
     "sqs:ChangeMessageVisibility",
     "sqs:GetQueueAttributes",
     "secretsmanager:GetSecretValue",
+    "secretsmanager:ListSecrets",
+    "secretsmanager:DescribeSecret",
+    "secretsmanager:CreateSecret",
+    "secretsmanager:PutSecretValue",
+    "secretsmanager:TagResource",
+    "secretsmanager:DeleteSecret",
+    "ssm:DescribeParameters",
+    "ssm:ListTagsForResource",
+    "ssm:PutParameter",
+    "ssm:AddTagsToResource",
+    "ssm:DeleteParameter",
 ];
 /// Results of AWS calls beside [`SUCCESS`].
 pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
 /// Operations of control planes.
-pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 13] = [
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 16] = [
     "list_owned",
     "list_clusters",
     "list_for_task",
@@ -159,6 +177,9 @@ pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 13] = [
     "refresh_capabilities",
     "acl_snapshot",
     "acl_apply",
+    "issue_token",
+    "revocations",
+    "change_revocations",
 ];
 /// Results of calls to control planes beside [`SUCCESS`].
 pub(super) const CONTROL_PLANE_ERRORS: [&str; 9] = [
@@ -233,7 +254,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 32] = [
 ];
 
 /// Warnings that concern no single task, beside [`CONTROL_PLANE_ERRORS`].
-pub(super) const OTHER_WARNING_REASONS: [&str; 10] = [
+pub(super) const OTHER_WARNING_REASONS: [&str; 11] = [
     "cluster_not_found",
     "unknown_outbound_service",
     "unbindable_addresses",
@@ -244,6 +265,7 @@ pub(super) const OTHER_WARNING_REASONS: [&str; 10] = [
     "task_limit",
     "deployment_read_failed",
     "protection_failed",
+    "token_failed",
 ];
 
 /// The reasons of [`TASK_WARNING_REASONS`], [`OTHER_WARNING_REASONS`] and [`CONTROL_PLANE_ERRORS`], each once.

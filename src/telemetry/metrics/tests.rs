@@ -98,6 +98,8 @@ fn metrics_reference_lists_every_label_value() {
         .chain(labels::PROTECTION_CHANGES)
         .chain(HoldEnd::ALL.map(HoldEnd::label))
         .chain(labels::ACL_CHANGES)
+        .chain(labels::TOKEN_CHANGES)
+        .chain(ecs_mesh_core::tokens::TOKEN_STATES)
         .chain(labels::ACL_RESULTS)
         .chain(ecs_mesh_consul_acl::reconcile::OBJECT_STATES)
         .chain(ObjectKind::ALL.map(ObjectKind::label))
@@ -140,6 +142,8 @@ fn gauges_are_read_at_each_scrape() {
         "ecs_mesh_unknown_outbound_services{control_plane=\"kuma\",mesh=\"default\"} 5",
         "ecs_mesh_acl_objects{control_plane=\"kuma\",kind=\"policy\",state=\"drifted\"} 2",
         "ecs_mesh_acl_last_sync_timestamp_seconds{control_plane=\"kuma\"} 1500.0",
+        "ecs_mesh_dataplane_tokens{control_plane=\"kuma\",state=\"held\"} 2",
+        "ecs_mesh_dataplane_token_expiry_timestamp_seconds{control_plane=\"kuma\"} 2500.0",
         "ecs_mesh_last_sweep_timestamp_seconds{cluster=\"two\"} 0.0",
         "leader_election_master_status{name=\"op\"} 1",
         "ecs_mesh_ready 1",

@@ -14,7 +14,7 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use ecs_mesh_model::Timestamp;
 use serde_json::{Value, json};
 
-use super::harness::{Harness, OperatorProcess, document, eventually, tag};
+use super::harness::{Harness, OperatorProcess, binding, control_plane, document, eventually, tag, workload};
 use crate::conformance::python;
 
 const ACCOUNT: &str = "111122223333";
@@ -221,4 +221,94 @@ async fn task_lifecycle_on_moto() {
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
     assert!(operator.lines(&[("reason", ""), ("action", "")]).is_empty(), "{}", operator.stderr());
+}
+
+impl MotoHarness {
+    /// Calls a JSON service of moto, whose client is no dependency; moto checks no signature.
+    async fn call(&self, service: &str, target: &str, body: Value) -> Value {
+        let signed = format!(
+            "AWS4-HMAC-SHA256 Credential=AKID/20270101/eu-west-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
+        );
+        let request = self.harness.http.post(self.harness.variable("AWS_ENDPOINT_URL"));
+        let request = request.header("authorization", signed).header("x-amz-target", target);
+        let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_string());
+        let answer = request.send().await.unwrap().text().await.unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// The stored token of the workload, and its tags.
+    async fn stored(&self, store: &str, path: &str) -> Option<(String, BTreeMap<String, String>)> {
+        let name = format!("{path}/default/app");
+        let (text, tags) = if store == "secretsManager" {
+            let id = json!({ "SecretId": name });
+            let value = self.call("secretsmanager", "secretsmanager.GetSecretValue", id.clone()).await;
+            let described = self.call("secretsmanager", "secretsmanager.DescribeSecret", id).await;
+            (value["SecretString"].clone(), described["Tags"].clone())
+        } else {
+            let get = json!({"Name": name, "WithDecryption": true});
+            let value = self.call("ssm", "AmazonSSM.GetParameter", get).await["Parameter"].take();
+            if value.is_object() {
+                assert_eq!((&value["Type"], value["Version"].is_u64()), (&json!("SecureString"), true));
+            }
+            let tagged = json!({"ResourceType": "Parameter", "ResourceId": name});
+            let tags = self.call("ssm", "AmazonSSM.ListTagsForResource", tagged).await;
+            (value["Value"].clone(), tags["TagList"].clone())
+        };
+        let tags = tags.as_array()?.iter().map(|tag| {
+            let text = |field: &str| tag[field].as_str().unwrap().to_owned();
+            (text("Key"), text("Value"))
+        });
+        Some((text.as_str()?.to_owned(), tags.collect()))
+    }
+}
+
+/// Tokens are issued, stored with their tags, replaced when the binding asks for a shorter life, and revoked when the
+/// workload is removed, in both stores.
+#[tokio::test]
+async fn tokens_are_stored_and_revoked_on_moto() {
+    let Some(python) = python("the run against moto") else { return };
+    for store in ["secretsManager", "parameterStore"] {
+        let moto = MotoHarness::start_all(&python).await;
+        let harness = &moto.harness;
+        let kuma = control_plane("kuma", harness.variable("KUMA_API_URL"), "");
+        let binding = |valid_for: &str| {
+            let cluster = harness.variable("ECS_MESH_CLUSTER_ARN");
+            let tokens = format!("issue: true, path: /mesh, store: {store}, {valid_for}");
+            binding("prod", "kuma", cluster, &format!(", tokens: {{{tokens}}}"))
+        };
+        harness.manifest("all.yaml", &[&kuma, &*binding(""), &workload("app", "app")].concat());
+        let (code, plan) = harness.plan().await;
+        let planned: Vec<&Value> = plan["changes"].as_array().unwrap().iter().collect();
+        let planned = planned.iter().find(|change| change["kind"] == "dataplaneToken");
+        assert_eq!((code, &planned.unwrap()["change"]), (2, &json!("create")), "{plan}");
+        assert_eq!(moto.stored(store, "/mesh").await, None, "a plan writes nothing");
+
+        let operator = harness.operator(&[]);
+        let created = operator.line(&[("message", "data plane token changed"), ("change", "create")]).await;
+        assert_eq!((&created["target"], &created["workload"]), (&json!("audit"), &json!("app")), "{created}");
+        let (text, tags) = moto.stored(store, "/mesh").await.unwrap();
+        assert_eq!((text.split('.').count(), tags["ecs-mesh.dev/operator"].as_str()), (3, "harness"));
+        assert_eq!(tags["ecs-mesh.dev/identity"], "workload=app");
+        let id = created["token_id"].as_str().unwrap().to_owned();
+        assert!(tags["ecs-mesh.dev/token"].starts_with(&id), "{tags:?}");
+
+        // Another life for tokens replaces the stored one, which stays valid for now.
+        let shorter = binding("validFor: 10d, rotateBefore: 5d, overlap: 1d");
+        harness.manifest("all.yaml", &[&kuma, &*shorter, &workload("app", "app")].concat());
+        operator.line(&[("message", "data plane token changed"), ("change", "rotate")]).await;
+        let (next, tags) = moto.stored(store, "/mesh").await.unwrap();
+        assert_ne!(next, text);
+        assert!(tags["ecs-mesh.dev/prior-tokens"].starts_with(&id), "{tags:?}");
+
+        harness.manifest("all.yaml", &[&kuma, &*shorter].concat());
+        operator
+            .line(&[("message", "data plane token changed"), ("change", "revoke"), ("token_id", &id)])
+            .await;
+        let list = harness.get("/meshes/default/secrets/dataplane-token-revocations-default").await;
+        let list: Value = serde_json::from_str(&list).unwrap();
+        // Two ids of 36 characters and a comma, in base64.
+        assert_eq!(list["data"].as_str().unwrap().len(), 100, "{list}");
+        let log = operator.stderr();
+        assert!(!log.contains(&text) && !log.contains(&next), "{log}");
+    }
 }

@@ -307,6 +307,7 @@ impl IdentityFixture {
             ecs: Arc::new(EmptyAccount),
             ec2: Arc::new(EmptyAccount),
             iam: Arc::new(EmptyAccount),
+            token_stores: crate::fake_token_stores(),
             connect,
             lease: Arc::clone(&self.lease),
             clock: Clock::system(),
@@ -343,7 +344,7 @@ impl IdentityFixture {
         eventually("a sweep and a reconcile of ACL objects", || async {
             let workers = operator.workers();
             let is_known = !operator.fully_swept_clusters().is_empty() && !workers.is_empty();
-            (is_known && workers.values().all(|plane| plane.is_acl_settled())).then_some(())
+            (is_known && workers.values().all(|plane| plane.are_objects_settled())).then_some(())
         })
         .await;
         let text = metrics.render();

@@ -221,6 +221,7 @@ impl<S: Scenario> Driver<S> {
             ecs: Arc::clone(&aws) as _,
             ec2: Arc::clone(&aws) as _,
             iam: Arc::clone(&aws) as _,
+            token_stores: crate::fake_token_stores(),
             connect: self.scenario.connect(),
             lease: Arc::clone(&env.lease) as _,
             clock: env.clock.clone(),

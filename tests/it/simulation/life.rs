@@ -356,7 +356,7 @@ impl Scenario for KumaScenario {
             let id = OperatorId::parse(operator).unwrap();
             let plane =
                 KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
-            Ok(Connected::new(Arc::new(plane)))
+            Ok(Connected::kuma(plane))
         })
     }
 

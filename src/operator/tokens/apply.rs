@@ -1,0 +1,154 @@
+//! One change of a stored token. Ownership is read again before each write, and the lease is asked right before it.
+
+use std::fmt;
+
+use super::TokenLoop;
+use super::pass::describe;
+use ecs_mesh_aws::aws::AwsError;
+use ecs_mesh_aws::token_store::{NewEntry, TokenStore};
+use ecs_mesh_control_plane::CallError;
+use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_core::tokens::{
+    EntryName, IssuedToken, StoredEntry, TokenId, TokenIdentity, TokenRecord, TokenRecordError, WantedToken,
+};
+use ecs_mesh_kuma::{NewToken, TokenRequest};
+
+/// Why a token was not changed. Never contains a token.
+#[derive(Debug)]
+pub(super) enum TokenChangeError {
+    /// The control plane's answer.
+    ControlPlane(CallError),
+    /// The store's answer.
+    Store(AwsError),
+    /// The tags have no room for another replaced token.
+    Record(TokenRecordError),
+    /// Another writer changed the secret or parameter since it was read.
+    Stale,
+    /// This process may not write.
+    Obstructed(WriteObstacle),
+}
+
+impl fmt::Display for TokenChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ControlPlane(error) => f.write_str(&describe(error)),
+            Self::Store(error) => error.fmt(f),
+            Self::Record(error) => error.fmt(f),
+            Self::Stale => f.write_str("its tags have changed since they were read"),
+            Self::Obstructed(obstacle) => obstacle.fmt(f),
+        }
+    }
+}
+
+impl From<AwsError> for TokenChangeError {
+    fn from(error: AwsError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Changes one stored token.
+pub(super) struct TokenApply<'a> {
+    pub(super) of: &'a TokenLoop,
+    pub(super) name: &'a EntryName,
+    /// As it was planned.
+    pub(super) stored: &'a StoredEntry,
+}
+
+impl TokenApply<'_> {
+    /// Issues a token and stores it. Its id is in the tags before the text is stored: if this ends in between, the token may
+    /// have been read and can be revoked. A token whose id was not recorded was given to no task.
+    pub(super) async fn issue(&self, wanted: &WantedToken) -> Result<IssuedToken, TokenChangeError> {
+        let Some(identity) = &wanted.identity else { return Err(TokenChangeError::Stale) };
+        self.check_unchanged().await?;
+        let StoredEntry::Recorded(record) = self.stored else {
+            let new = self.request(wanted, identity).await?;
+            self.check_lease()?;
+            let record = TokenRecord::first(wanted.owner.clone(), identity.clone(), new.issued.clone());
+            let tags = record.tags();
+            let (kms_key, text) = (wanted.terms.kms_key.as_deref(), new.text.expose());
+            self.store().create(NewEntry { name: &self.name.name, kms_key, tags: &tags, text }).await?;
+            return Ok(new.issued);
+        };
+        // A store that fails for long gets one token and not one for each attempt, for which the tags have no room.
+        let unstored = self.of.target.with(|inner| inner.unstored.remove(self.name));
+        let is_recorded =
+            |new: &NewToken| !record.stored && new.issued == record.current && record.identity == *identity;
+        let new = match unstored.filter(is_recorded) {
+            Some(new) => new,
+            None => {
+                record.check_room(self.of.context.wall()).map_err(TokenChangeError::Record)?;
+                self.request(wanted, identity).await?
+            }
+        };
+        let replaced = self.replace(wanted, identity, record, &new).await;
+        let issued = new.issued.clone();
+        if replaced.is_err() {
+            self.of.target.with(|inner| inner.unstored.insert(self.name.clone(), new));
+        }
+        replaced.map(|()| issued)
+    }
+
+    async fn request(
+        &self,
+        wanted: &WantedToken,
+        identity: &TokenIdentity,
+    ) -> Result<NewToken, TokenChangeError> {
+        self.of.worker.writes.acquire().await;
+        self.check_lease()?;
+        let (mesh, valid_for) = (&wanted.owner.mesh, wanted.terms.valid_for.0);
+        let request = TokenRequest { mesh, identity, valid_for };
+        let issued = self.of.worker.call(self.of.target.issuer.issue_token(request)).await;
+        issued.map_err(TokenChangeError::ControlPlane)
+    }
+
+    /// Stores a token in the place of that of `record`.
+    async fn replace(
+        &self,
+        wanted: &WantedToken,
+        identity: &TokenIdentity,
+        record: &TokenRecord,
+        new: &NewToken,
+    ) -> Result<(), TokenChangeError> {
+        let (store, name) = (self.store(), &*self.name.name);
+        let next = if record.current == new.issued {
+            record.clone()
+        } else {
+            let next = record.replaced_by(new.issued.clone(), identity.clone(), self.of.context.wall());
+            self.check_lease()?;
+            store.set_tags(name, &next.tags()).await?;
+            next
+        };
+        self.check_lease()?;
+        store.put(name, wanted.terms.kms_key.as_deref(), new.text.expose()).await?;
+        self.check_lease()?;
+        Ok(store.set_tags(name, &next.stored().tags()).await?)
+    }
+
+    /// Takes expired tokens from the tags.
+    pub(super) async fn forget(&self, record: &TokenRecord, ids: &[TokenId]) -> Result<(), TokenChangeError> {
+        self.check_unchanged().await?;
+        self.check_lease()?;
+        Ok(self.store().set_tags(&self.name.name, &record.without(ids).tags()).await?)
+    }
+
+    /// Removes the secret or parameter.
+    pub(super) async fn remove(&self) -> Result<(), TokenChangeError> {
+        self.check_unchanged().await?;
+        self.check_lease()?;
+        Ok(self.store().remove(&self.name.name).await?)
+    }
+
+    fn store(&self) -> &dyn TokenStore {
+        self.of.stores.of(self.name.store)
+    }
+
+    async fn check_unchanged(&self) -> Result<(), TokenChangeError> {
+        let tags = self.store().tags(&self.name.name).await?;
+        if StoredEntry::of(tags.as_ref()) == *self.stored { Ok(()) } else { Err(TokenChangeError::Stale) }
+    }
+
+    fn check_lease(&self) -> Result<(), TokenChangeError> {
+        let obstacle = self.of.worker.lease(&self.of.context.process.lease).obstacle();
+        obstacle.map_or(Ok(()), |obstacle| Err(TokenChangeError::Obstructed(obstacle)))
+    }
+}

@@ -1,0 +1,200 @@
+//! Data plane tokens of one control plane: issues, rotates and revokes them in passes, at start, after manifests changed,
+//! when a token is due, at each sweep interval, and with backoff after a failure.
+//!
+//! | file | part |
+//! |---|---|
+//! | `pass` | one pass: read stores and lists, plan, change |
+//! | `apply` | one change of a stored token |
+//! | `report` | audit trail, warnings, the plan of a dry run |
+
+mod apply;
+mod pass;
+mod report;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
+use crate::telemetry::state::TokenStatus;
+use ecs_mesh_api::TokenStoreKind;
+use ecs_mesh_aws::sdk::AwsClients;
+use ecs_mesh_aws::token_store::TokenStore;
+use ecs_mesh_controller::{ActiveWarnings, Backoff, Heartbeat, PassRequests, ShutdownSummary, TokenBucket};
+use ecs_mesh_core::plan::RemovalGuard;
+use ecs_mesh_core::tokens::EntryName;
+use ecs_mesh_kuma::{NewToken, TokenIssuer};
+
+use pass::{PassEnd, TokenPass};
+
+/// Time limit of one pass; it is cancelled and repeated later.
+const PASS_TIMEOUT: Duration = Duration::from_mins(10);
+/// Time limit of the loop's other steps.
+const STEP_TIMEOUT: Duration = Duration::from_mins(2);
+/// Backoff while passes fail.
+const RETRY: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_mins(5) };
+/// Longest time between passes while a token is due later.
+const MAX_PAUSE: Duration = Duration::from_hours(1);
+/// Passes in a row that change something: what is written and not shown would be written permanently.
+const MAX_CHANGED_PASSES: usize = 5;
+/// Reads of a store per second: SSM allows few.
+const STORE_READS_PER_SECOND: f64 = 5.0;
+const STORE_READS_BURST: u32 = 20;
+
+/// Where tokens are stored.
+#[derive(Clone)]
+pub struct TokenStores {
+    /// Secrets Manager.
+    pub secrets_manager: Arc<dyn TokenStore>,
+    /// SSM Parameter Store.
+    pub parameter_store: Arc<dyn TokenStore>,
+}
+
+impl TokenStores {
+    /// The stores of an AWS account.
+    pub fn of_aws(aws: &AwsClients) -> Self {
+        let (secrets, parameters) = (aws.secret_store.clone(), aws.parameter_store.clone());
+        Self { secrets_manager: Arc::new(secrets), parameter_store: Arc::new(parameters) }
+    }
+
+    fn of(&self, kind: TokenStoreKind) -> &dyn TokenStore {
+        match kind {
+            TokenStoreKind::SecretsManager => self.secrets_manager.as_ref(),
+            TokenStoreKind::ParameterStore => self.parameter_store.as_ref(),
+        }
+    }
+}
+
+/// The tokens of one control plane, between two passes.
+pub(super) struct TokenTarget {
+    issuer: Arc<dyn TokenIssuer>,
+    requests: PassRequests,
+    reads: TokenBucket,
+    warnings: ActiveWarnings<String, String>,
+    state: Mutex<TokenTargetState>,
+}
+
+#[derive(Default)]
+struct TokenTargetState {
+    status: TokenStatus,
+    /// By binding.
+    guards: BTreeMap<Arc<str>, RemovalGuard<Arc<str>>>,
+    /// Since when the manifests do not declare a stored token, in the time for which they were valid.
+    undeclared_since: BTreeMap<EntryName, Duration>,
+    /// Tokens whose ids are in the tags and that could not be stored yet.
+    unstored: BTreeMap<EntryName, NewToken>,
+}
+
+impl TokenTarget {
+    pub(super) fn new(issuer: Arc<dyn TokenIssuer>) -> Self {
+        Self {
+            issuer,
+            requests: PassRequests::default(),
+            reads: TokenBucket::new(STORE_READS_PER_SECOND, STORE_READS_BURST),
+            warnings: ActiveWarnings::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Requests a pass.
+    pub(super) fn soon(&self) {
+        self.requests.request();
+    }
+
+    /// Whether every requested pass has ended.
+    pub(super) fn is_settled(&self) -> bool {
+        self.requests.is_settled()
+    }
+
+    /// The status, for metrics.
+    pub(super) fn status(&self) -> TokenStatus {
+        self.with(|state| state.status.clone())
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut TokenTargetState) -> R) -> R {
+        // Each change leaves the data consistent.
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The loop of one control plane's tokens.
+pub(super) struct TokenLoop {
+    pub(super) context: Arc<Context>,
+    pub(super) worker: Arc<ControlPlaneWorker>,
+    pub(super) target: Arc<TokenTarget>,
+    pub(super) stores: TokenStores,
+}
+
+impl TokenLoop {
+    /// The loop of a worker, if its control plane issues tokens.
+    pub(super) fn of(context: &Arc<Context>, worker: &Arc<ControlPlaneWorker>) -> Option<Self> {
+        Some(Self {
+            target: Arc::clone(worker.tokens.as_ref()?),
+            stores: context.process.token_stores.clone(),
+            context: Arc::clone(context),
+            worker: Arc::clone(worker),
+        })
+    }
+
+    /// Runs passes until `stop`; a pass in progress then has `graceful_shutdown_timeout` to end.
+    pub(super) async fn run(
+        self,
+        heartbeat: Heartbeat,
+        graceful_shutdown_timeout: Duration,
+        stop: CancellationToken,
+    ) -> ShutdownSummary {
+        let seed = self.context.process.seed.wrapping_add(7);
+        let (mut retry_delays, mut changed_passes) = (None, 0);
+        while !stop.is_cancelled() {
+            heartbeat.expect_within(PASS_TIMEOUT + STEP_TIMEOUT);
+            let requested = self.target.requests.begin();
+            let shutdown_timeout = async {
+                stop.cancelled().await;
+                tokio::time::sleep(graceful_shutdown_timeout).await;
+            };
+            let pass = TokenPass { of: &self, stop: &stop };
+            let ended = tokio::select! {
+                biased;
+                ended = tokio::time::timeout(PASS_TIMEOUT, pass.run()) => ended.unwrap_or(PassEnd::Failed),
+                () = shutdown_timeout => break,
+            };
+            let pause = match ended {
+                // What was changed may make the next step due.
+                PassEnd::Changed if changed_passes < MAX_CHANGED_PASSES => {
+                    changed_passes += 1;
+                    continue;
+                }
+                PassEnd::Changed | PassEnd::Failed => {
+                    retry_delays.get_or_insert_with(|| RETRY.start(seed)).after_failure()
+                }
+                PassEnd::Settled(due) => {
+                    retry_delays = None;
+                    let longest = self.context.manifests.sweep_interval().max(RETRY.max).min(MAX_PAUSE);
+                    let until_due = due.map(|due| self.context.wall().age_at(due));
+                    until_due.map_or(longest, |wait| wait.min(longest))
+                }
+            };
+            changed_passes = 0;
+            self.target.requests.complete(requested);
+            heartbeat.expect_within(pause + STEP_TIMEOUT);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.target.requests.wait() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        heartbeat.unregister();
+        ShutdownSummary::default()
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.context.process.dry_run.is_some()
+    }
+}

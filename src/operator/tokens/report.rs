@@ -1,0 +1,237 @@
+//! Reports passes: one line of target `audit` for each change of a token, other conditions once until they change, metrics,
+//! and, in a dry run, the planned changes. A token's id is shown; it grants nothing.
+
+use std::sync::Arc;
+
+use tracing::{debug, info, warn};
+
+use super::TokenLoop;
+use super::apply::TokenChangeError;
+use super::pass::planned_change;
+use crate::operator::dry_run::TaskPlan;
+use crate::telemetry::state::TokenStatus;
+use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange, PlannedKind};
+use ecs_mesh_core::tokens::{EntryName, EntryPlan, IssuedToken, TokenAction, TokenId, TokenState};
+use ecs_mesh_model::MeshName;
+
+/// The label of warnings about tokens.
+const TOKEN_FAILED: &str = "token_failed";
+/// The value of the log field `change`, and of the metric's label.
+const REVOKE: &str = "revoke";
+
+/// The token that a line is about.
+pub(super) struct TokenSubject<'a> {
+    pub(super) name: &'a EntryName,
+    pub(super) binding: &'a Arc<str>,
+    pub(super) mesh: &'a MeshName,
+    pub(super) workload: Arc<str>,
+}
+
+/// The key of the warning that a subject cannot be read.
+fn reading(subject: &str) -> String {
+    format!("reading {subject}")
+}
+
+/// Reports the passes of one control plane.
+pub(super) struct TokenReporter<'a> {
+    pub(super) of: &'a TokenLoop,
+}
+
+impl TokenReporter<'_> {
+    /// Ends a pass.
+    pub(super) fn finish(&self, status: TokenStatus, plan: TaskPlan) {
+        if let Some(recorder) = &self.of.context.process.dry_run {
+            recorder.replace_tokens(&self.of.worker.name, plan);
+        }
+        self.of.target.with(|inner| inner.status = status);
+    }
+
+    /// Something could not be read. `unresolved`: a plan says so.
+    pub(super) fn unreadable(&self, subject: &str, error: &str, unresolved: bool) {
+        self.of.context.metrics().record_warning(TOKEN_FAILED);
+        let control_plane = &self.of.worker.name;
+        if unresolved {
+            let described = format!("data plane tokens of control plane {control_plane}: {subject}");
+            self.of.context.record_unresolved(&described, Some(error.to_owned()));
+        }
+        if self.of.target.warnings.raise(reading(subject), error.to_owned()) {
+            warn!(%control_plane, subject, error, "reading data plane tokens failed; they stay unchanged");
+        } else {
+            debug!(%control_plane, subject, error, "reading data plane tokens failed again");
+        }
+    }
+
+    /// The subject was read.
+    pub(super) fn readable(&self, subject: &str) {
+        let control_plane = &self.of.worker.name;
+        let described = format!("data plane tokens of control plane {control_plane}: {subject}");
+        self.of.context.record_unresolved(&described, None);
+        self.of.target.warnings.clear(&reading(subject));
+    }
+
+    /// Nothing withholds a change of the token.
+    pub(super) fn clear(&self, name: &EntryName) {
+        self.of.target.warnings.clear(&name.to_string());
+    }
+
+    /// Nothing is done about the token now.
+    pub(super) fn waiting(&self, subject: &TokenSubject<'_>, planned: &EntryPlan, plan: &mut TaskPlan) {
+        let change = match planned.state {
+            TokenState::Conflict => Change::NameConflict,
+            TokenState::Held => Change::Hold,
+            TokenState::Issued | TokenState::Pending | TokenState::Withdrawn => Change::Unchanged,
+        };
+        plan.push(self.change(subject, change, &planned.reason));
+        if change != Change::Unchanged {
+            self.warn_once(subject, &planned.reason, planned.state == TokenState::Conflict);
+        }
+    }
+
+    /// The action is not made.
+    pub(super) fn blocked(
+        &self,
+        subject: &TokenSubject<'_>,
+        action: &TokenAction,
+        reason: &str,
+        blocked_by: BlockedBy,
+        plan: &mut TaskPlan,
+    ) {
+        let change = self.change(subject, planned_change(action), reason);
+        plan.push(PlannedChange { blocked_by: Some(blocked_by), ..change });
+        let why = format!("{}: {reason}; withheld by {}", action.label(), blocked_by.as_str());
+        self.warn_once(subject, &why, blocked_by == BlockedBy::Guard);
+    }
+
+    /// A run would make the action.
+    pub(super) fn planned(
+        &self,
+        subject: &TokenSubject<'_>,
+        action: &TokenAction,
+        reason: &str,
+        plan: &mut TaskPlan,
+    ) {
+        let follow_up = match action {
+            TokenAction::Withdraw(_) => Some("removed after the token's end"),
+            TokenAction::Issue(_) => Some("the token before it is revoked after tokens.overlap")
+                .filter(|_| planned_change(action) == Change::Update),
+            _ => None,
+        };
+        let change = self.change(subject, planned_change(action), reason);
+        plan.push(PlannedChange { follow_up: follow_up.map(str::to_owned), ..change });
+    }
+
+    fn change(&self, subject: &TokenSubject<'_>, change: Change, reason: &str) -> PlannedChange {
+        PlannedChange {
+            kind: Some(PlannedKind::TOKEN),
+            mesh: Some(subject.mesh.to_string()),
+            name: Some(subject.name.to_string()),
+            binding: Some(subject.binding.to_string()),
+            ..PlannedChange::new(change, reason)
+        }
+    }
+
+    /// The action was made.
+    pub(super) fn changed(
+        &self,
+        subject: &TokenSubject<'_>,
+        action: &TokenAction,
+        token: Option<&IssuedToken>,
+        reason: &str,
+    ) {
+        self.audit(subject, action.label(), token.map(|token| &token.id), token, reason, None);
+    }
+
+    /// The action failed, or its result is unknown.
+    pub(super) fn failed(
+        &self,
+        subject: &TokenSubject<'_>,
+        action: &TokenAction,
+        reason: &str,
+        error: &TokenChangeError,
+    ) {
+        self.of.context.metrics().record_warning(TOKEN_FAILED);
+        let text = error.to_string();
+        let is_new = self.of.target.warnings.raise(subject.name.to_string(), text.clone());
+        if matches!(error, TokenChangeError::Obstructed(_)) || !is_new {
+            let (control_plane, name, change) = (&self.of.worker.name, &*subject.name.name, action.label());
+            debug!(%control_plane, name, change, error = text, "data plane token not changed");
+            return;
+        }
+        self.audit(subject, action.label(), None, None, reason, Some(&text));
+    }
+
+    /// A token was added to the list of revoked ones, or could not be.
+    pub(super) fn revoked(
+        &self,
+        subject: &TokenSubject<'_>,
+        id: &TokenId,
+        is_withdrawal: bool,
+        error: Option<&str>,
+    ) {
+        let reason = if is_withdrawal {
+            "the manifests do not declare it"
+        } else {
+            "it was replaced tokens.overlap ago"
+        };
+        if let Some(error) = error
+            && !self.of.target.warnings.raise(subject.name.to_string(), error.to_owned())
+        {
+            let (control_plane, name) = (&self.of.worker.name, &*subject.name.name);
+            debug!(%control_plane, name, change = REVOKE, error, "data plane token not changed");
+            return;
+        }
+        self.audit(subject, REVOKE, Some(id), None, reason, error);
+    }
+
+    /// Expired tokens were taken from the list of a mesh, or could not be.
+    pub(super) fn pruned(&self, mesh: &MeshName, count: usize, error: Option<&str>) {
+        let control_plane = &self.of.worker.name;
+        self.of.context.metrics().changes.record_token_change("prune", error.is_none());
+        match error {
+            None => info!(%control_plane, %mesh, count, "expired tokens taken from the list of revoked ones"),
+            Some(error) => debug!(%control_plane, %mesh, error, "pruning the list of revoked tokens failed"),
+        }
+    }
+
+    fn warn_once(&self, subject: &TokenSubject<'_>, reason: &str, is_warning: bool) {
+        let (control_plane, binding, workload) = (&self.of.worker.name, subject.binding, &subject.workload);
+        let (mesh, name) = (subject.mesh, &*subject.name.name);
+        if !self.of.target.warnings.raise(subject.name.to_string(), reason.to_owned()) {
+            debug!(%control_plane, %binding, %mesh, %workload, name, reason, "data plane token not changed");
+        } else if is_warning {
+            warn!(%control_plane, %binding, %mesh, %workload, name, reason, "data plane token not changed");
+        } else {
+            info!(%control_plane, %binding, %mesh, %workload, name, reason, "data plane token not changed");
+        }
+    }
+
+    /// Logs a change for the audit trail, and counts it.
+    fn audit(
+        &self,
+        subject: &TokenSubject<'_>,
+        change: &'static str,
+        id: Option<&TokenId>,
+        issued: Option<&IssuedToken>,
+        reason: &str,
+        error: Option<&str>,
+    ) {
+        self.of.context.metrics().changes.record_token_change(change, error.is_none());
+        let (operator, control_plane) = (&self.of.context.process.id, &self.of.worker.name);
+        let (version, binding, workload) = (env!("CARGO_PKG_VERSION"), subject.binding, &subject.workload);
+        let (mesh, name, store) = (subject.mesh, &*subject.name.name, subject.name.store.as_str());
+        let (id, expires) = (id.map(TokenId::as_str), issued.map(|token| token.expires.to_string()));
+        macro_rules! log {
+            ($level:ident, $result:literal, $message:literal) => {
+                $level!(
+                    target: "audit", %operator, version, %control_plane, %binding, %mesh, %workload, store, name, change,
+                    token_id = id, expires, reason, result = $result, error, $message
+                )
+            };
+        }
+        if error.is_none() {
+            log!(info, "success", "data plane token changed");
+        } else {
+            log!(warn, "error", "changing a data plane token failed");
+        }
+    }
+}

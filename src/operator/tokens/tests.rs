@@ -1,0 +1,285 @@
+//! Tokens at the Kuma emulator, with stores in memory.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::operator::test_fixture::{OperatorFixture, workloads};
+use crate::telemetry::state::TokenStatus;
+use ecs_mesh_core::plan::report::{Change, PlanEntry, PlannedKind};
+use ecs_mesh_core::tokens::{TokenId, TokenRecord};
+use ecs_mesh_kuma::TokenIssuer;
+use ecs_mesh_model::MeshName;
+use ecs_mesh_sandbox::kuma::KumaRequest;
+
+const HOUR: Duration = Duration::from_hours(1);
+/// Longer than a pass takes, and shorter than any time of the tokens.
+const SOON: Duration = Duration::from_mins(2);
+const TOKENS: &str = "issue: true, path: /mesh, validFor: 24h, rotateBefore: 6h, overlap: 2h";
+
+/// A running operator that has issued tokens for these workloads.
+async fn issuing(names: &[&str]) -> OperatorFixture {
+    let mut fixture = OperatorFixture::new(&[]);
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(names));
+    fixture.start();
+    sleep(SOON).await;
+    assert_eq!(fixture.stored_names().len(), names.len());
+    fixture
+}
+
+impl OperatorFixture {
+    fn stored_names(&self) -> BTreeSet<String> {
+        self.secrets.entries.lock().unwrap().keys().cloned().collect()
+    }
+
+    fn record(&self, workload: &str) -> TokenRecord {
+        let entries = self.secrets.entries.lock().unwrap();
+        TokenRecord::read(&entries[&format!("/mesh/default/{workload}")].0).unwrap()
+    }
+
+    fn current(&self, workload: &str) -> TokenId {
+        self.record(workload).current.id
+    }
+
+    fn text(&self, workload: &str) -> String {
+        self.secrets.entries.lock().unwrap()[&format!("/mesh/default/{workload}")].1.clone()
+    }
+
+    fn take_writes(&self) -> Vec<&'static str> {
+        let mut writes = self.secrets.writes.lock().unwrap();
+        std::mem::take(&mut *writes).into_iter().map(|(operation, _)| operation).collect()
+    }
+
+    /// The mesh's list, by the client.
+    async fn revoked(&self) -> String {
+        let list = self.client().revocations(&MeshName::default()).await.unwrap();
+        list.text()
+    }
+
+    /// Another writer revokes this id.
+    async fn revoke_by_hand(&self, id: &str) {
+        let ids = [TokenId::parse(id).unwrap()].into();
+        self.client().change_revocations(&MeshName::default(), &ids, &BTreeSet::new()).await.unwrap();
+    }
+
+    fn status(&self) -> TokenStatus {
+        let workers = self.operator.as_ref().unwrap().workers();
+        workers["kuma"].tokens.as_ref().unwrap().status()
+    }
+
+    fn tokens_in(&self, state: &str) -> usize {
+        self.status().tokens.get(state).copied().unwrap_or(0)
+    }
+
+    /// Another writer replaces the whole list by one with this text in base64.
+    fn overwrite_list(&self, data: &str) {
+        let name = "dataplane-token-revocations-default";
+        let body = format!(r#"{{"type": "Secret", "mesh": "default", "name": "{name}", "data": "{data}"}}"#);
+        let request = KumaRequest::json("PUT", &format!("/meshes/default/secrets/{name}"), body.into_bytes());
+        assert_eq!(self.kuma.lock().unwrap().handle(self.clock.now(), &request).status, 200);
+    }
+
+    fn issued_by_kuma(&self) -> u64 {
+        self.kuma.lock().unwrap().tokens_issued()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_workload_gets_one_token() {
+    let fixture = issuing(&["a", "b"]).await;
+    let record = fixture.record("a");
+    assert_eq!(record.identity.to_string(), "workload=a");
+    assert_eq!(record.owner.operator.as_str(), "op");
+    assert_eq!(fixture.text("a").split('.').count(), 3);
+    assert_ne!(fixture.text("a"), fixture.text("b"));
+    let expiry = record.current.expires.as_secs_f64();
+    assert_eq!((fixture.tokens_in("issued"), fixture.status().next_expiry), (2, Some(expiry)));
+    assert_eq!(fixture.take_writes(), ["create", "create"]);
+    // Quiet when equal.
+    sleep(10 * HOUR).await;
+    assert_eq!((fixture.take_writes().len(), fixture.issued_by_kuma()), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_server_binds_tokens_to_the_service() {
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.kuma.lock().unwrap().upgrade(ecs_mesh_sandbox::kuma::EmulatedRelease::V2_9, fixture.clock.now());
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&["a"]));
+    fixture.start();
+    sleep(SOON).await;
+    assert_eq!(fixture.record("a").identity.to_string(), "service=a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_is_rotated_revoked_and_pruned() {
+    let fixture = issuing(&["a"]).await;
+    fixture.revoke_by_hand("of-another-writer").await;
+    let (first, text) = (fixture.current("a"), fixture.text("a"));
+    fixture.take_writes();
+    sleep(18 * HOUR).await;
+    assert_ne!((fixture.current("a"), fixture.text("a")), (first.clone(), text));
+    // The id is recorded before the token can be read.
+    assert_eq!(fixture.take_writes(), ["set_tags", "put", "set_tags"]);
+    sleep(HOUR).await;
+    assert_eq!(fixture.revoked().await, "of-another-writer", "valid within the overlap");
+    sleep(HOUR + SOON).await;
+    assert_eq!(fixture.revoked().await, format!("of-another-writer,{first}"));
+    // It has expired, and the clock of any server has reached its end.
+    sleep(6 * HOUR).await;
+    assert_eq!(fixture.revoked().await, "of-another-writer");
+    assert_eq!(fixture.record("a").prior, []);
+    assert_eq!((fixture.tokens_in("issued"), fixture.issued_by_kuma()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_of_a_removed_workload_is_revoked_once_settled() {
+    let mut fixture = issuing(&["a", "b"]).await;
+    let removed = fixture.current("b");
+    // A file in error may hold the workload.
+    fixture.edit(&(workloads(&["a"]) + "kind: Wor\n"));
+    sleep(HOUR).await;
+    assert_eq!(fixture.revoked().await, "");
+    fixture.edit(&workloads(&["a"]));
+    sleep(Duration::from_secs(50)).await;
+    assert_eq!((fixture.revoked().await.as_str(), fixture.tokens_in("held")), ("", 1));
+    sleep(SOON).await;
+    assert_eq!(fixture.revoked().await, removed.to_string());
+    assert_eq!(fixture.stored_names().len(), 2, "the tags keep the id until the token's end");
+    // The list loses it by another writer.
+    fixture.overwrite_list("b3RoZXI=");
+    sleep(HOUR + SOON).await;
+    assert_eq!(fixture.revoked().await, format!("other,{removed}"));
+    sleep(24 * HOUR).await;
+    assert_eq!(fixture.stored_names(), ["/mesh/default/a".to_owned()].into());
+    assert!(!fixture.revoked().await.contains(removed.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn workload_that_returns_gets_another_token() {
+    let mut fixture = issuing(&["a", "b"]).await;
+    let revoked = fixture.current("b");
+    fixture.edit(&workloads(&["a"]));
+    sleep(SOON).await;
+    fixture.edit(&workloads(&["a", "b"]));
+    sleep(SOON).await;
+    assert_ne!(fixture.current("b"), revoked);
+    assert_eq!(fixture.revoked().await, revoked.to_string());
+    assert_eq!(fixture.tokens_in("issued"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarted_operator_waits_before_it_revokes() {
+    let mut fixture = issuing(&["a", "b"]).await;
+    fixture.edit(&workloads(&["a"]));
+    fixture.start();
+    sleep(Duration::from_secs(50)).await;
+    assert_eq!(fixture.revoked().await, "");
+    sleep(SOON).await;
+    assert_eq!(fixture.revoked().await, fixture.current("b").to_string());
+    assert_eq!(fixture.issued_by_kuma(), 2, "the tags hold what a new process needs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn issue_false_revokes_at_once_and_the_guard_limits_it() {
+    let names: Vec<String> = (0..12).map(|n| format!("w{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut fixture = issuing(&names).await;
+    "issue: false, path: /mesh".clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&names));
+    sleep(SOON).await;
+    // 30 % of 12.
+    assert_eq!(fixture.revoked().await.split(',').count(), 3);
+    assert_eq!((fixture.tokens_in("withdrawn"), fixture.tokens_in("held")), (3, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn secret_of_another_owner_is_not_overwritten() {
+    let mut fixture = OperatorFixture::new(&[]);
+    let foreign = ([("team".to_owned(), "x".to_owned())].into(), "theirs".to_owned());
+    fixture.secrets.entries.lock().unwrap().insert("/mesh/default/a".to_owned(), foreign.clone());
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&["a", "b"]));
+    fixture.start();
+    sleep(HOUR).await;
+    assert_eq!(fixture.secrets.entries.lock().unwrap()["/mesh/default/a"], foreign);
+    assert_eq!((fixture.tokens_in("conflict"), fixture.tokens_in("issued")), (1, 1));
+    assert_eq!(fixture.issued_by_kuma(), 1, "no token is issued for a taken name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_store_gets_one_token_and_not_many() {
+    let fixture = issuing(&["a"]).await;
+    let first = fixture.current("a");
+    fixture.secrets.failing.lock().unwrap().insert("put");
+    sleep(19 * HOUR).await;
+    let unstored = fixture.record("a");
+    assert!(!unstored.stored && unstored.current.id != first);
+    assert_eq!((fixture.tokens_in("failed"), fixture.issued_by_kuma()), (1, 2));
+    fixture.secrets.failing.lock().unwrap().clear();
+    sleep(HOUR).await;
+    let record = fixture.record("a");
+    assert_eq!((record.stored, &record.current, record.prior.len()), (true, &unstored.current, 1));
+    assert_eq!(fixture.tokens_in("issued"), 1);
+}
+
+/// Either token may have been read, so both can be revoked.
+#[tokio::test(start_paused = true)]
+async fn token_that_another_process_may_have_stored_is_replaced() {
+    let mut fixture = issuing(&["a"]).await;
+    let first = fixture.current("a");
+    fixture.secrets.failing.lock().unwrap().insert("put");
+    sleep(19 * HOUR).await;
+    let unstored = fixture.current("a");
+    fixture.secrets.failing.lock().unwrap().clear();
+    fixture.start();
+    sleep(SOON).await;
+    let record = fixture.record("a");
+    let prior: Vec<&TokenId> = record.prior.iter().map(|prior| &prior.token.id).collect();
+    assert_eq!((record.stored, prior), (true, vec![&first, &unstored]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_issued_at_an_unsupported_control_plane() {
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.kuma.lock().unwrap().set_version("4.0.1");
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&["a"]));
+    fixture.start();
+    sleep(HOUR).await;
+    assert_eq!((fixture.issued_by_kuma(), fixture.take_writes().len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plan_shows_tokens_and_writes_nothing() {
+    let mut fixture = OperatorFixture::new(&[]);
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&["a"]));
+    let of_tokens = |entries: &[PlanEntry]| {
+        let tokens = entries.iter().filter(|entry| entry.change.kind == Some(PlannedKind::TOKEN));
+        tokens.map(|entry| (entry.change.change, entry.change.name.clone().unwrap())).collect::<Vec<_>>()
+    };
+    let report = fixture.plan().await;
+    assert_eq!(of_tokens(&report.changes), [(Change::Create, "/mesh/default/a".to_owned())]);
+    assert_eq!(report.unresolved, []);
+    assert_eq!((fixture.issued_by_kuma(), fixture.take_writes().len()), (0, 0));
+    fixture.secrets.failing.lock().unwrap().insert("list");
+    let report = fixture.plan().await;
+    assert!(report.unresolved.iter().any(|one| one.subject.contains("/mesh")), "{:?}", report.unresolved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_and_pause_withhold_changes() {
+    for (binding, expected) in [("paused: true", 0), ("policy: create-only", 1)] {
+        let mut fixture = OperatorFixture::new(&[]);
+        fixture.tokens = TOKENS.to_owned();
+        fixture.binding = format!(", {binding}");
+        fixture.edit(&workloads(&["a"]));
+        fixture.start();
+        sleep(20 * HOUR).await;
+        assert_eq!(fixture.issued_by_kuma(), expected, "{binding}");
+        assert_eq!(fixture.tokens_in("held"), 1, "{binding}");
+    }
+}
