@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::apply::{ApplyOutcome, RegistrationWriter};
 use super::super::recorder::OwnerInfo;
 use super::drain::{DueDrain, HELD_DRAIN_RECHECK, Replacements};
+use super::owner::OwnerStep;
 use super::{ExecuteOutcome, NAME_CONFLICT_RETRY, TaskRun, earlier, grace_age};
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, RegistrationOwner};
@@ -29,21 +30,9 @@ impl TaskRun<'_> {
         let mut next = decision.requeue_after.map_or(Requeue::Forget, Requeue::After);
         let mut refused = None;
         for step in &decision.steps {
-            match &step.action {
-                Action::Check { desired, owner } => {
-                    let again = self.check_dataplane(step, desired, *owner).await?;
-                    next = again.map_or(next, |wait| earlier(next, wait));
-                    continue;
-                }
-                Action::Withhold { .. } => {
-                    self.withhold(step);
-                    continue;
-                }
-                _ if self.awaits_other_sidecar(step) => {
-                    next = earlier(next, ROLE_CONFIRM_INTERVAL);
-                    continue;
-                }
-                _ => {}
+            if let OwnerStep::Handled(again) = self.handle_for_owner(step).await? {
+                next = again.map_or(next, |wait| earlier(next, wait));
+                continue;
             }
             let paused = step.binding.spec.paused;
             if paused && !self.recorder.paused(step) {

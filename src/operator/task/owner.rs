@@ -7,6 +7,7 @@ use super::super::dataplane_checks::{DataplaneCheck, DataplaneFinding, Dataplane
 use super::super::registry::RegistryEntry;
 use super::{FactPending, TaskRun};
 use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_control_plane::{CallError, Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{DesiredRegistration, Evaluation, OwnershipLabels, Verdict, dataplane_owner};
@@ -22,7 +23,30 @@ const MISSING_RECHECK: Duration = Duration::from_secs(30);
 /// Interval at which a Dataplane that needs attention is compared again.
 const ATTENTION_RECHECK: Duration = Duration::from_mins(10);
 
+/// Whether a step is left to the owner of the Dataplane.
+pub(super) enum OwnerStep {
+    /// The step is the operator's own.
+    Own,
+    /// The step is handled, and writes nothing. When to decide again, if no sweep or event does.
+    Handled(Option<Duration>),
+}
+
 impl TaskRun<'_> {
+    /// Handles a step that concerns the Dataplane of another owner.
+    pub(super) async fn handle_for_owner(&self, step: &PlanStep) -> Result<OwnerStep, CallError> {
+        Ok(match &step.action {
+            Action::Check { desired, owner } => {
+                OwnerStep::Handled(self.check_dataplane(step, desired, *owner).await?)
+            }
+            Action::Withhold { .. } => {
+                self.withhold(step);
+                OwnerStep::Handled(None)
+            }
+            _ if self.awaits_other_sidecar(step) => OwnerStep::Handled(Some(ROLE_CONFIRM_INTERVAL)),
+            _ => OwnerStep::Own,
+        })
+    }
+
     /// The owner of a registration with this operator's labels.
     pub(super) fn owner_of(
         &self,
@@ -67,7 +91,7 @@ impl TaskRun<'_> {
     }
 
     /// Compares a live task's Dataplane with the desired one. Returns when to compare again, if no sweep or event does.
-    pub(super) async fn check_dataplane(
+    async fn check_dataplane(
         &self,
         step: &PlanStep,
         desired: &DesiredRegistration,
@@ -120,7 +144,7 @@ impl TaskRun<'_> {
     }
 
     /// Records a drain or a removal that the owner of the Dataplane does not permit.
-    pub(super) fn withhold(&self, step: &PlanStep) {
+    fn withhold(&self, step: &PlanStep) {
         let Action::Withhold { evidence, owner, .. } = &step.action else { return };
         let is_role = evidence.is_by_role() && *owner == DataplaneOwner::Sidecar;
         let state = if is_role { DataplaneState::NotAllowed } else { DataplaneState::Stale };
@@ -158,7 +182,7 @@ impl TaskRun<'_> {
 
     /// Whether the removal waits, since the sidecar of a live task is about to register the same name: it would lose its
     /// Dataplane if it did so between the last read and the removal, and registers only at its next connect.
-    pub(super) fn awaits_other_sidecar(&self, step: &PlanStep) -> bool {
+    fn awaits_other_sidecar(&self, step: &PlanStep) -> bool {
         matches!(step.action, Action::Remove(_))
             && self.recorder.takes_effect()
             && self.worker.dataplanes.is_awaited_by_another(&step.id, self.task)
