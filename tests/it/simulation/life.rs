@@ -298,6 +298,9 @@ impl KumaScenario {
 
     fn rewritten(&mut self, without: &[&str], broken: bool) -> ManifestStatus {
         self.generation += 1;
+        // Before the operator writes by these manifests.
+        let untouchable = self.owners.untouchable(self.shared.now());
+        self.shared.oracle.lock().unwrap().set_untouchable(untouchable);
         self.shared
             .record(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
         let status = self.written_down(without, broken);
