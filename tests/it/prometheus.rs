@@ -190,13 +190,16 @@ async fn prometheus_scrapes_a_sandbox_run() {
     let query = "sum(ecs_mesh_owned_registrations)";
     eventually("as many registrations in Prometheus as at the control plane", || async {
         let kuma = sandbox.stdout().split("Kuma at ").nth(1)?.split([',', ';']).next()?.to_owned();
-        let (_, list) = fetch(&format!("{kuma}/meshes/default/dataplanes"), None).await;
-        let list: Value = serde_json::from_str(&list).ok()?;
-        let ours = list["items"].as_array()?.iter();
-        let ours = ours.filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "sandbox").count();
+        let mut ours = 0;
+        for list in ["meshes/default/dataplanes", "zoneingresses", "zoneegresses"] {
+            let (_, list) = fetch(&format!("{kuma}/{list}"), None).await;
+            let list: Value = serde_json::from_str(&list).ok()?;
+            let items = list["items"].as_array()?.iter();
+            ours += items.filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "sandbox").count();
+        }
         let scraped = prometheus.value(query).await?;
         #[allow(clippy::cast_precision_loss)] // some tens
-        (ours > 5 && (scraped - ours as f64).abs() < 0.5).then_some(())
+        (ours > 7 && (scraped - ours as f64).abs() < 0.5).then_some(())
     })
     .await;
     for (query, least) in [
