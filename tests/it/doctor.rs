@@ -26,8 +26,6 @@ use tokio::net::TcpListener;
 /// Secrets that no output may contain.
 const AWS_SECRET: &str = "planted-in-the-aws-key";
 const TOKEN: &str = "planted-in-the-token-file";
-/// Checked where a task runs in network mode host.
-const OF_HOSTS: [&str; 2] = ["permissions.describe-container-instances", "permissions.describe-instances"];
 
 /// Refuses one operation.
 #[derive(Default)]

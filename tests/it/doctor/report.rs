@@ -7,7 +7,7 @@ use ecs_mesh_sandbox::world::QUEUE;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{AWS_SECRET, DoctorSetup, OF_HOSTS, TOKEN, assert_found, catalogue, document, kuma, run_doctor};
+use super::{AWS_SECRET, DoctorSetup, TOKEN, assert_found, catalogue, document, kuma, run_doctor};
 
 #[tokio::test]
 async fn healthy_setup_passes_every_check() {
@@ -20,9 +20,7 @@ async fn healthy_setup_passes_every_check() {
         (&json!(0), &json!(0)),
         "{report}"
     );
-    // No task runs in network mode host.
-    let of_kuma = |id: &String| !id.starts_with("consul.") && !OF_HOSTS.contains(&id.as_str());
-    let of_kuma = catalogue().filter(of_kuma).collect::<BTreeSet<_>>();
+    let of_kuma = catalogue().filter(|id| !id.starts_with("consul.")).collect::<BTreeSet<_>>();
     assert_eq!(run.ids(), of_kuma);
 }
 
