@@ -45,11 +45,15 @@ catalogue! {
     DESCRIBE_HOSTS "permissions.describe-container-instances" "ecs:DescribeContainerInstances on the instances of each bound cluster, where tasks run in network mode host";
     DESCRIBE_INSTANCES "permissions.describe-instances" "ec2:DescribeInstances, where tasks run in network mode host";
     GET_ROLE "permissions.get-role" "iam:GetRole on the tasks' roles";
+    LIST_TOKENS "permissions.list-tokens" "secretsmanager:ListSecrets or ssm:DescribeParameters, where a binding stores tokens";
+    READ_TOKEN_TAGS "permissions.read-token-tags" "secretsmanager:DescribeSecret or ssm:ListTagsForResource on the stored tokens";
+    STORE_TOKENS "permissions.store-tokens" "the calls that create, change, tag and remove secrets or parameters below the path of tokens";
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
     PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14, or 3.0";
     PLANE_MODE "control-plane.mode" "a zone control plane that accepts writes";
     PLANE_IDENTITY "control-plane.identity" "proxies that authenticate, by AWS IAM with reloadable tokens and the accounts of the manifests";
     PLANE_TOKEN "control-plane.token" "a token that the control plane accepts";
+    PLANE_TOKENS "control-plane.tokens" "a server that issues data plane tokens to the operator, where a binding issues them";
     PLANE_LIST "control-plane.dataplanes" "permission to list Dataplanes";
     PLANE_MESH "control-plane.mesh" "each bound mesh";
     PLANE_WORKLOADS "control-plane.workloads" "Workloads that the control plane's version can express";

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::scope::DoctorScope;
+use ecs_mesh_api::TokenStoreKind;
 use ecs_mesh_model::SecretRef;
 
 /// The principal of the policy.
@@ -83,6 +84,7 @@ impl IamPolicy {
         if scope.reads_roles {
             statements.push(roles(scope, role_path));
         }
+        statements.extend(tokens(scope, reader));
         if !scope.secrets.is_empty() {
             let secrets = unique(scope.secrets.iter().map(full_secret_arn));
             statements.push(statement("ReadControlPlaneSecrets", ["secretsmanager:GetSecretValue"], secrets));
@@ -158,6 +160,96 @@ fn hosts(scope: &DoctorScope) -> [IamStatement; 2] {
         statement("DescribeContainerInstances", ["ecs:DescribeContainerInstances"], instances),
         statement("DescribeInstances", ["ec2:DescribeInstances"], ["*"]),
     ]
+}
+
+/// Stored tokens. Lists have no resource types. Only the operator writes, and neither reads a token.
+fn tokens(scope: &DoctorScope, reader: PolicyPrincipal) -> Vec<IamStatement> {
+    let writes = reader == PolicyPrincipal::Operator;
+    let mut statements = Vec::new();
+    for store in [SECRETS, PARAMETERS] {
+        let used: Vec<_> = scope.token_stores.iter().filter(|one| one.kind == store.kind).collect();
+        if used.is_empty() {
+            continue;
+        }
+        let resource = |path: &str| scope.arn(store.service, &format!("{}{path}/*", store.resource));
+        let arns = unique(used.iter().map(|one| resource(&one.path)));
+        statements.push(statement(store.list.0, [store.list.1], ["*"]));
+        if writes {
+            statements.push(statement(store.write.0, store.write.1.iter().copied(), arns));
+        } else {
+            statements.push(statement(store.read.0, [store.read.1], arns));
+        }
+        let keys = unique(used.iter().filter_map(|one| one.kms_key.clone()));
+        for key in keys.into_iter().filter(|_| writes) {
+            statements.push(encrypt(scope, store, &key));
+        }
+    }
+    statements
+}
+
+/// A store's service, and its statements: the id, and the actions.
+#[derive(Clone, Copy)]
+struct TokenStoreActions {
+    kind: TokenStoreKind,
+    service: &'static str,
+    /// Before the path in an ARN.
+    resource: &'static str,
+    list: (&'static str, &'static str),
+    read: (&'static str, &'static str),
+    write: (&'static str, &'static [&'static str]),
+    encrypt: (&'static str, &'static [&'static str]),
+}
+
+const SECRETS: TokenStoreActions = TokenStoreActions {
+    kind: TokenStoreKind::SecretsManager,
+    service: "secretsmanager",
+    resource: "secret:",
+    list: ("ListTokenSecrets", "secretsmanager:ListSecrets"),
+    read: ("ReadTokenSecretTags", "secretsmanager:DescribeSecret"),
+    write: (
+        "StoreTokenSecrets",
+        &[
+            "secretsmanager:DescribeSecret",
+            "secretsmanager:CreateSecret",
+            "secretsmanager:PutSecretValue",
+            "secretsmanager:TagResource",
+            "secretsmanager:DeleteSecret",
+        ],
+    ),
+    encrypt: ("EncryptTokenSecrets", &["kms:GenerateDataKey", "kms:Decrypt"]),
+};
+
+const PARAMETERS: TokenStoreActions = TokenStoreActions {
+    kind: TokenStoreKind::ParameterStore,
+    service: "ssm",
+    resource: "parameter",
+    list: ("ListTokenParameters", "ssm:DescribeParameters"),
+    read: ("ReadTokenParameterTags", "ssm:ListTagsForResource"),
+    write: (
+        "StoreTokenParameters",
+        &["ssm:ListTagsForResource", "ssm:PutParameter", "ssm:AddTagsToResource", "ssm:DeleteParameter"],
+    ),
+    encrypt: ("EncryptTokenParameters", &["kms:Encrypt"]),
+};
+
+/// The use of a customer key through the store. A policy cannot name an alias as a resource.
+fn encrypt(scope: &DoctorScope, store: TokenStoreActions, key: &str) -> IamStatement {
+    let alias = key.strip_prefix("alias/").or_else(|| key.split_once(":alias/").map(|(_, name)| name));
+    let resource = match alias {
+        Some(_) => scope.arn("kms", "key/*"),
+        None if key.starts_with("arn:") => key.to_owned(),
+        None => scope.arn("kms", &format!("key/{key}")),
+    };
+    let region = scope.region.as_deref().unwrap_or("*");
+    let suffix = if scope.partition == "aws-cn" { ".cn" } else { "" };
+    let via = format!("{}.{region}.amazonaws.com{suffix}", store.service);
+    let mut condition = serde_json::json!({"StringLike": {"kms:ViaService": via}});
+    if let Some(name) = alias {
+        condition["ForAnyValue:StringEquals"] =
+            serde_json::json!({"kms:ResourceAliases": format!("alias/{name}")});
+    }
+    let (sid, actions) = store.encrypt;
+    IamStatement { condition: Some(condition), ..statement(sid, actions.iter().copied(), [resource]) }
 }
 
 fn roles(scope: &DoctorScope, role_path: &str) -> IamStatement {

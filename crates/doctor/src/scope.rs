@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use ecs_mesh_api::RoleTagMode;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{MeshBindingSpec, RoleTagMode, TokenStoreKind};
 use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
-use ecs_mesh_model::{ClusterArn, Glob, SecretRef};
+use ecs_mesh_model::{ClusterArn, Glob, MeshName, SecretRef};
 
 /// The queue, by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,30 @@ pub struct ClusterLocation {
     name: String,
 }
 
+/// Where a binding stores data plane tokens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenStoreScope {
+    /// The store.
+    pub kind: TokenStoreKind,
+    /// The path.
+    pub path: String,
+    /// The KMS key.
+    pub kms_key: Option<String>,
+    /// The mesh, which follows the path in each name.
+    pub mesh: MeshName,
+}
+
+impl TokenStoreScope {
+    fn all(set: &ManifestSet) -> BTreeSet<Self> {
+        let of = |spec: &MeshBindingSpec| {
+            let tokens = &spec.tokens;
+            let (path, kms_key) = (tokens.path.clone()?, tokens.kms_key.clone());
+            Some(Self { kind: tokens.store, path, kms_key, mesh: spec.mesh.clone() })
+        };
+        set.bindings.values().filter_map(|binding| of(&binding.spec)).collect()
+    }
+}
+
 /// Known account, Region and clusters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoctorScope {
@@ -68,6 +92,8 @@ pub struct DoctorScope {
     pub holds_deployments: bool,
     /// Whether tasks run in network mode `host`, which only task definitions show: by the caller's word.
     pub reads_hosts: bool,
+    /// Where bindings store data plane tokens.
+    pub token_stores: BTreeSet<TokenStoreScope>,
     /// The control planes' secrets.
     pub secrets: BTreeSet<SecretRef>,
 }
@@ -100,6 +126,7 @@ impl DoctorScope {
         let reads_roles = set.bindings.values().any(|b| b.spec.role_tags.mode != RoleTagMode::Off);
         let holds_deployments = set.bindings.values().any(|b| b.spec.deployments.hold);
         let secrets = secrets(set);
+        let token_stores = TokenStoreScope::all(set);
         Ok(Self {
             partition,
             region,
@@ -109,6 +136,7 @@ impl DoctorScope {
             reads_roles,
             holds_deployments,
             reads_hosts: false,
+            token_stores,
             secrets,
         })
     }

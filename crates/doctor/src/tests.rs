@@ -341,6 +341,30 @@ fn host_mode_needs_what_is_documented() {
 }
 
 #[test]
+fn stored_tokens_need_what_is_documented() {
+    let secrets =
+        ", tokens: {issue: true, path: /mesh/prod, kmsKey: 'arn:aws:kms:eu-west-1:111122223333:key/KEY'}";
+    let parameters = ", tokens: {issue: true, path: /mesh/prod, store: parameterStore, kmsKey: alias/mesh}";
+    for (block, binding) in [(4, secrets), (5, parameters)] {
+        let printed = policy(&[PROD], binding, PolicyPrincipal::Operator);
+        let added = blocks("The operator's task role").remove(block);
+        let statements = printed["Statement"].as_array().unwrap();
+        assert!(added.as_array().unwrap().iter().all(|one| statements.contains(one)), "{printed}");
+        let readers = policy(&[PROD], binding, PolicyPrincipal::Doctor).to_string();
+        for write in
+            ["CreateSecret", "PutSecretValue", "PutParameter", "TagResource", "AddTags", "Delete", "kms:"]
+        {
+            assert!(!readers.contains(write), "{readers}");
+        }
+        // Tokens are never read.
+        assert!(
+            !printed.to_string().contains("GetSecretValue")
+                && !printed.to_string().contains("ssm:GetParameter")
+        );
+    }
+}
+
+#[test]
 fn cluster_glob_becomes_policy_and_event_pattern() {
     let clusters = ["arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*", "*:cluster/st?ge"];
     let printed = policy(&clusters, "", PolicyPrincipal::Operator);

@@ -67,6 +67,8 @@ pub struct ProxyAuth {
     pub zone_proxies: Option<String>,
     /// `dpServer.authn.enableReloadableTokens`: sidecars read their tokens again.
     pub reloadable_tokens: Option<bool>,
+    /// `dpServer.authn.dpProxy.dpToken.enableIssuer`: the server issues data plane tokens.
+    pub issues_tokens: Option<bool>,
     /// The AWS accounts whose roles `aws-iam` accepts. Kong Mesh's setting `authorizedAccountIds`, wherever it stands.
     pub authorized_accounts: Option<BTreeSet<String>>,
 }
@@ -137,6 +139,9 @@ fn proxy_auth(config: &Value) -> ProxyAuth {
         dataplanes: kind("/dpServer/authn/dpProxy/type"),
         zone_proxies: kind("/dpServer/authn/zoneProxy/type"),
         reloadable_tokens: config.pointer("/dpServer/authn/enableReloadableTokens").and_then(Value::as_bool),
+        issues_tokens: config
+            .pointer("/dpServer/authn/dpProxy/dpToken/enableIssuer")
+            .and_then(Value::as_bool),
         authorized_accounts: find_key(config, "authorizedAccountIds").map(accounts),
     }
 }

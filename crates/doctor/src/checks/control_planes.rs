@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::consul;
 use crate::catalogue::{
     CONSUL_REACHED, PLANE_IDENTITY, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN,
-    PLANE_VERSION, PLANE_WORKLOADS,
+    PLANE_TOKENS, PLANE_VERSION, PLANE_WORKLOADS,
 };
 use crate::facts::{ControlPlaneFacts, DoctorFacts};
 use crate::report::{CheckKind, CheckResult};
@@ -39,6 +39,8 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
                 let release = found.version.as_ref().ok().and_then(|version| version.release);
                 checks
                     .extend(release.into_iter().flat_map(|release| workloads(set, name, &subject, release)));
+                let answers = found.probes.as_ref().filter(|_| issues_tokens(set, name));
+                checks.extend(answers.map(|answers| tokens(&subject, answers)));
             }
             Ok(ControlPlaneFacts::Consul(found)) => {
                 checks.extend(consul::check(set, name, &subject, found));
@@ -302,6 +304,44 @@ fn token(
     PLANE_TOKEN.info(subject, found)
 }
 
+/// Whether a binding of the control plane issues data plane tokens.
+fn issues_tokens(set: &ManifestSet, control_plane: &str) -> bool {
+    let mut bindings = set.bindings.values();
+    bindings.any(|binding| *binding.spec.control_plane == *control_plane && binding.spec.tokens.issue)
+}
+
+/// Data plane tokens: the server issues and checks them, and the caller may ask for them and change the list of revoked
+/// ones, which administrators may. No token is issued here.
+fn tokens(subject: &str, answers: &KumaProbes) -> CheckResult {
+    let (configuration, caller) = match (&answers.configuration, &answers.caller) {
+        (Ok(configuration), Ok(caller)) => (configuration, caller),
+        (Err(error), _) | (_, Err(error)) => return failed(PLANE_TOKENS, subject, error),
+    };
+    let auth = &configuration.proxy_auth;
+    let fix = "set KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE to dpToken, or MeshBinding.spec.tokens.issue to false";
+    match auth.dataplanes.as_deref() {
+        Some("dpToken") | None => {}
+        Some(other) => {
+            let found = format!("Dataplanes authenticate by {other}: no sidecar needs the tokens");
+            return PLANE_TOKENS.warning(subject, found, fix);
+        }
+    }
+    if auth.issues_tokens == Some(false) {
+        let found = "the server issues no data plane tokens";
+        let fix = "set KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_ENABLE_ISSUER=true";
+        return PLANE_TOKENS.error(subject, found, fix);
+    }
+    if !caller.groups.iter().any(|group| group == ADMIN) {
+        let found = format!("{} is no administrator, who alone may issue and revoke tokens", caller.name);
+        return PLANE_TOKENS.error(
+            subject,
+            found,
+            "give the operator a user token of the group mesh-system:admin",
+        );
+    }
+    PLANE_TOKENS.ok(subject, "the server issues data plane tokens to administrators, and the caller is one")
+}
+
 /// A token that is sent there crosses a network in the clear.
 pub(super) fn is_unencrypted_remote(address: &str) -> bool {
     let Some(rest) = address.strip_prefix("http://") else { return false };
@@ -445,6 +485,7 @@ mod tests {
             dataplanes: Some(dataplanes.to_owned()),
             zone_proxies: Some(dataplanes.to_owned()),
             reloadable_tokens: Some(true),
+            issues_tokens: None,
             authorized_accounts: Some(["111122223333".to_owned()].into()),
         }
     }

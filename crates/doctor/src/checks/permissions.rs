@@ -1,6 +1,8 @@
 //! The operator's read calls, each attempted.
 
-use crate::catalogue::{DESCRIBE_HOSTS, DESCRIBE_INSTANCES, GET_ROLE, LIST_TASKS, SET_PROTECTION};
+use crate::catalogue::{
+    DESCRIBE_HOSTS, DESCRIBE_INSTANCES, GET_ROLE, LIST_TASKS, SET_PROTECTION, STORE_TOKENS,
+};
 use crate::facts::DoctorFacts;
 use crate::report::CheckResult;
 
@@ -21,6 +23,12 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     if facts.scope.as_ref().is_ok_and(|scope| scope.holds_deployments) {
         let found = "not attempted: it is a write; `--print-iam-policy` prints the statement";
         checks.push(SET_PROTECTION.info("the tasks of bound clusters", found));
+    }
+    if let Ok(scope) = &facts.scope {
+        for store in &scope.token_stores {
+            let found = "not attempted: these are writes; `--print-iam-policy` prints the statement";
+            checks.push(STORE_TOKENS.info(format!("{} {}", store.kind.as_str(), store.path), found));
+        }
     }
     let reads_roles = facts.scope.as_ref().is_ok_and(|scope| scope.reads_roles);
     if reads_roles && !observations.reads.iter().any(|read| read.id == GET_ROLE) {

@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::hosts::try_hosts;
 use crate::catalogue;
 use crate::facts::{Attributes, AwsFacts, AwsObservations, QueueFacts, ReadAttempt, RuleFacts};
-use crate::scope::{DoctorScope, iam_region};
-use ecs_mesh_api::ControlPlaneType;
+use crate::scope::{DoctorScope, TokenStoreScope, iam_region};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{ControlPlaneType, TokenStoreKind};
 use ecs_mesh_audit::check_sidecars;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
+use ecs_mesh_aws::token_store::TokenStore;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{
     ClusterArn, ContainerInstanceArn, DesiredStatus, RoleArn, Task, TaskArn, TaskDefinitionArn, TaskHost,
@@ -74,7 +75,10 @@ async fn observe(
             _ => AwsObservations::default(),
         }
     };
-    let (observations, reads) = tokio::join!(of_queue, reads(clients, &manifests.set));
+    let (observations, mut reads) = tokio::join!(of_queue, reads(clients, &manifests.set));
+    for store in scope.map(|scope| &scope.token_stores).into_iter().flatten() {
+        try_token_store(clients, store, &mut reads).await;
+    }
     // Where ECS does not answer, each further call waits in vain.
     let answers = !reads.iter().any(is_unavailable);
     let is_kuma = |binding: &Binding| binding.control_plane_type == ControlPlaneType::Kuma;
@@ -368,6 +372,24 @@ async fn try_definitions(clients: &AwsClients, found: &mut DescribedFacts, reads
         });
         reads.push(ReadAttempt { id: catalogue::DESCRIBE_DEFINITIONS, subject: arn.to_string(), outcome });
     }
+}
+
+/// Any answer shows that the calls are allowed. The writes are not attempted.
+async fn try_token_store(clients: &AwsClients, scope: &TokenStoreScope, reads: &mut Vec<ReadAttempt>) {
+    let store: &dyn TokenStore = match scope.kind {
+        TokenStoreKind::SecretsManager => &clients.secret_store,
+        TokenStoreKind::ParameterStore => &clients.parameter_store,
+    };
+    let subject = format!("{} {}", scope.kind.as_str(), scope.path);
+    let listed = store.list(&scope.path).await;
+    let outcome = listed.map(|names| format!("{} names below the path", names.len()));
+    reads.push(ReadAttempt { id: catalogue::LIST_TOKENS, subject: subject.clone(), outcome });
+    if reads.last().is_some_and(is_unavailable) {
+        return;
+    }
+    let name = format!("{}/{}/{NO_SERVICE}", scope.path, scope.mesh);
+    let outcome = store.tags(&name).await.map(|_| "the call is allowed".to_owned());
+    reads.push(ReadAttempt { id: catalogue::READ_TOKEN_TAGS, subject, outcome });
 }
 
 #[cfg(test)]
