@@ -189,6 +189,16 @@ async fn run_doctor(
     }
 }
 
+/// Checks of what no set-up here has: tasks in network mode host, and data plane tokens.
+const UNUSED: [&str; 6] = [
+    "permissions.describe-container-instances",
+    "permissions.describe-instances",
+    "permissions.list-tokens",
+    "permissions.read-token-tags",
+    "permissions.store-tokens",
+    "control-plane.tokens",
+];
+
 /// The names of all checks.
 fn catalogue() -> impl Iterator<Item = String> {
     ecs_mesh_doctor::catalogue::ALL.iter().map(|id| id.name.to_owned())

@@ -181,9 +181,31 @@ _STOP_CODE = Shape(
     ("tasks[].stopCode: '' is not in the enum TaskStopCode",), "empty while the task runs; AWS omits it"
 )
 
+_NULL_SECRET = ("DeletedDate", "KmsKeyId", "LastAccessedDate", "NextRotationDate")
+
+
+def _null_secret(prefix, names):
+    kinds = {"KmsKeyId": "string"}
+    return tuple(f"{prefix}{name}: null instead of {kinds.get(name, 'timestamp')}" for name in names)
+
+
+_UNREAD = "null until the secret is read; AWS omits it"
+
 # server -> call -> violations of AWS's model of the response
 SHAPES = {
     "moto": {
+        "secretsmanager.DescribeSecret": Shape(
+            (*_null_secret("", _NULL_SECRET), "SecretVersionsToStages: not in the model"),
+            "null for unset members, and the versions of ListSecrets",
+        ),
+        "secretsmanager.ListSecrets": Shape(
+            (
+                *_null_secret("SecretList[].", _NULL_SECRET),
+                "NextToken: null instead of string",
+                "SecretList[].VersionIdsToStages: not in the model",
+            ),
+            "null for unset members, and the versions of DescribeSecret",
+        ),
         "events.ListRuleNamesByTarget": _TOKEN,
         "events.ListTargetsByRule": _TOKEN,
         "ec2.DescribeInstances": Shape(
@@ -192,6 +214,8 @@ SHAPES = {
         ),
     },
     "ministack": {
+        "secretsmanager.DescribeSecret": Shape(_null_secret("", ("LastAccessedDate",)), _UNREAD),
+        "secretsmanager.ListSecrets": Shape(_null_secret("SecretList[].", ("LastAccessedDate",)), _UNREAD),
         "ecs.DescribeTaskDefinition": _DEFINITION,
         "ecs.DescribeTasks": _STOP_CODE,
         "ecs.RegisterTaskDefinition": _DEFINITION,
@@ -204,6 +228,10 @@ PARTIAL = {"ec2.DescribeInstances"}
 
 # call -> members that both others return and the sandbox omits
 OMITTED = {
+    "secretsmanager.DescribeSecret": Shape(("LastAccessedDate",), "AWS returns it only for secrets that were read"),
+    "secretsmanager.ListSecrets": Shape(
+        ("SecretList[].LastAccessedDate",), "AWS returns it only for secrets that were read"
+    ),
     "ecs.RunTask": Shape(("tasks[].stoppedReason",), "the others return it empty; AWS omits it"),
     "ecs.StopTask": Shape(
         ("task.containers[].exitCode", "task.startedBy"),

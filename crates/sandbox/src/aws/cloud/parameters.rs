@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Cloud;
 use crate::aws::{AwsApiError, AwsApiResult};
+use ecs_mesh_model::Timestamp;
 
 /// A parameter.
 #[derive(Clone, Debug, Default)]
@@ -22,17 +23,28 @@ pub struct StoredParameter {
     pub tags: BTreeMap<String, String>,
     /// The number of the version, from 1.
     pub version: u64,
+    /// The time of the last change.
+    pub changed: Timestamp,
 }
 
 impl StoredParameter {
     /// The parameter as DescribeParameters shows it, without its value.
-    pub fn to_api_json(&self) -> Value {
-        let mut shown =
-            json!({"Name": self.name, "Type": self.kind, "Version": self.version, "Tier": "Standard"});
+    pub fn to_api_json(&self, account: &str) -> Value {
+        let mut shown = self.summary_json();
+        shown["Tier"] = json!("Standard");
+        shown["LastModifiedUser"] = json!(format!("arn:aws:iam::{account}:root"));
         if self.kind == "SecureString" {
             shown["KeyId"] = json!(self.kms_key.as_deref().unwrap_or("alias/aws/ssm"));
         }
         shown
+    }
+
+    /// The parameter as GetParameter shows it, without ARN and value.
+    pub fn summary_json(&self) -> Value {
+        json!({
+            "Name": self.name, "Type": self.kind, "Version": self.version, "DataType": "text",
+            "LastModifiedDate": self.changed.as_secs_f64(),
+        })
     }
 }
 

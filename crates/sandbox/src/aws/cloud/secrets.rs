@@ -25,6 +25,7 @@ pub struct StoredSecret {
     pub tags: BTreeMap<String, String>,
     version: u64,
     created: Timestamp,
+    changed: Timestamp,
 }
 
 impl StoredSecret {
@@ -32,16 +33,38 @@ impl StoredSecret {
         format!("00000000-0000-4000-8000-{:012}", self.version)
     }
 
-    /// The secret as DescribeSecret and ListSecrets show it.
+    /// The secret as DescribeSecret shows it.
     pub fn to_api_json(&self) -> Value {
+        let mut shown = self.summary_json();
+        shown["VersionIdsToStages"] = json!({self.version_id(): ["AWSCURRENT"]});
+        shown
+    }
+
+    /// The secret as ListSecrets shows it.
+    pub fn to_list_json(&self) -> Value {
+        let mut shown = self.summary_json();
+        shown["SecretVersionsToStages"] = json!({self.version_id(): ["AWSCURRENT"]});
+        shown
+    }
+
+    fn summary_json(&self) -> Value {
         let tags = self.tags.iter().map(|(key, value)| json!({"Key": key, "Value": value}));
         let mut shown = json!({
             "ARN": self.arn, "Name": self.name, "CreatedDate": self.created.as_secs_f64(),
-            "Tags": tags.collect::<Vec<_>>(), "VersionIdsToStages": {self.version_id(): ["AWSCURRENT"]},
+            "LastChangedDate": self.changed.as_secs_f64(), "Tags": tags.collect::<Vec<_>>(),
         });
         if let Some(key) = &self.kms_key {
             shown["KmsKeyId"] = json!(key);
         }
+        shown
+    }
+
+    /// The secret as GetSecretValue shows it.
+    pub fn value_json(&self) -> Value {
+        let mut shown = self.version_json();
+        shown["SecretString"] = json!(self.text);
+        shown["VersionStages"] = json!(["AWSCURRENT"]);
+        shown["CreatedDate"] = json!(self.changed.as_secs_f64());
         shown
     }
 
@@ -87,7 +110,16 @@ impl Cloud {
             self.config.account,
             suffix(&name)
         );
-        let secret = StoredSecret { arn, name: name.clone(), text, kms_key, tags, version: 1, created: now };
+        let secret = StoredSecret {
+            arn,
+            name: name.clone(),
+            text,
+            kms_key,
+            tags,
+            version: 1,
+            created: now,
+            changed: now,
+        };
         Ok(self.secrets.entry(name).or_insert(secret))
     }
 
@@ -101,10 +133,11 @@ impl Cloud {
     }
 
     /// Stores another text.
-    pub fn put_secret_value(&mut self, id: &str, text: &str) -> AwsApiResult<&StoredSecret> {
+    pub fn put_secret_value(&mut self, id: &str, text: &str, now: Timestamp) -> AwsApiResult<&StoredSecret> {
         let secret = self.secret_mut(id)?;
         text.clone_into(&mut secret.text);
         secret.version += 1;
+        secret.changed = now;
         Ok(secret)
     }
 

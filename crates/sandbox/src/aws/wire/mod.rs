@@ -191,7 +191,7 @@ impl Endpoint {
             "iam" => iam::perform(cloud, request, now),
             "ec2" => ec2::perform(cloud, request, now),
             "secretsmanager" => secretsmanager::perform(cloud, request, now),
-            "ssm" => ssm::perform(cloud, request),
+            "ssm" => ssm::perform(cloud, request, now),
             _ => sts::perform(cloud, request, now),
         })
     }

@@ -25,15 +25,9 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
             cloud.create_secret(new, now)?.version_json()
         }
         "DescribeSecret" => cloud.secret(id)?.to_api_json(),
-        "GetSecretValue" => {
-            let secret = cloud.secret(id)?;
-            let mut shown = secret.version_json();
-            shown["SecretString"] = json!(secret.text);
-            shown["VersionStages"] = json!(["AWSCURRENT"]);
-            shown
-        }
+        "GetSecretValue" => cloud.secret(id)?.value_json(),
         "PutSecretValue" => {
-            let mut shown = cloud.put_secret_value(id, request.text("SecretString"))?.version_json();
+            let mut shown = cloud.put_secret_value(id, request.text("SecretString"), now)?.version_json();
             shown["VersionStages"] = json!(["AWSCURRENT"]);
             shown
         }
@@ -76,7 +70,7 @@ fn list(cloud: &Cloud, request: &AwsRequest) -> Value {
     let next = listed.next().and(shown.last()).map(|secret| secret.name.clone());
     page(
         "SecretList",
-        shown.into_iter().map(StoredSecret::to_api_json).collect::<Vec<_>>(),
+        shown.into_iter().map(StoredSecret::to_list_json).collect::<Vec<_>>(),
         "NextToken",
         next,
     )

@@ -6,8 +6,9 @@ use super::request::AwsRequest;
 use super::response::page;
 use super::secretsmanager::tags;
 use crate::aws::{AwsApiError, AwsApiResult, Cloud, PutParameter, StoredParameter};
+use ecs_mesh_model::Timestamp;
 
-pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
+pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let (name, resource) = (request.text("Name"), request.text("ResourceId"));
     Ok(match request.operation.as_str() {
         "PutParameter" => {
@@ -18,6 +19,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<V
                 kms_key: request.optional("KeyId").map(str::to_owned),
                 tags: tags(request),
                 version: 0,
+                changed: now,
             };
             if parameter.value.len() > 4_096 {
                 return Err(AwsApiError::new(
@@ -32,7 +34,9 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<V
         "GetParameter" => {
             let parameter = cloud.parameter(name)?;
             let is_shown = parameter.kind != "SecureString" || request.body["WithDecryption"] == true;
-            let mut shown = parameter.to_api_json();
+            let mut shown = parameter.summary_json();
+            let (region, account) = (&cloud.config().region, &cloud.config().account);
+            shown["ARN"] = json!(format!("arn:aws:ssm:{region}:{account}:parameter{name}"));
             shown["Value"] = json!(if is_shown { parameter.value.as_str() } else { "(encrypted)" });
             json!({ "Parameter": shown })
         }
@@ -68,10 +72,7 @@ fn describe(cloud: &Cloud, request: &AwsRequest) -> Value {
     let mut listed = cloud.parameters().filter(is_listed).filter(|parameter| parameter.name > after);
     let shown: Vec<&StoredParameter> = listed.by_ref().take(limit).collect();
     let next = listed.next().and(shown.last()).map(|parameter| parameter.name.clone());
-    page(
-        "Parameters",
-        shown.into_iter().map(StoredParameter::to_api_json).collect::<Vec<_>>(),
-        "NextToken",
-        next,
-    )
+    let account = &cloud.config().account;
+    let shown: Vec<Value> = shown.into_iter().map(|parameter| parameter.to_api_json(account)).collect();
+    page("Parameters", shown, "NextToken", next)
 }
