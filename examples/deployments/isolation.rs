@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::process::run_tool;
 use crate::programs::Programs;
 
 /// Environment variable with the directory of a run's files, in the namespaces.
@@ -83,13 +82,4 @@ pub(crate) fn end_with_parent() {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(1);
     });
-}
-
-/// Prepares the namespaces: loopback, and a directory for the names of networks that no other process sees.
-///
-/// # Errors
-/// Describes the failure.
-pub(crate) fn prepare() -> Result<(), String> {
-    run_tool(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
-    run_tool(Command::new("ip").args(["link", "set", "lo", "up"]))
 }

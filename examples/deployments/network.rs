@@ -6,8 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::isolation;
-use crate::process::run_tool;
+use super::process::run_tool;
 
 /// The range of the tasks' addresses. The emulated subnet keeps its first four addresses free.
 pub(crate) const SUBNET: &str = "10.88.0.0/24";
@@ -16,16 +15,18 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 /// The address of the client's namespace.
 pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
 
-/// Creates the bridge in this process's network namespace.
+/// Prepares this process's namespaces: loopback, a directory for the names of networks that no other process sees, and the
+/// bridge.
 ///
 /// # Errors
 /// The message of the tool that failed.
 pub(crate) fn create_bridge() -> Result<(), String> {
-    isolation::prepare()?;
+    run_tool(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
     ip(
         &[],
         &format!(
-            "link add mesh type bridge forward_delay 0
+            "link set lo up
+link add mesh type bridge forward_delay 0
 address add {GATEWAY}/24 dev mesh
 link set mesh up
 "
