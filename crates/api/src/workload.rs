@@ -58,7 +58,7 @@ pub struct WorkloadSpec {
     /// Services that the task calls.
     ///
     /// Added to those of the `OutboundList`s that select the workload. With `reach: bindOutbounds`, all services of the mesh
-    /// if neither declares any.
+    /// if there is neither; an empty list is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbounds: Option<Vec<Outbound>>,
     /// How the control plane determines that the app is ready.

@@ -1,7 +1,8 @@
 //! Renders the backends that a sidecar may bind: `networking.transparentProxying.reachableBackends`.
 //!
 //! A sidecar that was started with `--bind-outbounds` binds a listener for each port of every backend, on the backend's
-//! virtual IP, and the field limits the backends. As of 2.14.3, with a running server and sidecar:
+//! virtual IP, and the field limits the backends. In 2.14.3 and 3.0-dev, with a running server and sidecar
+//! (`tests/it/kuma_real`):
 //!
 //! - without the field, and with an empty `transparentProxying`, all backends are bound;
 //! - with an empty `reachableBackends`, which the server keeps, none is;

@@ -184,7 +184,7 @@ pub enum RegisteredBackends {
     Remove,
     /// They are kept: the list that declared them may have left the manifests less than `cleanup.settle` ago.
     RemoveOnceSettled,
-    /// They are kept, since the manifests are incomplete or the lists that select the workload are empty.
+    /// They are kept, since the manifests are incomplete.
     Keep,
 }
 
@@ -252,9 +252,6 @@ impl DesiredReach {
                 let warning = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
                 warnings.extend(conflicts.iter().map(warning));
                 Self::Listeners(Outbounds::KeepCurrent { fallback: resolved })
-            }
-            DeclaredReach::Backends(backends) if backends.is_empty() => {
-                Self::EveryBackend(RegisteredBackends::Keep)
             }
             DeclaredReach::Backends(backends) => {
                 Self::Backends(Outbounds::without_conflicts(backends, set.complete, may_lack_lists))

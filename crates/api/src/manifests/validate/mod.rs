@@ -505,12 +505,6 @@ impl Assembly {
                     self.warnings.push(origin.finding("spec.reach", message));
                     continue;
                 }
-                DeclaredReach::Backends(backends) if backends.is_empty() => {
-                    let message = "the OutboundLists that select the workload are empty, which is not supported with reach: \
-                                   bindOutbounds: its tasks keep the backends that they have, and new ones bind every service";
-                    self.warnings.push(origin.finding("spec.reach", message));
-                    continue;
-                }
                 DeclaredReach::EveryBackend | DeclaredReach::Backends(_) => continue,
             };
             for conflict in conflicts {

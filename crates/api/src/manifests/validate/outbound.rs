@@ -23,11 +23,6 @@ pub(super) fn check_list(spec: &OutboundListSpec, report: &mut FindingCollector<
 /// The outbounds of a workload, by its `reach`.
 pub(super) fn check_own(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     let outbounds = spec.outbounds.as_deref().unwrap_or_default();
-    if spec.reach == Reach::BindOutbounds && spec.outbounds.as_ref().is_some_and(Vec::is_empty) {
-        let message = "an empty list is not supported with reach: bindOutbounds: servers of 2.14 then bind no backend, which \
-                       is not verified for 3.x; name a backend, or leave the field out for every backend of the mesh";
-        report.add("spec.outbounds", message);
-    }
     for (index, outbound) in outbounds.iter().enumerate() {
         let path = format!("spec.outbounds[{index}]");
         let rule = match spec.reach {
