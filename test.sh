@@ -37,6 +37,10 @@ provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
     skipped+=("replay of recordings: skipped because ECS_MESH_RECORDINGS is not set")
 [[ -n "${CONSUL_BIN:-}" ]] ||
     skipped+=("a Consul with logins by AWS IAM: skipped because CONSUL_BIN does not name Consul 1.12 or later")
+[[ -n "${KUMA_CP_BIN:-}" ]] ||
+    skipped+=("a real Kuma: skipped because KUMA_CP_BIN does not name kuma-cp")
+[[ -n "${KUMA_DP_BIN:-}" && -n "${ENVOY_BIN:-}" ]] ||
+    skipped+=("requests through real sidecars: skipped because KUMA_DP_BIN and ENVOY_BIN do not name kuma-dp and Envoy")
 
 # An optimised profile, so that hundreds of simulated runs take minutes.
 cargo test --workspace --locked --profile sim "$@"

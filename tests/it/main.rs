@@ -13,6 +13,7 @@ mod features;
 mod golden;
 mod golden_consul_auth;
 mod identity;
+mod kuma_real;
 mod kuma_replay;
 mod prometheus;
 mod sandbox_aws;

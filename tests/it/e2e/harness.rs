@@ -186,18 +186,18 @@ impl Drop for OperatorProcess {
 }
 
 /// A sandbox without scenario services, and a directory for manifests and logs.
-pub(super) struct Harness {
+pub(crate) struct Harness {
     // Declared before the directory, since fields drop in order and the process writes into it. `None` if the endpoints
     // belong to this process.
     _sandbox: Option<OperatorProcess>,
-    pub(super) environment: BTreeMap<String, String>,
-    pub(super) directory: TempDir,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) directory: TempDir,
     pub(super) http: reqwest::Client,
 }
 
 impl Harness {
     /// Starts the sandbox and waits for its endpoints.
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
@@ -222,7 +222,7 @@ impl Harness {
     }
 
     /// Uses endpoints of this process.
-    pub(super) fn with_endpoints(environment: BTreeMap<&'static str, String>) -> Self {
+    pub(crate) fn with_endpoints(environment: BTreeMap<&'static str, String>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self::with_defaults(None, environment, TempDir::new().unwrap())
@@ -239,16 +239,16 @@ impl Harness {
     }
 
     /// A variable that the sandbox printed for export.
-    pub(super) fn variable(&self, name: &str) -> &str {
+    pub(crate) fn variable(&self, name: &str) -> &str {
         &self.environment[name]
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Replaces a manifest file atomically.
-    pub(super) fn manifest(&self, name: &str, text: &str) {
+    pub(crate) fn manifest(&self, name: &str, text: &str) {
         let draft = self.path("draft");
         std::fs::write(&draft, text).unwrap();
         std::fs::rename(draft, self.path("manifests").join(name)).unwrap();
@@ -260,7 +260,7 @@ impl Harness {
     }
 
     /// Starts an operator with another environment; `name` names its log file.
-    pub(super) fn operator_with(
+    pub(crate) fn operator_with(
         &self,
         name: &str,
         environment: &BTreeMap<String, String>,
@@ -299,7 +299,7 @@ impl Harness {
     }
 
     /// Runs a subcommand to its end and returns exit code, standard output and standard error.
-    pub(super) async fn run_to_end(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) async fn run_to_end(&self, arguments: &[&str]) -> (i32, String, String) {
         let manifests = self.path("manifests");
         let mut all = arguments.to_vec();
         all.extend(["--operator-id", "harness", "--manifests", manifests.to_str().unwrap()]);
@@ -310,7 +310,7 @@ impl Harness {
     }
 
     /// Runs `plan` with JSON output and returns exit code and report.
-    pub(super) async fn plan(&self) -> (i32, Value) {
+    pub(crate) async fn plan(&self) -> (i32, Value) {
         let (code, out, err) = self.run_to_end(&["plan", "--output", "json"]).await;
         let plan = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
         assert_fits_schema(&out);
@@ -332,7 +332,7 @@ impl Harness {
     }
 
     /// The Dataplanes of the harness's operator, by name.
-    pub(super) async fn dataplanes(&self) -> BTreeMap<String, Value> {
+    pub(crate) async fn dataplanes(&self) -> BTreeMap<String, Value> {
         let list: Value = serde_json::from_str(&self.get("/meshes/default/dataplanes").await).unwrap();
         let items = list["items"].as_array().unwrap().iter();
         items
@@ -342,7 +342,7 @@ impl Harness {
     }
 
     /// Waits until the Dataplanes fit the condition.
-    pub(super) async fn wait_for_dataplanes(
+    pub(crate) async fn wait_for_dataplanes(
         &self,
         expected: &str,
         fits: impl Fn(&BTreeMap<String, Value>) -> bool,
@@ -411,13 +411,13 @@ impl Harness {
     }
 
     /// Creates role, task definition and service in the sandbox's cluster.
-    pub(super) async fn deploy(&self, service: &str, count: i32) {
+    pub(crate) async fn deploy(&self, service: &str, count: i32) {
         self.role(service).await;
         self.define(service).await;
         self.serve("sandbox", service, count).await;
     }
 
-    pub(super) async fn scale(&self, service: &str, count: i32) {
+    pub(crate) async fn scale(&self, service: &str, count: i32) {
         let request = self.ecs().update_service().cluster("sandbox").service(service);
         request.desired_count(count).send().await.unwrap();
     }
@@ -432,7 +432,7 @@ impl Harness {
     }
 
     /// Waits until this many tasks run and returns their ids.
-    pub(super) async fn running(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn running(&self, count: usize) -> Vec<String> {
         eventually("the tasks run", || async {
             let ids = self.task_ids().await;
             if ids.len() != count {
@@ -467,12 +467,12 @@ pub(crate) fn awsvpc() -> NetworkConfiguration {
 }
 
 /// A `ControlPlane` of type Kuma; `more` are further fields of `spec.kuma`.
-pub(super) fn control_plane(name: &str, address: &str, more: &str) -> String {
+pub(crate) fn control_plane(name: &str, address: &str, more: &str) -> String {
     document("ControlPlane", name, &format!("{{type: kuma, kuma: {{address: \"{address}\"{more}}}}}"))
 }
 
 /// A `MeshBinding` with short intervals; `more` are further fields of `spec`.
-pub(super) fn binding(name: &str, control_plane: &str, cluster: &str, more: &str) -> String {
+pub(crate) fn binding(name: &str, control_plane: &str, cluster: &str, more: &str) -> String {
     let cleanup = "{sweepInterval: 10s, graceAge: 20s, drain: 0s, settle: 1s}";
     let spec = format!(
         "{{controlPlane: {control_plane}, mesh: default, selector: {{clusters: [\"{cluster}\"]}}, cleanup: {cleanup}{more}}}"
@@ -481,13 +481,13 @@ pub(super) fn binding(name: &str, control_plane: &str, cluster: &str, more: &str
 }
 
 /// A `Workload` with one port.
-pub(super) fn workload(name: &str, family: &str) -> String {
+pub(crate) fn workload(name: &str, family: &str) -> String {
     let inbound = "{name: http, containerPort: 8080, port: 15000, protocol: http}";
     let spec = format!("{{selector: {{families: [{family}]}}, service: {family}, inbounds: [{inbound}]}}");
     document("Workload", name, &spec)
 }
 
-pub(super) fn document(kind: &str, name: &str, spec: &str) -> String {
+pub(crate) fn document(kind: &str, name: &str, spec: &str) -> String {
     format!(
         "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
     )
