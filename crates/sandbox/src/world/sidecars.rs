@@ -36,14 +36,22 @@ pub(super) struct SimulatedSidecars {
 struct SimulatedSidecar {
     started: Option<Timestamp>,
     next_try: Option<Timestamp>,
-    connected: bool,
-    /// It is registered as a zone ingress or egress, which has no app and no health discovery.
-    is_zone_proxy: bool,
+    connected: ConnectedAs,
     timed_out: bool,
     app_up: bool,
     app_port: Option<u16>,
     /// Name of its Dataplane.
     name: String,
+}
+
+/// What a proxy is connected as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ConnectedAs {
+    #[default]
+    Nothing,
+    Dataplane,
+    /// A zone ingress or egress, which has no app and no health discovery.
+    ZoneProxy,
 }
 
 impl SimulatedSidecars {
@@ -102,7 +110,7 @@ impl SimulatedSidecar {
         };
         if !sidecar.is_up(now) {
             // One that got no SIGTERM does not disconnect cleanly.
-            if sidecar.sigterm_at.is_none() && self.connected {
+            if sidecar.sigterm_at.is_none() && self.connected == ConnectedAs::Dataplane {
                 kuma.kill_sidecar(MESH, &self.name, now);
             }
             self.end(port, kuma, now);
@@ -115,22 +123,28 @@ impl SimulatedSidecar {
             };
         }
         let started = *self.started.get_or_insert(now);
-        if !self.connected && !self.timed_out && self.next_try.is_none_or(|at| now >= at) {
+        let is_waiting = self.connected == ConnectedAs::Nothing && !self.timed_out;
+        if is_waiting && self.next_try.is_none_or(|at| now >= at) {
             self.next_try = Some(now.plus(RETRY_INTERVAL));
             let address = address.to_string();
-            self.is_zone_proxy = kuma.zone_proxies().any(|(_, name, _)| name == self.name);
-            self.connected = self.is_zone_proxy
-                || match template.and_then(|service| template_of(service, task, &self.name, &address)) {
+            let template = template.and_then(|service| template_of(service, task, &self.name, &address));
+            self.connected = if kuma.zone_proxies().any(|(_, name, _)| name == self.name) {
+                ConnectedAs::ZoneProxy
+            } else {
+                let is_dataplane = match template {
                     Some(template) => {
                         kuma.connect_with_template((MESH, &self.name), &address, &template, now).is_ok()
                     }
                     None => kuma.connect_sidecar(MESH, &self.name, &address, now),
                 };
+                if is_dataplane { ConnectedAs::Dataplane } else { ConnectedAs::Nothing }
+            };
         }
-        if self.connected && !self.is_zone_proxy {
+        if self.connected == ConnectedAs::Dataplane {
             self.set_app_up(app.answers(now), port, kuma, now);
         }
-        let timed_out = !self.connected && !self.timed_out && started.age_at(now) >= BOOTSTRAP_TIMEOUT;
+        let is_waiting = self.connected == ConnectedAs::Nothing && !self.timed_out;
+        let timed_out = is_waiting && started.age_at(now) >= BOOTSTRAP_TIMEOUT;
         self.timed_out |= timed_out;
         timed_out
     }
@@ -142,7 +156,7 @@ impl SimulatedSidecar {
     }
 
     fn disconnect(&mut self, kuma: &mut KumaCp, now: Timestamp) {
-        if std::mem::take(&mut self.connected) && !self.is_zone_proxy {
+        if std::mem::take(&mut self.connected) == ConnectedAs::Dataplane {
             kuma.disconnect_sidecar(MESH, &self.name, now);
         }
     }
