@@ -46,7 +46,7 @@ pub(super) struct CommonArgs {
 #[allow(clippy::struct_field_names)] // the flags' names
 pub(super) struct RateArgs {
     /// Rate limit for ListTasks, DescribeTasks and DescribeContainerInstances, in calls per second (account quota: 20);
-    /// the same again for each of DescribeServices, task protection and EC2's DescribeInstances
+    /// the same for each of DescribeServices, task protection and DescribeInstances
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub ecs_reads_per_second: u16,
     /// Rate limit for DescribeTaskDefinition, in calls per second (account quota: 20)
