@@ -10,6 +10,8 @@ use crate::facts::AuditedDefinition;
 use ecs_mesh_aws::inspect::FullContainer;
 use ecs_mesh_model::{HiddenSetting, KumaSidecarStart, SidecarSetting};
 
+/// The only value of `--auth-type`.
+const AWS: &str = "aws";
 /// The options by which a sidecar authenticates, with the variables of their meaning.
 const AUTHENTICATION: [(&str, &str); 3] = [
     ("auth-type", ""),
@@ -51,6 +53,8 @@ pub(crate) enum SidecarAuthentication {
     Given,
     /// In no way that the container definition shows.
     Absent,
+    /// In a way that Kong Mesh does not have: this value of `--auth-type`.
+    OtherType(String),
     /// The container definition does not show it, for this reason.
     Hidden(HiddenSetting),
 }
@@ -98,6 +102,12 @@ impl SidecarContainer<'_> {
     pub(crate) fn authentication(&self) -> SidecarAuthentication {
         let Some(start) = self.start() else { return SidecarAuthentication::Absent };
         let mut found = SidecarAuthentication::Absent;
+        if let SidecarSetting::Given(kind) = start.setting("auth-type", "")
+            && kind != AWS
+            && !kind.contains('$')
+        {
+            return SidecarAuthentication::OtherType(kind.to_owned());
+        }
         for (option, variable) in AUTHENTICATION {
             match start.setting(option, variable) {
                 // A token is best given as a secret.
@@ -193,12 +203,14 @@ mod tests {
 
     #[test]
     fn authentication_is_read_from_flags_and_variables() {
-        use SidecarAuthentication::{Absent, Given, Hidden};
+        use SidecarAuthentication::{Absent, Given, Hidden, OtherType};
         let hidden = Hidden(HiddenSetting::OwnCommand);
         for (command, expected) in [
             ("kuma-dp run --auth-type=aws", Given),
             ("kuma-dp run --auth-type=\"aws\"", Given),
             ("id=1; exec kuma-dp run --name \"$id\" --auth-type aws", Given),
+            ("kuma-dp run --auth-type=$TYPE", Given),
+            ("kuma-dp run --auth-type=iam", OtherType("iam".to_owned())),
             ("kuma-dp run --dataplane-token-file=/run/token", Given),
             ("kuma-dp run --dataplane-token-file=", Absent),
             ("kuma-dp run --cp-address https://cp:5678", Absent),

@@ -37,6 +37,9 @@ fn authentication(definition: &AuditedDefinition, sidecar: &SidecarContainer<'_>
         SidecarAuthentication::Absent => Some(
             SIDECAR_AUTHENTICATION.violation(at(), "neither --auth-type nor a data plane token is given"),
         ),
+        SidecarAuthentication::OtherType(kind) => Some(
+            SIDECAR_AUTHENTICATION.violation(at(), format!("--auth-type is {kind:?}, and only aws exists")),
+        ),
         SidecarAuthentication::Hidden(reason) => {
             Some(SIDECAR_AUTHENTICATION.unknown(at(), reason.to_string()))
         }

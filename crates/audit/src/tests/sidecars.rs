@@ -41,6 +41,9 @@ pub(super) const CASES: &[AuditCase] = &[
             json!(["kuma-dp run --name $ID --cp-address https://kuma.internal:5678"]),
         );
     }),
+    ("KUMA-SIDECAR-AUTHENTICATION", Error, "--auth-type is \"iam\"", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp run --name $ID --auth-type=iam"]));
+    }),
     ("KUMA-SIDECAR-AUTHENTICATION", Unknown, "environment file", |world| {
         at_kuma_with(world, 1, "command", json!(["kuma-dp", "run"]));
         world.definition["containerDefinitions"][1]["environmentFiles"] =
