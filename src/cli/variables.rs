@@ -7,6 +7,8 @@ use super::Cli;
 
 const PREFIX: &str = "ECS_MESH_";
 const OPERATOR: &str = "run";
+/// Runs an operator of its own, which the variables of a deployment say nothing about.
+const DEMO: &str = "sandbox";
 
 /// The command line with a variable for every flag.
 pub(super) fn command() -> Command {
@@ -28,7 +30,8 @@ fn with_variable(arg: Arg, command: &str, of_run: &[String]) -> Arg {
     if is_action || arg.is_hide_set() || arg.get_env().is_some() {
         return arg;
     }
-    let scope = if of_run.contains(&flag) { String::new() } else { format!("{command}_") };
+    let is_shared = command != DEMO && of_run.contains(&flag);
+    let scope = if is_shared { String::new() } else { format!("{command}_") };
     let variable = format!("{PREFIX}{scope}{flag}").replace('-', "_").to_ascii_uppercase();
     // A variable is one text, so a list in it needs a delimiter.
     let is_list = arg.get_num_args().is_some_and(|count| count.max_values() > 1);
@@ -60,6 +63,7 @@ mod tests {
             ("run", "region", "ECS_MESH_REGION"),
             ("plan", "role-reads-per-second", "ECS_MESH_ROLE_READS_PER_SECOND"),
             ("plan", "timeout", "ECS_MESH_PLAN_TIMEOUT"),
+            ("sandbox", "metrics-address", "ECS_MESH_SANDBOX_METRICS_ADDRESS"),
             ("validate", "deny-warnings", "ECS_MESH_VALIDATE_DENY_WARNINGS"),
         ] {
             assert_eq!(variable(name, flag).as_deref(), Some(expected), "{name} --{flag}");
