@@ -2,6 +2,7 @@
 //! which `UPDATE_GOLDEN=1 cargo test --lib reference` renews.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use clap::{Arg, Command};
 
@@ -72,7 +73,7 @@ fn environment_page() -> String {
     for (name, command) in sections {
         for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
             if let (Some(flag), Some(variable)) = (arg.get_long(), arg.get_env()) {
-                page += &format!("| {name} | `--{flag}` | `{}` |\n", variable.display());
+                let _ = writeln!(page, "| {name} | `--{flag}` | `{}` |", variable.display());
             }
         }
     }

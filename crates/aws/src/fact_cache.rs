@@ -107,7 +107,7 @@ mod tests {
     async fn failure_lasts_until_its_ttl_or_the_fact() {
         let cache = FactCache::new(3);
         cache.insert_failure(1, reason(), Duration::from_secs(5));
-        cache.insert_failure(2, reason(), Duration::from_secs(60));
+        cache.insert_failure(2, reason(), Duration::from_mins(1));
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!((cache.cached(&1), cache.cached(&2)), (None, Some(Err(reason()))));
         cache.insert_failure(3, reason(), Duration::from_secs(5));

@@ -332,7 +332,7 @@ mod tests {
             *fixture.ec2.fails.lock().unwrap() = Some(kind);
             assert!(fixture.address(1).await.is_err());
             *fixture.ec2.fails.lock().unwrap() = None;
-            advance(ttl - Duration::from_millis(1)).await;
+            advance(ttl.saturating_sub(Duration::from_millis(1))).await;
             assert!(fixture.address(1).await.is_err());
             assert_eq!(fixture.ec2.calls(), 1);
             advance(Duration::from_millis(1)).await;

@@ -99,9 +99,27 @@ impl<'a> ContainerStart<'a> {
         is_sidecar.then(|| KumaSidecarStart { start: self.clone(), options })
     }
 
-    fn variable(&self, name: &str) -> Option<Option<&'a str>> {
-        self.environment.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+    fn variable(&self, name: &str) -> Option<VariableValue<'a>> {
+        let (_, value) = self.environment.iter().find(|(found, _)| *found == name)?;
+        Some(value.map_or(VariableValue::Secret, VariableValue::Plain))
     }
+}
+
+/// The value of a variable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum VariableValue<'a> {
+    /// In the definition.
+    Plain(&'a str),
+    /// In a secret, which is not read.
+    Secret,
+}
+
+/// The value of a flag.
+#[derive(Clone, Copy)]
+enum FlagValue {
+    Given(bool),
+    /// Such as that of a shell variable.
+    Hidden,
 }
 
 /// How a sidecar of Kuma is started. Values of variables may be secrets, so it has no `Debug`.
@@ -116,11 +134,13 @@ impl KumaSidecarStart<'_> {
     /// How the container gets its outbounds.
     pub fn outbounds(&self) -> SidecarOutbounds {
         let binds = match self.start.variable(BIND_OUTBOUNDS_VARIABLE) {
-            Some(value) => value.and_then(parse_go_bool),
-            None => match self.options.as_deref().map(bind_flag) {
-                Some(Some(flag)) => flag,
-                _ if self.hidden().is_some() => None,
-                _ => Some(false),
+            Some(VariableValue::Plain(text)) => parse_go_bool(text),
+            Some(VariableValue::Secret) => None,
+            None => match self.options.as_deref().and_then(bind_flag) {
+                Some(FlagValue::Given(binds)) => Some(binds),
+                Some(FlagValue::Hidden) => None,
+                None if self.hidden().is_some() => None,
+                None => Some(false),
             },
         };
         match binds {
@@ -134,9 +154,9 @@ impl KumaSidecarStart<'_> {
     /// variables after the flags, so they take precedence. The last option counts.
     pub fn setting(&self, option: &str, variable: &str) -> SidecarSetting<'_> {
         match self.start.variable(variable) {
-            Some(Some("")) | None => {}
-            Some(Some(value)) => return SidecarSetting::Given(value),
-            Some(None) => return SidecarSetting::Hidden(HiddenSetting::Secret),
+            Some(VariableValue::Plain("")) | None => {}
+            Some(VariableValue::Plain(value)) => return SidecarSetting::Given(value),
+            Some(VariableValue::Secret) => return SidecarSetting::Hidden(HiddenSetting::Secret),
         }
         let options = self.options.as_deref().unwrap_or_default();
         let given = options.iter().enumerate().rev().find_map(|(at, word)| {
@@ -154,7 +174,10 @@ impl KumaSidecarStart<'_> {
 
     /// The value of a variable that has no option, in plain text.
     pub fn variable(&self, name: &str) -> Option<&str> {
-        self.start.variable(name).flatten()
+        match self.start.variable(name)? {
+            VariableValue::Plain(value) => Some(value),
+            VariableValue::Secret => None,
+        }
     }
 
     /// Whether an option is given, with or without a value.
@@ -167,7 +190,7 @@ impl KumaSidecarStart<'_> {
 
     /// Whether a variable has a value, be it a secret.
     pub(super) fn has_variable(&self, name: &str) -> bool {
-        self.start.variable(name).is_some_and(|value| value != Some(""))
+        self.start.variable(name).is_some_and(|value| value != VariableValue::Plain(""))
     }
 
     /// Why settings that are not shown may be given all the same.
@@ -186,12 +209,11 @@ fn image_name(image: &str) -> &str {
     name.split([':', '@']).next().unwrap_or_default()
 }
 
-/// The value of the flag, if it is given; the inner one is `None` where the definition does not show it, such as that of a
-/// shell variable. The last one counts.
-fn bind_flag(options: &[String]) -> Option<Option<bool>> {
+/// The value of the flag, if it is given. The last one counts.
+fn bind_flag(options: &[String]) -> Option<FlagValue> {
     let value = |option: &String| match option.strip_prefix(BIND_OUTBOUNDS_FLAG)? {
-        "" => Some(Some(true)),
-        value => Some(parse_go_bool(value.strip_prefix('=')?)),
+        "" => Some(FlagValue::Given(true)),
+        value => Some(parse_go_bool(value.strip_prefix('=')?).map_or(FlagValue::Hidden, FlagValue::Given)),
     };
     options.iter().rev().find_map(value)
 }

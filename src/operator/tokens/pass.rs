@@ -260,7 +260,7 @@ impl TokenPass<'_> {
             now: context.wall(),
         });
         let Some(planned) = planned else { return };
-        let subject = self.subject(entry);
+        let subject = Self::subject(entry);
         let reporter = TokenReporter { of: self.of };
         state.due_at(planned.due);
         if entry.wanted.is_some()
@@ -285,7 +285,7 @@ impl TokenPass<'_> {
                 reporter.planned(&subject, action, reason, &mut state.plan);
                 continue;
             }
-            if let Some(change) = self.list_change(action, entry, changes) {
+            if let Some(change) = Self::list_change(action, entry, changes) {
                 collect(change, action, index);
                 continue;
             }
@@ -318,14 +318,13 @@ impl TokenPass<'_> {
             && record.owner.control_plane == self.of.worker.name
     }
 
-    fn subject<'e>(&self, entry: &'e TokenEntry) -> TokenSubject<'e> {
+    fn subject(entry: &TokenEntry) -> TokenSubject<'_> {
         let mesh = entry.record().map_or(&entry.binding.spec.mesh, |record| &record.owner.mesh);
         TokenSubject { name: &entry.name, binding: &entry.binding.name, mesh, workload: entry.workload() }
     }
 
     /// The list that the action changes, if it does.
     fn list_change<'c>(
-        &self,
         action: &TokenAction,
         entry: &TokenEntry,
         changes: &'c mut BTreeMap<MeshName, ListChange>,
@@ -411,7 +410,7 @@ impl TokenPass<'_> {
             let error = changed.as_ref().err().map(describe);
             for (id, (index, is_withdrawal)) in &add {
                 let Some(entry) = entries.get(*index) else { continue };
-                reporter.revoked(&self.subject(entry), id, *is_withdrawal, error.as_deref());
+                reporter.revoked(&Self::subject(entry), id, *is_withdrawal, error.as_deref());
                 if error.is_none() && *is_withdrawal {
                     self.record_withdrawn(entry);
                 }

@@ -81,7 +81,7 @@ impl TokenReporter<'_> {
             TokenState::Held => Change::Hold,
             TokenState::Issued | TokenState::Pending | TokenState::Withdrawn => Change::Unchanged,
         };
-        plan.push(self.change(subject, change, &planned.reason));
+        plan.push(Self::change(subject, change, &planned.reason));
         if change != Change::Unchanged {
             self.warn_once(subject, &planned.reason, planned.state == TokenState::Conflict);
         }
@@ -96,7 +96,7 @@ impl TokenReporter<'_> {
         blocked_by: BlockedBy,
         plan: &mut TaskPlan,
     ) {
-        let change = self.change(subject, planned_change(action), reason);
+        let change = Self::change(subject, planned_change(action), reason);
         plan.push(PlannedChange { blocked_by: Some(blocked_by), ..change });
         let why = format!("{}: {reason}; withheld by {}", action.label(), blocked_by.as_str());
         self.warn_once(subject, &why, blocked_by == BlockedBy::Guard);
@@ -116,11 +116,11 @@ impl TokenReporter<'_> {
                 .filter(|_| planned_change(action) == Change::Update),
             _ => None,
         };
-        let change = self.change(subject, planned_change(action), reason);
+        let change = Self::change(subject, planned_change(action), reason);
         plan.push(PlannedChange { follow_up: follow_up.map(str::to_owned), ..change });
     }
 
-    fn change(&self, subject: &TokenSubject<'_>, change: Change, reason: &str) -> PlannedChange {
+    fn change(subject: &TokenSubject<'_>, change: Change, reason: &str) -> PlannedChange {
         PlannedChange {
             kind: Some(PlannedKind::TOKEN),
             mesh: Some(subject.mesh.to_string()),

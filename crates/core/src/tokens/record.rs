@@ -254,6 +254,7 @@ impl TokenRecord {
     }
 
     /// The record in which `token` replaces the newest one and is not stored yet. Check for room first.
+    #[must_use]
     pub fn replaced_by(&self, token: IssuedToken, identity: TokenIdentity, now: Timestamp) -> Self {
         let prior = self.with_current_replaced(now);
         Self { owner: self.owner.clone(), identity, current: token, stored: false, prior }
