@@ -282,7 +282,7 @@ impl TokenPass<'_> {
                 continue;
             }
             if self.of.is_dry_run() {
-                reporter.planned(&subject, action, reason, &mut state.plan);
+                TokenReporter::planned(&subject, action, reason, &mut state.plan);
                 continue;
             }
             if let Some(change) = Self::list_change(action, entry, changes) {

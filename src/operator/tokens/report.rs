@@ -104,7 +104,6 @@ impl TokenReporter<'_> {
 
     /// A run would make the action.
     pub(super) fn planned(
-        &self,
         subject: &TokenSubject<'_>,
         action: &TokenAction,
         reason: &str,

@@ -257,7 +257,7 @@ async fn assert_drained_and_removed(test: &RegistrationTest) {
         writes.iter().filter(|write| write.method == "DELETE").map(|write| &*write.path).collect();
     let [removed] = removed[..] else { panic!("not one removal: {removed:?}") };
     assert!(!left.contains_key(removed.rsplit('/').next().unwrap()), "{removed}");
-    let drain = writes.iter().filter(|write| write.method == "PUT" && write.path == removed).last().unwrap();
+    let drain = writes.iter().rfind(|write| write.method == "PUT" && write.path == removed).unwrap();
     assert_eq!((drain.status, &drain.body["labels"]["ecs-mesh.dev/drain"]), (200, &json!("stopping")));
     assert_eq!(drain.body["networking"]["inbound"][0]["health"], json!({}), "{}", drain.body);
     test.harness.scale("app", 0).await;

@@ -104,7 +104,7 @@ impl RealKuma {
         })
         .await;
         let index = server.get("/").await;
-        server.version = index["version"].as_str().unwrap().to_owned();
+        index["version"].as_str().unwrap().clone_into(&mut server.version);
         let release = KumaRelease::of_version(&server.version);
         server.release = release.unwrap_or_else(|| panic!("the version has no number: {index}"));
         assert!(server.release.dialect().is_some(), "{index}");

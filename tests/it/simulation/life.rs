@@ -86,7 +86,7 @@ fn driver(seed: u64, operator: &'static str, kuma: &Arc<Mutex<KumaCp>>) -> Drive
 
 /// Whether a service runs in network mode `host`, in some lives. Its tasks share an address, so names are not made of it.
 fn has_host_mode(seed: u64, naming: Naming, env: &SimEnv) -> bool {
-    let has = naming == Naming::TaskId && seed % 3 != 0;
+    let has = naming == Naming::TaskId && !seed.is_multiple_of(3);
     if has {
         env.faults.count(SimFault::HostMode);
     }
