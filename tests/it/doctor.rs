@@ -189,10 +189,8 @@ async fn run_doctor(
     }
 }
 
-/// Checks of what no set-up here has: tasks in network mode host, and data plane tokens.
-const UNUSED: [&str; 6] = [
-    "permissions.describe-container-instances",
-    "permissions.describe-instances",
+/// Checks of what no set-up here has: data plane tokens.
+const UNUSED: [&str; 4] = [
     "permissions.list-tokens",
     "permissions.read-token-tags",
     "permissions.store-tokens",
