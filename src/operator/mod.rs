@@ -69,6 +69,7 @@ mod tests_waiters;
 mod tests_zone_proxies;
 mod tokens;
 mod warnings;
+mod zone_proxy_lists;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

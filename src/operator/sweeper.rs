@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::context::{Context, MAX_REGISTERED_CLUSTERS, NamedCluster};
 use super::control_plane_worker::ControlPlaneWorker;
 use super::outbound_check;
+use super::zone_proxy_lists;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs, ListPage};
 use ecs_mesh_aws::cluster_checker::ClusterExistence;
@@ -411,6 +412,7 @@ impl Sweeper {
             }
         };
         let failed = worker.call(worker.client.list_owned(clusters, &mut take)).await?;
+        let failed = zone_proxy_lists::without_unused(failed, manifests, worker);
         worker.registry.finish_list(&failed, requested);
         if !worker.drains.is_empty() {
             let known = worker.registry.ids();

@@ -21,7 +21,7 @@ use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
 use ecs_mesh_model::{InterfaceAddresses, LastStatus, OperatorId, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
 
-struct FakeTransport(Arc<Mutex<KumaCp>>, Clock);
+struct FakeTransport(Arc<Mutex<KumaCp>>, Clock, Vec<&'static str>);
 
 #[async_trait]
 impl Transport for FakeTransport {
@@ -31,6 +31,10 @@ impl Transport for FakeTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
+        if self.2.iter().any(|forbidden| path.starts_with(forbidden)) {
+            let body = br#"{"status": 403, "title": "Access Denied"}"#.to_vec();
+            return Ok(HttpResponse { status: 403, retry_after: None, body });
+        }
         let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
         let answer = self.0.lock().unwrap().handle(self.1.now(), &request);
         Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body })
@@ -43,6 +47,8 @@ pub(super) struct OperatorFixture {
     pub(super) ecs: Arc<FakeEcs>,
     pub(super) ec2: Arc<FakeEc2>,
     pub(super) clock: Clock,
+    /// Starts of paths that the control plane forbids.
+    pub(super) forbidden: Vec<&'static str>,
     directory: tempfile::TempDir,
     /// `cleanup` of the binding.
     pub(super) cleanup: String,
@@ -79,6 +85,7 @@ impl OperatorFixture {
             ecs: Arc::new(ecs),
             ec2: Arc::default(),
             clock,
+            forbidden: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
             cleanup: "{sweepInterval: 24h, drain: 1s}".to_owned(),
             role_tags: "off",
@@ -138,7 +145,7 @@ impl OperatorFixture {
 
     /// The dependencies of an operator at the emulators, which plans for a target version if there is one.
     fn deps(&self, target: Option<KumaRelease>) -> OperatorDeps {
-        let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
+        let (kuma, clock, forbidden) = (Arc::clone(&self.kuma), self.clock.clone(), self.forbidden.clone());
         OperatorDeps {
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,
@@ -147,7 +154,7 @@ impl OperatorFixture {
                 parameter_store: Arc::new(FakeTokenStore::default()),
             },
             connect: Arc::new(move |_, _| {
-                let client = client(Arc::clone(&kuma), clock.clone());
+                let client = client(Arc::clone(&kuma), clock.clone(), forbidden.clone());
                 Ok(Connected::kuma(client.with_target(target)))
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
@@ -156,7 +163,7 @@ impl OperatorFixture {
 
     /// A client of the control plane beside the operator's.
     pub(super) fn client(&self) -> impl TokenIssuer + use<> {
-        client(Arc::clone(&self.kuma), self.clock.clone())
+        client(Arc::clone(&self.kuma), self.clock.clone(), Vec::new())
     }
 
     /// The plan by the manifests as they are.
@@ -186,9 +193,13 @@ impl OperatorFixture {
     }
 }
 
-fn client(kuma: Arc<Mutex<KumaCp>>, clock: Clock) -> KumaControlPlane<FakeTransport> {
+fn client(
+    kuma: Arc<Mutex<KumaCp>>,
+    clock: Clock,
+    forbidden: Vec<&'static str>,
+) -> KumaControlPlane<FakeTransport> {
     let id = OperatorId::parse("op").unwrap();
-    KumaControlPlane::new(FakeTransport(kuma, clock), id, Arc::new(NoObserver))
+    KumaControlPlane::new(FakeTransport(kuma, clock, forbidden), id, Arc::new(NoObserver))
 }
 
 pub(super) fn service_of(body: &Value) -> String {

@@ -170,3 +170,22 @@ async fn sidecar_that_becomes_a_zone_ingress_moves() {
     sleep(WHILE).await;
     assert_eq!((fixture.listed("dataplanes").len(), fixture.listed("zoneingresses").len()), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn forbidden_zone_proxy_lists_fail_only_where_needed() {
+    let zone_proxies =
+        [proxy("zi", "proxy: zoneIngress"), proxy("zi", "proxy: zoneIngress, zoneIngress: {scope: mesh}")];
+    for (more, expected) in
+        [(None, ""), (Some(&zone_proxies[0]), "zone ingresses"), (Some(&zone_proxies[1]), "")]
+    {
+        let mut fixture = OperatorFixture::new(&[("a", 1)]);
+        fixture.forbidden = vec!["/zoneingresses", "/zoneegresses"];
+        fixture.edit(&(workload("a", "a") + more.map_or("", String::as_str)));
+        fixture.start();
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(fixture.listed("dataplanes"), ["0"]);
+        let workers = fixture.operator.as_ref().unwrap().workers();
+        assert_eq!(workers["kuma"].unlisted_segments().join(", "), expected, "{more:?}");
+        assert_eq!(workers["kuma"].is_fully_synced(), expected.is_empty(), "{more:?}");
+    }
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{ControlPlane, MeshError, RegistrationSummary};
+use ecs_mesh_api::ZoneProxyKind;
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::ClusterArn;
 
@@ -12,6 +13,11 @@ use ecs_mesh_model::ClusterArn;
 pub trait ListSegment: fmt::Display + fmt::Debug + Send + Sync {
     /// Whether a registration with this id belongs to the segment.
     fn contains(&self, id: &RegistrationId) -> bool;
+
+    /// The type of zone proxy that the segment has, if it has nothing else.
+    fn zone_proxies(&self) -> Option<ZoneProxyKind> {
+        None
+    }
 }
 
 /// A segment that could not be listed.

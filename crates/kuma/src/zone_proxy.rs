@@ -127,4 +127,8 @@ impl ListSegment for ZoneProxySegment {
     fn contains(&self, id: &RegistrationId) -> bool {
         id.zone_proxy().is_some_and(|(kind, _)| kind == self.0)
     }
+
+    fn zone_proxies(&self) -> Option<ZoneProxyKind> {
+        Some(self.0)
+    }
 }
