@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::test_fixture::{OperatorFixture, document, workload};
 use ecs_mesh_aws::fakes::task;
 use ecs_mesh_core::plan::report::{BlockedBy, Change};
-use ecs_mesh_model::{LastStatus, Task, TaskGroup, TaskId};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::KumaRequest;
 
 /// Longer than two sweeps and the grace age.
@@ -188,4 +188,23 @@ async fn forbidden_zone_proxy_lists_fail_only_where_needed() {
         assert_eq!(workers["kuma"].unlisted_segments().join(", "), expected, "{more:?}");
         assert_eq!(workers["kuma"].is_fully_synced(), expected.is_empty(), "{more:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_of_a_gateway_waits_for_nothing() {
+    let mut fixture = OperatorFixture::new(&[("edge", 1)]);
+    fixture.cleanup = "{sweepInterval: 10s, drain: 1s}".to_owned();
+    fixture.edit(&all_kinds());
+    fixture.start();
+    sleep(WHILE).await;
+    let stopping = Task {
+        group: TaskGroup::parse("service:edge"),
+        desired_status: DesiredStatus::Stopped,
+        ..task(0, LastStatus::Running)
+    };
+    fixture.ecs.tasks.lock().unwrap().insert(TaskId::parse("0").unwrap(), stopping);
+    sleep(Duration::from_secs(16)).await;
+    let (_, gateway) = fixture.send("GET", "/meshes/default/dataplanes/0", &Value::Null);
+    assert_eq!(gateway["labels"]["ecs-mesh.dev/drain"], "stopping");
+    assert_eq!(fixture.operator.as_ref().unwrap().workers()["kuma"].drains.held_count(), 0);
 }

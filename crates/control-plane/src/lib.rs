@@ -370,6 +370,13 @@ pub trait ControlPlane: Send + Sync {
         desired.service.as_str()
     }
 
+    /// Whether the control plane routes requests to a registration of this form by its readiness, so that
+    /// [`Self::list_endpoints`] has it.
+    fn has_readiness(&self, current: &Registration) -> bool {
+        let _ = current;
+        true
+    }
+
     /// Renders the body of `desired`, with the fields of `current` that the control plane decides.
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration;
 

@@ -45,7 +45,7 @@ use ecs_mesh_control_plane::{
     RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
-use ecs_mesh_core::intent::{DesiredRegistration, MeshBackend, RegistrationId};
+use ecs_mesh_core::intent::{DesiredProxy, DesiredRegistration, MeshBackend, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, FieldChange};
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, SidecarOutbounds, Timestamp};
@@ -567,14 +567,21 @@ impl<T: Transport> KumaControlPlane<T> {
         let mut found = Vec::new();
         let has_tags = self.capabilities(mesh).has(KumaFeature::InboundTags);
         let naming = if has_tags { ServiceNaming::Tag } else { ServiceNaming::Label };
-        let read = |item: Value| match endpoints::read(item, service, naming) {
-            Ok(endpoint) => found.extend(endpoint),
-            // Unreadable items do not count as ready.
-            Err(_) => self.observer.skipped("list_endpoints"),
-        };
-        let mut read = read;
-        for _ in 0..self.reads() {
-            self.list(&path, Some(naming.filter(service)), RequestKind::Mesh, &mut read).await?;
+        let has_listeners = self.capabilities(mesh).has(KumaFeature::Listeners);
+        // Zone proxies with a listener have no tag to filter by. No service has both them and inbounds.
+        let by_label = (has_tags && has_listeners).then_some(ServiceNaming::Label);
+        for filter in std::iter::once(naming).chain(by_label) {
+            let mut read = |item: Value| match endpoints::read(item, service, naming) {
+                Ok(endpoint) => found.extend(endpoint),
+                // Unreadable items do not count as ready.
+                Err(_) => self.observer.skipped("list_endpoints"),
+            };
+            for _ in 0..self.reads() {
+                self.list(&path, Some(filter.filter(service)), RequestKind::Mesh, &mut read).await?;
+            }
+            if !found.is_empty() {
+                break;
+            }
         }
         found.sort_by(|a: &OwnedEndpoint, b| a.endpoint.id.cmp(&b.endpoint.id));
         found.dedup_by(|a, b| a.endpoint.id == b.endpoint.id);
@@ -1045,8 +1052,13 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     fn registered_service<'a>(&self, desired: &'a DesiredRegistration) -> &'a str {
         let has_tags = self.capabilities(&desired.id.mesh).has(KumaFeature::InboundTags);
+        let has_tags = has_tags && !matches!(desired.proxy, DesiredProxy::Zone(_, ZoneProxyForm::Listener));
         let label = desired.workload.as_deref().filter(|_| !has_tags);
         label.unwrap_or(desired.service.as_str())
+    }
+
+    fn has_readiness(&self, current: &Registration) -> bool {
+        endpoints::has_readiness(&current.stored)
     }
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {

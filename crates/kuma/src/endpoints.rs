@@ -12,7 +12,7 @@ use ecs_mesh_core::plan::ServiceEndpoint;
 /// How a Dataplane names its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceNaming {
-    /// By a tag of the inbound (2.x).
+    /// By a tag of the inbound (2.x). A listener has no tags: the workload label names its service.
     Tag,
     /// By the workload label, for all inbounds (3.x).
     Label,
@@ -27,7 +27,7 @@ impl ServiceNaming {
         }
     }
 
-    fn names(self, service: &str, stored: &Value, inbound: &Value) -> bool {
+    fn names_inbound(self, service: &str, stored: &Value, inbound: &Value) -> bool {
         let name = match self {
             Self::Tag => inbound["tags"][SERVICE_TAG].as_str(),
             Self::Label => labels::label(stored, WORKLOAD_LABEL),
@@ -36,8 +36,8 @@ impl ServiceNaming {
     }
 }
 
-/// The endpoint of an overview, if the Dataplane has an inbound or a listener of the service: a filter may also find others, such as
-/// services whose name contains this one.
+/// The endpoint of an overview, if the Dataplane has an inbound or a listener of the service: a filter may also find others,
+/// such as services whose name contains this one.
 pub(super) fn read(
     overview: Value,
     service: &str,
@@ -54,11 +54,12 @@ pub(super) fn read(
     let registration = dataplane::registration(stored)?;
     let inbounds = registration.stored.pointer("/networking/inbound").and_then(Value::as_array);
     let listeners = registration.stored.pointer("/networking/listeners").and_then(Value::as_array);
+    let is_labelled = labels::label(&registration.stored, WORKLOAD_LABEL) == Some(service);
     let mut of_service = inbounds
         .into_iter()
-        .chain(listeners)
         .flatten()
-        .filter(|one| naming.names(service, &registration.stored, one))
+        .filter(|inbound| naming.names_inbound(service, &registration.stored, inbound))
+        .chain(listeners.filter(|_| is_labelled).into_iter().flatten())
         .peekable();
     if of_service.peek().is_none() {
         return Ok(None);
@@ -71,6 +72,13 @@ pub(super) fn read(
         leaving: false,
     };
     Ok(Some(OwnedEndpoint { endpoint, owner: registration.owner }))
+}
+
+/// Whether a stored registration has inbounds or listeners, and with them a readiness. A gateway, a client, a `ZoneIngress`
+/// and a `ZoneEgress` have none.
+pub(super) fn has_readiness(stored: &Value) -> bool {
+    let is_filled = |path| stored.pointer(path).and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+    is_filled("/networking/inbound") || is_filled("/networking/listeners")
 }
 
 /// Whether clients are routed to the inbound or listener: the server omits `state: Ready` and `ready: false`.
@@ -142,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn only_inbounds_and_listeners_have_a_readiness() {
+        for (networking, expected) in [
+            (json!({"inbound": [{"port": 1}]}), true),
+            (json!({"listeners": [{"type": "ZoneEgress"}]}), true),
+            (json!({"gateway": {"type": "DELEGATED"}, "inbound": []}), false),
+            (json!({"port": 10001}), false),
+        ] {
+            assert_eq!(has_readiness(&json!({"networking": networking})), expected, "{networking}");
+        }
+    }
+
+    #[test]
     fn workload_label_names_the_service_in_3_x() {
         let dataplane = |workload: &str, inbounds: Value| {
             json!({
@@ -164,8 +184,11 @@ mod tests {
         ] {
             let mut egress = dataplane("web", json!([]));
             egress["dataplane"]["networking"]["listeners"] = json!([listener]);
-            let found = read(egress, "web", ServiceNaming::Label).unwrap().unwrap();
-            assert_eq!(found.endpoint.routed, is_routed, "{listener}");
+            for naming in [ServiceNaming::Label, ServiceNaming::Tag] {
+                let found = read(egress.clone(), "web", naming).unwrap().unwrap();
+                assert_eq!(found.endpoint.routed, is_routed, "{listener} {naming:?}");
+                assert_eq!(read(egress.clone(), "other", naming), Ok(None), "{naming:?}");
+            }
         }
     }
 }

@@ -147,9 +147,10 @@ impl TaskRun<'_> {
     /// The registrations of the service; `None` if they could not be read. The limit of the hold counts either way.
     async fn listed(&self, step: &PlanStep, service: &Arc<str>) -> Option<Arc<[OwnedEndpoint]>> {
         match self.worker.drains.endpoints(&step.id.mesh, service).await {
-            // A list without the registration itself shows nothing about it: another release of the control plane may know
-            // the service by another name.
-            Ok(listed) => listed.iter().any(|found| found.endpoint.id == step.id).then_some(listed),
+            Ok(listed) if listed.iter().any(|found| found.endpoint.id == step.id) => Some(listed),
+            // Another release of the control plane may know the service by another name. A registration without a readiness,
+            // such as a gateway, is in no such list: nothing is to be waited for.
+            Ok(listed) => self.lacks_readiness(&step.id).await.then_some(listed),
             Err(error) => {
                 // A failure of all calls is shown by the circuit.
                 if let BatchError::Call(CallError::Failed(error)) = error
@@ -159,6 +160,14 @@ impl TaskRun<'_> {
                 }
                 None
             }
+        }
+    }
+
+    /// Whether the registration is known to get no requests by its readiness.
+    async fn lacks_readiness(&self, id: &RegistrationId) -> bool {
+        match self.worker.call(self.worker.client.get(id)).await {
+            Ok(current) => current.is_none_or(|current| !self.worker.client.has_readiness(&current)),
+            Err(_) => false,
         }
     }
 

@@ -162,3 +162,21 @@ fn zone_proxy_of_another_zone_is_foreign() {
     let found = zone_proxy::registration(ZoneProxyKind::Ingress, remote).unwrap();
     assert_eq!(found.owner, RegistrationOwner::Foreign);
 }
+
+#[tokio::test]
+async fn readiness_of_a_listener_is_found_by_its_label_in_2_14() {
+    let egress = json!({
+        "type": "DataplaneOverview", "mesh": "default", "name": "ze-1", "labels": {"kuma.io/workload": "ze"},
+        "dataplane": {"networking": {"address": "10.0.0.1", "listeners": [{"type": "ZoneEgress", "port": 10002}]}},
+    });
+    for (server, lists) in [("2.13.9", 1), ("2.14.3", 2)] {
+        let (kuma, script) =
+            client(server, vec![page(&[], None), page(std::slice::from_ref(&egress), None)]).await;
+        let found = kuma.list_endpoints(&super::mesh("default"), "ze").await.unwrap();
+        let routed: Vec<bool> = found.iter().map(|found| found.endpoint.routed).collect();
+        assert_eq!(routed, vec![true; lists - 1], "{server}");
+        let paths = script.paths();
+        assert_eq!(paths.len(), lists, "{server}: {paths:?}");
+        assert!(lists == 1 || paths[1].contains("labels.kuma.io%2Fworkload%5D=ze"), "{paths:?}");
+    }
+}
