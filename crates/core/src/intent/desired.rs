@@ -81,6 +81,13 @@ pub struct DesiredRegistration {
 }
 
 impl DesiredRegistration {
+    /// Whether the control plane reports a readiness of the registration: inbounds and listeners have one. A gateway, a client,
+    /// a `ZoneIngress` and a `ZoneEgress` have neither.
+    pub fn has_readiness(&self) -> bool {
+        let is_listener = matches!(self.proxy, DesiredProxy::Zone(_, ZoneProxyForm::Listener));
+        is_listener || !self.inbounds.is_empty()
+    }
+
     /// The registration of a task that this workload describes in a binding, as the manifests declare it now. For questions
     /// about the workload, such as whether a version can express it: name and address are no task's.
     pub fn of_workload(

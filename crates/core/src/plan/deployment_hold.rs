@@ -30,6 +30,8 @@ pub enum HoldEnd {
     TaskHeld,
     /// No binding or workload has the operator register a replacement.
     NotRegistered,
+    /// A replacement has no readiness to wait for, such as a gateway.
+    NoReadiness,
     /// The binding of a task is paused.
     Paused,
     /// The control plane's version is not supported.
@@ -46,7 +48,7 @@ pub enum HoldEnd {
 
 impl HoldEnd {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Ready,
         Self::Over,
         Self::Disabled,
@@ -55,6 +57,7 @@ impl HoldEnd {
         Self::Rejected,
         Self::TaskHeld,
         Self::NotRegistered,
+        Self::NoReadiness,
         Self::Paused,
         Self::Unsupported,
         Self::Unreachable,
@@ -63,7 +66,7 @@ impl HoldEnd {
         Self::NotRolling,
     ];
 
-    /// Why the evaluated task will not be registered soon, if it will not.
+    /// Why the evaluated task will not be ready in the mesh soon, if it will not.
     pub fn of_evaluation(evaluation: &Evaluation) -> Option<Self> {
         if evaluation.binding.as_ref().is_some_and(|binding| binding.spec.paused) {
             return Some(Self::Paused);
@@ -76,6 +79,7 @@ impl HoldEnd {
             Verdict::Ignore(_) => Some(Self::NotRegistered),
             // The operator does not know when the sidecar registers the task.
             Verdict::Register(_) if evaluation.owner != DataplaneOwner::Operator => Some(Self::NotRegistered),
+            Verdict::Register(desired) if !desired.has_readiness() => Some(Self::NoReadiness),
             Verdict::Register(_) | Verdict::Admit | Verdict::NeedsFact(_) => None,
         }
     }
@@ -91,6 +95,7 @@ impl HoldEnd {
             Self::Rejected => "rejected",
             Self::TaskHeld => "task_held",
             Self::NotRegistered => "not_registered",
+            Self::NoReadiness => "no_readiness",
             Self::Paused => "paused",
             Self::Unsupported => "unsupported_control_plane",
             Self::Unreachable => "unreachable",
@@ -115,8 +120,8 @@ pub struct DeployedTask {
     pub deployment: Arc<str>,
     /// All its registrations are ready: clients are routed to them, and their sidecar is connected.
     pub ready: bool,
-    /// Why it will not be registered: [`HoldEnd::Rejected`], [`HoldEnd::TaskHeld`], [`HoldEnd::NotRegistered`] or
-    /// [`HoldEnd::Paused`].
+    /// Why it will not be ready: [`HoldEnd::Rejected`], [`HoldEnd::TaskHeld`], [`HoldEnd::NotRegistered`],
+    /// [`HoldEnd::NoReadiness`] or [`HoldEnd::Paused`].
     pub obstacle: Option<HoldEnd>,
 }
 
@@ -209,7 +214,7 @@ impl DeploymentHold {
     /// | `maximumPercent` leaves no room | none |
     /// | the control plane is unsupported or unreachable | ends |
     /// | ECS has given the deployment up | ends |
-    /// | a task's binding is paused; a replacement is rejected, held or not registered | ends |
+    /// | a task's binding is paused; a replacement is rejected, held, not registered or without readiness | ends |
     /// | `maxHold` is over | ends |
     /// | else | as many old tasks as ready replacements are missing stay protected |
     ///

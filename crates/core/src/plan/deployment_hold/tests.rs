@@ -1,5 +1,10 @@
+use serde_json::json;
+
 use super::*;
-use ecs_mesh_model::EcsDeployment;
+use crate::intent::DesiredRegistration;
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{ControlPlaneType, WorkloadSpec, ZoneProxyForm};
+use ecs_mesh_model::{EcsDeployment, OperatorId};
 
 const SECOND: Duration = Duration::from_secs(1);
 const START: Timestamp = Timestamp(1_000_000);
@@ -310,4 +315,41 @@ fn protection_that_has_expired_is_not_this_operators_any_more() {
     // Another may have protected the task since, so it is read again.
     assert_eq!(facts.decide(&mut hold).protect, [arn("o1")]);
     assert_eq!(hold.protected_count(), 0);
+}
+
+#[test]
+fn replacement_without_readiness_is_not_awaited() {
+    let spec = json!({"controlPlane": "kuma", "mesh": "default", "selector": {"clusters": ["*"]}});
+    let binding = Arc::new(Binding {
+        name: "prod".into(),
+        spec: serde_json::from_value(spec).unwrap(),
+        control_plane_type: ControlPlaneType::Kuma,
+        guard_released_until: None,
+    });
+    let inbounds = json!([{"containerPort": 8080, "port": 15000}]);
+    for (more, expected) in [
+        (json!({"inbounds": inbounds}), None),
+        (json!({"proxy": "zoneEgress", "zoneEgress": {"scope": "mesh"}}), None),
+        (json!({"proxy": "zoneEgress"}), Some(HoldEnd::NoReadiness)),
+        (json!({"proxy": "gateway"}), Some(HoldEnd::NoReadiness)),
+        (json!({}), Some(HoldEnd::NoReadiness)),
+    ] {
+        let mut spec = json!({"selector": {}, "service": "a"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let workload: WorkloadSpec = serde_json::from_value(spec).unwrap();
+        let desired = DesiredRegistration::of_workload(
+            &ManifestSet::default(),
+            &binding,
+            ("a", &workload),
+            (&OperatorId::parse("op").unwrap(), &arn("n")),
+            ZoneProxyForm::Resource,
+        );
+        let evaluation = Evaluation {
+            binding: Some(Arc::clone(&binding)),
+            owner: DataplaneOwner::Operator,
+            verdict: Verdict::Register(Box::new(desired)),
+            warnings: Vec::new(),
+        };
+        assert_eq!(HoldEnd::of_evaluation(&evaluation), expected, "{more}");
+    }
 }
