@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::intent::{
-    DesiredRegistration, Evaluation, IgnoreReason, RegistrationId, RoleRule, RoleViolation, Verdict,
-    ViolationBasis,
+    DesiredProxy, DesiredRegistration, Evaluation, IgnoreReason, RegistrationId, RoleRule, RoleViolation,
+    Verdict, ViolationBasis,
 };
 use crate::plan::{DrainReason, RemovalBasis, TaskLiveness};
 use ecs_mesh_api::manifests::Binding;
@@ -240,7 +240,7 @@ impl Decision {
 /// |---|---|---|---|---|
 /// | register, not registered | create | create | create | describe instead, unless seen recently |
 /// | register, registered | update | update | – | keeps the registered name |
-/// | register, registered elsewhere, as another type or twice | withdraw the others | withdraw the others | skip remove | complete manifests only |
+/// | register, registered elsewhere, as another type or twice | withdraw the others | withdraw the others | skip remove | complete manifests only; not a `ZoneIngress` or `ZoneEgress` of what is still a zone proxy |
 /// | reject, confirmed | withdraw | withdraw | skip remove | by manifests: complete ones only; `onRevoked: keep`: – |
 /// | reject, read once | – | – | – | read the role again |
 /// | ignore: no longer declared | withdraw | withdraw | skip remove | complete manifests only |
@@ -416,8 +416,8 @@ impl Decision {
         }
         let duplicates = alike.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
         if input.manifests_complete {
-            let others = elsewhere.into_iter().chain(duplicates.copied());
-            self.withdraw_undeclared(others, input.now, unsettled);
+            let others = elsewhere.into_iter().filter(|known| !is_running_zone_proxy(known, desired));
+            self.withdraw_undeclared(others.chain(duplicates.copied()), input.now, unsettled);
         }
     }
 
@@ -531,5 +531,11 @@ mod tests_disallowed;
 mod tests_owner;
 #[cfg(test)]
 mod tests_self_registered;
+/// Whether the registration is a `ZoneIngress` or `ZoneEgress`, and the task is to be a zone proxy of another form or type. A
+/// proxy keeps the type that it was started with: until the task is replaced, it serves as what is registered.
+fn is_running_zone_proxy(known: &KnownRegistration, desired: &DesiredRegistration) -> bool {
+    known.id.zone_proxy().is_some() && matches!(desired.proxy, DesiredProxy::Zone(..))
+}
+
 #[cfg(test)]
 mod tests_settle;

@@ -10,7 +10,9 @@ use crate::intent::{
     RoleRule, RoleViolation,
 };
 use crate::plan::DrainReason::{NotDesired, Revoked, Stopping, Unconfirmed};
-use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe, ZoneProxyKind};
+use ecs_mesh_api::{
+    ControlPlaneType, MeshBindingSpec, Probe, ProxyRole, WorkloadSpec, ZoneProxyForm, ZoneProxyKind,
+};
 use ecs_mesh_model::{OperatorId, Reason, ServiceName, TaskArn};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
@@ -605,6 +607,20 @@ fn registration_of_another_type_is_replaced() {
         decided(TaskLiveness::Live, Some(&evaluation), &[as_zone_proxy]),
         "ensure default/task; drain not-desired (manifests) zoneingress/task, guarded; again in 5s"
     );
+    let spec =
+        json!({"selector": {}, "service": "kv", "proxy": "zoneIngress", "zoneIngress": {"scope": "mesh"}});
+    let workload: WorkloadSpec = serde_json::from_value(spec).unwrap();
+    let ProxyRole::Zone(proxy) = workload.proxy_role() else { panic!("{workload:?}") };
+    let proxy = DesiredProxy::Zone(proxy, ZoneProxyForm::Listener);
+    let listener = DesiredRegistration { proxy, ..desired("default/task") };
+    let evaluation = self::evaluation(Verdict::Register(Box::new(listener)), "sync");
+    let running = KnownRegistration { id: zone_proxy("task"), ..known("default/task", "sync") };
+    assert_eq!(
+        decided(TaskLiveness::Live, Some(&evaluation), &[running.clone()]),
+        "ensure default/task",
+        "the running proxy is still a ZoneIngress"
+    );
+    assert_eq!(decided(TaskLiveness::Stopped, None, &[running]), "remove (stopped) zoneingress/task");
     let desired = DesiredRegistration { id: zone_proxy("task"), ..desired("default/task") };
     let evaluation = self::evaluation(Verdict::Register(Box::new(desired)), "sync");
     let elsewhere = KnownRegistration { id: zone_proxy("older"), ..known("default/task", "sync") };
