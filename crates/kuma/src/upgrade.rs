@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::capabilities::{KumaVersion, is_exclusive};
 use super::dataplane::{self, PROTOCOL_TAG, WORKLOAD_LABEL};
 use super::labels::{self, OPERATOR_LABEL};
+use super::zone_proxy;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::is_dns_label;
 use ecs_mesh_api::{KumaFeature, KumaRelease};
@@ -98,13 +99,12 @@ impl<'a> UpgradeScan<'a> {
         }
     }
 
-    /// A `ZoneIngress` or `ZoneEgress`.
+    /// A `ZoneIngress` or `ZoneEgress`. One of another zone is removed by an upgrade of its own zone.
     pub(super) fn zone_proxy(&mut self, resource: &'static str, proxy: &Value) {
-        if self.lacks(KumaFeature::ZoneProxyResources) {
+        if self.lacks(KumaFeature::ZoneProxyResources) && !zone_proxy::is_of_other_zone(proxy) {
             let reason =
                 format!("{} has no such type: a zone proxy is a Dataplane with listeners", self.target);
-            let fix = "replace it by a Dataplane with networking.listeners (Workload with scope: mesh), and its advertised \
-                       address by a MeshZoneAddress";
+            let fix = "run its proxy by a Workload with scope: mesh, and replace its advertised address by a MeshZoneAddress";
             self.add((UpgradeBlockerKind::ZoneProxy, resource), ("", text(proxy, "name")), reason, fix);
         }
     }
@@ -269,6 +269,16 @@ mod tests {
             (with("mtls", json!({"backends": []})), false, vec![]),
         ] {
             assert_eq!(blockers("3.0", |scan| scan.mesh(&mesh, has_identity)), wanted, "{mesh}");
+        }
+    }
+
+    #[test]
+    fn zone_proxy_of_another_zone_blocks_nothing() {
+        for (origin, wanted) in
+            [("zone", expected(UpgradeBlockerKind::ZoneProxy, "zi")), ("global", Vec::new())]
+        {
+            let proxy = json!({"name": "zi", "labels": {"kuma.io/origin": origin}});
+            assert_eq!(blockers("3.0", |scan| scan.zone_proxy("ZoneIngress", &proxy)), wanted, "{origin}");
         }
     }
 

@@ -97,10 +97,9 @@ pub(super) fn registration(
             return Err(malformed(problem));
         }
     }
-    let is_of_other_zone = labels::label(&stored, ORIGIN_LABEL) == Some("global");
     Ok(Registration {
         id: RegistrationId::of_zone_proxy(kind, name),
-        owner: if is_of_other_zone { RegistrationOwner::Foreign } else { labels::read_owner(&stored) },
+        owner: if is_of_other_zone(&stored) { RegistrationOwner::Foreign } else { labels::read_owner(&stored) },
         cluster_name: labels::label(&stored, CLUSTER_NAME_LABEL).map(intern),
         service: None,
         created_at: text("creationTime").and_then(Timestamp::parse),
@@ -108,6 +107,11 @@ pub(super) fn registration(
         normal: normalise(&stored),
         stored,
     })
+}
+
+/// Whether the resource was synced from another zone.
+pub(super) fn is_of_other_zone(stored: &Value) -> bool {
+    labels::label(stored, ORIGIN_LABEL) == Some("global")
 }
 
 /// The zone proxies of one type, which have a list of their own.
