@@ -258,7 +258,10 @@ impl Operator {
     async fn check_upgrades(&self, recorder: &DryRunRecorder) -> Vec<PlannedUpgrade> {
         let mut upgrades = Vec::new();
         for worker in self.workers().values() {
-            match worker.client.check_upgrade().await {
+            // The plan renders those of the operator alone.
+            let checked = |task: &TaskArn| Some(worker.dataplanes.get(task)?.id);
+            let unmanaged = worker.registry.tasks().iter().filter_map(checked).collect();
+            match worker.client.check_upgrade(&unmanaged).await {
                 Ok(Some(check)) => {
                     upgrades.push(PlannedUpgrade { control_plane: Arc::clone(&worker.name), check });
                 }

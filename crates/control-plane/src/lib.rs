@@ -317,11 +317,16 @@ pub trait ControlPlane: Send + Sync {
     /// Whether the control plane is supported, as of the last answer. One that is not is not written to.
     fn support(&self) -> Arc<SupportGate>;
 
-    /// Reads what blocks the upgrade that this client plans; `None` where it plans none.
+    /// Reads what blocks the upgrade that this client plans; `None` where it plans none. `unmanaged`: registrations with the
+    /// operator's labels that it does not write, such as those of sidecars, whose owner has to change them.
     ///
     /// # Errors
     /// If a part could not be read.
-    async fn check_upgrade(&self) -> Result<Option<UpgradeCheck>, MeshError> {
+    async fn check_upgrade(
+        &self,
+        unmanaged: &BTreeSet<RegistrationId>,
+    ) -> Result<Option<UpgradeCheck>, MeshError> {
+        let _ = unmanaged;
         Ok(None)
     }
 

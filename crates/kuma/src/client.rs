@@ -806,12 +806,16 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     /// Reads all resources that may block the upgrade to this release.
-    async fn scan_for_upgrade(&self, target: KumaRelease) -> Result<UpgradeCheck, MeshError> {
+    async fn scan_for_upgrade(
+        &self,
+        target: KumaRelease,
+        unmanaged: &BTreeSet<RegistrationId>,
+    ) -> Result<UpgradeCheck, MeshError> {
         let current = match self.version() {
             Some(version) => version,
             None => self.load_version().await?,
         };
-        let mut scan = UpgradeScan::new(target, self.operator.as_str());
+        let mut scan = UpgradeScan::new(target, self.operator.as_str(), unmanaged);
         self.list("/dataplanes", None, RequestKind::Server, |item| scan.dataplane(&item)).await?;
         let release = self.capabilities.load().release();
         if release.has(KumaFeature::ZoneProxyResources) {
@@ -988,9 +992,12 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         Arc::clone(&self.support)
     }
 
-    async fn check_upgrade(&self) -> Result<Option<UpgradeCheck>, MeshError> {
+    async fn check_upgrade(
+        &self,
+        unmanaged: &BTreeSet<RegistrationId>,
+    ) -> Result<Option<UpgradeCheck>, MeshError> {
         let Some(target) = self.target else { return Ok(None) };
-        self.observed("check_upgrade", self.scan_for_upgrade(target)).await.map(Some)
+        self.observed("check_upgrade", self.scan_for_upgrade(target, unmanaged)).await.map(Some)
     }
 
     async fn ensure_supported(&self) -> Result<(), MeshError> {

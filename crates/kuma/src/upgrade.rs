@@ -14,6 +14,7 @@ use super::zone_proxy;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::is_dns_label;
 use ecs_mesh_api::{KumaFeature, KumaRelease};
+use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::report::{UpgradeBlocker, UpgradeBlockerKind, UpgradeCheck};
 
 /// The names that are shown of one blocker.
@@ -24,6 +25,8 @@ pub(super) struct UpgradeScan<'a> {
     target: KumaRelease,
     /// The operator whose Dataplanes the plan itself is about.
     operator: &'a str,
+    /// Registrations with the operator's labels that it does not write.
+    unmanaged: &'a BTreeSet<RegistrationId>,
     found: BTreeMap<BlockerKey, BTreeSet<String>>,
 }
 
@@ -37,8 +40,12 @@ struct BlockerKey {
 }
 
 impl<'a> UpgradeScan<'a> {
-    pub(super) fn new(target: KumaRelease, operator: &'a str) -> Self {
-        Self { target, operator, found: BTreeMap::new() }
+    pub(super) fn new(
+        target: KumaRelease,
+        operator: &'a str,
+        unmanaged: &'a BTreeSet<RegistrationId>,
+    ) -> Self {
+        Self { target, operator, unmanaged, found: BTreeMap::new() }
     }
 
     /// The result for a server of this version.
@@ -143,8 +150,9 @@ impl<'a> UpgradeScan<'a> {
             let fix = "set networking.inbound[].protocol; 2.14 is the first version that keeps it";
             self.add((UpgradeBlockerKind::TagProtocol, "Dataplane"), at, reason, fix);
         }
-        // The plan has the changes of the operator's own Dataplanes.
-        if labels::label(stored, OPERATOR_LABEL) != Some(self.operator) {
+        // The plan has the changes of those that the operator writes.
+        let is_unmanaged = || self.unmanaged.iter().any(|id| (id.mesh.as_str(), &*id.name) == at);
+        if labels::label(stored, OPERATOR_LABEL) != Some(self.operator) || is_unmanaged() {
             self.foreign_dataplane(stored, at);
         }
     }
@@ -209,9 +217,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use ecs_mesh_model::MeshName;
 
     fn blockers(target: &str, scan: impl Fn(&mut UpgradeScan<'_>)) -> Vec<(UpgradeBlockerKind, String)> {
-        let mut upgrade = UpgradeScan::new(KumaRelease::of_version(target).unwrap(), "op");
+        let template = RegistrationId { mesh: MeshName::parse("default").unwrap(), name: "template".into() };
+        let unmanaged = [template].into();
+        let mut upgrade = UpgradeScan::new(KumaRelease::of_version(target).unwrap(), "op", &unmanaged);
         scan(&mut upgrade);
         let index = json!({"product": "Kuma", "version": "2.14.3"});
         let check = upgrade.finish(&KumaVersion::read(&index).unwrap());
@@ -273,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn labelled_template_blocks_as_a_foreign_dataplane_does() {
+        let stored = |name: &str| {
+            json!({"mesh": "default", "name": name, "labels": {"ecs-mesh.dev/operator": "op"},
+                "networking": {"inbound": [{"tags": {"kuma.io/service": "a"}}]}})
+        };
+        let wanted = expected(UpgradeBlockerKind::NoWorkloadLabel, "template");
+        assert_eq!(blockers("3.0", |scan| scan.dataplane(&stored("template"))), wanted);
+        assert_eq!(blockers("3.0", |scan| scan.dataplane(&stored("rendered"))), [], "the plan changes it");
+    }
+
+    #[test]
     fn zone_proxy_of_another_zone_blocks_nothing() {
         for (origin, wanted) in
             [("zone", expected(UpgradeBlockerKind::ZoneProxy, "zi")), ("global", Vec::new())]
@@ -284,7 +306,8 @@ mod tests {
 
     #[test]
     fn resources_of_one_reason_are_counted_with_examples() {
-        let mut scan = UpgradeScan::new(KumaRelease::new(3, 0), "op");
+        let unmanaged = BTreeSet::new();
+        let mut scan = UpgradeScan::new(KumaRelease::new(3, 0), "op", &unmanaged);
         for name in ["d", "c", "b", "a"] {
             scan.mesh_service(
                 &json!({"mesh": "m", "name": name, "spec": {"selector": {"dataplaneTags": {}}}}),

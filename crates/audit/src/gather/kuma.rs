@@ -107,7 +107,7 @@ async fn ask(
         None => None,
         Some(target) => {
             let plane = plane.with_target(Some(target));
-            let check = plane.check_upgrade().await.map_err(|error| error.message);
+            let check = plane.check_upgrade(&BTreeSet::new()).await.map_err(|error| error.message);
             let mut then = not_expressible(&plane, set, &bindings)?;
             then.retain(|one| !now.iter().any(|known| known.workload == one.workload));
             let upgrade = |check: Option<_>| Some(KumaUpgrade { check: check?, not_expressible: then });
