@@ -1,5 +1,5 @@
 //! How the Dataplane of a sidecar differs from what the manifests declare. Only what callers of the task depend on is compared:
-//! address, ports, service and protocol. The template decides the rest.
+//! address, ports, service and protocol, and of a gateway or zone proxy its type. The template decides the rest.
 
 use std::collections::BTreeMap;
 
@@ -38,10 +38,36 @@ fn compared(normal: &Value, rendered: &Value, capabilities: DataplaneCapabilitie
         .map(|inbound| (inbound["port"].as_u64().unwrap_or_default(), compared_inbound(inbound, has_tags)))
         .collect();
     let inbounds: Vec<Value> = by_port.into_values().collect();
-    json!({
-        "labels": part_labels,
-        "networking": {"address": normal.pointer("/networking/address"), "inbound": inbounds},
-    })
+    let mut networking = Map::new();
+    networking.insert("inbound".to_owned(), inbounds.into());
+    // The ports and the advertised address are those of a `ZoneIngress` or `ZoneEgress`.
+    for field in ["address", "port", "advertisedAddress", "advertisedPort"] {
+        let value = normal.get("networking").and_then(|networking| networking.get(field));
+        networking.extend(value.map(|value| (field.to_owned(), value.clone())));
+    }
+    let gateway = normal.pointer("/networking/gateway");
+    networking.extend(gateway.map(|gateway| ("gateway".to_owned(), compared_gateway(gateway))));
+    let listeners = compared_listeners(normal);
+    networking.extend((!listeners.is_empty()).then(|| ("listeners".to_owned(), listeners.into())));
+    json!({"labels": part_labels, "networking": networking})
+}
+
+fn compared_gateway(gateway: &Value) -> Value {
+    let mut part = json!({"tags": {SERVICE_TAG: gateway["tags"][SERVICE_TAG]}});
+    // The normal form has no default type.
+    if let Some(kind) = gateway.get("type") {
+        part["type"] = kind.clone();
+    }
+    part
+}
+
+/// Type and port of each listener, in the order of their ports.
+fn compared_listeners(normal: &Value) -> Vec<Value> {
+    let listeners = normal.pointer("/networking/listeners").and_then(Value::as_array).into_iter().flatten();
+    let mut parts: Vec<Value> =
+        listeners.map(|listener| json!({"type": listener["type"], "port": listener["port"]})).collect();
+    parts.sort_by_key(|part| part["port"].as_u64());
+    parts
 }
 
 fn compared_inbound(inbound: &Value, has_tags: bool) -> Value {
@@ -130,6 +156,41 @@ mod tests {
         ];
         for (change, expected) in cases {
             assert_eq!(paths(V2_14, change), expected);
+        }
+    }
+
+    #[test]
+    fn gateways_and_zone_proxies_are_compared() {
+        let gateway = |kind: &str, service: &str| json!({"address": "10.0.0.1", "gateway": {"type": kind, "tags": {"kuma.io/service": service, "kuma.io/zone": "z"}}});
+        let listeners = |kind: &str, port: Value| {
+            json!({"address": "10.0.0.1", "listeners": [
+                {"type": kind, "port": port, "address": "10.0.0.1", "state": "Ready"},
+            ]})
+        };
+        let ingress = |port: u16, advertised: u16| json!({"address": "10.0.0.1", "port": port, "advertisedAddress": "nlb", "advertisedPort": advertised});
+        let cases: [(Value, Value, &[&str]); 8] = [
+            (gateway("DELEGATED", "a"), gateway("DELEGATED", "a"), &[]),
+            (gateway("BUILTIN", "a"), gateway("DELEGATED", "a"), &["networking.gateway.type"]),
+            (
+                gateway("DELEGATED", "b"),
+                gateway("DELEGATED", "a"),
+                &["networking.gateway.tags[\"kuma.io/service\"]"],
+            ),
+            (json!({"address": "10.0.0.1"}), gateway("DELEGATED", "a"), &["networking.gateway"]),
+            (listeners("ZoneEgress", json!("10002")), listeners("ZoneEgress", json!(10002)), &[]),
+            (
+                listeners("ZoneIngress", json!(1)),
+                listeners("ZoneEgress", json!(2)),
+                &["networking.listeners[0].port", "networking.listeners[0].type"],
+            ),
+            (ingress(10001, 443), ingress(10001, 443), &[]),
+            (ingress(1, 2), ingress(3, 4), &["networking.advertisedPort", "networking.port"]),
+        ];
+        for (stored, rendered, expected) in cases {
+            let body = |networking: &Value| json!({"networking": networking});
+            let changes = drift(&body(&stored), &body(&rendered), capabilities(V2_14));
+            let found: Vec<String> = changes.into_iter().map(|change| change.path).collect();
+            assert_eq!(found, expected, "{stored} {rendered}");
         }
     }
 
