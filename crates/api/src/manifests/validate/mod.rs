@@ -6,6 +6,7 @@ mod cluster;
 mod consul_auth;
 mod control_plane;
 mod mesh_binding;
+mod no_effect;
 mod outbound;
 mod proxy;
 mod tokens;
@@ -109,6 +110,7 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
         assembly.warn_unmatched_patterns();
     }
     assembly.warn_of_reach();
+    assembly.warn_of_no_effect();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
 }
@@ -213,6 +215,7 @@ struct Assembly {
     external_bindings: BTreeSet<Arc<str>>,
     /// The names of all documents, valid or not.
     names: BTreeSet<(ManifestKind, Arc<str>)>,
+    binding_origins: BTreeMap<Arc<str>, DocumentOrigin>,
     workload_origins: BTreeMap<Arc<str>, DocumentOrigin>,
     list_origins: BTreeMap<Arc<str>, DocumentOrigin>,
     /// The `ConsulAuth` of each Consul location, with its origin.
@@ -236,6 +239,7 @@ impl Assembly {
             set: ManifestSet::default(),
             external_bindings: BTreeSet::new(),
             names: named.map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
+            binding_origins: BTreeMap::new(),
             workload_origins: BTreeMap::new(),
             list_origins: BTreeMap::new(),
             auths_by_location: BTreeMap::new(),
@@ -326,6 +330,7 @@ impl Assembly {
         }
         let guard_released_until = spec.cleanup.guard.release_until.as_deref().and_then(Timestamp::parse);
         let binding = Binding { name: Arc::clone(&name), spec, control_plane_type, guard_released_until };
+        self.binding_origins.insert(Arc::clone(&name), origin.clone());
         self.set.bindings.insert(name, Arc::new(binding));
     }
 
@@ -416,14 +421,7 @@ impl Assembly {
     fn check_service(&mut self, origin: &DocumentOrigin, spec: &WorkloadSpec) {
         let is_for = |name: &str| spec.bindings.is_empty() || spec.bindings.iter().any(|one| one == name);
         let bindings = self.set.bindings.values().map(Arc::as_ref).filter(|binding| is_for(&binding.name));
-        let has = |name: &str| self.set.bindings.contains_key(name);
-        let named = self.names.iter().filter(|(kind, _)| *kind == ManifestKind::MeshBinding);
-        let all_known = if spec.bindings.is_empty() {
-            self.scope == ManifestScope::Complete && named.map(|(_, name)| name).all(|name| has(name))
-        } else {
-            spec.bindings.iter().all(|name| has(name))
-        };
-        match workload::refused_by_consul(spec, bindings, all_known) {
+        match workload::refused_by_consul(spec, bindings, self.knows_all_bindings(spec)) {
             None => {}
             Some(BindingMismatch::Everywhere(message)) => {
                 self.errors.push(origin.finding("spec.service", message));
@@ -431,6 +429,17 @@ impl Assembly {
             Some(BindingMismatch::Somewhere(message)) => {
                 self.warnings.push(origin.finding("spec.service", message));
             }
+        }
+    }
+
+    /// Whether all bindings that the workload can have are known.
+    fn knows_all_bindings(&self, spec: &WorkloadSpec) -> bool {
+        let has = |name: &str| self.set.bindings.contains_key(name);
+        if spec.bindings.is_empty() {
+            let named = self.names.iter().filter(|(kind, _)| *kind == ManifestKind::MeshBinding);
+            self.scope == ManifestScope::Complete && named.map(|(_, name)| name).all(|name| has(name))
+        } else {
+            spec.bindings.iter().all(|name| has(name))
         }
     }
 
