@@ -1,8 +1,10 @@
 //! One change of a stored token. Ownership is read again before each write, and the lease is asked right before it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::TokenLoop;
+use super::minted::MintedToken;
 use super::pass::describe;
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::token_store::{NewEntry, TokenStore};
@@ -18,6 +20,8 @@ use ecs_mesh_kuma::{NewToken, TokenRequest};
 pub(super) enum TokenChangeError {
     /// The control plane's answer.
     ControlPlane(CallError),
+    /// The control plane's last answer, before the next attempt is due.
+    Refused(String),
     /// The store's answer.
     Store(AwsError),
     /// The tags have no room for another replaced token.
@@ -32,6 +36,7 @@ impl fmt::Display for TokenChangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ControlPlane(error) => f.write_str(&describe(error)),
+            Self::Refused(error) => f.write_str(error),
             Self::Store(error) => error.fmt(f),
             Self::Record(error) => error.fmt(f),
             Self::Stale => f.write_str("its tags have changed since they were read"),
@@ -56,49 +61,83 @@ pub(super) struct TokenApply<'a> {
 
 impl TokenApply<'_> {
     /// Issues a token and stores it. Its id is in the tags before the text is stored: if this ends in between, the token may
-    /// have been read and can be revoked. A token whose id was not recorded was given to no task.
+    /// have been read and can be revoked. A token whose id was not recorded was given to no task. Whatever fails in between,
+    /// the next attempt stores the same token.
     pub(super) async fn issue(&self, wanted: &WantedToken) -> Result<IssuedToken, TokenChangeError> {
         let Some(identity) = &wanted.identity else { return Err(TokenChangeError::Stale) };
         self.check_unchanged().await?;
-        let StoredEntry::Recorded(record) = self.stored else {
-            let new = self.request(wanted, identity).await?;
-            self.check_lease()?;
-            let record = TokenRecord::first(wanted.owner.clone(), identity.clone(), new.issued.clone());
-            let tags = record.tags();
-            let (kms_key, text) = (wanted.terms.kms_key.as_deref(), new.text.expose());
-            self.store().create(NewEntry { name: &self.name.name, kms_key, tags: &tags, text }).await?;
-            return Ok(new.issued);
-        };
-        // A store that fails for long gets one token and not one for each attempt, for which the tags have no room.
-        let unstored = self.of.target.with(|inner| inner.unstored.remove(self.name));
-        let is_recorded =
-            |new: &NewToken| !record.stored && new.issued == record.current && record.identity == *identity;
-        let new = match unstored.filter(is_recorded) {
-            Some(new) => new,
-            None => {
-                record.check_room(self.of.context.wall()).map_err(TokenChangeError::Record)?;
-                self.request(wanted, identity).await?
+        let minted = self.mint(wanted, identity).await?;
+        match self.stored {
+            StoredEntry::Recorded(record) => self.replace(wanted, identity, record, &minted.new).await?,
+            StoredEntry::Absent | StoredEntry::Foreign(_) => {
+                self.create(wanted, identity, &minted.new).await?
             }
-        };
-        let replaced = self.replace(wanted, identity, record, &new).await;
-        let issued = new.issued.clone();
-        if replaced.is_err() {
-            self.of.target.with(|inner| inner.unstored.insert(self.name.clone(), new));
         }
-        replaced.map(|()| issued)
+        self.of.target.with(|inner| inner.minted.stored(self.name));
+        Ok(minted.new.issued.clone())
+    }
+
+    /// The token to store: one that could not be stored yet, or a new one.
+    async fn mint(
+        &self,
+        wanted: &WantedToken,
+        identity: &TokenIdentity,
+    ) -> Result<Arc<MintedToken>, TokenChangeError> {
+        let wall = self.of.context.wall();
+        let reusable =
+            self.of.target.with(|inner| inner.minted.reusable(self.name, wanted, self.stored, wall));
+        if let StoredEntry::Recorded(record) = self.stored
+            && reusable.as_ref().is_none_or(|minted| minted.new.issued != record.current)
+        {
+            record.check_room(wall).map_err(TokenChangeError::Record)?;
+        }
+        match reusable {
+            Some(minted) => Ok(minted),
+            None => self.request(wanted, identity).await,
+        }
     }
 
     async fn request(
         &self,
         wanted: &WantedToken,
         identity: &TokenIdentity,
-    ) -> Result<NewToken, TokenChangeError> {
+    ) -> Result<Arc<MintedToken>, TokenChangeError> {
+        let now = self.of.context.now();
+        if let Some(error) =
+            self.of.target.with(|inner| inner.minted.waits_after(self.name, now).map(str::to_owned))
+        {
+            return Err(TokenChangeError::Refused(error));
+        }
         self.of.worker.writes.acquire().await;
         self.check_lease()?;
         let (mesh, valid_for) = (&wanted.owner.mesh, wanted.terms.valid_for.0);
         let request = TokenRequest { mesh, identity, valid_for };
         let issued = self.of.worker.call(self.of.target.issuer.issue_token(request)).await;
-        issued.map_err(TokenChangeError::ControlPlane)
+        // Kept before anything else is awaited, so that a pass that is cancelled loses no token.
+        self.of.target.with(|inner| match issued {
+            Ok(new) => Ok(inner.minted.keep(self.name, new, identity, valid_for)),
+            Err(error) => {
+                if matches!(error, CallError::Failed(_)) {
+                    let seed = self.of.context.process.seed;
+                    inner.minted.refused(self.name, describe(&error), seed, self.of.context.now());
+                }
+                Err(TokenChangeError::ControlPlane(error))
+            }
+        })
+    }
+
+    /// Stores the first token.
+    async fn create(
+        &self,
+        wanted: &WantedToken,
+        identity: &TokenIdentity,
+        new: &NewToken,
+    ) -> Result<(), TokenChangeError> {
+        self.check_lease()?;
+        let record = TokenRecord::first(wanted.owner.clone(), identity.clone(), new.issued.clone());
+        let tags = record.tags();
+        let (kms_key, text) = (wanted.terms.kms_key.as_deref(), new.text.expose());
+        Ok(self.store().create(NewEntry { name: &self.name.name, kms_key, tags: &tags, text }).await?)
     }
 
     /// Stores a token in the place of that of `record`.

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `pass` | one pass: read stores and lists, plan, change |
 //! | `apply` | one change of a stored token |
+//! | `minted` | tokens that are not stored yet |
 //! | `report` | audit trail, warnings, the plan of a dry run |
 
 mod apply;
+mod minted;
 mod pass;
 mod report;
 #[cfg(test)]
@@ -29,8 +31,9 @@ use ecs_mesh_aws::token_store::TokenStore;
 use ecs_mesh_controller::{ActiveWarnings, Backoff, Heartbeat, PassRequests, ShutdownSummary, TokenBucket};
 use ecs_mesh_core::plan::RemovalGuard;
 use ecs_mesh_core::tokens::EntryName;
-use ecs_mesh_kuma::{NewToken, TokenIssuer};
+use ecs_mesh_kuma::TokenIssuer;
 
+use minted::MintedTokens;
 use pass::{PassEnd, TokenPass};
 
 /// Time limit of one pass; it is cancelled and repeated later.
@@ -87,8 +90,8 @@ struct TokenTargetState {
     guards: BTreeMap<Arc<str>, RemovalGuard<Arc<str>>>,
     /// Since when the manifests do not declare a stored token, in the time for which they were valid.
     undeclared_since: BTreeMap<EntryName, Duration>,
-    /// Tokens whose ids are in the tags and that could not be stored yet.
-    unstored: BTreeMap<EntryName, NewToken>,
+    /// Tokens that could not be stored yet.
+    minted: MintedTokens,
 }
 
 impl TokenTarget {
@@ -158,7 +161,7 @@ impl TokenLoop {
                 stop.cancelled().await;
                 tokio::time::sleep(graceful_shutdown_timeout).await;
             };
-            let pass = TokenPass { of: &self, stop: &stop };
+            let pass = TokenPass { of: &self, stop: &stop, in_force: self.context.manifests.in_force() };
             let ended = tokio::select! {
                 biased;
                 ended = tokio::time::timeout(PASS_TIMEOUT, pass.run()) => ended.unwrap_or(PassEnd::Failed),

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::TokenLoop;
 use super::apply::{TokenApply, TokenChangeError};
 use super::report::{TokenReporter, TokenSubject};
+use crate::operator::context::ManifestsInForce;
 use crate::operator::dry_run::TaskPlan;
 use crate::telemetry::state::TokenStatus;
 use ecs_mesh_api::manifests::Binding;
@@ -40,6 +41,8 @@ pub(super) enum PassEnd {
 pub(super) struct TokenPass<'a> {
     pub(super) of: &'a TokenLoop,
     pub(super) stop: &'a CancellationToken,
+    /// The manifests of the whole pass.
+    pub(super) in_force: Arc<ManifestsInForce>,
 }
 
 /// A token with what is known of it.
@@ -96,7 +99,7 @@ impl PassState {
 impl TokenPass<'_> {
     pub(super) async fn run(&self) -> PassEnd {
         let (context, worker) = (&self.of.context, &self.of.worker);
-        let set = context.manifests.load();
+        let set = &self.in_force.set;
         let of_control_plane = |binding: &&Arc<Binding>| *binding.spec.control_plane == *worker.name;
         let bindings = set.bindings.values().filter(of_control_plane);
         let bindings: Vec<_> =
@@ -117,7 +120,8 @@ impl TokenPass<'_> {
             return PassEnd::Failed;
         }
         reporter.readable("version");
-        let entries = self.gather(&bindings, &mut state).await;
+        let desired = desired_tokens(set, &worker.name);
+        let entries = self.gather(&bindings, &desired, &mut state).await;
         let lists = self.read_lists(&entries, &mut state).await;
         let mut changes: BTreeMap<MeshName, ListChange> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -130,7 +134,8 @@ impl TokenPass<'_> {
         let names: BTreeSet<&EntryName> = entries.iter().map(|entry| &entry.name).collect();
         self.of.target.with(|inner| {
             inner.undeclared_since.retain(|name, _| names.contains(name));
-            inner.unstored.retain(|name, _| names.contains(name));
+            // An entry that could not be read is declared all the same; a file in error may declare others.
+            inner.minted.retain(|name| !set.complete || desired.contains_key(name));
         });
         reporter.finish(state.status, state.plan);
         match (state.changed, state.failed) {
@@ -141,12 +146,16 @@ impl TokenPass<'_> {
     }
 
     /// Reads what is stored below the bindings' paths, and under the declared names.
-    async fn gather(&self, bindings: &[Arc<Binding>], state: &mut PassState) -> Vec<TokenEntry> {
+    async fn gather(
+        &self,
+        bindings: &[Arc<Binding>],
+        desired: &BTreeMap<EntryName, DesiredToken>,
+        state: &mut PassState,
+    ) -> Vec<TokenEntry> {
         let (context, worker) = (&self.of.context, &self.of.worker);
         let reporter = TokenReporter { of: self.of };
-        let in_force = context.manifests.in_force();
+        let in_force = &self.in_force;
         let now = context.now();
-        let desired = desired_tokens(&in_force.set, &worker.name);
         let release = self.of.target.issuer.token_release();
         let mut entries = Vec::new();
         for binding in bindings {
@@ -370,7 +379,7 @@ impl TokenPass<'_> {
         }
         let (context, name) = (&self.of.context, &entry.name);
         let now = context.now();
-        let valid_for = context.manifests.in_force().history.valid_for(now);
+        let valid_for = self.in_force.history.valid_for(now);
         let of_binding = entries.iter().filter(|other| other.binding.name == entry.binding.name);
         let owned =
             of_binding.filter(|other| other.record().is_some_and(|record| self.is_ours(record))).count();

@@ -225,6 +225,42 @@ async fn failing_store_gets_one_token_and_not_many() {
     assert_eq!(fixture.tokens_in("issued"), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_token_is_issued_however_long_a_write_fails() {
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.secrets.failing.lock().unwrap().insert("create");
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&["a"]));
+    fixture.start();
+    sleep(10 * HOUR).await;
+    assert_eq!((fixture.issued_by_kuma(), fixture.tokens_in("failed")), (1, 1));
+    fixture.secrets.failing.lock().unwrap().clear();
+    sleep(HOUR).await;
+    assert_eq!((fixture.issued_by_kuma(), fixture.tokens_in("issued")), (1, 1));
+    // The id cannot be recorded.
+    let first = fixture.current("a");
+    fixture.secrets.failing.lock().unwrap().insert("set_tags");
+    sleep(9 * HOUR).await;
+    assert_eq!((fixture.issued_by_kuma(), fixture.current("a")), (2, first.clone()));
+    fixture.secrets.failing.lock().unwrap().clear();
+    sleep(HOUR).await;
+    assert_eq!((fixture.issued_by_kuma(), fixture.tokens_in("issued")), (2, 1));
+    assert_ne!(fixture.current("a"), first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_is_kept_while_its_tags_cannot_be_read() {
+    let fixture = issuing(&["a"]).await;
+    fixture.secrets.failing.lock().unwrap().insert("put");
+    sleep(19 * HOUR).await;
+    let unstored = fixture.current("a");
+    *fixture.secrets.failing.lock().unwrap() = ["tags"].into();
+    sleep(HOUR / 2).await;
+    fixture.secrets.failing.lock().unwrap().clear();
+    sleep(HOUR / 2).await;
+    assert_eq!((fixture.current("a"), fixture.issued_by_kuma()), (unstored, 2));
+}
+
 /// Either token may have been read, so both can be revoked.
 #[tokio::test(start_paused = true)]
 async fn token_that_another_process_may_have_stored_is_replaced() {
