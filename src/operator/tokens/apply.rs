@@ -152,7 +152,7 @@ impl TokenApply<'_> {
         let next = if record.current == new.issued {
             record.clone()
         } else {
-            let next = record.replaced_by(new.issued.clone(), identity.clone(), self.of.context.wall());
+            let next = record.replaced_by(new.issued.clone(), identity.clone());
             self.check_lease()?;
             store.set_tags(name, &next.tags()).await?;
             next
@@ -160,7 +160,7 @@ impl TokenApply<'_> {
         self.check_lease()?;
         store.put(name, wanted.terms.kms_key.as_deref(), new.text.expose()).await?;
         self.check_lease()?;
-        Ok(store.set_tags(name, &next.stored().tags()).await?)
+        Ok(store.set_tags(name, &next.stored(self.of.context.wall()).tags()).await?)
     }
 
     /// Takes expired tokens from the tags.

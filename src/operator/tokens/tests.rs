@@ -214,12 +214,14 @@ async fn failing_store_gets_one_token_and_not_many() {
     let fixture = issuing(&["a"]).await;
     let first = fixture.current("a");
     fixture.secrets.failing.lock().unwrap().insert("put");
-    sleep(19 * HOUR).await;
+    // For longer than the overlap.
+    sleep(22 * HOUR).await;
     let unstored = fixture.record("a");
     assert!(!unstored.stored && unstored.current.id != first);
     assert_eq!((fixture.tokens_in("failed"), fixture.issued_by_kuma()), (1, 2));
     fixture.secrets.failing.lock().unwrap().clear();
     sleep(HOUR).await;
+    assert_eq!(fixture.revoked().await, "", "the overlap starts when the new token is stored");
     let record = fixture.record("a");
     assert_eq!((record.stored, &record.current, record.prior.len()), (true, &unstored.current, 1));
     assert_eq!(fixture.tokens_in("issued"), 1);

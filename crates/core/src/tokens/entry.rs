@@ -258,17 +258,18 @@ fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_
     let mut due = vec![earlier(current.expires, rotate_before.0)];
     let mut replaced = Vec::new();
     for prior in &record.prior {
-        let revoke_at = prior.replaced.plus(overlap.0);
+        let revoke_at = prior.replaced.map(|replaced| replaced.plus(overlap.0));
         if prior.token.is_expired(Duration::ZERO, now) || revoked.contains(&prior.token.id) {
             due.push(prior.token.expires.plus(CLOCK_SLACK));
-        } else if revoke_at <= now {
+        } else if revoke_at.is_some_and(|at| at <= now) {
             replaced.push(prior.token.clone());
         } else {
-            due.push(revoke_at);
+            due.extend(revoke_at);
         }
     }
     let mut actions: Vec<TokenAction> = issue.map(TokenAction::Issue).into_iter().collect();
-    if !replaced.is_empty() {
+    // Tasks that start may still read a replaced token until the newest one is stored.
+    if !replaced.is_empty() && issue.is_none() {
         actions.push(TokenAction::RevokeReplaced(replaced));
     }
     // Issuing writes the tags, too: one change of them at a time.
@@ -365,7 +366,7 @@ mod tests {
             .iter()
             .map(|(id, left, ago)| PriorToken {
                 token: token(id, NOW + left * HOUR),
-                replaced: Timestamp((NOW - ago * HOUR) * 1_000),
+                replaced: Some(Timestamp((NOW - ago * HOUR) * 1_000)),
             })
             .collect();
         record
@@ -451,6 +452,17 @@ mod tests {
             let entry = StoredEntry::Recorded(stored(100, prior));
             assert_eq!(show(plan(Some(&wanted()), &entry, revoked, true)), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn no_replaced_token_is_revoked_before_the_new_one_is_stored() {
+        let mut record = stored(100, &[("older", 10, 21), ("old", 25, 0)]);
+        record.stored = false;
+        record.prior[1].replaced = None;
+        let entry = StoredEntry::Recorded(record.clone());
+        assert_eq!(show(plan(Some(&wanted()), &entry, "", true)), "pending, issue Interrupted, due in 70h");
+        let entry = StoredEntry::Recorded(record.stored(Timestamp(NOW * 1_000)));
+        assert_eq!(show(plan(Some(&wanted()), &entry, "", true)), "issued, revoke older, due in 20h");
     }
 
     #[test]

@@ -18,9 +18,10 @@ const IDENTITY_TAG: &str = "ecs-mesh.dev/identity";
 const TOKEN_TAG: &str = "ecs-mesh.dev/token";
 /// `storing` until the token is stored, then `stored`.
 const STATE_TAG: &str = "ecs-mesh.dev/token-state";
-/// `ID@END@REPLACED`, separated by spaces.
+/// `ID@END@REPLACED`, separated by spaces; `-` for `REPLACED` until the token that replaces it is stored.
 const PRIOR_TAG: &str = "ecs-mesh.dev/prior-tokens";
 
+const NOT_REPLACED: &str = "-";
 const STORED: &str = "stored";
 const STORING: &str = "storing";
 
@@ -85,20 +86,24 @@ impl fmt::Display for IssuedToken {
 pub struct PriorToken {
     /// The token.
     pub token: IssuedToken,
-    /// When another one was issued.
-    pub replaced: Timestamp,
+    /// When a newer token was stored; `None` if none is: tasks that start still read this one.
+    pub replaced: Option<Timestamp>,
 }
 
 impl PriorToken {
     fn parse(text: &str) -> Option<Self> {
         let (token, replaced) = text.rsplit_once('@')?;
-        Some(Self { token: IssuedToken::parse(token)?, replaced: seconds(replaced)? })
+        let replaced = if replaced == NOT_REPLACED { None } else { Some(seconds(replaced)?) };
+        Some(Self { token: IssuedToken::parse(token)?, replaced })
     }
 }
 
 impl fmt::Display for PriorToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.token, self.replaced.0 / 1_000)
+        match self.replaced {
+            Some(replaced) => write!(f, "{}@{}", self.token, replaced.0 / 1_000),
+            None => write!(f, "{}@{NOT_REPLACED}", self.token),
+        }
     }
 }
 
@@ -244,26 +249,26 @@ impl TokenRecord {
     /// # Errors
     /// [`TokenRecordError::Full`].
     pub fn check_room(&self, now: Timestamp) -> Result<(), TokenRecordError> {
-        let longest = prior_text(&self.with_current_replaced(now));
+        let longest = prior_text(&replaced_at(self.with_current_replaced(), now));
         if longest.len() > MAX_TAG_VALUE { Err(TokenRecordError::Full) } else { Ok(()) }
     }
 
-    fn with_current_replaced(&self, now: Timestamp) -> Vec<PriorToken> {
-        let replaced = PriorToken { token: self.current.clone(), replaced: now };
+    fn with_current_replaced(&self) -> Vec<PriorToken> {
+        let replaced = PriorToken { token: self.current.clone(), replaced: None };
         self.prior.iter().cloned().chain([replaced]).collect()
     }
 
     /// The record in which `token` replaces the newest one and is not stored yet. Check for room first.
     #[must_use]
-    pub fn replaced_by(&self, token: IssuedToken, identity: TokenIdentity, now: Timestamp) -> Self {
-        let prior = self.with_current_replaced(now);
+    pub fn replaced_by(&self, token: IssuedToken, identity: TokenIdentity) -> Self {
+        let prior = self.with_current_replaced();
         Self { owner: self.owner.clone(), identity, current: token, stored: false, prior }
     }
 
-    /// The record after its newest token was stored.
+    /// The record after its newest token was stored: the overlap of those before it starts now.
     #[must_use]
-    pub fn stored(&self) -> Self {
-        Self { stored: true, ..self.clone() }
+    pub fn stored(&self, now: Timestamp) -> Self {
+        Self { stored: true, prior: replaced_at(self.prior.clone(), now), ..self.clone() }
     }
 
     /// The record without these replaced tokens.
@@ -278,6 +283,14 @@ impl TokenRecord {
     pub fn tokens(&self) -> impl Iterator<Item = &IssuedToken> {
         self.prior.iter().map(|prior| &prior.token).chain([&self.current])
     }
+}
+
+/// The tokens, of which those that no stored token had replaced are replaced now.
+fn replaced_at(mut prior: Vec<PriorToken>, now: Timestamp) -> Vec<PriorToken> {
+    for prior in &mut prior {
+        prior.replaced.get_or_insert(now);
+    }
+    prior
 }
 
 /// The value of a tag in its form.
@@ -318,15 +331,16 @@ pub(super) mod tests {
     fn record_round_trips_through_tags() {
         let first = record(token(UUID, 2_000));
         assert_eq!(TokenRecord::read(&first.tags()), Ok(first.clone()));
-        let next =
-            first.replaced_by(token("b", 5_000), TokenIdentity::Service("w".into()), Timestamp(1_500_999));
-        assert_eq!(next.tags()[PRIOR_TAG], format!("{UUID}@2000@1500"));
+        let next = first.replaced_by(token("b", 5_000), TokenIdentity::Service("w".into()));
+        assert_eq!(next.tags()[PRIOR_TAG], format!("{UUID}@2000@-"));
         assert_eq!(next.tags()[STATE_TAG], "storing");
         let read = TokenRecord::read(&next.tags()).unwrap();
-        assert_eq!(
-            (read.stored, &read.current, read.prior[0].replaced),
-            (false, &token("b", 5_000), Timestamp(1_500_000))
-        );
+        assert_eq!((read.stored, &read.current, read.prior[0].replaced), (false, &token("b", 5_000), None));
+        let stored = next.stored(Timestamp(1_500_999));
+        assert_eq!(stored.tags()[PRIOR_TAG], format!("{UUID}@2000@1500"));
+        // The overlap of a token that was replaced before goes on.
+        let third = stored.replaced_by(token("c", 9_000), read.identity.clone()).stored(Timestamp(1_600_000));
+        assert_eq!(third.tags()[PRIOR_TAG], format!("{UUID}@2000@1500 b@5000@1600"));
         assert_eq!(read.identity.to_string(), "service=w");
     }
 
@@ -360,7 +374,7 @@ pub(super) mod tests {
         let now = Timestamp(1_700_000_000_000);
         let mut replaced = 0;
         while record.check_room(now).is_ok() {
-            record = record.replaced_by(token(UUID, 1_800_000_000), record.identity.clone(), now);
+            record = record.replaced_by(token(UUID, 1_800_000_000), record.identity.clone()).stored(now);
             assert!(record.tags().values().all(|value| value.len() <= MAX_TAG_VALUE));
             replaced += 1;
         }
