@@ -11,7 +11,8 @@ use ecs_mesh_aws::token_store::{NewEntry, TokenStore};
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::tokens::{
-    EntryName, IssuedToken, StoredEntry, TokenId, TokenIdentity, TokenRecord, TokenRecordError, WantedToken,
+    EntryName, IssuedToken, RevocationList, StoredEntry, TokenId, TokenIdentity, TokenRecord,
+    TokenRecordError, WantedToken,
 };
 use ecs_mesh_kuma::{NewToken, TokenRequest};
 
@@ -57,6 +58,8 @@ pub(super) struct TokenApply<'a> {
     pub(super) name: &'a EntryName,
     /// As it was planned.
     pub(super) stored: &'a StoredEntry,
+    /// The list of its mesh.
+    pub(super) revoked: &'a RevocationList,
 }
 
 impl TokenApply<'_> {
@@ -89,7 +92,7 @@ impl TokenApply<'_> {
         if let StoredEntry::Recorded(record) = self.stored
             && reusable.as_ref().is_none_or(|minted| minted.new.issued != record.current)
         {
-            record.check_room(wall).map_err(TokenChangeError::Record)?;
+            record.compacted(self.revoked, wall).check_room(wall).map_err(TokenChangeError::Record)?;
         }
         match reusable {
             Some(minted) => Ok(minted),
@@ -149,8 +152,9 @@ impl TokenApply<'_> {
         new: &NewToken,
     ) -> Result<(), TokenChangeError> {
         let (store, name) = (self.store(), &*self.name.name);
+        let record = record.compacted(self.revoked, self.of.context.wall());
         let next = if record.current == new.issued {
-            record.clone()
+            record
         } else {
             let next = record.replaced_by(new.issued.clone(), identity.clone());
             self.check_lease()?;

@@ -298,7 +298,7 @@ impl TokenPass<'_> {
                 collect(change, action, index);
                 continue;
             }
-            match self.apply(action, entry).await {
+            match self.apply(action, entry, revoked).await {
                 Ok(token) => {
                     state.changed = true;
                     label = if matches!(action, TokenAction::Issue(_)) {
@@ -350,8 +350,9 @@ impl TokenPass<'_> {
         &self,
         action: &TokenAction,
         entry: &TokenEntry,
+        revoked: &RevocationList,
     ) -> Result<Option<IssuedToken>, TokenChangeError> {
-        let apply = TokenApply { of: self.of, name: &entry.name, stored: &entry.stored };
+        let apply = TokenApply { of: self.of, name: &entry.name, stored: &entry.stored, revoked };
         match (action, &entry.wanted, entry.record()) {
             (TokenAction::Issue(_), Some(wanted), _) => apply.issue(wanted).await.map(Some),
             (TokenAction::Forget(ids), _, Some(record)) => apply.forget(record, ids).await.map(|()| None),

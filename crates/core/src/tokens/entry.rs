@@ -18,11 +18,10 @@ use std::time::Duration;
 use ecs_mesh_api::{LifecyclePolicy, TokenPolicy};
 use ecs_mesh_model::{OperatorId, Timestamp};
 
-use super::record::{IssuedToken, TokenId, TokenIdentity, TokenOwner, TokenRecord, TokenRecordError};
+use super::record::{
+    CLOCK_SLACK, IssuedToken, TokenId, TokenIdentity, TokenOwner, TokenRecord, TokenRecordError,
+};
 use super::revocations::RevocationList;
-
-/// How far the clock of a server may be behind. An expired token stays in the list of revoked ones for this long.
-const CLOCK_SLACK: Duration = Duration::from_hours(1);
 
 /// What is stored under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,16 +266,21 @@ fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_
             due.extend(revoke_at);
         }
     }
-    let mut actions: Vec<TokenAction> = issue.map(TokenAction::Issue).into_iter().collect();
-    // Tasks that start may still read a replaced token until the newest one is stored.
-    if !replaced.is_empty() && issue.is_none() {
-        actions.push(TokenAction::RevokeReplaced(replaced));
-    }
-    // Issuing writes the tags, too: one change of them at a time.
-    if issue.is_none() {
-        let expired =
-            record.prior.iter().map(|prior| &prior.token).filter(|token| token.is_expired(CLOCK_SLACK, now));
-        actions.extend(cleanup(expired, revoked));
+    let expired =
+        record.prior.iter().map(|prior| &prior.token).filter(|token| token.is_expired(CLOCK_SLACK, now));
+    let cleanup = cleanup(expired, revoked);
+    let mut actions = Vec::new();
+    match issue {
+        // Tasks that start may still read a replaced token until the newest one is stored. Issuing writes the tags without
+        // those that are to be forgotten; others leave the list first, to make room.
+        Some(reason) => {
+            actions.extend(cleanup.filter(|action| matches!(action, TokenAction::Prune(_))));
+            actions.push(TokenAction::Issue(reason));
+        }
+        None => {
+            actions.extend((!replaced.is_empty()).then_some(TokenAction::RevokeReplaced(replaced)));
+            actions.extend(cleanup);
+        }
     }
     EntryPlan {
         state: if issue.is_some() { TokenState::Pending } else { TokenState::Issued },
@@ -451,6 +455,17 @@ mod tests {
         ] {
             let entry = StoredEntry::Recorded(stored(100, prior));
             assert_eq!(show(plan(Some(&wanted()), &entry, revoked, true)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn expired_tokens_leave_the_list_before_another_is_issued() {
+        let prior = [("a", -1, 60), ("b", -1, 50), ("c", -1, 40), ("d", -1, 30)];
+        let entry = StoredEntry::Recorded(stored(30, &prior));
+        for (revoked, expected) in
+            [("x,a,b,c,d", "pending, prune a+b+c+d, issue Rotation"), ("x", "pending, issue Rotation")]
+        {
+            assert_eq!(show(plan(Some(&wanted()), &entry, revoked, true)), expected, "{revoked}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::revocations::RevocationList;
 use ecs_mesh_model::{MeshName, OperatorId, Timestamp};
 
 /// The operator that issued the token.
@@ -30,6 +31,9 @@ const STORING: &str = "storing";
 /// Source: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_Tag.html>.
 const MAX_TAG_VALUE: usize = 256;
 const MAX_ID: usize = 64;
+
+/// How far the clock of a server may be behind. An expired token stays in the list of revoked ones for this long.
+pub(super) const CLOCK_SLACK: Duration = Duration::from_hours(1);
 
 /// The id (`jti`) of a token. It grants nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -271,6 +275,16 @@ impl TokenRecord {
         Self { stored: true, prior: replaced_at(self.prior.clone(), now), ..self.clone() }
     }
 
+    /// The record without replaced tokens that no server accepts and that the list does not have, which make room for others.
+    #[must_use]
+    pub fn compacted(&self, revoked: &RevocationList, now: Timestamp) -> Self {
+        let mut record = self.clone();
+        record.prior.retain(|PriorToken { token, .. }| {
+            !token.is_expired(CLOCK_SLACK, now) || revoked.contains(&token.id)
+        });
+        record
+    }
+
     /// The record without these replaced tokens.
     #[must_use]
     pub fn without(&self, ids: &[TokenId]) -> Self {
@@ -379,5 +393,11 @@ pub(super) mod tests {
             replaced += 1;
         }
         assert_eq!(replaced, 4);
+        // Expired ones make room, once the list does not have them.
+        let later = Timestamp(1_800_000_000_000).plus(CLOCK_SLACK);
+        let listed = record.compacted(&RevocationList::parse(UUID), later);
+        assert_eq!((listed.prior.len(), listed.check_room(later)), (4, Err(TokenRecordError::Full)));
+        let compacted = record.compacted(&RevocationList::parse("x"), later);
+        assert_eq!((compacted.prior.len(), compacted.check_room(later)), (0, Ok(())));
     }
 }
