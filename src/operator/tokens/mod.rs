@@ -173,6 +173,7 @@ impl TokenLoop {
                     changed_passes += 1;
                     continue;
                 }
+                PassEnd::Superseded => continue,
                 PassEnd::Changed | PassEnd::Failed => {
                     retry_delays.get_or_insert_with(|| RETRY.start(seed)).after_failure()
                 }

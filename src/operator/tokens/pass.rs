@@ -2,6 +2,7 @@
 //! makes the changes. Writes of tokens come first, then those of the lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ pub(super) enum PassEnd {
     Changed,
     /// Nothing is left to do until then.
     Settled(Option<Timestamp>),
+    /// Other manifests are in force.
+    Superseded,
     /// Something failed, or may not be written now.
     Failed,
 }
@@ -128,9 +131,14 @@ impl TokenPass<'_> {
             if self.stop.is_cancelled() {
                 return PassEnd::Failed;
             }
+            if self.is_superseded() {
+                return PassEnd::Superseded;
+            }
             self.step(index, entry, &entries, &lists, &mut changes, &mut state).await;
         }
-        self.change_lists(&entries, changes, &mut state).await;
+        if self.change_lists(&entries, changes, &mut state).await.is_break() {
+            return PassEnd::Superseded;
+        }
         let names: BTreeSet<&EntryName> = entries.iter().map(|entry| &entry.name).collect();
         self.of.target.with(|inner| {
             inner.undeclared_since.retain(|name, _| names.contains(name));
@@ -401,13 +409,18 @@ impl TokenPass<'_> {
         (decision != GuardDecision::Admitted).then_some(BlockedBy::Guard)
     }
 
-    /// Changes the lists, each in one write.
+    /// Whether other manifests are in force than those of the pass: they may declare what this pass would revoke.
+    fn is_superseded(&self) -> bool {
+        !Arc::ptr_eq(&self.of.context.manifests.in_force().set, &self.in_force.set)
+    }
+
+    /// Changes the lists, each in one write. Breaks once other manifests are in force.
     async fn change_lists(
         &self,
         entries: &[TokenEntry],
         changes: BTreeMap<MeshName, ListChange>,
         state: &mut PassState,
-    ) {
+    ) -> ControlFlow<()> {
         let reporter = TokenReporter { of: self.of };
         for (mesh, ListChange { add, remove }) in changes {
             if add.is_empty() && remove.is_empty() {
@@ -415,6 +428,9 @@ impl TokenPass<'_> {
             }
             let ids: BTreeSet<TokenId> = add.keys().cloned().collect();
             self.of.worker.writes.acquire().await;
+            if self.is_superseded() {
+                return ControlFlow::Break(());
+            }
             let changed =
                 self.of.worker.call(self.of.target.issuer.change_revocations(&mesh, &ids, &remove)).await;
             let error = changed.as_ref().err().map(describe);
@@ -433,6 +449,7 @@ impl TokenPass<'_> {
                 Some(_) => state.failed = true,
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn record_withdrawn(&self, entry: &TokenEntry) {

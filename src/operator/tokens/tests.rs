@@ -158,6 +158,20 @@ async fn token_of_a_removed_workload_is_revoked_once_settled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn workload_restored_during_a_pass_keeps_its_token() {
+    let names: Vec<String> = (0..60).map(|n| format!("w{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut fixture = issuing(&names).await;
+    fixture.edit(&workloads(&names[..59]));
+    // The settled pass reads its entries for some seconds.
+    sleep(Duration::from_secs(63)).await;
+    assert_eq!((fixture.revoked().await.as_str(), fixture.tokens_in("held")), ("", 1));
+    fixture.edit(&workloads(&names));
+    sleep(SOON).await;
+    assert_eq!((fixture.revoked().await.as_str(), fixture.tokens_in("issued")), ("", 60));
+}
+
+#[tokio::test(start_paused = true)]
 async fn workload_that_returns_gets_another_token() {
     let mut fixture = issuing(&["a", "b"]).await;
     let revoked = fixture.current("b");
