@@ -10,8 +10,8 @@ use super::{HumanDuration, limits, patterns};
 /// Data plane tokens for sidecars of open-source Kuma, one for each workload.
 ///
 /// For control planes with `KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE=dpToken`. A token is bound to the mesh and to the label
-/// `kuma.io/workload` (Kuma 2.13 and later) or the tag `kuma.io/service`. It is stored as `PATH/MESH/WORKLOAD`, where
-/// task definitions read it.
+/// `kuma.io/workload` (Kuma 2.13 and later) or the tag `kuma.io/service`. It is stored as
+/// `PATH/MESH/WORKLOAD/token`, where task definitions read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TokenPolicy {

@@ -36,7 +36,7 @@ impl OperatorFixture {
 
     fn record(&self, workload: &str) -> TokenRecord {
         let entries = self.secrets.entries.lock().unwrap();
-        TokenRecord::read(&entries[&format!("/mesh/default/{workload}")].0).unwrap()
+        TokenRecord::read(&entries[&format!("/mesh/default/{workload}/token")].0).unwrap()
     }
 
     fn current(&self, workload: &str) -> TokenId {
@@ -44,7 +44,7 @@ impl OperatorFixture {
     }
 
     fn text(&self, workload: &str) -> String {
-        self.secrets.entries.lock().unwrap()[&format!("/mesh/default/{workload}")].1.clone()
+        self.secrets.entries.lock().unwrap()[&format!("/mesh/default/{workload}/token")].1.clone()
     }
 
     fn take_writes(&self) -> Vec<&'static str> {
@@ -153,7 +153,7 @@ async fn token_of_a_removed_workload_is_revoked_once_settled() {
     sleep(HOUR + SOON).await;
     assert_eq!(fixture.revoked().await, format!("other,{removed}"));
     sleep(24 * HOUR).await;
-    assert_eq!(fixture.stored_names(), ["/mesh/default/a".to_owned()].into());
+    assert_eq!(fixture.stored_names(), ["/mesh/default/a/token".to_owned()].into());
     assert!(!fixture.revoked().await.contains(removed.as_str()));
 }
 
@@ -213,12 +213,12 @@ async fn issue_false_revokes_at_once_and_the_guard_limits_it() {
 async fn secret_of_another_owner_is_not_overwritten() {
     let mut fixture = OperatorFixture::new(&[]);
     let foreign = ([("team".to_owned(), "x".to_owned())].into(), "theirs".to_owned());
-    fixture.secrets.entries.lock().unwrap().insert("/mesh/default/a".to_owned(), foreign.clone());
+    fixture.secrets.entries.lock().unwrap().insert("/mesh/default/a/token".to_owned(), foreign.clone());
     TOKENS.clone_into(&mut fixture.tokens);
     fixture.edit(&workloads(&["a", "b"]));
     fixture.start();
     sleep(HOUR).await;
-    assert_eq!(fixture.secrets.entries.lock().unwrap()["/mesh/default/a"], foreign);
+    assert_eq!(fixture.secrets.entries.lock().unwrap()["/mesh/default/a/token"], foreign);
     assert_eq!((fixture.tokens_in("conflict"), fixture.tokens_in("issued")), (1, 1));
     assert_eq!(fixture.issued_by_kuma(), 1, "no token is issued for a taken name");
 }
@@ -314,7 +314,7 @@ async fn plan_shows_tokens_and_writes_nothing() {
         tokens.map(|entry| (entry.change.change, entry.change.name.clone().unwrap())).collect::<Vec<_>>()
     };
     let report = fixture.plan().await;
-    assert_eq!(of_tokens(&report.changes), [(Change::Create, "/mesh/default/a".to_owned())]);
+    assert_eq!(of_tokens(&report.changes), [(Change::Create, "/mesh/default/a/token".to_owned())]);
     assert_eq!(report.unresolved, []);
     assert_eq!((fixture.issued_by_kuma(), fixture.take_writes().len()), (0, 0));
     fixture.secrets.failing.lock().unwrap().insert("list");

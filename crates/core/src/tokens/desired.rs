@@ -11,7 +11,11 @@ use ecs_mesh_model::MeshName;
 use super::record::TokenIdentity;
 use crate::intent::workload_label;
 
-/// The name of a stored token: `PATH/MESH/WORKLOAD`.
+/// The name of a stored token: `PATH/MESH/WORKLOAD/token`.
+///
+/// The name ends in a fixed part because a task definition names a secret by its ARN without the random suffix, which
+/// Secrets Manager takes for complete where the name ends in a hyphen and six characters, as `web-server` does.
+/// Source: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html>.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryName {
     /// Where it is stored.
@@ -22,7 +26,7 @@ pub struct EntryName {
 
 impl EntryName {
     fn new(binding: &Binding, path: &str, workload: &str) -> Self {
-        let name = format!("{path}/{}/{workload}", binding.spec.mesh);
+        let name = format!("{path}/{}/{workload}/token", binding.spec.mesh);
         Self { store: binding.spec.tokens.store, name: name.into() }
     }
 }
@@ -134,7 +138,7 @@ mod tests {
             ],
         );
         let names = desired_tokens(&set, "kuma").keys().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(names, ["/mesh/prod/default/kv", "/mesh/prod/default/web"]);
+        assert_eq!(names, ["/mesh/prod/default/kv/token", "/mesh/prod/default/web/token"]);
         assert!(desired_tokens(&set, "another").is_empty());
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::token_store::{EntryTags, NewEntry, TokenStore};
 
-const NAME: &str = "/mesh/default/web";
+const NAME: &str = "/mesh/default/web/token";
 const TOKEN: &str = "eyJ.eyJ.c2ln";
 const KEY: &str = "alias/mesh";
 
