@@ -67,7 +67,7 @@ impl TokenApply<'_> {
     /// have been read and can be revoked. A token whose id was not recorded was given to no task. Whatever fails in between,
     /// the next attempt stores the same token.
     pub(super) async fn issue(&self, wanted: &WantedToken) -> Result<IssuedToken, TokenChangeError> {
-        let Some(identity) = &wanted.identity else { return Err(TokenChangeError::Stale) };
+        let Ok(identity) = &wanted.identity else { return Err(TokenChangeError::Stale) };
         self.check_unchanged().await?;
         let minted = self.mint(wanted, identity).await?;
         match self.stored {

@@ -34,7 +34,7 @@ impl MintedToken {
             StoredEntry::Absent | StoredEntry::Foreign(_) => true,
         };
         is_fresh
-            && wanted.identity.as_ref() == Some(&self.identity)
+            && wanted.identity.as_ref() == Ok(&self.identity)
             && wanted.terms.valid_for.0 == self.valid_for
             && !issued.is_expired(Duration::ZERO, now.plus(wanted.terms.rotate_before.0))
     }

@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
-use ecs_mesh_api::{KumaFeature, KumaRelease, TokenStoreKind, WorkloadSpec};
+use ecs_mesh_api::{KumaFeature, KumaRelease, ProxyRole, TokenStoreKind, WorkloadSpec, ZoneProxyForm};
 use ecs_mesh_model::MeshName;
 
-use super::record::TokenIdentity;
+use super::record::{NoTokenIdentity, TokenIdentity};
 use crate::intent::workload_label;
 
 /// The name of a stored token: `PATH/MESH/WORKLOAD/token`.
@@ -54,17 +54,26 @@ impl DesiredToken {
         &self.binding.spec.mesh
     }
 
-    /// What the token is bound to at a server of this release; `None` where the Dataplane would have neither the label nor
-    /// the tag. Names of Dataplanes vary by task, so a token is bound to none.
+    /// What the token is bound to at a server of this release. Names of Dataplanes vary by task, so a token is bound to
+    /// none.
     ///
-    /// Tokens bound to a workload are new in Kuma 2.13; 3.0 has no tags.
-    pub fn identity(&self, release: KumaRelease) -> Option<TokenIdentity> {
+    /// Tokens bound to a workload are new in Kuma 2.13; 3.0 has no tags. A zone proxy is a Dataplane in 3.0, and by
+    /// `scope: mesh`.
+    ///
+    /// # Errors
+    /// Where the Dataplane would have neither the label nor the tag, or there is none.
+    pub fn identity(&self, release: KumaRelease) -> Result<TokenIdentity, NoTokenIdentity> {
+        if let ProxyRole::Zone(proxy) = self.spec.proxy_role()
+            && release.zone_proxy_form().of(&proxy) == ZoneProxyForm::Resource
+        {
+            return Err(NoTokenIdentity::ZoneProxy);
+        }
         match workload_label(&self.spec).filter(|_| release.has(KumaFeature::WorkloadLabel)) {
-            Some(label) => Some(TokenIdentity::Workload(label.into())),
+            Some(label) => Ok(TokenIdentity::Workload(label.into())),
             None if release.has(KumaFeature::InboundTags) => {
-                Some(TokenIdentity::Service(self.spec.service.as_str().into()))
+                Ok(TokenIdentity::Service(self.spec.service.as_str().into()))
             }
-            None => None,
+            None => Err(NoTokenIdentity::NoLabel),
         }
     }
 }
@@ -146,7 +155,14 @@ mod tests {
     fn token_is_bound_to_what_the_dataplane_has() {
         let set = set(
             &[("prod", json!({"issue": true, "path": "/m"}))],
-            &[("web", json!({})), ("named", json!({"workload": "w"})), ("dotted", json!({"service": "a.b"}))],
+            &[
+                ("web", json!({})),
+                ("named", json!({"workload": "w"})),
+                ("dotted", json!({"service": "a.b"})),
+                ("ingress", json!({"proxy": "zoneIngress"})),
+                ("egress", json!({"proxy": "zoneEgress"})),
+                ("of-mesh", json!({"proxy": "zoneEgress", "zoneEgress": {"scope": "mesh"}})),
+            ],
         );
         let desired = desired_tokens(&set, "kuma");
         for (workload, release, expected) in [
@@ -158,11 +174,16 @@ mod tests {
             // The name is no label, so the Dataplane has none.
             ("dotted", (2, 14), Some("service=a.b")),
             ("dotted", (3, 0), None),
+            // They need zone tokens.
+            ("ingress", (2, 14), None),
+            ("egress", (2, 9), None),
+            ("ingress", (3, 0), Some("workload=ingress")),
+            ("of-mesh", (2, 14), Some("workload=of-mesh")),
         ] {
             let token = desired.values().find(|token| *token.workload == *workload).unwrap();
             let identity = token.identity(KumaRelease::new(release.0, release.1));
             assert_eq!(
-                identity.map(|identity| identity.to_string()).as_deref(),
+                identity.ok().map(|identity| identity.to_string()).as_deref(),
                 expected,
                 "{workload} {release:?}"
             );

@@ -19,7 +19,8 @@ use ecs_mesh_api::{LifecyclePolicy, TokenPolicy};
 use ecs_mesh_model::{OperatorId, Timestamp};
 
 use super::record::{
-    CLOCK_SLACK, IssuedToken, TokenId, TokenIdentity, TokenOwner, TokenRecord, TokenRecordError,
+    CLOCK_SLACK, IssuedToken, NoTokenIdentity, TokenId, TokenIdentity, TokenOwner, TokenRecord,
+    TokenRecordError,
 };
 use super::revocations::RevocationList;
 
@@ -50,8 +51,8 @@ impl StoredEntry {
 pub struct WantedToken {
     /// Whose it is.
     pub owner: TokenOwner,
-    /// What it is bound to; `None` where the control plane's release has nothing that it could be bound to.
-    pub identity: Option<TokenIdentity>,
+    /// What it is bound to, or why the control plane's release has nothing that it could be bound to.
+    pub identity: Result<TokenIdentity, NoTokenIdentity>,
     /// `tokens` of the binding.
     pub terms: TokenPolicy,
 }
@@ -222,12 +223,9 @@ pub fn plan_entry(input: &EntryInput<'_>) -> Option<EntryPlan> {
     }
 }
 
-const NO_IDENTITY: &str = "the control plane's version has neither tags nor a label for a token: the service's name is no DNS \
-                           label, and the Workload names none";
-
 fn plan_first(wanted: &WantedToken) -> EntryPlan {
-    if wanted.identity.is_none() {
-        return EntryPlan::waiting(TokenState::Held, NO_IDENTITY);
+    if let Err(missing) = wanted.identity {
+        return EntryPlan::waiting(TokenState::Held, missing.as_str());
     }
     let reason = IssueReason::New;
     EntryPlan {
@@ -239,7 +237,10 @@ fn plan_first(wanted: &WantedToken) -> EntryPlan {
 }
 
 fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_>) -> EntryPlan {
-    let Some(identity) = &wanted.identity else { return EntryPlan::waiting(TokenState::Held, NO_IDENTITY) };
+    let identity = match &wanted.identity {
+        Ok(identity) => identity,
+        Err(missing) => return EntryPlan::waiting(TokenState::Held, missing.as_str()),
+    };
     let TokenPolicy { valid_for, rotate_before, overlap, .. } = &wanted.terms;
     let EntryInput { revoked, now, .. } = *input;
     let current = &record.current;
@@ -359,7 +360,7 @@ mod tests {
             ..TokenPolicy::default()
         };
         let TokenRecord { owner, identity, .. } = record(token("a", 0));
-        WantedToken { owner, identity: Some(identity), terms }
+        WantedToken { owner, identity: Ok(identity), terms }
     }
 
     /// A record whose newest token is `now`, and with these replaced ones: id, hours until the end, hours since the
@@ -523,7 +524,7 @@ mod tests {
 
     #[test]
     fn token_without_an_identity_is_held() {
-        let wanted = WantedToken { identity: None, ..wanted() };
+        let wanted = WantedToken { identity: Err(NoTokenIdentity::ZoneProxy), ..wanted() };
         for entry in [StoredEntry::Absent, StoredEntry::Recorded(stored(1, &[("old", 5, 90)]))] {
             assert_eq!(show(plan(Some(&wanted), &entry, "", true)), "held");
         }

@@ -21,6 +21,7 @@ pub use entry::{
     plan_entry,
 };
 pub use record::{
-    IssuedToken, PriorToken, TokenId, TokenIdentity, TokenOwner, TokenRecord, TokenRecordError,
+    IssuedToken, NoTokenIdentity, PriorToken, TokenId, TokenIdentity, TokenOwner, TokenRecord,
+    TokenRecordError,
 };
 pub use revocations::RevocationList;

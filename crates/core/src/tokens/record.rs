@@ -144,6 +144,32 @@ impl fmt::Display for TokenIdentity {
     }
 }
 
+/// Why a control plane has no data plane token for a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTokenIdentity {
+    /// The Dataplane has neither the label nor the tag.
+    NoLabel,
+    /// A `ZoneIngress` or `ZoneEgress` authenticates with a zone token.
+    ///
+    /// Source: <https://developer.konghq.com/mesh/zone-proxy-auth/>.
+    ZoneProxy,
+}
+
+impl NoTokenIdentity {
+    /// The reason, for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoLabel => {
+                "the control plane's version has neither tags nor a label for a token: the service's name is no DNS label, \
+                 and the Workload names none"
+            }
+            Self::ZoneProxy => {
+                "a zone ingress or egress needs a zone token, which the operator does not issue"
+            }
+        }
+    }
+}
+
 /// The owner of a stored token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOwner {
