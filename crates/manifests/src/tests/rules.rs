@@ -223,6 +223,17 @@ fn bindings_with_overlapping_token_paths_are_refused() {
         found.contains("MeshBinding/second): spec.tokens.path: overlaps the path /mesh of MeshBinding first"),
         "{found}"
     );
+    // Whatever else they declare stays in force.
+    let documents =
+        binding("first", "issue: true, path: /mesh") + &binding("second", "issue: true, path: /mesh/b");
+    let directory =
+        TestDirectory::with(&[("a.yaml", &format!("{CONTROL_PLANE}---\n{WORKLOAD}---\n{documents}"))]);
+    let set = directory.load().set;
+    for name in ["first", "second"] {
+        let tokens = &set.bindings[name].spec.tokens;
+        assert_eq!((tokens.issue, &tokens.path), (false, &None), "{name}");
+    }
+    assert!(!set.complete, "no token is withdrawn");
     assert_eq!(both("issue: true, path: /mesh/a", "issue: true, path: /mesh/b"), "");
     assert_eq!(both("issue: true, path: /mesh", "issue: true, path: /mesh, store: parameterStore"), "");
 }

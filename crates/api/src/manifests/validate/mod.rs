@@ -27,7 +27,7 @@ use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
 use crate::{
     AllowList, ApiDialect, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec,
-    TokenStoreKind, WorkloadSpec,
+    TokenPolicy, TokenStoreKind, WorkloadSpec,
 };
 use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
@@ -319,9 +319,7 @@ impl Assembly {
             return;
         }
         let control_plane_type = control_plane.kind;
-        if !self.check_token_path(&name, origin, &spec) {
-            return;
-        }
+        self.check_token_path(&name, origin, &mut spec);
         // At Consul the mesh is the partition, as in its registrations.
         if let Some(partition) = control_plane.consul.as_ref().and_then(|consul| consul.partition.as_deref())
             && let Ok(partition) = MeshName::parse(partition)
@@ -334,20 +332,22 @@ impl Assembly {
         self.set.bindings.insert(name, Arc::new(binding));
     }
 
-    /// Each binding has a path of its own: two would take each other's tokens for withdrawn ones. `false`: the path is another
-    /// binding's, too, which is omitted as well, since either may be the intended one.
-    fn check_token_path(&mut self, name: &Arc<str>, origin: &DocumentOrigin, spec: &MeshBindingSpec) -> bool {
-        let Some(path) = &spec.tokens.path else { return true };
+    /// Each binding has a path of its own: two would take each other's tokens for withdrawn ones. Where paths overlap, both
+    /// bindings lose their `tokens`, since either may be the intended one; what else they declare stays in force.
+    fn check_token_path(&mut self, name: &Arc<str>, origin: &DocumentOrigin, spec: &mut MeshBindingSpec) {
+        let Some(path) = spec.tokens.path.clone() else { return };
         let store = spec.tokens.store;
-        let before = self.errors.len();
         for other in &self.token_paths {
-            if other.store != store || !tokens::overlap(&other.path, path) {
+            if other.store != store || !tokens::overlap(&other.path, &path) {
                 continue;
             }
-            self.set.bindings.remove(&other.binding);
+            spec.tokens = TokenPolicy::default();
+            if let Some(binding) = self.set.bindings.get_mut(&other.binding) {
+                Arc::make_mut(binding).spec.tokens = TokenPolicy::default();
+            }
             for (document, rival, path, location) in [
                 (origin, &other.binding, &other.path, other.origin.location()),
-                (&other.origin, name, path, origin.location()),
+                (&other.origin, name, &path, origin.location()),
             ] {
                 let message = format!(
                     "overlaps the path {path} of MeshBinding {rival} at {location}: give each binding a path of its own"
@@ -355,9 +355,8 @@ impl Assembly {
                 self.errors.push(document.finding("spec.tokens.path", message));
             }
         }
-        let (binding, path) = (Arc::clone(name), path.clone());
+        let binding = Arc::clone(name);
         self.token_paths.push(TokenPathUse { binding, store, path, origin: origin.clone() });
-        self.errors.len() == before
     }
 
     fn add_consul_auth(&mut self, name: Arc<str>, origin: &DocumentOrigin, spec: ConsulAuthSpec) {
