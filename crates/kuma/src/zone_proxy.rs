@@ -99,7 +99,11 @@ pub(super) fn registration(
     }
     Ok(Registration {
         id: RegistrationId::of_zone_proxy(kind, name),
-        owner: if is_of_other_zone(&stored) { RegistrationOwner::Foreign } else { labels::read_owner(&stored) },
+        owner: if is_of_other_zone(&stored) {
+            RegistrationOwner::Foreign
+        } else {
+            labels::read_owner(&stored)
+        },
         cluster_name: labels::label(&stored, CLUSTER_NAME_LABEL).map(intern),
         service: None,
         created_at: text("creationTime").and_then(Timestamp::parse),

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::shell_words::{self, ShellToken};
+
 /// The flag of a sidecar that binds services on their own addresses (Kuma 2.11 and later).
 ///
 /// Source: `app/kuma-dp/cmd/run.go` of Kuma.
@@ -77,8 +79,7 @@ pub struct ContainerStart<'a> {
 }
 
 impl<'a> ContainerStart<'a> {
-    /// The words of entry point and command. A shell gets its command line as one argument, so arguments are split as a shell
-    /// splits them; quotes are removed.
+    /// The words of entry point and command, of all commands that a command line has; quotes are removed.
     pub fn words(&self) -> Vec<String> {
         let is_end = |c: char| c.is_whitespace() || matches!(c, ';' | '|' | '&' | '(' | ')');
         let words = self.arguments.iter().flat_map(|argument| argument.split(is_end));
@@ -88,15 +89,36 @@ impl<'a> ContainerStart<'a> {
     /// The sidecar, if the container is one of Kuma, also behind a command that hides its settings: the image or a word of the
     /// command is named `kuma-dp`, or `--cp-address` is an option of `run`.
     pub fn kuma_sidecar(&self) -> Option<KumaSidecarStart<'a>> {
-        let words = self.words();
-        let program = words.iter().position(|word| word.rsplit('/').next() == Some(KUMA_DP));
-        let after = program.map_or(0, |at| at + 1);
-        let run = words.iter().skip(after).position(|word| word == "run").map(|at| after + at);
-        let options: Option<Vec<String>> = run.map(|at| words.into_iter().skip(at + 1).collect());
+        let options = self.run_options();
         let has_address =
             options.as_ref().is_some_and(|options| options.iter().any(|one| one.starts_with("--cp-address")));
-        let is_sidecar = program.is_some() || image_name(self.image).contains(KUMA_DP) || has_address;
+        let is_named = || self.words().iter().any(|word| is_program(word));
+        let is_sidecar = image_name(self.image).contains(KUMA_DP) || has_address || is_named();
         is_sidecar.then(|| KumaSidecarStart { start: self.clone(), options })
+    }
+
+    /// The options of `run`, if an argument shows it: the words after it up to the end of the command, and the arguments after
+    /// that, which a shell passes on.
+    fn run_options(&self) -> Option<Vec<String>> {
+        let arguments: Vec<Vec<ShellToken>> =
+            self.arguments.iter().map(|argument| shell_words::split(argument, may_start_sidecar)).collect();
+        let words = arguments.iter().enumerate().flat_map(|(argument, tokens)| {
+            tokens.iter().enumerate().filter_map(move |(at, token)| match token {
+                ShellToken::Word(word) => Some((argument, at, word.as_str())),
+                ShellToken::End => None,
+            })
+        });
+        let mut after = words.clone();
+        if words.clone().any(|(_, _, word)| is_program(word)) {
+            after.find(|(_, _, word)| is_program(word));
+        }
+        let (argument, at, _) = after.find(|(_, _, word)| *word == "run")?;
+        let word = |token: &ShellToken| match token {
+            ShellToken::Word(word) => Some(word.clone()),
+            ShellToken::End => None,
+        };
+        let own = arguments[argument].iter().skip(at + 1).map_while(word);
+        Some(own.chain(arguments.iter().skip(argument + 1).flatten().filter_map(word)).collect())
     }
 
     fn variable(&self, name: &str) -> Option<VariableValue<'a>> {
@@ -201,6 +223,16 @@ impl KumaSidecarStart<'_> {
             Some(options) => may_expand_to_options(options).then_some(HiddenSetting::ShellVariable),
         }
     }
+}
+
+/// Whether a word is the path of `kuma-dp`.
+fn is_program(word: &str) -> bool {
+    word.rsplit('/').next() == Some(KUMA_DP)
+}
+
+/// Whether a quoted word may be a command line that starts the sidecar.
+fn may_start_sidecar(word: &str) -> bool {
+    word.contains(KUMA_DP)
 }
 
 /// `kuma-dp` of `registry:5000/kong/kuma-dp:2.14.3`.

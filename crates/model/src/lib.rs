@@ -32,6 +32,7 @@ mod reason;
 #[cfg(feature = "schema")]
 mod schema;
 mod secret_ref;
+mod shell_words;
 mod sidecar_dataplane;
 mod task;
 mod time;

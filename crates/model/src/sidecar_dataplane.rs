@@ -60,6 +60,17 @@ mod tests {
             ),
             ("own", &["sh", "-c", "kuma-dp run --name \"${id%%-*}\" --mesh default"], Some(Named)),
             (IMAGE, &["run", "--name=web-1"], Some(Named)),
+            // Options of other commands.
+            (
+                "own",
+                &["sh", "-c", "kuma-dp run --name \"$id\" --dataplane-token \"$(echo $T | base64 -d)\""],
+                Some(Named),
+            ),
+            ("own", &["sh", "-c", "kuma-dp run --name $id || curl -d failed http://alerts"], Some(Named)),
+            ("own", &["sh", "-c", "curl -d x http://a; exec kuma-dp run --name=$id"], Some(Named)),
+            ("own", &["sh", "-c", "su kuma -c 'kuma-dp run --dataplane-file=/dp.yaml'"], Some(Template)),
+            ("own", &["sh", "-c", "kuma-dp run \"$@\"; exit 1", "sh", "-d", "/dp.yaml"], Some(Template)),
+            ("own", &["sh", "-c", "$(which kuma-dp) run --name $id"], Some(Named)),
             // Flags that only begin alike.
             (IMAGE, &["run", "--dataplane-token-file=/token", "--dataplane-var", "a=b"], None),
             (IMAGE, &["run", "--cp-address=https://cp:5678"], None),
