@@ -32,7 +32,7 @@ const TASKS: usize = 3;
 /// The called service's port at its sidecars.
 const PORT: u16 = 15_050;
 /// The listeners of the service that calls through listeners, with the called services.
-const LISTENERS: [(&str, u16); 3] = [(CALLED, 15_051), (BINDING, 15_052), (CALLED, 15_053)];
+const LISTENERS: [(&str, u16); 3] = [(CALLED, 15_051), (BINDING, 15_052), (CALLED, 15_054)];
 /// Requests that show a state.
 const ENOUGH: usize = 20;
 /// Time in which a change reaches clients.
