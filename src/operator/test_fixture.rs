@@ -1,6 +1,6 @@
 //! An operator at the Kuma emulator with a fake ECS, under a paused clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -21,7 +21,26 @@ use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
 use ecs_mesh_model::{InterfaceAddresses, LastStatus, OperatorId, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
 
-struct FakeTransport(Arc<Mutex<KumaCp>>, Clock, Vec<&'static str>);
+/// The emulator, and the calls that it refuses.
+struct FakeTransport(Arc<Mutex<KumaCp>>, Clock, RefusedCalls);
+
+type RefusedPaths = Arc<Mutex<BTreeSet<&'static str>>>;
+
+#[derive(Clone, Default)]
+struct RefusedCalls {
+    /// Beginnings of paths that may not be called.
+    all: Vec<&'static str>,
+    /// Parts of paths that may not be written.
+    writes: RefusedPaths,
+}
+
+impl RefusedCalls {
+    fn refuse(&self, method: HttpMethod, path: &str) -> bool {
+        let is_written = method != HttpMethod::Get;
+        self.all.iter().any(|beginning| path.starts_with(beginning))
+            || is_written && self.writes.lock().unwrap().iter().any(|part| path.contains(part))
+    }
+}
 
 #[async_trait]
 impl Transport for FakeTransport {
@@ -31,8 +50,8 @@ impl Transport for FakeTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
-        if self.2.iter().any(|forbidden| path.starts_with(forbidden)) {
-            let body = br#"{"status": 403, "title": "Access Denied"}"#.to_vec();
+        if self.2.refuse(method, path) {
+            let body = br#"{"type": "/std-errors", "status": 403, "title": "Access Denied"}"#.to_vec();
             return Ok(HttpResponse { status: 403, retry_after: None, body });
         }
         let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
@@ -60,6 +79,8 @@ pub(super) struct OperatorFixture {
     pub(super) binding: String,
     /// The secrets of the tokens.
     pub(super) secrets: Arc<FakeTokenStore>,
+    /// Parts of the control plane's paths that the operator may not write.
+    pub(super) refused_paths: RefusedPaths,
     loaded: Option<Loaded>,
     manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
     running: Option<JoinHandle<()>>,
@@ -92,6 +113,7 @@ impl OperatorFixture {
             tokens: String::new(),
             binding: String::new(),
             secrets: Arc::default(),
+            refused_paths: Arc::default(),
             loaded: None,
             manifests: None,
             running: None,
@@ -145,7 +167,8 @@ impl OperatorFixture {
 
     /// The dependencies of an operator at the emulators, which plans for a target version if there is one.
     fn deps(&self, target: Option<KumaRelease>) -> OperatorDeps {
-        let (kuma, clock, forbidden) = (Arc::clone(&self.kuma), self.clock.clone(), self.forbidden.clone());
+        let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
+        let refused = RefusedCalls { all: self.forbidden.clone(), writes: Arc::clone(&self.refused_paths) };
         OperatorDeps {
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,
@@ -154,7 +177,7 @@ impl OperatorFixture {
                 parameter_store: Arc::new(FakeTokenStore::default()),
             },
             connect: Arc::new(move |_, _| {
-                let client = client(Arc::clone(&kuma), clock.clone(), forbidden.clone());
+                let client = client(Arc::clone(&kuma), clock.clone(), refused.clone());
                 Ok(Connected::kuma(client.with_target(target)))
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
@@ -163,7 +186,7 @@ impl OperatorFixture {
 
     /// A client of the control plane beside the operator's.
     pub(super) fn client(&self) -> impl TokenIssuer + use<> {
-        client(Arc::clone(&self.kuma), self.clock.clone(), Vec::new())
+        client(Arc::clone(&self.kuma), self.clock.clone(), RefusedCalls::default())
     }
 
     /// The plan by the manifests as they are.
@@ -193,13 +216,9 @@ impl OperatorFixture {
     }
 }
 
-fn client(
-    kuma: Arc<Mutex<KumaCp>>,
-    clock: Clock,
-    forbidden: Vec<&'static str>,
-) -> KumaControlPlane<FakeTransport> {
+fn client(kuma: Arc<Mutex<KumaCp>>, clock: Clock, refused: RefusedCalls) -> KumaControlPlane<FakeTransport> {
     let id = OperatorId::parse("op").unwrap();
-    KumaControlPlane::new(FakeTransport(kuma, clock, forbidden), id, Arc::new(NoObserver))
+    KumaControlPlane::new(FakeTransport(kuma, clock, refused), id, Arc::new(NoObserver))
 }
 
 pub(super) fn service_of(body: &Value) -> String {

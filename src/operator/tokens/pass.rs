@@ -76,13 +76,17 @@ impl TokenEntry {
 #[derive(Default)]
 struct ListChange {
     add: BTreeMap<TokenId, (usize, bool)>,
-    remove: BTreeSet<TokenId>,
+    remove: BTreeMap<TokenId, usize>,
 }
 
 /// The counts of a pass.
 #[derive(Default)]
 struct PassState {
     status: TokenStatus,
+    /// The states of the entries, which are counted once the lists are changed.
+    labels: BTreeMap<usize, &'static str>,
+    /// Entries with changes of the lists that failed.
+    unlisted: BTreeSet<usize>,
     due: Option<Timestamp>,
     changed: bool,
     failed: bool,
@@ -145,6 +149,13 @@ impl TokenPass<'_> {
             // An entry that could not be read is declared all the same; a file in error may declare others.
             inner.minted.retain(|name| !set.complete || desired.contains_key(name));
         });
+        for (index, label) in std::mem::take(&mut state.labels) {
+            let is_clear = !matches!(label, "conflict" | "held" | FAILED) && !state.unlisted.contains(&index);
+            if let Some(entry) = entries.get(index).filter(|_| is_clear) {
+                reporter.clear(&entry.name);
+            }
+            state.count(label);
+        }
         reporter.finish(state.status, state.plan);
         match (state.changed, state.failed) {
             (_, true) => PassEnd::Failed,
@@ -324,10 +335,7 @@ impl TokenPass<'_> {
                 }
             }
         }
-        if !matches!(label, "conflict" | "held" | "failed") {
-            reporter.clear(&entry.name);
-        }
-        state.count(label);
+        state.labels.insert(index, label);
     }
 
     fn is_ours(&self, record: &TokenRecord) -> bool {
@@ -427,12 +435,13 @@ impl TokenPass<'_> {
                 continue;
             }
             let ids: BTreeSet<TokenId> = add.keys().cloned().collect();
+            let removed: BTreeSet<TokenId> = remove.keys().cloned().collect();
             self.of.worker.writes.acquire().await;
             if self.is_superseded() {
                 return ControlFlow::Break(());
             }
             let changed =
-                self.of.worker.call(self.of.target.issuer.change_revocations(&mesh, &ids, &remove)).await;
+                self.of.worker.call(self.of.target.issuer.change_revocations(&mesh, &ids, &removed)).await;
             let error = changed.as_ref().err().map(describe);
             for (id, (index, is_withdrawal)) in &add {
                 let Some(entry) = entries.get(*index) else { continue };
@@ -441,13 +450,17 @@ impl TokenPass<'_> {
                     self.record_withdrawn(entry);
                 }
             }
-            if add.is_empty() {
-                reporter.pruned(&mesh, remove.len(), error.as_deref());
+            for (id, index) in &remove {
+                let Some(entry) = entries.get(*index) else { continue };
+                reporter.pruned(&Self::subject(entry), id, error.as_deref());
             }
-            match error {
-                None => state.changed = true,
-                Some(_) => state.failed = true,
+            if error.is_none() {
+                state.changed = true;
+                continue;
             }
+            state.failed = true;
+            state.labels.extend(add.values().map(|(index, _)| (*index, FAILED)));
+            state.unlisted.extend(add.values().map(|(index, _)| *index).chain(remove.into_values()));
         }
         ControlFlow::Continue(())
     }
@@ -473,7 +486,7 @@ fn collect(change: &mut ListChange, action: &TokenAction, index: usize) {
         TokenAction::Withdraw(tokens) => {
             change.add.extend(tokens.iter().map(|token| (token.id.clone(), (index, true))));
         }
-        TokenAction::Prune(ids) => change.remove.extend(ids.iter().cloned()),
+        TokenAction::Prune(ids) => change.remove.extend(ids.iter().map(|id| (id.clone(), index))),
         TokenAction::Issue(_) | TokenAction::Forget(_) | TokenAction::Remove => {}
     }
 }

@@ -16,8 +16,9 @@ use ecs_mesh_model::MeshName;
 
 /// The label of warnings about tokens.
 const TOKEN_FAILED: &str = "token_failed";
-/// The value of the log field `change`, and of the metric's label.
+/// Values of the log field `change`, and of the metric's label.
 const REVOKE: &str = "revoke";
+const PRUNE: &str = "prune";
 
 /// The token that a line is about.
 pub(super) struct TokenSubject<'a> {
@@ -172,24 +173,30 @@ impl TokenReporter<'_> {
         } else {
             "it was replaced tokens.overlap ago"
         };
+        self.list_changed(subject, REVOKE, id, reason, error);
+    }
+
+    /// An expired token was taken from the list of revoked ones, or could not be.
+    pub(super) fn pruned(&self, subject: &TokenSubject<'_>, id: &TokenId, error: Option<&str>) {
+        self.list_changed(subject, PRUNE, id, "it has expired", error);
+    }
+
+    fn list_changed(
+        &self,
+        subject: &TokenSubject<'_>,
+        change: &'static str,
+        id: &TokenId,
+        reason: &str,
+        error: Option<&str>,
+    ) {
         if let Some(error) = error
             && !self.of.target.warnings.raise(subject.name.to_string(), error.to_owned())
         {
             let (control_plane, name) = (&self.of.worker.name, &*subject.name.name);
-            debug!(%control_plane, name, change = REVOKE, error, "data plane token not changed");
+            debug!(%control_plane, name, change, error, "data plane token not changed");
             return;
         }
-        self.audit(subject, REVOKE, Some(id), None, reason, error);
-    }
-
-    /// Expired tokens were taken from the list of a mesh, or could not be.
-    pub(super) fn pruned(&self, mesh: &MeshName, count: usize, error: Option<&str>) {
-        let control_plane = &self.of.worker.name;
-        self.of.context.metrics().changes.record_token_change("prune", error.is_none());
-        match error {
-            None => info!(%control_plane, %mesh, count, "expired tokens taken from the list of revoked ones"),
-            Some(error) => debug!(%control_plane, %mesh, error, "pruning the list of revoked tokens failed"),
-        }
+        self.audit(subject, change, Some(id), None, reason, error);
     }
 
     fn warn_once(&self, subject: &TokenSubject<'_>, reason: &str, is_warning: bool) {

@@ -185,6 +185,33 @@ async fn workload_that_returns_gets_another_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failed_revocation_is_counted_as_failed() {
+    let mut fixture = issuing(&["a", "b"]).await;
+    fixture.refused_paths.lock().unwrap().insert("revocations");
+    fixture.edit(&workloads(&["a"]));
+    sleep(HOUR).await;
+    assert_eq!((fixture.tokens_in("failed"), fixture.tokens_in("withdrawn")), (1, 0));
+    assert_eq!(fixture.revoked().await, "");
+    fixture.refused_paths.lock().unwrap().clear();
+    sleep(HOUR).await;
+    assert_eq!((fixture.tokens_in("failed"), fixture.tokens_in("withdrawn")), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_token_is_requested_with_backoff() {
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.refused_paths.lock().unwrap().insert("/tokens/");
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&["a"]));
+    fixture.start();
+    sleep(HOUR).await;
+    assert_eq!((fixture.tokens_in("failed"), fixture.issued_by_kuma()), (1, 0));
+    fixture.refused_paths.lock().unwrap().clear();
+    sleep(HOUR).await;
+    assert_eq!((fixture.tokens_in("issued"), fixture.issued_by_kuma()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn restarted_operator_waits_before_it_revokes() {
     let mut fixture = issuing(&["a", "b"]).await;
     fixture.edit(&workloads(&["a"]));
