@@ -18,7 +18,7 @@ use super::aws::{
     AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
     DescribeTasksOutput, Ec2, Ecs, Iam, ListPage, TaskProtectionOutput,
 };
-use super::token_store::{EntryTags, NewEntry, TokenStore};
+use super::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
@@ -328,6 +328,8 @@ impl Ecs for FakeEcs {
 pub struct FakeTokenStore {
     /// By name: the tags, and the text.
     pub entries: Mutex<BTreeMap<String, (EntryTags, String)>>,
+    /// The names that are scheduled for deletion.
+    pub deleting: Mutex<BTreeSet<String>>,
     /// The writes so far: the operation, and the name.
     pub writes: Mutex<Vec<(&'static str, String)>>,
     /// The operations that fail.
@@ -361,9 +363,11 @@ impl TokenStore for FakeTokenStore {
         Ok(entries.keys().filter(|name| name.starts_with(&prefix)).cloned().collect())
     }
 
-    async fn tags(&self, name: &str) -> Result<Option<EntryTags>, AwsError> {
+    async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {
         self.check("tags")?;
-        Ok(self.entries.lock().unwrap().get(name).map(|(tags, _)| tags.clone()))
+        let is_deleting = self.deleting.lock().unwrap().contains(name);
+        let entries = self.entries.lock().unwrap();
+        Ok(entries.get(name).map(|(tags, _)| EntryDescription { tags: tags.clone(), is_deleting }))
     }
 
     async fn create(&self, entry: NewEntry<'_>) -> Result<(), AwsError> {

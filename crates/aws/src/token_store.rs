@@ -11,6 +11,15 @@ use crate::aws::AwsError;
 /// Tags by key.
 pub type EntryTags = BTreeMap<String, String>;
 
+/// What a store says of an entry without its token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryDescription {
+    /// The tags.
+    pub tags: EntryTags,
+    /// Whether it is scheduled for deletion: it is neither read nor written until it is restored or gone.
+    pub is_deleting: bool,
+}
+
 /// A token to store under a new name.
 #[derive(Clone, Copy)]
 pub struct NewEntry<'a> {
@@ -37,7 +46,7 @@ pub trait TokenStore: Send + Sync {
     async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError>;
 
     /// The current tags; `None` if there is no entry of this name.
-    async fn tags(&self, name: &str) -> Result<Option<EntryTags>, AwsError>;
+    async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError>;
 
     /// Stores the first token with its tags in one call. Fails if the name is taken.
     async fn create(&self, entry: NewEntry<'_>) -> Result<(), AwsError>;

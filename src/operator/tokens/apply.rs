@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::TokenLoop;
 use super::minted::MintedToken;
-use super::pass::describe;
+use super::pass::{describe, stored_entry};
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::token_store::{NewEntry, TokenStore};
 use ecs_mesh_control_plane::CallError;
@@ -72,7 +72,7 @@ impl TokenApply<'_> {
         let minted = self.mint(wanted, identity).await?;
         match self.stored {
             StoredEntry::Recorded(record) => self.replace(wanted, identity, record, &minted.new).await?,
-            StoredEntry::Absent | StoredEntry::Foreign(_) => {
+            StoredEntry::Absent | StoredEntry::Foreign(_) | StoredEntry::Deleting(_) => {
                 self.create(wanted, identity, &minted.new).await?
             }
         }
@@ -186,8 +186,8 @@ impl TokenApply<'_> {
     }
 
     async fn check_unchanged(&self) -> Result<(), TokenChangeError> {
-        let tags = self.store().tags(&self.name.name).await?;
-        if StoredEntry::of(tags.as_ref()) == *self.stored { Ok(()) } else { Err(TokenChangeError::Stale) }
+        let described = self.store().describe(&self.name.name).await?;
+        if stored_entry(described.as_ref()) == *self.stored { Ok(()) } else { Err(TokenChangeError::Stale) }
     }
 
     fn check_lease(&self) -> Result<(), TokenChangeError> {

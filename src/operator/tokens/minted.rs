@@ -31,7 +31,7 @@ impl MintedToken {
                 (!record.stored || record.current != *issued)
                     && record.prior.iter().all(|prior| prior.token.id != issued.id)
             }
-            StoredEntry::Absent | StoredEntry::Foreign(_) => true,
+            StoredEntry::Absent | StoredEntry::Foreign(_) | StoredEntry::Deleting(_) => true,
         };
         is_fresh
             && wanted.identity.as_ref() == Ok(&self.identity)

@@ -14,6 +14,7 @@ use crate::operator::context::ManifestsInForce;
 use crate::operator::dry_run::TaskPlan;
 use crate::telemetry::state::TokenStatus;
 use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_aws::token_store::EntryDescription;
 use ecs_mesh_control_plane::{CallError, MeshErrorKind};
 use ecs_mesh_controller::WriteObstacle;
 use ecs_mesh_core::intent::RegistrationId;
@@ -59,10 +60,7 @@ struct TokenEntry {
 
 impl TokenEntry {
     fn record(&self) -> Option<&TokenRecord> {
-        match &self.stored {
-            StoredEntry::Recorded(record) => Some(record),
-            StoredEntry::Absent | StoredEntry::Foreign(_) => None,
-        }
+        self.stored.record()
     }
 
     fn workload(&self) -> Arc<str> {
@@ -202,8 +200,8 @@ impl TokenPass<'_> {
             let may_withdraw = in_force.set.complete && !in_force.history.is_starting(settle, now);
             for name in names {
                 self.of.target.reads.acquire(1).await;
-                let stored = match store.tags(&name.name).await {
-                    Ok(tags) => StoredEntry::of(tags.as_ref()),
+                let stored = match store.describe(&name.name).await {
+                    Ok(described) => stored_entry(described.as_ref()),
                     Err(error) => {
                         state.failed = true;
                         state.count(FAILED);
@@ -471,6 +469,14 @@ impl TokenPass<'_> {
             let guard = inner.guards.entry(Arc::clone(&entry.binding.name)).or_default();
             guard.record_completed(&entry.name.name, &registration_id(entry), now);
         });
+    }
+}
+
+/// What is stored, by the store's description.
+pub(super) fn stored_entry(described: Option<&EntryDescription>) -> StoredEntry {
+    match described {
+        Some(EntryDescription { tags, is_deleting: true }) => StoredEntry::deleting(tags),
+        described => StoredEntry::of(described.map(|described| &described.tags)),
     }
 }
 

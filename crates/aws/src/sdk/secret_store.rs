@@ -9,7 +9,7 @@ use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
 use super::call::CallRunner;
 use super::ecs::unreadable;
 use crate::aws::{AwsError, AwsErrorKind};
-use crate::token_store::{EntryTags, NewEntry, TokenStore};
+use crate::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
 
 /// Pages of 100 secrets.
 const MAX_PAGES: usize = 100;
@@ -53,15 +53,18 @@ impl TokenStore for SdkSecretStore {
         Err(unreadable(OPERATION, path, "the list does not end"))
     }
 
-    async fn tags(&self, name: &str) -> Result<Option<EntryTags>, AwsError> {
+    async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {
         let call = self.client.describe_secret().secret_id(name);
         let described =
             match Box::pin(self.calls.run("secretsmanager:DescribeSecret", name, call.send())).await {
                 Err(error) if error.kind == AwsErrorKind::NotFound => return Ok(None),
                 described => described?,
             };
+        // A secret is described until the end of its recovery window.
+        let is_deleting = described.deleted_date.is_some();
         let tags = described.tags.unwrap_or_default().into_iter();
-        Ok(Some(tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect()))
+        let tags = tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default()))).collect();
+        Ok(Some(EntryDescription { tags, is_deleting }))
     }
 
     async fn create(&self, entry: NewEntry<'_>) -> Result<(), AwsError> {

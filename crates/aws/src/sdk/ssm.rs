@@ -18,7 +18,7 @@ use super::call::CallRunner;
 use super::ecs::unreadable;
 use super::operation::{self, SignedService};
 use crate::aws::{AwsError, AwsErrorKind};
-use crate::token_store::{EntryTags, NewEntry, TokenStore};
+use crate::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
 
 const SSM: SignedService = SignedService { id: "SSM", name: "ssm" };
 /// Pages of 50 parameters.
@@ -107,7 +107,7 @@ impl TokenStore for SdkParameterStore {
         Err(unreadable(DESCRIBE.0, path, "the list does not end"))
     }
 
-    async fn tags(&self, name: &str) -> Result<Option<EntryTags>, AwsError> {
+    async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {
         let body = json!({"ResourceType": "Parameter", "ResourceId": name});
         let found = match self.call(LIST_TAGS, name, &body).await {
             Err(error) if error.kind == AwsErrorKind::NotFound => return Ok(None),
@@ -117,7 +117,8 @@ impl TokenStore for SdkParameterStore {
             return Err(unreadable(LIST_TAGS.0, name, "the response has no TagList"));
         };
         let text = |tag: &Value, field: &str| tag.get(field).and_then(Value::as_str).map(str::to_owned);
-        Ok(Some(tags.iter().filter_map(|tag| Some((text(tag, "Key")?, text(tag, "Value")?))).collect()))
+        let tags = tags.iter().filter_map(|tag| Some((text(tag, "Key")?, text(tag, "Value")?))).collect();
+        Ok(Some(EntryDescription { tags, is_deleting: false }))
     }
 
     async fn create(&self, entry: NewEntry<'_>) -> Result<(), AwsError> {

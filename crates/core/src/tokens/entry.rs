@@ -7,6 +7,7 @@
 //! | yes | not stored after its tags were written | issue again: either token may have been read |
 //! | yes | bound to another workload or service, valid for longer than `validFor`, revoked, or close to its end | replace |
 //! | yes | else | keep; revoke replaced tokens after `overlap` |
+//! | yes | scheduled for deletion | hold |
 //! | no | of this operator | once settled: revoke; remove after its end |
 //! | no | else | ignore |
 //!
@@ -33,9 +34,25 @@ pub enum StoredEntry {
     Recorded(TokenRecord),
     /// A secret or parameter whose tags are not those of an operator.
     Foreign(TokenRecordError),
+    /// A secret that is scheduled for deletion, with its tags if they are those of an operator.
+    Deleting(Option<TokenRecord>),
 }
 
 impl StoredEntry {
+    /// The tags of an operator.
+    pub fn record(&self) -> Option<&TokenRecord> {
+        match self {
+            Self::Recorded(record) => Some(record),
+            Self::Deleting(record) => record.as_ref(),
+            Self::Absent | Self::Foreign(_) => None,
+        }
+    }
+
+    /// A secret that is scheduled for deletion, by its tags.
+    pub fn deleting(tags: &BTreeMap<String, String>) -> Self {
+        Self::Deleting(TokenRecord::read(tags).ok())
+    }
+
     /// Reads the tags of a secret or parameter; `None` if there is none.
     pub fn of(tags: Option<&BTreeMap<String, String>>) -> Self {
         match tags.map(TokenRecord::read) {
@@ -205,6 +222,7 @@ pub fn plan_entry(input: &EntryInput<'_>) -> Option<EntryPlan> {
             let reason = format!("the name is taken: {error}");
             return wanted.map(|_| EntryPlan::waiting(TokenState::Conflict, reason));
         }
+        (StoredEntry::Deleting(record), wanted) => return plan_deleting(record.as_ref(), wanted, input),
         (StoredEntry::Recorded(record), _) => record,
     };
     let owner = &record.owner;
@@ -218,9 +236,28 @@ pub fn plan_entry(input: &EntryInput<'_>) -> Option<EntryPlan> {
             Some(EntryPlan::waiting(TokenState::Conflict, reason))
         }
         Some(wanted) => Some(plan_wanted(wanted, record, input)),
-        None if owner.operator != *input.operator || *owner.control_plane != *input.control_plane => None,
+        None if !is_own(record, input) => None,
         None => Some(plan_withdrawn(record, input)),
     }
+}
+
+fn is_own(record: &TokenRecord, input: &EntryInput<'_>) -> bool {
+    record.owner.operator == *input.operator && *record.owner.control_plane == *input.control_plane
+}
+
+/// A secret within its recovery window can neither be read by tasks nor be written.
+fn plan_deleting(
+    record: Option<&TokenRecord>,
+    wanted: Option<&WantedToken>,
+    input: &EntryInput<'_>,
+) -> Option<EntryPlan> {
+    if wanted.is_some() {
+        let reason = "the secret is scheduled for deletion: restore it, or delete it without recovery";
+        return Some(EntryPlan::waiting(TokenState::Held, reason));
+    }
+    let mut plan = plan_withdrawn(record.filter(|record| is_own(record, input))?, input);
+    plan.actions.retain(|action| *action != TokenAction::Remove);
+    Some(plan)
 }
 
 fn plan_first(wanted: &WantedToken) -> EntryPlan {
@@ -520,6 +557,16 @@ mod tests {
             assert_eq!(show(plan(Some(&wanted()), &entry, "", true)), "conflict", "{name}");
             assert_eq!(show(plan(None, &entry, "", true)), undeclared, "{name}");
         }
+    }
+
+    #[test]
+    fn secret_scheduled_for_deletion_is_held_and_its_tokens_are_revoked() {
+        let entry = StoredEntry::deleting(&stored(50, &[]).tags());
+        assert_eq!(show(plan(Some(&wanted()), &entry, "", true)), "held");
+        assert_eq!(show(plan(None, &entry, "", true)), "withdrawn, withdraw now, due in 51h");
+        let expired = StoredEntry::deleting(&stored(-2, &[]).tags());
+        assert_eq!(show(plan(None, &expired, "", true)), "withdrawn");
+        assert_eq!(show(plan(None, &StoredEntry::deleting(&BTreeMap::new()), "", true)), "none");
     }
 
     #[test]

@@ -388,7 +388,7 @@ async fn try_token_store(clients: &AwsClients, scope: &TokenStoreScope, reads: &
         return;
     }
     let name = format!("{}/{}/{NO_SERVICE}", scope.path, scope.mesh);
-    let outcome = store.tags(&name).await.map(|_| "the call is allowed".to_owned());
+    let outcome = store.describe(&name).await.map(|_| "the call is allowed".to_owned());
     reads.push(ReadAttempt { id: catalogue::READ_TOKEN_TAGS, subject, outcome });
 }
 

@@ -1,7 +1,7 @@
 //! Tokens in Secrets Manager and in Parameter Store.
 
 use super::*;
-use crate::token_store::{EntryTags, NewEntry, TokenStore};
+use crate::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
 
 const NAME: &str = "/mesh/default/web/token";
 const TOKEN: &str = "eyJ.eyJ.c2ln";
@@ -109,9 +109,18 @@ async fn missing_entry_has_no_tags() {
     expected.insert("empty".to_owned(), String::new());
     let stores: [&dyn TokenStore; 2] = [&world.aws.secret_store, &world.aws.parameter_store];
     for store in stores {
-        assert_eq!(store.tags(NAME).await.unwrap(), Some(expected.clone()));
-        assert_eq!(store.tags(NAME).await.unwrap(), None);
+        let described = EntryDescription { tags: expected.clone(), is_deleting: false };
+        assert_eq!(store.describe(NAME).await.unwrap(), Some(described));
+        assert_eq!(store.describe(NAME).await.unwrap(), None);
     }
+}
+
+#[tokio::test]
+async fn secret_scheduled_for_deletion_is_described_as_such() {
+    let answer = json!({"Name": NAME, "DeletedDate": 1.7e9, "Tags": []});
+    let world = SdkFixture::answering([ok(&answer)]).await;
+    let described = world.aws.secret_store.describe(NAME).await.unwrap().unwrap();
+    assert!(described.is_deleting);
 }
 
 #[tokio::test]
