@@ -84,8 +84,9 @@ pub trait TokenIssuer: Send + Sync {
     /// If it cannot be read.
     async fn revocations(&self, mesh: &MeshName) -> Result<RevocationList, MeshError>;
 
-    /// Adds and removes ids, and keeps all others. Reads the list, writes it and reads it back, and again if another writer
-    /// changed it in between: the server has no conditional writes.
+    /// Adds and removes ids, and keeps all others as best effort: the server has no conditional writes. Reads the list right
+    /// before it writes it, reads it back, and repeats that if an id of the first read is lost. An id that another writer
+    /// adds between read and write is lost without notice.
     ///
     /// # Errors
     /// If the list does not have the ids in the end.
@@ -187,6 +188,8 @@ impl<T: Transport> KumaControlPlane<T> {
         add: &BTreeSet<TokenId>,
         remove: &BTreeSet<TokenId>,
     ) -> Result<(), MeshError> {
+        // It may ask the server: nothing comes between the read of the list and its write.
+        self.check_known_support().await?;
         let path = list_path(mesh);
         for _ in 0..MAX_LIST_WRITES {
             let before = self.read_list(mesh).await?;
@@ -211,7 +214,6 @@ impl<T: Transport> KumaControlPlane<T> {
         list: &RevocationList,
         stored: Option<&Value>,
     ) -> Result<(), MeshError> {
-        self.check_known_support().await?;
         let call = format!("PUT {path}");
         self.check_lease(&call)?;
         let mut body = json!({

@@ -32,6 +32,7 @@ use ecs_mesh_controller::{ActiveWarnings, Backoff, Heartbeat, PassRequests, Shut
 use ecs_mesh_core::plan::RemovalGuard;
 use ecs_mesh_core::tokens::EntryName;
 use ecs_mesh_kuma::TokenIssuer;
+use ecs_mesh_model::{MeshName, Timestamp};
 
 use minted::MintedTokens;
 use pass::{PassEnd, TokenPass};
@@ -90,6 +91,8 @@ struct TokenTargetState {
     guards: BTreeMap<Arc<str>, RemovalGuard<Arc<str>>>,
     /// Since when the manifests do not declare a stored token, in the time for which they were valid.
     undeclared_since: BTreeMap<EntryName, Duration>,
+    /// When ids were last taken from the list of a mesh.
+    pruned: BTreeMap<MeshName, Timestamp>,
     /// Tokens that could not be stored yet.
     minted: MintedTokens,
 }

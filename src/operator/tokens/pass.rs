@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,9 @@ use ecs_mesh_model::{MeshName, Timestamp};
 
 /// The state of a token whose issue, storage or revocation failed.
 const FAILED: &str = "failed";
+/// Shortest time between two writes of a list that only take ids from it: each write may lose an id that another writer adds
+/// at the same time.
+const PRUNE_INTERVAL: Duration = Duration::from_hours(24);
 
 /// How a pass ended.
 pub(super) enum PassEnd {
@@ -75,6 +79,8 @@ impl TokenEntry {
 struct ListChange {
     add: BTreeMap<TokenId, (usize, bool)>,
     remove: BTreeMap<TokenId, usize>,
+    /// Whether the tags of an entry need the room of the removed ids.
+    makes_room: bool,
 }
 
 /// The counts of a pass.
@@ -312,6 +318,8 @@ impl TokenPass<'_> {
                 continue;
             }
             if let Some(change) = Self::list_change(action, entry, changes) {
+                change.makes_room |= matches!(action, TokenAction::Prune(_))
+                    && actions.iter().any(|other| matches!(other, TokenAction::Issue(_)));
                 collect(change, action, index);
                 continue;
             }
@@ -428,8 +436,11 @@ impl TokenPass<'_> {
         state: &mut PassState,
     ) -> ControlFlow<()> {
         let reporter = TokenReporter { of: self.of };
-        for (mesh, ListChange { add, remove }) in changes {
-            if add.is_empty() && remove.is_empty() {
+        for (mesh, ListChange { add, remove, makes_room }) in changes {
+            let now = self.of.context.now();
+            let pruned = self.of.target.with(|inner| inner.pruned.get(&mesh).copied());
+            let may_prune = makes_room || pruned.is_none_or(|at| at.age_at(now) >= PRUNE_INTERVAL);
+            if add.is_empty() && (remove.is_empty() || !may_prune) {
                 continue;
             }
             let ids: BTreeSet<TokenId> = add.keys().cloned().collect();
@@ -453,6 +464,9 @@ impl TokenPass<'_> {
                 reporter.pruned(&Self::subject(entry), id, error.as_deref());
             }
             if error.is_none() {
+                if !remove.is_empty() {
+                    self.of.target.with(|inner| inner.pruned.insert(mesh, now));
+                }
                 state.changed = true;
                 continue;
             }
