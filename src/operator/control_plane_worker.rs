@@ -270,7 +270,7 @@ impl ControlPlaneWorker {
         lock(&self.guards).values().flat_map(|guard| guard.held().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// The state of the guards, by binding.
+    /// The state of the guards, by binding: of registrations, and of data plane tokens.
     pub(super) fn guard_states(
         &self,
         manifests: &ManifestSet,
@@ -281,8 +281,11 @@ impl ControlPlaneWorker {
         let here = manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *self.name);
         let state = |binding: &Arc<Binding>| {
             let released = binding.guard_released_until.is_some_and(|until| wall < until);
-            let guard = guards.get(&binding.name)?;
-            Some((Arc::clone(&binding.name), guard.state(&binding.spec.cleanup.guard, released, now)))
+            let guard = guards.get(&binding.name);
+            let of_tasks = guard.map(|guard| guard.state(&binding.spec.cleanup.guard, released, now));
+            let tokens = self.tokens.as_ref();
+            let of_tokens = tokens.and_then(|tokens| tokens.guard_state(binding, released, now));
+            Some((Arc::clone(&binding.name), of_tasks.into_iter().chain(of_tokens).reduce(sum_of_guards)?))
         };
         here.filter_map(state).collect()
     }
@@ -547,6 +550,17 @@ impl Drop for InFlightGuard<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The numbers of two guards of one binding.
+fn sum_of_guards(one: GuardState, other: GuardState) -> GuardState {
+    GuardState {
+        held: one.held + other.held,
+        stabilising: one.stabilising + other.stabilising,
+        admitted: one.admitted + other.admitted,
+        owned: one.owned + other.owned,
+        limit: one.limit + other.limit,
+    }
 }
 
 #[cfg(test)]

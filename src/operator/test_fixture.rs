@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, RunOptions, TokenStores};
 use ecs_mesh_api::KumaRelease;
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::fakes::{FakeEc2, FakeEcs, FakeTokenStore, clock, task};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_core::plan::report::PlanReport;
@@ -182,6 +183,11 @@ impl OperatorFixture {
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
         }
+    }
+
+    /// The manifests as they were loaded last.
+    pub(super) fn loaded_set(&self) -> Arc<ManifestSet> {
+        Arc::clone(&self.loaded.as_ref().unwrap().set)
     }
 
     /// A client of the control plane beside the operator's.

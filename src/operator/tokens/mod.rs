@@ -26,10 +26,11 @@ use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use crate::telemetry::state::TokenStatus;
 use ecs_mesh_api::TokenStoreKind;
+use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_aws::token_store::TokenStore;
 use ecs_mesh_controller::{ActiveWarnings, Backoff, Heartbeat, PassRequests, ShutdownSummary, TokenBucket};
-use ecs_mesh_core::plan::RemovalGuard;
+use ecs_mesh_core::plan::{GuardState, RemovalGuard};
 use ecs_mesh_core::tokens::EntryName;
 use ecs_mesh_kuma::TokenIssuer;
 use ecs_mesh_model::{MeshName, Timestamp};
@@ -121,6 +122,18 @@ impl TokenTarget {
     /// The status, for metrics.
     pub(super) fn status(&self) -> TokenStatus {
         self.with(|state| state.status.clone())
+    }
+
+    /// The state of a binding's guard, while it holds revocations or has admitted some.
+    pub(super) fn guard_state(
+        &self,
+        binding: &Binding,
+        released: bool,
+        now: Timestamp,
+    ) -> Option<GuardState> {
+        let policy = &binding.spec.cleanup.guard;
+        let state = self.with(|inner| Some(inner.guards.get(&binding.name)?.state(policy, released, now)))?;
+        (state.held > 0 || state.admitted > 0).then_some(state)
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut TokenTargetState) -> R) -> R {

@@ -292,6 +292,13 @@ impl TokenPass<'_> {
             now: context.wall(),
         });
         let Some(planned) = planned else { return };
+        if entry.wanted.is_some() {
+            self.of.target.with(|inner| {
+                if let Some(guard) = inner.guards.get_mut(&entry.binding.name) {
+                    guard.release(&entry.name.name);
+                }
+            });
+        }
         let subject = Self::subject(entry);
         let reporter = TokenReporter { of: self.of };
         state.due_at(planned.due);
@@ -308,7 +315,7 @@ impl TokenPass<'_> {
         }
         let EntryPlan { actions, reason, .. } = &planned;
         for action in actions {
-            if let Some(blocked_by) = self.blocked_by(action, entry, entries) {
+            if let Some(blocked_by) = self.blocked_by(action, entry, entries, lists) {
                 reporter.blocked(&subject, action, reason, blocked_by, &mut state.plan);
                 label = TokenState::Held.label();
                 continue;
@@ -383,12 +390,20 @@ impl TokenPass<'_> {
         }
     }
 
+    /// Whether sidecars can connect with the entry's token, so that the guard protects it.
+    fn is_in_use(&self, entry: &TokenEntry, lists: &BTreeMap<MeshName, RevocationList>) -> bool {
+        let Some(record) = entry.record().filter(|record| self.is_ours(record)) else { return false };
+        let is_revoked = lists.get(&record.owner.mesh).is_some_and(|list| list.contains(&record.current.id));
+        !is_revoked && !record.current.is_expired(Duration::ZERO, self.of.context.wall())
+    }
+
     /// Why the action is not made, if it is not: pause, policy, then the guard.
     fn blocked_by(
         &self,
         action: &TokenAction,
         entry: &TokenEntry,
         entries: &[TokenEntry],
+        lists: &BTreeMap<MeshName, RevocationList>,
     ) -> Option<BlockedBy> {
         let spec = &entry.binding.spec;
         if spec.paused {
@@ -404,8 +419,7 @@ impl TokenPass<'_> {
         let now = context.now();
         let valid_for = self.in_force.history.valid_for(now);
         let of_binding = entries.iter().filter(|other| other.binding.name == entry.binding.name);
-        let owned =
-            of_binding.filter(|other| other.record().is_some_and(|record| self.is_ours(record))).count();
+        let owned = of_binding.filter(|other| self.is_in_use(other, lists)).count();
         let released = entry.binding.guard_released_until.is_some_and(|until| context.wall() < until);
         let decision = self.of.target.with(|inner| {
             let since = *inner.undeclared_since.entry(name.clone()).or_insert(valid_for);

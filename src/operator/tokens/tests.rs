@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use crate::operator::test_fixture::{OperatorFixture, workloads};
 use crate::telemetry::state::TokenStatus;
+use ecs_mesh_core::plan::GuardState;
 use ecs_mesh_core::plan::report::{Change, PlanEntry, PlannedKind};
 use ecs_mesh_core::tokens::{TokenId, TokenRecord};
 use ecs_mesh_kuma::TokenIssuer;
@@ -71,6 +72,13 @@ impl OperatorFixture {
 
     fn tokens_in(&self, state: &str) -> usize {
         self.status().tokens.get(state).copied().unwrap_or(0)
+    }
+
+    /// The state of the binding's guards, as `/readyz` shows it.
+    fn guard_of_prod(&self) -> GuardState {
+        let operator = self.operator.as_ref().unwrap();
+        let (workers, set) = (operator.workers(), &self.loaded_set());
+        workers["kuma"].guard_states(set, self.clock.now(), self.clock.wall())["prod"]
     }
 
     /// Another writer replaces the whole list by one with this text in base64.
@@ -234,6 +242,13 @@ async fn issue_false_revokes_at_once_and_the_guard_limits_it() {
     // 30 % of 12.
     assert_eq!(fixture.revoked().await.split(',').count(), 3);
     assert_eq!((fixture.tokens_in("withdrawn"), fixture.tokens_in("held")), (3, 9));
+    let guard = fixture.guard_of_prod();
+    assert_eq!((guard.held, guard.admitted, guard.owned, guard.limit), (9, 3, 12, 3));
+    // They are no longer to be revoked.
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&names));
+    sleep(SOON).await;
+    assert_eq!(fixture.guard_of_prod().held, 0);
 }
 
 #[tokio::test(start_paused = true)]
