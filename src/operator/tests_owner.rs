@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::test_fixture::{OperatorFixture, document};
+use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_aws::fakes::definition_arn;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, LastStatus, SidecarDataplane, TaskId};
@@ -190,6 +191,52 @@ async fn task_in_template_mode_is_held_when_the_operator_becomes_the_owner() {
         assert!(fixture.has_metric(held), "{labelled}");
         assert!(!fixture.is_checked_as("sidecar", "differs"), "the operator is the owner");
     }
+}
+
+/// Another process, which knows nothing of the sidecar, reads the definition first.
+#[tokio::test(start_paused = true)]
+async fn leaving_template_task_is_not_drained_by_a_new_process() {
+    let mut fixture = OperatorFixture::of_web("sidecar", SidecarDataplane::Template);
+    fixture.connect("0", 15_000, &labels(0));
+    fixture.set_status(0, LastStatus::Deactivating);
+    fixture.binding = ", drain: {maxHold: 0s}".to_owned();
+    fixture.edit(&web("operator"));
+    fixture.start();
+    sleep(Duration::from_mins(5)).await;
+    assert_eq!(fixture.writes(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreadable_definition_keeps_the_dataplane_of_a_live_task() {
+    // The Workload was removed, or names the operator now.
+    for documents in [String::new(), web("operator")] {
+        let mut fixture = OperatorFixture::of_web("sidecar", SidecarDataplane::Template);
+        *fixture.ecs.definition_fails.lock().unwrap() = Some(AwsErrorKind::Denied);
+        fixture.connect("0", 15_001, &labels(0));
+        fixture.edit(&documents);
+        fixture.start();
+        sleep(Duration::from_mins(30)).await;
+        assert_eq!(fixture.writes(), [""; 0], "{documents}");
+        let unknown = "ecs_mesh_tasks_with_warnings{control_plane=\"kuma\",reason=\"unknown\"} 1";
+        assert!(fixture.has_metric(unknown), "{documents}");
+    }
+}
+
+/// The sidecar may have a template, which its definition does not show.
+#[tokio::test(start_paused = true)]
+async fn hidden_sidecar_keeps_its_dataplane_when_the_workload_is_removed() {
+    let mut fixture = OperatorFixture::of_web("sidecar", SidecarDataplane::Template);
+    fixture.ecs.sidecars.lock().unwrap().clear();
+    fixture.connect("0", 15_000, &labels(0));
+    fixture.start();
+    sleep(Duration::from_mins(2)).await;
+    fixture.edit("");
+    sleep(Duration::from_mins(30)).await;
+    assert_eq!(fixture.writes(), [""; 0]);
+    assert!(fixture.is_checked_as("sidecar", "stale"));
+    fixture.set_status(0, LastStatus::Stopped);
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(fixture.writes(), ["DELETE 0"]);
 }
 
 #[tokio::test(start_paused = true)]

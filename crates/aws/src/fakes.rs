@@ -186,6 +186,8 @@ pub struct FakeEcs {
     /// The ids of each DescribeTasks.
     pub described: Mutex<Vec<Vec<String>>>,
     pub definitions_read: Mutex<Vec<TaskDefinitionArn>>,
+    /// Failure of each DescribeTaskDefinition.
+    pub definition_fails: Mutex<Option<AwsErrorKind>>,
     /// A list fails after this many pages, each with a next token.
     pub list_ends_after: Mutex<Option<usize>>,
     /// The answer of `DescribeClusters`, and the kind of the failure of calls on a cluster; `None` for a cluster that exists.
@@ -256,7 +258,7 @@ impl Ecs for FakeEcs {
     async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
         self.definitions_read.lock().unwrap().push(arn.clone());
         tokio::time::sleep(CALL).await;
-        if let Some(kind) = *self.fails.lock().unwrap() {
+        if let Some(kind) = self.fails.lock().unwrap().or(*self.definition_fails.lock().unwrap()) {
             return Err(error(kind));
         }
         let network_mode = self.network_mode.lock().unwrap().clone();

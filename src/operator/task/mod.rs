@@ -171,11 +171,15 @@ impl<'a> TaskRun<'a> {
             };
             // Evaluating may have waited for AWS, and a describe may have shown meanwhile that the task stopped. The
             // event of that stop is stale then, and nothing else enqueues the task.
-            self.ensure_owner_is_known(&snapshot, &known, evaluation.as_ref()).await?;
+            let unknown = self.ensure_owner_is_known(&snapshot, &known, evaluation.as_ref()).await?;
             if evaluation.is_some() && self.snapshot(&known).liveness != snapshot.liveness {
                 continue;
             }
             self.note_deployment(&snapshot, evaluation.as_ref());
+            if let Some(reason) = unknown {
+                self.recorder.held(&reason);
+                return Ok(Requeue::Backoff);
+            }
             // Facts that were read meanwhile decide which binding owns a registration, and who owns the Dataplane.
             let known = self.known_registrations();
             let mut input = self.decision_input(&snapshot, &known, evaluation.as_ref());
@@ -191,7 +195,7 @@ impl<'a> TaskRun<'a> {
             if let Some(evaluation) = &evaluation {
                 self.record_declarations(evaluation, &decision, &known);
             }
-            self.end_checks(evaluation.as_ref(), &decision.steps);
+            self.end_checks(evaluation.as_ref(), &known, &decision.steps);
             let next = match self.execute(&decision, &known).await {
                 Ok(ExecuteOutcome::Settled(next)) => next,
                 Ok(ExecuteOutcome::Reevaluate) => continue,

@@ -10,7 +10,9 @@ use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_control_plane::{CallError, Registration, RegistrationOwner};
-use ecs_mesh_core::intent::{DesiredRegistration, Evaluation, OwnershipLabels, Verdict, dataplane_owner};
+use ecs_mesh_core::intent::{
+    DesiredRegistration, Evaluation, HoldReason, OwnershipLabels, Verdict, dataplane_owner,
+};
 use ecs_mesh_core::plan::{Action, KnownRegistration, PlanStep, TaskLiveness, diff};
 use ecs_mesh_model::{DataplaneOwner, SidecarDataplane, Task};
 
@@ -58,7 +60,16 @@ impl TaskRun<'_> {
             return DataplaneOwner::Operator;
         };
         let declared = dataplane_owner(&self.manifests.set, binding, task, entry.service.as_deref());
-        declared.of_registered(task.and_then(|task| self.cached_sidecar(task)))
+        let sidecar = task.and_then(|task| self.cached_sidecar(task));
+        // A sidecar whose definition shows neither may have a template: its Dataplane is not withdrawn with its Workload.
+        let is_checked_as_sidecars = || {
+            let last = self.worker.dataplanes.get(self.task);
+            last.is_some_and(|last| last.owner == DataplaneOwner::Sidecar && last.id == entry.id)
+        };
+        if declared == DataplaneOwner::Operator && sidecar.is_none() && is_checked_as_sidecars() {
+            return DataplaneOwner::Sidecar;
+        }
+        declared.of_registered(sidecar)
     }
 
     /// How the task's sidecar gets its Dataplane, if its definition was read and shows that.
@@ -67,27 +78,29 @@ impl TaskRun<'_> {
         definition.sidecar_dataplane().map(|(_, dataplane)| dataplane)
     }
 
-    /// Reads the definition of a task whose registration may be drained: the sidecar shows who has written it. One that cannot
-    /// be read leaves that to the manifests. A stop that ECS has not confirmed does not wait, since AWS may not answer.
+    /// Reads the definition of a task whose registration may be drained: the sidecar shows who has written it. A withdrawal
+    /// from a live task waits while the definition cannot be read, for the returned reason; otherwise the manifests decide then.
+    /// A stop that ECS has not confirmed does not wait, since AWS may not answer.
     pub(super) async fn ensure_owner_is_known(
         &self,
         snapshot: &TaskSnapshot,
         known: &[KnownRegistration],
         evaluation: Option<&Evaluation>,
-    ) -> Result<(), FactPending> {
+    ) -> Result<Option<HoldReason>, FactPending> {
         let is_withdrawn = evaluation
             .is_some_and(|found| matches!(found.verdict, Verdict::Ignore(_) | Verdict::Reject { .. }));
-        let may_be_own = || known.iter().any(|known| known.owner == DataplaneOwner::Sidecar);
-        let needs_sidecar = match snapshot.liveness {
-            TaskLiveness::Live => is_withdrawn && !known.is_empty(),
-            TaskLiveness::Leaving => may_be_own(),
-            _ => false,
+        let may_be_written = known.iter().any(|known| known.owner != DataplaneOwner::Observe);
+        let (needs_sidecar, may_wait) = match snapshot.liveness {
+            TaskLiveness::Live => (is_withdrawn && may_be_written, true),
+            TaskLiveness::Leaving => (may_be_written, false),
+            _ => (false, false),
         };
         let is_written = !self.worker.kind.tasks_register_themselves();
-        if let Some(task) = snapshot.task.as_ref().filter(|_| needs_sidecar && is_written) {
-            let _ = self.definition(&task.definition).await?;
-        }
-        Ok(())
+        let Some(task) = snapshot.task.as_ref().filter(|_| needs_sidecar && is_written) else {
+            return Ok(None);
+        };
+        let unread = self.definition(&task.definition).await?.err().filter(|_| may_wait);
+        Ok(unread.map(|reason| HoldReason::Unknown(reason.with_prefix("the task definition"))))
     }
 
     /// Compares a live task's Dataplane with the desired one. Returns when to compare again, if no sweep or event does.
@@ -165,13 +178,20 @@ impl TaskRun<'_> {
     }
 
     /// Ends the checks of a task whose Dataplane the operator owns, that should have none, or whose Dataplane is being removed.
-    pub(super) fn end_checks(&self, evaluation: Option<&Evaluation>, steps: &[PlanStep]) {
+    pub(super) fn end_checks(
+        &self,
+        evaluation: Option<&Evaluation>,
+        known: &[KnownRegistration],
+        steps: &[PlanStep],
+    ) {
         let is_checked =
             |step: &PlanStep| matches!(step.action, Action::Check { .. } | Action::Withhold { .. });
         let is_over = match evaluation {
-            Some(found) => {
-                found.owner == DataplaneOwner::Operator || matches!(found.verdict, Verdict::Ignore(_))
+            // A withdrawal may still wait for `cleanup.settle`: the check shows the owner until then.
+            Some(found) if matches!(found.verdict, Verdict::Ignore(_)) => {
+                known.iter().all(|known| known.owner != DataplaneOwner::Sidecar)
             }
+            Some(found) => found.owner == DataplaneOwner::Operator,
             // A leaving task is not evaluated, and its Dataplane may stay.
             None => steps.iter().any(|step| matches!(step.action, Action::Remove(_))),
         };

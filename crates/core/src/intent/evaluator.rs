@@ -236,9 +236,10 @@ impl Evaluator<'_> {
         let place = place?;
         place.check_ports(&workload, facts)?;
         warnings.extend(place.shared_listeners(&name, workload.reach));
-        // A definition that cannot be read, and that no other check needs, shows no template.
+        // Of a registered task, it shows who has written the Dataplane. A new task does not wait for a definition that cannot be
+        // read.
         let definition = match &facts.definition {
-            Fact::Unknown(_) => None,
+            Fact::Unknown(_) if !facts.registered => None,
             _ => Some(known_definition(facts)?),
         };
         if let Some(definition) = definition {
