@@ -263,6 +263,28 @@ async fn observed_task_is_planned_and_never_written() {
     assert_eq!(fixture.writes(), [""; 0]);
 }
 
+/// ECS no longer shows the task, and a `ZoneIngress` has no service: another process cannot tell the Workload.
+#[tokio::test(start_paused = true)]
+async fn observed_zone_ingress_of_a_forgotten_task_stays() {
+    for (dataplanes, expected) in [("observe", &[][..]), ("operator", &["DELETE 0"])] {
+        let mut fixture = OperatorFixture::new(&[("zi", 1), ("a", 1)]);
+        fixture.cleanup = "{sweepInterval: 30s, graceAge: 1m, drain: 1s}".to_owned();
+        let zone_ingress = |dataplanes: &str| {
+            let selector = "selector: {services: [zi]}, service: zi, proxy: zoneIngress";
+            document("Workload", "zi", &format!("{selector}, dataplanes: {dataplanes}"))
+        };
+        fixture.edit(&zone_ingress("operator"));
+        fixture.start();
+        sleep(Duration::from_mins(2)).await;
+        assert_eq!(fixture.writes(), ["PUT 0"]);
+        fixture.edit(&zone_ingress(dataplanes));
+        fixture.ecs.tasks.lock().unwrap().retain(|id, _| id.as_str() != "0");
+        fixture.start();
+        sleep(Duration::from_mins(10)).await;
+        assert_eq!(fixture.writes(), expected, "{dataplanes}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn plan_shows_what_a_sidecar_registers() {
     let fixture = OperatorFixture::of_web("sidecar", SidecarDataplane::Template);

@@ -11,7 +11,7 @@ use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_control_plane::{CallError, Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{
-    DesiredRegistration, Evaluation, HoldReason, OwnershipLabels, Verdict, dataplane_owner,
+    DataplaneTask, DesiredRegistration, Evaluation, HoldReason, OwnershipLabels, Verdict, dataplane_owner,
 };
 use ecs_mesh_core::plan::{Action, KnownRegistration, PlanStep, TaskLiveness, diff};
 use ecs_mesh_model::{DataplaneOwner, SidecarDataplane, Task};
@@ -59,7 +59,9 @@ impl TaskRun<'_> {
         let Some(binding) = binding.filter(|_| !self.worker.kind.tasks_register_themselves()) else {
             return DataplaneOwner::Operator;
         };
-        let declared = dataplane_owner(&self.manifests.set, binding, task, entry.service.as_deref());
+        let forgotten = DataplaneTask::Forgotten { id: &entry.id, service: entry.service.as_deref() };
+        let owned = task.map_or(forgotten, DataplaneTask::Shown);
+        let declared = dataplane_owner(&self.manifests.set, binding, owned);
         let sidecar = task.and_then(|task| self.cached_sidecar(task));
         // A sidecar whose definition shows neither may have a template: its Dataplane is not withdrawn with its Workload.
         let is_checked_as_sidecars = || {

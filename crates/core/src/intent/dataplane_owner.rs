@@ -1,40 +1,70 @@
 //! Resolves who owns the Dataplanes of a task, and compares that with the sidecar in the task definition.
 
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{ProxyRole, WorkloadSpec};
 use ecs_mesh_model::{DataplaneOwner, Reason, SidecarDataplane, Task, TaskDefinition};
 
 use super::select::{Match, workload_matches, workloads_in};
-use super::{HoldReason, Verdict, workload_label};
+use super::{HoldReason, RegistrationId, Verdict, workload_label};
+
+/// The task of a Dataplane.
+#[derive(Clone, Copy, Debug)]
+pub enum DataplaneTask<'a> {
+    /// ECS shows the task.
+    Shown(&'a Task),
+    /// ECS no longer shows the task of this registration.
+    Forgotten {
+        /// The registration.
+        id: &'a RegistrationId,
+        /// Its service, if it has one.
+        service: Option<&'a str>,
+    },
+}
+
+impl DataplaneTask<'_> {
+    /// The owner by one Workload; `None` if the Workload is another task's.
+    fn owner_by(&self, workload: &WorkloadSpec, default: DataplaneOwner) -> Option<DataplaneOwner> {
+        let declared = workload.dataplanes.unwrap_or(default);
+        match self {
+            Self::Shown(task) => match workload_matches(workload, task) {
+                Match::Yes => Some(declared),
+                // Another Workload, or none, may describe the task.
+                Match::NeedsTags => Some(declared.max(default)),
+                Match::No => None,
+            },
+            Self::Forgotten { service, .. } => {
+                let names = [Some(workload.service.as_str()), workload_label(workload)];
+                (service.is_some() && names.contains(service)).then_some(declared)
+            }
+        }
+    }
+
+    /// Whether the registration may be that of the Workload.
+    fn may_be_of(&self, workload: &WorkloadSpec) -> bool {
+        match self {
+            Self::Shown(_) => false,
+            Self::Forgotten { id, .. } => id.zone_proxy().is_none_or(
+                |(kind, _)| matches!(workload.proxy_role(), ProxyRole::Zone(proxy) if proxy.kind() == kind),
+            ),
+        }
+    }
+}
 
 /// The owner of the Dataplanes of a task in its binding: the Workload's, or else the binding's. Of several that the task may
 /// have, the strictest: one whose Dataplanes are only observed, then those of sidecars. Of a task that ECS no longer shows,
-/// the Workloads of the registration's `service` decide.
-pub fn dataplane_owner(
-    set: &ManifestSet,
-    binding: &Binding,
-    task: Option<&Task>,
-    service: Option<&str>,
-) -> DataplaneOwner {
+/// the Workloads of the registration's service decide, or else all Workloads that it may have had: a zone proxy has no
+/// service, and a Workload's may have changed.
+pub fn dataplane_owner(set: &ManifestSet, binding: &Binding, task: DataplaneTask<'_>) -> DataplaneOwner {
     if binding.control_plane_type.tasks_register_themselves() {
         return DataplaneOwner::Operator;
     }
     let default = binding.spec.dataplanes;
-    let mut owner = None;
-    for (_, workload) in workloads_in(set, &binding.name) {
-        let is_named = || {
-            service.is_some()
-                && [Some(workload.service.as_str()), workload_label(workload)].contains(&service)
-        };
-        let found = match task.map(|task| workload_matches(workload, task)) {
-            Some(Match::Yes) => workload.dataplanes.unwrap_or(default),
-            // Another Workload, or none, may describe the task.
-            Some(Match::NeedsTags) => workload.dataplanes.unwrap_or(default).max(default),
-            None if is_named() => workload.dataplanes.unwrap_or(default),
-            Some(Match::No) | None => continue,
-        };
-        owner = owner.max(Some(found));
-    }
-    owner.unwrap_or(default)
+    let workloads: Vec<_> = workloads_in(set, &binding.name).map(|(_, workload)| workload).collect();
+    let owner = workloads.iter().filter_map(|workload| task.owner_by(workload, default)).max();
+    owner.unwrap_or_else(|| {
+        let possible = workloads.iter().filter(|workload| task.may_be_of(workload));
+        possible.filter_map(|workload| workload.dataplanes).fold(default, DataplaneOwner::max)
+    })
 }
 
 /// Holds a task whose sidecar would overwrite the operator's registration at each connect.
@@ -75,8 +105,8 @@ mod tests {
     use std::sync::Arc;
 
     use DataplaneOwner::{Observe, Operator, Sidecar};
-    use ecs_mesh_api::ControlPlaneType;
-    use ecs_mesh_model::{DesiredStatus, InterfaceAddresses, LastStatus, TaskGroup, TaskHost};
+    use ecs_mesh_api::{ControlPlaneType, ZoneProxyKind};
+    use ecs_mesh_model::{DesiredStatus, InterfaceAddresses, LastStatus, MeshName, TaskGroup, TaskHost};
     use serde_json::{Value, json};
 
     use super::*;
@@ -135,24 +165,52 @@ mod tests {
         ] {
             let (set, binding) = (set(&workloads), binding(default, ControlPlaneType::Kuma));
             let task = task();
-            assert_eq!(dataplane_owner(&set, &binding, Some(&task), Some("kv")), expected, "{workloads:?}");
+            let found = dataplane_owner(&set, &binding, DataplaneTask::Shown(&task));
+            assert_eq!(found, expected, "{workloads:?}");
         }
+    }
+
+    fn of_forgotten(
+        workloads: &[Value],
+        default: &str,
+        id: &RegistrationId,
+        service: Option<&str>,
+    ) -> DataplaneOwner {
+        let binding = binding(default, ControlPlaneType::Kuma);
+        dataplane_owner(&set(workloads), &binding, DataplaneTask::Forgotten { id, service })
     }
 
     #[test]
     fn service_of_the_registration_decides_for_a_task_that_ecs_forgot() {
-        let workload = json!({"selector": {"services": ["x"]}, "service": "Web", "workload": "web", "dataplanes": "observe"});
-        let (set, binding) = (set(&[workload]), binding("sidecar", ControlPlaneType::Kuma));
+        let id = RegistrationId { mesh: MeshName::default(), name: "a".into() };
+        let web = json!({"selector": {"services": ["x"]}, "service": "Web", "workload": "web", "dataplanes": "operator"});
         for (service, expected) in
-            [(Some("Web"), Observe), (Some("web"), Observe), (Some("kv"), Sidecar), (None, Sidecar)]
+            [(Some("Web"), Operator), (Some("web"), Operator), (Some("kv"), Sidecar), (None, Sidecar)]
         {
-            assert_eq!(dataplane_owner(&set, &binding, None, service), expected, "{service:?}");
+            assert_eq!(of_forgotten(&[web.clone()], "sidecar", &id, service), expected, "{service:?}");
+        }
+        // The service of a Workload was renamed.
+        let observed = json!({"selector": {"services": ["x"]}, "service": "new", "dataplanes": "observe"});
+        for (service, expected) in [("old", Observe), ("Web", Operator)] {
+            let workloads = [web.clone(), observed.clone()];
+            assert_eq!(of_forgotten(&workloads, "operator", &id, Some(service)), expected, "{service}");
+        }
+    }
+
+    #[test]
+    fn workloads_of_its_type_decide_for_a_zone_proxy_that_ecs_forgot() {
+        let proxy = |kind: &str| json!({"selector": {"services": ["x"]}, "service": "x", "proxy": kind, "dataplanes": "observe"});
+        for (workload, expected) in
+            [("zoneIngress", Observe), ("zoneEgress", Operator), ("sidecar", Operator)]
+        {
+            let id = RegistrationId::of_zone_proxy(ZoneProxyKind::Ingress, "a");
+            assert_eq!(of_forgotten(&[proxy(workload)], "operator", &id, None), expected, "{workload}");
         }
     }
 
     #[test]
     fn tasks_at_consul_have_no_dataplanes() {
         let binding = binding("observe", ControlPlaneType::Consul);
-        assert_eq!(dataplane_owner(&set(&[]), &binding, None, None), Operator);
+        assert_eq!(dataplane_owner(&set(&[]), &binding, DataplaneTask::Shown(&task())), Operator);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::consul::{ConsulClaim, ConsulLocation};
-use super::dataplane_owner::{check_sidecar, dataplane_owner, waiting_sidecar};
+use super::dataplane_owner::{DataplaneTask, check_sidecar, dataplane_owner, waiting_sidecar};
 use super::discovered::{self, DiscoveredWorkload};
 use super::registration_name::registration_name;
 use super::roles::{RoleClaim, RoleRules};
@@ -186,7 +186,7 @@ impl Evaluator<'_> {
         let (binding, owner, verdict) = match self.binding(task, facts) {
             Err(verdict) => (None, DataplaneOwner::Operator, verdict),
             Ok(binding) => {
-                let owner = dataplane_owner(self.manifests, &binding, Some(task), None);
+                let owner = dataplane_owner(self.manifests, &binding, DataplaneTask::Shown(task));
                 let verdict = self
                     .evaluate_in_binding(&binding, owner, task, facts, &mut warnings)
                     .unwrap_or_else(|verdict| verdict);

@@ -21,7 +21,7 @@ pub use called_workloads::CalledWorkloads;
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
-pub use dataplane_owner::dataplane_owner;
+pub use dataplane_owner::{DataplaneTask, dataplane_owner};
 pub use desired::{
     DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegisteredBackends,
     RegistrationId,
