@@ -27,6 +27,7 @@ impl TaskRun<'_> {
             return Ok(ExecuteOutcome::Reevaluate);
         }
         self.release_drains(decision, known);
+        self.release_guards(decision);
         let mut next = decision.requeue_after.map_or(Requeue::Forget, Requeue::After);
         let mut refused = None;
         for step in &decision.steps {
@@ -58,9 +59,6 @@ impl TaskRun<'_> {
                         continue;
                     }
                 }
-            }
-            if !decision.is_withdrawing() {
-                self.worker.with_guard(&step.binding.name, |guard| guard.release(self.task));
             }
             // Read first: no await may separate a removal from its line of the audit log.
             let owner = self.owner_info(step).await;
@@ -118,6 +116,16 @@ impl TaskRun<'_> {
             if !decision.steps.iter().any(|step| step.id == *id && drains(step)) {
                 self.worker.drains.release(id);
             }
+        }
+    }
+
+    /// Ends the guard's admissions of a task that loses nothing any more, also where its Dataplane has another owner now.
+    fn release_guards(&self, decision: &Decision) {
+        if decision.is_withdrawing() {
+            return;
+        }
+        for step in decision.steps.iter().filter(|step| !step.binding.spec.paused) {
+            self.worker.with_guard(&step.binding.name, |guard| guard.release(self.task));
         }
     }
 
