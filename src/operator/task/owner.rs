@@ -19,7 +19,7 @@ use ecs_mesh_model::{DataplaneOwner, SidecarDataplane, Task};
 /// How long a sidecar may take to register its task before the missing Dataplane is reported.
 const MISSING_AFTER: Duration = Duration::from_mins(1);
 
-/// Interval at which a missing Dataplane, or one that a gone task left, is looked for.
+/// Interval at which the Dataplane of a starting sidecar, or one that a gone task left, is looked for.
 const MISSING_RECHECK: Duration = Duration::from_secs(30);
 
 /// Interval at which a Dataplane that needs attention is compared again.
@@ -127,7 +127,12 @@ impl TaskRun<'_> {
         }
         Ok(match state {
             DataplaneState::AsDeclared => None,
-            DataplaneState::Missing | DataplaneState::NameConflict => Some(MISSING_RECHECK),
+            DataplaneState::Missing | DataplaneState::NameConflict => match owner {
+                DataplaneOwner::Sidecar if is_young => Some(MISSING_RECHECK),
+                DataplaneOwner::Sidecar => Some(ATTENTION_RECHECK),
+                // Sweeps find it.
+                DataplaneOwner::Operator | DataplaneOwner::Observe => None,
+            },
             _ => Some(ATTENTION_RECHECK),
         })
     }
