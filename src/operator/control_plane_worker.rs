@@ -552,8 +552,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The numbers of two guards of one binding.
+/// The numbers of two guards of one binding. One that guards nothing has a limit all the same, which does not count.
 fn sum_of_guards(one: GuardState, other: GuardState) -> GuardState {
+    if one.held + one.admitted + one.owned == 0 {
+        return other;
+    }
     GuardState {
         held: one.held + other.held,
         stabilising: one.stabilising + other.stabilising,

@@ -140,7 +140,7 @@ pub enum ZoneProxyScope {
     Mesh,
 }
 
-/// What a task's proxy is in the mesh, with what that kind needs.
+/// The role of a task's proxy in the mesh, with the settings of that kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyRole {
     /// A proxy beside an app.
@@ -158,7 +158,7 @@ impl ProxyRole {
         matches!(self, Self::Sidecar | Self::Gateway(GatewayType::Delegated))
     }
 
-    /// What a release has no form for.
+    /// The first setting that a release has no form for.
     pub fn inexpressible(&self, release: KumaRelease) -> Option<InexpressibleProxy> {
         match self {
             Self::Gateway(GatewayType::Builtin) if !release.has(KumaFeature::BuiltinGateway) => {
@@ -181,7 +181,7 @@ impl ProxyRole {
     }
 }
 
-/// What a release of Kuma has no form for. A server of that release would refuse it, or drop it without an error.
+/// Settings that a release of Kuma has no form for. A server of that release would refuse them, or drop them without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InexpressibleProxy {
     /// A built-in gateway.

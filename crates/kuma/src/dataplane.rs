@@ -97,8 +97,8 @@ pub(super) fn render_with_services(
 }
 
 /// Renders the drained stored body: not healthy and without `state`. Health discovery leaves such an inbound alone,
-/// while it would make a `NotReady` inbound ready again within seconds. What has neither inbounds nor listeners is only
-/// labelled.
+/// while it would make a `NotReady` inbound ready again within seconds. A body with neither inbounds nor listeners is
+/// only labelled.
 pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> RenderedRegistration {
     let mut body = without_additions(&current.stored);
     for inbound in inbounds_mut(&mut body) {

@@ -1,5 +1,5 @@
-//! What a release has no form for. A server of that release would refuse it, or accept it and drop a part of it without an
-//! error, so it is refused here, with all reasons.
+//! Settings that a release has no form for. A server of that release would refuse them, or accept them and drop a part without
+//! an error, so they are refused here, with all reasons.
 
 use std::collections::BTreeSet;
 use std::fmt;

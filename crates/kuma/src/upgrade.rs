@@ -1,4 +1,4 @@
-//! What blocks an upgrade: resources that the target release refuses, drops in part, or serves no longer.
+//! Blockers of an upgrade: resources that the target release refuses, drops in part, or serves no longer.
 //!
 //! The rules are those of "Upgrade to `3.0.0`" in <https://github.com/kumahq/kuma/blob/master/UPGRADE.md>; the features
 //! come from the table of releases.

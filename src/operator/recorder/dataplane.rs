@@ -1,4 +1,4 @@
-//! Words about Dataplanes that the operator does not own.
+//! Messages about Dataplanes that the operator does not own.
 
 use super::super::dataplane_checks::DataplaneFinding;
 use super::{describe_owner, describe_step};
