@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ecs_mesh_control_plane::RegistrationOwner;
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::FieldChange;
 use ecs_mesh_model::{DataplaneOwner, TaskArn, Timestamp};
 use serde_json::Value;
+
+/// How long a sidecar tries to connect before it ends.
+///
+/// Source: `controlPlane.retry.maxDuration` in `pkg/config/app/kuma-dp/config.go` of Kuma.
+const CONNECT_LIMIT: Duration = Duration::from_mins(5);
 
 /// What a check finds at the control plane.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,19 +159,21 @@ impl DataplaneChecks {
 
     /// Whether another task has this name, such as one with the address of a gone task.
     pub(super) fn is_name_of_another(&self, id: &RegistrationId, task: &TaskArn) -> bool {
-        self.has_other(id, task, |state| state != DataplaneState::LeftBehind)
+        self.has_other(id, task, |check| check.state != DataplaneState::LeftBehind)
     }
 
-    /// Whether the sidecar of another task is about to register this name.
-    pub(super) fn is_awaited_by_another(&self, id: &RegistrationId, task: &TaskArn) -> bool {
-        self.has_other(id, task, |state| {
-            matches!(state, DataplaneState::Missing | DataplaneState::NameConflict)
+    /// Whether the sidecar of another task is about to register this name: it does so soon after its start, or never.
+    pub(super) fn is_awaited_by_another(&self, id: &RegistrationId, task: &TaskArn, now: Timestamp) -> bool {
+        self.has_other(id, task, |check| {
+            check.owner == DataplaneOwner::Sidecar
+                && matches!(check.state, DataplaneState::Missing | DataplaneState::NameConflict)
+                && check.since.age_at(now) < CONNECT_LIMIT
         })
     }
 
-    fn has_other(&self, id: &RegistrationId, task: &TaskArn, is: impl Fn(DataplaneState) -> bool) -> bool {
+    fn has_other(&self, id: &RegistrationId, task: &TaskArn, is: impl Fn(&DataplaneCheck) -> bool) -> bool {
         let all = self.lock();
-        all.iter().any(|(other, check)| other != task && check.id == *id && is(check.state))
+        all.iter().any(|(other, check)| other != task && check.id == *id && is(check))
     }
 
     /// The number of Dataplanes by owner and state.
@@ -222,8 +230,17 @@ mod tests {
         assert!(!checks.is_name_of_another(&id, &task_arn(2)), "a leftover waits for no sidecar");
         checks.record(&task_arn(2), check("ip-10-0-0-1", DataplaneState::Missing, 0));
         assert!(checks.is_name_of_another(&id, &task_arn(1)));
-        assert!(checks.is_awaited_by_another(&id, &task_arn(1)));
+        let awaits =
+            |seconds: i64| checks.is_awaited_by_another(&id, &task_arn(1), Timestamp(seconds * 1_000));
+        assert!(awaits(299));
+        assert!(!awaits(300), "its sidecar has given up");
+        let observed = DataplaneCheck {
+            owner: DataplaneOwner::Observe,
+            ..check("ip-10-0-0-1", DataplaneState::Missing, 0)
+        };
+        checks.record(&task_arn(2), observed);
+        assert!(!awaits(0), "no sidecar is known to register it");
         checks.record(&task_arn(2), check("ip-10-0-0-1", DataplaneState::AsDeclared, 0));
-        assert!(!checks.is_awaited_by_another(&id, &task_arn(1)), "its sidecar has registered it");
+        assert!(!awaits(0), "its sidecar has registered it");
     }
 }

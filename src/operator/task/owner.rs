@@ -212,7 +212,7 @@ impl TaskRun<'_> {
     fn awaits_other_sidecar(&self, step: &PlanStep) -> bool {
         matches!(step.action, Action::Remove(_))
             && self.recorder.takes_effect()
-            && self.worker.dataplanes.is_awaited_by_another(&step.id, self.task)
+            && self.worker.dataplanes.is_awaited_by_another(&step.id, self.task, self.context.now())
     }
 
     /// Looks for the Dataplane that a task without registration of ours had. The control plane deletes it when its sidecar
