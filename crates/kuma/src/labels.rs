@@ -16,7 +16,7 @@ pub const CLUSTER_NAME_LABEL: &str = "ecs-mesh.dev/cluster";
 pub const CLUSTER_LABEL: &str = "ecs-mesh.dev/cluster-id";
 /// The task that the Dataplane registers.
 pub const TASK_LABEL: &str = "ecs-mesh.dev/task-id";
-/// The labels that name an owner. Without any of them, this operator knows no owner of a Dataplane.
+/// The labels of an owner: a Dataplane that lacks one of them is foreign.
 pub const OWNERSHIP_LABELS: [&str; 3] = [OPERATOR_LABEL, CLUSTER_LABEL, TASK_LABEL];
 /// The reason for draining; present only while the Dataplane is drained.
 pub const DRAIN_LABEL: &str = "ecs-mesh.dev/drain";
