@@ -1,6 +1,7 @@
 //! A plan: a dry run that sweeps once, evaluates every task once, and ends.
 
 mod explain;
+mod lost_listeners;
 mod progress;
 mod selection;
 
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::lost_listeners::lost_listeners;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::manifest_applier::ManifestApplier;
 use super::task::TaskReconciler;
@@ -262,7 +264,9 @@ impl Operator {
             let checked = |task: &TaskArn| Some(worker.dataplanes.get(task)?.id);
             let unmanaged = worker.registry.tasks().iter().filter_map(checked).collect();
             match worker.client.check_upgrade(&unmanaged).await {
-                Ok(Some(check)) => {
+                Ok(Some(mut check)) => {
+                    let lost = lost_listeners(&self.context.manifests.load(), worker, &check.target_version);
+                    check.blockers.extend(lost);
                     upgrades.push(PlannedUpgrade { control_plane: Arc::clone(&worker.name), check });
                 }
                 Ok(None) => {}

@@ -69,6 +69,23 @@ async fn plan_for_a_target_shows_the_changed_form_and_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn plan_for_3_0_names_the_listeners_that_are_lost() {
+    let mut fixture = OperatorFixture::new(&[("a", 1)]);
+    let list = "workloads: [a], outbounds: [{service: kv, targetPort: 15000, listen: {port: 9002}}]";
+    fixture.edit(&(caller("a") + &workload("kv", "kv") + &document("OutboundList", "l", list)));
+    let lost = |report: PlanReport| {
+        let blockers = report.upgrades.into_iter().flat_map(|upgrade| upgrade.check.blockers);
+        let found = blockers.filter(|blocker| blocker.kind == UpgradeBlockerKind::LostListener);
+        found.map(|blocker| (blocker.examples, blocker.reason)).collect::<Vec<_>>()
+    };
+    let found = lost(fixture.plan_for(V3_0).await);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].0, ["a"]);
+    assert!(found[0].1.ends_with("lost: kv:15000 on 127.0.0.1:9001"), "{found:?}");
+    assert_eq!(lost(fixture.plan_for(Some(KumaRelease::new(2, 14))).await), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn plan_for_a_target_names_all_that_blocks_the_upgrade() {
     use UpgradeBlockerKind::{BuiltinGateway, MeshServiceSelector, Name, NoWorkloadLabel};
 

@@ -134,6 +134,13 @@ pub struct OutboundListener {
     pub listen: Listen,
 }
 
+impl fmt::Display for OutboundListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listen = std::net::SocketAddr::new(self.listen.address, self.listen.port.get());
+        write!(f, "{}:{} on {listen}", self.backend, self.port)
+    }
+}
+
 /// A backend that a sidecar may bind (`reach: bindOutbounds`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReachableBackend {

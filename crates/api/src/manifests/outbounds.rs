@@ -226,6 +226,19 @@ pub struct MergedOutbounds {
     pub conflicts: Vec<OutboundConflict>,
 }
 
+impl MergedOutbounds {
+    /// The listeners that Kuma 3.0 does not open. It names Envoy's listener by its destination, so of several for one port of a
+    /// backend only that with the highest port answers (seen on a preview of 3.0).
+    pub fn lost_in_3_0(&self) -> Vec<&OutboundListener> {
+        let is_kept_instead = |lost: &OutboundListener, other: &OutboundListener| {
+            let of = |one: &OutboundListener| (one.listen.port, one.listen.address);
+            (&other.backend, other.port) == (&lost.backend, lost.port) && of(other) > of(lost)
+        };
+        let is_lost = |one: &&OutboundListener| self.resolved.iter().any(|other| is_kept_instead(one, other));
+        self.resolved.iter().filter(is_lost).collect()
+    }
+}
+
 /// The outbounds of one source.
 pub(super) struct OutboundSource<'a> {
     /// The `OutboundList`'s name; `None` for the `Workload` itself.

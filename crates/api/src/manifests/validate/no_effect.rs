@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Assembly;
+use crate::manifests::outbounds::DeclaredReach;
 use crate::manifests::set::Binding;
-use crate::{ControlPlaneType, Probe, ProxyKind, WorkloadSpec};
+use crate::{ApiDialect, ControlPlaneType, OutboundListener, Probe, ProxyKind, WorkloadSpec};
 use ecs_mesh_model::DataplaneOwner;
 
 impl Assembly {
@@ -15,6 +16,8 @@ impl Assembly {
             let origin = &self.workload_origins[name];
             let found = unused_probe(workload).into_iter().chain(self.unused_at_consul(workload));
             warnings.extend(found.map(|(field, message)| origin.finding(field, message)));
+            let lost = self.lost_listeners(name, workload);
+            warnings.extend(lost.into_iter().map(|message| origin.finding("spec.outbounds", message)));
         }
         for (name, binding) in &self.set.bindings {
             if let Some(message) = self.unused_hold(binding) {
@@ -58,6 +61,28 @@ impl Assembly {
             && kinds.all(|kind| kind == ControlPlaneType::Consul);
         let message = "has no effect: all control planes of the workload are of type consul: leave it out";
         is_consul.then(|| (field, message.to_owned()))
+    }
+
+    /// The listeners that Kuma 3.0 does not open, unless all control planes of the workload are named as others.
+    fn lost_listeners(&self, name: &str, workload: &WorkloadSpec) -> Vec<String> {
+        let may_be_3_0 = |binding: &Arc<Binding>| {
+            let control_plane = self.set.control_planes.get(binding.spec.control_plane.as_str());
+            let kuma = control_plane.and_then(|control_plane| control_plane.kuma.as_ref());
+            kuma.is_some_and(|kuma| kuma.dialect != Some(ApiDialect::V2))
+        };
+        if !self.bindings_of(workload).any(may_be_3_0) {
+            return Vec::new();
+        }
+        let DeclaredReach::Listeners(merged) = self.set.declared_reach(name, workload) else {
+            return Vec::new();
+        };
+        let message = |lost: &OutboundListener| {
+            format!(
+                "Kuma 3.0 does not open {lost}, since another listener has the same destination and a higher port: let the \
+                 app use one of them"
+            )
+        };
+        merged.lost_in_3_0().into_iter().map(message).collect()
     }
 
     /// Why no deployment is held, if the operator registers no task of the binding.
@@ -142,6 +167,13 @@ mod tests {
             let found = warned(binding, workload, control_plane, ManifestScope::Complete);
             assert_eq!(found, fields, "{binding} {workload} {control_plane}");
         }
+        let outbound = |port: u16| format!("{{service: kv, targetPort: 80, listen: {{port: {port}}}}}");
+        let same = format!(", outbounds: [{}, {}]", outbound(15002), outbound(15003));
+        assert_eq!(
+            warned("", &same, "kuma", ManifestScope::Complete),
+            ["spec.outbounds", "spec.outbounds"],
+            "15001 of the list and 15002 are lost"
+        );
         assert_eq!(
             warned("", ", proxy: gateway", "consul", ManifestScope::Partial),
             [""; 0],

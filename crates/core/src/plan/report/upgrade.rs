@@ -72,4 +72,6 @@ pub enum UpgradeBlockerKind {
     TagProtocol,
     /// A field of a Dataplane of another owner that the target drops.
     RemovedField,
+    /// Listeners of one destination, of which the target opens one.
+    LostListener,
 }
