@@ -28,7 +28,7 @@ pub struct TokenPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::token_path")]
     pub path: Option<String>,
-    /// KMS key that encrypts the stored tokens: an ARN, an id or `alias/NAME`; default: the key of the store.
+    /// KMS key of stored tokens: an ARN, an id or `alias/NAME`; default: the key of the store.
     ///
     /// Another key applies to a token when it is rotated, and at Secrets Manager only to new secrets.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -73,7 +73,7 @@ impl TokenApply<'_> {
         match self.stored {
             StoredEntry::Recorded(record) => self.replace(wanted, identity, record, &minted.new).await?,
             StoredEntry::Absent | StoredEntry::Foreign(_) | StoredEntry::Deleting(_) => {
-                self.create(wanted, identity, &minted.new).await?
+                self.create(wanted, identity, &minted.new).await?;
             }
         }
         self.of.target.with(|inner| inner.minted.stored(self.name));

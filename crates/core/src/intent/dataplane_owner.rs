@@ -187,7 +187,11 @@ mod tests {
         for (service, expected) in
             [(Some("Web"), Operator), (Some("web"), Operator), (Some("kv"), Sidecar), (None, Sidecar)]
         {
-            assert_eq!(of_forgotten(&[web.clone()], "sidecar", &id, service), expected, "{service:?}");
+            assert_eq!(
+                of_forgotten(std::slice::from_ref(&web), "sidecar", &id, service),
+                expected,
+                "{service:?}"
+            );
         }
         // The service of a Workload was renamed.
         let observed = json!({"selector": {"services": ["x"]}, "service": "new", "dataplanes": "observe"});

@@ -616,7 +616,7 @@ fn registration_of_another_type_is_replaced() {
     let evaluation = self::evaluation(Verdict::Register(Box::new(listener)), "sync");
     let running = KnownRegistration { id: zone_proxy("task"), ..known("default/task", "sync") };
     assert_eq!(
-        decided(TaskLiveness::Live, Some(&evaluation), &[running.clone()]),
+        decided(TaskLiveness::Live, Some(&evaluation), std::slice::from_ref(&running)),
         "ensure default/task",
         "the running proxy is still a ZoneIngress"
     );
