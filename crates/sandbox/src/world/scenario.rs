@@ -248,7 +248,21 @@ pub(super) fn define(
         join_consul(&mut request, service, cloud.config());
     }
     request.container_definitions.extend(service.sidecar());
+    if service.rollout.host_mode {
+        map_inbound(&mut request, service.port);
+    }
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
+}
+
+/// Maps the sidecar's inbound port, or the app's where the definition has no sidecar: in network mode `host` the operator
+/// registers no port that ECS does not keep exclusive.
+fn map_inbound(request: &mut RegisterTaskDefinition, port: u16) {
+    let mapping = json!({"containerPort": port, "protocol": "tcp"});
+    let Some(container) = request.container_definitions.last_mut() else { return };
+    match container["portMappings"].as_array_mut() {
+        Some(mappings) => mappings.push(mapping),
+        None => container["portMappings"] = json!([mapping]),
+    }
 }
 
 /// The services that a service calls, with the ports on which its sidecar listens for them.
