@@ -238,7 +238,7 @@ impl MotoHarness {
 
     /// The stored token of the workload, and its tags.
     async fn stored(&self, store: &str, path: &str) -> Option<(String, BTreeMap<String, String>)> {
-        let name = format!("{path}/default/app");
+        let name = format!("{path}/default/app/token");
         let (text, tags) = if store == "secretsManager" {
             let id = json!({ "SecretId": name });
             let value = self.call("secretsmanager", "secretsmanager.GetSecretValue", id.clone()).await;
