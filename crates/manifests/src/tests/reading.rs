@@ -68,7 +68,7 @@ spec:
     a.yaml:1 (document 1, Workload/Demo_App): apiVersion: "ecs-mesh.dev/v1" is not known: write ecs-mesh.dev/v1alpha1
     a.yaml:4 (document 1, Workload/Demo_App): metadata.name: "Demo_App" is not allowed: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, at most 63 characters
     a.yaml:5 (document 1, Workload/Demo_App): metadata.namespace: unknown field. Allowed: name, labels, annotations
-    a.yaml:7 (document 1, Workload/Demo_App): spec.selectr: unknown field; did you mean selector? Allowed: bindings, selector, service, workload, inbounds, reach, outbounds, probe
+    a.yaml:7 (document 1, Workload/Demo_App): spec.selectr: unknown field; did you mean selector? Allowed: bindings, selector, service, workload, proxy, gateway, zoneIngress, zoneEgress, inbounds, reach, outbounds, probe, dataplanes
     a.yaml:8 (document 1, Workload/Demo_App): spec.service: service name "demo/app" is not allowed: letters, digits, '.', '-', '_' and ':', not empty, at most 253 characters
     a.yaml:11 (document 1, Workload/Demo_App): spec.inbounds[0].containerPort: expected a whole number from 1 to 65535, found the text "5050" (write it without quotes)
     a.yaml:12 (document 1, Workload/Demo_App): spec.inbounds[0].port: expected a whole number from 1 to 65535, found 70000
@@ -161,7 +161,7 @@ fn documents_without_content_do_not_count() {
     let text = format!(
         "%YAML 1.2\n---\n# a comment\n---\n---\n{CONTROL_PLANE}...\n---\n{BINDING}  nonsense: 1\n---\n"
     );
-    insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:21 (document 2, MeshBinding/demo): spec.nonsense: unknown field. Allowed: controlPlane, mesh, selector, roleTags, discovery, policy, cleanup, drain, deployments, addressFamily, dataplaneName, paused"#);
+    insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:21 (document 2, MeshBinding/demo): spec.nonsense: unknown field; did you mean tokens? Allowed: controlPlane, mesh, selector, roleTags, discovery, dataplanes, policy, cleanup, drain, deployments, tokens, addressFamily, dataplaneName, paused"#);
     assert_eq!(errors_of(""), "");
     assert_eq!(errors_of("# nothing yet\n"), "");
 }
