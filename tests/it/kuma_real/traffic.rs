@@ -230,17 +230,15 @@ async fn requests_follow_the_registrations() {
     assert_eq!(summary(&listening, began).1, Vec::<String>::new());
     test.kuma.report("every backend", json!({"after_ms": bound_again}));
 
-    // 3.x names listeners by their backends, so it opens the last of two listeners for one port of a backend alone.
-    test.harness.manifest("all.yaml", &manifests(&test.harness, &LISTENERS, None));
-    let third = test.processes.send_requests(LISTENING, &third);
-    answered_by(&third, &rest).await;
-    let first = if test.kuma.is_v3() {
-        refused(&listening).await
-    } else {
-        answered_by(&listening, &rest).await;
-        "answered".to_owned()
-    };
-    test.kuma.report("two listeners of one backend", json!({"first": first, "second": "answered"}));
+    // 3.x names listeners by their backends, so it opens the last of two listeners for one port of a backend alone. What
+    // 2.x does depends on how it names them.
+    if test.kuma.is_v3() {
+        test.harness.manifest("all.yaml", &manifests(&test.harness, &LISTENERS, None));
+        let third = test.processes.send_requests(LISTENING, &third);
+        answered_by(&third, &rest).await;
+        let first = refused(&listening).await;
+        test.kuma.report("two listeners of one backend", json!({"first": first, "second": "answered"}));
+    }
     assert_eq!(test.operator.lines(&[("level", "ERROR")]), Vec::<Value>::new());
 }
 
