@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Source: `controlPlane.retry.maxDuration` in `pkg/config/app/kuma-dp/config.go` of Kuma.
 const CONNECT_LIMIT: Duration = Duration::from_mins(5);
 
-/// What a check finds at the control plane.
+/// The result of a check at the control plane.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum DataplaneFinding {
     /// The Dataplane does not exist; this is its normal form as the operator would create it.

@@ -1,4 +1,4 @@
-//! What a sidecar reports to the control plane outranks its container definition.
+//! A sidecar's report to the control plane outranks its container definition.
 
 use std::time::Duration;
 

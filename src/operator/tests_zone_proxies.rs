@@ -116,7 +116,7 @@ async fn zone_ingress_of_another_zone_is_left_alone() {
     fixture.edit(&all_kinds());
     fixture.start();
     sleep(WHILE).await;
-    // What a federation syncs has the labels of its owner, which may be the same operator.
+    // A resource that a federation syncs has the labels of its owner, which may be the same operator.
     let (_, mut copy) = fixture.send("GET", "/zoneingresses/0", &Value::Null);
     copy["name"] = "0-5f2c8e1d".into();
     copy["labels"]["kuma.io/origin"] = "global".into();

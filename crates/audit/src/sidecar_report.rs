@@ -34,7 +34,7 @@ pub struct SidecarProblem {
     pub definitions: usize,
     /// The workload of `message`.
     pub example: Arc<str>,
-    /// What was found in one of them; never a secret.
+    /// The findings of one of them; never a secret.
     pub message: String,
     /// How to fix it.
     pub fix: String,

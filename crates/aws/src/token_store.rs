@@ -11,7 +11,7 @@ use crate::aws::AwsError;
 /// Tags by key.
 pub type EntryTags = BTreeMap<String, String>;
 
-/// What a store says of an entry without its token.
+/// A store's description of an entry, without its token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EntryDescription {
     /// The tags.

@@ -1,4 +1,4 @@
-//! What sidecars report of themselves when they connect: the metadata of a DataplaneInsight.
+//! The report of a sidecar when it connects: the metadata of a DataplaneInsight.
 //!
 //! Sources: `api/mesh/v1alpha1/dataplane_insight.proto` (`metadata`) and `pkg/core/xds/types/features.go`
 //! (`feature-bind-outbounds`) of Kuma.

@@ -1,4 +1,4 @@
-//! What the registrations of all types have in common: Dataplanes, and zone proxies as resources.
+//! The common part of registrations of all types: Dataplanes, and zone proxies as resources.
 
 use serde_json::Value;
 

@@ -60,7 +60,7 @@ pub struct NewToken {
 pub struct TokenRequest<'a> {
     /// The mesh.
     pub mesh: &'a MeshName,
-    /// What the token is bound to, beside the mesh.
+    /// The token's binding, beside the mesh.
     pub identity: &'a TokenIdentity,
     /// How long it is valid.
     pub valid_for: Duration,

@@ -1,4 +1,4 @@
-//! Who owns the Dataplane of a task.
+//! The owner of a task's Dataplane.
 
 use std::fmt;
 

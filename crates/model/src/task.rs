@@ -128,7 +128,7 @@ impl TaskGroup {
     }
 }
 
-/// What a task runs on.
+/// The host of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TaskHost {
     /// Fargate, or no container instance yet.
@@ -170,7 +170,7 @@ pub struct Task {
     pub role_override: Option<RoleArn>,
     /// The addresses of the task's own network interface (awsvpc), once created.
     pub addresses: InterfaceAddresses,
-    /// What the task runs on.
+    /// The host of the task.
     pub host: TaskHost,
     /// `startedBy`, where a deployment of a service started the task: `ecs-svc/` and digits.
     pub deployment: Option<Arc<str>>,

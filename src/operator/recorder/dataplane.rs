@@ -17,7 +17,7 @@ pub(super) const NOT_REVOCABLE: &str = "not_revocable";
 pub(super) const OBSERVED: &str = "observed";
 pub(super) const NAME_CONFLICT: &str = "name_conflict";
 
-/// What is to be done about a sidecar whose task the role does not allow.
+/// The remedy for a sidecar whose task the role does not allow.
 pub(super) const NOT_REVOCABLE_TEXT: &str = "the task's sidecar registers the Dataplane, again at each connect, so the operator \
                                              does not end it; stop the task, or correct the tags of its role";
 

@@ -184,7 +184,7 @@ impl TokenLoop {
                 () = shutdown_timeout => break,
             };
             let pause = match ended {
-                // What was changed may make the next step due.
+                // The change may make the next step due.
                 PassEnd::Changed if changed_passes < MAX_CHANGED_PASSES => {
                     changed_passes += 1;
                     continue;

@@ -500,7 +500,7 @@ impl TokenPass<'_> {
     }
 }
 
-/// What is stored, by the store's description.
+/// The stored entry, by the store's description.
 pub(super) fn stored_entry(described: Option<&EntryDescription>) -> StoredEntry {
     match described {
         Some(EntryDescription { tags, is_deleting: true }) => StoredEntry::deleting(tags),

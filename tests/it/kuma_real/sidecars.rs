@@ -30,9 +30,9 @@ const REQUEST: Duration = Duration::from_millis(50);
 /// Long enough for a busy machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What an app answers.
+/// The answer of an app.
 const ANSWER: &str = "KUMA_REAL_ANSWER";
-/// What a client requests.
+/// The request of a client.
 const URL: &str = "KUMA_REAL_URL";
 /// Where a client writes its results.
 const RESULTS: &str = "KUMA_REAL_RESULTS";
@@ -83,14 +83,14 @@ struct RunningTask {
 }
 
 /// The processes of all tasks, which end with it.
-pub(super) struct TaskProcesses {
+pub(super) struct RealTaskProcesses {
     tasks: Arc<Mutex<BTreeMap<Arc<str>, RunningTask>>>,
     stop: Arc<AtomicBool>,
     follower: Option<JoinHandle<()>>,
     directory: PathBuf,
 }
 
-impl Drop for TaskProcesses {
+impl Drop for RealTaskProcesses {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         let ended = self.follower.take().map(JoinHandle::join);
@@ -100,7 +100,7 @@ impl Drop for TaskProcesses {
     }
 }
 
-impl TaskProcesses {
+impl RealTaskProcesses {
     /// Starts and ends processes as containers do.
     pub(super) fn follow(
         aws: AwsFront,
@@ -203,7 +203,7 @@ async fn app_of_a_task() {
 
 /// The result of a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct SentRequest {
+pub(super) struct MeshRequest {
     /// When it was sent, in milliseconds of Unix time.
     pub(super) at: u64,
     /// The task that answered.
@@ -228,7 +228,7 @@ async fn client_of_a_task() {
             Ok(answer) => (Some(answer), None),
             Err(failure) => (None, Some(failure)),
         };
-        let line = serde_json::to_string(&SentRequest { at, answer, failure }).unwrap();
+        let line = serde_json::to_string(&MeshRequest { at, answer, failure }).unwrap();
         writeln!(file, "{line}").unwrap();
     }
 }
@@ -262,9 +262,9 @@ pub(super) struct RequestSender {
 
 impl RequestSender {
     /// The requests that were sent since a time and have ended.
-    pub(super) fn since(&self, from: u64) -> Vec<SentRequest> {
+    pub(super) fn since(&self, from: u64) -> Vec<MeshRequest> {
         let text = std::fs::read_to_string(&self.results).unwrap();
-        let all = text.lines().filter_map(|line| serde_json::from_str::<SentRequest>(line).ok());
+        let all = text.lines().filter_map(|line| serde_json::from_str::<MeshRequest>(line).ok());
         all.filter(|sent| sent.at >= from).collect()
     }
 }

@@ -39,7 +39,7 @@ fn dropped_fields_are_found_at_any_depth() {
     assert_eq!(dropped_fields(&sent, &stored), ["a.b", "a.tcp", "list[0].y"]);
 }
 
-/// What the table of releases says about a Dataplane is what the server does with it.
+/// The server does with a Dataplane as the table of releases says.
 #[tokio::test]
 async fn unknown_fields_are_dropped_as_the_table_says() {
     let Some(kuma) = RealKuma::start("unknown fields").await else { return };

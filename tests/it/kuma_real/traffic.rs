@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::network;
 use super::server::RealKuma;
 use super::sidecars::{
-    APP, APP_PORT, RequestSender, SIDECAR, SIDECAR_COMMAND, SidecarPrograms, TaskProcesses, now,
+    APP, APP_PORT, RealTaskProcesses, RequestSender, SIDECAR, SIDECAR_COMMAND, SidecarPrograms, now,
 };
 use crate::e2e::harness::{Harness, OperatorProcess, binding, control_plane, document, eventually};
 
@@ -48,7 +48,7 @@ const BOUND: &str = "[{service: kv}]";
 /// An emulated account whose tasks have real apps and sidecars, a real control plane, and the operator.
 struct TrafficTest {
     // Dropped in this order: processes before their servers and files.
-    processes: TaskProcesses,
+    processes: RealTaskProcesses,
     operator: OperatorProcess,
     kuma: RealKuma,
     endpoints: Endpoints,
@@ -120,7 +120,7 @@ impl TrafficTest {
         create_service(&endpoints, CALLED, TASKS, &[]);
         create_service(&endpoints, LISTENING, 1, &[]);
         create_service(&endpoints, BINDING, 1, &["--bind-outbounds"]);
-        let processes = TaskProcesses::follow(endpoints.front.clone(), &kuma, programs, directory.path());
+        let processes = RealTaskProcesses::follow(endpoints.front.clone(), &kuma, programs, directory.path());
         let queue = endpoints.queue_url();
         let operator = harness.operator_with("operator", &harness.environment, &["--queue-url", &queue]);
         Self { processes, operator, kuma, endpoints, harness }

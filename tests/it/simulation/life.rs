@@ -412,7 +412,7 @@ impl Scenario for KumaScenario {
             held.edit(&self.shared);
             self.care.hold = held.manifest();
         }
-        // What an incomplete set says of owners is not checked.
+        // Owners of an incomplete set are not checked.
         if !(7..9).contains(&kind) && self.held.is_none() {
             self.owners.edit(&self.shared, self.world.services(), self.shared.now());
         }

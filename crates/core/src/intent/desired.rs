@@ -68,7 +68,7 @@ pub struct DesiredRegistration {
     pub service: ServiceName,
     /// The label `kuma.io/workload`, where the workload has a DNS-1035 label.
     pub workload: Option<Arc<str>>,
-    /// What the task's proxy is.
+    /// The role of the task's proxy.
     pub proxy: DesiredProxy,
     /// The ports that others may call, in the order of the manifest.
     pub inbounds: Vec<Inbound>,
@@ -119,7 +119,7 @@ impl DesiredRegistration {
     }
 }
 
-/// What a task's proxy is at a control plane.
+/// The role of a task's proxy at a control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DesiredProxy {
     /// A proxy beside an app.

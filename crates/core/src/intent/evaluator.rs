@@ -152,7 +152,7 @@ pub enum Verdict {
 pub struct Evaluation {
     /// The binding that selects the task, if exactly one does.
     pub binding: Option<Arc<Binding>>,
-    /// Who owns the task's Dataplane. Only the operator's own are created, updated and drained.
+    /// The owner of the task's Dataplane. Only the operator's own are created, updated and drained.
     pub owner: DataplaneOwner,
     /// The verdict.
     pub verdict: Verdict,

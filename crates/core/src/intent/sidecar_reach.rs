@@ -48,7 +48,7 @@ impl<'a> KumaSidecar<'a> {
 pub struct ReachMismatch {
     /// How the sidecar runs, and what follows.
     pub found: String,
-    /// What to change.
+    /// The change.
     pub help: String,
 }
 

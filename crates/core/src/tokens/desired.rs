@@ -54,7 +54,7 @@ impl DesiredToken {
         &self.binding.spec.mesh
     }
 
-    /// What the token is bound to at a server of this release. Names of Dataplanes vary by task, so a token is bound to
+    /// The binding of the token at a server of this release. Names of Dataplanes vary by task, so a token is bound to
     /// none.
     ///
     /// Tokens bound to a workload are new in Kuma 2.13; 3.0 has no tags. A zone proxy is a Dataplane in 3.0, and by

@@ -1,4 +1,4 @@
-//! What to do about one stored token.
+//! The plan of one stored token.
 //!
 //! | declared | stored | then |
 //! |---|---|---|
@@ -25,7 +25,7 @@ use super::record::{
 };
 use super::revocations::RevocationList;
 
-/// What is stored under a name.
+/// The entry under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoredEntry {
     /// Nothing.
@@ -66,9 +66,9 @@ impl StoredEntry {
 /// A declared token, as the control plane's release can issue it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedToken {
-    /// Whose it is.
+    /// Its owner.
     pub owner: TokenOwner,
-    /// What it is bound to, or why the control plane's release has nothing that it could be bound to.
+    /// Its binding, or why the control plane's release has nothing that it could be bound to.
     pub identity: Result<TokenIdentity, NoTokenIdentity>,
     /// `tokens` of the binding.
     pub terms: TokenPolicy,
@@ -85,7 +85,7 @@ pub struct EntryInput<'a> {
     pub wanted: Option<&'a WantedToken>,
     /// Whether the manifests have declared none for long enough, in complete loads.
     pub settled: bool,
-    /// What is stored.
+    /// The stored entry.
     pub stored: &'a StoredEntry,
     /// The list of the mesh of the stored token.
     pub revoked: &'a RevocationList,
@@ -194,7 +194,7 @@ impl TokenState {
     }
 }
 
-/// What to do about one stored token.
+/// The plan of one stored token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryPlan {
     /// The state before the steps.
@@ -469,7 +469,7 @@ mod tests {
             ("valid for too long", of(stored(102, &[])), "", "pending, issue ValidityShortened, due in 72h"),
         ] {
             assert_eq!(show(plan(Some(&wanted()), &entry, revoked, true)), expected, "{name}");
-            // What is declared needs no settled manifests.
+            // A declared token needs no settled manifests.
             assert_eq!(show(plan(Some(&wanted()), &entry, revoked, false)), expected, "{name}");
         }
     }

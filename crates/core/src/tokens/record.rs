@@ -1,4 +1,4 @@
-//! What the tags beside a stored token say: whose it is, and which tokens were issued. The token itself is not read.
+//! The tags beside a stored token: its owner, and which tokens were issued. The token itself is not read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -116,7 +116,7 @@ fn seconds(text: &str) -> Option<Timestamp> {
     seconds.checked_mul(1_000).map(Timestamp)
 }
 
-/// What a token is bound to, beside its mesh.
+/// The binding of a token, beside its mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenIdentity {
     /// The label `kuma.io/workload`.
@@ -186,9 +186,9 @@ pub struct TokenOwner {
 /// The tags of a stored token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
-    /// Whose the token is.
+    /// The token's owner.
     pub owner: TokenOwner,
-    /// What the token is bound to.
+    /// The token's binding.
     pub identity: TokenIdentity,
     /// The newest token.
     pub current: IssuedToken,

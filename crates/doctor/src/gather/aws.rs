@@ -232,7 +232,7 @@ async fn listed_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsErr
     Ok(all)
 }
 
-/// What described tasks refer to.
+/// The facts that described tasks refer to.
 #[derive(Default)]
 struct DescribedFacts {
     definitions: BTreeSet<TaskDefinitionArn>,

@@ -1,4 +1,4 @@
-//! What differs between releases, and upgrades from one to another.
+//! Differences between releases, and upgrades from one to another.
 
 use std::collections::BTreeSet;
 

@@ -256,7 +256,7 @@ impl KumaCp {
             return;
         };
         self.instances.begin_report();
-        // What the instance does not know, it drops. One that cannot read the Dataplane receives no report of it.
+        // The instance drops fields that it does not know. One that cannot read the Dataplane receives no report of it.
         let shown = object.read(kind, key, self.release()).map(Cow::into_owned);
         let mut spec = match shown {
             Ok(body) => StoredObject::spec_of(&body),

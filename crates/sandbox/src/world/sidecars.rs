@@ -44,7 +44,7 @@ struct SimulatedSidecar {
     name: String,
 }
 
-/// What a proxy is connected as.
+/// The resource that a proxy is connected as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ConnectedAs {
     #[default]

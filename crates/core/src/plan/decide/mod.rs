@@ -42,7 +42,7 @@ pub struct KnownRegistration {
     pub binding: Option<Arc<Binding>>,
     /// Whether complete manifests have declared the registration since the operator started.
     pub was_declared: bool,
-    /// Who owns the Dataplane: the operator drains its own alone.
+    /// The owner of the Dataplane: the operator drains its own alone.
     pub owner: DataplaneOwner,
 }
 

@@ -65,7 +65,7 @@ impl ObjectKind {
 pub enum PlannedKind {
     /// An ACL object.
     Acl(ObjectKind),
-    /// What the operator stores for sidecars.
+    /// The tokens that the operator stores for sidecars.
     Stored(StoredKind),
 }
 
