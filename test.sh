@@ -42,7 +42,7 @@ provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
 [[ -n "${KUMA_DP_BIN:-}" && -n "${ENVOY_BIN:-}" ]] ||
     skipped+=("requests through real sidecars: skipped because KUMA_DP_BIN and ENVOY_BIN do not name kuma-dp and Envoy")
 
-# An optimised profile, so that hundreds of simulated runs take minutes.
-cargo test --workspace --locked --profile sim "$@"
+# An optimised profile, so that hundreds of simulated runs take minutes. One failure does not hide others.
+cargo test --workspace --locked --profile sim --no-fail-fast "$@"
 
 ((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"
