@@ -45,7 +45,7 @@ pub(super) enum ApplyOutcome {
     NameConflict(RegistrationOwner),
     /// This process may not write.
     Obstructed(WriteObstacle),
-    /// What the step rests on no longer holds, or can't be confirmed: the absence of a removed task, or the replacements
+    /// The step's evidence no longer holds, or can't be confirmed: the absence of a removed task, or the replacements
     /// of a drained one. Nothing was sent.
     Unconfirmed,
 }

@@ -151,7 +151,7 @@ async fn mesh_service_with_a_label_selector_survives_the_upgrade() {
     assert_eq!(read(&fixture)["status"]["dataplaneProxies"]["total"], 1);
 }
 
-/// What each running task's registration has in the store: whether old and new instances find its service, and the targets
+/// Each running task's registration in the store: whether old and new instances find its service, and the targets
 /// of its outbounds.
 #[derive(Debug, Default)]
 struct Registered {

@@ -99,7 +99,7 @@ async fn absent_zone_proxies_are_removed_within_the_guard() {
     fixture.start();
     sleep(WHILE).await;
     assert_eq!(fixture.listed("zoneingresses").len(), 12);
-    // ECS shows them no more, and no event has told of their end.
+    // ECS no longer shows them, and no event has reported their end.
     fixture.ecs.tasks.lock().unwrap().retain(|id, _| id.as_str() == "12");
     fixture.start();
     sleep(Duration::from_secs(50)).await;

@@ -45,7 +45,7 @@ impl ProxyKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewaySettings {
-    /// Who routes the requests.
+    /// The program that routes the requests.
     #[serde(default, rename = "type")]
     pub kind: GatewayType,
 }

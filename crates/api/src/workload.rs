@@ -32,7 +32,7 @@ pub struct WorkloadSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::dns_label")]
     pub workload: Option<String>,
-    /// What the task's proxy is in the mesh.
+    /// The role of the task's proxy in the mesh.
     ///
     /// At Kuma. The block of the same name has its settings.
     #[serde(default)]
@@ -70,7 +70,7 @@ pub struct WorkloadSpec {
 }
 
 impl WorkloadSpec {
-    /// What the task's proxy is in the mesh. A block that is missing has its defaults.
+    /// The role of the task's proxy in the mesh. A block that is missing has its defaults.
     pub fn proxy_role(&self) -> ProxyRole {
         match self.proxy {
             ProxyKind::Sidecar => ProxyRole::Sidecar,

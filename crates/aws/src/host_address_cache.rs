@@ -37,7 +37,7 @@ const REFRESH_RETRY: Duration = Duration::from_mins(1);
 /// Pause before the second reading that confirms another address.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a denied read is cached: only somebody who changes a policy ends it.
+/// How long a denied read is cached: only a change of a policy ends it.
 const DENIED_TTL: Duration = Duration::from_mins(1);
 
 /// Pause of all calls after a throttling response.

@@ -166,7 +166,7 @@ struct BucketLevel {
     milli_rate: i128,
     /// The instant up to which `tokens` includes gains. In the future during a penalty.
     counted_to: Instant,
-    /// What callers have paid for those that wait for a spare token: one token at most.
+    /// Paid by callers for those that wait for a spare token: one token at most.
     spare: i128,
     spare_waiters: usize,
 }

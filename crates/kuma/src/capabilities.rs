@@ -69,7 +69,7 @@ impl KumaVersion {
         };
         let number = version.trim_start_matches('v');
         let release = KumaRelease::of_version(number);
-        // What follows `+` names a build of the release.
+        // The part after `+` names a build of the release.
         let (number, _) = number.split_once('+').unwrap_or((number, ""));
         let is_preview = number.split('.').any(|part| part.parse::<u32>().is_err());
         Ok(Self { release, is_preview, text: quote(&format!("{product} {version}")).into() })

@@ -703,7 +703,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let versions = self.rolling_upgrade.settle(Instant::now());
         let unsupported = versions.iter().find_map(|version| version.rules(self.named_dialect).err());
         let newer = versions.last().filter(|_| versions.len() > 1).and_then(|version| version.release);
-        // What the oldest release lacks, a newer one does not need; what the newer one lacks is read back.
+        // A newer release does not need the fields that the oldest lacks; those that the newer one lacks are read back.
         let Some(version) = versions.into_iter().next() else {
             return Err(errors::unexpected("GET /", "no instance has answered"));
         };

@@ -16,7 +16,7 @@ pub(super) struct FirstWrite {
     result: Mutex<Option<VerifiedVersion>>,
 }
 
-/// What the first write to a version showed.
+/// The result of the first write to a version.
 #[derive(Debug)]
 struct VerifiedVersion {
     version: Arc<str>,

@@ -121,7 +121,7 @@ struct KumaScenario {
     version: &'static str,
     /// Deployments are held, in some lives.
     held: Option<HeldDeployments>,
-    /// Who owns the Dataplanes.
+    /// The owner of the Dataplanes.
     owners: Owners,
     /// The operator is to be killed.
     kill: bool,
@@ -407,7 +407,7 @@ impl Scenario for KumaScenario {
     /// Toggles the `OutboundList`, deletes and restores workloads, and at times adds an invalid document.
     fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
         let kind = rng.u8(..10);
-        // What an incomplete set says of holds is not checked.
+        // Holds of an incomplete set are not checked.
         if let Some(held) = self.held.as_mut().filter(|_| !(7..9).contains(&kind)) {
             held.edit(&self.shared);
             self.care.hold = held.manifest();

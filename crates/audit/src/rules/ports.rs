@@ -113,7 +113,7 @@ impl Listeners {
         let resolved = set.map(|set| listeners(set, name, workload).resolved).unwrap_or_default();
         let outbounds: Vec<u16> = resolved.iter().map(|outbound| outbound.listen.port.get()).collect();
         for outbound in &resolved {
-            // What the app itself declares was compared with its own address.
+            // A port that the app itself declares was compared with its own address.
             let port = outbound.listen.port.get();
             if !workload.inbounds.iter().any(|inbound| inbound.container_port.get() == port) {
                 by_port.insert(port, format!("Workload {name}'s outbound to {}", outbound.backend));

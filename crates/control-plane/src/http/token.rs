@@ -343,7 +343,7 @@ mod tests {
         for (token, expiry) in [
             (jwt(r#"{"exp": 1800000000, "Name": "operator"}"#), Some(1_800_000_000_000)),
             (jwt(r#"{"exp": 1800000000.5}"#), Some(1_800_000_000_500)),
-            // A token may be valid for ever.
+            // A token may have no end.
             (jwt(r#"{"Name": "operator"}"#), None),
             (jwt(r#"{"exp": -1}"#), None),
             (jwt(r#"{"exp": 1e300}"#), None),

@@ -2,7 +2,7 @@
 //!
 //! A server's certificate must be signed by a trusted CA, be valid now and have the server's name. kuma-cp makes a
 //! certificate for itself that is a CA and the server's at once, which the rules of X.509 do not allow. It is accepted if
-//! the configured CA contains exactly this certificate: whoever configures it trusts its key for every name, so also for
+//! the configured CA contains exactly this certificate: the operator's configuration trusts its key for every name, so also for
 //! this server. Period, purpose, name and the handshake's signature are checked as for any other certificate.
 
 use std::sync::Arc;

@@ -374,7 +374,7 @@ fn meshes(subject: &str, probes: &KumaProbes, release: Option<KumaRelease>) -> V
     probes.meshes.iter().map(judge).collect()
 }
 
-/// What a Mesh says of mTLS and services, as far as the release has such fields.
+/// A Mesh's settings of mTLS and services, as far as the release has such fields.
 fn mesh_settings(settings: &MeshSettings, release: Option<KumaRelease>) -> String {
     let has = |feature| release.is_none_or(|release| release.has(feature));
     let mtls = match &settings.mtls {

@@ -158,7 +158,7 @@ struct ExpectedRule {
     id: CheckKind,
     /// Several rules together may cover them.
     events: Vec<RequiredEvents>,
-    /// What happens without the rule.
+    /// The consequence if the rule is missing.
     without: &'static str,
     fix: String,
 }

@@ -46,7 +46,7 @@ impl Assembly {
         self.set.bindings.values().filter(move |binding| is_for(&binding.name))
     }
 
-    /// What a workload declares for Kuma, if all its control planes are of type consul.
+    /// A field that a workload declares for Kuma alone, if all its control planes are of type consul.
     fn unused_at_consul(&self, workload: &WorkloadSpec) -> Option<(&'static str, String)> {
         let field = if workload.proxy != ProxyKind::Sidecar {
             "spec.proxy"

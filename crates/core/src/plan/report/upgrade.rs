@@ -24,7 +24,7 @@ pub struct UpgradeCheck {
     pub current_version: String,
     /// The version of the plan.
     pub target_version: String,
-    /// What breaks or loses traffic if the upgrade is made now. Registrations that the target cannot express are not here
+    /// Objects that break or lose traffic if the upgrade is made now. Registrations that the target cannot express are not here
     /// but among the changes, as `hold` that is blocked by `notExpressible`.
     pub blockers: Vec<UpgradeBlocker>,
 }
@@ -44,9 +44,9 @@ pub struct UpgradeBlocker {
     pub count: usize,
     /// The names of some of them.
     pub examples: Vec<String>,
-    /// What happens to them, for people.
+    /// The effect on them, for people.
     pub reason: String,
-    /// What to do before the upgrade, for people.
+    /// The remedy before the upgrade, for people.
     pub fix: String,
 }
 
