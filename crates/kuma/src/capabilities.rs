@@ -16,7 +16,8 @@ use ecs_mesh_model::MeshName;
 /// The server's version, as `GET /` returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KumaVersion {
-    /// The release; `None` if the version has no number, as in builds from source (`unknown`).
+    /// The release; `None` if the version has no number, as in builds from source (`unknown`), or if the product is neither Kuma
+    /// nor based on it.
     pub release: Option<KumaRelease>,
     /// Whether the version is not that of a release, such as `3.0.0-dev`.
     pub is_preview: bool,
@@ -68,7 +69,9 @@ impl KumaVersion {
             return Err("the response has no product and version of a Kuma control plane");
         };
         let number = version.trim_start_matches('v');
-        let release = KumaRelease::of_version(number);
+        // Other products have versions with the same numbers, and fields of these names: Kong Gateway answers with
+        // `"tagline": "Welcome to kong"`.
+        let release = KumaRelease::of_version(number).filter(|_| is_mesh(product));
         // The part after `+` names a build of the release.
         let (number, _) = number.split_once('+').unwrap_or((number, ""));
         let is_preview = number.split('.').any(|part| part.parse::<u32>().is_err());
@@ -92,6 +95,11 @@ impl KumaVersion {
                 let release = older.unwrap_or(newest);
                 Ok(WriteRules { release, dialect, basis: RulesBasis::Named })
             }
+            (None, None) if !is_mesh(&self.text) => Err(format!(
+                "{} is neither Kuma nor a product based on it, and nothing is written to it; help: check \
+                 ControlPlane.spec.kuma.address, or set ControlPlane.spec.kuma.dialect to the format that it has",
+                self.text
+            )),
             (None, None) => Err(format!(
                 "{} is not supported (supported: 2.7 to {}, {}), and nothing is written to it, since it may silently drop \
                  fields that it does not know; help: use a control plane of a supported version, or set \
@@ -102,6 +110,12 @@ impl KumaVersion {
             )),
         }
     }
+}
+
+/// Whether this is Kuma or a product that is based on it, such as Kong Mesh.
+fn is_mesh(product: &str) -> bool {
+    let product = product.to_ascii_lowercase();
+    ["kuma", "mesh"].iter().any(|name| product.contains(name))
 }
 
 /// The dialect of a server by its resource types, as `GET /_resources` lists them; `None` if they are those of no known
@@ -159,6 +173,10 @@ pub(super) struct ServerCapabilities {
     pub(super) rules: Option<WriteRules>,
     /// The newest release of the instances, while a rolling upgrade has several. The rules are the oldest's.
     pub(super) newer: Option<KumaRelease>,
+    /// The version of that release, if it needs evidence.
+    pub(super) newer_untested: Option<Arc<str>>,
+    /// The untested versions whose resource types were those of their dialect.
+    pub(super) confirmed: BTreeMap<Arc<str>, ApiDialect>,
     pub(super) health_discovery: Option<HealthDiscovery>,
     /// Whether a mesh has `meshServices.mode: Exclusive`.
     pub(super) exclusive: BTreeMap<MeshName, bool>,

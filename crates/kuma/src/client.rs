@@ -22,7 +22,7 @@ use super::drift;
 use super::endpoints::{self, ServiceNaming};
 use super::errors::{self, RequestKind};
 use super::expressible;
-use super::first_write::FirstWrite;
+use super::first_write::{self, FIRST_WRITE_PAUSE, FIRST_WRITE_READS, FirstWrite};
 use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
 use super::normalise::normalise;
@@ -448,6 +448,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let sent = normalise(body);
         let mut body = body.clone();
         let mut refused = None;
+        let mut shown = None;
         for _ in 0..RESOURCE_WRITES {
             match self.send_write(id, path, &body).await {
                 // A new instance refuses outbounds without the target that it knows.
@@ -465,15 +466,15 @@ impl<T: Transport> KumaControlPlane<T> {
             for _ in 0..RESOURCE_READS {
                 let Some(stored) = self.read_one(id).await? else { return Ok(()) };
                 if !has_owner_of(&stored.stored, &body) {
-                    let message =
-                        format!("PUT {path}: not repeated, since the name has another owner by now");
-                    return Err(MeshError::new(MeshErrorKind::Conflict, message));
+                    return Err(overwritten(path));
                 }
                 if stored.normal == sent {
                     return Ok(());
                 }
+                shown = Some(stored.stored);
             }
         }
+        self.verify_newer(&body, shown.as_ref())?;
         let Some(error) = refused else {
             // Complete for the new instances, and written again when it is compared next.
             return Ok(());
@@ -485,6 +486,19 @@ impl<T: Transport> KumaControlPlane<T> {
         Err(MeshError::new(MeshErrorKind::Conflict, error.message))
     }
 
+    /// Fails if the newer release is not tested, and an instance shows the first write to it otherwise than that release is
+    /// known to: without the fields that it does not know, and with all others.
+    fn verify_newer(&self, body: &Value, shown: Option<&Value>) -> Result<(), MeshError> {
+        let known = self.capabilities.load();
+        let (Some(version), Some(release), Some(shown)) = (&known.newer_untested, known.newer, shown) else {
+            return Ok(());
+        };
+        if self.first_write.is_verified(version) {
+            return Ok(());
+        }
+        self.record_first_write(version, &release.without_unknown_fields(body), Some(shown))
+    }
+
     /// The server's version, if it needs evidence and no write to it was read back yet.
     fn unverified_version(&self) -> Option<Arc<str>> {
         let known = self.capabilities.load();
@@ -493,8 +507,8 @@ impl<T: Transport> KumaControlPlane<T> {
         (needs_evidence && !self.first_write.is_verified(version)).then(|| Arc::clone(version))
     }
 
-    /// Writes and reads back. Other writes fail meanwhile, since nothing may wait between a write and its caller's checks;
-    /// [`Self::check_support`] waits.
+    /// Writes and reads back, several times where the answer differs: a store's replica may lag. Other writes fail meanwhile,
+    /// since nothing may wait between a write and its caller's checks; [`Self::check_support`] waits.
     async fn write_first(
         &self,
         id: &RegistrationId,
@@ -507,14 +521,31 @@ impl<T: Transport> KumaControlPlane<T> {
             return Err(MeshError::new(MeshErrorKind::Conflict, message));
         };
         self.send_write(id, path, body).await?;
-        let response = self.send(HttpMethod::Get, path, None).await?;
-        let stored = if errors::is_not_found(&response) {
-            None
-        } else {
-            Some(read_json(HttpMethod::Get, path, RequestKind::Dataplane, &response)?)
-        };
-        self.first_write.record(version, body, stored.as_ref());
-        if let Some(reason) = self.first_write.refutation(version) {
+        let mut stored = None;
+        for read in 0..FIRST_WRITE_READS {
+            if read > 0 {
+                tokio::time::sleep(FIRST_WRITE_PAUSE).await;
+            }
+            stored = self.read_one(id).await?.map(|stored| stored.stored);
+            if first_write::difference(body, stored.as_ref()).is_none() {
+                break;
+            }
+        }
+        if stored.as_ref().is_some_and(|stored| !has_owner_of(stored, body)) {
+            return Err(overwritten(path));
+        }
+        self.record_first_write(version, body, stored.as_ref())
+    }
+
+    /// Records what an untested version stored of the first write to it. Fails if it stored it differently.
+    fn record_first_write(
+        &self,
+        version: &Arc<str>,
+        sent: &Value,
+        stored: Option<&Value>,
+    ) -> Result<(), MeshError> {
+        self.first_write.record(version, sent, stored, Instant::now());
+        if let Some(reason) = self.first_write.refutation(version, Instant::now()) {
             self.support.record(Some(reason));
         }
         self.support.check()
@@ -669,7 +700,7 @@ impl<T: Transport> KumaControlPlane<T> {
                 failures == failures_at_read && read.is_some_and(|at| at.elapsed() < LAST_VERSION_COUNTS_FOR);
             match self.load_version().await {
                 Ok(_) => {}
-                Err(error) if !error.kind.affects_all_calls() && counts => {
+                Err(error) if !is_outage(error.kind) && counts => {
                     tracing::debug!(%error, "cannot read the version; using the last one");
                 }
                 Err(error) => return Err(error),
@@ -689,7 +720,7 @@ impl<T: Transport> KumaControlPlane<T> {
                 check.read = Some(began);
                 check.failures_at_read = failures;
             }
-            Err(error) => check.failures += u64::from(error.kind.affects_all_calls()),
+            Err(error) => check.failures += u64::from(is_outage(error.kind)),
         });
         read
     }
@@ -701,12 +732,12 @@ impl<T: Transport> KumaControlPlane<T> {
             reads += 1;
         }
         let versions = self.rolling_upgrade.settle(Instant::now());
-        let unsupported = versions.iter().find_map(|version| version.rules(self.named_dialect).err());
-        let newer = versions.last().filter(|_| versions.len() > 1).and_then(|version| version.release);
         // A newer release does not need the fields that the oldest lacks; those that the newer one lacks are read back.
-        let Some(version) = versions.into_iter().next() else {
+        let Some(version) = versions.first().cloned() else {
             return Err(errors::unexpected("GET /", "no instance has answered"));
         };
+        let newest = versions.last().filter(|_| versions.len() > 1);
+        let newer = newest.and_then(|newest| newest.release);
         if let Some(release) = newer
             && self.warnings.raise(ROLLING_UPGRADE, None)
         {
@@ -714,17 +745,14 @@ impl<T: Transport> KumaControlPlane<T> {
         } else if newer.is_none() && self.warnings.clear(&ROLLING_UPGRADE) {
             tracing::info!(version = %version.text, "rolling upgrade of the control plane has ended");
         }
-        let own_rules = unsupported.map_or_else(|| version.rules(self.named_dialect), Err);
-        let rules = match own_rules {
-            Ok(rules) if rules.needs_evidence() => self.confirm_rules(&version, rules).await?,
-            rules => {
-                self.warnings.clear(&UNTESTED_VERSION);
-                rules
-            }
-        };
+        let rules = self.confirm_versions(&versions).await?;
+        let needs_evidence =
+            |version: &&KumaVersion| version.rules(self.named_dialect).is_ok_and(WriteRules::needs_evidence);
+        let newer_untested = newest.filter(needs_evidence).map(|newest| Arc::clone(&newest.text));
         self.update_capabilities(|known| {
             known.version = Some(version.clone());
             known.newer = newer;
+            known.newer_untested.clone_from(&newer_untested);
             // Reads and plans go on with the last rules.
             known.rules = rules.as_ref().ok().copied().or(known.rules);
         });
@@ -751,42 +779,71 @@ impl<T: Transport> KumaControlPlane<T> {
         })
     }
 
+    /// The rules of the oldest of the versions that answer. The inner error is the reason why nothing is written: one of them
+    /// is not supported, or not of a known dialect.
+    async fn confirm_versions(
+        &self,
+        versions: &[KumaVersion],
+    ) -> Result<Result<WriteRules, String>, MeshError> {
+        let mut oldest = None;
+        let mut untested = Vec::new();
+        for version in versions {
+            let rules = match version.rules(self.named_dialect) {
+                Ok(rules) => rules,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            if rules.needs_evidence() {
+                if let Err(reason) = self.confirm_rules(version, rules, versions.len()).await? {
+                    return Ok(Err(reason));
+                }
+                untested.push(&*version.text);
+            }
+            oldest = oldest.or(Some(rules));
+        }
+        if untested.is_empty() {
+            self.warnings.clear(&UNTESTED_VERSION);
+        } else if self.warnings.raise(UNTESTED_VERSION, Some(untested.join(", ").into())) {
+            tracing::warn!(
+                version = untested.join(", "),
+                "control plane version is not tested; the first write is read back"
+            );
+        }
+        Ok(oldest.ok_or_else(|| "no instance has answered".to_owned()))
+    }
+
     /// Whether the server's resource types are those of the dialect. The inner error is the reason why nothing is written.
     async fn confirm_rules(
         &self,
         version: &KumaVersion,
         rules: WriteRules,
-    ) -> Result<Result<WriteRules, String>, MeshError> {
-        if let Some(reason) = self.first_write.refutation(&version.text) {
+        releases: usize,
+    ) -> Result<Result<(), String>, MeshError> {
+        if let Some(reason) = self.first_write.refutation(&version.text, Instant::now()) {
             return Ok(Err(reason));
         }
-        let dialect = rules.dialect.as_str();
-        let known = self.capabilities.load();
-        let is_confirmed = known.version.as_ref() == Some(version)
-            && known.rules == Some(rules)
-            && self.support.refusal().is_none();
-        if !is_confirmed {
-            let resources = self.get_json("/_resources", RequestKind::Server).await?;
-            if capabilities::dialect_of_resources(&resources) != Some(rules.dialect) {
-                let help = match rules.basis {
-                    RulesBasis::Named => "correct ControlPlane.spec.kuma.dialect",
-                    _ => "use a tested version, or an operator release that supports this one",
-                };
-                return Ok(Err(format!(
-                    "{} is not supported: GET /_resources does not list the resource types of dialect {dialect}, so nothing \
-                     is written to it; help: {help}",
-                    version.text
-                )));
+        if self.capabilities.load().confirmed.get(&version.text) == Some(&rules.dialect) {
+            return Ok(Ok(()));
+        }
+        // The instance that answers is not known.
+        for _ in 0..if releases > 1 { VERSION_READS } else { 1 } {
+            let resources = self.get_json_anew("/_resources", RequestKind::Server).await?;
+            if capabilities::dialect_of_resources(&resources) == Some(rules.dialect) {
+                self.update_capabilities(|known| {
+                    known.confirmed.insert(Arc::clone(&version.text), rules.dialect);
+                });
+                return Ok(Ok(()));
             }
         }
-        if self.warnings.raise(UNTESTED_VERSION, Some(Arc::clone(&version.text))) {
-            tracing::warn!(
-                version = %version.text,
-                dialect,
-                "control plane version is not tested; the first write is read back"
-            );
-        }
-        Ok(Ok(rules))
+        let help = match rules.basis {
+            RulesBasis::Named => "correct ControlPlane.spec.kuma.dialect",
+            _ => "use a tested version, or an operator release that supports this one",
+        };
+        Ok(Err(format!(
+            "{} is not supported: GET /_resources does not list the resource types of dialect {}, so nothing is written to it; \
+             help: {help}",
+            version.text,
+            rules.dialect.as_str()
+        )))
     }
 
     async fn load_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
@@ -949,6 +1006,16 @@ impl<T: Transport> KumaControlPlane<T> {
             updated
         });
     }
+}
+
+/// Whether another server may answer the next call. One that answers 429 is the same.
+fn is_outage(kind: MeshErrorKind) -> bool {
+    kind.affects_all_calls() && kind != MeshErrorKind::Throttled
+}
+
+fn overwritten(path: &str) -> MeshError {
+    let message = format!("PUT {path}: not repeated, since the name has another owner by now");
+    MeshError::new(MeshErrorKind::Conflict, message)
 }
 
 /// Whether the stored Dataplane has the ownership labels of the body.

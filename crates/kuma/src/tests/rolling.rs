@@ -29,6 +29,50 @@ async fn in_rolling_upgrade(
     (script, kuma)
 }
 
+/// The resource types of an instance of 2.14, or of 3.1.
+fn resource_types(is_2_14: bool) -> Result<HttpResponse, TransportError> {
+    super::calls::resources(if is_2_14 { &["ZoneIngress", "ZoneEgress"] } else { &[] })
+}
+
+/// A client that knows an instance of 2.14 and one of 3.1, which no release of the operator was tested with.
+async fn in_upgrade_to_an_untested_release(
+    responses: Responses,
+) -> (Arc<ScriptedKumaTransport>, KumaControlPlane<Arc<ScriptedKumaTransport>>, Option<MeshErrorKind>) {
+    let answers = (0..4).flat_map(|_| [index("a", "2.14.3"), index("b", "3.1.0")]);
+    let script = ScriptedKumaTransport::of(answers.chain(responses).collect());
+    let kuma = kuma(&script);
+    let refused = kuma.ensure_supported().await.err().map(|error| error.kind);
+    (script, kuma, refused)
+}
+
+#[tokio::test]
+async fn upgrade_to_an_untested_release_needs_its_resource_types() {
+    let (script, _, refused) =
+        in_upgrade_to_an_untested_release((0..8).map(|_| resource_types(true)).collect()).await;
+    assert_eq!(refused, Some(super::calls::UNSUPPORTED));
+    assert_eq!(script.paths()[8..], ["GET /_resources"; 8]);
+    let types = vec![resource_types(true), resource_types(false)];
+    let (_, _, refused) = in_upgrade_to_an_untested_release(types).await;
+    assert_eq!(refused, None);
+}
+
+#[tokio::test]
+async fn untested_release_that_drops_more_than_it_is_known_to_ends_the_writes() {
+    let known = shown_by_3_0(&stored_by_2x(&sent(), true));
+    let mut less = known.clone();
+    less["networking"]["inbound"][0].as_object_mut().unwrap().remove("protocol");
+    for (shown, expected) in [(known, None), (less, Some(super::calls::UNSUPPORTED))] {
+        let write =
+            || std::iter::once(responds(201, &json!({}))).chain((0..4).map(|_| responds(200, &shown)));
+        let responses = std::iter::once(resource_types(false)).chain((0..5).flat_map(|_| write()));
+        let (script, kuma, refused) = in_upgrade_to_an_untested_release(responses.collect()).await;
+        assert_eq!(refused, None);
+        let result = kuma.put(&id("default", TASK), &sent()).await;
+        assert_eq!(result.err().map(|error| error.kind), expected);
+        assert_eq!(script.responses.lock().unwrap().len(), 0);
+    }
+}
+
 /// The demo app as an instance of 3.0 shows it.
 fn shown_by_3_0(body: &Value) -> Value {
     ecs_mesh_api::KumaRelease::new(3, 0).without_unknown_fields(body)

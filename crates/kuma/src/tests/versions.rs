@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 
 use super::calls::{UNSUPPORTED, resources, text, version};
 use super::{
-    ScriptedKumaTransport, TASK, demo, id, kuma, mesh, operator, page, responds, unreachable_server,
+    ScriptedKumaTransport, TASK, demo, id, kuma, mesh, operator, page, responds, std_error,
+    unreachable_server,
 };
 use crate::{DRAIN_LABEL, HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
 use ecs_mesh_api::{ApiDialect, BackendKind};
@@ -71,13 +72,9 @@ async fn version_that_stores_the_first_write_differently_gets_no_other() {
     let body = kuma.render(&demo(), None).body;
     let mut stored = stored_by_3x(&body);
     stored["networking"].as_object_mut().unwrap().remove("outbound");
-    script.responses.lock().unwrap().extend([
-        written(),
-        responds(200, &stored),
-        version("3.1.0"),
-        version("3.1.1"),
-        resources(&[]),
-    ]);
+    script.responses.lock().unwrap().push_back(written());
+    script.responses.lock().unwrap().extend((0..10).map(|_| responds(200, &stored)));
+    script.responses.lock().unwrap().extend([version("3.1.0"), version("3.1.1"), resources(&[])]);
     let error = kuma.put(&id("default", TASK), &body).await.unwrap_err();
     assert_eq!(error.kind, UNSUPPORTED);
     assert!(error.message.contains("networking.outbound"), "{error}");
@@ -86,6 +83,28 @@ async fn version_that_stores_the_first_write_differently_gets_no_other() {
     assert_eq!(kuma.ensure_supported().await.unwrap_err().kind, UNSUPPORTED, "it is tried only once");
     tokio::time::advance(Duration::from_secs(5)).await;
     kuma.ensure_supported().await.unwrap();
+}
+
+/// A read replica of the store may lag, and another writer may change the Dataplane in between.
+#[tokio::test(start_paused = true)]
+async fn passing_difference_does_not_refute_a_version() {
+    let body = kuma(&ScriptedKumaTransport::of(Vec::new())).render(&demo(), None).body;
+    let mut foreign = stored_by_3x(&body);
+    foreign["labels"]["ecs-mesh.dev/operator"] = "other".into();
+    let lagging = [written(), std_error(404), std_error(404), responds(200, &stored_by_3x(&body))];
+    let overwritten = std::iter::once(written()).chain((0..10).map(|_| responds(200, &foreign)));
+    for (responses, expected) in
+        [(lagging.into(), None), (overwritten.collect::<Vec<_>>(), Some(MeshErrorKind::Conflict))]
+    {
+        let script = ScriptedKumaTransport::of(vec![version("2.15.0"), resources(&IN_2X)]);
+        let kuma = kuma(&script);
+        kuma.ensure_supported().await.unwrap();
+        script.responses.lock().unwrap().extend(responses);
+        let result = kuma.put(&id("default", TASK), &body).await;
+        assert_eq!(result.err().map(|error| error.kind), expected);
+        assert!(kuma.support().check().is_ok());
+        assert_eq!(script.responses.lock().unwrap().len(), 0);
+    }
 }
 
 /// A server of 3.1 that responds to a PUT only once it is told to.
@@ -144,6 +163,21 @@ async fn other_writes_wait_for_the_first_to_an_untested_version() {
     kuma.put(&id("default", TASK), &body).await.unwrap();
 }
 
+/// Kong Gateway's Admin API has versions with the same numbers.
+#[tokio::test]
+async fn other_product_is_not_written_to_unless_the_dialect_is_named() {
+    let admin_api = || responds(200, &json!({"tagline": "Welcome to kong", "version": "2.8.5"}));
+    let error = kuma(&ScriptedKumaTransport::of(vec![admin_api()])).ensure_supported().await.unwrap_err();
+    assert_eq!(error.kind, UNSUPPORTED);
+    assert!(error.message.contains("spec.kuma.address"), "{error}");
+    let script = ScriptedKumaTransport::of(vec![admin_api(), resources(&IN_2X)]);
+    let named =
+        KumaControlPlane::new(script, operator(), Arc::new(NoObserver)).with_dialect(Some(ApiDialect::V2));
+    named.ensure_supported().await.unwrap();
+    let product = responds(200, &json!({"tagline": "Kong Mesh", "version": "2.8.5"}));
+    kuma(&ScriptedKumaTransport::of(vec![product])).ensure_supported().await.unwrap();
+}
+
 #[tokio::test]
 async fn named_dialect_counts_where_the_version_decides_nothing() {
     use ApiDialect::{V2, V3};
@@ -172,16 +206,19 @@ async fn named_dialect_counts_where_the_version_decides_nothing() {
 #[tokio::test(start_paused = true)]
 async fn failed_version_read_keeps_the_last_answer_for_five_minutes() {
     let html = || text(200, "<html>maintenance</html>");
-    let script = ScriptedKumaTransport::of(vec![version("3.0.1"), html(), html(), version("3.0.1")]);
+    let responses = vec![version("3.0.1"), std_error(429), html(), html(), version("3.0.1")];
+    let script = ScriptedKumaTransport::of(responses);
     let kuma = kuma(&script);
     kuma.ensure_supported().await.unwrap();
-    tokio::time::advance(Duration::from_secs(299)).await;
-    kuma.ensure_supported().await.unwrap();
+    for seconds in [100, 199] {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        kuma.ensure_supported().await.unwrap();
+    }
     tokio::time::advance(Duration::from_secs(1)).await;
     let error = kuma.ensure_supported().await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
     kuma.ensure_supported().await.unwrap();
-    assert_eq!(script.paths(), ["GET /"; 4]);
+    assert_eq!(script.paths(), ["GET /"; 5]);
 }
 
 #[tokio::test(start_paused = true)]
