@@ -330,11 +330,17 @@ async fn outbound_without_a_mesh_service_stays_a_tag() {
     };
     assert_eq!(outbound()["tags"]["kuma.io/service"], "kv");
     fixture.set_task(9, "kv", LastStatus::Running);
-    fixture.put(
-        "/meshes/default/meshservices/kv",
-        &json!({"type": "MeshService", "mesh": "default", "name": "kv", "spec":
-            {"selector": {"dataplaneTags": {"kuma.io/service": "kv"}}, "ports": [{"port": 15_000}]}}),
-    );
+    let offer = |port: u16| {
+        fixture.put(
+            "/meshes/default/meshservices/kv",
+            &json!({"type": "MeshService", "mesh": "default", "name": "kv", "spec":
+                {"selector": {"dataplaneTags": {"kuma.io/service": "kv"}}, "ports": [{"port": port}]}}),
+        );
+    };
+    offer(15_001);
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(outbound()["tags"]["kuma.io/service"], "kv", "the MeshService lacks the port");
+    offer(15_000);
     sleep(Duration::from_mins(2)).await;
     assert_eq!(outbound()["backendRef"]["name"], "kv");
 }

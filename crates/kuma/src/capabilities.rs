@@ -180,8 +180,8 @@ pub(super) struct ServerCapabilities {
     pub(super) health_discovery: Option<HealthDiscovery>,
     /// Whether a mesh has `meshServices.mode: Exclusive`.
     pub(super) exclusive: BTreeMap<MeshName, bool>,
-    /// The MeshServices of the meshes that have no other services, in 2.x.
-    pub(super) mesh_services: BTreeMap<MeshName, BTreeSet<String>>,
+    /// The MeshServices of the meshes that have no other services, in 2.x, and their ports.
+    pub(super) mesh_services: BTreeMap<MeshName, BTreeMap<String, Vec<u16>>>,
 }
 
 impl ServerCapabilities {

@@ -3,7 +3,7 @@
 //! One call is one bounded exchange (lists: one per page). Its result is reported to the observer, and an error contains
 //! the call, the response and the next step. A malformed Dataplane is skipped and logged; it never fails a list.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -675,6 +675,17 @@ impl<T: Transport> KumaControlPlane<T> {
         Ok(names)
     }
 
+    /// The ports of a list's MeshServices, by name.
+    async fn list_ports(&self, list: &str) -> Result<BTreeMap<String, Vec<u16>>, MeshError> {
+        let mut ports = BTreeMap::new();
+        let sink = |item: Value| {
+            let service = backends::read(BackendKind::MeshService, &item);
+            ports.extend(service.map(|service| (service.name, service.ports)));
+        };
+        self.list(list, None, RequestKind::Mesh, sink).await?;
+        Ok(ports)
+    }
+
     fn with_version_check<R>(&self, work: impl FnOnce(&mut VersionCheck) -> R) -> R {
         // Every change leaves it consistent, so the lock may be used after a panic.
         work(&mut self.version_check.lock().unwrap_or_else(PoisonError::into_inner))
@@ -916,7 +927,9 @@ impl<T: Transport> KumaControlPlane<T> {
     ) -> RenderedRegistration {
         let known = self.capabilities.load();
         let services = known.mesh_services.get(&desired.id.mesh).filter(|_| self.target.is_none());
-        let has_mesh_service = |name: &str| services.is_none_or(|services| services.contains(name));
+        let has_mesh_service = |name: &str, port: u16| {
+            services.is_none_or(|services| services.get(name).is_some_and(|ports| ports.contains(&port)))
+        };
         dataplane::render_with_services(desired, current, capabilities, &has_mesh_service)
     }
 
@@ -985,7 +998,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let has_tags = self.capabilities.load().release().has(KumaFeature::OutboundTags);
         // Before the mode is recorded: without the list, outbounds would name services that the mesh does not have.
         let services = if is_exclusive && has_tags {
-            Some(self.list_names(&format!("{path}/meshservices")).await?)
+            Some(self.list_ports(&format!("{path}/meshservices")).await?)
         } else {
             None
         };

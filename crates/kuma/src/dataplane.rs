@@ -35,16 +35,17 @@ pub(super) fn render(
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
 ) -> RenderedRegistration {
-    render_with_services(desired, current, capabilities, &|_| true)
+    render_with_services(desired, current, capabilities, &|_, _| true)
 }
 
-/// As [`render`], where the mesh may not have the MeshService of each service yet: an outbound that is a tag is replaced by a
-/// `backendRef` only then, since the control plane skips one that it cannot resolve.
+/// As [`render`], where the mesh may not have the MeshService of each service yet, or not with the port that an outbound
+/// declares: an outbound that is a tag is replaced by a `backendRef` only where it has both, since the control plane skips one
+/// that it cannot resolve. A tag has no port, so a wrong one shows only then.
 pub(super) fn render_with_services(
     desired: &DesiredRegistration,
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
-    has_mesh_service: &dyn Fn(&str) -> bool,
+    has_mesh_service: &dyn Fn(&str, u16) -> bool,
 ) -> RenderedRegistration {
     let is_same_task = |owner: &RegistrationOwner| matches!(owner, RegistrationOwner::Owned(labels) if *labels == desired.marks);
     let current = current.filter(|current| is_same_task(&current.owner));
@@ -280,7 +281,7 @@ fn render_outbounds(
     desired: &DesiredRegistration,
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
-    has_mesh_service: &dyn Fn(&str) -> bool,
+    has_mesh_service: &dyn Fn(&str, u16) -> bool,
 ) -> Vec<Value> {
     let stored = current.and_then(|current| current.stored.pointer("/networking/outbound"));
     let stored = stored.and_then(Value::as_array).into_iter().flatten();
@@ -296,7 +297,11 @@ fn render_outbounds(
         })
     };
     let (moved, stored): (Vec<&Value>, Vec<&Value>) = stored.partition(is_moved);
-    let is_replaceable = |stored: &&Value| tagged_service(stored).is_none_or(has_mesh_service);
+    let is_replaceable = |stored: &&Value| {
+        let called = declared.iter().find(|outbound| listens_at(stored, outbound));
+        let called = tagged_service(stored).zip(called);
+        called.is_none_or(|(service, outbound)| has_mesh_service(service, outbound.port.get()))
+    };
     let (replaced, waiting): (Vec<&Value>, Vec<&Value>) = moved.into_iter().partition(is_replaceable);
     // An upgrade drops the target of an outbound in the other dialect. The declared outbound of the listener replaces it.
     let (targeted, mut dropped): (Vec<&Value>, Vec<&Value>) =

@@ -98,13 +98,18 @@ impl Transport for VersionedServer {
         let response = match path {
             "/" => json!({"product": "Kuma", "version": self.version}),
             "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": true}}}),
-            _ if path.contains("/meshservices") => json!({"items": [{"name": "kv"}, {"name": "redis"}]}),
+            _ if path.contains("/meshservices") => mesh_services(),
             // 3.0 has no such field.
             _ if self.version.starts_with('3') => json!({}),
             _ => json!({"meshServices": {"mode": self.mode}}),
         };
         Ok(HttpResponse { status: 200, retry_after: None, body: response.to_string().into_bytes() })
     }
+}
+
+fn mesh_services() -> Value {
+    let service = |name: &str, port: u16| json!({"name": name, "spec": {"ports": [{"port": port}]}});
+    json!({"items": [service("kv", 15_050), service("redis", 15_060)]})
 }
 
 fn manifests(case: &DialectCase) -> Arc<ManifestSet> {
