@@ -1,6 +1,7 @@
 //! Trusted CAs: from a file, the environment or a secret.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use ecs_mesh_control_plane::http::HttpTransport;
@@ -69,6 +70,44 @@ async fn ca_secret_is_trusted() {
     assert_eq!(call(&json!({"caSecret": ARN}), "other-ca.pem").await, Err(MeshErrorKind::Unreachable));
     let previous = format!("{ARN}:ca:AWSPREVIOUS:");
     assert_eq!(call(&json!({"caSecret": previous}), "ca.pem").await, Ok(BTreeSet::new()));
+}
+
+/// A secret that returns the CA of the server from the second read on.
+#[derive(Default)]
+struct RotatedSecret(AtomicUsize);
+
+#[async_trait]
+impl Secrets for RotatedSecret {
+    async fn read(&self, _: SecretRequest<'_>) -> Result<String, SecretError> {
+        let first = self.0.fetch_add(1, Ordering::Relaxed) == 0;
+        Ok(pem(if first { "other-ca.pem" } else { "ca.pem" }))
+    }
+}
+
+#[tokio::test]
+async fn rotated_ca_secret_is_read_again_a_minute_later() {
+    let address = format!("https://localhost:{}", tls_server().port());
+    let secrets = Arc::new(RotatedSecret::default());
+    let consul: ConsulControlPlane<HttpTransport> = ConsulControlPlane::connect(
+        &spec(&json!({"address": address, "caSecret": ARN})),
+        &allow_all(),
+        operator(),
+        Arc::new(NoObserver),
+        Arc::clone(&secrets) as Arc<dyn Secrets>,
+    )
+    .unwrap();
+    let mesh = MeshName::default();
+    let list = || consul.list_services(&mesh);
+    for reads in [1, 1] {
+        assert_eq!(list().await.unwrap_err().kind, MeshErrorKind::Unreachable);
+        assert_eq!(secrets.0.load(Ordering::Relaxed), reads, "not before a minute has passed");
+    }
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_mins(1)).await;
+    tokio::time::resume();
+    assert_eq!(list().await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(list().await, Ok(BTreeSet::new()));
+    assert_eq!(secrets.0.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
