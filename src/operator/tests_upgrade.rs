@@ -151,30 +151,38 @@ async fn mesh_service_with_a_label_selector_survives_the_upgrade() {
     assert_eq!(read(&fixture)["status"]["dataplaneProxies"]["total"], 1);
 }
 
-/// Each running task's registration in the store: whether old and new instances find its service, and the targets
-/// of its outbounds.
+/// A registration in the store: whether old and new instances find its service, and the targets of its outbounds.
 #[derive(Debug, Default)]
 struct Registered {
     is_in_tags: bool,
     is_in_label: bool,
+    outbounds: usize,
     targeted_outbounds: usize,
 }
 
+impl Registered {
+    fn read(body: &Value) -> Self {
+        let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
+        let has_target =
+            |outbound: &&Value| outbound.get("tags").is_some() || outbound.get("backendRef").is_some();
+        Self {
+            is_in_tags: !service_of(body).is_empty(),
+            is_in_label: body["labels"]["kuma.io/workload"].is_string(),
+            outbounds: outbounds.len(),
+            targeted_outbounds: outbounds.iter().filter(has_target).count(),
+        }
+    }
+}
+
+/// How long a write leaves a Dataplane without what a new instance has dropped, at most. The emulator's answers take no time.
+const WRITTEN_AGAIN_WITHIN: Duration = Duration::ZERO;
+
 impl OperatorFixture {
+    /// The running tasks' registrations.
     fn registered(&self) -> BTreeMap<String, Registered> {
         let kuma = self.kuma.lock().unwrap();
-        let read = |body: &Value| {
-            let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
-            let has_target =
-                |outbound: &&Value| outbound.get("tags").is_some() || outbound.get("backendRef").is_some();
-            Registered {
-                is_in_tags: !service_of(body).is_empty(),
-                is_in_label: body["labels"]["kuma.io/workload"].is_string(),
-                targeted_outbounds: outbounds.iter().filter(has_target).count(),
-            }
-        };
         let task = |body: &Value| body["labels"]["ecs-mesh.dev/task-id"].as_str().unwrap().to_owned();
-        kuma.dataplanes().map(|(_, _, body)| (task(body), read(body))).collect()
+        kuma.dataplanes().map(|(_, _, body)| (task(body), Registered::read(body))).collect()
     }
 
     fn set_task(&self, n: usize, service: &str, status: LastStatus) {
@@ -185,15 +193,32 @@ impl OperatorFixture {
         self.ecs.tasks.lock().unwrap().insert(TaskId::parse(&n.to_string()).unwrap(), task);
     }
 
-    /// No write has removed an outbound of a registration that stays.
-    fn assert_no_outbound_removed(&self) {
+    /// No write has removed an outbound of a registration that stays, or left one without its target, its label or, while old
+    /// instances read them, its tags for longer than until it was written again. `lacking` has those that lack something, and
+    /// since when.
+    fn assert_none_shrank(&self, reads_tags: bool, lacking: &mut BTreeMap<String, Timestamp>) {
         for entry in self.kuma.lock().unwrap().take_journal() {
-            let count = |body: &Option<Value>| {
-                body.as_ref().and_then(|body| body["networking"]["outbound"].as_array().map(Vec::len))
-            };
-            if entry.kind == "Dataplane" && entry.after.is_some() {
-                assert!(count(&entry.after) >= count(&entry.before), "{entry:?}");
+            if entry.kind != "Dataplane" {
+                continue;
             }
+            let Some(after) = &entry.after else {
+                lacking.remove(&entry.name);
+                continue;
+            };
+            let (before, after) = (entry.before.as_ref().map(Registered::read), Registered::read(after));
+            assert!(after.outbounds >= before.map_or(0, |before| before.outbounds), "{entry:?}");
+            let is_whole = after.is_in_label
+                && after.targeted_outbounds == after.outbounds
+                && (after.is_in_tags || !reads_tags);
+            if !is_whole {
+                lacking.entry(entry.name.clone()).or_insert(entry.at);
+            } else if let Some(since) = lacking.remove(&entry.name) {
+                assert!(since.age_at(entry.at) <= WRITTEN_AGAIN_WITHIN, "since {since}: {entry:?}");
+            }
+        }
+        let now = self.clock.now();
+        for (name, since) in lacking {
+            assert!(since.age_at(now) <= WRITTEN_AGAIN_WITHIN, "{name} since {since}");
         }
     }
 }
@@ -209,6 +234,8 @@ async fn roll_to_3_0(mode: &str) -> OperatorFixture {
     sleep(Duration::from_mins(3)).await;
     fixture.kuma.lock().unwrap().begin_rolling_upgrade("3.0".parse().unwrap());
     let (mut oldest, mut next) = (0, 4);
+    fixture.kuma.lock().unwrap().take_journal();
+    let mut lacking = BTreeMap::new();
     for step in 0..12 {
         // A deployment: a new task comes, and once it is registered, the oldest goes.
         fixture.set_task(next, if next % 4 < 2 { "a" } else { "kv" }, LastStatus::Running);
@@ -223,7 +250,7 @@ async fn roll_to_3_0(mode: &str) -> OperatorFixture {
             // Until the upgrade is over, the old instances read tags.
             assert!(registered.is_in_tags || step >= 6, "step {step}, task {n}: {registered:?}");
         }
-        fixture.assert_no_outbound_removed();
+        fixture.assert_none_shrank(step < 6, &mut lacking);
         fixture.set_task(oldest, "a", LastStatus::Stopped);
         oldest += 1;
         if step == 5 {
