@@ -111,6 +111,7 @@ impl OperatorStatus {
         now: Timestamp,
     ) -> ControlPlaneState {
         ControlPlaneState {
+            version: worker.client.server_version(),
             circuit: worker.circuit_state(),
             synced: worker.is_fully_synced(),
             unsupported: worker.unsupported().map(|reason| reason.to_string()),

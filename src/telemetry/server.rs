@@ -1,10 +1,11 @@
-//! `/metrics`, `/healthz` and `/readyz` over HTTP.
+//! `/metrics`, `/healthz`, `/readyz` and a status page over HTTP.
 //!
 //! The server never blocks the operator: a taken port is logged as an error and retried. No client keeps another one out: a
 //! slow or silent one loses its connection (`limits`), and only one `/metrics` is rendered at a time. It answers until shutdown is complete, so that the shutdown can be observed.
 
 mod handlers;
 mod limits;
+mod status_page;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

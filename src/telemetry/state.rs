@@ -79,6 +79,9 @@ pub struct ControllerState {
 /// The state of one control plane.
 #[derive(Clone, Debug, Serialize)]
 pub struct ControlPlaneState {
+    /// Product and version, as of the last answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Arc<str>>,
     /// The circuit.
     #[serde(serialize_with = "circuit")]
     pub circuit: CircuitState,
@@ -218,6 +221,7 @@ pub(super) mod tests {
 
     pub(in crate::telemetry) fn control_plane() -> ControlPlaneState {
         ControlPlaneState {
+            version: Some("Kuma 2.14.1".into()),
             circuit: CircuitState::Closed,
             synced: true,
             unsupported: None,

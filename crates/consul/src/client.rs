@@ -444,6 +444,10 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
         self.api.token_expiry()
     }
 
+    fn server_version(&self) -> Option<Arc<str>> {
+        self.version().map(|version| format!("Consul {version}").into())
+    }
+
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         self.api.set_lease(lease);
     }

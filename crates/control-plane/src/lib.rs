@@ -284,6 +284,11 @@ pub trait ControlPlane: Send + Sync {
         None
     }
 
+    /// Product and version of the server, as of the last answer; `None` if that is not known.
+    fn server_version(&self) -> Option<Arc<str>> {
+        None
+    }
+
     /// Lists the registrations of a service, of any owner, with their readiness. Only called where the operator drains.
     /// Nothing is known of the tasks: [`ServiceEndpoint::leaving`] is unset, and `owner` says whose task it may be.
     async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {

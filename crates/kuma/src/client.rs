@@ -1056,6 +1056,10 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         self.transport.token_expiry()
     }
 
+    fn server_version(&self) -> Option<Arc<str>> {
+        self.version().map(|version| version.text)
+    }
+
     async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         self.observed("get", self.read_complete(id)).await
     }

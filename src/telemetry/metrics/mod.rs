@@ -26,6 +26,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 pub use changes::ChangeMetrics;
 pub use control_plane::ControlPlaneMetrics;
@@ -55,6 +56,7 @@ fn calls() -> Histogram {
 /// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
+    started: Instant,
     registry: Registry,
     log: Arc<LogStats>,
     scrape: Arc<ScrapeSource>,
@@ -119,6 +121,7 @@ impl Metrics {
         r.register_collector(Box::new(log::LogCollector(Arc::clone(&log))));
         r.register_collector(Box::new(process::ProcessCollector));
         Self {
+            started: Instant::now(),
             log,
             scrape,
             warnings,
@@ -164,6 +167,11 @@ impl Metrics {
     /// The counts of the log's lines.
     pub fn log(&self) -> &Arc<LogStats> {
         &self.log
+    }
+
+    /// Time since the process created its metrics, which it does first.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Whether the loops make progress.

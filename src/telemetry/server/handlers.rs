@@ -1,26 +1,37 @@
-//! The responses of `/metrics`, `/healthz` and `/readyz`.
+//! The responses of `/`, `/metrics`, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use axum::http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::status_page::StatusPage;
 use crate::telemetry::metrics::{ExpositionFormat, Metrics};
+use crate::telemetry::state::OperatorState;
 use ecs_mesh_aws::consumer::QueueState;
+use ecs_mesh_controller::health::StuckLoop;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The page loads nothing and runs nothing, whatever a name in it contains.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Held while metrics are rendered, which takes the longest by far: scrapes wait for one another, and probes for none.
 static RENDERING: Semaphore = Semaphore::const_new(1);
 
 pub(super) fn router(metrics: Arc<Metrics>) -> Router {
     Router::new()
+        .route("/", get(status_page))
         .route("/metrics", get(scrape))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -48,13 +59,11 @@ async fn scrape(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Resp
 }
 
 async fn healthz(State(metrics): State<Arc<Metrics>>) -> Response {
-    let health = metrics.health();
-    if health.is_stopping() {
+    if metrics.health().is_stopping() {
         return response(StatusCode::OK, TEXT, "stopping\n".to_owned());
     }
-    let controllers = metrics.state().map(|state| state.stuck()).unwrap_or_default();
-    let stuck = health.stuck().into_iter().chain(controllers);
-    let lines: Vec<String> = stuck.map(|stuck| stuck.to_string()).collect();
+    let stuck = stuck_loops(&metrics, metrics.state().as_ref());
+    let lines: Vec<String> = stuck.iter().map(ToString::to_string).collect();
     if lines.is_empty() {
         response(StatusCode::OK, TEXT, "ok\n".to_owned())
     } else {
@@ -62,15 +71,41 @@ async fn healthz(State(metrics): State<Arc<Metrics>>) -> Response {
     }
 }
 
+/// The stuck loops, controllers included.
+fn stuck_loops(metrics: &Metrics, state: Option<&OperatorState>) -> Vec<StuckLoop> {
+    let controllers = state.map(OperatorState::stuck).unwrap_or_default();
+    metrics.health().stuck().into_iter().chain(controllers).collect()
+}
+
+/// The unmet readiness conditions.
+fn pending_conditions(metrics: &Metrics, state: Option<&OperatorState>) -> Vec<String> {
+    if metrics.health().is_stopping() {
+        return vec!["the operator is stopping".to_owned()];
+    }
+    state.map_or_else(|| vec!["the operator is starting".to_owned()], |state| state.pending.clone())
+}
+
+/// For people: the state of `/readyz` as a page.
+async fn status_page(State(metrics): State<Arc<Metrics>>) -> Response {
+    let state = metrics.state();
+    let page = StatusPage {
+        pending: pending_conditions(&metrics, state.as_ref()),
+        stuck: stuck_loops(&metrics, state.as_ref()),
+        queue: metrics.queue_state(),
+        uptime: metrics.uptime(),
+        now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        state,
+    };
+    let mut response = response(StatusCode::OK, HTML, page.to_string());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 async fn readyz(State(metrics): State<Arc<Metrics>>) -> Response {
     let state = metrics.state();
-    let mut pending = match &state {
-        None => vec!["the operator is starting".to_owned()],
-        Some(state) => state.pending.clone(),
-    };
-    if metrics.health().is_stopping() {
-        pending = vec!["the operator is stopping".to_owned()];
-    }
+    let pending = pending_conditions(&metrics, state.as_ref());
     let ready = pending.is_empty();
     let event_queue = match metrics.queue_state() {
         QueueState::Unknown => json!({"state": "unknown"}),
@@ -96,5 +131,5 @@ async fn method_not_allowed() -> Response {
 }
 
 async fn not_found() -> Response {
-    response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics, /healthz or /readyz\n".to_owned())
+    response(StatusCode::NOT_FOUND, TEXT, "not found; try /, /metrics, /healthz or /readyz\n".to_owned())
 }

@@ -56,7 +56,7 @@ async fn metrics_are_served_in_the_requested_format() {
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
     let (address, _stop) = serve_at_free_port(&Arc::default()).await;
-    assert!(get(address, "/").await.contains("try /metrics, /healthz or /readyz"));
+    assert!(get(address, "/other").await.contains("try /, /metrics, /healthz or /readyz"));
     assert!(get(address, "/metricsx").await.starts_with("http/1.1 404"));
     let post = send(address, "POST /metrics HTTP/1.1\r\ncontent-length: 0").await;
     assert!(post.starts_with("http/1.1 405") && post.contains("allow: get, head"), "{post}");
@@ -106,6 +106,19 @@ async fn readyz_lists_pending_conditions() {
     ] {
         assert!(ready.contains(detail), "{detail}: {ready}");
     }
+}
+
+#[tokio::test]
+async fn status_page_is_html_that_loads_nothing() {
+    let metrics = Arc::<Metrics>::default();
+    let (address, _stop) = serve_at_free_port(&metrics).await;
+    let page = get(address, "/").await;
+    assert!(page.starts_with("http/1.1 200") && page.contains("content-type: text/html"), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none'"), "{page}");
+    assert!(page.contains("the operator is starting"), "{page}");
+    let state_source: Arc<dyn StateSource> = Arc::new(StaticState(state()));
+    metrics.set_state_source(Arc::downgrade(&state_source));
+    assert!(get(address, "/").await.contains("kuma 2.14.1"));
 }
 
 #[tokio::test]
