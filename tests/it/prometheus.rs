@@ -46,6 +46,22 @@ fn promtool(programs: &std::path::Path, arguments: &[&str], input: &str) -> Stri
 }
 
 #[test]
+fn dashboard_queries_are_valid() {
+    let Some(programs) = programs("the dashboard's queries") else { return };
+    let rules: Vec<Value> = panel_queries()
+        .iter()
+        .enumerate()
+        .map(|(number, (_, query))| serde_json::json!({"record": format!("panel:{number}"), "expr": query}))
+        .collect();
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("panels.yaml");
+    // JSON is YAML.
+    let text = serde_json::json!({"groups": [{"name": "panels", "rules": rules}]}).to_string();
+    std::fs::write(&file, text).unwrap();
+    promtool(&programs, &["check", "rules", file.to_str().unwrap()], "");
+}
+
+#[test]
 fn alerts_fire_in_their_test_series() {
     let Some(programs) = programs("the alert rules") else { return };
     promtool(&programs, &["check", "rules", rules("rules.yaml").to_str().unwrap()], "");
@@ -141,6 +157,26 @@ impl Prometheus {
     }
 }
 
+/// Panels whose series the sandbox does not have: its tokens do not expire, and it has no ConsulAuth.
+const PANELS_WITHOUT_SERIES: [&str; 3] =
+    ["Operator's token expires in", "First data plane token expires in", "ACL objects not as declared"];
+
+/// The queries of the Grafana dashboard with their panels, with values for its variables.
+fn panel_queries() -> Vec<(String, String)> {
+    let text = include_str!("../../deploy/grafana/ecs-mesh-operator.json");
+    let dashboard: Value = serde_json::from_str(text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let queries = panels.flat_map(|panel| {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        targets.map(|target| {
+            let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "15s");
+            let query = query.replace("$job", ".*").replace("$control_plane", ".*");
+            (panel["title"].as_str().unwrap().to_owned(), query)
+        })
+    });
+    queries.collect()
+}
+
 async fn fetch(url: &str, accept: Option<&str>) -> (String, String) {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut request = http.get(url);
@@ -219,6 +255,14 @@ async fn prometheus_scrapes_a_sandbox_run() {
     ] {
         let what = format!("{query} of {least} at least");
         eventually(&what, || async { prometheus.value(query).await.filter(|value| *value >= least) }).await;
+    }
+    for (panel, query) in panel_queries() {
+        if PANELS_WITHOUT_SERIES.contains(&&*panel) {
+            assert!(prometheus.value(&query).await.is_none(), "{panel} has series: remove the exception");
+            continue;
+        }
+        let what = format!("series of the panel {panel:?}: {query}");
+        eventually(&what, || async { prometheus.value(&query).await }).await;
     }
     let alerts = prometheus.get("/api/v1/rules").await.unwrap();
     let broken: Vec<Value> = alerts["data"]["groups"]

@@ -1,3 +1,5 @@
+mod queries;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
