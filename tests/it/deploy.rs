@@ -55,6 +55,11 @@ fn event_flows_through_the_stack() {
     check("stack");
 }
 
+#[test]
+fn cloudwatch_dashboard_shows_metrics_that_exist() {
+    check("dashboard");
+}
+
 /// The app starts after its sidecar is ready and stops before it, and each has the time that it needs.
 #[test]
 fn example_task_definition_stops_the_app_first() {

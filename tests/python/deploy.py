@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 ROOT = pathlib.Path(__file__).parents[2]
 MAIN = ROOT / "deploy/cloudformation/ecs-mesh-operator.yaml"
 ROLE_EVENTS = ROOT / "deploy/cloudformation/role-events.yaml"
+DASHBOARD = ROOT / "deploy/cloudformation/dashboard.yaml"
 POLICY = ROOT / "deploy/iam/protect-role-tags.json"
 PERMISSIONS = ROOT / "docs/reference/permissions.md"
 TOOLS = pathlib.Path(sys.executable).parent
@@ -69,6 +70,12 @@ VALUES = {
     "MeshRolePath": (["/", "/mesh/", "/team/mesh/"], ["", "mesh", "/mesh", "mesh/", "/mesh/*/", "/a b/"]),
     "RunInCluster": (["demo", CLUSTERS[0]], ["", "arn:aws:ecs:eu-west-1:1:cluster/demo", "a b"]),
     "AlarmTopicArn": (["", f"arn:aws:sns:{REGION}:{ACCOUNT}:pages"], ["pages", f"arn:aws:sns:{REGION}:{ACCOUNT}:q.fifo"]),
+    "LogGroupName": (["mesh-LogGroup-1A2b", "/ecs/mesh"], ["", "log group", "a:b"]),
+    "EventQueueName": (["mesh-EventQueue-1A2b"], ["", "https://sqs.eu-west-1.amazonaws.com/123456789012/q", "q.fifo"]),
+    "EventDeadLettersName": (["mesh-EventDeadLetters-1A2b"], ["", "https://sqs.eu-west-1.amazonaws.com/1/q"]),
+    "RuleDeadLettersName": (["mesh-RuleDeadLetters-1A2b"], ["", "https://sqs.eu-west-1.amazonaws.com/1/q"]),
+    "ClusterName": (["demo"], ["", CLUSTERS[0]]),
+    "ServiceName": (["mesh-Service-1A2b"], ["", f"arn:aws:ecs:{REGION}:{ACCOUNT}:service/demo/mesh"]),
     "OperatorRegion": (["eu-west-1", "us-east-2", "ap-southeast-10"], ["", "us-east-1", "Ireland", "eu-west"]),
 }
 
@@ -216,7 +223,7 @@ def plain(value):
 
 def lint():
     """cfn-lint accepts the templates, and the policy as part of a template."""
-    for path in (MAIN, ROLE_EVENTS):
+    for path in (MAIN, ROLE_EVENTS, DASHBOARD):
         code, output = cfn_lint(path)
         assert (code, output) == (0, ""), output
     policy = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": json.loads(POLICY.read_text())}}
@@ -241,7 +248,7 @@ def images():
 
 def parameters():
     """cfn-lint names each missing parameter. Each pattern accepts and rejects the values above, and is described."""
-    for path in (MAIN, ROLE_EVENTS):
+    for path in (MAIN, ROLE_EVENTS, DASHBOARD):
         declared = template(path)["Parameters"]
         good = {name: VALUES[name][0][0] for name in declared if name in VALUES}
         good |= {"WatchedClusterArns": CLUSTERS} if path == MAIN else {}
@@ -391,6 +398,33 @@ def stack():
             assert wrong not in output, output
 
 
+def dashboard():
+    """The dashboard shows metrics that exist, and the log's filters name messages and fields that the program writes."""
+    declared = template(DASHBOARD)
+    resources = declared["Resources"]
+    given = {name: VALUES[name][0][0] for name in declared["Parameters"]} | {"AWS::Region": REGION}
+    body = resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    widgets = json.loads(re.sub(r"\$\{([^}]+)\}", lambda found: given[found[1]], body))["widgets"]
+    cells = [
+        (x, y)
+        for one in widgets
+        for x in range(one["x"], one["x"] + one["width"])
+        for y in range(one["y"], one["y"] + one["height"])
+    ]
+    assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24, "widgets overlap"
+    filters = [one["Properties"] for one in resources.values() if one["Type"] == "AWS::Logs::MetricFilter"]
+    names = {one["MetricTransformations"][0]["MetricName"] for one in filters}
+    shown = set(re.findall(r'MetricName=\\"(\w+)', body)) | set(re.findall(r'\["(?:EcsMesh/[^"]+|\.)", "(\w+)"\]', body))
+    assert shown == names, f"{shown} are shown, and {names} exist"
+    alarms = [one["Properties"] for one in resources.values() if one["Type"] == "AWS::CloudWatch::Alarm"]
+    assert {one["MetricName"] for one in alarms} <= names, alarms
+    queries = [one["properties"]["query"] for one in widgets if one["type"] == "log"]
+    sources = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.rs")))
+    for pattern in [one["FilterPattern"] for one in filters] + queries:
+        for message in re.findall(r"""message = ["']([^"']+)""", pattern):
+            assert f'"{message}"' in sources, f"no log line has the message {message!r}"
+
+
 MANIFESTS = f"""
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
@@ -408,7 +442,7 @@ spec:
   selector: {{clusters: ["{CLUSTERS[0]}"]}}
 """
 
-CHECKS = {check.__name__: check for check in (lint, images, parameters, role, queue_policy, service, stack)}
+CHECKS = {check.__name__: check for check in (lint, images, parameters, role, queue_policy, service, stack, dashboard)}
 
 if __name__ == "__main__":
     CHECKS[sys.argv[1]]()
