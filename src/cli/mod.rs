@@ -19,6 +19,7 @@ mod doctor_text;
 mod explain;
 mod healthcheck;
 mod man;
+mod once;
 mod output;
 mod plan;
 #[cfg(test)]
@@ -129,7 +130,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => args.run(log.stats()).await.map(|()| ExitCode::SUCCESS),
+            Command::Run(args) => args.run(log.stats()).await,
             Command::Plan(args) => args.run().await,
             Command::Explain(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,

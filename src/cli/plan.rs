@@ -192,7 +192,7 @@ fn progress_text(counts: PlanProgressCounts) -> String {
 }
 
 /// An incomplete plan is an error in any case, so that it is not mistaken for a complete one; so is a blocked upgrade.
-fn exit_code(report: &PlanReport) -> ExitCode {
+pub(super) fn exit_code(report: &PlanReport) -> ExitCode {
     match (report.complete && !report.blocks_upgrade(), report.will_write()) {
         (false, _) => ExitCode::FAILURE,
         (true, true) => ExitCode::from(EXIT_CHANGES),

@@ -1,13 +1,16 @@
 //! `ecs-mesh-operator run`.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::common::{CommonArgs, RateArgs};
-use super::duration;
-use crate::operator::{DryRunRecorder, RunOptions};
+use super::output::print;
+use super::plan::{exit_code as plan_exit_code, plan};
+use super::{duration, once};
+use crate::operator::{DryRunRecorder, PlanOptions, RunOptions};
 use crate::telemetry::log::LogStats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
@@ -15,6 +18,7 @@ use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::consumer::PoisonPolicy;
 use ecs_mesh_aws::sdk::{AwsClients, SdkQueue};
 use ecs_mesh_controller::Signals;
+use ecs_mesh_core::plan::report::{PlanDetail, render};
 
 /// Handling of unparseable messages.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -71,13 +75,24 @@ pub(super) struct RunArgs {
     #[arg(long, default_value = "20s", value_parser = duration)]
     graceful_shutdown_timeout: Duration,
 
-    /// Listen address of /metrics, /healthz and /readyz: IP:PORT, or none
+    /// End once nothing is left to do, without a queue and without serving metrics; print a summary
+    #[arg(long)]
+    once: bool,
+
+    /// Time limit of `--once`
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    once_timeout: Duration,
+
+    /// Listen address of the status page, /metrics, /healthz and /readyz: IP:PORT, or none
     #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "0.0.0.0:9102")]
     metrics_address: ListenAddress,
 }
 
 impl RunArgs {
-    pub(super) async fn run(self, log: Arc<LogStats>) -> Result<(), String> {
+    pub(super) async fn run(self, log: Arc<LogStats>) -> Result<ExitCode, String> {
+        if self.once {
+            return Box::pin(self.run_once(log)).await;
+        }
         let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
         let metrics = Arc::new(Metrics::new(log));
         // First, so that a start that hangs is visible from outside.
@@ -92,12 +107,7 @@ impl RunArgs {
         let recorder = self.dry_run.then(|| Arc::new(DryRunRecorder::new(Arc::clone(&metrics))));
         let operator = self.common.operator(&aws, metrics, &self.rates, recorder, None);
         self.log_start(&aws, queue_url);
-        let options = RunOptions {
-            concurrency: usize::from(self.concurrency),
-            receivers: usize::from(self.receivers),
-            poison: self.poison.into(),
-            graceful_shutdown_timeout: self.graceful_shutdown_timeout,
-        };
+        let options = self.options();
         let immediate = signals.immediate.clone();
         let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn EventQueue>);
         let ended = tokio::select! {
@@ -107,7 +117,46 @@ impl RunArgs {
             () = immediate.cancelled() => Err("stopped at once by a second signal".to_owned()),
         };
         server.stop().await;
-        ended
+        ended.map(|()| ExitCode::SUCCESS)
+    }
+
+    /// Runs until nothing is left to do. With `--dry-run` it is a plan.
+    async fn run_once(self, log: Arc<LogStats>) -> Result<ExitCode, String> {
+        if self.dry_run {
+            let options = PlanOptions {
+                timeout: self.once_timeout,
+                concurrency: usize::from(self.concurrency),
+                ..PlanOptions::default()
+            };
+            let (report, _) = plan(&self.common, &self.rates, options, None).await?;
+            let report = report.without_unchanged();
+            print(&render(&report, PlanDetail::Changes))?;
+            return Ok(plan_exit_code(&report));
+        }
+        let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
+        let metrics = Arc::new(Metrics::new(log));
+        let aws = self.common.aws(&metrics).await?;
+        let manifests = self.common.manifests(&metrics).await?;
+        let operator = self.common.operator(&aws, metrics, &self.rates, None, None);
+        self.log_start(&aws, None);
+        let immediate = signals.immediate.clone();
+        let report = tokio::select! {
+            report = operator.run_once(manifests, self.options(), self.once_timeout, signals.stop) => {
+                report.map_err(|error| error.to_string())?
+            }
+            () = immediate.cancelled() => return Err("stopped at once by a second signal".to_owned()),
+        };
+        print(&once::summary(&report))?;
+        Ok(once::exit_code(&report))
+    }
+
+    fn options(&self) -> RunOptions {
+        RunOptions {
+            concurrency: usize::from(self.concurrency),
+            receivers: usize::from(self.receivers),
+            poison: self.poison.into(),
+            graceful_shutdown_timeout: self.graceful_shutdown_timeout,
+        }
     }
 
     /// The queue to read. A dry run never reads the operator's queue, since each event is received once.

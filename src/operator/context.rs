@@ -485,6 +485,11 @@ impl SweepRequests {
         });
     }
 
+    /// Whether a sweep has ended, complete or not.
+    pub(super) fn has_ended(&self) -> bool {
+        self.progress.0.borrow().0 > 0
+    }
+
     /// Whether a sweep has ended, and nothing was added to list since it began.
     pub(super) fn is_current(&self) -> bool {
         let (count, complete) = *self.progress.0.borrow();

@@ -467,6 +467,11 @@ impl ControlPlaneWorker {
         lock(&self.warnings.tasks).resolve_all(task);
     }
 
+    /// The reasons of the task's active warnings.
+    pub(super) fn warnings_of(&self, task: &TaskArn) -> Vec<&'static str> {
+        lock(&self.warnings.tasks).reasons_of(task)
+    }
+
     /// The number of tasks with active warnings, by reason.
     pub(super) fn tasks_with_warnings(&self) -> BTreeMap<&'static str, usize> {
         lock(&self.warnings.tasks).counts_by_reason()

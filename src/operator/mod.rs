@@ -16,6 +16,7 @@
 //! | `tokens` | issues, rotates and revokes data plane tokens |
 //! | `apply` | one write: read, check ownership, compare, send |
 //! | `plan` | a dry run that ends |
+//! | `once` | a run that ends |
 //! | `recorder` | logs and counts changes, or records them in a dry run |
 
 mod acl;
@@ -31,6 +32,7 @@ mod dry_run;
 mod event_handler;
 mod fact_waiters;
 mod manifest_applier;
+mod once;
 mod outbound_check;
 mod plan;
 mod recorder;
@@ -47,6 +49,9 @@ mod test_fixture;
 mod tests_clusters;
 #[cfg(test)]
 mod tests_hosts;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests_once;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_owner;
@@ -97,6 +102,7 @@ pub use audited_lease::AuditedLease;
 pub use control_plane_worker::ControlPlaneWorker;
 pub use deps::{ConnectFn, ConnectResult, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;
+pub use once::OnceReport;
 pub use plan::{
     ExplainedState, KnownRegistrationState, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection,
     TaskExplanation,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -9,7 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connected, DryRunRecorder, Operator, OperatorDeps, PlanOptions, RunOptions, TokenStores};
+use super::{
+    Connected, DryRunRecorder, OnceReport, Operator, OperatorDeps, PlanOptions, RunOptions, TokenStores,
+};
 use ecs_mesh_api::KumaRelease;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::fakes::{FakeEc2, FakeEcs, FakeTokenStore, clock, task};
@@ -164,6 +167,20 @@ impl OperatorFixture {
         self.running = Some(tokio::spawn(async move {
             operator.run(None, receiver, RunOptions::default(), CancellationToken::new()).await.unwrap();
         }));
+    }
+
+    /// Ends the operator that runs, and runs one until nothing is left to do, for at most `timeout`.
+    pub(super) async fn run_once(&mut self, timeout: Duration) -> OnceReport {
+        if let Some(running) = self.running.take() {
+            running.abort();
+        }
+        let sources = ManifestSources::new([self.directory.path().to_owned()]);
+        self.loaded = sources.load(None).into_loaded();
+        let status = Arc::new(ManifestStatus::from(self.loaded.as_ref().unwrap()));
+        let (_sender, receiver) = watch::channel(status);
+        let stop = CancellationToken::new();
+        let ran = Operator::new(self.deps(None)).run_once(receiver, RunOptions::default(), timeout, stop);
+        ran.await.unwrap()
     }
 
     /// The dependencies of an operator at the emulators, which plans for a target version if there is one.

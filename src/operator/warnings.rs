@@ -129,6 +129,11 @@ impl WarningDeduper {
         grown.map(count).collect()
     }
 
+    /// The reasons of the task's active warnings.
+    pub(super) fn reasons_of(&self, task: &TaskArn) -> Vec<&'static str> {
+        self.by_task.get(task).into_iter().flat_map(|reasons| reasons.keys().copied()).collect()
+    }
+
     /// The number of tasks with an active warning, by reason.
     pub(super) fn counts_by_reason(&self) -> BTreeMap<&'static str, usize> {
         let mut troubles = BTreeMap::new();

@@ -175,6 +175,22 @@ impl<K: Clone + Ord + Debug + Send> WorkQueue<K> {
         self.inner.changed.notify_waiters();
     }
 
+    /// The keys that are not due yet: requeued, backing off or deferred.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ecs_mesh_controller::{Backoff, Priority, WorkQueue};
+    ///
+    /// let queue = WorkQueue::new(Backoff { min: Duration::from_secs(1), max: Duration::from_secs(8) }, 1);
+    /// queue.add("now", Priority::Event);
+    /// queue.add_after("later", Priority::Event, Duration::from_secs(60));
+    /// assert_eq!(queue.delayed(), ["later"]);
+    /// ```
+    pub fn delayed(&self) -> Vec<K> {
+        lock(&self.inner.schedule).delayed(Instant::now())
+    }
+
     /// The current statistics.
     pub fn stats(&self) -> QueueStats {
         lock(&self.inner.schedule).stats(Instant::now())

@@ -190,6 +190,11 @@ impl<K: Clone + Ord> Schedule<K> {
         self.delayed.first_key_value().map(|(slot, _)| slot.at)
     }
 
+    pub(super) fn delayed(&mut self, now: Instant) -> Vec<K> {
+        self.promote(now);
+        self.delayed.values().cloned().collect()
+    }
+
     pub(super) fn stats(&mut self, now: Instant) -> QueueStats {
         self.promote(now);
         let age = |slot: Option<&QueueSlot>| slot.map(|slot| now.saturating_duration_since(slot.at));
