@@ -146,6 +146,7 @@ pub struct Operator {
     /// Taken by the one run.
     rechecks: Mutex<Option<mpsc::UnboundedReceiver<RoleRecheck>>>,
     status: Arc<OperatorStatus>,
+    role_reads_per_second: f64,
 }
 
 impl Operator {
@@ -157,6 +158,7 @@ impl Operator {
             sweeper: Arc::new(sweeper),
             connect: deps.connect,
             rechecks: Mutex::new(Some(rechecks)),
+            role_reads_per_second: deps.rates.iam,
             status: Arc::new(OperatorStatus { context: Arc::clone(&context) }),
             context,
         })
@@ -215,7 +217,8 @@ impl Operator {
         let mut loops = tokio::task::JoinSet::new();
         loops.spawn(Arc::clone(&self.sweeper).run(stop.child_token()));
         if let Some(rechecks) = self.rechecks.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let watcher = RoleWatcher { context: Arc::clone(context), rechecks };
+            let limit = self.role_reads_per_second;
+            let watcher = RoleWatcher { context: Arc::clone(context), rechecks, reads_per_second: limit };
             loops.spawn(watcher.run(stop.child_token()));
         }
         loops.spawn(deployments::run(Arc::clone(context), stop.child_token()));

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::context::{Context, RoleRecheck};
-use ecs_mesh_api::RoleTagMode;
-use ecs_mesh_controller::Priority;
+use ecs_mesh_api::{HumanDuration, RoleTagMode};
+use ecs_mesh_controller::{ActiveWarnings, Priority};
 use ecs_mesh_core::intent::Fact;
 use ecs_mesh_model::RoleArn;
 
@@ -27,12 +27,15 @@ const HEARTBEAT_SLACK: Duration = Duration::from_mins(1);
 pub(super) struct RoleWatcher {
     pub(super) context: Arc<Context>,
     pub(super) rechecks: mpsc::UnboundedReceiver<RoleRecheck>,
+    /// The rate limit for GetRole.
+    pub(super) reads_per_second: f64,
 }
 
 impl RoleWatcher {
     /// Watches until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let Self { context, mut rechecks } = self;
+        let Self { context, mut rechecks, reads_per_second } = self;
+        let warnings = ActiveWarnings::default();
         let mut due: BTreeSet<RoleRecheck> = BTreeSet::new();
         let mut next_check = Instant::now() + CHECK_INTERVAL;
         let mut reads = JoinSet::new();
@@ -66,6 +69,9 @@ impl RoleWatcher {
                         for role in context.aws.roles.take_changed() {
                             enqueue_tasks_of(&context, &role);
                         }
+                        if let Some(recheck) = shortest_recheck(&context) {
+                            warn_of_late_rechecks(&warnings, context.aws.store.roles().len(), recheck, reads_per_second);
+                        }
                         for role in roles_due(&context).into_iter().filter(|role| waiting.insert(role.clone())) {
                             reads.spawn(recheck_role(Arc::clone(&context), role, RecheckCause::Age));
                         }
@@ -76,13 +82,42 @@ impl RoleWatcher {
     }
 }
 
-/// The roles of live tasks whose last read is older than the shortest `recheck` of all bindings that check role tags.
-fn roles_due(context: &Context) -> Vec<RoleArn> {
+/// The shortest `recheck` of all bindings that check role tags.
+fn shortest_recheck(context: &Context) -> Option<Duration> {
     let manifests = context.manifests.load();
     let checking = manifests.bindings.values().filter(|b| b.spec.role_tags.mode != RoleTagMode::Off);
-    let Some(recheck) = checking.map(|binding| binding.spec.role_tags.recheck.0).min() else {
-        return Vec::new();
-    };
+    checking.map(|binding| binding.spec.role_tags.recheck.0).min()
+}
+
+/// Whether the rate limit is too low to read this many roles once in `recheck`.
+fn exceeds_rate(roles: usize, recheck: Duration, reads_per_second: f64) -> bool {
+    #[allow(clippy::cast_precision_loss)] // thousands
+    let needed = roles as f64 / recheck.as_secs_f64();
+    needed > reads_per_second
+}
+
+/// Warns, once, that roles are read again later than the bindings ask for.
+fn warn_of_late_rechecks(
+    warnings: &ActiveWarnings<&'static str>,
+    roles: usize,
+    recheck: Duration,
+    reads_per_second: f64,
+) {
+    const KEY: &str = "late";
+    if !exceeds_rate(roles, recheck, reads_per_second) {
+        if warnings.clear(&KEY) {
+            info!(roles, "roles are read as often as roleTags.recheck again");
+        }
+    } else if warnings.raise(KEY, ()) {
+        let help = "raise --role-reads-per-second or roleTags.recheck";
+        let recheck = HumanDuration(recheck);
+        warn!(roles, %recheck, reads_per_second, help, "too many roles to read each within roleTags.recheck");
+    }
+}
+
+/// The roles of live tasks whose last read is older than the shortest `recheck` of all bindings that check role tags.
+fn roles_due(context: &Context) -> Vec<RoleArn> {
+    let Some(recheck) = shortest_recheck(context) else { return Vec::new() };
     let roles = &context.aws.roles;
     let used = context.aws.store.roles();
     roles.retain(&used);
@@ -125,4 +160,17 @@ async fn recheck_role(context: Arc<Context>, role: RoleArn, cause: RecheckCause)
         _ => {}
     }
     (role, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_is_exceeded_when_a_round_takes_longer_than_recheck() {
+        let minute = Duration::from_mins(1);
+        assert!(!exceeds_rate(600, minute, 10.0));
+        assert!(exceeds_rate(601, minute, 10.0));
+        assert!(!exceeds_rate(5_000, Duration::from_mins(10), 10.0));
+    }
 }
