@@ -25,6 +25,8 @@ const KUMA_DATAPLANE: &str =
     "https://github.com/kumahq/kuma/blob/master/pkg/core/resources/apis/mesh/dataplane_validator.go";
 const KUMA_DP_CONFIG: &str = "https://github.com/kumahq/kuma/blob/master/pkg/config/app/kuma-dp/config.go";
 const KUMA_SERVICES: &str = "https://kuma.io/docs/latest/networking/meshservice/";
+const DATAPLANE_OWNER: &str =
+    concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/how-to/dataplane-owner.md");
 const MANIFESTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/reference/manifests.md");
 const ROLE_TAG_CONDITIONS: &str = "https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html";
 const SECRETS: &str =
@@ -238,6 +240,11 @@ catalogue! {
             "the control plane does not find the sidecar's Dataplane in the other mesh: the sidecar retries for 5 minutes and exits"
             "give --mesh or KUMA_DATAPLANE_MESH the mesh of the MeshBinding (default: default)"
             KUMA_DP_CONFIG;
+        SIDECAR_OWNER "KUMA-SIDECAR-OWNER" Error
+            "the sidecar gets its Dataplane in another way than dataplanes says"
+            "a sidecar with a template overwrites the Dataplane of the operator, which holds the task; one that starts by name waits 5 minutes for a Dataplane that nobody creates, and exits"
+            "set dataplanes of the Workload or the MeshBinding to sidecar where the sidecar has a template, and to operator where it starts by name"
+            DATAPLANE_OWNER;
         SIDECAR_REACH "KUMA-SIDECAR-REACH" Warning
             "the sidecar gets its outbounds in another way than Workload.spec.reach says"
             "a sidecar with --bind-outbounds ignores declared listeners, and one without it binds no service"

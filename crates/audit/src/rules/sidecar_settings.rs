@@ -5,17 +5,12 @@ use super::membership::Membership;
 use crate::facts::AuditedDefinition;
 use crate::parse::sidecar::{self, SidecarContainer};
 use crate::report::AuditFinding;
-use crate::rules_catalog::{SIDECAR_HEALTH_CHECK, SIDECAR_MESH, SIDECAR_NAME, SIDECAR_REACH, SIDECAR_STOP};
+use crate::rules_catalog::{
+    SIDECAR_HEALTH_CHECK, SIDECAR_MESH, SIDECAR_NAME, SIDECAR_OWNER, SIDECAR_REACH, SIDECAR_STOP,
+};
 use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_core::intent::{ReachMismatch, reach_mismatch};
-use ecs_mesh_model::{GoDuration, KumaSidecarStart, SidecarSetting};
-
-/// The options and variables of a sidecar that registers its own Dataplane.
-const TEMPLATES: [(&str, &str); 3] = [
-    ("dataplane-file", "KUMA_DATAPLANE_RUNTIME_RESOURCE_PATH"),
-    ("dataplane", "KUMA_DATAPLANE_RUNTIME_RESOURCE"),
-    ("proxy-type", "KUMA_DATAPLANE_PROXY_TYPE"),
-];
+use ecs_mesh_model::{DataplaneOwner, GoDuration, KumaSidecarStart, SidecarDataplane, SidecarSetting};
 
 /// `--drain-time` by default, and `stopTimeout` by default, in seconds.
 ///
@@ -34,8 +29,12 @@ pub(super) fn check(definition: &AuditedDefinition, memberships: &[Membership<'_
         findings.extend(health_check(definition, sidecar));
         findings.extend(stop_timeout(definition, sidecar, start));
         // Of several, the one that is the task's own is not known.
-        let is_only = started.len() == 1 && !registers_itself(start);
+        let is_only = started.len() == 1;
         for membership in memberships.iter().filter(|_| is_only) {
+            findings.extend(owner(definition, sidecar, start, membership));
+            if registers_itself(start) {
+                continue;
+            }
             findings.extend(name(definition, sidecar, start));
             findings.extend(mesh(definition, sidecar, start, membership));
             findings.extend(reach(definition, sidecar, start, membership));
@@ -46,11 +45,33 @@ pub(super) fn check(definition: &AuditedDefinition, memberships: &[Membership<'_
     findings
 }
 
+/// Whether name and mesh are the sidecar's own: it has a template, or is a zone proxy.
 fn registers_itself(start: &KumaSidecarStart<'_>) -> bool {
-    TEMPLATES.iter().any(|(option, variable)| match start.setting(option, variable) {
+    let is_zone_proxy = match start.setting("proxy-type", "KUMA_DATAPLANE_PROXY_TYPE") {
         SidecarSetting::Given(value) => value != "dataplane",
         SidecarSetting::Absent | SidecarSetting::Hidden(_) => false,
-    })
+    };
+    is_zone_proxy || start.dataplane() == Some(SidecarDataplane::Template)
+}
+
+fn owner(
+    definition: &AuditedDefinition,
+    sidecar: &SidecarContainer<'_>,
+    start: &KumaSidecarStart<'_>,
+    membership: &Membership<'_>,
+) -> Option<AuditFinding> {
+    let declared = membership.workload.dataplanes.unwrap_or(membership.binding.spec.dataplanes);
+    let (found, fits) = match start.dataplane()? {
+        SidecarDataplane::Template => ("has a Dataplane template", DataplaneOwner::Sidecar),
+        SidecarDataplane::Named => ("starts by name", DataplaneOwner::Operator),
+    };
+    let is_as_declared = declared == fits || declared == DataplaneOwner::Observe;
+    let found = format!(
+        "the sidecar {found}, and dataplanes is {declared} in Workload {} or MeshBinding {}",
+        membership.name, membership.binding.name
+    );
+    let at = definition.container_place(sidecar.index, "command");
+    (!is_as_declared).then(|| SIDECAR_OWNER.violation(at, found))
 }
 
 fn name(

@@ -22,7 +22,7 @@ fn document(kind: &str, name: &str, spec: &Value) -> String {
 }
 
 /// Manifests with changes of the binding and of the workload `kv`.
-fn declare(world: &mut AuditFixture, binding_changes: &Value, workload_changes: &Value) {
+pub(super) fn declare(world: &mut AuditFixture, binding_changes: &Value, workload_changes: &Value) {
     let merged = |mut spec: Value, changes: &Value| {
         spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         spec

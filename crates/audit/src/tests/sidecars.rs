@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Severity::{Error, Info, Unknown, Warning};
-use super::kuma::at_kuma;
+use super::kuma::{at_kuma, declare};
 use super::{AuditCase, AuditFixture, check, findings};
 
 /// The field of a container of a task at Kuma: 0 is the app, 1 the sidecar.
@@ -63,6 +63,13 @@ pub(super) const CASES: &[AuditCase] = &[
     }),
     ("KUMA-SIDECAR-MESH", Error, "\"other\"", |world| {
         at_kuma_with(world, 1, "environment", json!([{"name": "KUMA_DATAPLANE_MESH", "value": "other"}]));
+    }),
+    ("KUMA-SIDECAR-OWNER", Error, "has a Dataplane template, and dataplanes is operator", |world| {
+        at_kuma_with(world, 1, "command", json!(["kuma-dp run --auth-type=aws -d /dp.yaml"]));
+    }),
+    ("KUMA-SIDECAR-OWNER", Error, "starts by name, and dataplanes is sidecar", |world| {
+        at_kuma(world);
+        declare(world, &json!({"dataplanes": "sidecar"}), &json!({}));
     }),
     ("KUMA-SIDECAR-REACH", Warning, "runs with --bind-outbounds", |world| {
         at_kuma_with(world, 1, "command", json!(["kuma-dp run --auth-type=aws --name $ID --bind-outbounds"]));
@@ -144,13 +151,26 @@ fn zone_ingress_alone_in_its_task_needs_no_order() {
 #[test]
 fn settings_that_fit_are_no_findings() {
     for (field, value) in [
-        ("command", json!(["kuma-dp run --auth-type=aws --dataplane-file=/dp.yaml --mesh other"])),
         ("command", json!(["kuma-dp run --auth-type=aws --name $ID --mesh $MESH --drain-time=10s"])),
         ("command", json!(["kuma-dp run --auth-type=aws --proxy-type=ingress --name ingress"])),
         ("healthCheck", json!({"command": ["CMD-SHELL", "wget -qO- http://127.0.0.1:9902/ready"]})),
         ("stopTimeout", json!(120)),
     ] {
         assert_eq!(findings(|world| at_kuma_with(world, 1, field, value.clone())), [], "{value}");
+    }
+}
+
+#[test]
+fn sidecar_with_a_template_fits_its_workload() {
+    for (binding, workload) in
+        [("operator", json!("sidecar")), ("sidecar", Value::Null), ("observe", Value::Null)]
+    {
+        let found = findings(|world| {
+            let template = "kuma-dp run --auth-type=aws --dataplane-file=/dp.yaml --mesh other";
+            at_kuma_with(world, 1, "command", json!([template]));
+            declare(world, &json!({"dataplanes": binding}), &json!({"dataplanes": workload}));
+        });
+        assert_eq!(found, [], "{binding} {workload}");
     }
 }
 
