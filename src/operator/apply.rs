@@ -45,8 +45,8 @@ pub(super) enum ApplyOutcome {
     NameConflict(RegistrationOwner),
     /// This process may not write.
     Obstructed(WriteObstacle),
-    /// The step's evidence no longer holds, or can't be confirmed: the absence of a removed task, or the replacements
-    /// of a drained one. Nothing was sent.
+    /// The step's evidence no longer holds, or can't be confirmed: the absence of a removed task, the replacements of a drained
+    /// one, or that the operator is the last writer. Nothing was sent.
     Unconfirmed,
 }
 
@@ -264,6 +264,7 @@ impl RegistrationWriter<'_> {
         let current = match self.get_owned(id).await? {
             Lookup::Missing => return Ok(self.forget_missing(id)),
             Lookup::Foreign(owner) => return Ok(self.name_conflict(id, owner)),
+            Lookup::Owned(current) if self.was_overwritten(&current) => return Ok(ApplyOutcome::Unconfirmed),
             Lookup::Owned(current) => current,
         };
         if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
@@ -353,6 +354,7 @@ impl RegistrationWriter<'_> {
         match self.get_owned(id).await? {
             Lookup::Missing => return Ok(self.missing_outcome(id, unacknowledged)),
             Lookup::Foreign(owner) => return Ok(self.name_conflict(id, owner)),
+            Lookup::Owned(current) if self.was_overwritten(&current) => return Ok(ApplyOutcome::Unconfirmed),
             Lookup::Owned(_) => {}
         }
         if !self.is_confirmed(step, grace) {
@@ -423,6 +425,19 @@ impl RegistrationWriter<'_> {
             }
             Some(found) => Lookup::Foreign(found.owner),
         })
+    }
+
+    /// Whether a sidecar has overwritten the operator's copy since it was last read or written, so that the sidecar owns it now.
+    /// Records the copy.
+    fn was_overwritten(&self, current: &Registration) -> bool {
+        let registry = &self.worker.registry;
+        let entries = registry.entries(self.task);
+        let was_own = entries.iter().any(|entry| entry.id == current.id && entry.has_writer_mark);
+        if was_own && !current.has_writer_mark {
+            registry.record_seen(self.task, &RegistrationSummary::from(current), self.context.now());
+            return true;
+        }
+        false
     }
 
     /// Waits for the write rate, before the read: nothing may wait between the read and the write.

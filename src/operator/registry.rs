@@ -21,6 +21,8 @@ pub struct RegistryEntry {
     pub id: RegistrationId,
     /// Why the registration is drained, and since when as far as this process knows.
     pub drained: Option<(DrainReason, Timestamp)>,
+    /// Whether the operator wrote the registration last, as far as this process knows.
+    pub has_writer_mark: bool,
     /// Hash of the normal form; `None` if a write was sent and not answered, so that the registration may not exist.
     pub content_hash: Option<ContentHash>,
     /// The service of the registration, for reports.
@@ -135,6 +137,7 @@ impl Registry {
     /// Records the server's registration.
     pub fn record_seen(&self, task: &TaskArn, seen: &RegistrationSummary, now: Timestamp) {
         self.put(task, &seen.id, seen.service.clone(), seen.drained, Some(seen.content_hash), now);
+        self.update_entry(task, &seen.id, |entry| entry.has_writer_mark = seen.has_writer_mark);
     }
 
     /// Records a create before it is sent: if the response is lost, the next list still finds it, owned by this binding.
@@ -148,7 +151,7 @@ impl Registry {
     ) {
         self.put(task, id, Some(service.into()), None, None, now);
         self.assign_binding(task, id, Some(binding));
-        self.update_entry(task, id, |entry| entry.was_declared = true);
+        self.update_entry(task, id, |entry| (entry.was_declared, entry.has_writer_mark) = (true, true));
     }
 
     /// Records an acknowledged write.
@@ -161,6 +164,7 @@ impl Registry {
         now: Timestamp,
     ) {
         self.put(task, id, None, drained, Some(ContentHash::of(normal)), now);
+        self.update_entry(task, id, |entry| entry.has_writer_mark = true);
     }
 
     fn put(
@@ -183,6 +187,7 @@ impl Registry {
         let mut entry = inner.remove(task, id).unwrap_or_else(|| RegistryEntry {
             id: id.clone(),
             drained: None,
+            has_writer_mark: false,
             content_hash: None,
             service: None,
             unacknowledged: None,

@@ -9,7 +9,7 @@ use super::test_fixture::{OperatorFixture, document};
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_aws::fakes::definition_arn;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
-use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, LastStatus, SidecarDataplane, TaskId};
+use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, LastStatus, RoleArn, SidecarDataplane, TaskId};
 
 /// A Workload for the tasks of the service `web` whose Dataplanes have this owner.
 fn web(dataplanes: &str) -> String {
@@ -237,6 +237,59 @@ async fn hidden_sidecar_keeps_its_dataplane_when_the_workload_is_removed() {
     fixture.set_status(0, LastStatus::Stopped);
     sleep(Duration::from_mins(3)).await;
     assert_eq!(fixture.writes(), ["DELETE 0"]);
+}
+
+/// A task whose sidecar's definition shows neither a template nor a name, which the operator has registered. Its Workload
+/// leaves the Dataplane to the sidecar now, as another process of the operator finds it.
+async fn left_to_a_hidden_sidecar() -> OperatorFixture {
+    let mut fixture = OperatorFixture::of_web("operator", SidecarDataplane::Named);
+    fixture.ecs.sidecars.lock().unwrap().clear();
+    let role = RoleArn::parse("arn:aws:iam::111122223333:role/web").unwrap();
+    fixture.ecs.tasks.lock().unwrap().values_mut().for_each(|task| task.role_override = Some(role.clone()));
+    fixture.start();
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(fixture.writes(), ["PUT 0"]);
+    fixture.edit(&web("sidecar"));
+    fixture.start();
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(fixture.writes(), [""; 0]);
+    fixture
+}
+
+impl OperatorFixture {
+    /// The binding requires the tags that the role lacks.
+    fn revoke(&mut self, dataplanes: &str) {
+        self.role_tags = "enforce";
+        self.edit(&web(dataplanes));
+    }
+
+    fn warnings(&self, reason: &str) -> usize {
+        let labels = format!("control_plane=\"kuma\",reason=\"{reason}\"");
+        (0..=1)
+            .find(|n| self.has_metric(&format!("ecs_mesh_tasks_with_warnings{{{labels}}} {n}")))
+            .unwrap_or_else(|| panic!("no metric of {reason}"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn revoked_task_loses_what_the_operator_wrote() {
+    let mut fixture = left_to_a_hidden_sidecar().await;
+    fixture.revoke("sidecar");
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(fixture.writes(), ["PUT 0", "DELETE 0"], "drained and removed");
+    assert_eq!((fixture.warnings("rejected"), fixture.warnings("not_revocable")), (1, 0));
+}
+
+/// The sidecar overwrites the operator's copy before a list shows that.
+#[tokio::test(start_paused = true)]
+async fn revoked_task_keeps_what_its_sidecar_overwrote() {
+    let mut fixture = left_to_a_hidden_sidecar().await;
+    fixture.connect("0", 15_000, &labels(0));
+    fixture.revoke("sidecar");
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(fixture.writes(), [""; 0]);
+    assert!(fixture.is_checked_as("sidecar", "not_allowed"));
+    assert_eq!((fixture.warnings("rejected"), fixture.warnings("not_revocable")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

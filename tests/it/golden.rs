@@ -306,6 +306,7 @@ async fn rendered(
         service: None,
         created_at: None,
         drained: None,
+        has_writer_mark: true,
         normal: create.normal,
         stored,
     };
@@ -343,7 +344,7 @@ async fn outcome(case: &IntentCase) -> Value {
             add(name, value);
         }
         Verdict::Admit => add("admitted", true.into()),
-        Verdict::Reject { violations, confirmed } => {
+        Verdict::Reject { violations, confirmed, .. } => {
             let message: Vec<String> = violations.iter().map(ToString::to_string).collect();
             add("rejected", message.into());
             add("confirmed", (*confirmed).into());

@@ -23,6 +23,8 @@ pub struct RegistrationSummary {
     pub service: Option<Arc<str>>,
     /// The reason if this operator drained the registration.
     pub drained: Option<DrainReason>,
+    /// Whether it carries the mark of the operator as its writer.
+    pub has_writer_mark: bool,
     /// The hash of its normal form.
     pub content_hash: ContentHash,
 }
@@ -35,6 +37,7 @@ impl From<&Registration> for RegistrationSummary {
             cluster_name: registration.cluster_name.clone(),
             service: registration.service.clone(),
             drained: registration.drained,
+            has_writer_mark: registration.has_writer_mark,
             content_hash: ContentHash::of(&registration.normal),
         }
     }

@@ -111,10 +111,12 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
     for listener in listeners_mut(&mut body) {
         listener.insert("state".to_owned(), "NotReady".into());
     }
+    let mark = labels::writer_mark(&current.owner);
     if let Some(top) = body.as_object_mut() {
         let labels = top.entry("labels").or_insert_with(|| json!({}));
         if let Some(labels) = labels.as_object_mut() {
             labels.insert(DRAIN_LABEL.to_owned(), reason.as_str().into());
+            labels.extend(mark);
             labels.extend(display_name(current));
         }
     }
@@ -152,6 +154,7 @@ pub(super) fn registration(stored: Value) -> Result<Registration, MalformedRegis
         service,
         created_at: text("creationTime").and_then(Timestamp::parse),
         drained: labels::read_drain_reason(&stored),
+        has_writer_mark: labels::has_writer_mark(&stored),
         normal: normalise(&stored),
         stored,
     })

@@ -52,6 +52,7 @@ pub use connection::{PRODUCT, settings};
 pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ProxyAuth, ServerConfig};
 pub use labels::{
     CLUSTER_LABEL, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, OWNERSHIP_LABELS, TASK_LABEL,
+    WRITER_LABEL,
 };
 pub use normalise::normalise;
 pub use tokens::{NewToken, TokenIssuer, TokenRequest, TokenText};

@@ -31,16 +31,15 @@ impl DataplaneOwner {
         }
     }
 
-    /// The owner of a Dataplane with this operator's labels, where the manifests name `self`. After a change of the manifests
-    /// the sidecar of a running task shows who has written its Dataplane: a sidecar that starts by name writes none, and one
-    /// in template mode overwrites what others write.
+    /// The owner of a Dataplane with this operator's labels, where the manifests name `self`. Unless they let it only be
+    /// observed, its last writer owns it: the operator if it carries the writer mark, which a sidecar in template mode
+    /// overwrites at its connect. A sidecar that starts by name writes none.
     #[must_use]
-    pub fn of_registered(self, sidecar: Option<SidecarDataplane>) -> Self {
-        match (self, sidecar) {
-            (Self::Observe, _) => Self::Observe,
-            (_, Some(SidecarDataplane::Template)) => Self::Sidecar,
-            (_, Some(SidecarDataplane::Named)) => Self::Operator,
-            (declared, None) => declared,
+    pub fn of_registered(self, has_writer_mark: bool, sidecar: Option<SidecarDataplane>) -> Self {
+        match self {
+            Self::Observe => Self::Observe,
+            _ if has_writer_mark || sidecar == Some(SidecarDataplane::Named) => Self::Operator,
+            _ => Self::Sidecar,
         }
     }
 }
@@ -56,20 +55,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sidecar_of_a_running_task_decides_unless_observed() {
+    fn last_writer_owns_a_dataplane_unless_observed() {
         use DataplaneOwner::{Observe, Operator, Sidecar};
-        for (declared, sidecar, expected) in [
-            (Operator, None, Operator),
-            (Operator, Some(SidecarDataplane::Named), Operator),
-            (Operator, Some(SidecarDataplane::Template), Sidecar),
-            (Sidecar, None, Sidecar),
-            (Sidecar, Some(SidecarDataplane::Template), Sidecar),
-            (Sidecar, Some(SidecarDataplane::Named), Operator),
-            (Observe, None, Observe),
-            (Observe, Some(SidecarDataplane::Named), Observe),
-            (Observe, Some(SidecarDataplane::Template), Observe),
-        ] {
-            assert_eq!(declared.of_registered(sidecar), expected, "{declared} {sidecar:?}");
+        let (named, template) = (Some(SidecarDataplane::Named), Some(SidecarDataplane::Template));
+        for declared in [Operator, Sidecar] {
+            for (has_writer_mark, sidecar, expected) in [
+                (true, None, Operator),
+                (true, named, Operator),
+                // It has not connected since the operator wrote.
+                (true, template, Operator),
+                (false, None, Sidecar),
+                (false, named, Operator),
+                (false, template, Sidecar),
+            ] {
+                let found = declared.of_registered(has_writer_mark, sidecar);
+                assert_eq!(found, expected, "{declared} {has_writer_mark} {sidecar:?}");
+            }
+        }
+        for (has_writer_mark, sidecar) in [(true, None), (true, named), (false, template)] {
+            assert_eq!(Observe.of_registered(has_writer_mark, sidecar), Observe);
         }
     }
 }

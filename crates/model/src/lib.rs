@@ -55,7 +55,7 @@ pub use kuma_sidecar::{
 pub use links::{REPOSITORY, docs_url};
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
-    is_label_value,
+    is_label_value, short_digest,
 };
 pub use reason::Reason;
 pub use secret_ref::{SecretRef, SecretRefError};

@@ -161,15 +161,19 @@ pub fn is_consul_service(text: &str) -> bool {
 impl ClusterId {
     /// The id of this cluster in labels.
     pub fn of(cluster: &ClusterArn) -> Self {
-        use fmt::Write as _;
-        let digest = Sha256::digest(cluster.as_str().as_bytes());
-        let mut hex = String::with_capacity(16);
-        for byte in &digest[..8] {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self(intern(&hex))
+        Self(intern(&short_digest(cluster.as_str())))
     }
+}
+
+/// The first 16 hex digits of the SHA-256 of a text, where a label's value has no room for the text.
+pub fn short_digest(text: &str) -> String {
+    use fmt::Write as _;
+    let mut hex = String::with_capacity(16);
+    for byte in &Sha256::digest(text.as_bytes())[..8] {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 #[cfg(test)]

@@ -14,7 +14,15 @@ fn listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn,
     let (owner, content_hash) = (ecs_mesh_control_plane::RegistrationOwner::Foreign, ContentHash::of(normal));
     (
         task(),
-        RegistrationSummary { id: id(mesh), owner, cluster_name: None, service: None, drained, content_hash },
+        RegistrationSummary {
+            id: id(mesh),
+            owner,
+            cluster_name: None,
+            service: None,
+            drained,
+            has_writer_mark: true,
+            content_hash,
+        },
     )
 }
 

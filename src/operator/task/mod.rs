@@ -554,7 +554,11 @@ impl<'a> TaskRun<'a> {
             }
             Verdict::Reject { violations, .. } => {
                 self.recorder.rejected(violations);
-                if evaluation.owner == DataplaneOwner::Sidecar {
+                // What the operator wrote is withdrawn.
+                let is_own = |known: &KnownRegistration| known.owner == DataplaneOwner::Operator;
+                if evaluation.owner == DataplaneOwner::Sidecar
+                    && !self.known_registrations().iter().any(is_own)
+                {
                     self.worker.dataplanes.record_not_allowed(self.task, self.context.now());
                     self.recorder.not_revocable();
                 }

@@ -62,16 +62,7 @@ impl TaskRun<'_> {
         let forgotten = DataplaneTask::Forgotten { id: &entry.id, service: entry.service.as_deref() };
         let owned = task.map_or(forgotten, DataplaneTask::Shown);
         let declared = dataplane_owner(&self.manifests.set, binding, owned);
-        let sidecar = task.and_then(|task| self.cached_sidecar(task));
-        // A sidecar whose definition shows neither may have a template: its Dataplane is not withdrawn with its Workload.
-        let is_checked_as_sidecars = || {
-            let last = self.worker.dataplanes.get(self.task);
-            last.is_some_and(|last| last.owner == DataplaneOwner::Sidecar && last.id == entry.id)
-        };
-        if declared == DataplaneOwner::Operator && sidecar.is_none() && is_checked_as_sidecars() {
-            return DataplaneOwner::Sidecar;
-        }
-        declared.of_registered(sidecar)
+        declared.of_registered(entry.has_writer_mark, task.and_then(|task| self.cached_sidecar(task)))
     }
 
     /// How the task's sidecar gets its Dataplane, if its definition was read and shows that.
@@ -80,9 +71,9 @@ impl TaskRun<'_> {
         definition.sidecar_dataplane().map(|(_, dataplane)| dataplane)
     }
 
-    /// Reads the definition of a task whose registration may be drained: the sidecar shows who has written it. A withdrawal
-    /// from a live task waits while the definition cannot be read, for the returned reason; otherwise the manifests decide then.
-    /// A stop that ECS has not confirmed does not wait, since AWS may not answer.
+    /// Reads the definition of a task whose registration lacks the writer mark and may be drained: a sidecar that starts by name
+    /// has not written it. A withdrawal from a live task waits while the definition cannot be read, for the returned reason. A
+    /// stop that ECS has not confirmed does not wait, since AWS may not answer.
     pub(super) async fn ensure_owner_is_known(
         &self,
         snapshot: &TaskSnapshot,
@@ -91,10 +82,10 @@ impl TaskRun<'_> {
     ) -> Result<Option<HoldReason>, FactPending> {
         let is_withdrawn = evaluation
             .is_some_and(|found| matches!(found.verdict, Verdict::Ignore(_) | Verdict::Reject { .. }));
-        let may_be_written = known.iter().any(|known| known.owner != DataplaneOwner::Observe);
+        let lacks_mark = known.iter().any(|known| known.owner == DataplaneOwner::Sidecar);
         let (needs_sidecar, may_wait) = match snapshot.liveness {
-            TaskLiveness::Live => (is_withdrawn && may_be_written, true),
-            TaskLiveness::Leaving => (may_be_written, false),
+            TaskLiveness::Live => (is_withdrawn && lacks_mark, true),
+            TaskLiveness::Leaving => (lacks_mark, false),
             _ => (false, false),
         };
         let is_written = !self.worker.kind.tasks_register_themselves();

@@ -98,6 +98,7 @@ impl FakeTokens {
             cluster_name: None,
             service: Some("web".into()),
             drained: None,
+            has_writer_mark: false,
             content_hash,
         }
     }
@@ -139,6 +140,7 @@ impl ControlPlane for FakeTokens {
             service: Some("web".into()),
             created_at: None,
             drained: None,
+            has_writer_mark: false,
             normal: json!({}),
             stored: json!({}),
         }))

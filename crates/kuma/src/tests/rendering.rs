@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
-use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, normalise};
+use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, WRITER_LABEL, normalise};
 use ecs_mesh_api::{KumaRelease, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds};
@@ -282,4 +282,19 @@ fn registration_is_foreign_when_a_label_is_invalid() {
             assert_eq!(current.owner, RegistrationOwner::Foreign, "{label}: {broken}");
         }
     }
+}
+
+#[test]
+fn writer_mark_is_that_of_one_task_and_lost_with_a_template() {
+    let change =
+        |changed: &dyn Fn(&mut Value)| registered(|stored| changed(&mut stored["labels"])).has_writer_mark;
+    assert!(change(&|_| {}));
+    // A template that was copied from a Dataplane has the task's id as a variable.
+    assert!(!change(&|labels| labels["ecs-mesh.dev/task-id"] = "other".into()));
+    assert!(!change(&|labels| labels["ecs-mesh.dev/operator"] = "other".into()));
+    let mark = |labels: &mut Value| labels.as_object_mut().unwrap().remove(WRITER_LABEL);
+    assert!(!change(&|labels| drop(mark(labels))));
+    let unmarked = registered(|stored| drop(mark(&mut stored["labels"])));
+    let drained = render_drained(&unmarked, DrainReason::Stopping);
+    assert!(registration(drained.body).has_writer_mark, "the operator has written it");
 }
