@@ -143,15 +143,6 @@ impl DataplaneChecks {
         self.lock().retain(|task, check| check.state == DataplaneState::LeftBehind || is_known(task));
     }
 
-    /// The role of the task does not allow the Dataplane that it has.
-    pub(super) fn record_not_allowed(&self, task: &TaskArn, now: Timestamp) {
-        if let Some(check) =
-            self.lock().get_mut(task).filter(|check| check.state != DataplaneState::NotAllowed)
-        {
-            (check.state, check.since) = (DataplaneState::NotAllowed, now);
-        }
-    }
-
     /// Nothing of the task is left to check.
     pub(super) fn forget(&self, task: &TaskArn) {
         self.lock().remove(task);
@@ -159,21 +150,32 @@ impl DataplaneChecks {
 
     /// Whether another task has this name, such as one with the address of a gone task.
     pub(super) fn is_name_of_another(&self, id: &RegistrationId, task: &TaskArn) -> bool {
-        self.has_other(id, task, |check| check.state != DataplaneState::LeftBehind)
+        self.find_other(id, task, |check| check.state != DataplaneState::LeftBehind).is_some()
     }
 
-    /// Whether the sidecar of another task is about to register this name: it does so soon after its start, or never.
-    pub(super) fn is_awaited_by_another(&self, id: &RegistrationId, task: &TaskArn, now: Timestamp) -> bool {
-        self.has_other(id, task, |check| {
+    /// Another task whose sidecar is about to register this name: it does so soon after its start, or never.
+    pub(super) fn awaiting_task(
+        &self,
+        id: &RegistrationId,
+        task: &TaskArn,
+        now: Timestamp,
+    ) -> Option<TaskArn> {
+        self.find_other(id, task, |check| {
             check.owner == DataplaneOwner::Sidecar
                 && matches!(check.state, DataplaneState::Missing | DataplaneState::NameConflict)
                 && check.since.age_at(now) < CONNECT_LIMIT
         })
     }
 
-    fn has_other(&self, id: &RegistrationId, task: &TaskArn, is: impl Fn(&DataplaneCheck) -> bool) -> bool {
+    fn find_other(
+        &self,
+        id: &RegistrationId,
+        task: &TaskArn,
+        is: impl Fn(&DataplaneCheck) -> bool,
+    ) -> Option<TaskArn> {
         let all = self.lock();
-        all.iter().any(|(other, check)| other != task && check.id == *id && is(check))
+        let found = all.iter().find(|(other, check)| *other != task && check.id == *id && is(check));
+        found.map(|(other, _)| other.clone())
     }
 
     /// The number of Dataplanes by owner and state.
@@ -230,17 +232,16 @@ mod tests {
         assert!(!checks.is_name_of_another(&id, &task_arn(2)), "a leftover waits for no sidecar");
         checks.record(&task_arn(2), check("ip-10-0-0-1", DataplaneState::Missing, 0));
         assert!(checks.is_name_of_another(&id, &task_arn(1)));
-        let awaits =
-            |seconds: i64| checks.is_awaited_by_another(&id, &task_arn(1), Timestamp(seconds * 1_000));
-        assert!(awaits(299));
-        assert!(!awaits(300), "its sidecar has given up");
+        let awaits = |seconds: i64| checks.awaiting_task(&id, &task_arn(1), Timestamp(seconds * 1_000));
+        assert_eq!(awaits(299), Some(task_arn(2)));
+        assert_eq!(awaits(300), None, "its sidecar has given up");
         let observed = DataplaneCheck {
             owner: DataplaneOwner::Observe,
             ..check("ip-10-0-0-1", DataplaneState::Missing, 0)
         };
         checks.record(&task_arn(2), observed);
-        assert!(!awaits(0), "no sidecar is known to register it");
+        assert_eq!(awaits(0), None, "no sidecar is known to register it");
         checks.record(&task_arn(2), check("ip-10-0-0-1", DataplaneState::AsDeclared, 0));
-        assert!(!awaits(0), "its sidecar has registered it");
+        assert_eq!(awaits(0), None, "its sidecar has registered it");
     }
 }

@@ -7,9 +7,12 @@ use tokio::time::sleep;
 
 use super::test_fixture::{OperatorFixture, document};
 use ecs_mesh_aws::aws::AwsErrorKind;
-use ecs_mesh_aws::fakes::definition_arn;
+use ecs_mesh_aws::fakes::{definition_arn, task_arn};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
-use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, LastStatus, RoleArn, SidecarDataplane, TaskId};
+use ecs_mesh_model::{
+    ClusterArn, ClusterId, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, SidecarDataplane, Task,
+    TaskId,
+};
 
 /// A Workload for the tasks of the service `web` whose Dataplanes have this owner.
 fn web(dataplanes: &str) -> String {
@@ -58,6 +61,18 @@ impl OperatorFixture {
         let task = tasks.get_mut(&id).unwrap();
         task.version += 1;
         (task.desired_status, task.last_status) = (DesiredStatus::Stopped, last_status);
+    }
+
+    /// Another task of `web` runs.
+    fn start_task(&self, n: usize) {
+        let mut tasks = self.ecs.tasks.lock().unwrap();
+        let first = tasks[&TaskId::parse("0").unwrap()].clone();
+        let task = Task {
+            arn: task_arn(n),
+            addresses: InterfaceAddresses::new(Some([10, 0, 0, 2].into()), None).unwrap(),
+            ..first
+        };
+        tasks.insert(TaskId::parse(&n.to_string()).unwrap(), task);
     }
 
     fn names(&self) -> Vec<String> {
@@ -290,6 +305,42 @@ async fn revoked_task_keeps_what_its_sidecar_overwrote() {
     assert_eq!(fixture.writes(), [""; 0]);
     assert!(fixture.is_checked_as("sidecar", "not_allowed"));
     assert_eq!((fixture.warnings("rejected"), fixture.warnings("not_revocable")), (1, 1));
+}
+
+/// No check came before: the task was not allowed from the start.
+#[tokio::test(start_paused = true)]
+async fn unlabelled_dataplane_of_a_task_that_is_not_allowed_is_reported() {
+    let mut fixture = OperatorFixture::of_web("sidecar", SidecarDataplane::Template);
+    fixture.revoke("sidecar");
+    fixture.start();
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!((fixture.warnings("rejected"), fixture.warnings("not_revocable")), (1, 0));
+    fixture.connect("0", 15_000, &json!({}));
+    sleep(Duration::from_mins(2)).await;
+    assert!(fixture.is_checked_as("sidecar", "not_allowed"));
+    assert_eq!((fixture.warnings("rejected"), fixture.warnings("not_revocable")), (1, 1));
+    assert_eq!(fixture.writes(), [""; 0]);
+}
+
+/// The sidecar of the new task has not connected yet, and its name is that of a killed task's Dataplane.
+#[tokio::test(start_paused = true)]
+async fn removal_waits_for_a_sidecar_that_is_about_to_register_the_name() {
+    let mut fixture = OperatorFixture::of_web("sidecar", SidecarDataplane::Template);
+    fixture.binding = ", dataplaneName: fixed".to_owned();
+    fixture.edit(&web("sidecar"));
+    fixture.connect("fixed", 15_000, &labels(0));
+    fixture.start();
+    sleep(Duration::from_mins(2)).await;
+    fixture.kuma.lock().unwrap().kill_sidecar("default", "fixed", fixture.clock.now());
+    fixture.start_task(1);
+    sleep(Duration::from_secs(90)).await;
+    fixture.set_status(0, LastStatus::Stopped);
+    sleep(Duration::from_secs(90)).await;
+    assert_eq!(fixture.names(), ["fixed"]);
+    assert_eq!(fixture.warnings("awaiting_sidecar"), 1);
+    sleep(Duration::from_mins(4)).await;
+    assert_eq!(fixture.writes(), ["DELETE fixed"], "its sidecar has given up");
+    assert_eq!(fixture.warnings("awaiting_sidecar"), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! Messages about Dataplanes that the operator does not own.
 
 use super::super::dataplane_checks::DataplaneFinding;
-use super::{describe_owner, describe_step};
-use ecs_mesh_core::plan::{Action, FieldChange, PlanStep};
+use super::describe_owner;
+use ecs_mesh_core::plan::{Evidence, FieldChange, OwnerStep, SkippedAction};
 use ecs_mesh_kuma::OWNERSHIP_LABELS;
 use ecs_mesh_model::DataplaneOwner;
 
@@ -13,6 +13,7 @@ pub(super) const MISSING: &str = "dataplane_missing";
 pub(super) const DIFFERS: &str = "dataplane_differs";
 pub(super) const UNLABELLED: &str = "dataplane_unlabelled";
 pub(super) const LEFT_BEHIND: &str = "dataplane_left_behind";
+pub(super) const AWAITING_SIDECAR: &str = "awaiting_sidecar";
 pub(super) const NOT_REVOCABLE: &str = "not_revocable";
 pub(super) const OBSERVED: &str = "observed";
 pub(super) const NAME_CONFLICT: &str = "name_conflict";
@@ -30,14 +31,13 @@ pub(super) struct CheckProblem {
 
 /// The problem of a Dataplane with this display name; `None` where it is as declared.
 pub(super) fn check_problem(
-    step: &PlanStep,
+    step: &OwnerStep,
     name: &str,
-    owner: DataplaneOwner,
     finding: &DataplaneFinding,
 ) -> Option<CheckProblem> {
     let problem = |reason, key: &str, message| Some(CheckProblem { reason, key: key.to_owned(), message });
     let binding = &step.binding.name;
-    match (owner, finding) {
+    match (step.owner, finding) {
         (_, DataplaneFinding::Found { labelled: true, changes }) if changes.is_empty() => None,
         (_, DataplaneFinding::Taken(taker)) => {
             let (key, taker) = describe_owner(taker);
@@ -79,25 +79,28 @@ pub(super) fn check_problem(
 }
 
 /// The problem of a drain or a removal that the owner does not permit.
-pub(super) fn withheld_problem(step: &PlanStep, name: &str, owner: DataplaneOwner) -> CheckProblem {
-    let (change, why) = describe_step(step);
-    let (reason, because) = match (owner, &step.action) {
-        (DataplaneOwner::Observe, _) => (OBSERVED, observes(step)),
-        (_, Action::Withhold { evidence, .. }) if evidence.is_by_role() => {
-            (NOT_REVOCABLE, NOT_REVOCABLE_TEXT.to_owned())
-        }
+pub(super) fn withheld_problem(
+    step: &OwnerStep,
+    name: &str,
+    action: SkippedAction,
+    evidence: &Evidence,
+) -> CheckProblem {
+    let change = action.as_str();
+    let (reason, because) = match step.owner {
+        DataplaneOwner::Observe => (OBSERVED, observes(step)),
+        _ if evidence.is_by_role() => (NOT_REVOCABLE, NOT_REVOCABLE_TEXT.to_owned()),
         _ => (
             NOT_REVOCABLE,
             "the task's sidecar registers the Dataplane, again at each connect; stop the task, or let a Workload select it"
                 .to_owned(),
         ),
     };
-    let message = format!("{change} of {name} ({why}) is left out: {because}");
+    let message = format!("{change} of {name} ({evidence}) is left out: {because}");
     CheckProblem { reason, key: format!("{change} {}", step.binding.name), message }
 }
 
 /// That the manifests let the operator only observe.
-fn observes(step: &PlanStep) -> String {
+fn observes(step: &OwnerStep) -> String {
     format!("dataplanes is {} in MeshBinding {} or the Workload", DataplaneOwner::Observe, step.binding.name)
 }
 

@@ -11,8 +11,8 @@ use super::super::apply::{ApplyOutcome, WriteDecision};
 use super::super::dataplane_checks::DataplaneFinding;
 use super::super::warnings::{Novelty, group_key};
 use super::dataplane::{
-    CHECK_REASONS, CheckProblem, LEFT_BEHIND, NOT_REVOCABLE, NOT_REVOCABLE_TEXT, check_problem,
-    withheld_problem,
+    AWAITING_SIDECAR, CHECK_REASONS, CheckProblem, LEFT_BEHIND, NOT_REVOCABLE, NOT_REVOCABLE_TEXT,
+    check_problem, withheld_problem,
 };
 use super::{
     HoldRecorder, OwnerInfo, Recorder, ServiceSubject, Subject, TaskPlanRecorder, TaskRecorder,
@@ -22,8 +22,8 @@ use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
-use ecs_mesh_core::plan::{Action, HeldRemoval, PlanStep};
-use ecs_mesh_model::{DataplaneOwner, Reason, RoleArn, TaskArn, Timestamp};
+use ecs_mesh_core::plan::{Action, Evidence, HeldRemoval, OwnerStep, PlanStep, SkippedAction};
+use ecs_mesh_model::{Reason, RoleArn, TaskArn, Timestamp};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -324,9 +324,9 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         self.warn_once("skipped_by_policy", &Reason::new(format!("{change} {}", step.binding.name), message));
     }
 
-    fn checked(&self, step: &PlanStep, owner: DataplaneOwner, finding: &DataplaneFinding) {
+    fn checked(&self, step: &OwnerStep, finding: &DataplaneFinding) {
         let Subject { worker, task, .. } = self.0;
-        let problem = check_problem(step, &worker.display_name(&step.id), owner, finding);
+        let problem = check_problem(step, &worker.display_name(&step.id), finding);
         let current = problem.as_ref().map(|problem| problem.reason);
         for reason in CHECK_REASONS.into_iter().filter(|reason| Some(*reason) != current) {
             worker.clear_warning(task, reason);
@@ -337,10 +337,23 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         }
     }
 
-    fn withheld(&self, step: &PlanStep) {
-        let Action::Withhold { owner, .. } = &step.action else { return };
-        let problem = withheld_problem(step, &self.0.worker.display_name(&step.id), *owner);
+    fn withheld(&self, step: &OwnerStep, action: SkippedAction, evidence: &Evidence) {
+        let problem = withheld_problem(step, &self.0.worker.display_name(&step.id), action, evidence);
         self.warn_once(problem.reason, &Reason::new(problem.key, problem.message));
+    }
+
+    fn awaits_sidecar(&self, step: &PlanStep, awaited: Option<&TaskArn>) {
+        let Subject { worker, task, .. } = self.0;
+        let Some(other) = awaited else { return worker.clear_warning(task, AWAITING_SIDECAR) };
+        let message = format!(
+            "remove of {} waits for the sidecar of task {other}, which is about to register the same name; for 5 minutes \
+             after its start at most",
+            worker.display_name(&step.id)
+        );
+        self.warn_once(
+            AWAITING_SIDECAR,
+            &Reason::new("another sidecar is about to register the name", message),
+        );
     }
 
     fn not_revocable(&self) {

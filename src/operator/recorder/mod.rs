@@ -16,8 +16,8 @@ use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
-use ecs_mesh_core::plan::{Action, DrainReason, HeldRemoval, PlanStep};
-use ecs_mesh_model::{DataplaneOwner, EcsServiceRef, Reason, RoleArn, TaskArn, Timestamp};
+use ecs_mesh_core::plan::{Action, DrainReason, Evidence, HeldRemoval, OwnerStep, PlanStep, SkippedAction};
+use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, TaskArn, Timestamp};
 
 pub(super) use live::LiveRecorder;
 pub(super) use plan::TaskPlanRecorder;
@@ -138,10 +138,13 @@ pub(super) trait TaskRecorder: Send + Sync {
     fn skipped_by_policy(&self, step: &PlanStep);
 
     /// A check has compared a Dataplane that the operator does not own.
-    fn checked(&self, step: &PlanStep, owner: DataplaneOwner, finding: &DataplaneFinding);
+    fn checked(&self, step: &OwnerStep, finding: &DataplaneFinding);
 
     /// The owner of the Dataplane does not permit a step.
-    fn withheld(&self, step: &PlanStep);
+    fn withheld(&self, step: &OwnerStep, action: SkippedAction, evidence: &Evidence);
+
+    /// A removal waits for the sidecar of another task, which is about to register the same name; of none, it waits no more.
+    fn awaits_sidecar(&self, step: &PlanStep, awaited: Option<&TaskArn>);
 
     /// The role does not allow the task, and its sidecar registers it.
     fn not_revocable(&self);
@@ -163,10 +166,7 @@ fn describe_step(step: &PlanStep) -> (&'static str, String) {
         Action::Drain(DrainReason::Stopping, _) => ("drain", "ECS is stopping the task".to_owned()),
         Action::Drain(_, evidence) => ("drain", evidence.to_string()),
         Action::Remove(evidence) => ("remove", evidence.to_string()),
-        Action::Skip { action, evidence } | Action::Withhold { action, evidence, .. } => {
-            (action.as_str(), evidence.to_string())
-        }
-        Action::Check { .. } => ("check", "the task runs".to_owned()),
+        Action::Skip { action, evidence } => (action.as_str(), evidence.to_string()),
     }
 }
 

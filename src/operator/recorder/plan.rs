@@ -16,14 +16,16 @@ use super::{
     guard_message, hold_message,
 };
 use ecs_mesh_api::LifecyclePolicy;
+use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
+use ecs_mesh_core::intent::{DesiredRegistration, HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_core::plan::{
-    Action, DrainReason, FieldChange, HeldRemoval, PendingConfirmation, PlanStep, SkippedAction,
+    Action, DrainReason, Evidence, FieldChange, HeldRemoval, OwnerAction, OwnerStep, PendingConfirmation,
+    PlanStep, SkippedAction,
 };
-use ecs_mesh_model::{DataplaneOwner, Reason, TaskArn, Timestamp};
+use ecs_mesh_model::{Reason, TaskArn, Timestamp};
 
 impl Recorder for DryRunRecorder {
     fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a> {
@@ -121,27 +123,24 @@ impl TaskPlanRecorder<'_> {
         }
     }
 
-    fn entry(&self, step: &PlanStep, change: Change, reason: impl Into<String>) -> PlannedChange {
+    fn entry<'s>(
+        &self,
+        step: impl Into<PlannedStep<'s>>,
+        change: Change,
+        reason: impl Into<String>,
+    ) -> PlannedChange {
         let Subject { worker, task, .. } = self.subject;
-        let reason = reason.into();
-        let service = match &step.action {
-            Action::Ensure { desired, .. } | Action::Check { desired, .. } => {
-                Some(desired.service.as_str().to_owned())
-            }
-            _ => {
-                let entry = worker.registry.entries(task).into_iter().find(|entry| entry.id == step.id);
+        let (step, reason) = (step.into(), reason.into());
+        let service = match step.desired {
+            Some(desired) => Some(desired.service.as_str().to_owned()),
+            None => {
+                let entry = worker.registry.entries(task).into_iter().find(|entry| entry.id == *step.id);
                 entry.and_then(|entry| entry.service).map(|service| service.to_string())
             }
         };
-        let evidence = match &step.action {
-            Action::Ensure { .. } | Action::Check { .. } => None,
-            Action::Drain(_, evidence)
-            | Action::Remove(evidence)
-            | Action::Skip { evidence, .. }
-            | Action::Withhold { evidence, .. } => Some(evidence.as_str().to_owned()),
-        };
+        let evidence = step.evidence.map(|evidence| evidence.as_str().to_owned());
         PlannedChange {
-            mesh: worker.mesh_label(&step.id).map(str::to_owned),
+            mesh: worker.mesh_label(step.id).map(str::to_owned),
             name: Some(step.id.name.to_string()),
             binding: Some(step.binding.name.to_string()),
             service,
@@ -155,9 +154,7 @@ impl TaskPlanRecorder<'_> {
     /// A withdrawal that something blocks.
     fn blocked(&self, step: &PlanStep, by: BlockedBy, reason: String) -> PlannedChange {
         let change = match step.action {
-            Action::Drain(..)
-            | Action::Skip { action: SkippedAction::Drain, .. }
-            | Action::Withhold { action: SkippedAction::Drain, .. } => Change::Drain,
+            Action::Drain(..) | Action::Skip { action: SkippedAction::Drain, .. } => Change::Drain,
             _ => Change::Remove,
         };
         PlannedChange { blocked_by: Some(by), ..self.entry(step, change, reason) }
@@ -239,8 +236,6 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
             Action::Ensure { .. } => Change::Create,
             Action::Drain(..) | Action::Skip { action: SkippedAction::Drain, .. } => Change::Drain,
             Action::Remove(_) | Action::Skip { .. } => Change::Remove,
-            // They write nothing.
-            Action::Check { .. } | Action::Withhold { .. } => return,
         };
         let blocked_by = Some(BlockedBy::UnsupportedControlPlane);
         self.push(PlannedChange { blocked_by, ..self.entry(step, change, obstacle.reason()) });
@@ -324,10 +319,10 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
         self.push_warning("skipped_by_policy", self.blocked(step, BlockedBy::Policy, why));
     }
 
-    fn checked(&self, step: &PlanStep, owner: DataplaneOwner, finding: &DataplaneFinding) {
+    fn checked(&self, step: &OwnerStep, finding: &DataplaneFinding) {
         let name = self.subject.worker.display_name(&step.id);
-        let Some(problem) = check_problem(step, &name, owner, finding) else {
-            let reason = format!("as declared; dataplanes is {owner}");
+        let Some(problem) = check_problem(step, &name, finding) else {
+            let reason = format!("as declared; dataplanes is {}", step.owner);
             return self.push(self.entry(step, Change::Unchanged, reason));
         };
         let (change, fields, registration) = match finding {
@@ -344,12 +339,20 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
         self.push_warning(problem.reason, change);
     }
 
-    fn withheld(&self, step: &PlanStep) {
-        let Action::Withhold { owner, .. } = &step.action else { return };
-        let problem = withheld_problem(step, &self.subject.worker.display_name(&step.id), *owner);
-        let change = self.blocked(step, BlockedBy::DataplaneOwner, problem.message);
+    fn withheld(&self, step: &OwnerStep, action: SkippedAction, evidence: &Evidence) {
+        let name = self.subject.worker.display_name(&step.id);
+        let problem = withheld_problem(step, &name, action, evidence);
+        let change = match action {
+            SkippedAction::Drain => Change::Drain,
+            SkippedAction::Remove => Change::Remove,
+        };
+        let blocked_by = Some(BlockedBy::DataplaneOwner);
+        let change = PlannedChange { blocked_by, ..self.entry(step, change, problem.message) };
         self.push_warning(problem.reason, change);
     }
+
+    /// A plan sends no removal that could race a sidecar.
+    fn awaits_sidecar(&self, _step: &PlanStep, _awaited: Option<&TaskArn>) {}
 
     fn not_revocable(&self) {
         self.subject.context.metrics().record_warning(NOT_REVOCABLE);
@@ -365,6 +368,34 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
 
     fn plan(&self) -> Option<&TaskPlanRecorder<'_>> {
         Some(self)
+    }
+}
+
+/// The parts of a step that an entry of the plan shows.
+struct PlannedStep<'a> {
+    id: &'a RegistrationId,
+    binding: &'a Arc<Binding>,
+    desired: Option<&'a DesiredRegistration>,
+    evidence: Option<&'a Evidence>,
+}
+
+impl<'a> From<&'a PlanStep> for PlannedStep<'a> {
+    fn from(step: &'a PlanStep) -> Self {
+        let desired = match &step.action {
+            Action::Ensure { desired, .. } => Some(&**desired),
+            Action::Drain(..) | Action::Remove(_) | Action::Skip { .. } => None,
+        };
+        Self { id: &step.id, binding: &step.binding, desired, evidence: step.evidence() }
+    }
+}
+
+impl<'a> From<&'a OwnerStep> for PlannedStep<'a> {
+    fn from(step: &'a OwnerStep) -> Self {
+        let desired = match &step.action {
+            OwnerAction::Check(desired) => Some(&**desired),
+            OwnerAction::Withhold(..) => None,
+        };
+        Self { id: &step.id, binding: &step.binding, desired, evidence: step.evidence() }
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::super::apply::{ApplyOutcome, RegistrationWriter};
 use super::super::recorder::OwnerInfo;
 use super::drain::{DueDrain, HELD_DRAIN_RECHECK, Replacements};
-use super::owner::OwnerStep;
 use super::{ExecuteOutcome, NAME_CONFLICT_RETRY, TaskRun, earlier, grace_age};
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, RegistrationOwner};
@@ -29,10 +28,13 @@ impl TaskRun<'_> {
         self.release_drains(decision, known);
         self.release_guards(decision);
         let mut next = decision.requeue_after.map_or(Requeue::Forget, Requeue::After);
+        if let Some(wait) = self.handle_for_owners(&decision.owner_steps).await? {
+            next = earlier(next, wait);
+        }
         let mut refused = None;
         for step in &decision.steps {
-            if let OwnerStep::Handled(again) = self.handle_for_owner(step).await? {
-                next = again.map_or(next, |wait| earlier(next, wait));
+            if self.awaits_other_sidecar(step) {
+                next = earlier(next, ROLE_CONFIRM_INTERVAL);
                 continue;
             }
             let paused = step.binding.spec.paused;
@@ -124,8 +126,10 @@ impl TaskRun<'_> {
         if decision.is_withdrawing() {
             return;
         }
-        for step in decision.steps.iter().filter(|step| !step.binding.spec.paused) {
-            self.worker.with_guard(&step.binding.name, |guard| guard.release(self.task));
+        let of_owners = decision.owner_steps.iter().map(|step| &step.binding);
+        let bindings = decision.steps.iter().map(|step| &step.binding).chain(of_owners);
+        for binding in bindings.filter(|binding| !binding.spec.paused) {
+            self.worker.with_guard(&binding.name, |guard| guard.release(self.task));
         }
     }
 
@@ -188,8 +192,6 @@ impl TaskRun<'_> {
                 self.recorder.skipped_by_policy(step);
                 Ok(ApplyOutcome::Equal)
             }
-            // Handled before: they write nothing.
-            Action::Check { .. } | Action::Withhold { .. } => Ok(ApplyOutcome::Equal),
         }
     }
 

@@ -34,8 +34,8 @@ use ecs_mesh_core::plan::{
     Decision, DecisionInput, HoldEnd, KnownRegistration, Settling, TaskLiveness, decide, decide_if_confirmed,
 };
 use ecs_mesh_model::{
-    ContainerInstanceArn, DataplaneOwner, EcsServiceRef, InterfaceAddresses, Reason, RoleArn, Task, TaskArn,
-    TaskDefinition, TaskDefinitionArn,
+    ContainerInstanceArn, EcsServiceRef, InterfaceAddresses, Reason, RoleArn, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn,
 };
 
 /// Wait for the event that has a new task's address, before a describe asks for it.
@@ -195,12 +195,15 @@ impl<'a> TaskRun<'a> {
             if let Some(evaluation) = &evaluation {
                 self.record_declarations(evaluation, &decision, &known);
             }
-            self.end_checks(evaluation.as_ref(), &known, &decision.steps);
+            self.end_checks(evaluation.as_ref(), &known, &decision);
             let next = match self.execute(&decision, &known).await {
                 Ok(ExecuteOutcome::Settled(next)) => next,
                 Ok(ExecuteOutcome::Reevaluate) => continue,
                 Err(error) => return Ok(self.requeue_after_error(&error)),
             };
+            if let Err(error) = self.check_not_allowed(evaluation.as_ref(), &known).await {
+                return Ok(self.requeue_after_error(&error));
+            }
             if decision.confirm_running {
                 let wait = snapshot.confirms_running_in(self.context.now());
                 if !wait.is_zero() {
@@ -554,14 +557,6 @@ impl<'a> TaskRun<'a> {
             }
             Verdict::Reject { violations, .. } => {
                 self.recorder.rejected(violations);
-                // What the operator wrote is withdrawn.
-                let is_own = |known: &KnownRegistration| known.owner == DataplaneOwner::Operator;
-                if evaluation.owner == DataplaneOwner::Sidecar
-                    && !self.known_registrations().iter().any(is_own)
-                {
-                    self.worker.dataplanes.record_not_allowed(self.task, self.context.now());
-                    self.recorder.not_revocable();
-                }
                 if decision.recheck_role { earlier(next, ROLE_CONFIRM_INTERVAL) } else { next }
             }
             Verdict::Hold(reason @ HoldReason::AddressPending) => {

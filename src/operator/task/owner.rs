@@ -7,13 +7,15 @@ use super::super::dataplane_checks::{DataplaneCheck, DataplaneFinding, Dataplane
 use super::super::registry::RegistryEntry;
 use super::{FactPending, TaskRun};
 use ecs_mesh_api::manifests::Binding;
-use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
 use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_control_plane::{CallError, Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{
-    DataplaneTask, DesiredRegistration, Evaluation, HoldReason, OwnershipLabels, Verdict, dataplane_owner,
+    DataplaneTask, DesiredRegistration, Evaluation, HoldReason, OwnershipLabels, RegistrationId, Verdict,
+    dataplane_owner,
 };
-use ecs_mesh_core::plan::{Action, KnownRegistration, PlanStep, TaskLiveness, diff};
+use ecs_mesh_core::plan::{
+    Action, Decision, KnownRegistration, OwnerAction, OwnerStep, PlanStep, TaskLiveness, diff,
+};
 use ecs_mesh_model::{DataplaneOwner, SidecarDataplane, Task};
 
 /// How long a sidecar may take to register its task before the missing Dataplane is reported.
@@ -25,28 +27,24 @@ const MISSING_RECHECK: Duration = Duration::from_secs(30);
 /// Interval at which a Dataplane that needs attention is compared again.
 const ATTENTION_RECHECK: Duration = Duration::from_mins(10);
 
-/// Whether a step is left to the owner of the Dataplane.
-pub(super) enum OwnerStep {
-    /// The step is the operator's own.
-    Own,
-    /// The step is handled, and writes nothing. When to decide again, if no sweep or event does.
-    Handled(Option<Duration>),
-}
-
 impl TaskRun<'_> {
-    /// Handles a step that concerns the Dataplane of another owner.
-    pub(super) async fn handle_for_owner(&self, step: &PlanStep) -> Result<OwnerStep, CallError> {
-        Ok(match &step.action {
-            Action::Check { desired, owner } => {
-                OwnerStep::Handled(self.check_dataplane(step, desired, *owner).await?)
-            }
-            Action::Withhold { .. } => {
-                self.withhold(step);
-                OwnerStep::Handled(None)
-            }
-            _ if self.awaits_other_sidecar(step) => OwnerStep::Handled(Some(ROLE_CONFIRM_INTERVAL)),
-            _ => OwnerStep::Own,
-        })
+    /// Checks and reports what is left to the owners of Dataplanes. Returns when to decide again, if no sweep or event does.
+    pub(super) async fn handle_for_owners(&self, steps: &[OwnerStep]) -> Result<Option<Duration>, CallError> {
+        let mut next = None;
+        for step in steps {
+            let again = match &step.action {
+                OwnerAction::Check(desired) => self.check_dataplane(step, desired).await?,
+                OwnerAction::Withhold(action, evidence) => {
+                    let is_role = evidence.is_by_role() && step.owner == DataplaneOwner::Sidecar;
+                    let state = if is_role { DataplaneState::NotAllowed } else { DataplaneState::Stale };
+                    self.record_check(&step.id, step.owner, state, false);
+                    self.recorder.withheld(step, *action, evidence);
+                    None
+                }
+            };
+            next = next.into_iter().chain(again).min();
+        }
+        Ok(next)
     }
 
     /// The owner of a registration with this operator's labels.
@@ -99,22 +97,22 @@ impl TaskRun<'_> {
     /// Compares a live task's Dataplane with the desired one. Returns when to compare again, if no sweep or event does.
     async fn check_dataplane(
         &self,
-        step: &PlanStep,
+        step: &OwnerStep,
         desired: &DesiredRegistration,
-        owner: DataplaneOwner,
     ) -> Result<Option<Duration>, CallError> {
+        let owner = step.owner;
         self.worker.ensure_capabilities(&desired.id).await?;
         let found = self.worker.call(self.worker.client.get(&step.id)).await?;
         let finding = self.compare(desired, owner, found);
         let state = finding.state();
-        let since = self.record_check(step, owner, state, finding.is_unlabelled());
+        let since = self.record_check(&step.id, owner, state, finding.is_unlabelled());
         let is_young = since.age_at(self.context.now()) < MISSING_AFTER;
         let is_starting = owner == DataplaneOwner::Sidecar
             && matches!(state, DataplaneState::Missing | DataplaneState::NameConflict)
             && is_young
             && self.recorder.takes_effect();
         if !is_starting {
-            self.recorder.checked(step, owner, &finding);
+            self.recorder.checked(step, &finding);
         }
         Ok(match state {
             DataplaneState::AsDeclared => None,
@@ -154,24 +152,47 @@ impl TaskRun<'_> {
         DataplaneFinding::Found { labelled, changes }
     }
 
-    /// Records a drain or a removal that the owner of the Dataplane does not permit.
-    fn withhold(&self, step: &PlanStep) {
-        let Action::Withhold { evidence, owner, .. } = &step.action else { return };
-        let is_role = evidence.is_by_role() && *owner == DataplaneOwner::Sidecar;
-        let state = if is_role { DataplaneState::NotAllowed } else { DataplaneState::Stale };
-        self.record_check(step, *owner, state, false);
-        self.recorder.withheld(step);
+    /// Looks for the Dataplane that a sidecar has registered although the role does not allow its task. Reports one that
+    /// remains: the operator withdraws what it wrote itself.
+    pub(super) async fn check_not_allowed(
+        &self,
+        evaluation: Option<&Evaluation>,
+        known: &[KnownRegistration],
+    ) -> Result<(), CallError> {
+        let Some(Evaluation { owner: DataplaneOwner::Sidecar, verdict: Verdict::Reject { id, .. }, .. }) =
+            evaluation
+        else {
+            return Ok(());
+        };
+        if let Some(known) = known.iter().find(|known| known.owner == DataplaneOwner::Sidecar) {
+            self.record_check(&known.id, known.owner, DataplaneState::NotAllowed, false);
+            self.recorder.not_revocable();
+        }
+        if !known.is_empty() {
+            return Ok(());
+        }
+        let last = self.worker.dataplanes.get(self.task).map(|last| last.id);
+        let Some(id) = last.or_else(|| id.clone()) else { return Ok(()) };
+        self.worker.ensure_capabilities(&id).await?;
+        // The labels of the operator would have made it known.
+        let found = self.worker.call(self.worker.client.get(&id)).await?;
+        if found.is_some_and(|found| found.owner == RegistrationOwner::Foreign) {
+            self.record_check(&id, DataplaneOwner::Sidecar, DataplaneState::NotAllowed, true);
+            self.recorder.not_revocable();
+        } else {
+            self.worker.dataplanes.forget(self.task);
+        }
+        Ok(())
     }
 
     fn record_check(
         &self,
-        step: &PlanStep,
+        id: &RegistrationId,
         owner: DataplaneOwner,
         state: DataplaneState,
         unlabelled: bool,
     ) -> ecs_mesh_model::Timestamp {
-        let check =
-            DataplaneCheck { id: step.id.clone(), owner, state, unlabelled, since: self.context.now() };
+        let check = DataplaneCheck { id: id.clone(), owner, state, unlabelled, since: self.context.now() };
         self.worker.dataplanes.record(self.task, check)
     }
 
@@ -180,10 +201,8 @@ impl TaskRun<'_> {
         &self,
         evaluation: Option<&Evaluation>,
         known: &[KnownRegistration],
-        steps: &[PlanStep],
+        decision: &Decision,
     ) {
-        let is_checked =
-            |step: &PlanStep| matches!(step.action, Action::Check { .. } | Action::Withhold { .. });
         let is_over = match evaluation {
             // A withdrawal may still wait for `cleanup.settle`: the check shows the owner until then.
             Some(found) if matches!(found.verdict, Verdict::Ignore(_)) => {
@@ -191,19 +210,22 @@ impl TaskRun<'_> {
             }
             Some(found) => found.owner == DataplaneOwner::Operator,
             // A leaving task is not evaluated, and its Dataplane may stay.
-            None => steps.iter().any(|step| matches!(step.action, Action::Remove(_))),
+            None => decision.steps.iter().any(|step| matches!(step.action, Action::Remove(_))),
         };
-        if is_over && !steps.iter().any(is_checked) {
+        if is_over && decision.owner_steps.is_empty() {
             self.worker.dataplanes.forget(self.task);
         }
     }
 
     /// Whether the removal waits, since the sidecar of a live task is about to register the same name: it would lose its
-    /// Dataplane if it did so between the last read and the removal, and registers only at its next connect.
-    fn awaits_other_sidecar(&self, step: &PlanStep) -> bool {
-        matches!(step.action, Action::Remove(_))
-            && self.recorder.takes_effect()
-            && self.worker.dataplanes.is_awaited_by_another(&step.id, self.task, self.context.now())
+    /// Dataplane if it did so between the last read and the removal, and registers only at its next connect. Reports a wait.
+    pub(super) fn awaits_other_sidecar(&self, step: &PlanStep) -> bool {
+        if !matches!(step.action, Action::Remove(_)) || !self.recorder.takes_effect() {
+            return false;
+        }
+        let awaited = self.worker.dataplanes.awaiting_task(&step.id, self.task, self.context.now());
+        self.recorder.awaits_sidecar(step, awaited.as_ref());
+        awaited.is_some()
     }
 
     /// Looks for the Dataplane that a task without registration of ours had. The control plane deletes it when its sidecar

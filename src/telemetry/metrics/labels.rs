@@ -218,7 +218,7 @@ pub(super) const SWEEP_RESULTS: [&str; 4] =
     ["complete", "describe_failed", "list_failed", "cluster_not_found"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 32] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 33] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -232,6 +232,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 32] = [
     "observed",
     "rejected",
     "not_revocable",
+    "awaiting_sidecar",
     "degraded",
     "unsupported_network_mode",
     "external_instance",

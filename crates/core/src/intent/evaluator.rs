@@ -14,7 +14,7 @@ use super::task_address::TaskAddress;
 use super::violation::{RoleRule, RoleViolation, ViolationBasis};
 use super::{
     BoundPrincipals, CalledWorkloads, DesiredProxy, DesiredReach, DesiredRegistration, ManifestHistory,
-    OwnershipLabels,
+    OwnershipLabels, RegistrationId,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec, ZoneProxyForm};
@@ -138,6 +138,8 @@ pub enum Verdict {
         violations: Vec<RoleViolation>,
         /// Whether the underlying tags were read twice. Only then may registrations be withdrawn.
         confirmed: bool,
+        /// The registration that the task would have, where that is known: its sidecar may have made it.
+        id: Option<RegistrationId>,
     },
     /// Existing registrations are kept unchanged.
     Hold(HoldReason),
@@ -231,7 +233,13 @@ impl Evaluator<'_> {
         let place = TaskAddress::of(task, facts, binding.spec.address_family);
         // A role that no longer allows a registration ends it wherever the task runs, also while its address is unknown.
         if place.is_ok() || facts.registered {
-            check_role(binding, claim, task, facts, warnings)?;
+            check_role(binding, claim, task, facts, warnings).map_err(|mut verdict| {
+                if let (Verdict::Reject { id, .. }, Ok(place)) = (&mut verdict, &place) {
+                    let name = registration_name(&binding.spec.dataplane_name, &workload, task, *place);
+                    *id = name.ok().map(|name| proxy.registration_id(&binding.spec.mesh, name));
+                }
+                verdict
+            })?;
         }
         let place = place?;
         place.check_ports(&workload, facts)?;
@@ -403,7 +411,7 @@ fn check_role(
             warnings.push(hold.reason());
             Ok(())
         }
-        Ok(Some((violations, confirmed))) => Err(Verdict::Reject { violations, confirmed }),
+        Ok(Some((violations, confirmed))) => Err(Verdict::Reject { violations, confirmed, id: None }),
         Err(verdict) => Err(verdict),
     }
 }

@@ -11,8 +11,8 @@ mod liveness;
 pub mod report;
 
 pub use decide::{
-    Action, Decision, DecisionInput, Evidence, KnownRegistration, PendingConfirmation, PlanStep, Settling,
-    Sighting, SkippedAction, decide, decide_if_confirmed,
+    Action, Decision, DecisionInput, Evidence, KnownRegistration, OwnerAction, OwnerStep,
+    PendingConfirmation, PlanStep, Settling, Sighting, SkippedAction, decide, decide_if_confirmed,
 };
 pub use deployment_hold::{DeployedTask, DeploymentHold, HoldDecision, HoldEnd, HoldRequest, HoldState};
 pub use diff::{FieldChange, diff};

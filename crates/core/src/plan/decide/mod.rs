@@ -20,6 +20,7 @@ use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
 use ecs_mesh_model::{DataplaneOwner, Timestamp};
 
 pub use evidence::Evidence;
+pub use owner::{OwnerAction, OwnerStep};
 pub use preview::{PendingConfirmation, decide_if_confirmed};
 pub use settle::Settling;
 
@@ -94,7 +95,7 @@ impl DecisionInput<'_> {
     }
 }
 
-/// The action on one registration.
+/// The operator's action on one registration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Create the registration, or update it where it differs and `may_update` is set.
@@ -114,22 +115,6 @@ pub enum Action {
         action: SkippedAction,
         /// The reason for the action.
         evidence: Evidence,
-    },
-    /// Compare the Dataplane with the desired one, and write nothing: the operator does not own it.
-    Check {
-        /// The desired registration.
-        desired: Box<DesiredRegistration>,
-        /// The owner.
-        owner: DataplaneOwner,
-    },
-    /// An action that the Dataplane's owner does not permit.
-    Withhold {
-        /// The action.
-        action: SkippedAction,
-        /// The reason for the action.
-        evidence: Evidence,
-        /// The owner.
-        owner: DataplaneOwner,
     },
 }
 
@@ -171,21 +156,23 @@ impl PlanStep {
                 *reason != DrainReason::Stopping && !evidence.is_confirmed_stop()
             }
             Action::Remove(evidence) => !evidence.is_confirmed_stop(),
-            Action::Ensure { .. } | Action::Skip { .. } | Action::Check { .. } | Action::Withhold { .. } => {
-                false
+            Action::Ensure { .. } | Action::Skip { .. } => false,
+        }
+    }
+
+    /// The evidence of the drain or removal.
+    pub fn evidence(&self) -> Option<&Evidence> {
+        match &self.action {
+            Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. } => {
+                Some(evidence)
             }
+            Action::Ensure { .. } => None,
         }
     }
 
     /// The basis of the drain or removal, for the guard. The manifests have asked for it for `asked_for`.
     pub fn removal_basis(&self, asked_for: Duration) -> RemovalBasis {
-        match &self.action {
-            Action::Drain(_, evidence)
-            | Action::Remove(evidence)
-            | Action::Skip { evidence, .. }
-            | Action::Withhold { evidence, .. } => evidence.removal_basis(asked_for),
-            Action::Ensure { .. } | Action::Check { .. } => RemovalBasis::Unconfirmed,
-        }
+        self.evidence().map_or(RemovalBasis::Unconfirmed, |evidence| evidence.removal_basis(asked_for))
     }
 }
 
@@ -194,6 +181,8 @@ impl PlanStep {
 pub struct Decision {
     /// The steps, in this order.
     pub steps: Vec<PlanStep>,
+    /// The steps that are left to the owners of Dataplanes.
+    pub owner_steps: Vec<OwnerStep>,
     /// A describe of the task must come before further steps.
     pub describe: bool,
     /// A registration is drained because ECS was stopping the task, and ECS now wants the task to run: a second describe,
@@ -359,7 +348,7 @@ impl Decision {
             (Verdict::Register(desired), Some(binding)) => {
                 self.register(desired, (binding, evaluation.owner), input, unsettled);
             }
-            (Verdict::Reject { violations, confirmed: true }, _) => {
+            (Verdict::Reject { violations, confirmed: true, .. }, _) => {
                 let Some(evidence) = violations_against(violations, input.manifests_complete) else { return };
                 for registration in input.known {
                     self.revoke(registration, &evidence, input, unsettled);

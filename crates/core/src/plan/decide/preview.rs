@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Decision, DecisionInput, PlanStep, Settling, decide};
-use crate::intent::{Evaluation, Verdict};
+use super::{Decision, DecisionInput, Settling, decide};
+use crate::intent::{Evaluation, RegistrationId, Verdict};
 use crate::plan::TaskLiveness;
 
 /// The confirmation that a run waits for.
@@ -62,9 +62,11 @@ pub fn decide_if_confirmed(
             if let Some(settling) = input.settling {
                 return decide_if_settled(input, settling);
             }
-            let Verdict::Reject { violations, confirmed: false } = &evaluation.verdict else { return None };
+            let Verdict::Reject { violations, confirmed: false, id } = &evaluation.verdict else {
+                return None;
+            };
             let confirmed = Evaluation {
-                verdict: Verdict::Reject { violations: violations.clone(), confirmed: true },
+                verdict: Verdict::Reject { violations: violations.clone(), confirmed: true, id: id.clone() },
                 ..evaluation.clone()
             };
             let decision = decide(&DecisionInput { evaluation: Some(&confirmed), ..input.clone() });
@@ -80,9 +82,13 @@ fn decide_if_settled(
     settling: Settling<'_>,
 ) -> Option<(PendingConfirmation, Decision)> {
     let now = decide(input);
-    let waits =
-        |step: &PlanStep| now.settling.contains(&step.id) && !now.steps.iter().any(|due| due.id == step.id);
+    let is_due = |id: &RegistrationId| {
+        now.steps.iter().any(|due| due.id == *id) || now.owner_steps.iter().any(|due| due.id == *id)
+    };
+    let waits = |id: &RegistrationId| now.settling.contains(id) && !is_due(id);
     let mut decision = decide(&DecisionInput { settling: None, ..input.clone() });
-    decision.steps.retain(waits);
-    (!decision.steps.is_empty()).then_some((PendingConfirmation::Settle(settling.settle), decision))
+    decision.steps.retain(|step| waits(&step.id));
+    decision.owner_steps.retain(|step| waits(&step.id));
+    (!decision.steps.is_empty() || !decision.owner_steps.is_empty())
+        .then_some((PendingConfirmation::Settle(settling.settle), decision))
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Decision, DecisionInput, Evidence, KnownRegistration};
+use super::{Decision, DecisionInput, Evidence, KnownRegistration};
 use crate::intent::{Evaluation, RegistrationId};
 
 /// Documents that may have left the manifests less than `cleanup.settle` ago.
@@ -41,18 +41,13 @@ impl Decision {
         self.apply(evaluation, input, &unsettled);
         let Some(retained) = retained.filter(|_| !self.settling.is_empty()) else { return };
         // Role tags that do not allow the registration, absent documents or not, do not wait (I4).
-        let revoked = retained.steps.into_iter().filter(|step| {
-            let (Action::Drain(_, evidence)
-            | Action::Remove(evidence)
-            | Action::Skip { evidence, .. }
-            | Action::Withhold { evidence, .. }) = &step.action
-            else {
-                return false;
-            };
-            *evidence == Evidence::RoleTags && self.settling.contains(&step.id)
-        });
-        let revoked: Vec<_> = revoked.collect();
-        self.steps.extend(revoked);
+        let Self { steps, owner_steps, settling, .. } = self;
+        let is_revoked = |id: &RegistrationId, evidence: Option<&Evidence>| {
+            evidence == Some(&Evidence::RoleTags) && settling.contains(id)
+        };
+        steps.extend(retained.steps.into_iter().filter(|step| is_revoked(&step.id, step.evidence())));
+        let withheld = retained.owner_steps.into_iter();
+        owner_steps.extend(withheld.filter(|step| is_revoked(&step.id, step.evidence())));
         if let Some(after) = retained.requeue_after {
             self.requeue_within(after);
         }

@@ -93,7 +93,10 @@ pub(super) fn violation(rule: RoleRule, found: Option<&str>) -> RoleViolation {
 
 /// Rejected for a missing tag.
 pub(super) fn reject(confirmed: bool) -> Evaluation {
-    evaluation(Verdict::Reject { violations: vec![violation(RoleRule::Mesh, None)], confirmed }, "sync")
+    evaluation(
+        Verdict::Reject { violations: vec![violation(RoleRule::Mesh, None)], confirmed, id: None },
+        "sync",
+    )
 }
 
 pub(super) fn ignore(reason: IgnoreReason) -> Evaluation {
@@ -130,17 +133,23 @@ pub(super) fn words(decision: &Decision) -> String {
             Action::Drain(reason, evidence) => format!("drain {} ({})", reason.as_str(), evidence.as_str()),
             Action::Remove(evidence) => format!("remove ({})", evidence.as_str()),
             Action::Skip { action, evidence } => format!("skip {} ({})", action.as_str(), evidence.as_str()),
-            Action::Check { desired, owner } => {
-                assert_eq!(desired.id, step.id, "the step and its registration agree");
-                format!("check for {owner}")
-            }
-            Action::Withhold { action, evidence, owner } => {
-                format!("withhold {} ({}) from {owner}", action.as_str(), evidence.as_str())
-            }
         };
         let guarded = if step.needs_guard() { ", guarded" } else { "" };
         write!(text, " {}{guarded}", step.id).unwrap();
         parts.push(text);
+    }
+    for step in &decision.owner_steps {
+        let owner = step.owner;
+        let text = match &step.action {
+            OwnerAction::Check(desired) => {
+                assert_eq!(desired.id, step.id, "the step and its registration agree");
+                format!("check for {owner}")
+            }
+            OwnerAction::Withhold(action, evidence) => {
+                format!("withhold {} ({}) from {owner}", action.as_str(), evidence.as_str())
+            }
+        };
+        parts.push(format!("{text} {}", step.id));
     }
     let Decision { describe, confirm_running, recheck_role, requeue_after, .. } = decision;
     parts.extend(confirm_running.then(|| "confirm that it runs".to_owned()));

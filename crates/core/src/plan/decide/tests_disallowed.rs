@@ -6,7 +6,7 @@ use super::*;
 
 /// A confirmed rejection by these rules.
 fn confirmed_reject(violations: Vec<RoleViolation>) -> Evaluation {
-    evaluation(Verdict::Reject { violations, confirmed: true }, "sync")
+    evaluation(Verdict::Reject { violations, confirmed: true, id: None }, "sync")
 }
 
 /// A token of a binding with `onRevoked: withdraw`.

@@ -86,7 +86,8 @@ fn violation_outside_the_role_keeps_identity() {
         [RoleRule::InvalidService, RoleRule::TaskMesh, RoleRule::TaskPartition, RoleRule::TaskNamespace]
     {
         let violation = RoleViolation { rule, role: None, found: None, needed: String::new() };
-        let rejected = evaluation(Verdict::Reject { violations: vec![violation], confirmed: true }, "sync");
+        let rejected =
+            evaluation(Verdict::Reject { violations: vec![violation], confirmed: true, id: None }, "sync");
         assert_eq!(
             decide_self_registered(TaskLiveness::Live, Some(&rejected), &known),
             "nothing",

@@ -53,7 +53,7 @@ fn role_tags_do_not_wait_for_an_absent_document() {
     assert_eq!(words(&decision), "drain revoked (role_tags) default/a, guarded; again in 5s");
     // The absent document rejects the role by its own rules, so it withdraws as well.
     let violations = vec![violation(RoleRule::Account, Some("111122223333"))];
-    let disallowed = evaluation(Verdict::Reject { violations, confirmed: true }, "sync");
+    let disallowed = evaluation(Verdict::Reject { violations, confirmed: true, id: None }, "sync");
     assert_eq!(words(&undeclared(Some(with_retained(&disallowed)), true)), WITHDRAWN);
 }
 
@@ -62,7 +62,7 @@ fn rejection_by_the_manifests_waits_and_by_role_tags_does_not() {
     let admitted = evaluation(Verdict::Admit, "sync");
     let decided = |found: Option<&str>| {
         let violations = vec![violation(RoleRule::Service, found)];
-        let rejected = evaluation(Verdict::Reject { violations, confirmed: true }, "sync");
+        let rejected = evaluation(Verdict::Reject { violations, confirmed: true, id: None }, "sync");
         let known = [known("default/a", "sync")];
         let input = input(TaskLiveness::Live, Some(&rejected), &known);
         words(&decide(&DecisionInput { settling: Some(with_retained(&admitted)), ..input }))
