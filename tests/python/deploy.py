@@ -68,6 +68,11 @@ VALUES = {
         ["", "demo", f" {CLUSTERS[0]}", "arn:aws:ecs:eu-west-1:111122223333:cluster/*"],
     ),
     "MeshRolePath": (["/", "/mesh/", "/team/mesh/"], ["", "mesh", "/mesh", "mesh/", "/mesh/*/", "/a b/"]),
+    "TokenPath": (["", "/mesh", "/mesh/prod"], ["mesh", "/", "/mesh/", "/mesh/*", "/a b"]),
+    "TokenKeyArn": (
+        ["", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{UUID}"],
+        ["alias/mesh", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/mesh"],
+    ),
     "RunInCluster": (["demo", CLUSTERS[0]], ["", "arn:aws:ecs:eu-west-1:1:cluster/demo", "a b"]),
     "AlarmTopicArn": (["", f"arn:aws:sns:{REGION}:{ACCOUNT}:pages"], ["pages", f"arn:aws:sns:{REGION}:{ACCOUNT}:q.fifo"]),
     "LogGroupName": (["mesh-LogGroup-1A2b", "/ecs/mesh"], ["", "log group", "a:b"]),
@@ -200,10 +205,10 @@ def in_queue(client, url):
 # --- Documents --------------------------------------------------------------------------------------------------------
 
 
-def documented(heading, level="##"):
-    """The first JSON of a section of the permissions reference, with the stack's names in its placeholders."""
+def documented(heading, level="##", number=0):
+    """A JSON of a section of the permissions reference, the first by default, with the stack's names in its placeholders."""
     section = PERMISSIONS.read_text().split(f"\n{level} {heading}\n")[1].split(f"\n{level} ")[0]
-    text = re.search(r"```json\n(.*?)```", section, re.DOTALL)[1]
+    text = re.findall(r"```json\n(.*?)```", section, re.DOTALL)[number]
     for placeholder, value in {"PARTITION": "aws", "REGION": REGION, "ACCOUNT": ACCOUNT, "CLUSTER": "demo"}.items():
         text = text.replace(placeholder, value)
     return json.loads(text)
@@ -304,6 +309,20 @@ def role():
         if statement["Sid"] == "DescribeContainerInstances":
             statement["Resource"] = [f"{arn.replace(':cluster/', ':container-instance/')}/*" for arn in CLUSTERS]
     assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
+    token_key = VALUES["TokenKeyArn"][0][1]
+    policies = {"secretsManager": "token-secrets", "parameterStore": "token-parameters"}
+    for number, (store, name) in enumerate(policies.items()):
+        with moto() as (client, _):
+            _, made = create_stack(client, TokenPath="/mesh/prod", TokenStore=store, TokenKeyArn=token_key)
+            found = inline_policy(client, made["TaskRole"], name)["Statement"]
+            attached = client("iam").list_role_policies(RoleName=made["TaskRole"])["PolicyNames"]
+        assert set(attached) & set(policies.values()) == {name}, attached
+        expected = documented("Data plane tokens", "###", number)
+        # The reference shows a key by its alias, too; the stack has its ARN.
+        encrypt = expected[-1]
+        encrypt["Resource"] = token_key
+        encrypt["Condition"].pop("ForAnyValue:StringEquals", None)
+        assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
     secrets = {name: VALUES[name][0][0] for name in ("ConsulTokenSecretArn", "ConsulCaSecretArn")}
     key = VALUES["SecretKeyArn"][0][1]
     with moto() as (client, _):
