@@ -303,7 +303,17 @@ impl<T: Transport> KumaControlPlane<T> {
             }
             listed = self.list(path, filter, RequestKind::Server, &mut read).await;
         }
-        listed
+        let newer = self.capabilities.load().newer;
+        match (listed, newer.filter(|newer| !newer.has(KumaFeature::ZoneProxyResources))) {
+            (Err(error), Some(newer)) if error.kind == MeshErrorKind::UnexpectedResponse => {
+                let what = kind.resource();
+                let message = format!(
+                    "GET {path}: instances of {newer} alone have answered, which have no {what}; an older one may still have some"
+                );
+                Err(MeshError { message, source: None, ..error })
+            }
+            (listed, _) => listed,
+        }
     }
 
     async fn list_owned_dataplanes(
@@ -995,6 +1005,10 @@ impl<T: Transport> KumaControlPlane<T> {
             }
             is_exclusive = capabilities::is_exclusive(&self.get_json_anew(&path, RequestKind::Mesh).await?);
         }
+        // Where new instances alone answer, as after an upgrade in place, the mode is the one that an old instance has shown.
+        let newer = self.capabilities.load().newer;
+        let hides_mode = newer.is_some_and(|newer| !newer.has(KumaFeature::MeshServicesMode));
+        let is_exclusive = is_exclusive || (was_exclusive && hides_mode);
         let has_tags = self.capabilities.load().release().has(KumaFeature::OutboundTags);
         // Before the mode is recorded: without the list, outbounds would name services that the mesh does not have.
         let services = if is_exclusive && has_tags {
@@ -1163,7 +1177,14 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     fn drift(&self, desired: &DesiredRegistration, current: &Registration) -> Vec<FieldChange> {
         let rendered = self.render(desired, Some(current));
-        drift::drift(&current.stored, &rendered.body, self.rendering(&desired.id.mesh))
+        let found = drift::drift(&current.stored, &rendered.body, self.rendering(&desired.id.mesh));
+        let newer = self.capabilities.load().newer.filter(|_| self.target.is_none() && !found.is_empty());
+        let Some(newer) = newer else { return found };
+        // A newer instance does not show what its release does not know, and which one has answered is not known.
+        let newer = self.capabilities.load().at_release(&desired.id.mesh, newer);
+        let rendered = dataplane::render(desired, Some(current), newer);
+        let of_newer = drift::drift(&current.stored, &rendered.body, newer);
+        if of_newer.is_empty() { of_newer } else { found }
     }
 
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration {

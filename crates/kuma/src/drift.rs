@@ -28,7 +28,9 @@ fn compared(normal: &Value, rendered: &Value, capabilities: DataplaneCapabilitie
     let mut part_labels = Map::new();
     // In 2.x a template needs no label: the tag names the service.
     let workload = labels::label(normal, WORKLOAD_LABEL)
-        .or_else(|| labels::label(rendered, WORKLOAD_LABEL).filter(|_| has_tags));
+        .or_else(|| labels::label(rendered, WORKLOAD_LABEL).filter(|_| has_tags))
+        // Before 2.13 the label has no meaning, and a template may have it for later releases.
+        .filter(|_| capabilities.has(KumaFeature::WorkloadLabel));
     part_labels.extend(workload.map(|workload| (WORKLOAD_LABEL.to_owned(), workload.into())));
     let drain = labels::label(normal, DRAIN_LABEL);
     part_labels.extend(drain.map(|reason| (DRAIN_LABEL.to_owned(), reason.into())));
@@ -124,6 +126,14 @@ mod tests {
     #[test]
     fn template_that_declares_the_same_has_no_drift() {
         assert_eq!(paths(V2_14, |_| {}), [""; 0]);
+    }
+
+    #[test]
+    fn template_may_have_the_label_of_later_releases() {
+        let labelled = |stored: &mut Value| stored["labels"]["kuma.io/workload"] = "web".into();
+        let changes = |release| paths(release, labelled);
+        assert_eq!(changes(KumaRelease::new(2, 9)), [""; 0]);
+        assert_eq!(changes(V2_14).len(), 1);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Calls while instances of two releases answer in turn.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{ScriptedKumaTransport, TASK, demo, id, kuma, mesh, responds, std_error, stored_by_2x};
+use super::{ScriptedKumaTransport, TASK, demo, id, kuma, mesh, page, responds, std_error, stored_by_2x};
 use crate::{HttpResponse, KumaControlPlane, TransportError};
 use ecs_mesh_api::{NamedBackend, ReachableBackend};
-use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
+use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, list_owned};
 use ecs_mesh_core::intent::{DesiredReach, Outbounds, RegisteredBackends};
 use ecs_mesh_model::ServiceName;
 
@@ -214,4 +215,51 @@ async fn kept_reach_is_of_the_registered_kind() {
         let kept = crate::dataplane::render(&desired, Some(&listening), kuma.capabilities(&mesh("default")));
         assert_eq!(kept.body["networking"]["outbound"], listening.stored["networking"]["outbound"]);
     }
+}
+
+/// After an upgrade in place, only the new instance answers, while the old one still counts.
+#[tokio::test]
+async fn mode_of_a_mesh_stays_while_new_instances_alone_answer() {
+    let exclusive = json!({"type": "Mesh", "name": "default", "meshServices": {"mode": "Exclusive"}});
+    let config = || {
+        let config =
+            json!({"mode": "zone", "dpServer": {"hds": {"enabled": true}}, "apiServer": {"readOnly": false}});
+        responds(200, &config)
+    };
+    let old =
+        [index("a", "2.14.3"), index("a", "2.14.3"), config(), responds(200, &exclusive), page(&[], None)];
+    let new = (0..8).map(|_| index("b", "3.0.1")).chain([config()]);
+    let mesh_of_3_0 = (0..4).map(|_| responds(200, &json!({"type": "Mesh", "name": "default"})));
+    let responses = old.into_iter().chain(new).chain(mesh_of_3_0).chain([page(&[], None)]);
+    let kuma = kuma(&ScriptedKumaTransport::of(responses.collect()));
+    for formats in ["2.14", "2.14 and 3.0"] {
+        kuma.refresh_capabilities(&[mesh("default")].into()).await.unwrap();
+        assert_eq!(kuma.registration_format().as_deref(), Some(formats));
+        assert!(kuma.capabilities(&mesh("default")).mesh_services_only, "{formats}");
+    }
+}
+
+#[tokio::test]
+async fn list_of_zone_proxies_names_the_instances_that_hide_them() {
+    let not_found = || Ok(HttpResponse { status: 404, ..responds(200, &json!({})).unwrap() });
+    let (_, kuma) =
+        in_rolling_upgrade(std::iter::once(page(&[], None)).chain((0..40).map(|_| not_found())).collect())
+            .await;
+    let listed = list_owned(&kuma, &BTreeSet::new()).await.unwrap();
+    let failed: Vec<String> = listed.failed.iter().map(|failed| failed.error.to_string()).collect();
+    assert!(failed.iter().any(|error| error.contains("instances of 3.0 alone have answered")), "{failed:?}");
+}
+
+#[tokio::test]
+async fn sidecars_dataplane_as_a_new_instance_shows_it_has_no_drift() {
+    let (_, kuma) = in_rolling_upgrade(Vec::new()).await;
+    let paths = |stored: Value| {
+        let current = super::registration(stored);
+        kuma.drift(&demo(), &current).into_iter().map(|change| change.path).collect::<Vec<_>>()
+    };
+    let shown = shown_by_3_0(&stored_by_2x(&sent(), true));
+    assert_eq!(paths(shown.clone()), [""; 0]);
+    let mut elsewhere = shown;
+    elsewhere["networking"]["address"] = "10.9.9.9".into();
+    assert!(paths(elsewhere).contains(&"networking.address".to_owned()));
 }
