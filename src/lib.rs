@@ -17,3 +17,4 @@ pub mod operator;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod telemetry;
+mod terminal;

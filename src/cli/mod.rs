@@ -28,7 +28,6 @@ mod reference;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
-mod terminal;
 mod validate;
 mod variables;
 
@@ -38,6 +37,7 @@ use std::process::ExitCode;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::log::{self, LogFormat};
+use crate::terminal;
 
 /// Register ECS tasks with Kuma, Kong Mesh or Consul and keep the registrations in sync
 #[derive(Parser)]

@@ -15,7 +15,7 @@ const MIN_WIDTH: usize = 60;
 const PROGRAMS: [&str; 5] = ["aws", "consul", "ecs-mesh-operator", "kumactl", "curl"];
 
 /// The width of standard output: `COLUMNS`, else that of the terminal.
-pub(super) fn width() -> usize {
+pub(crate) fn width() -> usize {
     let columns = std::env::var("COLUMNS").ok();
     let terminal = terminal_size_of(std::io::stdout()).map(|(Width(width), _)| usize::from(width));
     choose_width(columns.as_deref(), terminal)
@@ -28,7 +28,7 @@ fn choose_width(columns: Option<&str>, terminal: Option<usize>) -> usize {
 
 /// The text after a label, wrapped to the width and indented below its own start, with a final newline. Words are never
 /// broken, so that ARNs and commands can be copied.
-pub(super) fn paragraph(label: &str, text: &str, width: usize) -> String {
+pub(crate) fn paragraph(label: &str, text: &str, width: usize) -> String {
     let first_word = text.split_whitespace().next().unwrap_or_default();
     if PROGRAMS.contains(&first_word) {
         return format!("{label}{text}\n");
@@ -43,13 +43,13 @@ pub(super) fn paragraph(label: &str, text: &str, width: usize) -> String {
 }
 
 /// Distinct values in the order in which they first occur.
-pub(super) fn distinct<'a, T: Ord + ?Sized>(values: impl IntoIterator<Item = &'a T>) -> Vec<&'a T> {
+pub(crate) fn distinct<'a, T: Ord + ?Sized>(values: impl IntoIterator<Item = &'a T>) -> Vec<&'a T> {
     let mut seen = BTreeSet::new();
     values.into_iter().filter(|value| seen.insert(*value)).collect()
 }
 
 /// `1 error` or `2 errors`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
