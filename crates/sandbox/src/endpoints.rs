@@ -1,6 +1,7 @@
 //! The emulated servers on loopback: one port for AWS, one for each control plane.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::TcpListener;
@@ -110,7 +111,11 @@ impl Endpoints {
         let mut servers = JoinSet::new();
         servers.spawn(aws::serve(aws_listener, front.clone(), stop.clone().cancelled_owned()));
         let time: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(move || clock.now());
-        let kuma = KumaConfig { release: options.kuma_release, ..KumaConfig::default() };
+        let kuma = KumaConfig {
+            release: options.kuma_release,
+            first_service_address: Ipv4Addr::new(127, 251, 0, 0),
+            ..KumaConfig::default()
+        };
         let kuma = Arc::new(Mutex::new(KumaCp::new(kuma, now)));
         let mut kuma_url = None;
         if options.control_planes.has_kuma() {

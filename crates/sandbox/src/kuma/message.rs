@@ -3,6 +3,7 @@
 use super::release::EmulatedRelease;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
@@ -31,6 +32,9 @@ pub struct KumaConfig {
     pub admin_token: Option<String>,
     /// `KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN`: requests over loopback have administrator rights, with any token.
     pub localhost_is_admin: bool,
+    /// The first address of `KUMA_IPAM_MESH_SERVICE_CIDR`, from which MeshServices get their virtual IPs. Sidecars that bind
+    /// their outbounds need one in 127.0.0.0/8.
+    pub first_service_address: Ipv4Addr,
 }
 
 impl Default for KumaConfig {
@@ -42,6 +46,7 @@ impl Default for KumaConfig {
             zone: "default".to_owned(),
             admin_token: None,
             localhost_is_admin: true,
+            first_service_address: Ipv4Addr::new(241, 0, 0, 0),
         }
     }
 }

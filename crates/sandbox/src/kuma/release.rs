@@ -68,7 +68,7 @@ impl EmulatedRelease {
     }
 
     /// Whether the release has the feature.
-    pub(super) fn has(self, feature: KumaFeature) -> bool {
+    pub fn has(self, feature: KumaFeature) -> bool {
         let (major, minor) = match self {
             Self::V2_7 => (2, 7),
             Self::V2_8 => (2, 8),

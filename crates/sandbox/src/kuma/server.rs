@@ -136,6 +136,11 @@ impl KumaCp {
         self.instances.join(release);
     }
 
+    /// The version that the leading instance shows.
+    pub fn version(&self) -> &str {
+        &self.instances.leader.version
+    }
+
     /// The release that reads and writes now.
     pub(super) fn release(&self) -> EmulatedRelease {
         self.instances.acting().release
@@ -201,6 +206,11 @@ impl KumaCp {
         ["ZoneIngress", "ZoneEgress"].into_iter().flat_map(|kind| {
             self.store.list(kind, None).map(move |((_, name), object)| (kind, name.as_str(), &object.body))
         })
+    }
+
+    /// All `MeshService`s of a mesh by name, in their response form.
+    pub fn mesh_services(&self, mesh: &str) -> impl Iterator<Item = (&str, &Value)> {
+        self.store.list("MeshService", Some(mesh)).map(|((_, name), object)| (name.as_str(), &object.body))
     }
 
     /// Number of changes of objects and sidecars so far. While it is the same, so is what is stored, and who is online.

@@ -1,6 +1,7 @@
 //! Generates `MeshService`s from Dataplanes, and sets the status of all `MeshService`s, as the leading instance does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -22,8 +23,8 @@ const GRACE: Duration = Duration::from_hours(1);
 const STATUS_LAG: Duration = Duration::from_secs(2);
 
 impl KumaCp {
-    /// Refreshes the `MeshService`s of outdated meshes.
-    pub(super) fn catch_up(&mut self, now: Timestamp) {
+    /// Refreshes the `MeshService`s of outdated meshes. Reads of them do so as well.
+    pub fn catch_up(&mut self, now: Timestamp) {
         let due = |(mesh, at): (&String, &Timestamp)| (*at <= now).then(|| mesh.clone());
         let mut stale: Vec<String> = self.stale_services.iter().filter_map(due).collect();
         // A real server takes the meshes in no fixed order, which shows in the VIPs. The newest is first here.
@@ -225,9 +226,10 @@ impl KumaCp {
     }
 
     fn take_vip(&mut self) -> String {
-        let [_, a, b, c] = self.next_vip.to_be_bytes();
+        let first = u32::from(self.config.first_service_address);
+        let vip = Ipv4Addr::from(first.saturating_add(self.next_vip));
         self.next_vip += 1;
-        format!("241.{a}.{b}.{c}")
+        vip.to_string()
     }
 }
 
@@ -283,7 +285,8 @@ fn is_target(port: &Value, inbound: &Value) -> bool {
     }
 }
 
-fn selects(selector: &Value, dataplane: &Value) -> bool {
+/// Whether the selector of a `MeshService` selects a Dataplane.
+pub(super) fn selects(selector: &Value, dataplane: &Value) -> bool {
     let within = |wanted: &Map<String, Value>, found: &Map<String, Value>| {
         wanted.iter().all(|(name, value)| found.get(name) == Some(value))
     };

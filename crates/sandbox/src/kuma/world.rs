@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use ecs_mesh_model::Timestamp;
 
-use super::body::{inbounds, state, workload_port};
+use super::body::{inbounds, state, text, workload_port};
 use super::kinds::{self, ResourceType};
 use super::object::{MeshAndName, StoredObject, computed_labels};
 use super::server::KumaCp;
@@ -168,10 +168,11 @@ impl KumaCp {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Adds a Dataplane of another owner, by the same rules but without a journal entry.
+    /// Writes an object of another owner, by the same rules but without a journal entry. `body` names the type, and `mesh` is
+    /// empty for global ones.
     ///
     /// # Errors
-    /// The error text of the HTTP API.
+    /// The error text of the HTTP API, or that no such type exists.
     pub fn insert_foreign(
         &mut self,
         mesh: &str,
@@ -180,7 +181,9 @@ impl KumaCp {
         now: Timestamp,
     ) -> Result<(), String> {
         self.tick(now);
-        let Some(kind) = kinds::named("Dataplane") else { return Ok(()) };
+        let name_of_kind = text(body, "type");
+        let kind =
+            kinds::named(name_of_kind).ok_or_else(|| format!("no type of Kuma is named {name_of_kind:?}"))?;
         let key = (mesh.to_owned(), name.to_owned());
         self.put(now, kind, &key, body.to_string().as_bytes())
             .map(drop)
