@@ -1,7 +1,7 @@
 //! `ecs-mesh-operator sandbox`.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use super::broken_pipe::{CancelOnBrokenPipe, PIPE_CLOSED};
 use super::common::connect;
 use super::duration;
 use super::output::print;
-use crate::sandbox::EventPrinter;
-use crate::sandbox::demo::{Demo, OPERATOR, keep_alive, manifest_options};
+use super::terminal;
+use crate::sandbox::demo::{Demo, OPERATOR, keep_alive};
+use crate::sandbox::{DemoManifests, EventOutput, EventPrinter, MANIFESTS, MeshPlan, first_zone_proxies};
 use crate::telemetry::log::LogStats;
 use crate::telemetry::server::ListenAddress;
-use ecs_mesh_api::AllowList;
+use ecs_mesh_api::{AllowList, KumaFeature};
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
 use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes, Throttling};
@@ -27,9 +28,12 @@ use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::fault_injection::{FaultInjector, FaultLevel};
 use ecs_mesh_sandbox::kuma::EmulatedRelease;
 use ecs_mesh_sandbox::world::{
-    ForeignFixture, Naming, PROXY_MANIFESTS, Rollouts, ScenarioService, World, WorldConfig, consul_auth,
-    deploy_proxies, manifests,
+    ForeignFixture, Naming, Rollouts, ScenarioService, World, WorldConfig, ZoneProxyGeneration, consul_auth,
+    deploy_gateway, deploy_zone_proxies, set_mesh_services_mode,
 };
+
+/// Number of the cluster's EC2 instances.
+const CONTAINER_INSTANCES: usize = 2;
 
 /// Arguments of `sandbox`.
 #[derive(clap::Args)]
@@ -57,6 +61,10 @@ pub(super) struct SandboxArgs {
     /// Version of the emulated Kuma
     #[arg(long, value_name = "VERSION", default_value = "2.14", value_parser = kuma_release())]
     kuma: EmulatedRelease,
+
+    /// Version that Kuma is upgraded to during the demo, or `none` [default: 3.0 from 2.14, 2.14 from older ones]
+    #[arg(long, value_name = "VERSION", conflicts_with = "serve", value_parser = upgrade_target())]
+    upgrade_to: Option<UpgradeTarget>,
 
     /// Fault injection between the operator and the servers
     #[arg(long, value_enum, default_value = "none")]
@@ -108,6 +116,16 @@ fn kuma_release() -> impl TypedValueParser<Value = EmulatedRelease> {
     PossibleValuesParser::new(EmulatedRelease::ALL.map(EmulatedRelease::text)).try_map(|text| text.parse())
 }
 
+/// What `--upgrade-to` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct UpgradeTarget(Option<EmulatedRelease>);
+
+/// Parses a release to which Kuma can be upgraded, or `none`.
+fn upgrade_target() -> impl TypedValueParser<Value = UpgradeTarget> {
+    let allowed = ["none", EmulatedRelease::V2_14.text(), EmulatedRelease::V3_0.text()];
+    PossibleValuesParser::new(allowed).map(|text| UpgradeTarget(text.parse().ok()))
+}
+
 /// Parses an IPv4 range from /8 to /28.
 fn subnet(text: &str) -> Result<String, String> {
     let prefix = || {
@@ -123,6 +141,7 @@ fn subnet(text: &str) -> Result<String, String> {
 
 impl SandboxArgs {
     pub(super) async fn run(self, log: Arc<LogStats>) -> Result<ExitCode, String> {
+        let mesh = self.mesh_plan()?;
         let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
         let faults = Arc::new(FaultInjector::new(self.faults, self.seed));
         let endpoints = Arc::new(
@@ -131,6 +150,7 @@ impl SandboxArgs {
                     subnet: self.subnet.clone(),
                     seed: self.seed,
                     delivery: self.faults.delivery(),
+                    container_instances: CONTAINER_INSTANCES,
                     throttling: Some(Throttling::published()),
                     // Tests send ECS events through PutEvents.
                     accept_aws_sources: true,
@@ -154,8 +174,8 @@ impl SandboxArgs {
         let code = if self.serve {
             self.serve(&endpoints, world, &directory, &signals).await?
         } else {
-            let scenario = (world, fixtures.unwrap_or_default());
-            Box::pin(self.run_demo(&endpoints, scenario, faults, &directory, &signals, log)).await?
+            let scenario = Scenario { world, mesh, fixtures: fixtures.unwrap_or_default(), faults };
+            Box::pin(self.run_demo(&endpoints, scenario, &directory, &signals, log)).await?
         };
         if let Some(endpoints) = Arc::into_inner(endpoints) {
             endpoints.stop().await;
@@ -176,6 +196,34 @@ impl SandboxArgs {
         }
     }
 
+    /// How the mesh changes during the demo, if there is one with a mesh.
+    fn mesh_plan(&self) -> Result<Option<MeshPlan>, String> {
+        let has_mesh = self.world == WorldKind::Demo && self.control_plane.has_kuma() && !self.serve;
+        let to = match self.upgrade_to {
+            Some(UpgradeTarget(Some(_))) if !has_mesh => {
+                return Err("--upgrade-to needs --world demo with Kuma".to_owned());
+            }
+            Some(UpgradeTarget(to)) => to,
+            None => MeshPlan::next_release(self.kuma),
+        };
+        if let Some(to) = to.filter(|to| *to <= self.kuma) {
+            return Err(format!("--upgrade-to {to} is no upgrade of --kuma {}", self.kuma));
+        }
+        if to == Some(EmulatedRelease::V3_0) && self.kuma < EmulatedRelease::V2_14 {
+            return Err(format!(
+                "--upgrade-to 3.0 needs --kuma 2.14: 2.14 is the one version with both formats, so {} is upgraded to it first",
+                self.kuma
+            ));
+        }
+        let is_kuma_alone = self.control_plane == ControlPlanes::Kuma;
+        Ok(has_mesh.then_some(MeshPlan { from: self.kuma, to, is_kuma_alone }))
+    }
+
+    /// The form of the zone proxies that the world has at the beginning, beside Kuma alone.
+    fn zone_proxies(&self) -> Option<ZoneProxyGeneration> {
+        (self.control_plane == ControlPlanes::Kuma).then(|| first_zone_proxies(self.kuma))
+    }
+
     fn begin_world(&self, endpoints: &Endpoints) -> Result<(World, Vec<ForeignFixture>), String> {
         // About one event a second in a demo of 30 s.
         let interval =
@@ -192,10 +240,20 @@ impl SandboxArgs {
         };
         endpoints.with_all(|cloud, kuma, consul, now| {
             let template = self.control_plane.has_kuma().then(|| ScenarioService::in_template_mode(OPERATOR));
-            let further = template.into_iter().collect();
+            let is_kuma_alone = self.control_plane == ControlPlanes::Kuma;
+            let on_hosts = is_kuma_alone.then(|| ScenarioService::on_each_instance(CONTAINER_INSTANCES));
+            // A demo deploys it once its mesh has MeshServices alone.
+            let is_bound = self.serve && is_kuma_alone && !self.kuma.has(KumaFeature::TagServices);
+            let bound = is_bound.then(ScenarioService::with_bound_outbounds);
+            let further = template.into_iter().chain(on_hosts).chain(bound).collect();
             let mut world = World::start_with(config, further, cloud, kuma, now)?;
-            if self.control_plane == ControlPlanes::Kuma {
-                deploy_proxies(cloud, now)?;
+            if let Some(kind) = self.zone_proxies() {
+                deploy_gateway(cloud, now)?;
+                deploy_zone_proxies(kind, cloud, kuma, now)?;
+            }
+            // The first step of a mesh towards MeshServices alone.
+            if !self.serve && self.control_plane.has_kuma() && self.kuma.has(KumaFeature::MeshServicesMode) {
+                set_mesh_services_mode(kuma, "Everywhere", now)?;
             }
             let fixtures = match (&endpoints.consul, consul) {
                 (Some(endpoint), Some(consul)) => {
@@ -207,6 +265,24 @@ impl SandboxArgs {
         })
     }
 
+    /// What is about to be shown.
+    fn introduction(&self, endpoints: &Endpoints, world: Option<&World>, mesh: Option<MeshPlan>) -> String {
+        let mut servers = vec![format!("AWS at {}", endpoints.aws_url)];
+        servers.extend(endpoints.kuma_url.iter().map(|url| format!("Kuma {} at {url}", self.kuma)));
+        servers.extend(endpoints.consul.iter().map(|consul| format!("Consul at {}", consul.url)));
+        let services = world.map_or(0, |world| world.services().len());
+        let seconds = self.duration.as_secs_f64();
+        let mut text = terminal::paragraph("sandbox: ", &servers.join(", "), terminal::width());
+        let size = format!("{services} services, about {} tasks, seed {}", self.tasks, self.seed);
+        let course = format!("{size}; events for {:.0} s, then a summary", seconds * 0.7);
+        text += &terminal::paragraph("         ", &course, terminal::width());
+        if let Some(to) = mesh.and_then(|mesh| mesh.to) {
+            let upgrade = format!("Kuma is upgraded from {} to {to} on the way", self.kuma);
+            text += &terminal::paragraph("         ", &upgrade, terminal::width());
+        }
+        text + "\n"
+    }
+
     async fn serve(
         &self,
         endpoints: &Arc<Endpoints>,
@@ -216,12 +292,9 @@ impl SandboxArgs {
     ) -> Result<ExitCode, String> {
         let mut text = String::new();
         if let Some(world) = &world {
-            let path = directory.0.join("manifests.yaml");
-            let mut all =
-                manifests(&manifest_options(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
-            if self.control_plane == ControlPlanes::Kuma {
-                all += PROXY_MANIFESTS;
-            }
+            let path = directory.0.join(MANIFESTS);
+            let all = DemoManifests::new(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN", self.zone_proxies());
+            let mut all = all.text(world.services());
             if endpoints.consul.is_some() {
                 all += &consul_auth(&endpoints.cluster, &endpoints.aws_url);
             }
@@ -241,44 +314,40 @@ impl SandboxArgs {
     async fn run_demo(
         &self,
         endpoints: &Arc<Endpoints>,
-        (world, fixtures): (Option<World>, Vec<ForeignFixture>),
-        faults: Arc<FaultInjector>,
+        Scenario { world, mesh, fixtures, faults }: Scenario,
         directory: &TempDirectory,
         signals: &Signals,
         log: Arc<LogStats>,
     ) -> Result<ExitCode, String> {
         let text = self.output == SandboxOutput::Text;
         if text {
-            let services = world.as_ref().map_or(0, |world| world.services().len());
-            let mut servers = vec![format!("AWS at {}", endpoints.aws_url)];
-            servers.extend(endpoints.kuma_url.iter().map(|url| format!("Kuma at {url}")));
-            servers.extend(endpoints.consul.iter().map(|consul| format!("Consul at {}", consul.url)));
-            print(&format!(
-                "sandbox: {}; {services} services, about {} tasks, seed {}\n\n",
-                servers.join(", "),
-                self.tasks,
-                self.seed
-            ))?;
+            print(&self.introduction(endpoints, world.as_ref(), mesh))?;
         }
         let (stop, cancelled) = (signals.stop.clone(), CancellationToken::new());
-        let out = text.then(|| {
-            Box::new(CancelOnBrokenPipe::new(std::io::stdout(), cancelled.clone())) as Box<dyn Write + Send>
+        let is_terminal = std::io::stdout().is_terminal();
+        let output = text.then(|| EventOutput {
+            out: Box::new(CancelOnBrokenPipe::new(std::io::stdout(), cancelled.clone())),
+            colour: is_terminal && std::env::var_os("NO_COLOR").is_none(),
+            // One line for each event where a program reads them.
+            width: is_terminal.then(terminal::width),
+            // `deregisters`, which tasks do at Consul.
+            action_width: if self.control_plane.has_consul() { 11 } else { 8 },
         });
         let pipe_closed = cancelled.clone();
         tokio::spawn(async move {
             pipe_closed.cancelled().await;
             stop.cancel();
         });
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let began = endpoints.with(|_, _, now| now);
         // The manifests name the token's file.
         let allowed = AllowList::new(AllowList::DEFAULT_VARIABLES, [&directory.0]);
         let demo = Demo {
             endpoints: Arc::clone(endpoints),
             world,
+            mesh,
             fixtures,
             faults,
-            printer: EventPrinter::new(out, colour, &endpoints.cluster, began),
+            printer: EventPrinter::new(output, &endpoints.cluster, began),
             duration: self.duration,
             seed: self.seed,
             connect: Box::new(move |operator, metrics| {
@@ -293,12 +362,24 @@ impl SandboxArgs {
         }
         if text {
             let ended = if summary.interrupted { "interrupted after" } else { "after" };
-            print(&format!("\n{ended} {:.1} s\n{}", summary.took.as_secs_f64(), summary.table()))?;
+            print(&format!(
+                "\n{ended} {:.1} s\n{}",
+                summary.took.as_secs_f64(),
+                summary.table(terminal::width())
+            ))?;
         } else {
             print(&format!("{}\n", summary.json()))?;
         }
         Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// What a demo runs with.
+struct Scenario {
+    world: Option<World>,
+    mesh: Option<MeshPlan>,
+    fixtures: Vec<ForeignFixture>,
+    faults: Arc<FaultInjector>,
 }
 
 /// A private directory that is removed on drop.

@@ -1,6 +1,6 @@
 //! Runs the demo: the world changes, the operator runs with its production clients, and the oracle checks its writes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,8 +8,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::checks::{DemoCheck, DemoCheckStatus};
+use super::demo_manifests::{DemoManifests, first_zone_proxies};
 use super::deployed_endpoints::DeployedEndpoints;
 use super::event_printer::EventPrinter;
+use super::mesh_changes::{MeshChanges, MeshPlan, Scene};
 use super::summary::{DemoSummary, Latencies};
 use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions, TokenStores};
 use crate::telemetry::log::LogStats;
@@ -28,59 +31,17 @@ use ecs_mesh_sandbox::fault_injection::FaultInjector;
 use ecs_mesh_sandbox::kuma::KumaCp;
 use ecs_mesh_sandbox::oracle::{ConsulOracle, Invariant, InvariantViolation, KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{
-    ConsulBootstrap, ConsulManifestOptions, ForeignFixture, MANAGEMENT_TOKEN, ManifestOptions,
-    PROXY_MANIFESTS, SECRET, ScenarioService, TaskCounts, World, WorldEvent, manifests,
+    ConsulBootstrap, ForeignFixture, MANAGEMENT_TOKEN, SECRET, TaskCounts, World, WorldEvent,
 };
 
 /// Interval at which the world advances and the oracle checks writes.
 const STEP: Duration = Duration::from_millis(50);
 /// Time after `--duration` within which all pending work must complete.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Name of the manifest file.
-const MANIFESTS: &str = "manifests.yaml";
 /// Name of the file with Consul's token.
 const TOKEN: &str = "consul-token";
 /// The operator's id in the sandbox.
 pub const OPERATOR: &str = "sandbox";
-
-/// A manifest that is added during the demo.
-const MORE_OUTBOUNDS: &str = "---
-apiVersion: ecs-mesh.dev/v1alpha1
-kind: OutboundList
-metadata: {name: kv-users}
-spec:
-  workloads: [\"svc-*\"]
-  outbounds:
-    - {service: kv, targetPort: 15050, listen: {port: 15051}}
-";
-
-/// Settings of the demo's manifests: production defaults with shorter intervals. `token` is the field of
-/// `spec.consul` with the token's source.
-pub fn manifest_options(endpoints: &Endpoints, token: &str) -> ManifestOptions {
-    let consul = |url: &String| ConsulManifestOptions {
-        address: url.clone(),
-        token: token.to_owned(),
-        on_revoked: None,
-    };
-    ManifestOptions {
-        kuma: endpoints.kuma_url.clone(),
-        consul: endpoints.consul.as_ref().map(|consul| &consul.url).map(consul),
-        cluster: endpoints.cluster.clone(),
-        sweep_interval: "10s",
-        grace_age: "20s",
-        drain: "1s",
-        settle: "5s",
-        recheck: "30s",
-        hold: None,
-        dataplane_name: "{taskId}",
-    }
-}
-
-/// The manifests of the services, and of the proxies that a world has beside Kuma alone.
-fn all_manifests(options: &ManifestOptions, services: &[ScenarioService]) -> String {
-    let has_proxies = options.kuma.is_some() && options.consul.is_none() && !services.is_empty();
-    manifests(options, services) + if has_proxies { PROXY_MANIFESTS } else { "" }
-}
 
 /// A demo that is ready to run.
 pub struct Demo {
@@ -88,6 +49,8 @@ pub struct Demo {
     pub endpoints: Arc<Endpoints>,
     /// The world; `None` for an empty account.
     pub world: Option<World>,
+    /// How the mesh changes, where there are a world and Kuma.
+    pub mesh: Option<MeshPlan>,
     /// Objects at Consul that the operator must not modify.
     pub fixtures: Vec<ForeignFixture>,
     /// Faults between the operator and the servers.
@@ -109,6 +72,13 @@ pub struct Demo {
 /// The world and the oracles of a running demo.
 struct DemoState {
     world: Option<World>,
+    /// Changes the mesh, and judges what clients reach.
+    changes: Option<MeshChanges>,
+    manifests: DemoManifests,
+    directory: PathBuf,
+    began: Instant,
+    /// The time with events.
+    active: Duration,
     /// Checks the writes to Kuma, if it is emulated.
     kuma_oracle: Option<KumaOracle>,
     /// Checks the writes to Consul, if it is emulated.
@@ -126,10 +96,12 @@ impl Demo {
     pub async fn run(self, directory: &Path, stop: CancellationToken) -> Result<DemoSummary, String> {
         let services = self.world.as_ref().map(|world| world.services().to_vec()).unwrap_or_default();
         let token = directory.join(TOKEN);
-        let options = manifest_options(&self.endpoints, &format!("tokenFile: \"{}\"", token.display()));
         std::fs::write(&token, MANAGEMENT_TOKEN)
-            .and_then(|()| std::fs::write(directory.join(MANIFESTS), all_manifests(&options, &services)))
             .map_err(|error| format!("writing to {}: {error}", directory.display()))?;
+        let proxies = self.mesh.filter(|mesh| mesh.is_kuma_alone).map(|mesh| first_zone_proxies(mesh.from));
+        let token = format!("tokenFile: \"{}\"", token.display());
+        let manifests = DemoManifests::new(&self.endpoints, &token, proxies);
+        manifests.write(directory, &services)?;
         let metrics = Arc::new(Metrics::new(Arc::clone(&self.log)));
         let (tap, latencies) = mpsc::unbounded_channel();
         metrics.changes.tap_latency(tap);
@@ -147,7 +119,7 @@ impl Demo {
             min_owned: 10,
         };
         let began = Instant::now();
-        let Self { endpoints, world, fixtures, faults, printer, duration, .. } = self;
+        let Self { endpoints, world, mesh, fixtures, faults, printer, duration, .. } = self;
         let consul_oracle = endpoints.consul.as_ref().map(|consul| {
             let operator = consul.front.with(ConsulBootstrap::operator);
             ConsulOracle::new(OracleConfig { operator, ..config.clone() }, false, fixtures)
@@ -156,11 +128,19 @@ impl Demo {
         for service in services.iter().filter(|service| service.template_operator.is_some()) {
             kuma_oracle.iter_mut().for_each(|oracle| oracle.record_sidecar_owned(&service.name));
         }
-        let mut state =
-            DemoState { world, kuma_oracle, consul_oracle, deployed: DeployedEndpoints::default(), printer };
         let active = duration.mul_f64(0.7);
-        state.advance(&endpoints, began + active.mul_f64(0.4), &stop, |_| false).await;
-        state.edit_outbounds(&endpoints, &options, directory, &services);
+        let mut state = DemoState {
+            world,
+            changes: mesh.map(|plan| MeshChanges::new(plan, OPERATOR)),
+            manifests,
+            directory: directory.to_owned(),
+            began,
+            active,
+            kuma_oracle,
+            consul_oracle,
+            deployed: DeployedEndpoints::default(),
+            printer,
+        };
         state.advance(&endpoints, began + active, &stop, |_| false).await;
         faults.stop();
         endpoints.with(|cloud, _, now| {
@@ -169,13 +149,16 @@ impl Demo {
             }
         });
         state.printer.print_quiet_begins();
-        let settled = |state: &DemoState| state.pending_work(&endpoints, &services, &operator).is_empty();
+        let settled = |state: &DemoState| {
+            let is_pending = |check: &DemoCheck| check.status == DemoCheckStatus::Pending;
+            state.pending_work(&endpoints, &operator).is_empty()
+                && !state.checks(&endpoints).iter().any(is_pending)
+        };
         state.advance(&endpoints, began + duration, &stop, |_| false).await;
         state.advance(&endpoints, began + duration + SETTLE_TIMEOUT, &stop, settled).await;
         let interrupted = stop.is_cancelled();
-        endpoints.with(|cloud, _, _| state.printer.flush_removals(cloud));
-        let left =
-            if interrupted { Vec::new() } else { state.pending_work(&endpoints, &services, &operator) };
+        endpoints.with(|cloud, _, _| state.printer.flush(cloud));
+        let left = if interrupted { Vec::new() } else { state.pending_work(&endpoints, &operator) };
         end.cancel();
         // The operator has its own shutdown timeout.
         let _ = running.await;
@@ -254,43 +237,39 @@ impl DemoState {
         self.step(endpoints);
     }
 
-    /// Adds an `OutboundList`, which changes the outbounds of running tasks.
-    fn edit_outbounds(
-        &mut self,
-        endpoints: &Endpoints,
-        options: &ManifestOptions,
-        directory: &Path,
-        services: &[ScenarioService],
-    ) {
-        if self.world.is_none() || options.kuma.is_none() {
-            return;
-        }
-        let now = endpoints.with(|_, _, now| now);
-        let text = format!("{}{MORE_OUTBOUNDS}", all_manifests(options, services));
-        let message = match std::fs::write(directory.join(MANIFESTS), text) {
-            Ok(()) => "a new OutboundList lets every svc-* call kv on 127.0.0.1:15051".to_owned(),
-            Err(error) => format!("writing the manifests: {error}"),
-        };
-        self.printer.print_event(&WorldEvent { actor: "world", action: "edit", message }, now);
-    }
-
     fn step(&mut self, endpoints: &Endpoints) {
         endpoints.with_all(|cloud, kuma, mut consul, now| {
             if let Some(world) = &mut self.world {
                 world.step(cloud, kuma, consul.as_deref_mut(), now);
-                let mut events = world.take_events();
-                if self.kuma_oracle.is_some() {
-                    events.extend(self.deployed.step(cloud, kuma, world.services()));
-                }
-                for event in events {
-                    self.printer.print_event(&event, now);
-                }
             }
+            // What was written so far, before anything changes.
             self.check_kuma_writes(cloud, kuma, now);
             if let Some(consul) = consul {
                 self.check_consul_writes(cloud, consul, now);
             }
+            for event in self.events(cloud, kuma, now) {
+                self.printer.print_event(&event, now);
+            }
         });
+    }
+
+    /// The events of the world since the last step, after the changes of its mesh that are due.
+    fn events(&mut self, cloud: &mut Cloud, kuma: &mut KumaCp, now: Timestamp) -> Vec<WorldEvent> {
+        let Some(world) = &mut self.world else { return Vec::new() };
+        let mut events = world.take_events();
+        if let Some(changes) = &mut self.changes {
+            let elapsed = self.began.elapsed().div_duration_f64(self.active);
+            let before = changes.upgraded_at();
+            let mut scene = Scene { world, cloud, kuma, now };
+            events.extend(changes.step(&mut scene, &mut self.manifests, &self.directory, elapsed));
+            if let Some(at) = changes.upgraded_at().filter(|at| before != Some(*at)) {
+                self.kuma_oracle.iter_mut().for_each(|oracle| oracle.record_dialect_upgrade(at));
+            }
+        }
+        if self.kuma_oracle.is_some() {
+            events.extend(self.deployed.step(cloud, kuma, world.services()));
+        }
+        events
     }
 
     fn check_kuma_writes(&mut self, cloud: &Cloud, kuma: &mut KumaCp, now: Timestamp) {
@@ -299,6 +278,7 @@ impl DemoState {
         for entry in &journal {
             self.printer.print_kuma_write(entry, cloud);
         }
+        self.printer.print_updates(now);
         let before = oracle.violations().len();
         oracle.record_ready(kuma, now);
         oracle.check_writes(journal, cloud, kuma);
@@ -320,12 +300,8 @@ impl DemoState {
     }
 
     /// Differences from the desired state, with the invariant that each violates if it remains.
-    fn pending_work(
-        &self,
-        endpoints: &Endpoints,
-        services: &[ScenarioService],
-        operator: &Operator,
-    ) -> Vec<(Invariant, String)> {
+    fn pending_work(&self, endpoints: &Endpoints, operator: &Operator) -> Vec<(Invariant, String)> {
+        let services = self.world.as_ref().map(World::services).unwrap_or_default();
         let workers = operator.workers();
         let held: Vec<String> = workers
             .values()
@@ -353,6 +329,12 @@ impl DemoState {
         })
     }
 
+    /// The judged parts of the demo beside the invariants.
+    fn checks(&self, endpoints: &Endpoints) -> Vec<DemoCheck> {
+        let Some(changes) = &self.changes else { return Vec::new() };
+        endpoints.with(|cloud, kuma, _| changes.checks(cloud, kuma))
+    }
+
     fn summary(
         self,
         endpoints: &Endpoints,
@@ -367,6 +349,7 @@ impl DemoState {
             samples.push(sample);
         }
         let now = endpoints.with(|_, _, now| now);
+        let checks = self.checks(endpoints);
         let task_counts = self.world.as_ref().map_or(TaskCounts::default(), World::task_counts);
         let mut left = left;
         if task_counts.sidecars_lost > 0 {
@@ -391,6 +374,7 @@ impl DemoState {
                 (self.world.as_ref().map(World::agent_counts).unwrap_or_default(), oracle.tally())
             }),
             rejected: metrics.evaluations.rejected_tasks(),
+            checks: if interrupted { checks } else { checks.into_iter().map(DemoCheck::at_end).collect() },
             violations: violations.into_iter().chain(late).collect(),
             event_to_write: Latencies::of(samples),
             removed_after_stop: Latencies::of(self.printer.into_removals()),

@@ -1,10 +1,12 @@
 //! Prints one line for each event: time, actor, action, object and latency.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::terminal::paragraph;
 
 use ecs_mesh_core::plan::diff;
 use ecs_mesh_kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
@@ -15,21 +17,61 @@ use ecs_mesh_sandbox::kuma::{KumaJournalEntry, service_of};
 use ecs_mesh_sandbox::oracle::{InvariantViolation, consul_task_of};
 use ecs_mesh_sandbox::world::{WorldEvent, short};
 
+/// Where events are printed.
+pub struct EventOutput {
+    /// The output.
+    pub out: Box<dyn Write + Send>,
+    /// Whether actions are coloured.
+    pub colour: bool,
+    /// The columns that lines are wrapped to, if they are.
+    pub width: Option<usize>,
+    /// The columns of the action.
+    pub action_width: usize,
+}
+
 /// Prints events, or only records latencies if there is no output.
 pub struct EventPrinter {
-    out: Option<Box<dyn Write + Send>>,
-    colour: bool,
+    output: Option<EventOutput>,
     began: Timestamp,
     cluster: String,
     removals: Vec<Duration>,
     /// Consul removals of each task that are not printed yet.
     pending_removals: BTreeMap<String, Vec<ConsulEntry>>,
+    /// Updates of the same fields that are not printed yet, by these fields.
+    pending_updates: BTreeMap<String, UpdateGroup>,
+}
+
+/// Updates of the same fields, which a change of manifests or of the mesh makes at many registrations.
+#[derive(Default)]
+struct UpdateGroup {
+    last: Timestamp,
+    /// Service and name of each.
+    objects: Vec<(String, String)>,
+}
+
+impl UpdateGroup {
+    fn message(&self, fields: &str) -> String {
+        let fields = if fields.is_empty() { "sent again, without a difference" } else { fields };
+        if let [(service, name)] = &self.objects[..] {
+            return format!("{service:<10} {:<8} {fields}", short(name));
+        }
+        let objects: BTreeSet<&(String, String)> = self.objects.iter().collect();
+        let services: BTreeSet<&str> = objects.iter().map(|(service, _)| service.as_str()).collect();
+        let writes = match self.objects.len() {
+            writes if writes > objects.len() => format!(" ({writes} writes)"),
+            _ => String::new(),
+        };
+        match services.first().filter(|_| services.len() == 1) {
+            Some(service) => format!("{service:<10} {} Dataplanes {fields}{writes}", objects.len()),
+            None => format!("{} Dataplanes of {} services {fields}{writes}", objects.len(), services.len()),
+        }
+    }
 }
 
 /// Display name of a token.
 const TOKEN: &str = "token";
-/// Removals of one task within this time are printed as one line.
-const REMOVAL_GROUP_WINDOW: Duration = Duration::from_millis(500);
+/// Removals of one task, and updates of the same fields, within this time are printed as one line.
+const GROUP_WINDOW: Duration = Duration::from_millis(500);
 const DIM: &str = "2";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
@@ -38,14 +80,14 @@ const CYAN: &str = "36";
 
 impl EventPrinter {
     /// A printer to `out`.
-    pub fn new(out: Option<Box<dyn Write + Send>>, colour: bool, cluster: &str, began: Timestamp) -> Self {
+    pub fn new(output: Option<EventOutput>, cluster: &str, began: Timestamp) -> Self {
         Self {
-            out,
-            colour,
+            output,
             began,
             cluster: cluster.to_owned(),
             removals: Vec::new(),
             pending_removals: BTreeMap::new(),
+            pending_updates: BTreeMap::new(),
         }
     }
 
@@ -55,17 +97,28 @@ impl EventPrinter {
     }
 
     fn line(&mut self, at: Timestamp, colour: &str, actor: &str, action: &str, message: &str) {
-        let Some(out) = &mut self.out else { return };
+        let Some(EventOutput { out, colour: is_coloured, width, action_width }) = &mut self.output else {
+            return;
+        };
         let tenths = self.began.age_at(at).as_millis() / 100;
         let (seconds, tenth) = (tenths / 10, tenths % 10);
-        let verb =
-            if self.colour { format!("\x1b[{colour}m{action:<11}\x1b[0m") } else { format!("{action:<11}") };
+        let action_width = *action_width;
+        let label = format!("{seconds:>4}.{tenth}s {actor:<8} {action:<action_width$} ");
+        let mut line = match width {
+            Some(width) => paragraph(&label, message, *width),
+            None => format!("{label}{message}\n"),
+        };
+        if *is_coloured {
+            line = line.replacen(action, &format!("\x1b[{colour}m{action}\x1b[0m"), 1);
+        }
         // The reader may close the pipe early.
-        let _ = writeln!(out, "{seconds:>4}.{tenth}s  {actor:<8}  {verb}  {message}");
+        let _ = out.write_all(line.as_bytes());
     }
 
     /// Prints an event of the world.
     pub fn print_event(&mut self, event: &WorldEvent, now: Timestamp) {
+        // What came before it.
+        self.print_updates_if(|_| true);
         let colour = match event.action {
             "registers" => GREEN,
             "deregisters" => YELLOW,
@@ -80,12 +133,28 @@ impl EventPrinter {
             let task = consul_task_of(entry, &self.cluster).unwrap_or_default();
             self.pending_removals.entry(task).or_default().push((*entry).clone());
         }
-        self.print_removals(cloud, |last| last.age_at(now) >= REMOVAL_GROUP_WINDOW);
+        self.print_removals(cloud, |last| last.age_at(now) >= GROUP_WINDOW);
     }
 
-    /// Prints all recorded removals.
-    pub fn flush_removals(&mut self, cloud: &Cloud) {
+    /// Prints all that is recorded.
+    pub fn flush(&mut self, cloud: &Cloud) {
         self.print_removals(cloud, |_| true);
+        self.print_updates_if(|_| true);
+    }
+
+    /// Prints the recorded updates that are complete.
+    pub fn print_updates(&mut self, now: Timestamp) {
+        self.print_updates_if(|last| last.age_at(now) >= GROUP_WINDOW);
+    }
+
+    fn print_updates_if(&mut self, is_complete: impl Fn(Timestamp) -> bool) {
+        let (done, open): (BTreeMap<_, _>, _) = std::mem::take(&mut self.pending_updates)
+            .into_iter()
+            .partition(|(_, group)| is_complete(group.last));
+        self.pending_updates = open;
+        for (fields, group) in done {
+            self.line(group.last, CYAN, "operator", "updates", &group.message(&fields));
+        }
     }
 
     fn print_removals(&mut self, cloud: &Cloud, is_complete: impl Fn(Timestamp) -> bool) {
@@ -102,7 +171,7 @@ impl EventPrinter {
             self.removals.extend(stopped);
             let since = match stopped.map(since("after STOPPED")) {
                 Some(since) => since,
-                None if task.is_none() => "  (ECS no longer knows the task)".to_owned(),
+                None if task.is_none() => " (ECS no longer knows the task)".to_owned(),
                 None => String::new(),
             };
             // The service has a shorter name than its proxy.
@@ -110,7 +179,7 @@ impl EventPrinter {
             let family =
                 family.or(names.iter().filter(|name| **name != TOKEN).min_by_key(|name| name.len()).copied());
             let message =
-                format!("{:<10} {:<8}  {}{since}", family.unwrap_or(""), short(&id), names.join(", "));
+                format!("{:<10} {:<8} {}{since}", family.unwrap_or(""), short(&id), names.join(", "));
             self.line(last.at, RED, "operator", "removes", &message);
         }
     }
@@ -131,26 +200,29 @@ impl EventPrinter {
                     GREEN,
                     "operator",
                     "creates",
-                    &format!("{object}  {address}{}", text(since)),
+                    &format!("{object} {address}{}", text(since)),
                 );
             }
             (Some(before), Some(after)) => match drain(after) {
                 Some(reason) if drain(before).is_none() => {
                     let began = task.and_then(|task| task.stopping_at).map(|at| at.age_at(entry.at));
-                    let since = began.filter(|_| reason == "stopping").map(since("after the stop began"));
+                    let since = began.filter(|_| reason == "stopping").map(since("after the stop"));
                     self.line(
                         entry.at,
                         YELLOW,
                         "operator",
                         "drains",
-                        &format!("{object}  {reason}{}", text(since)),
+                        &format!("{object} {reason}{}", text(since)),
                     );
                 }
                 _ => {
                     let changes = diff(&normalise(before), &normalise(after));
-                    let fields: Vec<String> = changes.into_iter().map(|change| change.path).collect();
-                    let message = format!("{object}  {}", fields.join(", "));
-                    self.line(entry.at, CYAN, "operator", "updates", &message);
+                    let fields: BTreeSet<String> =
+                        changes.iter().map(|change| without_indices(&change.path)).collect();
+                    let fields: Vec<String> = fields.into_iter().collect();
+                    let group = self.pending_updates.entry(fields.join(", ")).or_default();
+                    group.last = entry.at;
+                    group.objects.push((service.to_owned(), entry.name.clone()));
                 }
             },
             (Some(_), None) => {
@@ -179,9 +251,9 @@ impl EventPrinter {
 
     /// Prints that the world stops creating events.
     pub fn print_quiet_begins(&mut self) {
-        if let Some(out) = &mut self.out {
+        if let Some(EventOutput { out, .. }) = &mut self.output {
             // The reader may close the pipe early.
-            let _ = writeln!(out, "         no new events from here on; changes in progress complete");
+            let _ = writeln!(out, "        no new events from here on; changes in progress complete");
         }
     }
 }
@@ -194,8 +266,20 @@ fn object_name(entry: &ConsulEntry) -> &str {
     }
 }
 
+/// A path with `[]` for each index, so that changes of several items are one.
+fn without_indices(path: &str) -> String {
+    let mut parts = path.split('[');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_index = part.split(']').next().is_some_and(|index| index.parse::<usize>().is_ok());
+        text.push('[');
+        text.push_str(if is_index { part.trim_start_matches(|c: char| c.is_ascii_digit()) } else { part });
+    }
+    text
+}
+
 fn since(what: &'static str) -> impl Fn(Duration) -> String {
-    move |time| format!("  {} ms {what}", time.as_millis())
+    move |time| format!(" {} ms {what}", time.as_millis())
 }
 
 fn text(message: Option<String>) -> String {
@@ -224,12 +308,65 @@ mod tests {
         }
     }
 
+    const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/c";
+
+    fn printer(output: &CapturedOutput, width: Option<usize>) -> EventPrinter {
+        let output = EventOutput { out: Box::new(output.clone()), colour: false, width, action_width: 8 };
+        EventPrinter::new(Some(output), CLUSTER, Timestamp(0))
+    }
+
+    #[test]
+    fn updates_of_the_same_fields_print_as_one_line() {
+        let (output, cloud) = (CapturedOutput::default(), Cloud::new(CloudConfig::default(), Timestamp(0)));
+        let mut printer = printer(&output, None);
+        let update = |service: &str, name: &str, at: i64| {
+            let body = |outbound: i64| {
+                json!({"type": "Dataplane", "mesh": "default", "name": name,
+                    "labels": {"kuma.io/workload": service}, "networking": {"outbound": [{"port": outbound}]}})
+            };
+            KumaJournalEntry {
+                at: Timestamp(at),
+                method: "PUT",
+                kind: "Dataplane",
+                mesh: "default".to_owned(),
+                name: name.to_owned(),
+                before: Some(body(1)),
+                after: Some(body(2)),
+                changed: true,
+            }
+        };
+        for (service, name, at) in [("web", "0badc0de00", 0), ("web", "1badc0de00", 300), ("kv", "2b", 400)] {
+            printer.print_kuma_write(&update(service, name, at), &cloud);
+            printer.print_updates(Timestamp(at));
+        }
+        assert!(output.0.lock().unwrap().is_empty(), "more updates may follow");
+        printer.print_updates(Timestamp(900));
+        printer.print_kuma_write(&update("kv", "2badc0de00", 2_000), &cloud);
+        printer.flush(&cloud);
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains("3 Dataplanes of 2 services networking.outbound"), "{text}");
+        assert!(lines[1].contains("kv         2badc0de networking.outbound"), "{text}");
+    }
+
+    #[test]
+    fn long_messages_continue_below_their_start() {
+        let output = CapturedOutput::default();
+        let message = "one two three four five six seven eight nine ten eleven twelve".to_owned();
+        let event = WorldEvent { actor: "world", action: "edit", message };
+        printer(&output, Some(60)).print_event(&event, Timestamp(0));
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        assert!(text.lines().count() > 1 && text.lines().all(|line| line.len() <= 60), "{text}");
+        let start = text.find("one").unwrap();
+        assert!(text.lines().skip(1).all(|line| line.find(|c: char| c != ' ') == Some(start)), "{text}");
+    }
+
     #[test]
     fn removals_of_one_task_print_as_one_line() {
-        const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/c";
         const TASK: &str = "0badc0de0badc0de0badc0de0badc0de";
         let (output, cloud) = (CapturedOutput::default(), Cloud::new(CloudConfig::default(), Timestamp(0)));
-        let mut printer = EventPrinter::new(Some(Box::new(output.clone())), false, CLUSTER, Timestamp(0));
+        let mut printer = printer(&output, None);
         let removal = |name: &str, at: i64| ConsulEntry {
             at: Timestamp(at),
             by: None,

@@ -1,9 +1,15 @@
 //! The demo: runs the operator against the emulated servers, prints the events, and checks the invariants.
 
+mod checks;
 pub mod demo;
+mod demo_manifests;
 mod deployed_endpoints;
 mod event_printer;
+mod mesh_changes;
 mod summary;
 
-pub use event_printer::EventPrinter;
+pub use checks::{DemoCheck, DemoCheckStatus, DemoSubject};
+pub use demo_manifests::{DemoManifests, MANIFESTS, first_zone_proxies, manifest_options};
+pub use event_printer::{EventOutput, EventPrinter};
+pub use mesh_changes::MeshPlan;
 pub use summary::{DemoSummary, Latencies};

@@ -1,16 +1,16 @@
 //! The result of a demo, as a table or as one JSON object.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::terminal::paragraph;
+
+use super::checks::{DemoCheck, DemoCheckStatus};
 use ecs_mesh_sandbox::oracle::{ConsulWriteCounts, Invariant, InvariantViolation, WriteCounts};
 use ecs_mesh_sandbox::world::{TaskAgentCounts, TaskCounts};
 
-/// Columns of the table, as in the help of commands.
-const WIDTH: usize = 100;
 /// Columns of a row's name, with its indent.
 const NAME_WIDTH: usize = 31;
 
@@ -49,6 +49,8 @@ pub struct DemoSummary {
     pub consul: Option<(TaskAgentCounts, ConsulWriteCounts)>,
     /// Tasks rejected for their role's tags.
     pub rejected: u64,
+    /// What else was judged.
+    pub checks: Vec<DemoCheck>,
     /// Violations of invariants.
     pub violations: Vec<InvariantViolation>,
     /// Time from receiving an event to the resulting write.
@@ -81,9 +83,9 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 impl DemoSummary {
-    /// Whether no invariant was violated.
+    /// Whether no invariant was violated, and no other check failed.
     pub fn is_clean(&self) -> bool {
-        self.violations.is_empty()
+        self.violations.is_empty() && self.checks.iter().all(|check| check.status != DemoCheckStatus::Failed)
     }
 
     fn violation_count(&self, invariant: Invariant) -> usize {
@@ -109,6 +111,11 @@ impl DemoSummary {
             "awsCalls": self.aws_calls,
             "controlPlaneWrites": writes,
         });
+        if !self.checks.is_empty() {
+            let checks: BTreeMap<&str, Value> =
+                self.checks.iter().map(|check| (check.subject.key(), check.json())).collect();
+            all["checks"] = json!(checks);
+        }
         if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {
             all["dataplanes"] = json!({
                 "created": created, "updated": updated, "drained": drained, "removed": removed,
@@ -124,10 +131,10 @@ impl DemoSummary {
         all
     }
 
-    /// The result as a table.
-    pub fn table(&self) -> String {
+    /// The result as a table of this many columns.
+    pub fn table(&self, width: usize) -> String {
         let mut text = String::new();
-        let mut row = |name: &str, message: String| text.push_str(&table_row(name, &message));
+        let mut row = |name: &str, message: String| text.push_str(&table_row(name, &message, width));
         row("tasks", format!("{} started, {} stopped", self.task_counts.started, self.task_counts.stopped));
         if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {
             let written =
@@ -152,6 +159,9 @@ impl DemoSummary {
         let calls: Vec<String> =
             self.aws_calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
         row("AWS calls", calls.join(", "));
+        for check in &self.checks {
+            row(&check.subject.to_string(), check.cell());
+        }
         for invariant in Invariant::ALL {
             let status = match self.violation_count(invariant) {
                 0 if invariant == Invariant::I7 => {
@@ -174,46 +184,76 @@ impl DemoSummary {
             row(&format!("{invariant} {}", invariant_name(invariant)), status);
         }
         for violation in &self.violations {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {} {}", violation.invariant, violation.message);
+            let name = format!("{} VIOLATED", violation.invariant);
+            text.push_str(&table_row(&name, &violation.message, width));
         }
         text
     }
 }
 
-/// A row of the table. A message that exceeds [`WIDTH`] continues on the next line after a comma or semicolon.
-fn table_row(name: &str, message: &str) -> String {
-    let mut text = format!("{:NAME_WIDTH$}", format!("  {name}"));
-    let mut column = NAME_WIDTH;
-    for part in message.split_inclusive([',', ';']) {
-        if column > NAME_WIDTH && column + part.len() > WIDTH {
-            text.push('\n');
-            text.push_str(&" ".repeat(NAME_WIDTH));
-            column = NAME_WIDTH;
-        }
-        let part = if column == NAME_WIDTH { part.trim_start() } else { part };
-        text.push_str(part);
-        column += part.len();
-    }
-    text.push('\n');
-    text
+/// A row of the table. A message that exceeds the width continues below its own start, after a word.
+fn table_row(name: &str, message: &str, width: usize) -> String {
+    let label = format!("{:NAME_WIDTH$}", format!("  {name}"));
+    paragraph(&label, message, width)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME_WIDTH, WIDTH, table_row};
+    use std::collections::BTreeMap;
+
+    use super::{
+        DemoCheck, DemoCheckStatus, DemoSummary, Duration, Latencies, NAME_WIDTH, TaskCounts, table_row,
+    };
+    use crate::sandbox::DemoSubject;
+
+    fn summary(checks: Vec<DemoCheck>) -> DemoSummary {
+        DemoSummary {
+            took: Duration::ZERO,
+            interrupted: false,
+            task_counts: TaskCounts::default(),
+            kuma: None,
+            consul: None,
+            rejected: 0,
+            checks,
+            violations: Vec::new(),
+            event_to_write: Latencies::default(),
+            removed_after_stop: Latencies::default(),
+            aws_calls: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn failed_check_makes_the_demo_fail() {
+        for (status, at_end, is_clean) in [
+            (DemoCheckStatus::Passed, "passed", true),
+            (DemoCheckStatus::Skipped, "skipped", true),
+            (DemoCheckStatus::Pending, "failed", false),
+            (DemoCheckStatus::Failed, "failed", false),
+        ] {
+            let check = DemoCheck::new(DemoSubject::Upgrade, status, "a reason");
+            let ended = summary(vec![check.clone().at_end()]);
+            assert_eq!(ended.is_clean(), is_clean, "{status:?}");
+            assert_eq!(ended.json()["checks"]["upgrade"]["status"], at_end);
+            let interrupted = summary(vec![check]);
+            assert_eq!(interrupted.is_clean(), status != DemoCheckStatus::Failed, "{status:?}");
+        }
+        let failed = DemoCheck::new(DemoSubject::Upgrade, DemoCheckStatus::Failed, "kv lost its outbound");
+        assert!(summary(vec![failed]).table(80).contains("FAILED: kv lost its outbound"));
+    }
 
     #[test]
     fn table_row_wraps_within_the_width() {
         let calls: Vec<String> = (0..20).map(|n| format!("ecs.Operation{n} {}", n * 100)).collect();
-        let row = table_row("AWS calls", &calls.join(", "));
-        assert!(row.lines().count() > 1 && row.lines().all(|line| line.len() <= WIDTH), "{row}");
-        let indent = " ".repeat(NAME_WIDTH);
-        assert!(row.lines().skip(1).all(|line| line.starts_with(&format!("{indent}ecs."))), "{row}");
-        let message: Vec<&str> = row.lines().map(|line| line[NAME_WIDTH..].trim()).collect();
-        assert_eq!(message.join(" "), calls.join(", "));
+        for width in [80, 120] {
+            let row = table_row("AWS calls", &calls.join(", "), width);
+            assert!(row.lines().count() > 1 && row.lines().all(|line| line.len() <= width), "{row}");
+            let indent = " ".repeat(NAME_WIDTH);
+            assert!(row.lines().skip(1).all(|line| line.starts_with(&indent)), "{row}");
+            let message: Vec<&str> = row.lines().map(|line| line[NAME_WIDTH..].trim()).collect();
+            assert_eq!(message.join(" "), calls.join(", "));
+        }
         assert_eq!(
-            table_row("tasks", "1 started, 0 stopped"),
+            table_row("tasks", "1 started, 0 stopped", 80),
             format!("  {:<29}1 started, 0 stopped\n", "tasks")
         );
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ecs_mesh_model::Tags;
-use ecs_mesh_operator::sandbox::demo::manifest_options;
+use ecs_mesh_operator::sandbox::manifest_options;
 use ecs_mesh_sandbox::aws::CreateRole;
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};

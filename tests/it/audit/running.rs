@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ecs_mesh_model::{Tags, Timestamp};
-use ecs_mesh_operator::sandbox::demo::manifest_options;
+use ecs_mesh_operator::sandbox::manifest_options;
 use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};

@@ -35,6 +35,21 @@ fn assert_summary(line: &str) {
     assert!(!keys(&summary["awsCalls"]).is_empty(), "{summary}");
 }
 
+/// The status of each check.
+fn statuses(line: &str) -> BTreeMap<String, String> {
+    let summary: Value = serde_json::from_str(line).unwrap();
+    let checks = summary["checks"].as_object().unwrap();
+    checks.iter().map(|(name, check)| (name.clone(), check["status"].as_str().unwrap().to_owned())).collect()
+}
+
+/// The checks of a demo beside Kuma alone, with their statuses.
+fn expected(skipped: &[&str]) -> BTreeMap<String, String> {
+    let status = |name: &str| if skipped.contains(&name) { "skipped" } else { "passed" };
+    ["bindOutbounds", "exclusiveMesh", "hostMode", "upgrade", "zoneProxies"]
+        .map(|name| (name.to_owned(), status(name).to_owned()))
+        .into()
+}
+
 #[tokio::test]
 async fn demo_ends_with_a_json_summary() {
     let directory = TempDir::new().unwrap();
@@ -44,6 +59,48 @@ async fn demo_ends_with_a_json_summary() {
     let out = demo.stdout();
     assert_eq!(code, Some(0), "{out}\n{}", demo.stderr());
     assert_summary(out.lines().last().unwrap());
+    assert_eq!(statuses(out.lines().last().unwrap()), expected(&[]));
+}
+
+#[tokio::test]
+async fn demo_does_what_its_version_has() {
+    let directory = TempDir::new().unwrap();
+    let start = |version: &str, more: &[&str]| {
+        let mut arguments =
+            vec!["sandbox", "--duration", "4s", "--tasks", "8", "--output", "json", "--kuma", version];
+        arguments.extend(more);
+        let name = format!("demo-{version}{}", more.len());
+        OperatorProcess::start(directory.path(), &name, &BTreeMap::new(), &arguments)
+    };
+    let mut demos = [
+        (start("2.9", &[]), vec![]),
+        (start("2.7", &["--upgrade-to", "none"]), vec!["exclusiveMesh", "bindOutbounds", "upgrade"]),
+        (start("3.0", &[]), vec!["exclusiveMesh", "upgrade"]),
+    ];
+    for (demo, skipped) in &mut demos {
+        assert_eq!(demo.code().await, Some(0), "{}\n{}", demo.stdout(), demo.stderr());
+        let out = demo.stdout();
+        assert_eq!(statuses(out.lines().last().unwrap()), expected(skipped), "{out}");
+    }
+}
+
+#[tokio::test]
+async fn upgrade_that_the_version_does_not_allow_is_refused() {
+    let directory = TempDir::new().unwrap();
+    for (number, (arguments, message)) in [
+        (["--kuma", "2.9", "--upgrade-to", "3.0"], "needs --kuma 2.14"),
+        (["--kuma", "3.0", "--upgrade-to", "2.14"], "is no upgrade of --kuma 3.0"),
+        (["--world", "none", "--upgrade-to", "3.0"], "needs --world demo"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let arguments: Vec<&str> = std::iter::once("sandbox").chain(arguments).collect();
+        let name = format!("demo-{number}");
+        let mut demo = OperatorProcess::start(directory.path(), &name, &BTreeMap::new(), &arguments);
+        assert_eq!(demo.code().await, Some(1));
+        assert!(demo.stderr().contains(message), "{}", demo.stderr());
+    }
 }
 
 #[tokio::test]

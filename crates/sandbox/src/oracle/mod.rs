@@ -6,6 +6,7 @@
 mod consul;
 mod deployment_hold;
 mod last_endpoint;
+mod reach;
 #[cfg(test)]
 mod tests;
 mod zone_proxies;
@@ -26,6 +27,7 @@ use last_endpoint::ReadyRegistrations;
 
 pub use consul::{ConsulOracle, ConsulWriteCounts};
 pub use deployment_hold::{HoldCounts, HoldOracle};
+pub use reach::{ReachCounts, ReachOracle, ReachViolation};
 
 pub use consul::consul_task_of;
 

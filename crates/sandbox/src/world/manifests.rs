@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{MESH, ScenarioService};
+use super::{BOUND_SERVICES, MESH, ScenarioService};
 
 /// Settings of the generated manifests.
 #[derive(Clone, Debug)]
@@ -138,7 +138,7 @@ spec:
 "
     );
     let mut documents = vec![shared];
-    for ScenarioService { name, port, app_port, template_operator, .. } in services {
+    for ScenarioService { name, port, app_port, template_operator, binds_outbounds, .. } in services {
         let mut text = format!(
             "apiVersion: ecs-mesh.dev/v1alpha1
 kind: Workload
@@ -156,6 +156,10 @@ spec:
                 text,
                 "  outbounds:\n    - {{service: kv, targetPort: 15050, listen: {{port: 15051}}}}"
             );
+        }
+        if *binds_outbounds {
+            text += "  reach: bindOutbounds\n  outbounds:\n";
+            text.extend(BOUND_SERVICES.map(|service| format!("    - {{service: {service}}}\n")));
         }
         if template_operator.is_some() {
             text += "  dataplanes: sidecar\n";

@@ -5,6 +5,7 @@
 
 mod consul;
 mod manifests;
+mod mesh_changes;
 mod proxies;
 mod rollout;
 mod scenario;
@@ -33,11 +34,15 @@ pub use consul::{
     TaskAgentCounts, admin_token,
 };
 pub use manifests::{ConsulManifestOptions, ManifestOptions, consul_auth, manifests};
-pub use proxies::{PROXY_MANIFESTS, deploy_proxies};
+pub use mesh_changes::{select_by_workload, set_mesh_services_mode};
+pub use proxies::{
+    ZoneProxyGeneration, delete_zone_proxies, deploy_gateway, deploy_zone_proxies, proxy_manifests,
+};
 pub use rollout::{Rollout, Rollouts};
 pub use scenario::{
-    CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, RoutedEvents, SECRET, ScenarioService,
-    create_queue_and_rules, deploy, role_name, role_tags, route_deployments, run_batch, services,
+    BOUND_SERVICES, CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, RoutedEvents, SECRET,
+    ScenarioService, create_queue_and_rules, deploy, role_name, role_tags, route_deployments, run_batch,
+    services,
 };
 pub use serving::{ServingTasks, can_serve, serving_tasks};
 pub use sidecars::host_name;

@@ -25,6 +25,8 @@ pub struct Rollout {
     pub serving: Duration,
     /// Whether its tasks run in network mode `host` on a container instance, and share its address.
     pub host_mode: bool,
+    /// Whether it has a task on each container instance, instead of a number of them.
+    pub is_daemon: bool,
     /// When the app begins to serve, if not after the account's [`LifeTimes::ready`](crate::aws::LifeTimes::ready).
     pub ready: Option<Duration>,
 }
@@ -52,6 +54,7 @@ impl Default for Rollout {
             has_sidecar: false,
             serving: Duration::ZERO,
             host_mode: false,
+            is_daemon: false,
             ready: None,
         }
     }

@@ -2,6 +2,7 @@
 //! their roles, and the event queue with its rules.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -42,13 +43,37 @@ pub struct ScenarioService {
     pub rollout: Rollout,
     /// The operator that the sidecars' templates name. The sidecars then register the Dataplanes.
     pub template_operator: Option<String>,
+    /// Whether its sidecars bind their outbounds, and so call the services of [`BOUND_SERVICES`].
+    pub binds_outbounds: bool,
 }
+
+/// The services that sidecars bind which bind their outbounds.
+pub const BOUND_SERVICES: [&str; 2] = ["kv", "redis"];
 
 impl ScenarioService {
     /// A service with the default rollout.
     pub fn new(name: &str, port: u16, app_port: u16, count: usize) -> Self {
         let (name, rollout) = (name.to_owned(), Rollout::default());
-        Self { name, port, app_port, count, rollout, template_operator: None }
+        Self { name, port, app_port, count, rollout, template_operator: None, binds_outbounds: false }
+    }
+
+    /// A service with a task on each of `instances` EC2 instances, in network mode `host`.
+    pub fn on_each_instance(instances: usize) -> Self {
+        let rollout = Rollout {
+            has_sidecar: true,
+            host_mode: true,
+            is_daemon: true,
+            minimum_healthy_percent: 0,
+            maximum_percent: 100,
+            ..Rollout::default()
+        };
+        Self { rollout, ..Self::new("node-agent", 15_070, 8_070, instances) }
+    }
+
+    /// A service whose sidecars bind their outbounds on the services' own addresses.
+    pub fn with_bound_outbounds() -> Self {
+        let rollout = Rollout { has_sidecar: true, serving: Duration::from_secs(1), ..Rollout::default() };
+        Self { rollout, binds_outbounds: true, ..Self::new("shop", 15_090, 8_090, 2) }
     }
 
     /// A service whose sidecars register their own Dataplanes, with the labels of this operator.
@@ -67,6 +92,9 @@ impl ScenarioService {
             let command = "kuma-dp run --dataplane-file /etc/mesh/dataplane.yaml --dataplane-var name=\"$TASK_ID\" \
                            --cp-address https://kuma.internal:5678 --auth-type=aws";
             sidecar["command"] = json!([command]);
+        } else if self.binds_outbounds {
+            let command = sidecar["command"][0].as_str().unwrap_or_default();
+            sidecar["command"] = json!([format!("{command} --bind-outbounds")]);
         }
         Some(sidecar)
     }
@@ -339,6 +367,9 @@ pub fn deploy(
         let itself = json!({"Statement": {"Effect": "Allow", "Action": "iam:GetRole", "Resource": role.arn}});
         cloud.put_role_policy(&role.name, "consul-login", &itself.to_string())?;
         request.propagate_tags = Some("TASK_DEFINITION".to_owned());
+    }
+    if service.rollout.is_daemon {
+        request.scheduling_strategy = Some("DAEMON".to_owned());
     }
     request.task_definition = define(cloud, service, control_planes, now)?;
     cloud.create_service(request, now)?;

@@ -13,7 +13,7 @@ use super::task_states::TaskStates;
 use super::{Naming, TaskCounts};
 use crate::aws::{Cloud, CloudTask};
 use crate::control_planes::ControlPlanes;
-use crate::kuma::KumaCp;
+use crate::kuma::{BIND_OUTBOUNDS, KumaCp};
 use ecs_mesh_model::{ClusterId, TaskArn, Timestamp};
 
 /// Time between two bootstrap requests of a sidecar.
@@ -22,9 +22,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub(super) struct SimulatedSidecars {
-    app_ports: BTreeMap<String, u16>,
-    /// The services whose sidecars register their Dataplanes, by name.
-    templates: BTreeMap<String, ScenarioService>,
+    /// The services by name, which is the family of their tasks.
+    services: BTreeMap<String, ScenarioService>,
     naming: Naming,
     /// Whether Kuma is among the control planes.
     connects: bool,
@@ -39,7 +38,6 @@ struct SimulatedSidecar {
     connected: ConnectedAs,
     timed_out: bool,
     app_up: bool,
-    app_port: Option<u16>,
     /// Name of its Dataplane.
     name: String,
 }
@@ -56,11 +54,14 @@ enum ConnectedAs {
 
 impl SimulatedSidecars {
     pub(super) fn new(services: &[ScenarioService], naming: Naming, control_planes: ControlPlanes) -> Self {
-        let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
-        let templates = services.iter().filter(|service| service.template_operator.is_some());
-        let templates = templates.map(|service| (service.name.clone(), service.clone())).collect();
+        let services = services.iter().map(|service| (service.name.clone(), service.clone())).collect();
         let (sidecars, task_counts) = (TaskStates::default(), TaskCounts::default());
-        Self { app_ports, templates, naming, connects: control_planes.has_kuma(), sidecars, task_counts }
+        Self { services, naming, connects: control_planes.has_kuma(), sidecars, task_counts }
+    }
+
+    /// Adds a service that is deployed later.
+    pub(super) fn add(&mut self, service: &ScenarioService) {
+        self.services.insert(service.name.clone(), service.clone());
     }
 
     pub(super) fn task_counts(&self) -> TaskCounts {
@@ -73,12 +74,10 @@ impl SimulatedSidecars {
         for tracked in self.sidecars.unfinished() {
             let (task, sidecar) = (&tracked.task, &mut tracked.state);
             if self.connects {
-                let port = *sidecar
-                    .app_port
-                    .get_or_insert_with(|| self.app_ports.get(&task.family).copied().unwrap_or(8_080));
-                let template = self.templates.get(&task.family);
+                let service = self.services.get(&task.family);
+                let port = service.map_or(8_080, |service| service.app_port);
                 let address = cloud.reachable_address(task);
-                let timed_out = sidecar.step(task, address, self.naming, (port, template), kuma, now);
+                let timed_out = sidecar.step(task, address, self.naming, (port, service), kuma, now);
                 self.task_counts.sidecars_lost += u64::from(timed_out);
             }
             if task.last_status.is_stopped() {
@@ -101,7 +100,7 @@ impl SimulatedSidecar {
         task: &CloudTask,
         address: Option<Ipv4Addr>,
         naming: Naming,
-        (port, template): (u16, Option<&ScenarioService>),
+        (port, service): (u16, Option<&ScenarioService>),
         kuma: &mut KumaCp,
         now: Timestamp,
     ) -> bool {
@@ -127,7 +126,7 @@ impl SimulatedSidecar {
         if is_waiting && self.next_try.is_none_or(|at| now >= at) {
             self.next_try = Some(now.plus(RETRY_INTERVAL));
             let address = address.to_string();
-            let template = template.and_then(|service| template_of(service, task, &self.name, &address));
+            let template = service.and_then(|service| template_of(service, task, &self.name, &address));
             self.connected = if kuma.zone_proxies().any(|(_, name, _)| name == self.name) {
                 ConnectedAs::ZoneProxy
             } else {
@@ -137,6 +136,9 @@ impl SimulatedSidecar {
                     }
                     None => kuma.connect_sidecar(MESH, &self.name, &address, now),
                 };
+                if is_dataplane && service.is_some_and(|service| service.binds_outbounds) {
+                    kuma.set_sidecar_features(MESH, &self.name, &[BIND_OUTBOUNDS]);
+                }
                 if is_dataplane { ConnectedAs::Dataplane } else { ConnectedAs::Nothing }
             };
         }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     CLUSTER, MESH, Naming, QUEUE, Rollout, Rollouts, RoutedEvents, ScenarioService, ServingTasks, World,
-    WorldConfig, can_serve, create_queue_and_rules, deploy, deploy_proxies, route_deployments, serving_tasks,
+    WorldConfig, ZoneProxyGeneration, can_serve, create_queue_and_rules, deploy, deploy_gateway,
+    deploy_zone_proxies, route_deployments, serving_tasks,
 };
 use crate::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, ReceiveMessages, UpdateService};
 use crate::control_planes::ControlPlanes;
@@ -339,7 +340,9 @@ fn sidecars_in_template_mode_register_their_tasks() {
 #[test]
 fn zone_proxies_connect_once_their_resources_exist() {
     let mut fixture = WorldFixture::new(Rollouts::Simple, 1, NEVER);
-    deploy_proxies(&mut fixture.cloud, fixture.now).unwrap();
+    deploy_gateway(&mut fixture.cloud, fixture.now).unwrap();
+    deploy_zone_proxies(ZoneProxyGeneration::Resources, &mut fixture.cloud, &mut fixture.kuma, fixture.now)
+        .unwrap();
     let role_type = |fixture: &WorldFixture, service: &str| {
         fixture.cloud.get_role(&super::role_name(service)).unwrap().tags["kuma.io/type"].clone()
     };

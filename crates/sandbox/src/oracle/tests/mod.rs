@@ -3,6 +3,7 @@
 mod consul;
 mod hold;
 mod kuma;
+mod reach;
 
 use std::sync::Arc;
 use std::time::Duration;
