@@ -52,7 +52,7 @@ pub use duration::HumanDuration;
 pub use kuma_release::{ApiDialect, KumaFeature, KumaRelease};
 pub use mesh_binding::{
     AddressFamily, BindingSelector, CleanupPolicy, DeploymentPolicy, Discovery, DrainPolicy, GuardPolicy,
-    LifecyclePolicy, MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy,
+    LifecyclePolicy, MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy, ServiceClaim,
 };
 pub use outbound::{
     Backend, BackendKind, Listen, NamedBackend, Outbound, OutboundListSpec, OutboundListener,

@@ -28,6 +28,11 @@ pub struct MeshBindingSpec {
     /// Where a task may be described.
     #[serde(default)]
     pub discovery: Discovery,
+    /// With `discovery: tags`: the services that tasks may name in their tags.
+    ///
+    /// A task may always name its ECS service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ServiceClaim>,
     /// Kuma: who owns the Dataplanes of the tasks.
     ///
     /// A `Workload` may name another owner.
@@ -187,6 +192,26 @@ pub enum Discovery {
     Manifests,
     /// Also in ECS task tags and docker labels, for tasks that no `Workload` selects.
     Tags,
+}
+
+/// Services that some tasks may name in their tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("minProperties" = 2))]
+pub struct ServiceClaim {
+    /// Path and name of the task role, or a pattern over them; default: any role.
+    ///
+    /// Such as `/team-a/*` for the roles below a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "patterns::role_path")]
+    pub role_path: Option<Glob>,
+    /// Accounts of the tasks; default: any account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "patterns::accounts")]
+    pub accounts: Vec<String>,
+    /// The services, or patterns over them; at least one.
+    #[schemars(length(min = 1))]
+    pub services: Vec<Glob>,
 }
 
 /// Permitted changes of registrations.

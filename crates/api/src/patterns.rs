@@ -30,6 +30,7 @@ const BOUND_PRINCIPAL: &str = r"^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/([^*\s]+\
 const HEADER_NAME: &str = "^[A-Za-z0-9_-]+$";
 const HEADER_VALUE: &str = "^([!-~]([ -~]*[!-~])?)?$";
 const ACCOUNT: &str = "^[0-9]{12}$";
+const ROLE_PATH: &str = "^[/*]";
 const TOKEN_PATH: &str = "^(/[A-Za-z0-9_.-]+){1,8}$";
 const KMS_KEY: &str = "^[A-Za-z0-9:/_-]+$";
 /// At least one placeholder that differs for each task, with others and plain characters around; no `-` or `.` at either
@@ -62,6 +63,10 @@ pub(super) fn clusters(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn cluster_arns(_: &mut SchemaGenerator) -> Schema {
     let cluster = json!({ "type": "string", "pattern": CLUSTER_ARN, "x-allowed": "an ECS cluster's ARN" });
     json_schema!({ "type": "array", "items": cluster, "x-format": "list of cluster ARNs" })
+}
+
+pub(super) fn role_path(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": ROLE_PATH, "x-allowed": "*pattern* over role paths and names" })
 }
 
 pub(super) fn accounts(_: &mut SchemaGenerator) -> Schema {

@@ -390,6 +390,16 @@ catalogue! {
             "the operator leaves the registrations of such tasks as they are, and registers no new ones"
             "narrow the selectors so that one MeshBinding and one Workload select a task"
             MANIFESTS;
+        WORKLOAD_TAGS "WORKLOAD-TAGS" Error
+            "ECS tags or docker labels describe a task wrongly"
+            "the operator registers no such task, and leaves existing registrations as they are"
+            "correct the tag or label that the finding names (how-to/describe-tasks-by-tags.md), and deploy"
+            MANIFESTS;
+        WORKLOAD_CLAIM "WORKLOAD-CLAIM" Error
+            "tags claim a service that the task may not have"
+            "the operator does not register the task, and withdraws it where it is registered"
+            "correct the tag, or let the task's role path or account claim the service by spec.claims of the MeshBinding"
+            MANIFESTS;
         KUMA_OUTBOUND_NOWHERE "KUMA-OUTBOUND-NOWHERE" Warning
             "an outbound calls a service or port that nothing in the mesh provides"
             "the app gets no connection, and Kuma accepts such an outbound without an error"

@@ -144,8 +144,8 @@ pub struct PortMapping {
 }
 
 impl FullTaskDefinition {
-    /// The parts that the operator's decisions depend on; `None` before registration.
-    pub fn to_model(&self) -> Option<TaskDefinition> {
+    /// The parts of the containers that the operator's decisions depend on.
+    pub fn to_containers(&self) -> Vec<TaskContainer> {
         let containers = self.containers.iter().map(|container| TaskContainer {
             name: container.name.clone(),
             docker_labels: container.docker_labels.clone(),
@@ -155,11 +155,16 @@ impl FullTaskDefinition {
             sidecar_outbounds: container.start().kuma_sidecar().map(|sidecar| sidecar.outbounds()),
             sidecar_dataplane: container.start().kuma_sidecar().and_then(|sidecar| sidecar.dataplane()),
         });
+        containers.collect()
+    }
+
+    /// The parts that the operator's decisions depend on; `None` before registration.
+    pub fn to_model(&self) -> Option<TaskDefinition> {
         Some(TaskDefinition {
             arn: self.arn.clone()?,
             task_role: self.task_role.as_deref().and_then(|role| RoleArn::parse(role).ok()),
             network_mode: self.network_mode.clone(),
-            containers: containers.collect(),
+            containers: self.to_containers(),
         })
     }
 }

@@ -370,6 +370,11 @@ impl RoleArn {
         Ok(Self(intern(text)))
     }
 
+    /// The role's path and name, such as `/team-a/web`; `/web` for a role without a path.
+    pub fn path_and_name(&self) -> &str {
+        self.0.split_once(":role").map_or("", |(_, path)| path)
+    }
+
     /// The role's name without its path, as IAM's API expects it. Names are unique within an account across all paths.
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()

@@ -116,6 +116,12 @@ pub(super) struct DocumentOrigin {
 }
 
 impl DocumentOrigin {
+    /// The origin of a description that is in no file.
+    pub(super) fn of_task() -> Self {
+        let (subject, lines) = (None, BTreeMap::new());
+        Self { file: Path::new("").into(), document: 0, subject, first_line: 0, lines }
+    }
+
     /// A finding about a field of this document, by its path.
     pub(super) fn finding(&self, path: impl Into<String>, message: impl Into<String>) -> ManifestFinding {
         let path = path.into();

@@ -77,7 +77,7 @@ fn discovered<'a>(
     definition: &AuditedDefinition,
     one: &DefinitionUse,
 ) -> Option<(Arc<str>, Cow<'a, WorkloadSpec>)> {
-    let workload = discovered_workload(&definition.definition.to_model()?, &one.tags).ok().flatten()?;
+    let workload = discovered_workload(&definition.definition.to_containers(), &one.tags).ok().flatten()?;
     Some((workload.service.as_str().into(), Cow::Owned(workload)))
 }
 

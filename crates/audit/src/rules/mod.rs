@@ -19,6 +19,7 @@ mod sidecar_settings;
 mod sidecars;
 mod tag_writers;
 mod task;
+mod task_tags;
 mod upstreams;
 mod workloads;
 
@@ -85,6 +86,7 @@ fn of_definition(facts: &AuditFacts, definition: &AuditedDefinition) -> Vec<Audi
     }
     let memberships = memberships(facts, definition);
     findings.extend(role_tags::check(facts, definition, &memberships));
+    findings.extend(task_tags::check(facts, definition));
     findings.extend(of_sidecars(facts, definition, &memberships, configured.as_ref()));
     findings.extend(roles::check(facts, definition, configured.as_ref()));
     findings

@@ -140,6 +140,13 @@ fn administrator(world: &mut AuditFixture) {
     details.principals.push(principal("admin", &[], &[ADMIN]));
 }
 
+/// No workload selects the tasks, and their tags describe them.
+fn describe_by_tags(world: &mut AuditFixture, keys: &[(&str, &str)]) {
+    declare(world, &json!({"discovery": "tags"}), &json!({}));
+    world.uses[0].tags = tags(keys);
+    world.uses[0].kuma = BTreeMap::from([(Arc::from("prod"), Vec::new())]);
+}
+
 fn blocked_upgrade() -> KumaUpgrade {
     let blocker = UpgradeBlocker {
         kind: UpgradeBlockerKind::BuiltinGateway,
@@ -226,6 +233,19 @@ pub(super) const CASES: &[AuditCase] = cases![
     }),
     ("WORKLOAD-AMBIGUOUS", Error, "several Workloads select the tasks: kv, web", |world| {
         world.uses[0].kuma.insert("prod".into(), vec!["kv".into(), "web".into()]);
+    }),
+    ("WORKLOAD-TAGS", Error, "ECS tag ecs-mesh.dev/inbound.1.port is \"x\"", |world| {
+        describe_by_tags(world, &[("ecs-mesh.dev/service", "kv"), ("ecs-mesh.dev/inbound.1.port", "x")]);
+    }),
+    ("WORKLOAD-TAGS", Error, "docker label ecs-mesh.dev/inbound.1.port of container app is \"y\"", |world| {
+        declare(world, &json!({"discovery": "tags"}), &json!({}));
+        world.uses.clear();
+        let labels = json!({"ecs-mesh.dev/service": "kv", "ecs-mesh.dev/inbound.1.port": "y"});
+        world.definition["containerDefinitions"][0]["dockerLabels"] = labels;
+    }),
+    ("WORKLOAD-CLAIM", Error, "claims service \"payments\"", |world| {
+        describe_by_tags(world, &[("ecs-mesh.dev/service", "payments")]);
+        world.role().tags.as_mut().unwrap().remove("kuma.io/service");
     }),
     ("WORKLOAD-UNUSED", Warning, "did you mean db?", |world| {
         declare_more(world, "Workload", "dbx", &json!({"service": "dbx", "selector": {"services": ["dbx"]}}));
@@ -337,9 +357,9 @@ fn file_is_described_by_the_workload_of_its_family() {
 fn workload_of_tags_is_checked_like_a_declared_one() {
     let found = findings(|world| {
         at_kuma(world);
-        declare(world, &json!({"discovery": "tags"}), &json!({}));
-        world.uses[0].kuma.insert("prod".into(), Vec::new());
-        world.uses[0].tags = tags(&[("kuma.io/service", "web")]);
+        describe_by_tags(world, &[("ecs-mesh.dev/service", "web")]);
+        let claims = json!([{"rolePath": "/consul-ecs/*", "services": ["web"]}]);
+        declare(world, &json!({"discovery": "tags", "claims": claims}), &json!({}));
     });
     let [only] = &found[..] else { panic!("{found:#?}") };
     assert_eq!((only.rule, only.severity), ("KUMA-ROLE-TAG", Error));

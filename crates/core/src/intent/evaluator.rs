@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::claim::{ClaimingTask, service_claim_violation};
 use super::consul::{ConsulClaim, ConsulLocation};
 use super::dataplane_owner::{DataplaneTask, check_sidecar, dataplane_owner, waiting_sidecar};
 use super::discovered::{self, DiscoveredWorkload};
@@ -343,11 +344,21 @@ impl Evaluator<'_> {
             Selection::None if binding.spec.discovery == Discovery::Tags => {
                 let definition = known_definition(facts)?;
                 let Some(tags) = &task.tags else { return Err(need_tags(facts)) };
-                match discovered::describe(definition, tags) {
+                match discovered::describe(&definition.containers, tags) {
                     DiscoveredWorkload::Nothing => Err(Verdict::Ignore(IgnoreReason::NoWorkload)),
                     DiscoveredWorkload::Unusable(reason) => Err(Verdict::Hold(HoldReason::Unusable(reason))),
                     DiscoveredWorkload::Workload(workload) => {
-                        Ok((workload.service.as_str().into(), Arc::new(*workload)))
+                        let role = task.role_override.as_ref().or(definition.task_role.as_ref());
+                        let place = ClaimingTask::of(task, role);
+                        match service_claim_violation(&binding.spec.claims, &workload, place) {
+                            None => Ok((workload.service.as_str().into(), Arc::new(*workload))),
+                            // Neither the definition nor the manifests need a second read.
+                            Some(violation) => Err(Verdict::Reject {
+                                violations: vec![violation],
+                                confirmed: true,
+                                id: None,
+                            }),
+                        }
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Desired state: pure functions from observed facts and manifests to a verdict on each task.
 
 mod called_workloads;
+mod claim;
 mod consul;
 mod dataplane_owner;
 mod desired;
@@ -13,11 +14,13 @@ mod registration_name;
 mod roles;
 mod select;
 mod sidecar_reach;
+mod tag_key;
 mod task_address;
 mod violation;
 mod zone_proxy_id;
 
 pub use called_workloads::CalledWorkloads;
+pub use claim::{ClaimingTask, service_claim_violation};
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
@@ -26,7 +29,7 @@ pub use desired::{
     DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels, RegisteredBackends,
     RegistrationId,
 };
-pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD, discovered_workload};
+pub use discovered::discovered_workload;
 pub use evaluator::{
     Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, TaskFacts, Verdict,
     workload_label,
@@ -37,6 +40,7 @@ pub use principals::BoundPrincipals;
 pub use roles::dataplane_role_violations;
 pub use select::{bindings, owning_binding, workloads, workloads_in};
 pub use sidecar_reach::{ReachMismatch, reach_mismatch};
+pub use tag_key::SERVICE_KEY;
 pub use violation::{RoleRule, RoleViolation, ViolationBasis};
 
 use std::fmt;

@@ -5,6 +5,7 @@ use std::fmt;
 use super::consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
+use super::tag_key::{SERVICE_KEY, WORKLOAD_KEY};
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_model::{Reason, RoleArn};
 
@@ -28,6 +29,8 @@ pub enum RoleRule {
     Service,
     /// `kuma.io/workload` names another workload.
     Workload,
+    /// The task's own tags name a service that the binding does not let it claim.
+    ServiceClaim,
     /// The role is outside the bound principals of Consul's auth method.
     BoundPrincipals,
     /// `consul.hashicorp.com.service-name` is missing, or names another service.
@@ -50,7 +53,7 @@ pub enum RoleRule {
 
 impl RoleRule {
     /// All rules.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoTaskRole,
         Self::RoleNotFound,
         Self::Account,
@@ -58,6 +61,7 @@ impl RoleRule {
         Self::Mesh,
         Self::Service,
         Self::Workload,
+        Self::ServiceClaim,
         Self::BoundPrincipals,
         Self::ConsulService,
         Self::InvalidServiceTag,
@@ -79,6 +83,7 @@ impl RoleRule {
             Self::Mesh => "kuma.io/mesh",
             Self::Service => "kuma.io/service",
             Self::Workload => "kuma.io/workload",
+            Self::ServiceClaim => "service_claim",
             Self::BoundPrincipals => "bound_principals",
             Self::ConsulService => SERVICE_TAG,
             Self::InvalidServiceTag => "invalid_service_tag",
@@ -126,7 +131,7 @@ impl RoleViolation {
             | RoleRule::TaskMesh
             | RoleRule::TaskPartition
             | RoleRule::TaskNamespace => None,
-            RoleRule::NoTaskRole | RoleRule::Account | RoleRule::BoundPrincipals => {
+            RoleRule::NoTaskRole | RoleRule::Account | RoleRule::BoundPrincipals | RoleRule::ServiceClaim => {
                 Some(ViolationBasis::Manifests)
             }
             // A deleted role has no tags.
@@ -180,6 +185,13 @@ impl fmt::Display for RoleViolation {
                 f,
                 "role {role} is outside the bound principals of Consul, {needed}; create the role below such a path, or add it \
                  to spec.serviceTokens.boundPrincipals of the ConsulAuth"
+            ),
+            RoleRule::ServiceClaim => write!(
+                f,
+                "the task claims {} in its tags or docker labels, and may claim {needed}; correct {SERVICE_KEY} or \
+                 {WORKLOAD_KEY}, or allow it by spec.claims of the MeshBinding{}",
+                self.found.as_deref().unwrap_or(""),
+                self.role.as_ref().map_or_else(String::new, |role| format!(" (its role is {role})"))
             ),
             RoleRule::ConsulGateway => {
                 let (tag, found) = (self.rule.label(), self.found.as_deref().unwrap_or(""));

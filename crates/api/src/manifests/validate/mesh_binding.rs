@@ -2,7 +2,7 @@
 
 use super::{FindingCollector, cluster, tokens};
 use crate::manifests::finding::{quoted, suggestion};
-use crate::{AddressFamily, ControlPlaneSpec, MeshBindingSpec, TokenPolicy, limits};
+use crate::{AddressFamily, ControlPlaneSpec, MeshBindingSpec, ServiceClaim, TokenPolicy, limits};
 use ecs_mesh_model::{DataplaneOwner, MeshName, Timestamp};
 
 /// Placeholders of a Dataplane's name.
@@ -19,7 +19,8 @@ pub(super) fn check(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
     cluster::check("spec.selector.clusters", &selector.clusters, report);
     report.globs_have_content("spec.selector.services", &selector.services);
     report.globs_have_content("spec.selector.families", &selector.families);
-    check_accounts(&spec.role_tags.authorized_accounts, report);
+    check_accounts("spec.roleTags.authorizedAccounts", &spec.role_tags.authorized_accounts, report);
+    check_claims(&spec.claims, report);
     check_name_template(&spec.dataplane_name, report);
     check_ranges(spec, report);
     tokens::check(&spec.tokens, report);
@@ -100,11 +101,33 @@ fn check_ranges(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
     report.number("spec.cleanup.guard.maxFraction", &cleanup.guard.max_fraction, &limits::MAX_FRACTION);
 }
 
-fn check_accounts(accounts: &[String], report: &mut FindingCollector<'_>) {
+fn check_claims(claims: &[ServiceClaim], report: &mut FindingCollector<'_>) {
+    for (index, claim) in claims.iter().enumerate() {
+        let path = format!("spec.claims[{index}]");
+        let ServiceClaim { role_path, accounts, services } = claim;
+        if role_path.is_none() && accounts.is_empty() {
+            report.add(&path, "is for every task: give rolePath or accounts");
+        }
+        if let Some(pattern) = role_path
+            && !pattern.as_str().starts_with(['/', '*'])
+        {
+            let found = quoted(pattern.as_str());
+            let message = format!("{found} matches no role: write the path and the name, such as /team-a/*");
+            report.add(format!("{path}.rolePath"), message);
+        }
+        check_accounts(&format!("{path}.accounts"), accounts, report);
+        if services.is_empty() {
+            report.add(format!("{path}.services"), "is empty: name at least one service, or a pattern");
+        }
+        report.globs_have_content(&format!("{path}.services"), services);
+    }
+}
+
+fn check_accounts(path: &str, accounts: &[String], report: &mut FindingCollector<'_>) {
     for (index, account) in accounts.iter().enumerate() {
         if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
             let message = format!("{} is not an AWS account id: write its 12 digits", quoted(account));
-            report.add(format!("spec.roleTags.authorizedAccounts[{index}]"), message);
+            report.add(format!("{path}[{index}]"), message);
         }
     }
 }

@@ -13,7 +13,7 @@ mod tokens;
 mod workload;
 
 use workload::BindingMismatch;
-pub use workload::{is_dns_label, not_expressible};
+pub use workload::{broken_description, is_dns_label, not_expressible};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Assembly;
 use crate::manifests::outbounds::DeclaredReach;
 use crate::manifests::set::Binding;
-use crate::{ApiDialect, ControlPlaneType, OutboundListener, Probe, ProxyKind, WorkloadSpec};
+use crate::{ApiDialect, ControlPlaneType, Discovery, OutboundListener, Probe, ProxyKind, WorkloadSpec};
 use ecs_mesh_model::DataplaneOwner;
 
 impl Assembly {
@@ -22,6 +22,11 @@ impl Assembly {
         for (name, binding) in &self.set.bindings {
             if let Some(message) = self.unused_hold(binding) {
                 warnings.push(self.binding_origins[name].finding("spec.deployments.hold", message));
+            }
+            if !binding.spec.claims.is_empty() && binding.spec.discovery == Discovery::Manifests {
+                let message =
+                    "has no effect with discovery: manifests: write discovery: tags, or leave it out";
+                warnings.push(self.binding_origins[name].finding("spec.claims", message));
             }
         }
         for (name, list) in &self.set.outbound_lists {

@@ -3,6 +3,7 @@
 use super::outbound::check_own;
 use super::{FindingCollector, cluster, proxy};
 use crate::limits::DNS_LABEL_RULE;
+use crate::manifests::document::DocumentOrigin;
 use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::reserved;
 use crate::manifests::set::Binding;
@@ -32,6 +33,19 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     report.globs_have_content("spec.selector.services", &selector.services);
     report.globs_have_content("spec.selector.families", &selector.families);
     cluster::check("spec.selector.clusters", &selector.clusters, report);
+    check_description(spec, report);
+}
+
+/// The rules of a `Workload` that a description breaks which a task gives of itself, and which has no selector. Each with the
+/// path of the field.
+pub fn broken_description(spec: &WorkloadSpec) -> Vec<(String, String)> {
+    let origin = DocumentOrigin::of_task();
+    let mut findings = Vec::new();
+    check_description(spec, &mut FindingCollector { origin: &origin, findings: &mut findings });
+    findings.into_iter().map(|finding| (finding.path, finding.message)).collect()
+}
+
+fn check_description(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     if let Some(label) = &spec.workload
         && !is_dns_label(label)
     {
