@@ -109,10 +109,10 @@ impl OperatorDeps {
             ecs,
             ec2: Arc::new(ecs_mesh_aws::fakes::FakeEc2::default()),
             iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),
-            token_stores: TokenStores {
-                secrets_manager: Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),
-                parameter_store: Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),
-            },
+            token_stores: TokenStores::new(
+                Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),
+                Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),
+            ),
             connect: Arc::new(|_, _| Err("no control plane".into())),
             lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
             clock: ecs_mesh_aws::fakes::clock(),

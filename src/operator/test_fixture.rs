@@ -83,6 +83,8 @@ pub(super) struct OperatorFixture {
     pub(super) binding: String,
     /// The secrets of the tokens.
     pub(super) secrets: Arc<FakeTokenStore>,
+    /// The parameters of the tokens.
+    pub(super) parameters: Arc<FakeTokenStore>,
     /// Parts of the control plane's paths that the operator may not write.
     pub(super) refused_paths: RefusedPaths,
     loaded: Option<Loaded>,
@@ -117,6 +119,7 @@ impl OperatorFixture {
             tokens: String::new(),
             binding: String::new(),
             secrets: Arc::default(),
+            parameters: Arc::default(),
             refused_paths: Arc::default(),
             loaded: None,
             manifests: None,
@@ -190,10 +193,7 @@ impl OperatorFixture {
         OperatorDeps {
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,
-            token_stores: TokenStores {
-                secrets_manager: Arc::clone(&self.secrets) as _,
-                parameter_store: Arc::new(FakeTokenStore::default()),
-            },
+            token_stores: TokenStores::new(Arc::clone(&self.secrets) as _, Arc::clone(&self.parameters) as _),
             connect: Arc::new(move |_, _| {
                 let client = client(Arc::clone(&kuma), clock.clone(), refused.clone());
                 Ok(Connected::kuma(client.with_target(target)))

@@ -30,5 +30,5 @@ fn fake_token_stores() -> ecs_mesh_operator::operator::TokenStores {
     use std::sync::Arc;
     let (secrets, parameters) = (FakeTokenStore::default(), FakeTokenStore::default());
     let (secrets_manager, parameter_store) = (Arc::new(secrets) as _, Arc::new(parameters) as _);
-    ecs_mesh_operator::operator::TokenStores { secrets_manager, parameter_store }
+    ecs_mesh_operator::operator::TokenStores::new(secrets_manager, parameter_store)
 }

@@ -18,7 +18,7 @@ use super::aws::{
     AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
     DescribeTasksOutput, Ec2, Ecs, Iam, ListPage, TaskProtectionOutput,
 };
-use super::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
+use super::token_store::{EntryDescription, EntryPage, EntryTags, NewEntry, TokenStore};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
@@ -325,6 +325,9 @@ impl Ecs for FakeEcs {
     }
 }
 
+/// Names in a page of [`FakeTokenStore`].
+const PAGE: usize = 50;
+
 /// Tokens in memory.
 #[derive(Default)]
 pub struct FakeTokenStore {
@@ -336,10 +339,17 @@ pub struct FakeTokenStore {
     pub writes: Mutex<Vec<(&'static str, String)>>,
     /// The operations that fail.
     pub failing: Mutex<BTreeSet<&'static str>>,
+    /// How many of the next calls are throttled.
+    pub throttled: Mutex<usize>,
 }
 
 impl FakeTokenStore {
     fn check(&self, operation: &'static str) -> Result<(), AwsError> {
+        let mut throttled = self.throttled.lock().unwrap();
+        if *throttled > 0 {
+            *throttled -= 1;
+            return Err(error(AwsErrorKind::Throttled));
+        }
         let is_failing = self.failing.lock().unwrap().contains(operation);
         if is_failing { Err(error(AwsErrorKind::Denied)) } else { Ok(()) }
     }
@@ -358,11 +368,14 @@ impl FakeTokenStore {
 
 #[async_trait]
 impl TokenStore for FakeTokenStore {
-    async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError> {
+    async fn list(&self, path: &str, next: Option<String>) -> Result<EntryPage, AwsError> {
         self.check("list")?;
         let prefix = format!("{path}/");
         let entries = self.entries.lock().unwrap();
-        Ok(entries.keys().filter(|name| name.starts_with(&prefix)).cloned().collect())
+        let is_next =
+            |name: &&String| name.starts_with(&prefix) && next.as_ref().is_none_or(|last| *name > last);
+        let names: Vec<String> = entries.keys().filter(is_next).take(PAGE).cloned().collect();
+        Ok(EntryPage { next: names.get(PAGE - 1).cloned(), names })
     }
 
     async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {

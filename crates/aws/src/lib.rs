@@ -6,7 +6,7 @@
 //! - [`service_reader`] describes services, and reads and sets the protection of their tasks.
 //! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`], [`role_tag_cache`] and
 //!   [`host_address_cache`] read from AWS below its quotas.
-//! - [`token_store`]: where tokens for sidecars are kept.
+//! - [`token_store`]: where tokens for sidecars are kept; [`metered_token_store`]: the same below AWS's quotas.
 //!
 //! ```
 //! use ecs_mesh_aws::events::{Decoded, decode};
@@ -28,6 +28,7 @@ pub mod fakes;
 pub mod hint_resolver;
 pub mod host_address_cache;
 pub mod inspect;
+pub mod metered_token_store;
 pub mod queue_backlog;
 pub mod role_tag_cache;
 pub mod sdk;

@@ -1,7 +1,7 @@
 //! Where tokens for sidecars are stored: secrets of Secrets Manager, or parameters of SSM. Tokens are written and never
 //! read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -18,6 +18,15 @@ pub struct EntryDescription {
     pub tags: EntryTags,
     /// Whether it is scheduled for deletion: it is neither read nor written until it is restored or gone.
     pub is_deleting: bool,
+}
+
+/// One page of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryPage {
+    /// The names.
+    pub names: Vec<String>,
+    /// What the next page starts with; `None` after the last one.
+    pub next: Option<String>,
 }
 
 /// A token to store under a new name.
@@ -42,8 +51,8 @@ impl fmt::Debug for NewEntry<'_> {
 /// A store of tokens. No error contains a token.
 #[async_trait]
 pub trait TokenStore: Send + Sync {
-    /// Lists the names below a path. A name of the last minutes may be missing.
-    async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError>;
+    /// Lists the names below a path, page by page. A name of the last minutes may be missing.
+    async fn list(&self, path: &str, next: Option<String>) -> Result<EntryPage, AwsError>;
 
     /// The current tags; `None` if there is no entry of this name.
     async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError>;

@@ -7,7 +7,8 @@ use super::TokenLoop;
 use super::minted::MintedToken;
 use super::pass::{describe, stored_entry};
 use ecs_mesh_aws::aws::AwsError;
-use ecs_mesh_aws::token_store::{NewEntry, TokenStore};
+use ecs_mesh_aws::metered_token_store::{MeteredTokenStore, StoreWrite};
+use ecs_mesh_aws::token_store::{EntryTags, NewEntry};
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::tokens::{
@@ -136,11 +137,11 @@ impl TokenApply<'_> {
         identity: &TokenIdentity,
         new: &NewToken,
     ) -> Result<(), TokenChangeError> {
-        self.check_lease()?;
         let record = TokenRecord::first(wanted.owner.clone(), identity.clone(), new.issued.clone());
         let tags = record.tags();
         let (kms_key, text) = (wanted.terms.kms_key.as_deref(), new.text.expose());
-        Ok(self.store().create(NewEntry { name: &self.name.name, kms_key, tags: &tags, text }).await?)
+        let entry = NewEntry { name: &self.name.name, kms_key, tags: &tags, text };
+        self.store().write(StoreWrite::Put, || self.check_lease(), |store| store.create(entry)).await
     }
 
     /// Stores a token in the place of that of `record`.
@@ -151,37 +152,46 @@ impl TokenApply<'_> {
         record: &TokenRecord,
         new: &NewToken,
     ) -> Result<(), TokenChangeError> {
-        let (store, name) = (self.store(), &*self.name.name);
+        let name = &*self.name.name;
         let record = record.compacted(self.revoked, self.of.context.wall());
         let next = if record.current == new.issued {
             record
         } else {
             let next = record.replaced_by(new.issued.clone(), identity.clone());
-            self.check_lease()?;
-            store.set_tags(name, &next.tags()).await?;
+            self.set_tags(&next.tags()).await?;
             next
         };
-        self.check_lease()?;
-        store.put(name, wanted.terms.kms_key.as_deref(), new.text.expose()).await?;
-        self.check_lease()?;
-        Ok(store.set_tags(name, &next.stored(self.of.context.wall()).tags()).await?)
+        let (kms_key, text) = (wanted.terms.kms_key.as_deref(), new.text.expose());
+        let put = self.store().write(
+            StoreWrite::Put,
+            || self.check_lease(),
+            |store| store.put(name, kms_key, text),
+        );
+        put.await?;
+        self.set_tags(&next.stored(self.of.context.wall()).tags()).await
+    }
+
+    async fn set_tags(&self, tags: &EntryTags) -> Result<(), TokenChangeError> {
+        let name = &*self.name.name;
+        let call =
+            self.store().write(StoreWrite::Change, || self.check_lease(), |store| store.set_tags(name, tags));
+        call.await
     }
 
     /// Takes expired tokens from the tags.
     pub(super) async fn forget(&self, record: &TokenRecord, ids: &[TokenId]) -> Result<(), TokenChangeError> {
         self.check_unchanged().await?;
-        self.check_lease()?;
-        Ok(self.store().set_tags(&self.name.name, &record.without(ids).tags()).await?)
+        self.set_tags(&record.without(ids).tags()).await
     }
 
     /// Removes the secret or parameter.
     pub(super) async fn remove(&self) -> Result<(), TokenChangeError> {
         self.check_unchanged().await?;
-        self.check_lease()?;
-        Ok(self.store().remove(&self.name.name).await?)
+        let name = &*self.name.name;
+        self.store().write(StoreWrite::Change, || self.check_lease(), |store| store.remove(name)).await
     }
 
-    fn store(&self) -> &dyn TokenStore {
+    fn store(&self) -> &MeteredTokenStore {
         self.of.stores.of(self.name.store)
     }
 

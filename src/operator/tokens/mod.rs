@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
@@ -27,9 +28,10 @@ use super::control_plane_worker::ControlPlaneWorker;
 use crate::telemetry::state::TokenStatus;
 use ecs_mesh_api::TokenStoreKind;
 use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_aws::metered_token_store::{MeteredTokenStore, TokenStoreRates};
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_aws::token_store::TokenStore;
-use ecs_mesh_controller::{ActiveWarnings, Backoff, Heartbeat, PassRequests, ShutdownSummary, TokenBucket};
+use ecs_mesh_controller::{ActiveWarnings, Backoff, Heartbeat, PassRequests, ShutdownSummary};
 use ecs_mesh_core::plan::{GuardState, RemovalGuard};
 use ecs_mesh_core::tokens::EntryName;
 use ecs_mesh_kuma::TokenIssuer;
@@ -38,9 +40,8 @@ use ecs_mesh_model::{MeshName, Timestamp};
 use minted::MintedTokens;
 use pass::{PassEnd, TokenPass};
 
-/// Time limit of one pass; it is cancelled and repeated later.
-const PASS_TIMEOUT: Duration = Duration::from_mins(10);
-/// Time limit of the loop's other steps.
+/// Time limit of each step of a pass; the pass is then cancelled and repeated later. A pass as a whole takes as long as the
+/// rates of the stores need for the number of tokens.
 const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 /// Backoff while passes fail.
 const RETRY: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_mins(5) };
@@ -48,30 +49,32 @@ const RETRY: Backoff = Backoff { min: Duration::from_secs(2), max: Duration::fro
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 /// Passes in a row that change something: what is written and not shown would be written permanently.
 const MAX_CHANGED_PASSES: usize = 5;
-/// Reads of a store per second: SSM allows few.
-const STORE_READS_PER_SECOND: f64 = 5.0;
-const STORE_READS_BURST: u32 = 20;
 
-/// Where tokens are stored.
+/// Where tokens are stored. Clones share the rates of the stores.
 #[derive(Clone)]
 pub struct TokenStores {
-    /// Secrets Manager.
-    pub secrets_manager: Arc<dyn TokenStore>,
-    /// SSM Parameter Store.
-    pub parameter_store: Arc<dyn TokenStore>,
+    secrets_manager: MeteredTokenStore,
+    parameter_store: MeteredTokenStore,
 }
 
 impl TokenStores {
-    /// The stores of an AWS account.
-    pub fn of_aws(aws: &AwsClients) -> Self {
-        let (secrets, parameters) = (aws.secret_store.clone(), aws.parameter_store.clone());
-        Self { secrets_manager: Arc::new(secrets), parameter_store: Arc::new(parameters) }
+    /// These stores, called below AWS's quotas.
+    pub fn new(secrets_manager: Arc<dyn TokenStore>, parameter_store: Arc<dyn TokenStore>) -> Self {
+        Self {
+            secrets_manager: MeteredTokenStore::new(secrets_manager, TokenStoreRates::SECRETS_MANAGER),
+            parameter_store: MeteredTokenStore::new(parameter_store, TokenStoreRates::PARAMETER_STORE),
+        }
     }
 
-    fn of(&self, kind: TokenStoreKind) -> &dyn TokenStore {
+    /// The stores of an AWS account.
+    pub fn of_aws(aws: &AwsClients) -> Self {
+        Self::new(Arc::new(aws.secret_store.clone()), Arc::new(aws.parameter_store.clone()))
+    }
+
+    fn of(&self, kind: TokenStoreKind) -> &MeteredTokenStore {
         match kind {
-            TokenStoreKind::SecretsManager => self.secrets_manager.as_ref(),
-            TokenStoreKind::ParameterStore => self.parameter_store.as_ref(),
+            TokenStoreKind::SecretsManager => &self.secrets_manager,
+            TokenStoreKind::ParameterStore => &self.parameter_store,
         }
     }
 }
@@ -80,7 +83,8 @@ impl TokenStores {
 pub(super) struct TokenTarget {
     issuer: Arc<dyn TokenIssuer>,
     requests: PassRequests,
-    reads: TokenBucket,
+    /// Notified at each step of a pass.
+    progress: Notify,
     warnings: ActiveWarnings<String, String>,
     state: Mutex<TokenTargetState>,
 }
@@ -103,7 +107,7 @@ impl TokenTarget {
         Self {
             issuer,
             requests: PassRequests::default(),
-            reads: TokenBucket::new(STORE_READS_PER_SECOND, STORE_READS_BURST),
+            progress: Notify::new(),
             warnings: ActiveWarnings::default(),
             state: Mutex::default(),
         }
@@ -171,7 +175,6 @@ impl TokenLoop {
         let seed = self.context.process.seed.wrapping_add(7);
         let (mut retry_delays, mut changed_passes) = (None, 0);
         while !stop.is_cancelled() {
-            heartbeat.expect_within(PASS_TIMEOUT + STEP_TIMEOUT);
             let requested = self.target.requests.begin();
             let shutdown_timeout = async {
                 stop.cancelled().await;
@@ -180,7 +183,8 @@ impl TokenLoop {
             let pass = TokenPass { of: &self, stop: &stop, in_force: self.context.manifests.in_force() };
             let ended = tokio::select! {
                 biased;
-                ended = tokio::time::timeout(PASS_TIMEOUT, pass.run()) => ended.unwrap_or(PassEnd::Failed),
+                ended = pass.run() => ended,
+                () = self.stalled(&heartbeat) => PassEnd::Failed,
                 () = shutdown_timeout => break,
             };
             let pause = match ended {
@@ -212,6 +216,16 @@ impl TokenLoop {
         }
         heartbeat.unregister();
         ShutdownSummary::default()
+    }
+
+    /// Ends when a step of the pass takes too long.
+    async fn stalled(&self, heartbeat: &Heartbeat) {
+        loop {
+            heartbeat.expect_within(2 * STEP_TIMEOUT);
+            if tokio::time::timeout(STEP_TIMEOUT, self.target.progress.notified()).await.is_err() {
+                return;
+            }
+        }
     }
 
     fn is_dry_run(&self) -> bool {

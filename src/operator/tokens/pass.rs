@@ -142,6 +142,7 @@ impl TokenPass<'_> {
             if self.is_superseded() {
                 return PassEnd::Superseded;
             }
+            self.of.target.progress.notify_one();
             self.step(index, entry, &entries, &lists, &mut changes, &mut state).await;
         }
         if self.change_lists(&entries, changes, &mut state).await.is_break() {
@@ -188,7 +189,7 @@ impl TokenPass<'_> {
             let of_binding = desired.iter().filter(|(_, token)| token.binding.name == binding.name);
             let declared: BTreeMap<&EntryName, &DesiredToken> = of_binding.collect();
             let mut names: BTreeSet<EntryName> = declared.keys().map(|name| (*name).clone()).collect();
-            self.of.target.reads.acquire(1).await;
+            self.of.target.progress.notify_one();
             match store.list(path).await {
                 Ok(listed) => {
                     reporter.readable(path);
@@ -205,7 +206,7 @@ impl TokenPass<'_> {
             let retained = retained.map(|set| desired_tokens(&set, &worker.name)).unwrap_or_default();
             let may_withdraw = in_force.set.complete && !in_force.history.is_starting(settle, now);
             for name in names {
-                self.of.target.reads.acquire(1).await;
+                self.of.target.progress.notify_one();
                 let stored = match store.describe(&name.name).await {
                     Ok(described) => stored_entry(described.as_ref()),
                     Err(error) => {
@@ -246,6 +247,7 @@ impl TokenPass<'_> {
         let reporter = TokenReporter { of: self.of };
         let mut lists = BTreeMap::new();
         for mesh in meshes {
+            self.of.target.progress.notify_one();
             let subject = format!("revoked tokens of mesh {mesh}");
             match worker.call(self.of.target.issuer.revocations(mesh)).await {
                 Ok(list) => {
@@ -457,6 +459,7 @@ impl TokenPass<'_> {
             if add.is_empty() && (remove.is_empty() || !may_prune) {
                 continue;
             }
+            self.of.target.progress.notify_one();
             let ids: BTreeSet<TokenId> = add.keys().cloned().collect();
             let removed: BTreeSet<TokenId> = remove.keys().cloned().collect();
             self.of.worker.writes.acquire().await;

@@ -167,16 +167,16 @@ async fn token_of_a_removed_workload_is_revoked_once_settled() {
 
 #[tokio::test(start_paused = true)]
 async fn workload_restored_during_a_pass_keeps_its_token() {
-    let names: Vec<String> = (0..60).map(|n| format!("w{n:02}")).collect();
+    let names: Vec<String> = (0..240).map(|n| format!("w{n:03}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut fixture = issuing(&names).await;
-    fixture.edit(&workloads(&names[..59]));
+    fixture.edit(&workloads(&names[..239]));
     // The settled pass reads its entries for some seconds.
     sleep(Duration::from_secs(63)).await;
     assert_eq!((fixture.revoked().await.as_str(), fixture.tokens_in("held")), ("", 1));
     fixture.edit(&workloads(&names));
     sleep(SOON).await;
-    assert_eq!((fixture.revoked().await.as_str(), fixture.tokens_in("issued")), ("", 60));
+    assert_eq!((fixture.revoked().await.as_str(), fixture.tokens_in("issued")), ("", 240));
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,6 +203,28 @@ async fn failed_revocation_is_counted_as_failed() {
     fixture.refused_paths.lock().unwrap().clear();
     sleep(HOUR).await;
     assert_eq!((fixture.tokens_in("failed"), fixture.tokens_in("withdrawn")), (0, 1));
+}
+
+/// A pass takes as long as the store's quota requires, and goes on where it is.
+#[tokio::test(start_paused = true)]
+async fn many_parameters_are_written_below_the_quota() {
+    let names: Vec<String> = (0..1_400).map(|n| format!("w{n:04}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.tokens = format!("{TOKENS}, store: parameterStore");
+    fixture.edit(&workloads(&names));
+    fixture.start();
+    let stored = || fixture.parameters.entries.lock().unwrap().len();
+    // Each name is read twice, five times a second; three tokens a second are the quota.
+    let mut last = 0;
+    while last < names.len() {
+        sleep(Duration::from_secs(10)).await;
+        let now = stored();
+        assert!(now - last <= 22, "{last} {now}");
+        last = now;
+    }
+    sleep(HOUR).await;
+    assert_eq!((fixture.tokens_in("issued"), fixture.issued_by_kuma()), (1_400, 1_400));
 }
 
 #[tokio::test(start_paused = true)]

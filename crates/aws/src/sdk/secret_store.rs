@@ -1,18 +1,15 @@
 //! Tokens as secrets of Secrets Manager.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
 
 use super::call::CallRunner;
-use super::ecs::unreadable;
 use crate::aws::{AwsError, AwsErrorKind};
-use crate::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
+use crate::token_store::{EntryDescription, EntryPage, EntryTags, NewEntry, TokenStore};
 
-/// Pages of 100 secrets.
-const MAX_PAGES: usize = 100;
+/// Secrets in a page, the most that is allowed.
+const PAGE: i32 = 100;
 const DESCRIPTION: &str = "Data plane token of ecs-mesh-operator";
 
 /// Secrets Manager of one account and Region.
@@ -34,23 +31,16 @@ fn sdk_tags(tags: &EntryTags) -> Vec<Tag> {
 
 #[async_trait]
 impl TokenStore for SdkSecretStore {
-    async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError> {
-        const OPERATION: &str = "secretsmanager:ListSecrets";
+    async fn list(&self, path: &str, next: Option<String>) -> Result<EntryPage, AwsError> {
         let prefix = format!("{path}/");
         let filter = Filter::builder().key(FilterNameStringType::Name).values(&prefix).build();
-        let (mut names, mut next) = (BTreeSet::new(), None);
-        for _ in 0..MAX_PAGES {
-            let call =
-                self.client.list_secrets().filters(filter.clone()).max_results(100).set_next_token(next);
-            let page = Box::pin(self.calls.run(OPERATION, path, call.send())).await?;
-            let found = page.secret_list.unwrap_or_default().into_iter().filter_map(|secret| secret.name);
-            names.extend(found.filter(|name| name.starts_with(&prefix)));
-            next = page.next_token.filter(|token| !token.is_empty());
-            if next.is_none() {
-                return Ok(names);
-            }
-        }
-        Err(unreadable(OPERATION, path, "the list does not end"))
+        let call = self.client.list_secrets().filters(filter).max_results(PAGE).set_next_token(next);
+        let page = Box::pin(self.calls.run("secretsmanager:ListSecrets", path, call.send())).await?;
+        let names = page.secret_list.unwrap_or_default().into_iter().filter_map(|secret| secret.name);
+        Ok(EntryPage {
+            names: names.filter(|name| name.starts_with(&prefix)).collect(),
+            next: page.next_token.filter(|token| !token.is_empty()),
+        })
     }
 
     async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {

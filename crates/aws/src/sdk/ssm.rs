@@ -2,7 +2,6 @@
 //!
 //! Source: <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html> and the pages beside it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -18,11 +17,11 @@ use super::call::CallRunner;
 use super::ecs::unreadable;
 use super::operation::{self, SignedService};
 use crate::aws::{AwsError, AwsErrorKind};
-use crate::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
+use crate::token_store::{EntryDescription, EntryPage, EntryTags, NewEntry, TokenStore};
 
 const SSM: SignedService = SignedService { id: "SSM", name: "ssm" };
-/// Pages of 50 parameters.
-const MAX_PAGES: usize = 200;
+/// Parameters in a page, the most that is allowed.
+const PAGE: u32 = 50;
 const DESCRIPTION: &str = "Data plane token of ecs-mesh-operator";
 
 /// An operation, as permissions name it. The part after the colon is its name.
@@ -87,24 +86,23 @@ fn parameter(name: &str, kms_key: Option<&str>, text: &str) -> Value {
 
 #[async_trait]
 impl TokenStore for SdkParameterStore {
-    async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError> {
+    async fn list(&self, path: &str, next: Option<String>) -> Result<EntryPage, AwsError> {
         let prefix = format!("{path}/");
         let filter = json!({"Key": "Name", "Option": "BeginsWith", "Values": [prefix]});
-        let mut body = json!({"ParameterFilters": [filter], "MaxResults": 50});
-        let mut names = BTreeSet::new();
-        for _ in 0..MAX_PAGES {
-            let page = self.call(DESCRIBE, path, &body).await?;
-            let Some(items) = page.get("Parameters").and_then(Value::as_array) else {
-                return Err(unreadable(DESCRIBE.0, path, "the response has no Parameters"));
-            };
-            let found = items.iter().filter_map(|item| item.get("Name")?.as_str());
-            names.extend(found.filter(|name| name.starts_with(&prefix)).map(str::to_owned));
-            match page.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty()) {
-                Some(next) => body["NextToken"] = next.into(),
-                None => return Ok(names),
-            }
+        let mut body = json!({"ParameterFilters": [filter], "MaxResults": PAGE});
+        if let Some(next) = next {
+            body["NextToken"] = next.into();
         }
-        Err(unreadable(DESCRIBE.0, path, "the list does not end"))
+        let page = self.call(DESCRIBE, path, &body).await?;
+        let Some(items) = page.get("Parameters").and_then(Value::as_array) else {
+            return Err(unreadable(DESCRIBE.0, path, "the response has no Parameters"));
+        };
+        let names = items.iter().filter_map(|item| item.get("Name")?.as_str());
+        let next = page.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty());
+        Ok(EntryPage {
+            names: names.filter(|name| name.starts_with(&prefix)).map(str::to_owned).collect(),
+            next: next.map(str::to_owned),
+        })
     }
 
     async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {

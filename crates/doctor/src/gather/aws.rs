@@ -381,8 +381,11 @@ async fn try_token_store(clients: &AwsClients, scope: &TokenStoreScope, reads: &
         TokenStoreKind::ParameterStore => &clients.parameter_store,
     };
     let subject = format!("{} {}", scope.kind.as_str(), scope.path);
-    let listed = store.list(&scope.path).await;
-    let outcome = listed.map(|names| format!("{} names below the path", names.len()));
+    let listed = store.list(&scope.path, None).await;
+    let outcome = listed.map(|page| {
+        let or_more = if page.next.is_some() { " or more" } else { "" };
+        format!("{}{or_more} names below the path", page.names.len())
+    });
     reads.push(ReadAttempt { id: catalogue::LIST_TOKENS, subject: subject.clone(), outcome });
     if reads.last().is_some_and(is_unavailable) {
         return;

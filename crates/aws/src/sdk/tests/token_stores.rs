@@ -1,6 +1,7 @@
 //! Tokens in Secrets Manager and in Parameter Store.
 
 use super::*;
+use crate::metered_token_store::{MeteredTokenStore, TokenStoreRates};
 use crate::token_store::{EntryDescription, EntryTags, NewEntry, TokenStore};
 
 const NAME: &str = "/mesh/default/web/token";
@@ -84,8 +85,10 @@ async fn names_below_a_path_are_listed_page_by_page() {
         ok(&json!({})),
     ])
     .await;
-    let stores: [&dyn TokenStore; 2] = [&world.aws.secret_store, &world.aws.parameter_store];
+    let stores: [Arc<dyn TokenStore>; 2] =
+        [Arc::new(world.aws.secret_store.clone()), Arc::new(world.aws.parameter_store.clone())];
     for store in stores {
+        let store = MeteredTokenStore::new(store, TokenStoreRates::SECRETS_MANAGER);
         let names = store.list("/mesh").await.unwrap();
         assert_eq!(names.iter().collect::<Vec<_>>(), ["/mesh/a", "/mesh/b"]);
     }
@@ -93,7 +96,7 @@ async fn names_below_a_path_are_listed_page_by_page() {
     assert_eq!(world.seen(2)["ParameterFilters"][0]["Values"], json!(["/mesh/"]));
     assert_eq!((&world.seen(1)["NextToken"], &world.seen(3)["NextToken"]), (&json!("more"), &json!("more")));
     // A list without items is no empty list.
-    assert!(world.aws.parameter_store.list("/mesh").await.is_err());
+    assert!(world.aws.parameter_store.list("/mesh", None).await.is_err());
 }
 
 #[tokio::test]
