@@ -25,8 +25,19 @@ use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
 use ecs_mesh_model::{InterfaceAddresses, LastStatus, OperatorId, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
 
-/// The emulator, and the calls that it refuses.
+/// The emulator, and the calls that it refuses or answers in another way.
 struct FakeTransport(Arc<Mutex<KumaCp>>, Clock, RefusedCalls);
+
+/// What is wrong with data plane tokens.
+#[derive(Default)]
+pub(super) struct TokenFaults {
+    /// The lists of revoked tokens may not be read.
+    pub(super) lists_forbidden: bool,
+    /// Tokens are not bound to the requested workload.
+    pub(super) unbound: bool,
+    /// How far the control plane's clock is ahead when it issues tokens, in hours.
+    pub(super) clock_ahead: i64,
+}
 
 type RefusedPaths = Arc<Mutex<BTreeSet<&'static str>>>;
 
@@ -36,12 +47,15 @@ struct RefusedCalls {
     all: Vec<&'static str>,
     /// Parts of paths that may not be written.
     writes: RefusedPaths,
+    tokens: Arc<Mutex<TokenFaults>>,
 }
 
 impl RefusedCalls {
     fn refuse(&self, method: HttpMethod, path: &str) -> bool {
         let is_written = method != HttpMethod::Get;
-        self.all.iter().any(|beginning| path.starts_with(beginning))
+        let is_list = path.contains("revocations") && self.tokens.lock().unwrap().lists_forbidden;
+        is_list
+            || self.all.iter().any(|beginning| path.starts_with(beginning))
             || is_written && self.writes.lock().unwrap().iter().any(|part| path.contains(part))
     }
 }
@@ -58,8 +72,18 @@ impl Transport for FakeTransport {
             let body = br#"{"type": "/std-errors", "status": 403, "title": "Access Denied"}"#.to_vec();
             return Ok(HttpResponse { status: 403, retry_after: None, body });
         }
-        let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
-        let answer = self.0.lock().unwrap().handle(self.1.now(), &request);
+        let (mut now, mut body) = (self.1.now(), body.unwrap_or_default());
+        if path.starts_with("/tokens/") {
+            let faults = self.2.tokens.lock().unwrap();
+            now.0 += faults.clock_ahead * 3_600_000;
+            if faults.unbound {
+                let mut wanted: Value = serde_json::from_slice(&body).unwrap();
+                wanted.as_object_mut().unwrap().remove("workload");
+                body = wanted.to_string().into_bytes();
+            }
+        }
+        let request = KumaRequest::json(method.as_str(), path, body);
+        let answer = self.0.lock().unwrap().handle(now, &request);
         Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body })
     }
 }
@@ -87,6 +111,7 @@ pub(super) struct OperatorFixture {
     pub(super) parameters: Arc<FakeTokenStore>,
     /// Parts of the control plane's paths that the operator may not write.
     pub(super) refused_paths: RefusedPaths,
+    pub(super) token_faults: Arc<Mutex<TokenFaults>>,
     loaded: Option<Loaded>,
     manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
     running: Option<JoinHandle<()>>,
@@ -121,6 +146,7 @@ impl OperatorFixture {
             secrets: Arc::default(),
             parameters: Arc::default(),
             refused_paths: Arc::default(),
+            token_faults: Arc::default(),
             loaded: None,
             manifests: None,
             running: None,
@@ -189,7 +215,11 @@ impl OperatorFixture {
     /// The dependencies of an operator at the emulators, which plans for a target version if there is one.
     fn deps(&self, target: Option<KumaRelease>) -> OperatorDeps {
         let (kuma, clock) = (Arc::clone(&self.kuma), self.clock.clone());
-        let refused = RefusedCalls { all: self.forbidden.clone(), writes: Arc::clone(&self.refused_paths) };
+        let refused = RefusedCalls {
+            all: self.forbidden.clone(),
+            writes: Arc::clone(&self.refused_paths),
+            tokens: Arc::clone(&self.token_faults),
+        };
         OperatorDeps {
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,

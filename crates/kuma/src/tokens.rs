@@ -20,13 +20,15 @@ use super::errors::{self, RequestKind};
 use ecs_mesh_api::KumaRelease;
 use ecs_mesh_control_plane::http::{HttpMethod, Transport, segment};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_core::tokens::{IssuedToken, RevocationList, TokenId, TokenIdentity};
+use ecs_mesh_core::tokens::{ClockOffset, IssuedToken, RevocationList, TokenId, TokenIdentity};
 use ecs_mesh_model::{MeshName, Timestamp};
 
 const ISSUE_PATH: &str = "/tokens/dataplane";
 const SERVICE_TAG: &str = "kuma.io/service";
 /// Attempts to change the list while other writers do.
 const MAX_LIST_WRITES: usize = 5;
+/// The difference of requested and granted validity that is none, in milliseconds.
+const VALIDITY_TOLERANCE_MS: u64 = 60_000;
 /// The longest token that is accepted. A parameter of the standard tier holds 4 KB.
 const MAX_TOKEN_BYTES: usize = 4_096;
 
@@ -51,8 +53,10 @@ impl fmt::Debug for TokenText {
 pub struct NewToken {
     /// The token.
     pub text: TokenText,
-    /// Its id and end.
+    /// Its id and end. Its clock is that of the control plane, of which nothing is known here.
     pub issued: IssuedToken,
+    /// When it was issued, by the control plane's clock.
+    pub issued_at: Timestamp,
 }
 
 /// A token to issue.
@@ -154,13 +158,17 @@ impl<T: Transport> KumaControlPlane<T> {
             return Err(problem("the token is longer than 4096 bytes"));
         }
         let claims = claims(text).ok_or_else(|| problem("the response is no token (JWT)"))?;
-        let issued = issued(&claims).ok_or_else(|| problem("the token has no usable jti and exp"))?;
+        let (issued, issued_at) =
+            issued(&claims).ok_or_else(|| problem("the token has no usable jti, iat and exp"))?;
         if !is_bound(&claims, &request) {
             let found = "the token is not bound to the requested mesh and workload or service, so it is not used; help: use \
                          Kuma 2.13 or later for tokens that are bound to a workload";
             return Err(problem(found));
         }
-        Ok(NewToken { text: TokenText(text.to_owned()), issued })
+        if issued_at.plus(request.valid_for).0.abs_diff(issued.expires.0) > VALIDITY_TOLERANCE_MS {
+            return Err(problem("the token is not valid for the requested time, so it is not used"));
+        }
+        Ok(NewToken { text: TokenText(text.to_owned()), issued, issued_at })
     }
 
     async fn read_list(&self, mesh: &MeshName) -> Result<StoredList, MeshError> {
@@ -253,10 +261,11 @@ fn claims(text: &str) -> Option<Value> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
-fn issued(claims: &Value) -> Option<IssuedToken> {
+/// The token, and when it was issued.
+fn issued(claims: &Value) -> Option<(IssuedToken, Timestamp)> {
+    let time = |name: &str| Some(Timestamp(claims.get(name)?.as_i64()?.checked_mul(1_000)?));
     let id = TokenId::parse(claims.get("jti")?.as_str()?)?;
-    let expires = Timestamp(claims.get("exp")?.as_i64()?.checked_mul(1_000)?);
-    Some(IssuedToken { id, expires })
+    Some((IssuedToken { id, expires: time("exp")?, clock: ClockOffset::default() }, time("iat")?))
 }
 
 /// Whether the claims have the requested mesh and workload or service. Their names are those of Go's fields.

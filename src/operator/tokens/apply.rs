@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::TokenLoop;
 use super::minted::MintedToken;
 use super::pass::{describe, stored_entry};
+use super::report::TokenReporter;
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::metered_token_store::{MeteredTokenStore, StoreWrite};
 use ecs_mesh_aws::token_store::{EntryTags, NewEntry};
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::tokens::{
-    EntryName, IssuedToken, RevocationList, StoredEntry, TokenId, TokenIdentity, TokenRecord,
+    ClockOffset, EntryName, IssuedToken, RevocationList, StoredEntry, TokenId, TokenIdentity, TokenRecord,
     TokenRecordError, WantedToken,
 };
 use ecs_mesh_kuma::{NewToken, TokenRequest};
@@ -59,8 +60,8 @@ pub(super) struct TokenApply<'a> {
     pub(super) name: &'a EntryName,
     /// As it was planned.
     pub(super) stored: &'a StoredEntry,
-    /// The list of its mesh.
-    pub(super) revoked: &'a RevocationList,
+    /// The list of its mesh, if it can be read.
+    pub(super) revoked: Option<&'a RevocationList>,
 }
 
 impl TokenApply<'_> {
@@ -93,7 +94,7 @@ impl TokenApply<'_> {
         if let StoredEntry::Recorded(record) = self.stored
             && reusable.as_ref().is_none_or(|minted| minted.new.issued != record.current)
         {
-            record.compacted(self.revoked, wall).check_room(wall).map_err(TokenChangeError::Record)?;
+            record.with_room(self.revoked, wall).map_err(TokenChangeError::Record)?;
         }
         match reusable {
             Some(minted) => Ok(minted),
@@ -116,7 +117,11 @@ impl TokenApply<'_> {
         self.check_lease()?;
         let (mesh, valid_for) = (&wanted.owner.mesh, wanted.terms.valid_for.0);
         let request = TokenRequest { mesh, identity, valid_for };
-        let issued = self.of.worker.call(self.of.target.issuer.issue_token(request)).await;
+        let mut issued = self.of.worker.call(self.of.target.issuer.issue_token(request)).await;
+        if let Ok(new) = &mut issued {
+            new.issued.clock = ClockOffset::between(new.issued_at, self.of.context.wall());
+            TokenReporter { of: self.of }.clock(new.issued.clock);
+        }
         // Kept before anything else is awaited, so that a pass that is cancelled loses no token.
         self.of.target.with(|inner| match issued {
             Ok(new) => Ok(inner.minted.keep(self.name, new, identity, valid_for)),
@@ -153,10 +158,11 @@ impl TokenApply<'_> {
         new: &NewToken,
     ) -> Result<(), TokenChangeError> {
         let name = &*self.name.name;
-        let record = record.compacted(self.revoked, self.of.context.wall());
         let next = if record.current == new.issued {
-            record
+            record.clone()
         } else {
+            let record = record.with_room(self.revoked, self.of.context.wall());
+            let record = record.map_err(TokenChangeError::Record)?;
             let next = record.replaced_by(new.issued.clone(), identity.clone());
             self.set_tags(&next.tags()).await?;
             next

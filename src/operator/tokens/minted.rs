@@ -36,7 +36,7 @@ impl MintedToken {
         is_fresh
             && wanted.identity.as_ref() == Ok(&self.identity)
             && wanted.terms.valid_for.0 == self.valid_for
-            && !issued.is_expired(Duration::ZERO, now.plus(wanted.terms.rotate_before.0))
+            && !issued.expires_within(wanted.terms.rotate_before.0, now)
     }
 }
 

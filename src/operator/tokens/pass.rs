@@ -275,15 +275,9 @@ impl TokenPass<'_> {
     ) {
         let (context, worker) = (&self.of.context, &self.of.worker);
         let empty = RevocationList::default();
-        let revoked = match entry.record().map(|record| lists.get(&record.owner.mesh)) {
-            None => &empty,
-            Some(Some(list)) => list,
-            // Unknown is not absent. Tokens of others need no list.
-            Some(None) if entry.record().is_some_and(|record| self.is_ours(record)) => {
-                return state.count(FAILED);
-            }
-            Some(None) => &empty,
-        };
+        // Tokens of others need no list.
+        let ours = entry.record().filter(|record| self.is_ours(record));
+        let revoked = ours.map_or(Some(&empty), |record| lists.get(&record.owner.mesh));
         let planned = plan_entry(&EntryInput {
             operator: &context.process.id,
             control_plane: &worker.name,
@@ -307,11 +301,11 @@ impl TokenPass<'_> {
         if entry.wanted.is_some()
             && let Some(record) = entry.record()
         {
-            let expires = record.current.expires.as_secs_f64();
+            let expires = record.current.ends().as_secs_f64();
             let status = &mut state.status;
             status.next_expiry = Some(status.next_expiry.map_or(expires, |earlier| earlier.min(expires)));
         }
-        let mut label = planned.state.label();
+        let mut label = if planned.awaits_list { FAILED } else { planned.state.label() };
         if planned.actions.is_empty() {
             reporter.waiting(&subject, &planned, &mut state.plan);
         }
@@ -335,11 +329,9 @@ impl TokenPass<'_> {
             match self.apply(action, entry, revoked).await {
                 Ok(token) => {
                     state.changed = true;
-                    label = if matches!(action, TokenAction::Issue(_)) {
-                        TokenState::Issued.label()
-                    } else {
-                        label
-                    };
+                    if matches!(action, TokenAction::Issue(_)) && !planned.awaits_list {
+                        label = TokenState::Issued.label();
+                    }
                     reporter.changed(&subject, action, token.as_ref(), reason);
                 }
                 Err(error) => {
@@ -381,7 +373,7 @@ impl TokenPass<'_> {
         &self,
         action: &TokenAction,
         entry: &TokenEntry,
-        revoked: &RevocationList,
+        revoked: Option<&RevocationList>,
     ) -> Result<Option<IssuedToken>, TokenChangeError> {
         let apply = TokenApply { of: self.of, name: &entry.name, stored: &entry.stored, revoked };
         match (action, &entry.wanted, entry.record()) {

@@ -11,7 +11,9 @@ use super::pass::planned_change;
 use crate::operator::dry_run::TaskPlan;
 use crate::telemetry::state::TokenStatus;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange, PlannedKind};
-use ecs_mesh_core::tokens::{EntryName, EntryPlan, IssuedToken, TokenAction, TokenId, TokenState};
+use ecs_mesh_core::tokens::{
+    ClockOffset, EntryName, EntryPlan, IssuedToken, TokenAction, TokenId, TokenState,
+};
 use ecs_mesh_model::MeshName;
 
 /// The label of warnings about tokens.
@@ -19,6 +21,9 @@ const TOKEN_FAILED: &str = "token_failed";
 /// Values of the log field `change`, and of the metric's label.
 const REVOKE: &str = "revoke";
 const PRUNE: &str = "prune";
+
+/// The key of the warning that the clocks differ.
+const CLOCK: &str = "clock";
 
 /// The token that a line is about.
 pub(super) struct TokenSubject<'a> {
@@ -68,6 +73,19 @@ impl TokenReporter<'_> {
         let described = format!("data plane tokens of control plane {control_plane}: {subject}");
         self.of.context.record_unresolved(&described, None);
         self.of.target.warnings.clear(&reading(subject));
+    }
+
+    /// The control plane's clock when it issued a token.
+    pub(super) fn clock(&self, clock: ClockOffset) {
+        let (control_plane, warnings) = (&self.of.worker.name, &self.of.target.warnings);
+        if clock.is_zero() {
+            warnings.clear(&CLOCK.to_owned());
+        } else {
+            self.of.context.metrics().record_warning(TOKEN_FAILED);
+            if warnings.raise(CLOCK.to_owned(), "differs".to_owned()) {
+                warn!(%control_plane, clock = %clock, "clocks differ; tokens are judged by their issuer's clock");
+            }
+        }
     }
 
     /// Nothing withholds a change of the token.

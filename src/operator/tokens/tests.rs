@@ -86,7 +86,7 @@ impl OperatorFixture {
         let name = "dataplane-token-revocations-default";
         let body = format!(r#"{{"type": "Secret", "mesh": "default", "name": "{name}", "data": "{data}"}}"#);
         let request = KumaRequest::json("PUT", &format!("/meshes/default/secrets/{name}"), body.into_bytes());
-        assert_eq!(self.kuma.lock().unwrap().handle(self.clock.now(), &request).status, 200);
+        assert!(self.kuma.lock().unwrap().handle(self.clock.now(), &request).status < 300);
     }
 
     fn issued_by_kuma(&self) -> u64 {
@@ -239,6 +239,70 @@ async fn refused_token_is_requested_with_backoff() {
     fixture.refused_paths.lock().unwrap().clear();
     sleep(HOUR).await;
     assert_eq!((fixture.tokens_in("issued"), fixture.issued_by_kuma()), (1, 1));
+}
+
+/// A server before 2.13 that calls itself newer ignores the workload.
+#[tokio::test(start_paused = true)]
+async fn token_that_is_not_bound_is_requested_with_backoff() {
+    let mut fixture = OperatorFixture::new(&[]);
+    fixture.token_faults.lock().unwrap().unbound = true;
+    TOKENS.clone_into(&mut fixture.tokens);
+    fixture.edit(&workloads(&["a"]));
+    fixture.start();
+    sleep(10 * HOUR).await;
+    // At least every half hour, and no more than twice that.
+    let requested = fixture.issued_by_kuma();
+    assert!((20..=60).contains(&requested), "{requested}");
+    assert_eq!((fixture.tokens_in("failed"), fixture.take_writes().len()), (1, 0));
+    fixture.token_faults.lock().unwrap().unbound = false;
+    sleep(HOUR).await;
+    assert_eq!((fixture.tokens_in("issued"), fixture.issued_by_kuma()), (1, requested + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn difference_of_the_clocks_does_not_repeat_rotations() {
+    for ahead in [30, -30] {
+        let mut fixture = OperatorFixture::new(&[]);
+        fixture.token_faults.lock().unwrap().clock_ahead = ahead;
+        TOKENS.clone_into(&mut fixture.tokens);
+        fixture.edit(&workloads(&["a"]));
+        fixture.start();
+        sleep(17 * HOUR).await;
+        assert_eq!((fixture.tokens_in("issued"), fixture.issued_by_kuma()), (1, 1), "{ahead}");
+        let (first, ends) = (fixture.current("a"), fixture.record("a").current.ends());
+        let left = fixture.clock.wall().age_at(ends);
+        assert!(left.abs_diff(7 * HOUR) < SOON, "{ahead}: {left:?}");
+        sleep(2 * HOUR).await;
+        assert_eq!(fixture.issued_by_kuma(), 2, "{ahead}: rotated after 18 hours");
+        sleep(2 * HOUR).await;
+        assert_eq!(fixture.revoked().await, first.to_string());
+    }
+}
+
+/// Neither a list that cannot be read nor one that may not be read stops rotations.
+#[tokio::test(start_paused = true)]
+async fn tokens_are_rotated_while_the_list_is_unreadable() {
+    for is_forbidden in [true, false] {
+        let mut fixture = issuing(&["a", "b"]).await;
+        fixture.edit(&workloads(&["a"]));
+        let removed = fixture.current("b");
+        if is_forbidden {
+            fixture.token_faults.lock().unwrap().lists_forbidden = true;
+        } else {
+            // No text.
+            fixture.overwrite_list("//79");
+        }
+        let first = fixture.current("a");
+        sleep(21 * HOUR).await;
+        assert_ne!(fixture.current("a"), first, "{is_forbidden}");
+        // Neither the replaced token nor that of the removed workload can be revoked.
+        assert_eq!((fixture.tokens_in("failed"), fixture.issued_by_kuma()), (2, 3), "{is_forbidden}");
+        fixture.token_faults.lock().unwrap().lists_forbidden = false;
+        fixture.overwrite_list("b3RoZXI=");
+        sleep(HOUR).await;
+        assert_eq!(fixture.revoked().await, format!("other,{first},{removed}"), "{is_forbidden}");
+        assert_eq!((fixture.tokens_in("failed"), fixture.tokens_in("withdrawn")), (0, 1), "{is_forbidden}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

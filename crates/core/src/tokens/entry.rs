@@ -87,8 +87,8 @@ pub struct EntryInput<'a> {
     pub settled: bool,
     /// The stored entry.
     pub stored: &'a StoredEntry,
-    /// The list of the mesh of the stored token.
-    pub revoked: &'a RevocationList,
+    /// The list of the mesh of the stored token; `None` if it cannot be read: unknown is not absent.
+    pub revoked: Option<&'a RevocationList>,
     /// The wall-clock time, which the expiry of a token is compared with.
     pub now: Timestamp,
 }
@@ -205,11 +205,13 @@ pub struct EntryPlan {
     pub actions: Vec<TokenAction>,
     /// When the next step is due, if time alone makes one due.
     pub due: Option<Timestamp>,
+    /// Whether tokens are to be revoked, and the list cannot be read.
+    pub awaits_list: bool,
 }
 
 impl EntryPlan {
     fn waiting(state: TokenState, reason: impl Into<String>) -> Self {
-        Self { state, reason: reason.into(), actions: Vec::new(), due: None }
+        Self { state, reason: reason.into(), actions: Vec::new(), due: None, awaits_list: false }
     }
 }
 
@@ -270,6 +272,7 @@ fn plan_first(wanted: &WantedToken) -> EntryPlan {
         reason: reason.as_str().to_owned(),
         actions: vec![TokenAction::Issue(reason)],
         due: None,
+        awaits_list: false,
     }
 }
 
@@ -280,24 +283,25 @@ fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_
     };
     let TokenPolicy { valid_for, rotate_before, overlap, .. } = &wanted.terms;
     let EntryInput { revoked, now, .. } = *input;
+    let is_revoked = |id: &TokenId| revoked.is_some_and(|list| list.contains(id));
     let current = &record.current;
     let issue = if !record.stored {
         Some(IssueReason::Interrupted)
     } else if record.identity != *identity {
         Some(IssueReason::IdentityChanged)
-    } else if revoked.contains(&current.id) {
+    } else if is_revoked(&current.id) {
         Some(IssueReason::Revoked)
-    } else if current.expires > now.plus(valid_for.0 + CLOCK_SLACK) {
+    } else if !current.expires_within(valid_for.0 + CLOCK_SLACK, now) {
         Some(IssueReason::ValidityShortened)
     } else {
-        current.is_expired(Duration::ZERO, now.plus(rotate_before.0)).then_some(IssueReason::Rotation)
+        current.expires_within(rotate_before.0, now).then_some(IssueReason::Rotation)
     };
-    let mut due = vec![earlier(current.expires, rotate_before.0)];
+    let mut due = vec![earlier(current.ends(), rotate_before.0)];
     let mut replaced = Vec::new();
     for prior in &record.prior {
         let revoke_at = prior.replaced.map(|replaced| replaced.plus(overlap.0));
-        if prior.token.is_expired(Duration::ZERO, now) || revoked.contains(&prior.token.id) {
-            due.push(prior.token.expires.plus(CLOCK_SLACK));
+        if prior.token.is_expired(Duration::ZERO, now) || is_revoked(&prior.token.id) {
+            due.push(prior.token.ends_everywhere());
         } else if revoke_at.is_some_and(|at| at <= now) {
             replaced.push(prior.token.clone());
         } else {
@@ -306,7 +310,8 @@ fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_
     }
     let expired =
         record.prior.iter().map(|prior| &prior.token).filter(|token| token.is_expired(CLOCK_SLACK, now));
-    let cleanup = cleanup(expired, revoked);
+    let cleanup = revoked.and_then(|revoked| cleanup(expired, revoked));
+    let awaits_list = revoked.is_none() && !replaced.is_empty();
     let mut actions = Vec::new();
     match issue {
         // Tasks that start may still read a replaced token until the newest one is stored. Issuing writes the tags without
@@ -316,7 +321,9 @@ fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_
             actions.push(TokenAction::Issue(reason));
         }
         None => {
-            actions.extend((!replaced.is_empty()).then_some(TokenAction::RevokeReplaced(replaced)));
+            actions.extend(
+                (!replaced.is_empty() && !awaits_list).then_some(TokenAction::RevokeReplaced(replaced)),
+            );
             actions.extend(cleanup);
         }
     }
@@ -325,6 +332,7 @@ fn plan_wanted(wanted: &WantedToken, record: &TokenRecord, input: &EntryInput<'_
         reason: issue.map_or("the stored token is valid", IssueReason::as_str).to_owned(),
         actions,
         due: due.into_iter().filter(|at| *at > now).min(),
+        awaits_list,
     }
 }
 
@@ -334,11 +342,15 @@ fn plan_withdrawn(record: &TokenRecord, input: &EntryInput<'_>) -> EntryPlan {
         let reason = "not declared any more; waits until the manifests have been complete for cleanup.settle";
         return EntryPlan::waiting(TokenState::Held, reason);
     }
+    let Some(revoked) = revoked else {
+        let reason = "not declared any more; the list of revoked tokens cannot be read";
+        return EntryPlan { awaits_list: true, ..EntryPlan::waiting(TokenState::Withdrawn, reason) };
+    };
     let is_valid = |token: &&IssuedToken| !token.is_expired(CLOCK_SLACK, now);
     let valid: Vec<&IssuedToken> = record.tokens().filter(is_valid).collect();
     let to_revoke: Vec<IssuedToken> =
         valid.iter().filter(|token| !revoked.contains(&token.id)).map(|token| (*token).clone()).collect();
-    let due = valid.iter().map(|token| token.expires.plus(CLOCK_SLACK)).min();
+    let due = valid.iter().map(|token| token.ends_everywhere()).min();
     let mut actions = Vec::new();
     if !to_revoke.is_empty() {
         actions.push(TokenAction::Withdraw(to_revoke));
@@ -352,7 +364,7 @@ fn plan_withdrawn(record: &TokenRecord, input: &EntryInput<'_>) -> EntryPlan {
     }
     let reason =
         if valid.is_empty() { "all its tokens have expired" } else { "the manifests do not declare it" };
-    EntryPlan { state: TokenState::Withdrawn, reason: reason.to_owned(), actions, due }
+    EntryPlan { state: TokenState::Withdrawn, reason: reason.to_owned(), actions, due, awaits_list: false }
 }
 
 fn earlier(at: Timestamp, by: Duration) -> Timestamp {
@@ -374,8 +386,8 @@ fn cleanup<'t>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::PriorToken;
     use super::super::record::tests::{record, token};
+    use super::super::record::{ClockOffset, PriorToken};
     use super::*;
     use ecs_mesh_api::HumanDuration;
 
@@ -417,23 +429,24 @@ mod tests {
     fn plan(
         wanted: Option<&WantedToken>,
         stored: &StoredEntry,
-        revoked: &str,
+        revoked: impl Into<Option<&'static str>>,
         settled: bool,
     ) -> Option<EntryPlan> {
+        let revoked = revoked.into().map(RevocationList::parse);
         plan_entry(&EntryInput {
             operator: &OperatorId::parse("op").unwrap(),
             control_plane: "kuma",
             wanted,
             settled,
             stored,
-            revoked: &RevocationList::parse(revoked),
+            revoked: revoked.as_ref(),
             now: Timestamp(NOW * 1_000),
         })
     }
 
     /// The plan as text: state, steps, and in how many hours the next one is due.
     fn show(plan: Option<EntryPlan>) -> String {
-        let Some(EntryPlan { state, actions, due, .. }) = plan else { return "none".to_owned() };
+        let Some(EntryPlan { state, actions, due, awaits_list, .. }) = plan else { return "none".to_owned() };
         let ids = |ids: Vec<&TokenId>| ids.into_iter().map(TokenId::as_str).collect::<Vec<_>>().join("+");
         let of_tokens = |tokens: &[IssuedToken]| ids(tokens.iter().map(|token| &token.id).collect());
         let action = |action: &TokenAction| match action {
@@ -446,6 +459,7 @@ mod tests {
         };
         let mut text = vec![state.label().to_owned()];
         text.extend(actions.iter().map(action));
+        text.extend(awaits_list.then(|| "awaits the list".to_owned()));
         text.extend(due.map(|at| format!("due in {}h", (at.0 / 1_000 - NOW) / HOUR)));
         text.join(", ")
     }
@@ -493,6 +507,34 @@ mod tests {
         ] {
             let entry = StoredEntry::Recorded(stored(100, prior));
             assert_eq!(show(plan(Some(&wanted()), &entry, revoked, true)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_rotated_and_not_revoked_without_the_list() {
+        let replaced = [("old", 10, 20), ("gone", -2, 40)];
+        for (name, wanted, stored, expected) in [
+            ("valid", true, stored(100, &[]), "issued, due in 70h"),
+            ("due", true, stored(30, &replaced), "pending, issue Rotation, awaits the list"),
+            ("replaced", true, stored(100, &replaced), "issued, awaits the list, due in 70h"),
+            ("undeclared", false, stored(50, &[]), "withdrawn, awaits the list"),
+            ("undeclared and expired", false, stored(-2, &[]), "withdrawn, awaits the list"),
+        ] {
+            let wanted = wanted.then(self::wanted);
+            let entry = StoredEntry::Recorded(stored);
+            assert_eq!(show(plan(wanted.as_ref(), &entry, None, true)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn difference_of_the_clocks_neither_rotates_nor_keeps_a_token() {
+        for (ahead, left) in [(2, 31), (-80, 31), (200, 31), (-80, 30), (200, 30)] {
+            let mut stored = stored(left + ahead, &[]);
+            let theirs = Timestamp((NOW + ahead * HOUR) * 1_000);
+            stored.current.clock = ClockOffset::between(theirs, Timestamp(NOW * 1_000));
+            let expected = if left == 31 { "issued, due in 1h" } else { "pending, issue Rotation" };
+            let entry = StoredEntry::Recorded(stored);
+            assert_eq!(show(plan(Some(&wanted()), &entry, "", true)), expected, "{ahead} {left}");
         }
     }
 

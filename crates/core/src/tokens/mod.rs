@@ -21,7 +21,7 @@ pub use entry::{
     plan_entry,
 };
 pub use record::{
-    IssuedToken, NoTokenIdentity, PriorToken, TokenId, TokenIdentity, TokenOwner, TokenRecord,
+    ClockOffset, IssuedToken, NoTokenIdentity, PriorToken, TokenId, TokenIdentity, TokenOwner, TokenRecord,
     TokenRecordError,
 };
 pub use revocations::RevocationList;

@@ -15,7 +15,7 @@ const MESH_TAG: &str = "ecs-mesh.dev/mesh";
 const WORKLOAD_TAG: &str = "ecs-mesh.dev/workload";
 /// `workload=NAME` or `service=NAME`.
 const IDENTITY_TAG: &str = "ecs-mesh.dev/identity";
-/// `ID@END`, in seconds since 1970.
+/// `ID@END`, in seconds since 1970; `ID@END+OFFSET` or `ID@END-OFFSET` if the clocks differ.
 const TOKEN_TAG: &str = "ecs-mesh.dev/token";
 /// `storing` until the token is stored, then `stored`.
 const STATE_TAG: &str = "ecs-mesh.dev/token-state";
@@ -31,6 +31,11 @@ const STORING: &str = "storing";
 /// Source: <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_Tag.html>.
 const MAX_TAG_VALUE: usize = 256;
 const MAX_ID: usize = 64;
+
+/// The difference of two clocks that is none: Kuma's tokens are valid from five minutes before their issue.
+///
+/// Source: `pkg/core/tokens/issuer.go` in <https://github.com/kumahq/kuma>.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_mins(5);
 
 /// How far the clock of a server may be behind. An expired token stays in the list of revoked ones for this long.
 pub(super) const CLOCK_SLACK: Duration = Duration::from_hours(1);
@@ -58,30 +63,82 @@ impl fmt::Display for TokenId {
     }
 }
 
+/// How far the control plane's clock was ahead of the operator's, in seconds: zero up to five minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClockOffset(i64);
+
+impl ClockOffset {
+    /// The offset of a clock that shows `theirs` when the operator's shows `ours`.
+    pub fn between(theirs: Timestamp, ours: Timestamp) -> Self {
+        let seconds = theirs.0.saturating_sub(ours.0) / 1_000;
+        if seconds.unsigned_abs() > MAX_CLOCK_DIFFERENCE.as_secs() { Self(seconds) } else { Self(0) }
+    }
+
+    /// Whether the clocks agree.
+    pub fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The operator's time when the other clock shows this time.
+    fn to_ours(self, theirs: Timestamp) -> Timestamp {
+        Timestamp(theirs.0.saturating_sub(self.0.saturating_mul(1_000)))
+    }
+}
+
+impl fmt::Display for ClockOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = if self.0 < 0 { "behind" } else { "ahead of" };
+        write!(f, "{} s {side} the operator's", self.0.unsigned_abs())
+    }
+}
+
 /// An issued token, by its id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IssuedToken {
     /// The id.
     pub id: TokenId,
-    /// When the token expires.
+    /// When the token expires, by the control plane's clock.
     pub expires: Timestamp,
+    /// The control plane's clock when it issued the token.
+    pub clock: ClockOffset,
 }
 
 impl IssuedToken {
-    /// Whether the token is no longer accepted by a server whose clock is at most `slack` behind.
+    /// When the token expires, by the operator's clock.
+    pub fn ends(&self) -> Timestamp {
+        self.clock.to_ours(self.expires)
+    }
+
+    /// Whether the token is no longer accepted by a server whose clock is at most `slack` behind, also if its clock has been
+    /// corrected since.
     pub fn is_expired(&self, slack: Duration, now: Timestamp) -> bool {
-        self.expires.plus(slack) <= now
+        self.expires.max(self.ends()).plus(slack) <= now
+    }
+
+    /// Whether the token expires within this time.
+    pub fn expires_within(&self, time: Duration, now: Timestamp) -> bool {
+        self.ends() <= now.plus(time)
+    }
+
+    /// When no server accepts the token any more.
+    pub(super) fn ends_everywhere(&self) -> Timestamp {
+        self.expires.max(self.ends()).plus(CLOCK_SLACK)
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (id, expires) = text.split_once('@')?;
-        Some(Self { id: TokenId::parse(id)?, expires: seconds(expires)? })
+        let (id, times) = text.split_once('@')?;
+        let (expires, clock) = match times.find(['+', '-']) {
+            Some(at) => (times.get(..at)?, ClockOffset(times.get(at..)?.parse().ok()?)),
+            None => (times, ClockOffset::default()),
+        };
+        Some(Self { id: TokenId::parse(id)?, expires: seconds(expires)?, clock })
     }
 }
 
 impl fmt::Display for IssuedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.id, self.expires.0 / 1_000)
+        write!(f, "{}@{}", self.id, self.expires.0 / 1_000)?;
+        if self.clock.is_zero() { Ok(()) } else { write!(f, "{:+}", self.clock.0) }
     }
 }
 
@@ -275,10 +332,7 @@ impl TokenRecord {
     }
 
     /// Fails if the tags have no room for another replaced token.
-    ///
-    /// # Errors
-    /// [`TokenRecordError::Full`].
-    pub fn check_room(&self, now: Timestamp) -> Result<(), TokenRecordError> {
+    fn check_room(&self, now: Timestamp) -> Result<(), TokenRecordError> {
         let longest = prior_text(&replaced_at(self.with_current_replaced(), now));
         if longest.len() > MAX_TAG_VALUE { Err(TokenRecordError::Full) } else { Ok(()) }
     }
@@ -301,12 +355,28 @@ impl TokenRecord {
         Self { stored: true, prior: replaced_at(self.prior.clone(), now), ..self.clone() }
     }
 
-    /// The record without replaced tokens that no server accepts and that the list does not have, which make room for others.
-    #[must_use]
-    pub fn compacted(&self, revoked: &RevocationList, now: Timestamp) -> Self {
+    /// The record with room for another replaced token: without those that no server accepts and that the list does not have.
+    /// Where the list cannot be read, a rotation matters more than ids of expired tokens, which then stay in it.
+    ///
+    /// # Errors
+    /// [`TokenRecordError::Full`].
+    pub fn with_room(
+        &self,
+        revoked: Option<&RevocationList>,
+        now: Timestamp,
+    ) -> Result<Self, TokenRecordError> {
+        let known = self.compacted(revoked, now);
+        let record = match (known.check_room(now), revoked) {
+            (Err(_), None) => self.compacted(Some(&RevocationList::default()), now),
+            _ => known,
+        };
+        record.check_room(now).map(|()| record)
+    }
+
+    fn compacted(&self, revoked: Option<&RevocationList>, now: Timestamp) -> Self {
         let mut record = self.clone();
         record.prior.retain(|PriorToken { token, .. }| {
-            !token.is_expired(CLOCK_SLACK, now) || revoked.contains(&token.id)
+            !token.is_expired(CLOCK_SLACK, now) || revoked.is_none_or(|list| list.contains(&token.id))
         });
         record
     }
@@ -352,7 +422,8 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::tokens) fn token(id: &str, expires: i64) -> IssuedToken {
-        IssuedToken { id: TokenId::parse(id).unwrap(), expires: Timestamp(expires * 1_000) }
+        let (id, expires) = (TokenId::parse(id).unwrap(), Timestamp(expires * 1_000));
+        IssuedToken { id, expires, clock: ClockOffset::default() }
     }
 
     pub(in crate::tokens) fn record(current: IssuedToken) -> TokenRecord {
@@ -421,9 +492,42 @@ pub(super) mod tests {
         assert_eq!(replaced, 4);
         // Expired ones make room, once the list does not have them.
         let later = Timestamp(1_800_000_000_000).plus(CLOCK_SLACK);
-        let listed = record.compacted(&RevocationList::parse(UUID), later);
-        assert_eq!((listed.prior.len(), listed.check_room(later)), (4, Err(TokenRecordError::Full)));
-        let compacted = record.compacted(&RevocationList::parse("x"), later);
-        assert_eq!((compacted.prior.len(), compacted.check_room(later)), (0, Ok(())));
+        let with_room = |list: Option<&str>, now| {
+            let list = list.map(RevocationList::parse);
+            record.with_room(list.as_ref(), now).map(|record| record.prior.len())
+        };
+        assert_eq!(with_room(Some(UUID), later), Err(TokenRecordError::Full));
+        assert_eq!(with_room(Some("x"), later), Ok(0));
+        assert_eq!(with_room(None, now), Err(TokenRecordError::Full));
+        assert_eq!(with_room(None, later), Ok(0), "a rotation goes on without the list");
+        let with_one = record.without(&[]).prior.drain(..1).collect();
+        let with_one = TokenRecord { prior: with_one, ..record.clone() };
+        assert_eq!(with_one.with_room(None, later).unwrap().prior.len(), 1, "there is room");
+    }
+
+    #[test]
+    fn token_ends_by_the_clock_of_its_issuer() {
+        let now = Timestamp(1_700_000_000_000);
+        for (theirs, text) in [
+            (1_700_000_000, "a@1700003600"),
+            (1_700_000_300, "a@1700003900"),
+            (1_700_007_200, "a@1700010800+7200"),
+            (1_699_992_800, "a@1699996400-7200"),
+        ] {
+            let clock = ClockOffset::between(Timestamp(theirs * 1_000), now);
+            let token = IssuedToken { clock, ..token("a", theirs + 3_600) };
+            assert_eq!((token.to_string().as_str(), IssuedToken::parse(text)), (text, Some(token.clone())));
+            let hour = Duration::from_hours(1);
+            assert!(!token.expires_within(hour / 2, now) && token.expires_within(2 * hour, now), "{text}");
+            assert!(!token.is_expired(Duration::ZERO, now), "{text}");
+            let prior = PriorToken { token: token.clone(), replaced: None };
+            assert_eq!(PriorToken::parse(&prior.to_string()), Some(prior));
+        }
+        let ahead = IssuedToken::parse("a@1700010800+7200").unwrap();
+        // Corrected, the clock of the server accepts the token for longer.
+        assert!(!ahead.is_expired(Duration::ZERO, Timestamp(1_700_010_799_000)));
+        assert!(ahead.is_expired(Duration::ZERO, Timestamp(1_700_010_800_000)));
+        assert_eq!(ahead.clock.to_string(), "7200 s ahead of the operator's");
+        assert_eq!(IssuedToken::parse("a@17+x"), None);
     }
 }

@@ -57,7 +57,10 @@ async fn issue(
     let (mesh, valid_for) = (mesh("default"), Duration::from_hours(1));
     let issued = kuma(&script).issue_token(TokenRequest { mesh: &mesh, identity, valid_for }).await;
     let shown = issued.map(|new| {
-        assert_eq!(new.issued.expires, Timestamp(1_800_003_600_000));
+        assert_eq!(
+            (new.issued.expires, new.issued_at),
+            (Timestamp(1_800_003_600_000), Timestamp(1_800_000_000_000))
+        );
         assert!(new.text.expose().ends_with(SECRET) && !format!("{new:?}").contains(SECRET));
         new.issued.id.to_string()
     });
@@ -100,7 +103,10 @@ async fn token_that_is_bound_to_less_is_refused() {
         (with("Mesh", "other".into()), "not bound"),
         (with("Workload", "kv".into()), "not bound"),
         (with("jti", "a,b".into()), "no usable jti"),
-        (with("exp", Value::Null), "no usable jti and exp"),
+        (with("exp", Value::Null), "no usable jti, iat and exp"),
+        (with("iat", Value::Null), "no usable jti, iat and exp"),
+        // A server that grants less would be asked again and again.
+        (with("exp", 1_800_001_800.into()), "not valid for the requested time"),
         (text(200, "not.a.token"), "no token"),
         (text(200, &"x".repeat(5_000)), "longer than"),
         (std_error(404), "create the mesh"),
