@@ -4,7 +4,6 @@ use tracing::debug;
 
 use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_api::{ProxyRole, ZoneProxyForm, ZoneProxyKind};
 use ecs_mesh_control_plane::{FailedSegment, MeshErrorKind};
 
 /// The segments whose failure counts. A token that was made for Dataplanes alone is refused the lists of zone proxies, which
@@ -14,10 +13,11 @@ pub(super) fn without_unused(
     manifests: &ManifestSet,
     worker: &ControlPlaneWorker,
 ) -> Vec<FailedSegment> {
+    let form = worker.client.zone_proxy_form().unwrap_or_default();
     let is_used = |failed: &FailedSegment| {
         let Some(kind) = failed.segment.zone_proxies() else { return true };
         failed.error.kind != MeshErrorKind::Forbidden
-            || declares(manifests, worker, kind)
+            || manifests.declares_zone_proxy(&worker.name, kind, form)
             || worker.registry.ids().iter().any(|id| failed.segment.contains(id))
     };
     let (used, unused): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_used);
@@ -25,21 +25,4 @@ pub(super) fn without_unused(
         debug!(control_plane = %worker.name, %segment, %error, "list forbidden; no workload needs it");
     }
     used
-}
-
-/// Whether a workload of the control plane declares a zone proxy that is registered as a resource of this type.
-fn declares(manifests: &ManifestSet, worker: &ControlPlaneWorker, kind: ZoneProxyKind) -> bool {
-    let form = worker.client.zone_proxy_form().unwrap_or_default();
-    let is_here = |name: &str| {
-        manifests.bindings.get(name).is_some_and(|binding| *binding.spec.control_plane == *worker.name)
-    };
-    manifests.workloads.values().any(|workload| {
-        let may_apply =
-            workload.bindings.is_empty() || workload.bindings.iter().any(|binding| is_here(binding));
-        may_apply
-            && matches!(
-                workload.proxy_role(),
-                ProxyRole::Zone(proxy) if proxy.kind() == kind && form.of(&proxy) == ZoneProxyForm::Resource
-            )
-    })
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::capabilities::{self, KumaVersion, WriteRules};
 use super::client::KumaControlPlane;
 use super::errors::{self, RequestKind};
+use ecs_mesh_api::ZoneProxyKind;
 use ecs_mesh_control_plane::http::{Transport, quote, quote_name, segment};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_model::MeshName;
@@ -34,6 +35,8 @@ pub struct KumaProbes {
     pub meshes: BTreeMap<MeshName, Result<MeshSettings, MeshError>>,
     /// The number of registrations with the operator's label.
     pub owned: Result<usize, MeshError>,
+    /// The lists of zone proxies that could not be read.
+    pub unlisted: BTreeMap<ZoneProxyKind, MeshError>,
 }
 
 /// The identity of the operator's token, as the control plane sees it.
@@ -56,6 +59,28 @@ pub struct ServerConfig {
     pub health_discovery: Option<bool>,
     /// How proxies authenticate.
     pub proxy_auth: ProxyAuth,
+    /// `access.static.generateDpToken`: who may issue data plane tokens; `None` if the server does not show it.
+    pub token_access: Option<StaticAccess>,
+    /// `access.static.adminResources`: who may read and change Secrets.
+    pub secret_access: Option<StaticAccess>,
+}
+
+/// Who may do something, by the static rules of the server's configuration. Both are administrators by default.
+///
+/// Source: `pkg/config/access` in <https://github.com/kumahq/kuma>.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StaticAccess {
+    /// The names of users.
+    pub users: BTreeSet<String>,
+    /// Their groups.
+    pub groups: BTreeSet<String>,
+}
+
+impl StaticAccess {
+    /// Whether the caller may do it.
+    pub fn allows(&self, caller: &CallerInfo) -> bool {
+        self.users.contains(&caller.name) || caller.groups.iter().any(|group| self.groups.contains(group))
+    }
 }
 
 /// How proxies authenticate to the server, as far as it shows.
@@ -104,11 +129,13 @@ impl<T: Transport> KumaControlPlane<T> {
         }
         let mut owned = BTreeSet::new();
         let listed = self.list_all_owned(&mut |summary| _ = owned.insert(summary.id)).await;
-        let owned = listed.and_then(|failed| match failed.into_iter().next() {
-            Some(failed) => Err(failed.error),
-            None => Ok(owned.len()),
+        let mut unlisted = BTreeMap::new();
+        let owned = listed.map(|failed| {
+            let failed = failed.into_iter();
+            unlisted.extend(failed.filter_map(|failed| Some((failed.segment.zone_proxies()?, failed.error))));
+            owned.len()
         });
-        let probes = KumaProbes { caller, configuration, meshes: mesh_settings, owned };
+        let probes = KumaProbes { caller, configuration, meshes: mesh_settings, owned, unlisted };
         KumaDiagnostics { version, rules, probes: Some(probes) }
     }
 }
@@ -130,7 +157,21 @@ fn configuration(config: &Value) -> ServerConfig {
         refuses_writes: capabilities::refuses_writes(config),
         health_discovery: config.pointer("/dpServer/hds/enabled").and_then(Value::as_bool),
         proxy_auth: proxy_auth(config),
+        token_access: static_access(config, "generateDpToken"),
+        secret_access: static_access(config, "adminResources"),
     }
+}
+
+fn static_access(config: &Value, name: &str) -> Option<StaticAccess> {
+    let rules = config.pointer("/access/static")?.get(name)?;
+    let names = |field: &str| {
+        let names = rules.get(field).and_then(Value::as_array)?;
+        Some(names.iter().filter_map(Value::as_str).map(quote_name).collect())
+    };
+    let (users, groups) = (names("users"), names("groups"));
+    // Without either, the server shows it in a form that is not known.
+    (users.is_some() || groups.is_some())
+        .then(|| StaticAccess { users: users.unwrap_or_default(), groups: groups.unwrap_or_default() })
 }
 
 fn proxy_auth(config: &Value) -> ProxyAuth {
@@ -175,6 +216,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn access_is_that_of_users_and_groups() {
+        let rules = json!({"generateDpToken": {"users": ["ci"], "groups": ["mesh-system:admin", "tokens"]}});
+        let config = configuration(&json!({"access": {"type": "static", "static": rules}}));
+        let caller = |name: &str, group: &str| CallerInfo { name: name.into(), groups: vec![group.into()] };
+        let access = config.token_access.unwrap();
+        assert!(access.allows(&caller("ci", "x")) && access.allows(&caller("operator", "tokens")));
+        assert!(!access.allows(&caller("operator", "mesh-system:authenticated")));
+        assert_eq!(config.secret_access, None);
+    }
 
     #[test]
     fn authentication_is_read_where_the_server_shows_it() {

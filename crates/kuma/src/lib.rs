@@ -49,7 +49,9 @@ mod zone_proxy;
 pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, WriteRules};
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
-pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ProxyAuth, ServerConfig};
+pub use diagnostics::{
+    CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ProxyAuth, ServerConfig, StaticAccess,
+};
 pub use labels::{
     CLUSTER_LABEL, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, OWNERSHIP_LABELS, TASK_LABEL,
     WRITER_LABEL,

@@ -7,6 +7,7 @@ mod outbounds;
 mod set;
 mod validate;
 mod yaml;
+mod zone_proxies;
 
 pub use document::{Manifest, read_file};
 pub use finding::{ManifestFinding, nearest, suggestion};

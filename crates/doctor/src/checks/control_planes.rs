@@ -12,10 +12,12 @@ use crate::report::{CheckKind, CheckResult};
 use ecs_mesh_api::manifests::{ManifestSet, not_expressible};
 use ecs_mesh_api::{
     ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease, RoleTagMode, WorkloadSpec,
+    ZoneProxyForm, ZoneProxyKind,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_kuma::{
     CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, MeshSettings, ProxyAuth, RulesBasis, ServerConfig,
+    StaticAccess,
 };
 use ecs_mesh_model::Glob;
 
@@ -37,6 +39,8 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
                 let expected = expected_accounts(set, name);
                 checks.extend(kuma(&subject, spec.kuma.as_ref(), &expected, found));
                 let release = found.version.as_ref().ok().and_then(|version| version.release);
+                checks
+                    .extend(found.probes.iter().flat_map(|probes| zone_proxies(set, name, &subject, probes)));
                 checks
                     .extend(release.into_iter().flat_map(|release| workloads(set, name, &subject, release)));
                 let answers = found.probes.as_ref().filter(|_| issues_tokens(set, name));
@@ -331,15 +335,26 @@ fn tokens(subject: &str, answers: &KumaProbes) -> CheckResult {
         let fix = "set KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_ENABLE_ISSUER=true";
         return PLANE_TOKENS.error(subject, found, fix);
     }
-    if !caller.groups.iter().any(|group| group == ADMIN) {
-        let found = format!("{} is no administrator, who alone may issue and revoke tokens", caller.name);
-        return PLANE_TOKENS.error(
-            subject,
-            found,
-            "give the operator a user token of the group mesh-system:admin",
-        );
+    // Kuma has no call that tells whether another one is allowed. Its configuration names who may.
+    let is_admin = caller.groups.iter().any(|group| group == ADMIN);
+    let may = |rules: Option<&StaticAccess>| rules.map_or(is_admin, |rules| rules.allows(caller));
+    let fix = |variable: &str| {
+        format!(
+            "give the operator a user token of the group {ADMIN}, or of one that KUMA_ACCESS_STATIC_{variable}_GROUPS names"
+        )
+    };
+    if !may(configuration.token_access.as_ref()) {
+        let found = format!("{} may not issue data plane tokens, as administrators may", caller.name);
+        return PLANE_TOKENS.error(subject, found, fix("GENERATE_DP_TOKEN"));
     }
-    PLANE_TOKENS.ok(subject, "the server issues data plane tokens to administrators, and the caller is one")
+    if !may(configuration.secret_access.as_ref()) {
+        let found = format!(
+            "{} may issue data plane tokens, and not revoke them: Secrets are forbidden",
+            caller.name
+        );
+        return PLANE_TOKENS.error(subject, found, fix("ADMIN_RESOURCES"));
+    }
+    PLANE_TOKENS.ok(subject, "the server issues data plane tokens, and the caller may issue and revoke them")
 }
 
 /// A token that is sent there crosses a network in the clear.
@@ -359,6 +374,24 @@ fn list(subject: &str, probes: &KumaProbes, release: Option<KumaRelease>) -> Che
         }
         Err(error) => failed(PLANE_LIST, subject, error),
     }
+}
+
+/// Lists of zone proxies that cannot be read. One that is forbidden matters only where a Workload needs it.
+fn zone_proxies(
+    set: &ManifestSet,
+    control_plane: &str,
+    subject: &str,
+    probes: &KumaProbes,
+) -> Vec<CheckResult> {
+    let check = |(kind, error): (&ZoneProxyKind, &MeshError)| {
+        let subject = format!("{} resources on {subject}", kind.resource());
+        let is_needed = set.declares_zone_proxy(control_plane, *kind, ZoneProxyForm::Resource);
+        if error.kind == MeshErrorKind::Forbidden && !is_needed {
+            return PLANE_LIST.info(subject, "the token may not list them; no Workload needs them");
+        }
+        failed(PLANE_LIST, &subject, error)
+    };
+    probes.unlisted.iter().map(check).collect()
 }
 
 fn meshes(subject: &str, probes: &KumaProbes, release: Option<KumaRelease>) -> Vec<CheckResult> {
@@ -506,6 +539,61 @@ mod tests {
         assert_eq!(status(by("aws-iam"), &["111122223333", "444455556666"]), CheckStatus::Warning);
         let hidden = ProxyAuth { authorized_accounts: None, ..by("aws-iam") };
         assert_eq!(status(hidden, &["444455556666"]), CheckStatus::Ok);
+    }
+
+    fn probes(configuration: ServerConfig, group: &str) -> KumaProbes {
+        KumaProbes {
+            caller: Ok(CallerInfo { name: "op".to_owned(), groups: vec![group.to_owned()] }),
+            configuration: Ok(configuration),
+            meshes: std::collections::BTreeMap::new(),
+            owned: Ok(0),
+            unlisted: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn caller_must_be_allowed_to_issue_and_revoke_tokens() {
+        let of =
+            |group: &str| Some(StaticAccess { groups: [group.to_owned()].into(), ..StaticAccess::default() });
+        let config = |issue: Option<StaticAccess>, revoke: Option<StaticAccess>| ServerConfig {
+            token_access: issue,
+            secret_access: revoke,
+            ..ServerConfig::default()
+        };
+        for (configuration, group, expected) in [
+            (config(None, None), ADMIN, ""),
+            (config(None, None), "team", "may not issue"),
+            (config(of("team"), of("team")), "team", ""),
+            (config(of("team"), of(ADMIN)), "team", "not revoke"),
+            (config(of("team"), of("team")), ADMIN, "may not issue"),
+        ] {
+            let found = tokens("kuma", &probes(configuration.clone(), group));
+            let status = if expected.is_empty() { CheckStatus::Ok } else { CheckStatus::Error };
+            assert_eq!(found.status, status, "{configuration:?} {group}");
+            assert!(found.message.contains(expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn forbidden_list_of_zone_proxies_matters_where_a_workload_needs_it() {
+        let workload = |proxy: &str| {
+            let spec = serde_json::json!({"selector": {"services": ["zi"]}, "service": "zi", "proxy": proxy});
+            ManifestSet {
+                workloads: [("zi".into(), std::sync::Arc::new(serde_json::from_value(spec).unwrap()))].into(),
+                ..ManifestSet::default()
+            }
+        };
+        for (set, kind, expected) in [
+            (ManifestSet::default(), MeshErrorKind::Forbidden, CheckStatus::Info),
+            (workload("zoneEgress"), MeshErrorKind::Forbidden, CheckStatus::Info),
+            (workload("zoneIngress"), MeshErrorKind::Forbidden, CheckStatus::Error),
+            (ManifestSet::default(), MeshErrorKind::Unreachable, CheckStatus::Unknown),
+        ] {
+            let mut probes = probes(ServerConfig::default(), ADMIN);
+            probes.unlisted.insert(ZoneProxyKind::Ingress, MeshError::new(kind, "GET /zoneingresses: no"));
+            let found = zone_proxies(&set, "kuma", "kuma", &probes);
+            assert_eq!(found.iter().map(|one| one.status).collect::<Vec<_>>(), [expected], "{found:?}");
+        }
     }
 
     #[test]
