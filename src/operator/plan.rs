@@ -263,7 +263,7 @@ impl Operator {
             // The plan renders those of the operator alone.
             let checked = |task: &TaskArn| Some(worker.dataplanes.get(task)?.id);
             let unmanaged = worker.registry.tasks().iter().filter_map(checked).collect();
-            match worker.client.check_upgrade(&unmanaged).await {
+            match worker.client.check_upgrade(Some(&unmanaged)).await {
                 Ok(Some(mut check)) => {
                     let lost = lost_listeners(&self.context.manifests.load(), worker, &check.target_version);
                     check.blockers.extend(lost);

@@ -325,13 +325,14 @@ pub trait ControlPlane: Send + Sync {
     fn support(&self) -> Arc<SupportGate>;
 
     /// Reads what blocks the upgrade that this client plans; `None` where it plans none. `unmanaged`: registrations with the
-    /// operator's labels that it does not write, such as those of sidecars, whose owner has to change them.
+    /// operator's labels that it does not write, such as those of sidecars, whose owner has to change them; `None`: of no
+    /// registration is known whether the operator writes it.
     ///
     /// # Errors
     /// If a part could not be read.
     async fn check_upgrade(
         &self,
-        unmanaged: &BTreeSet<RegistrationId>,
+        unmanaged: Option<&BTreeSet<RegistrationId>>,
     ) -> Result<Option<UpgradeCheck>, MeshError> {
         let _ = unmanaged;
         Ok(None)

@@ -887,7 +887,7 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn scan_for_upgrade(
         &self,
         target: KumaRelease,
-        unmanaged: &BTreeSet<RegistrationId>,
+        unmanaged: Option<&BTreeSet<RegistrationId>>,
     ) -> Result<UpgradeCheck, MeshError> {
         let current = match self.version() {
             Some(version) => version,
@@ -1092,7 +1092,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     async fn check_upgrade(
         &self,
-        unmanaged: &BTreeSet<RegistrationId>,
+        unmanaged: Option<&BTreeSet<RegistrationId>>,
     ) -> Result<Option<UpgradeCheck>, MeshError> {
         let Some(target) = self.target else { return Ok(None) };
         self.observed("check_upgrade", self.scan_for_upgrade(target, unmanaged)).await.map(Some)

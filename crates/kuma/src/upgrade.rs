@@ -25,8 +25,8 @@ pub(super) struct UpgradeScan<'a> {
     target: KumaRelease,
     /// The operator whose Dataplanes the plan itself is about.
     operator: &'a str,
-    /// Registrations with the operator's labels that it does not write.
-    unmanaged: &'a BTreeSet<RegistrationId>,
+    /// Registrations with the operator's labels that it does not write; `None`: none is known to be written by it.
+    unmanaged: Option<&'a BTreeSet<RegistrationId>>,
     found: BTreeMap<BlockerKey, BTreeSet<String>>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> UpgradeScan<'a> {
     pub(super) fn new(
         target: KumaRelease,
         operator: &'a str,
-        unmanaged: &'a BTreeSet<RegistrationId>,
+        unmanaged: Option<&'a BTreeSet<RegistrationId>>,
     ) -> Self {
         Self { target, operator, unmanaged, found: BTreeMap::new() }
     }
@@ -151,10 +151,34 @@ impl<'a> UpgradeScan<'a> {
             self.add((UpgradeBlockerKind::TagProtocol, "Dataplane"), at, reason, fix);
         }
         // The plan has the changes of those that the operator writes.
-        let is_unmanaged = || self.unmanaged.iter().any(|id| (id.mesh.as_str(), &*id.name) == at);
+        let is_unmanaged =
+            || self.unmanaged.is_none_or(|ids| ids.iter().any(|id| (id.mesh.as_str(), &*id.name) == at));
         if labels::label(stored, OPERATOR_LABEL) != Some(self.operator) || is_unmanaged() {
             self.foreign_dataplane(stored, at);
         }
+    }
+
+    /// The values that the target refuses, with what to do: an owner that writes the Dataplane again gets an error.
+    fn refused(&self, stored: &Value) -> BTreeSet<(String, &'static str)> {
+        let mut found = BTreeSet::new();
+        let label = labels::label(stored, WORKLOAD_LABEL).filter(|label| !is_dns_label(label));
+        if let Some(label) = label.filter(|_| self.target.has(KumaFeature::WorkloadLabel)) {
+            let fix = "set the label kuma.io/workload to an RFC 1035 label";
+            found.insert((format!("labels[\"kuma.io/workload\"] {label}"), fix));
+        }
+        let mut inbounds = list_of(stored, "/networking/inbound");
+        if self.lacks(KumaFeature::KafkaProtocol) && inbounds.any(|inbound| inbound["protocol"] == "kafka") {
+            found.insert(("networking.inbound[].protocol kafka".to_owned(), "set the protocol to tcp"));
+        }
+        let mut outbounds = list_of(stored, "/networking/outbound");
+        if self.lacks(KumaFeature::OutboundTags)
+            && outbounds
+                .any(|outbound| outbound.get("tags").is_some() && outbound.get("backendRef").is_none())
+        {
+            let fix = "name the service by backendRef, in a mesh with meshServices.mode Exclusive";
+            found.insert(("networking.outbound[] without backendRef".to_owned(), fix));
+        }
+        found
     }
 
     fn foreign_dataplane(&mut self, stored: &Value, at: (&str, &str)) {
@@ -166,7 +190,12 @@ impl<'a> UpgradeScan<'a> {
             let fix = "set the label kuma.io/workload (2.13 or later)";
             self.add((UpgradeBlockerKind::NoWorkloadLabel, "Dataplane"), at, reason, fix);
         }
-        let is_other = |path: &String| !(path.starts_with("networking.inbound[") && path.ends_with("].tags"));
+        for (field, fix) in self.refused(stored) {
+            let reason = format!("{target} refuses {field}: a sidecar that registers it does not start");
+            self.add((UpgradeBlockerKind::RefusedField, "Dataplane"), at, reason, fix);
+        }
+        // Tags have reasons of their own.
+        let is_other = |path: &String| !path.ends_with("].tags");
         let removed: BTreeSet<String> = target
             .unknown_fields(stored)
             .into_iter()
@@ -179,6 +208,10 @@ impl<'a> UpgradeScan<'a> {
             self.add((UpgradeBlockerKind::RemovedField, "Dataplane"), at, reason, fix);
         }
     }
+}
+
+fn list_of<'v>(stored: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> {
+    stored.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 fn name_rule(target: KumaRelease) -> String {
@@ -222,7 +255,7 @@ mod tests {
     fn blockers(target: &str, scan: impl Fn(&mut UpgradeScan<'_>)) -> Vec<(UpgradeBlockerKind, String)> {
         let template = RegistrationId { mesh: MeshName::parse("default").unwrap(), name: "template".into() };
         let unmanaged = [template].into();
-        let mut upgrade = UpgradeScan::new(KumaRelease::of_version(target).unwrap(), "op", &unmanaged);
+        let mut upgrade = UpgradeScan::new(KumaRelease::of_version(target).unwrap(), "op", Some(&unmanaged));
         scan(&mut upgrade);
         let index = json!({"product": "Kuma", "version": "2.14.3"});
         let check = upgrade.finish(&KumaVersion::read(&index).unwrap());
@@ -236,12 +269,14 @@ mod tests {
 
     #[test]
     fn each_kind_of_dataplane_blocks_3_0_and_no_2_x() {
-        use UpgradeBlockerKind::{BuiltinGateway, NoWorkloadLabel, RemovedField, TagProtocol};
+        use UpgradeBlockerKind::{BuiltinGateway, NoWorkloadLabel, RefusedField, RemovedField, TagProtocol};
         let cases = [
             (json!({"gateway": {"type": "BUILTIN", "tags": {}}}), "op", BuiltinGateway),
             (json!({"inbound": [{"tags": {"kuma.io/protocol": "http"}}]}), "op", TagProtocol),
             (json!({"inbound": [{"tags": {"kuma.io/service": "a"}}]}), "other", NoWorkloadLabel),
-            (json!({"outbound": [{"tags": {}}, {"tags": {}}]}), "other", RemovedField),
+            (json!({"advertisedAddress": "10.0.0.1"}), "other", RemovedField),
+            (json!({"outbound": [{"tags": {}}, {"tags": {}}]}), "other", RefusedField),
+            (json!({"inbound": [{"protocol": "kafka"}]}), "other", RefusedField),
         ];
         for (networking, operator, kind) in cases {
             let stored = json!({"mesh": "default", "name": "a", "networking": networking,
@@ -295,6 +330,27 @@ mod tests {
     }
 
     #[test]
+    fn template_with_a_refused_label_blocks() {
+        let stored = json!({"mesh": "default", "name": "template",
+            "labels": {"ecs-mesh.dev/operator": "op", "kuma.io/workload": "A_b"}, "networking": {}});
+        let wanted = expected(UpgradeBlockerKind::RefusedField, "template");
+        assert_eq!(blockers("2.14", |scan| scan.dataplane(&stored)), wanted);
+        assert_eq!(blockers("2.12", |scan| scan.dataplane(&stored)), []);
+    }
+
+    /// An audit knows neither the operator nor what it writes.
+    #[test]
+    fn every_template_blocks_where_no_owner_is_known() {
+        let mut scan = UpgradeScan::new(KumaRelease::new(3, 0), "op", None);
+        scan.dataplane(&json!({"mesh": "default", "name": "a", "labels": {"ecs-mesh.dev/operator": "op"},
+            "networking": {"inbound": [{"protocol": "kafka"}]}}));
+        let index = json!({"product": "Kuma", "version": "2.14.3"});
+        let check = scan.finish(&KumaVersion::read(&index).unwrap());
+        assert_eq!(check.blockers[0].kind, UpgradeBlockerKind::RefusedField);
+        assert!(check.blockers[0].reason.contains("protocol kafka"), "{check:?}");
+    }
+
+    #[test]
     fn zone_proxy_of_another_zone_blocks_nothing() {
         for (origin, wanted) in
             [("zone", expected(UpgradeBlockerKind::ZoneProxy, "zi")), ("global", Vec::new())]
@@ -307,7 +363,7 @@ mod tests {
     #[test]
     fn resources_of_one_reason_are_counted_with_examples() {
         let unmanaged = BTreeSet::new();
-        let mut scan = UpgradeScan::new(KumaRelease::new(3, 0), "op", &unmanaged);
+        let mut scan = UpgradeScan::new(KumaRelease::new(3, 0), "op", Some(&unmanaged));
         for name in ["d", "c", "b", "a"] {
             scan.mesh_service(
                 &json!({"mesh": "m", "name": name, "spec": {"selector": {"dataplaneTags": {}}}}),

@@ -61,7 +61,7 @@ async fn connect(
 ) -> Fetched<KumaControlPlane<HttpTransport>> {
     let timeout = HumanDuration(spec.timeout.0.min(MAX_TIMEOUT));
     let spec = KumaConnection { timeout, ..spec.clone() };
-    // Ownership decides nothing here: what blocks an upgrade is read of every owner.
+    // Ownership decides nothing here: what blocks an upgrade is read of every owner, this operator's templates included.
     let operator = OperatorId::parse(NOBODY).map_err(|error| error.to_string())?;
     // Reads the CA's file, and file systems can hang.
     let connect = move || KumaControlPlane::connect(&spec, &allowed, operator, Arc::new(NoObserver), secrets);
@@ -107,7 +107,7 @@ async fn ask(
         None => None,
         Some(target) => {
             let plane = plane.with_target(Some(target));
-            let check = plane.check_upgrade(&BTreeSet::new()).await.map_err(|error| error.message);
+            let check = plane.check_upgrade(None).await.map_err(|error| error.message);
             let mut then = not_expressible(&plane, set, &bindings)?;
             then.retain(|one| !now.iter().any(|known| known.workload == one.workload));
             let upgrade = |check: Option<_>| Some(KumaUpgrade { check: check?, not_expressible: then });

@@ -72,6 +72,8 @@ pub enum UpgradeBlockerKind {
     TagProtocol,
     /// A field of a Dataplane of another owner that the target drops.
     RemovedField,
+    /// A value of a Dataplane of another owner that the target refuses: its sidecar cannot register it again.
+    RefusedField,
     /// Listeners of one destination, of which the target opens one.
     LostListener,
 }
