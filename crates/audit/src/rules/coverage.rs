@@ -1,7 +1,7 @@
 //! Facts that could not be read, and sources that were not requested. Each is reported once, so that a rule without a
 //! finding was either kept or is named here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::membership::{is_of_kuma, kuma_bindings, memberships};
 use super::{consul_path, workloads};
@@ -12,6 +12,7 @@ use crate::report::{AuditFinding, FindingLocation};
 use crate::rules_catalog::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
 use ecs_mesh_api::RoleTagMode;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::aws::AwsError;
 
 /// The subjects that one entry names.
 const MAX_NAMES: usize = 5;
@@ -21,11 +22,11 @@ pub(super) fn check(facts: &AuditFacts) -> Vec<AuditFinding> {
         .unreadable
         .iter()
         .map(|(location, reason)| DEFINITION_UNREADABLE.violation(location.clone(), reason));
-    let hidden = facts.unreadable_definitions.iter().map(|(arn, error)| {
-        let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
-        DEFINITION_UNREADABLE
-            .unknown(FindingLocation::resource(arn.as_str()), found)
-            .with_fix(fix(error.hint))
+    let hidden = facts.unreadable_definitions.iter();
+    let hidden = hidden.map(|(arn, error)| (FindingLocation::resource(arn.as_str()), arn.as_str(), error));
+    let hidden = by_cause(hidden).into_iter().map(|one| {
+        let finding = DEFINITION_UNREADABLE.unknown(one.location, one.message);
+        finding.with_fix(fix(one.hint))
     });
     let mut findings: Vec<AuditFinding> = unreadable.chain(hidden).collect();
     findings.extend(manifests(facts));
@@ -66,6 +67,42 @@ fn aws(facts: &AuditFacts) -> Vec<AuditFinding> {
             failed.map(finding).collect()
         }
     }
+}
+
+/// Reads that failed for one cause.
+pub(super) struct FailedReads<'a> {
+    /// The place of the first.
+    pub(super) location: FindingLocation,
+    pub(super) message: String,
+    pub(super) hint: &'a str,
+}
+
+/// Failed reads by operation and error code: hundreds of calls fail for one cause, such as a quota. An item is the place, the
+/// name, and the error.
+pub(super) fn by_cause<'a>(
+    failed: impl Iterator<Item = (FindingLocation, &'a str, &'a AwsError)>,
+) -> Vec<FailedReads<'a>> {
+    let mut causes: BTreeMap<(&str, &str), (FindingLocation, &AwsError, BTreeSet<&str>)> = BTreeMap::new();
+    for (location, name, error) in failed {
+        let cause = causes.entry((error.operation, error.code.as_str()));
+        let (_, _, names) = cause.or_insert_with(|| (location, error, BTreeSet::new()));
+        names.insert(name.rsplit('/').next().unwrap_or(name));
+    }
+    let read = |(location, error, names): (FindingLocation, &'a AwsError, BTreeSet<&str>)| {
+        let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
+        let message = if names.len() == 1 {
+            found
+        } else {
+            let shown: Vec<&str> = names.iter().take(MAX_NAMES).copied().collect();
+            let more = match names.len() - shown.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("{} are affected ({}{more}); {found}", names.len(), shown.join(", "))
+        };
+        FailedReads { location, message, hint: error.hint }
+    };
+    causes.into_values().map(read).collect()
 }
 
 fn fix(hint: &str) -> String {

@@ -47,9 +47,10 @@ pub fn examine(facts: &AuditFacts) -> AuditReport {
         .iter()
         .partition(|definition| is_of_consul(definition) || is_of_kuma(facts, definition));
     findings.extend(not_in_mesh(&outside));
-    for definition in inside {
+    for definition in &inside {
         findings.extend(of_definition(facts, definition));
     }
+    findings.extend(roles::not_read(facts, &inside));
     role_tags::without_consequences(&mut findings);
     findings.extend(role_tags::unused(facts, &findings));
     findings.extend(tag_writers::check(facts));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth_methods::has_dead_wildcards;
+use super::coverage::{FailedReads, by_cause};
 use super::planes;
 use crate::facts::{AuditFacts, AuditedAuthMethod, AuditedDefinition, AuditedRole};
 use crate::parse::config::{self, TaskConfig, is_of_consul};
@@ -107,10 +108,8 @@ fn of_iam(
                 .push(ROLE_MISSING.violation(location.clone(), format!("{}: {}", error.code, error.message)));
             return findings;
         }
-        Err(error) => {
-            let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
-            findings.push(ROLE_UNREADABLE.unknown(location.clone(), found));
-        }
+        // `not_read` reports it, with the other roles of that cause.
+        Err(_) => {}
     }
     if let Some(Ok(simulated)) = &found_role.get_role
         && !simulated.allowed
@@ -249,6 +248,28 @@ pub(super) fn shared(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
             findings.push(ROLE_SHARED.violation(place, message));
         }
     }
+}
+
+/// Roles that could not be read: one finding for each cause.
+pub(super) fn not_read(facts: &AuditFacts, definitions: &[&AuditedDefinition]) -> Vec<AuditFinding> {
+    let mut roles = BTreeMap::new();
+    for definition in definitions {
+        for role in definition.roles() {
+            roles.entry(role).or_insert_with(|| definition.place("taskRoleArn"));
+        }
+    }
+    let failed = roles.iter().filter_map(|(role, place)| {
+        let error = facts.roles.get(role)?.tags.as_ref().err()?;
+        let is_missing = error.kind == AwsErrorKind::NotFound;
+        let at = FindingLocation { resource: Some(role.to_string()), ..place.clone() };
+        (!is_missing).then_some((at, role.as_str(), error))
+    });
+    let finding = |one: FailedReads<'_>| {
+        let finding = ROLE_UNREADABLE.unknown(one.location, one.message);
+        let hint = one.hint.trim_start_matches("; ");
+        if hint.is_empty() { finding } else { finding.with_fix(hint) }
+    };
+    by_cause(failed).into_iter().map(finding).collect()
 }
 
 /// The simulator mostly fails for the same reason for all roles: one finding for each reason.

@@ -12,7 +12,7 @@ use super::creates::{is_grouped, many_creates, write_creates};
 use super::groups::{ChangeGroup, MAX_EXAMPLES, entries};
 use super::{
     BlockedBy, Change, PlanEntry, PlanLocationKey, PlanReport, PlannedChange, PlannedUpgrade,
-    UnattributedTokens, UnsupportedControlPlane, UpgradeBlocker, by_location,
+    UnattributedTokens, Unresolved, UnsupportedControlPlane, UpgradeBlocker, by_location,
 };
 
 /// The level of detail of a rendered plan.
@@ -362,11 +362,33 @@ fn write_unresolved(out: &mut String, report: &PlanReport) -> fmt::Result {
     }
     let red = AnsiColor::Red.on_default();
     writeln!(out, "{red}unknown, so this plan lacks the changes that depend on these inputs:{red:#}")?;
+    // Hundreds of reads fail for one cause, such as a quota. Their errors differ by the subject alone.
+    let mut causes: Vec<(String, Vec<&Unresolved>)> = Vec::new();
     for input in &report.unresolved {
-        writeln!(out, "  ? {}: {}", input.subject, input.error)?;
+        let cause = cause_of(input);
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, inputs)) => inputs.push(input),
+            None => causes.push((cause, vec![input])),
+        }
+    }
+    for (_, inputs) in causes {
+        let Some(first) = inputs.first() else { continue };
+        let subjects: Vec<&str> =
+            inputs.iter().take(MAX_EXAMPLES).map(|input| input.subject.as_str()).collect();
+        let more = match inputs.len() - subjects.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        writeln!(out, "  ? {}{more}: {}", subjects.join(", "), first.error)?;
     }
     out.push('\n');
     Ok(())
+}
+
+/// The error without the words of the subject, which name one of many objects.
+fn cause_of(input: &Unresolved) -> String {
+    let is_of_subject = |word: &&str| input.subject.split_whitespace().any(|of| of == *word);
+    input.error.split_whitespace().filter(|word| !is_of_subject(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn write_unattributed_tokens(out: &mut String, report: &PlanReport) -> fmt::Result {

@@ -97,6 +97,23 @@ fn plan_renders_its_sections() {
     insta::assert_snapshot!(text);
 }
 
+#[test]
+fn inputs_unknown_for_one_cause_are_one_line() {
+    let throttled = |n: usize| Unresolved {
+        subject: format!("data plane tokens: /mesh/default/w{n}/token"),
+        error: format!("ssm:ListTagsForResource on /mesh/default/w{n}/token failed: ThrottlingException"),
+    };
+    let mut unresolved: Vec<Unresolved> = (0..400).map(throttled).collect();
+    unresolved.push(Unresolved { subject: "control plane away".into(), error: "refused".into() });
+    let report =
+        PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), unresolved, Vec::new(), Vec::new());
+    let text = anstream::adapter::strip_str(&render(&report, PlanDetail::Changes)).to_string();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("  ? ")).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].contains("w2/token and 397 more: ssm:ListTagsForResource on /mesh/default/w0/token"));
+    assert_eq!(report.unresolved.len(), 401);
+}
+
 fn text(changes: Vec<PlanEntry>, detail: PlanDetail) -> String {
     let report =
         PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), Vec::new(), Vec::new(), changes);
