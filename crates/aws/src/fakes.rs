@@ -378,6 +378,12 @@ impl TokenStore for FakeTokenStore {
         Ok(EntryPage { next: names.get(PAGE - 1).cloned(), names })
     }
 
+    async fn list_tagged(&self, key: &str, value: &str, _: Option<String>) -> Result<EntryPage, AwsError> {
+        let entries = self.entries.lock().unwrap();
+        let tagged = entries.iter().filter(|(_, (tags, _))| tags.get(key).is_some_and(|tag| tag == value));
+        Ok(EntryPage { names: tagged.map(|(name, _)| name.clone()).collect(), next: None })
+    }
+
     async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {
         self.check("tags")?;
         let is_deleting = self.deleting.lock().unwrap().contains(name);

@@ -54,6 +54,9 @@ pub trait TokenStore: Send + Sync {
     /// Lists the names below a path, page by page. A name of the last minutes may be missing.
     async fn list(&self, path: &str, next: Option<String>) -> Result<EntryPage, AwsError>;
 
+    /// Lists the names of all entries with this tag, page by page, wherever they are.
+    async fn list_tagged(&self, key: &str, value: &str, next: Option<String>) -> Result<EntryPage, AwsError>;
+
     /// The current tags; `None` if there is no entry of this name.
     async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError>;
 

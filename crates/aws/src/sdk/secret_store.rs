@@ -34,11 +34,33 @@ impl TokenStore for SdkSecretStore {
     async fn list(&self, path: &str, next: Option<String>) -> Result<EntryPage, AwsError> {
         let prefix = format!("{path}/");
         let filter = Filter::builder().key(FilterNameStringType::Name).values(&prefix).build();
-        let call = self.client.list_secrets().filters(filter).max_results(PAGE).set_next_token(next);
+        // The tokens of a secret within its recovery window can be valid, and its tags name them.
+        let call = self.client.list_secrets().filters(filter).include_planned_deletion(true);
+        let call = call.max_results(PAGE).set_next_token(next);
         let page = Box::pin(self.calls.run("secretsmanager:ListSecrets", path, call.send())).await?;
         let names = page.secret_list.unwrap_or_default().into_iter().filter_map(|secret| secret.name);
         Ok(EntryPage {
             names: names.filter(|name| name.starts_with(&prefix)).collect(),
+            next: page.next_token.filter(|token| !token.is_empty()),
+        })
+    }
+
+    async fn list_tagged(&self, key: &str, value: &str, next: Option<String>) -> Result<EntryPage, AwsError> {
+        let filter = |kind, text: &str| Filter::builder().key(kind).values(text).build();
+        let call = self
+            .client
+            .list_secrets()
+            .filters(filter(FilterNameStringType::TagKey, key))
+            .filters(filter(FilterNameStringType::TagValue, value))
+            .max_results(PAGE)
+            .set_next_token(next);
+        let page = Box::pin(self.calls.run("secretsmanager:ListSecrets", key, call.send())).await?;
+        // The filters match the beginnings of keys and values.
+        let is_tag = |tag: &Tag| tag.key() == Some(key) && tag.value() == Some(value);
+        let found = page.secret_list.unwrap_or_default().into_iter();
+        let found = found.filter(|secret| secret.tags().iter().any(is_tag));
+        Ok(EntryPage {
+            names: found.filter_map(|secret| secret.name).collect(),
             next: page.next_token.filter(|token| !token.is_empty()),
         })
     }

@@ -71,6 +71,27 @@ impl SdkParameterStore {
     }
 }
 
+impl SdkParameterStore {
+    async fn page(
+        &self,
+        resource: &str,
+        filter: &Value,
+        next: Option<String>,
+    ) -> Result<EntryPage, AwsError> {
+        let mut body = json!({"ParameterFilters": [filter], "MaxResults": PAGE});
+        if let Some(next) = next {
+            body["NextToken"] = next.into();
+        }
+        let page = self.call(DESCRIBE, resource, &body).await?;
+        let Some(items) = page.get("Parameters").and_then(Value::as_array) else {
+            return Err(unreadable(DESCRIBE.0, resource, "the response has no Parameters"));
+        };
+        let names = items.iter().filter_map(|item| item.get("Name")?.as_str());
+        let next = page.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty());
+        Ok(EntryPage { names: names.map(str::to_owned).collect(), next: next.map(str::to_owned) })
+    }
+}
+
 fn json_tags(tags: &EntryTags) -> Value {
     tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
 }
@@ -89,20 +110,13 @@ impl TokenStore for SdkParameterStore {
     async fn list(&self, path: &str, next: Option<String>) -> Result<EntryPage, AwsError> {
         let prefix = format!("{path}/");
         let filter = json!({"Key": "Name", "Option": "BeginsWith", "Values": [prefix]});
-        let mut body = json!({"ParameterFilters": [filter], "MaxResults": PAGE});
-        if let Some(next) = next {
-            body["NextToken"] = next.into();
-        }
-        let page = self.call(DESCRIBE, path, &body).await?;
-        let Some(items) = page.get("Parameters").and_then(Value::as_array) else {
-            return Err(unreadable(DESCRIBE.0, path, "the response has no Parameters"));
-        };
-        let names = items.iter().filter_map(|item| item.get("Name")?.as_str());
-        let next = page.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty());
-        Ok(EntryPage {
-            names: names.filter(|name| name.starts_with(&prefix)).map(str::to_owned).collect(),
-            next: next.map(str::to_owned),
-        })
+        let mut page = self.page(path, &filter, next).await?;
+        page.names.retain(|name| name.starts_with(&prefix));
+        Ok(page)
+    }
+
+    async fn list_tagged(&self, key: &str, value: &str, next: Option<String>) -> Result<EntryPage, AwsError> {
+        self.page(key, &json!({"Key": format!("tag:{key}"), "Values": [value]}), next).await
     }
 
     async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {

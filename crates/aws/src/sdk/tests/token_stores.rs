@@ -92,6 +92,7 @@ async fn names_below_a_path_are_listed_page_by_page() {
         let names = store.list("/mesh").await.unwrap();
         assert_eq!(names.iter().collect::<Vec<_>>(), ["/mesh/a", "/mesh/b"]);
     }
+    assert_eq!(world.seen(0)["IncludePlannedDeletion"], true);
     assert_eq!(world.seen(0)["Filters"], json!([{"Key": "name", "Values": ["/mesh/"]}]));
     assert_eq!(world.seen(2)["ParameterFilters"][0]["Values"], json!(["/mesh/"]));
     assert_eq!((&world.seen(1)["NextToken"], &world.seen(3)["NextToken"]), (&json!("more"), &json!("more")));
@@ -148,4 +149,27 @@ async fn failed_store_has_a_reason_without_the_token() {
     let error = world.aws.parameter_store.create(entry(&tags())).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Invalid, "ParameterAlreadyExists"));
     assert!(!format!("{:?}", entry(&tags())).contains(TOKEN));
+}
+
+#[tokio::test]
+async fn entries_with_a_tag_are_listed_wherever_they_are() {
+    let tag = |value: &str| json!([{"Key": "ecs-mesh.dev/operator", "Value": value}]);
+    let secrets = json!([{"Name": "/old/a", "Tags": tag("op")}, {"Name": "/b", "Tags": tag("op2")}]);
+    let world = SdkFixture::answering([
+        ok(&json!({"SecretList": secrets, "NextToken": "more"})),
+        ok(&json!({"Parameters": [{"Name": "/old/a"}]})),
+    ])
+    .await;
+    let stores: [&dyn TokenStore; 2] = [&world.aws.secret_store, &world.aws.parameter_store];
+    for (store, next) in stores.into_iter().zip([Some("more"), None]) {
+        let page = store.list_tagged("ecs-mesh.dev/operator", "op", None).await.unwrap();
+        assert_eq!((page.names, page.next.as_deref()), (vec!["/old/a".to_owned()], next));
+    }
+    let filters = json!([
+        {"Key": "tag-key", "Values": ["ecs-mesh.dev/operator"]},
+        {"Key": "tag-value", "Values": ["op"]},
+    ]);
+    assert_eq!(world.seen(0)["Filters"], filters);
+    let filters = json!([{"Key": "tag:ecs-mesh.dev/operator", "Values": ["op"]}]);
+    assert_eq!(world.seen(1)["ParameterFilters"], filters);
 }

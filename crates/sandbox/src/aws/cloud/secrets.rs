@@ -26,9 +26,16 @@ pub struct StoredSecret {
     version: u64,
     created: Timestamp,
     changed: Timestamp,
+    /// The end of its recovery window, if it is scheduled for deletion.
+    deleted: Option<Timestamp>,
 }
 
 impl StoredSecret {
+    /// Whether it is scheduled for deletion.
+    pub fn is_deleting(&self) -> bool {
+        self.deleted.is_some()
+    }
+
     fn version_id(&self) -> String {
         format!("00000000-0000-4000-8000-{:012}", self.version)
     }
@@ -55,6 +62,9 @@ impl StoredSecret {
         });
         if let Some(key) = &self.kms_key {
             shown["KmsKeyId"] = json!(key);
+        }
+        if let Some(deleted) = self.deleted {
+            shown["DeletedDate"] = json!(deleted.as_secs_f64());
         }
         shown
     }
@@ -91,6 +101,14 @@ fn not_found() -> AwsApiError {
     AwsApiError::new("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
 }
 
+fn invalid(message: &str) -> AwsApiError {
+    AwsApiError::new("InvalidRequestException", message)
+}
+
+fn marked_for_deletion() -> AwsApiError {
+    invalid("You can't perform this operation on the secret because it was marked for deletion.")
+}
+
 impl Cloud {
     /// All secrets by name.
     pub fn secrets(&self) -> impl Iterator<Item = &StoredSecret> {
@@ -99,6 +117,10 @@ impl Cloud {
 
     /// Creates a secret. The name must be free.
     pub fn create_secret(&mut self, new: CreateSecret, now: Timestamp) -> AwsApiResult<&StoredSecret> {
+        if self.secrets.get(&new.name).is_some_and(StoredSecret::is_deleting) {
+            let message = "You can't create this secret because a secret with this name is already scheduled for deletion.";
+            return Err(invalid(message));
+        }
         if self.secrets.contains_key(&new.name) {
             let message = format!("the operation failed because the secret {} already exists", new.name);
             return Err(AwsApiError::new("ResourceExistsException", message));
@@ -119,6 +141,7 @@ impl Cloud {
             version: 1,
             created: now,
             changed: now,
+            deleted: None,
         };
         Ok(self.secrets.entry(name).or_insert(secret))
     }
@@ -128,8 +151,16 @@ impl Cloud {
         self.secrets.values().find(|secret| secret.name == id || secret.arn == id).ok_or_else(not_found)
     }
 
+    /// The value of a secret, which one that is scheduled for deletion does not have.
+    pub fn secret_value(&self, id: &str) -> AwsApiResult<&StoredSecret> {
+        let secret = self.secret(id)?;
+        if secret.is_deleting() { Err(marked_for_deletion()) } else { Ok(secret) }
+    }
+
     fn secret_mut(&mut self, id: &str) -> AwsApiResult<&mut StoredSecret> {
-        self.secrets.values_mut().find(|secret| secret.name == id || secret.arn == id).ok_or_else(not_found)
+        let mut secrets = self.secrets.values_mut();
+        let secret = secrets.find(|secret| secret.name == id || secret.arn == id).ok_or_else(not_found)?;
+        if secret.is_deleting() { Err(marked_for_deletion()) } else { Ok(secret) }
     }
 
     /// Stores another text.
@@ -145,6 +176,26 @@ impl Cloud {
     pub fn tag_secret(&mut self, id: &str, tags: BTreeMap<String, String>) -> AwsApiResult<()> {
         self.secret_mut(id)?.tags.extend(tags);
         Ok(())
+    }
+
+    /// Schedules the deletion of a secret for the end of its recovery window.
+    pub fn schedule_secret_deletion(&mut self, id: &str, end: Timestamp) -> AwsApiResult<&StoredSecret> {
+        let secret = self.secret_mut(id)?;
+        secret.deleted = Some(end);
+        Ok(secret)
+    }
+
+    /// Ends the schedule of a deletion.
+    pub fn restore_secret(&mut self, id: &str) -> AwsApiResult<&StoredSecret> {
+        let name = self.secret(id)?.name.clone();
+        let secret = self.secrets.get_mut(&name).ok_or_else(not_found)?;
+        secret.deleted = None;
+        Ok(secret)
+    }
+
+    /// Deletes the secrets whose recovery window is over.
+    pub fn purge_secrets(&mut self, now: Timestamp) {
+        self.secrets.retain(|_, secret| secret.deleted.is_none_or(|end| now < end));
     }
 
     /// Deletes a secret at once. One that does not exist is an error, except where the deletion is forced.
