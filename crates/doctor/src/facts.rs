@@ -1,11 +1,12 @@
 //! Facts about AWS and the control planes, failures included, before the checks are evaluated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::report::CheckKind;
 use super::scope::DoctorScope;
+use ecs_mesh_api::TokenStoreKind;
 use ecs_mesh_audit::SidecarReport;
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
@@ -77,6 +78,8 @@ pub struct AwsObservations {
     pub undelivered: BTreeMap<String, Result<Attributes, AwsError>>,
     /// Attempted read calls of the operator.
     pub reads: Vec<ReadAttempt>,
+    /// Stored tokens of this operator that are below no path of the manifests, by store.
+    pub former_tokens: BTreeMap<TokenStoreKind, BTreeSet<String>>,
     /// The sidecars of running tasks at Kuma; `None` if ECS does not answer, or no binding is of Kuma.
     pub sidecars: Option<SidecarReport>,
 }

@@ -67,7 +67,9 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
     };
     let of_aws = async {
         match &clients {
-            Ok(clients) => Ok(aws::ask(clients, &manifests, queue_url.as_deref(), scope.as_ref().ok()).await),
+            Ok(clients) => {
+                Ok(aws::ask(clients, &manifests, queue_url.as_deref(), scope.as_ref().ok(), &operator).await)
+            }
             Err(error) => Err(error.clone()),
         }
     };

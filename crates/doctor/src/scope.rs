@@ -99,6 +99,12 @@ pub struct DoctorScope {
 }
 
 impl DoctorScope {
+    /// Whether the name is below the path of a binding with this store.
+    pub fn stores_token(&self, kind: TokenStoreKind, name: &str) -> bool {
+        let mut stores = self.token_stores.iter().filter(|store| store.kind == kind);
+        stores.any(|store| name.strip_prefix(&store.path).is_some_and(|rest| rest.starts_with('/')))
+    }
+
     /// Derives the scope; `region`: from the flag or the environment.
     pub fn new(set: &ManifestSet, queue_url: Option<&str>, region: Option<&str>) -> Result<Self, String> {
         let queue = queue_url.map(QueueLocation::parse).transpose()?;

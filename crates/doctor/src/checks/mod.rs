@@ -43,10 +43,24 @@ fn failed(id: CheckKind, subject: &str, error: &AwsError) -> CheckResult {
         }
         AwsErrorKind::NotFound => id.error(subject, found, fix),
         AwsErrorKind::Credentials | AwsErrorKind::Invalid => id.unknown(subject, found, fix),
-        AwsErrorKind::Throttled | AwsErrorKind::Unavailable => {
+        AwsErrorKind::Throttled => id.unknown(subject, found, slow_down(error.operation)),
+        AwsErrorKind::Unavailable => {
             id.unknown(subject, found, if fix.is_empty() { "run the doctor again" } else { fix })
         }
     }
+}
+
+/// What to do about throttled calls: the quotas are those of the account, which the operator shares with others.
+fn slow_down(operation: &str) -> String {
+    let flag = match operation {
+        "iam:GetRole" => "role",
+        "ecs:DescribeTaskDefinition" => "definition",
+        _ if operation.starts_with("ecs:") => "ecs",
+        _ => return "run the doctor again".to_owned(),
+    };
+    format!(
+        "run the doctor again; if the operator is throttled, too, lower its rate by --{flag}-reads-per-second"
+    )
 }
 
 /// Whether the operator itself never makes this call.

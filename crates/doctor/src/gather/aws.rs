@@ -13,10 +13,11 @@ use ecs_mesh_audit::check_sidecars;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_aws::token_store::TokenStore;
+use ecs_mesh_kuma::OPERATOR_LABEL;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{
-    ClusterArn, ContainerInstanceArn, DesiredStatus, RoleArn, Task, TaskArn, TaskDefinitionArn, TaskHost,
-    TaskId,
+    ClusterArn, ContainerInstanceArn, DesiredStatus, OperatorId, RoleArn, Task, TaskArn, TaskDefinitionArn,
+    TaskHost, TaskId,
 };
 use tokio::time::Instant;
 
@@ -40,12 +41,13 @@ pub(super) async fn ask(
     manifests: &ManifestStatus,
     queue_url: Option<&str>,
     scope: Option<&DoctorScope>,
+    operator: &OperatorId,
 ) -> AwsFacts {
     let (credentials, caller) = tokio::join!(clients.setup.credentials_end(), clients.setup.caller());
     // With rejected credentials every further call fails after the same wait.
     let is_known = !matches!(&caller, Err(error) if error.kind == AwsErrorKind::Credentials);
     let observations =
-        if is_known { Some(observe(clients, manifests, queue_url, scope).await) } else { None };
+        if is_known { Some(observe(clients, manifests, queue_url, scope, operator).await) } else { None };
     AwsFacts { region: clients.region().to_owned(), source: source(), credentials, caller, observations }
 }
 
@@ -68,6 +70,7 @@ async fn observe(
     manifests: &ManifestStatus,
     url: Option<&str>,
     scope: Option<&DoctorScope>,
+    operator: &OperatorId,
 ) -> AwsObservations {
     let of_queue = async {
         match (url, scope) {
@@ -87,7 +90,11 @@ async fn observe(
     } else {
         None
     };
-    AwsObservations { reads, sidecars, ..observations }
+    let former_tokens = match scope {
+        Some(scope) if answers => former_tokens(clients, scope, operator).await,
+        _ => BTreeMap::new(),
+    };
+    AwsObservations { reads, former_tokens, sidecars, ..observations }
 }
 
 /// The queue, its rules, and the targets' dead-letter queues.
@@ -115,7 +122,7 @@ async fn queue_and_rules(clients: &AwsClients, url: &str, scope: &DoctorScope) -
         undelivered.insert(dead.to_owned(), attributes_by_arn(clients, url, dead).await);
     }
     let queue = Some(QueueFacts { attributes, dead_letters });
-    AwsObservations { queue, rules: Some(rules), forwarding, undelivered, reads: Vec::new(), sidecars: None }
+    AwsObservations { queue, rules: Some(rules), forwarding, undelivered, ..AwsObservations::default() }
 }
 
 async fn attributes(clients: &AwsClients, url: &str) -> Result<Attributes, AwsError> {
@@ -393,6 +400,38 @@ async fn try_token_store(clients: &AwsClients, scope: &TokenStoreScope, reads: &
     let name = format!("{}/{}/{NO_SERVICE}", scope.path, scope.mesh);
     let outcome = store.describe(&name).await.map(|_| "the call is allowed".to_owned());
     reads.push(ReadAttempt { id: catalogue::READ_TOKEN_TAGS, subject, outcome });
+}
+
+/// Stored tokens below no path of the manifests: those from before a change of `tokens.path` or `tokens.store`. A store that
+/// no binding has may be forbidden.
+async fn former_tokens(
+    clients: &AwsClients,
+    scope: &DoctorScope,
+    operator: &OperatorId,
+) -> BTreeMap<TokenStoreKind, BTreeSet<String>> {
+    let mut found = BTreeMap::new();
+    if scope.token_stores.is_empty() {
+        return found;
+    }
+    let stores: [(TokenStoreKind, &dyn TokenStore); 2] = [
+        (TokenStoreKind::SecretsManager, &clients.secret_store),
+        (TokenStoreKind::ParameterStore, &clients.parameter_store),
+    ];
+    for (kind, store) in stores {
+        let mut next = None;
+        for _ in 0..MAX_PAGES {
+            // The tag has the name of the label.
+            let page = store.list_tagged(OPERATOR_LABEL, operator.as_str(), next).await;
+            let Ok(page) = page else { break };
+            let former = page.names.into_iter().filter(|name| !scope.stores_token(kind, name));
+            found.entry(kind).or_insert_with(BTreeSet::new).extend(former);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
