@@ -18,7 +18,7 @@ check: ## All that CI checks
 test: ## All tests, with their setup
 	./test.sh
 
-sim: ## Simulate seeds: SEEDS=2000 from FIRST=0, at Kuma and Consul or AT=consul alone
+sim: ## Simulate seeds: SEEDS=2000 from FIRST=0, all kinds or AT=kuma, consul or tokens alone
 	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --workspace --locked --profile sim --test it $(SIM_TESTS) -- --nocapture
 
 fuzz: ## Run each fuzz target for TIME=60 seconds

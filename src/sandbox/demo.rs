@@ -124,10 +124,7 @@ impl Demo {
             let operator = consul.front.with(ConsulBootstrap::operator);
             ConsulOracle::new(OracleConfig { operator, ..config.clone() }, false, fixtures)
         });
-        let mut kuma_oracle = endpoints.kuma_url.as_ref().map(|_| KumaOracle::new(config));
-        for service in services.iter().filter(|service| service.template_operator.is_some()) {
-            kuma_oracle.iter_mut().for_each(|oracle| oracle.record_sidecar_owned(&service.name));
-        }
+        let kuma_oracle = endpoints.kuma_url.as_ref().map(|_| KumaOracle::new(config));
         let active = duration.mul_f64(0.7);
         let mut state = DemoState {
             world,

@@ -26,7 +26,7 @@ const NEWBORN: Duration = Duration::from_secs(10);
 
 pub(super) struct SimAws(pub(super) Arc<SimEnv>);
 
-fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
+pub(super) fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
     AwsError {
         kind,
         operation,

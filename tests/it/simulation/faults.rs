@@ -111,6 +111,27 @@ pub(super) enum SimFault {
     TemplateMode,
     /// An edit leaves the Dataplanes of a service of the operator to be observed.
     OwnerSwitch,
+    /// A service of sidecars in template mode is deployed with sidecars that start by name, or the other way round.
+    SidecarSwitch,
+    /// Zone proxies come and go, which are `ZoneIngress`es and `ZoneEgress`es.
+    ZoneResources,
+    /// The same, which are Dataplanes with listeners.
+    ZoneListeners,
+    /// A call to the store of tokens is throttled, or denied.
+    StoreThrottled,
+    StoreDenied,
+    /// A write of the store takes effect, and the response is lost.
+    StoreLostAnswer,
+    /// The operator is killed after a write of the store.
+    KilledWhileStoring,
+    /// A list of the store lacks names of the last minutes.
+    StoreListLag,
+    /// Someone else revokes the token that tasks read.
+    RevokedByHand,
+    /// Another issuer's token is revoked.
+    ForeignRevocation,
+    /// A workload leaves the manifests, or returns.
+    WorkloadEdit,
     /// A list omits items that the operator's token may not read.
     FilteredList,
     /// A list omits all items.
@@ -179,6 +200,27 @@ impl SimFault {
         Self::UnsupportedWhileHeld,
     ];
 
+    /// Faults of lives of tokens.
+    pub(super) const OF_TOKENS: &[Self] = &[
+        Self::StoreThrottled,
+        Self::StoreDenied,
+        Self::StoreLostAnswer,
+        Self::KilledWhileStoring,
+        Self::StoreListLag,
+        Self::RevokedByHand,
+        Self::ForeignRevocation,
+        Self::WorkloadEdit,
+        Self::AwsOutage,
+        Self::MeshOutage,
+        Self::Unreachable,
+        Self::ServerHangs,
+        Self::ServerError,
+        Self::RateLimited,
+        Self::LostAnswer,
+        Self::ErrorAfterEffect,
+        Self::BrokenAnswer,
+    ];
+
     /// Faults of all Kuma runs.
     pub(super) fn at_kuma() -> Vec<Self> {
         let of_kuma = [
@@ -190,6 +232,9 @@ impl SimFault {
             Self::HostMode,
             Self::TemplateMode,
             Self::OwnerSwitch,
+            Self::SidecarSwitch,
+            Self::ZoneResources,
+            Self::ZoneListeners,
         ];
         [Self::EVERYWHERE, &of_kuma].concat()
     }

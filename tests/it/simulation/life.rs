@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ZoneProxyForm, ZoneProxyKind};
 use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId, Timestamp};
@@ -14,7 +15,9 @@ use ecs_mesh_sandbox::aws::LifeTimes;
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::kuma::{EmulatedRelease, KumaConfig, KumaCp, service_of};
 use ecs_mesh_sandbox::oracle::{HoldOracle, KumaOracle, OracleConfig};
-use ecs_mesh_sandbox::world::{ManifestOptions, Naming, Rollouts, World, WorldConfig, manifests};
+use ecs_mesh_sandbox::world::{
+    ManifestOptions, Naming, Rollouts, ScenarioService, World, WorldConfig, manifests,
+};
 use tokio::time::Instant;
 
 use super::deleted_cluster;
@@ -48,6 +51,30 @@ impl Deref for KumaShared {
 }
 
 impl KumaShared {
+    /// The state of a life without tasks.
+    pub(super) fn of_tokens(env: Arc<SimEnv>, kuma: KumaCp) -> Self {
+        let oracle = KumaOracle::new(OracleConfig {
+            operator: OPERATOR.to_owned(),
+            cluster: env.cluster.to_string(),
+            deleted_cluster: None,
+            tags_lag: Duration::ZERO,
+            max_fraction: 0.3,
+            min_owned: 10,
+        });
+        Self { env, kuma: Arc::new(Mutex::new(kuma)), oracle: Mutex::new(oracle) }
+    }
+
+    /// Creates clients of this operator.
+    pub(super) fn connect(self: &Arc<Self>, operator: &'static str) -> ConnectFn {
+        let shared = Arc::clone(self);
+        Arc::new(move |_, _| {
+            let id = OperatorId::parse(operator).unwrap();
+            let plane =
+                KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
+            Ok(Connected::kuma(plane))
+        })
+    }
+
     /// Checks the latest writes, which this process of the operator has sent, against the current world.
     pub(super) fn check_writes(&self, process: u64) {
         let mut kuma = self.kuma.lock().unwrap();
@@ -91,6 +118,22 @@ fn has_host_mode(seed: u64, naming: Naming, env: &SimEnv) -> bool {
         env.faults.count(SimFault::HostMode);
     }
     has
+}
+
+/// Zone proxies, in some lives. They come and go as other services do, and their roles lose their types.
+/// 3.0 has them as listeners of Dataplanes alone: such a life has 3.0 from its start.
+fn zone_proxies(seed: u64, env: &SimEnv, may_have: bool) -> Vec<ScenarioService> {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x20E7_0BE5);
+    if !may_have || rng.u8(..3) > 0 {
+        return Vec::new();
+    }
+    let (fault, form) = if rng.bool() {
+        (SimFault::ZoneResources, ZoneProxyForm::Resource)
+    } else {
+        (SimFault::ZoneListeners, ZoneProxyForm::Listener)
+    };
+    env.faults.count(fault);
+    ZoneProxyKind::ALL.into_iter().map(|kind| ScenarioService::of_zone_proxies(kind, form)).collect()
 }
 
 struct KumaScenario {
@@ -160,7 +203,8 @@ impl KumaScenario {
             host_mode: has_host_mode(seed, naming, &env),
         };
         let owners = Owners::of_life(seed, &env, held.is_some() || !is_alone);
-        let further = owners.further_services();
+        let mut further = owners.further_services();
+        further.extend(zone_proxies(seed, &env, is_alone && held.is_none()));
         let world =
             World::start_with(world, further, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
         let deleted = (is_alone && deleted_cluster::is_in(seed, &env))
@@ -180,7 +224,7 @@ impl KumaScenario {
             hold: held.as_ref().and_then(HeldDeployments::manifest),
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
-        let mut oracle = KumaOracle::new(OracleConfig {
+        let oracle = KumaOracle::new(OracleConfig {
             operator: operator.to_owned(),
             cluster: cluster.clone(),
             deleted_cluster: deleted.map(|cluster| cluster.to_string()),
@@ -188,7 +232,6 @@ impl KumaScenario {
             max_fraction: 0.3,
             min_owned: 10,
         });
-        owners.further_services().iter().for_each(|service| oracle.record_sidecar_owned(&service.name));
         let revocation =
             (env.faults.are_enabled() && own.u8(..3) == 0).then(|| in_a_while(&mut own, 40..110));
         let next_hiding = in_a_while(&mut own, 20..120);
@@ -197,7 +240,16 @@ impl KumaScenario {
             let from = in_a_while(&mut own, 30..150);
             (from, from + Duration::from_secs(own.u64(20..90)))
         });
+        let zone_form = world.services().iter().find_map(|service| service.zone_proxy).map(|(_, form)| form);
         let dialect_upgrade = (is_alone && own.u8(..4) == 0).then(|| in_a_while(&mut own, 30..150));
+        let dialect_upgrade = dialect_upgrade.filter(|_| zone_form.is_none());
+        let version = if zone_form == Some(ZoneProxyForm::Listener) {
+            kuma.upgrade(EmulatedRelease::V3_0, START);
+            kuma.set_version("3.0.1");
+            "3.0.1"
+        } else {
+            "2.14.3"
+        };
         drop(kuma);
         let shared = KumaShared { env: Arc::new(env), kuma: shared_kuma, oracle: Mutex::new(oracle) };
         Self {
@@ -214,7 +266,7 @@ impl KumaScenario {
             upgrade,
             upgraded: false,
             dialect_upgrade,
-            version: "2.14.3",
+            version,
             held,
             owners,
             kill: false,
@@ -354,13 +406,7 @@ impl Scenario for KumaScenario {
     }
 
     fn connect(&self) -> ConnectFn {
-        let (shared, operator) = (Arc::clone(&self.shared), self.operator);
-        Arc::new(move |_, _| {
-            let id = OperatorId::parse(operator).unwrap();
-            let plane =
-                KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
-            Ok(Connected::kuma(plane))
-        })
+        self.shared.connect(self.operator)
     }
 
     fn manifests(&self) -> ManifestStatus {
@@ -414,7 +460,7 @@ impl Scenario for KumaScenario {
         }
         // Owners of an incomplete set are not checked.
         if !(7..9).contains(&kind) && self.held.is_none() {
-            self.owners.edit(&self.shared, self.world.services(), self.shared.now());
+            self.owners.edit(&self.shared, &mut self.world, self.shared.now());
         }
         Some(match kind {
             0..5 => {

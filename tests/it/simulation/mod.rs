@@ -2,7 +2,7 @@
 //! seed. The oracle checks each write against the world's truth. After the settle phase nothing may be left over, and
 //! nothing may be written.
 //!
-//! At Kuma the operator registers tasks; at Consul tasks register themselves.
+//! At Kuma the operator registers tasks; at Consul tasks register themselves. Data plane tokens have lives of their own.
 //! `SIM_SEEDS=5000 cargo test --test it simulation -- --nocapture` runs seeds 0 to 4999 of both,
 //! `SIM_FIRST=17 SIM_SEEDS=1 …` replays seed 17.
 
@@ -16,6 +16,7 @@ mod held_deployments;
 mod kuma_transport;
 mod life;
 mod owners;
+mod tokens;
 mod two_operators;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ecs_mesh_model::{DataplaneOwner, Timestamp};
-use ecs_mesh_sandbox::world::ScenarioService;
+use ecs_mesh_sandbox::world::{ScenarioService, World};
 
 use super::driver::OPERATOR;
 use super::env::SimEnv;
@@ -20,6 +20,8 @@ pub(super) struct Owners {
     template: Option<ScenarioService>,
     /// The manifests name the operator for the service in template mode.
     names_operator: bool,
+    /// Whether the last deployed sidecars of that service have a template.
+    deployed_template: bool,
     /// The service that is only observed, and since when.
     observed: Option<(String, Timestamp)>,
 }
@@ -29,7 +31,7 @@ impl Owners {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x0B5E_77E4);
         let template = (rng.u8(..3) == 0 && !is_held).then(|| ScenarioService::in_template_mode(OPERATOR));
         template.iter().for_each(|_| env.faults.count(SimFault::TemplateMode));
-        Self { rng, template, names_operator: false, observed: None }
+        Self { rng, template, names_operator: false, deployed_template: true, observed: None }
     }
 
     /// The services beside those of the world.
@@ -37,10 +39,11 @@ impl Owners {
         self.template.iter().cloned().collect()
     }
 
-    /// Changes the owner of a service of the world, at times.
-    pub(super) fn edit(&mut self, env: &SimEnv, services: &[ScenarioService], now: Timestamp) {
+    /// Changes the owner of a service of the world, at times. The task definition follows, or does not.
+    pub(super) fn edit(&mut self, env: &SimEnv, world: &mut World, now: Timestamp) {
         match self.rng.u8(..6) {
             0 => {
+                let services = world.services();
                 let service = services[self.rng.usize(..services.len())].name.clone();
                 env.faults.count(SimFault::OwnerSwitch);
                 env.record(|| format!("{service} is only observed"));
@@ -50,8 +53,22 @@ impl Owners {
             _ => {
                 self.names_operator = self.template.is_some() && !self.names_operator;
                 env.record(|| format!("the operator is named for sidecars: {}", self.names_operator));
+                if self.rng.bool() {
+                    self.deploy(!self.names_operator, env, world, now);
+                }
             }
         }
+    }
+
+    /// Deploys the service in template mode with sidecars that have a template, or start by name, which a start script may hide.
+    fn deploy(&mut self, template: bool, env: &SimEnv, world: &mut World, now: Timestamp) {
+        let Some(service) = &self.template else { return };
+        let hides_start = !template && self.rng.bool();
+        let operator = template.then_some(OPERATOR);
+        world.deploy_sidecar(&mut env.cloud.lock().unwrap(), &service.name, operator, hides_start, now);
+        self.deployed_template = template;
+        env.faults.count(SimFault::SidecarSwitch);
+        env.record(|| format!("sidecars are deployed with a template: {template}, hidden: {hides_start}"));
     }
 
     /// The Workload of a service is gone, and with it the owner that it names.
@@ -61,30 +78,29 @@ impl Owners {
         }
     }
 
-    /// Names the first owners again.
+    /// Names the owners that fit the sidecars.
     pub(super) fn fix(&mut self) {
-        (self.names_operator, self.observed) = (false, None);
+        (self.names_operator, self.observed) = (!self.deployed_template, None);
     }
 
     /// The manifests with the owners.
     pub(super) fn apply_to(&self, manifests: &str) -> String {
-        let mut text = manifests.to_owned();
-        if self.names_operator {
-            text = text.replace("  dataplanes: sidecar\n", "");
-        }
-        if let Some((service, _)) = &self.observed {
+        let mut text = manifests.replace("  dataplanes: sidecar\n", "");
+        let mut declare = |service: &str, owner: DataplaneOwner| {
             let declared = format!("  service: {service}\n");
-            let observed = format!("{declared}  dataplanes: {}\n", DataplaneOwner::Observe);
-            if self.is_template(service) {
-                text = text.replace("  dataplanes: sidecar\n", "");
-            }
-            text = text.replace(&declared, &observed);
+            text = text.replace(&declared, &format!("{declared}  dataplanes: {owner}\n"));
+        };
+        let observed = self.observed.as_ref().map(|(service, _)| service);
+        if let Some(template) = &self.template
+            && !self.names_operator
+            && observed != Some(&template.name)
+        {
+            declare(&template.name, DataplaneOwner::Sidecar);
+        }
+        if let Some(service) = observed {
+            declare(service, DataplaneOwner::Observe);
         }
         text
-    }
-
-    fn is_template(&self, service: &str) -> bool {
-        self.template.as_ref().is_some_and(|template| template.name == service)
     }
 
     /// The service that the operator may not write to now.

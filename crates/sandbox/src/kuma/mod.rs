@@ -43,3 +43,4 @@ pub use message::{KumaConfig, KumaMode, KumaRequest, KumaResponse};
 pub use reach::{BIND_OUTBOUNDS, ReachedService, outbounds_by_tag};
 pub use release::{EmulatedRelease, EmulatedReleaseError};
 pub use server::KumaCp;
+pub use tokens::token_claims;

@@ -1,5 +1,7 @@
 //! Issues tokens for proxies, in the format of a real server but without a valid signature.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -132,6 +134,40 @@ fn base64url(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The claims of an issued token.
+pub fn token_claims(token: &str) -> Option<Value> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&claims).ok()
+}
+
+impl KumaCp {
+    /// Another writer adds an id to the mesh's list of revoked tokens.
+    ///
+    /// # Errors
+    /// The answer of the API.
+    pub fn revoke_token(&mut self, mesh: &str, id: &str, now: Timestamp) -> Result<(), KumaResponse> {
+        let mut list = self.revoked_tokens(mesh);
+        if !list.iter().any(|listed| listed == id) {
+            list.push(id.to_owned());
+        }
+        let name = format!("dataplane-token-revocations-{mesh}");
+        let data = STANDARD.encode(list.join(","));
+        let body = json!({"type": "Secret", "mesh": mesh, "name": name, "data": data});
+        let path = format!("/meshes/{mesh}/secrets/{name}");
+        let response = self.handle(now, &KumaRequest::json("PUT", &path, body.to_string().into_bytes()));
+        if matches!(response.status, 200 | 201) { Ok(()) } else { Err(response) }
+    }
+
+    /// The ids in the mesh's list of revoked tokens.
+    pub fn revoked_tokens(&self, mesh: &str) -> Vec<String> {
+        let key = (mesh.to_owned(), format!("dataplane-token-revocations-{mesh}"));
+        let data = self.store.get("Secret", &key).map(|secret| text(&secret.body, "data").to_owned());
+        let list =
+            data.and_then(|data| STANDARD.decode(data).ok()).and_then(|list| String::from_utf8(list).ok());
+        list.iter().flat_map(|list| list.split(',')).filter(|id| !id.is_empty()).map(str::to_owned).collect()
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod last_endpoint;
 mod reach;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod zone_proxies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use serde_json::Value;
 
 use super::aws::{Cloud, CloudTask};
 use super::kuma::{KumaCp, KumaJournalEntry, service_of};
-use super::world::{MESH, SECRET, ScenarioService, host_name, role_name};
+use super::world::{MESH, SECRET, ScenarioService, has_template, host_name, role_name};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 use last_endpoint::ReadyRegistrations;
@@ -30,6 +31,7 @@ pub use deployment_hold::{HoldCounts, HoldOracle};
 pub use reach::{ReachCounts, ReachOracle, ReachViolation};
 
 pub use consul::consul_task_of;
+pub use tokens::TokenOracle;
 
 // Defined again here, since the constants of the client under test could be wrong.
 const OPERATOR_LABEL: &str = "ecs-mesh.dev/operator";
@@ -167,8 +169,6 @@ pub struct KumaOracle {
     dialect_upgraded: Option<Timestamp>,
     /// Since when the control plane shows a version that the operator does not support.
     unsupported_since: Option<Timestamp>,
-    /// Services whose sidecars register their own Dataplanes.
-    sidecar_owned: BTreeSet<String>,
     /// The service that the operator only observes.
     untouchable: Option<String>,
     ready: ReadyRegistrations,
@@ -247,7 +247,6 @@ impl KumaOracle {
             by_ended_process: false,
             dialect_upgraded: None,
             unsupported_since: None,
-            sidecar_owned: BTreeSet::new(),
             untouchable: None,
             ready: ReadyRegistrations::default(),
         }
@@ -272,11 +271,6 @@ impl KumaOracle {
     /// Records that the control plane shows an unsupported version from now on, or, with `None`, a supported one.
     pub fn record_unsupported(&mut self, since: Option<Timestamp>) {
         self.unsupported_since = since;
-    }
-
-    /// Records that the sidecars of a service register their own Dataplanes, which the operator then never writes.
-    pub fn record_sidecar_owned(&mut self, service: &str) {
-        self.sidecar_owned.insert(service.to_owned());
     }
 
     /// Sets the service that the operator only observes, and writes nothing of.
@@ -330,11 +324,11 @@ impl KumaOracle {
             if entry.kind == "Dataplane" {
                 self.check_write(&entry, cloud, kuma);
             } else {
-                self.check_zone_proxy_write(&entry, cloud);
+                self.check_zone_proxy_write(&entry, cloud, kuma);
             }
         }
         if let Some(at) = last {
-            self.record_owned(self.owned(kuma).len(), at);
+            self.record_owned(self.owned_count(kuma), at);
         }
     }
 
@@ -346,10 +340,7 @@ impl KumaOracle {
         if entry.after.as_ref().is_some_and(|body| body.to_string().contains(SECRET)) {
             self.report(Invariant::I9, entry, "the body contains a secret of the task's environment");
         }
-        let service = entry.after.as_ref().and_then(service_of);
-        if service.is_some_and(|service| self.sidecar_owned.contains(service)) {
-            self.report(Invariant::I3, entry, "the Dataplane is its sidecar's");
-        }
+        self.check_sidecar_owned(entry, cloud);
         let service = entry.after.as_ref().or(entry.before.as_ref()).and_then(service_of);
         if service.is_some() && service == self.untouchable.as_deref() {
             self.report(Invariant::I3, entry, "the operator only observes the service");
@@ -396,6 +387,18 @@ impl KumaOracle {
             && [TASK_LABEL, CLUSTER_LABEL].iter().any(|key| label(before, key) != label(after, key))
         {
             self.report(Invariant::I3, entry, "it belonged to another task");
+        }
+    }
+
+    /// I3: what a sidecar registers is never written, and removed only after its task, whoever the manifests name.
+    fn check_sidecar_owned(&mut self, entry: &KumaJournalEntry, cloud: &Cloud) {
+        let is_sidecars = |body: &Option<Value>, is_kept: bool| {
+            let task = body.as_ref().and_then(|body| self.truth(body, cloud, entry.at));
+            task.is_some_and(|task| has_template(&task) && (is_kept || !task.last_status.is_stopped()))
+        };
+        let is_put = entry.after.is_some();
+        if is_sidecars(&entry.before, is_put) || is_sidecars(&entry.after, true) {
+            self.report(Invariant::I3, entry, "the Dataplane is its sidecar's");
         }
     }
 
@@ -488,7 +491,7 @@ impl KumaOracle {
         let task = entry.before.as_ref().and_then(|body| label(body, TASK_LABEL)).unwrap_or_default();
         self.unconfirmed_removals.push(UnconfirmedRemoval { task: task.to_owned(), at: entry.at, revoked });
         // The count includes the registration that was just removed.
-        self.record_owned(self.owned(kuma).len() + 1, entry.at);
+        self.record_owned(self.owned_count(kuma) + 1, entry.at);
         let unguarded = self.drained_unguarded.remove(&entry.name);
         let of_few = self.guarded_since.is_none();
         let counts = |removal: &&UnconfirmedRemoval| !(of_few && removal.revoked);
@@ -514,6 +517,11 @@ impl KumaOracle {
             .collect()
     }
 
+    /// The number of owned registrations, those of zone proxies included.
+    fn owned_count(&self, kuma: &KumaCp) -> usize {
+        self.owned(kuma).len() + kuma.zone_proxies().filter(|(_, _, body)| self.is_ours(body)).count()
+    }
+
     fn is_ours(&self, body: &Value) -> bool {
         label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str())
     }
@@ -536,7 +544,9 @@ impl KumaOracle {
                 message: message.clone(),
             });
         }
-        leaks.into_iter().chain(self.find_missing(cloud, kuma, services, held)).collect()
+        let missing = self.find_missing(cloud, kuma, services, held);
+        let missing_proxies = self.missing_zone_proxies(cloud, kuma, services, held);
+        leaks.into_iter().chain(missing).chain(missing_proxies).collect()
     }
 
     /// Registrations of stopped or unknown tasks. `held` names tasks that the guard holds.

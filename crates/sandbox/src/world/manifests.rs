@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{BOUND_SERVICES, MESH, ScenarioService};
+use ecs_mesh_api::{ZoneProxyForm, ZoneProxyKind};
 
 /// Settings of the generated manifests.
 #[derive(Clone, Debug)]
@@ -138,7 +139,13 @@ spec:
 "
     );
     let mut documents = vec![shared];
-    for ScenarioService { name, port, app_port, template_operator, binds_outbounds, .. } in services {
+    for ScenarioService { name, port, app_port, template_operator, binds_outbounds, zone_proxy, .. } in
+        services
+    {
+        if let Some((kind, form)) = zone_proxy {
+            documents.push(zone_proxy_manifest(name, *kind, *form));
+            continue;
+        }
         let mut text = format!(
             "apiVersion: ecs-mesh.dev/v1alpha1
 kind: Workload
@@ -167,6 +174,30 @@ spec:
         documents.push(text);
     }
     documents
+}
+
+fn zone_proxy_manifest(name: &str, kind: ZoneProxyKind, form: ZoneProxyForm) -> String {
+    let (proxy, advertised) = match kind {
+        ZoneProxyKind::Ingress => {
+            ("zoneIngress", "advertised: {address: mesh-0a1b2c3d.elb.eu-west-1.amazonaws.com, port: 10001}")
+        }
+        ZoneProxyKind::Egress => ("zoneEgress", "port: 10002"),
+    };
+    let settings = match form {
+        ZoneProxyForm::Resource => advertised,
+        ZoneProxyForm::Listener => "scope: mesh",
+    };
+    format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: Workload
+metadata: {{name: {name}}}
+spec:
+  selector: {{families: [{name}]}}
+  service: {name}
+  proxy: {proxy}
+  {proxy}: {{{settings}}}
+"
+    )
 }
 
 #[cfg(test)]

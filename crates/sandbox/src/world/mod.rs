@@ -45,7 +45,7 @@ pub use scenario::{
     services,
 };
 pub use serving::{ServingTasks, can_serve, serving_tasks};
-pub use sidecars::host_name;
+pub use sidecars::{has_template, host_name};
 
 /// Longer than any simulated time.
 const NEVER_READY: Duration = Duration::from_hours(24);
@@ -261,9 +261,10 @@ impl World {
             self.revoked.iter().filter(|(_, at)| **at <= until).map(|(service, _)| service.clone()).collect();
         for service in due {
             self.revoked.remove(&service);
-            let tags = role_tags(&service, self.config.control_planes);
+            let Some(known) = self.services.iter().find(|known| known.name == service) else { continue };
+            let tags = known.role_tags(self.config.control_planes);
+            let tag = known.deciding_tag(self.config.control_planes);
             if cloud.tag_role(&role_name(&service), &tags, now).is_ok() {
-                let tag = scenario::deciding_tag(self.config.control_planes);
                 self.record_event("role", format!("role {} regains its tag {tag}", role_name(&service)));
             }
         }
@@ -335,6 +336,23 @@ impl World {
         }
     }
 
+    /// Deploys a revision of a service whose sidecars get their Dataplanes in this way: from a template with the labels of the
+    /// operator, or by name.
+    pub fn deploy_sidecar(
+        &mut self,
+        cloud: &mut Cloud,
+        service: &str,
+        template_operator: Option<&str>,
+        hides_start: bool,
+        now: Timestamp,
+    ) {
+        let Some(known) = self.services.iter_mut().find(|known| known.name == service) else { return };
+        known.template_operator = template_operator.map(str::to_owned);
+        known.hides_start = hides_start;
+        let service = known.clone();
+        self.redeploy(cloud, &service, now);
+    }
+
     /// Deploys a revision whose app never serves, of a service without health checks: a task that fails its check is
     /// replaced again and again. Returns the service's name, if there is such a service.
     pub fn deploy_unready(&mut self, cloud: &mut Cloud, pick: usize, now: Timestamp) -> Option<String> {
@@ -393,7 +411,7 @@ impl World {
             return;
         }
         let role = role_name(&service.name);
-        let tag = scenario::deciding_tag(self.config.control_planes);
+        let tag = service.deciding_tag(self.config.control_planes);
         if cloud.untag_role(&role, &[tag.to_owned()], now).is_ok() {
             let (min, max) = self.config.revoked_for;
             let back = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));

@@ -12,6 +12,7 @@ use crate::aws::{
     TaskOverrides,
 };
 use crate::control_planes::ControlPlanes;
+use ecs_mesh_api::{ZoneProxyForm, ZoneProxyKind};
 use ecs_mesh_model::{Tags, Timestamp};
 
 /// Name of the event queue.
@@ -27,6 +28,9 @@ pub const MESH: &str = "default";
 pub const SECRET: &str = "planted-5f2c8e1d9b7a4036";
 /// Name of another team's Dataplane.
 pub const FOREIGN_OPERATOR: &str = "legacy-gateway";
+
+/// The tag with the type of a role's proxy.
+const ROLE_TYPE_TAG: &str = "kuma.io/type";
 
 /// A service of the world, with the same name in ECS, IAM and the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +49,33 @@ pub struct ScenarioService {
     pub template_operator: Option<String>,
     /// Whether its sidecars bind their outbounds, and so call the services of [`BOUND_SERVICES`].
     pub binds_outbounds: bool,
+    /// Whether a start script of the image hides how the sidecars get their Dataplanes.
+    pub hides_start: bool,
+    /// The zone proxy that its tasks are, if they are no sidecars, and how it is registered.
+    pub zone_proxy: Option<(ZoneProxyKind, ZoneProxyForm)>,
 }
 
 /// The services that sidecars bind which bind their outbounds.
 pub const BOUND_SERVICES: [&str; 2] = ["kv", "redis"];
 
+/// The docker label of a container whose sidecar has a template. The operator does not read it.
+pub(crate) const TEMPLATE_LABEL: &str = "sandbox/template";
+
 impl ScenarioService {
     /// A service with the default rollout.
     pub fn new(name: &str, port: u16, app_port: u16, count: usize) -> Self {
         let (name, rollout) = (name.to_owned(), Rollout::default());
-        Self { name, port, app_port, count, rollout, template_operator: None, binds_outbounds: false }
+        Self {
+            name,
+            port,
+            app_port,
+            count,
+            rollout,
+            template_operator: None,
+            binds_outbounds: false,
+            hides_start: false,
+            zone_proxy: None,
+        }
     }
 
     /// A service with a task on each of `instances` EC2 instances, in network mode `host`.
@@ -76,6 +97,40 @@ impl ScenarioService {
         Self { rollout, binds_outbounds: true, ..Self::new("shop", 15_090, 8_090, 2) }
     }
 
+    /// A service of zone proxies.
+    pub fn of_zone_proxies(kind: ZoneProxyKind, form: ZoneProxyForm) -> Self {
+        let name = match kind {
+            ZoneProxyKind::Ingress => "zone-ingress",
+            ZoneProxyKind::Egress => "zone-egress",
+        };
+        Self { zone_proxy: Some((kind, form)), ..Self::new(name, 10_001, 8_080, 1) }
+    }
+
+    /// The type of a `ZoneIngress` or `ZoneEgress`, if its tasks are registered so.
+    pub(crate) fn zone_resource(&self) -> Option<ZoneProxyKind> {
+        self.zone_proxy.filter(|(_, form)| *form == ZoneProxyForm::Resource).map(|(kind, _)| kind)
+    }
+
+    /// The tags that admit the role to the meshes.
+    pub fn role_tags(&self, control_planes: ControlPlanes) -> Tags {
+        let mut tags = role_tags(&self.name, control_planes);
+        let role_type = self.zone_resource().map(|kind| match kind {
+            ZoneProxyKind::Ingress => "ingress",
+            ZoneProxyKind::Egress => "egress",
+        });
+        tags.extend(role_type.map(|role_type| (ROLE_TYPE_TAG.to_owned(), role_type.to_owned())));
+        tags
+    }
+
+    /// The tag whose removal revokes the role's access to the mesh.
+    pub(super) fn deciding_tag(&self, control_planes: ControlPlanes) -> &'static str {
+        match (control_planes.has_kuma(), self.zone_resource()) {
+            (true, Some(_)) => ROLE_TYPE_TAG,
+            (true, None) => "kuma.io/mesh",
+            (false, _) => SERVICE_TAG,
+        }
+    }
+
     /// A service whose sidecars register their own Dataplanes, with the labels of this operator.
     pub fn in_template_mode(operator: &str) -> Self {
         Self {
@@ -89,6 +144,12 @@ impl ScenarioService {
     fn sidecar(&self) -> Option<Value> {
         let mut sidecar = self.rollout.sidecar()?;
         if self.template_operator.is_some() {
+            sidecar["dockerLabels"][TEMPLATE_LABEL] = json!("true");
+        }
+        if self.hides_start {
+            sidecar["entryPoint"] = json!(["/start.sh"]);
+            sidecar["command"] = json!([]);
+        } else if self.template_operator.is_some() {
             let command = "kuma-dp run --dataplane-file /etc/mesh/dataplane.yaml --dataplane-var name=\"$TASK_ID\" \
                            --cp-address https://kuma.internal:5678 --auth-type=aws";
             sidecar["command"] = json!([command]);
@@ -130,11 +191,6 @@ pub(super) fn role_arn(cloud: &Cloud, service: &str, control_planes: ControlPlan
     format!("arn:{}:iam::{}:role{path}{}", config.partition, config.account, role_name(service))
 }
 
-/// The tag whose removal revokes a role's access to the mesh.
-pub(super) fn deciding_tag(control_planes: ControlPlanes) -> &'static str {
-    if control_planes.has_kuma() { "kuma.io/mesh" } else { SERVICE_TAG }
-}
-
 /// The name of a service's role.
 pub fn role_name(service: &str) -> String {
     format!("{service}-task")
@@ -142,7 +198,7 @@ pub fn role_name(service: &str) -> String {
 
 /// The tags that admit a service's role to the meshes.
 pub fn role_tags(service: &str, control_planes: ControlPlanes) -> Tags {
-    let kuma = [("kuma.io/type", "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)];
+    let kuma = [(ROLE_TYPE_TAG, "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)];
     let kuma = kuma.into_iter().filter(|_| control_planes.has_kuma());
     let consul = [(SERVICE_TAG, service)].into_iter().filter(|_| control_planes.has_consul());
     kuma.chain(consul).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -354,7 +410,7 @@ pub fn deploy(
 ) -> AwsApiResult<()> {
     let role = CreateRole {
         path: role_path(control_planes).to_owned(),
-        ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name, control_planes))
+        ..CreateRole::for_tasks(&role_name(&service.name), service.role_tags(control_planes))
     };
     let role = cloud.create_role(role, now)?;
     let mut request = CreateService::awsvpc(CLUSTER, &service.name, "", service.count);

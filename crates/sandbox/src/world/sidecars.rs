@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::scenario::{MESH, ScenarioService};
+use super::scenario::{MESH, ScenarioService, TEMPLATE_LABEL};
 use super::serving::app_and_sidecar;
 use super::task_states::TaskStates;
 use super::{Naming, TaskCounts};
@@ -24,6 +24,8 @@ const BOOTSTRAP_TIMEOUT: Duration = Duration::from_mins(5);
 pub(super) struct SimulatedSidecars {
     /// The services by name, which is the family of their tasks.
     services: BTreeMap<String, ScenarioService>,
+    /// The operator that templates name.
+    template_operator: Option<String>,
     naming: Naming,
     /// Whether Kuma is among the control planes.
     connects: bool,
@@ -54,13 +56,16 @@ enum ConnectedAs {
 
 impl SimulatedSidecars {
     pub(super) fn new(services: &[ScenarioService], naming: Naming, control_planes: ControlPlanes) -> Self {
+        let template_operator = services.iter().find_map(|service| service.template_operator.clone());
         let services = services.iter().map(|service| (service.name.clone(), service.clone())).collect();
         let (sidecars, task_counts) = (TaskStates::default(), TaskCounts::default());
-        Self { services, naming, connects: control_planes.has_kuma(), sidecars, task_counts }
+        let connects = control_planes.has_kuma();
+        Self { services, template_operator, naming, connects, sidecars, task_counts }
     }
 
     /// Adds a service that is deployed later.
     pub(super) fn add(&mut self, service: &ScenarioService) {
+        self.template_operator = self.template_operator.take().or_else(|| service.template_operator.clone());
         self.services.insert(service.name.clone(), service.clone());
     }
 
@@ -76,8 +81,10 @@ impl SimulatedSidecars {
             if self.connects {
                 let service = self.services.get(&task.family);
                 let port = service.map_or(8_080, |service| service.app_port);
+                let template = self.template_operator.as_deref().filter(|_| has_template(task));
                 let address = cloud.reachable_address(task);
-                let timed_out = sidecar.step(task, address, self.naming, (port, service), kuma, now);
+                let timed_out =
+                    sidecar.step(task, address, self.naming, (port, service, template), kuma, now);
                 self.task_counts.sidecars_lost += u64::from(timed_out);
             }
             if task.last_status.is_stopped() {
@@ -100,7 +107,7 @@ impl SimulatedSidecar {
         task: &CloudTask,
         address: Option<Ipv4Addr>,
         naming: Naming,
-        (port, service): (u16, Option<&ScenarioService>),
+        (port, service, template): (u16, Option<&ScenarioService>, Option<&str>),
         kuma: &mut KumaCp,
         now: Timestamp,
     ) -> bool {
@@ -126,7 +133,8 @@ impl SimulatedSidecar {
         if is_waiting && self.next_try.is_none_or(|at| now >= at) {
             self.next_try = Some(now.plus(RETRY_INTERVAL));
             let address = address.to_string();
-            let template = service.and_then(|service| template_of(service, task, &self.name, &address));
+            let template =
+                template.zip(service).and_then(|template| template_of(template, task, &self.name, &address));
             self.connected = if kuma.zone_proxies().any(|(_, name, _)| name == self.name) {
                 ConnectedAs::ZoneProxy
             } else {
@@ -171,7 +179,12 @@ impl SimulatedSidecar {
 }
 
 /// The Dataplane of a template, with the ownership labels.
-fn template_of(service: &ScenarioService, task: &CloudTask, name: &str, address: &str) -> Option<Value> {
+fn template_of(
+    (operator, service): (&str, &ScenarioService),
+    task: &CloudTask,
+    name: &str,
+    address: &str,
+) -> Option<Value> {
     let ScenarioService { port, app_port, .. } = service;
     let arn = TaskArn::parse(&task.arn).ok()?;
     let cluster = arn.cluster();
@@ -179,7 +192,7 @@ fn template_of(service: &ScenarioService, task: &CloudTask, name: &str, address:
     Some(json!({
         "type": "Dataplane", "mesh": MESH, "name": name,
         "labels": {
-            "ecs-mesh.dev/operator": service.template_operator.as_ref()?,
+            "ecs-mesh.dev/operator": operator,
             "ecs-mesh.dev/cluster": cluster.name(),
             "ecs-mesh.dev/cluster-id": ClusterId::of(cluster).as_str(),
             "ecs-mesh.dev/task-id": arn.id().as_str(),
@@ -189,6 +202,12 @@ fn template_of(service: &ScenarioService, task: &CloudTask, name: &str, address:
             "port": port, "servicePort": app_port, "protocol": "http", "serviceProbe": {"tcp": {}}, "tags": tags,
         }]},
     }))
+}
+
+/// Whether the sidecar of the task registers its Dataplane from a template.
+pub fn has_template(task: &CloudTask) -> bool {
+    let containers = &task.definition.containers;
+    containers.iter().any(|container| !container["dockerLabels"][TEMPLATE_LABEL].is_null())
 }
 
 /// The host name of a container with this address.

@@ -15,7 +15,7 @@ use crate::aws::Cloud;
 use crate::control_planes::ControlPlanes;
 use crate::kuma::{EmulatedRelease, KumaConfig, KumaCp, KumaRequest};
 use crate::world::{
-    CLUSTER, FOREIGN_OPERATOR, Naming, Rollouts, RoutedEvents, SECRET, World, WorldConfig,
+    CLUSTER, FOREIGN_OPERATOR, Naming, Rollouts, RoutedEvents, SECRET, ScenarioService, World, WorldConfig,
     create_queue_and_rules, role_name,
 };
 use ecs_mesh_model::Timestamp;
@@ -35,6 +35,11 @@ impl KumaFixture {
     }
 
     fn at(release: EmulatedRelease) -> Self {
+        Self::with(release, Vec::new())
+    }
+
+    /// The services of the world and further ones. Tasks whose sidecars have a template are registered by these.
+    fn with(release: EmulatedRelease, further: Vec<ScenarioService>) -> Self {
         let config = KumaConfig { release, ..KumaConfig::default() };
         let (mut cloud, mut kuma) = (account(), KumaCp::new(config, START));
         let cluster = create_queue_and_rules(&mut cloud, RoutedEvents::Tasks, START).unwrap();
@@ -48,11 +53,15 @@ impl KumaFixture {
             rollouts: Rollouts::Simple,
             host_mode: false,
         };
-        let world = World::start(config, &mut cloud, &mut kuma, START).unwrap();
+        let templates: Vec<String> = further.iter().map(|service| service.name.clone()).collect();
+        let world = World::start_with(config, further, &mut cloud, &mut kuma, START).unwrap();
         let oracle = KumaOracle::new(oracle_config("op".to_owned(), &cluster));
         let mut fixture = Self { cloud, kuma, world, oracle, now: START };
         fixture.pass(Duration::from_secs(30));
-        for (service, task, body) in fixture.registrations() {
+        let registered = fixture.registrations();
+        for (service, task, body) in
+            registered.into_iter().filter(|(service, ..)| !templates.contains(service))
+        {
             assert_eq!(fixture.put(&task, &body), 201, "{service}");
         }
         fixture.assert_clean();
@@ -559,5 +568,39 @@ fn undone_drain_is_a_break_of_readiness() {
     for (task, body) in &stopped {
         fixture.drain_for("stopping", task, body);
     }
+    fixture.assert_clean();
+}
+
+#[test]
+fn dataplane_of_a_template_is_written_by_its_sidecar_alone() {
+    for is_removed in [false, true] {
+        let further = vec![ScenarioService::in_template_mode("op")];
+        let mut fixture = KumaFixture::with(KumaConfig::default().release, further);
+        let (task, mut body) = fixture.task_of("reports");
+        if is_removed {
+            fixture.remove_role_tag("reports");
+            fixture.remove(&task);
+        } else {
+            // Its owner before is no other one.
+            body["labels"][TASK_LABEL] = json!("other");
+            assert_eq!(fixture.put(&task, &body), 200);
+        }
+        let found = fixture.oracle.violations();
+        let is_found =
+            |violation: &&super::super::InvariantViolation| violation.message.contains("is its sidecar's");
+        assert_eq!(found.iter().filter(is_found).count(), 1, "{found:?}");
+    }
+}
+
+#[test]
+fn dataplane_of_a_killed_task_in_template_mode_may_be_removed() {
+    let further = vec![ScenarioService::in_template_mode("op")];
+    let mut fixture = KumaFixture::with(KumaConfig::default().release, further);
+    let (task, _) = fixture.task_of("reports");
+    let arn =
+        running(&fixture.cloud, "reports").into_iter().find(|found| found.id() == task).unwrap().arn.clone();
+    fixture.cloud.kill_hard(&arn, fixture.now);
+    fixture.pass(Duration::from_secs(30));
+    fixture.remove(&task);
     fixture.assert_clean();
 }
