@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_controller::{Lease, LeaseTerm, WriteObstacle};
 
 use crate::telemetry::log::LogStats;
 
@@ -20,8 +20,8 @@ impl AuditedLease {
 }
 
 impl Lease for AuditedLease {
-    fn holds(&self) -> bool {
-        self.lease.holds()
+    fn term(&self) -> LeaseTerm {
+        self.lease.term()
     }
 
     fn obstacle(&self) -> Option<WriteObstacle> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_controller::{Lease, LeaseTerm, WriteObstacle};
 
 use crate::{MeshError, MeshErrorKind};
 
@@ -50,8 +50,8 @@ impl SupportedLease {
 }
 
 impl Lease for SupportedLease {
-    fn holds(&self) -> bool {
-        self.lease.holds()
+    fn term(&self) -> LeaseTerm {
+        self.lease.term()
     }
 
     fn obstacle(&self) -> Option<WriteObstacle> {

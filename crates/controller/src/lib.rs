@@ -8,7 +8,7 @@
 //! | [`batch`] | single reads share calls, and no response is older than its request |
 //! | [`token_bucket`] | calls keep to a rate, first come, first served |
 //! | [`circuit_breaker`] | an unreachable remote receives one probe at a time |
-//! | [`lease`] | whether this process may write, and why not |
+//! | [`lease`] | whether this process may write, until when, and why not |
 //! | [`files`] | a file that a user names is regular and small, or is not read |
 //! | [`blocking_lane`] | hanging work blocks no caller, and costs one thread |
 //! | [`health`] | whether every loop makes progress |
@@ -62,7 +62,7 @@ pub use circuit_breaker::{Circuit, CircuitConfig, CircuitOpenUntil, CircuitState
 pub use controller::{Controller, ControllerObserver, Reconciler, ShutdownSummary};
 pub use files::{ReadFileError, read_file};
 pub use health::{Health, Heartbeat, StuckLoop};
-pub use lease::{AlwaysHeld, Lease, WriteObstacle};
+pub use lease::{AlwaysHeld, HeldTerm, Lease, LeaseTerm, WriteObstacle, WritePermit};
 pub use pass_requests::PassRequests;
 pub use queue::{Priority, QueueStats, Requeue, WorkItem, WorkQueue};
 pub use secrets::{NoSecrets, SecretError, SecretRequest, Secrets};

@@ -24,7 +24,7 @@ use ecs_mesh_control_plane::{
     ContentHash, ControlPlane, ListSegment, MeshError, MeshErrorKind, PartialList, Registration,
     RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate,
 };
-use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_controller::{Lease, LeaseTerm, WriteObstacle};
 use ecs_mesh_core::intent::{
     DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation,
 };
@@ -202,8 +202,8 @@ struct TaskRunFixture {
 struct AuditBacklog(AtomicBool);
 
 impl Lease for AuditBacklog {
-    fn holds(&self) -> bool {
-        true
+    fn term(&self) -> LeaseTerm {
+        LeaseTerm::Unlimited
     }
 
     fn obstacle(&self) -> Option<WriteObstacle> {

@@ -218,7 +218,7 @@ pub(super) const SWEEP_RESULTS: [&str; 4] =
     ["complete", "describe_failed", "list_failed", "cluster_not_found"];
 
 /// Warnings of one task.
-pub(super) const TASK_WARNING_REASONS: [&str; 33] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 34] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -244,6 +244,7 @@ pub(super) const TASK_WARNING_REASONS: [&str; 33] = [
     "skipped_by_policy",
     "paused",
     "not_leader",
+    "lease_ends",
     "audit_backlog",
     "describe_failed",
     "awaiting_first_sweep",

@@ -13,7 +13,7 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_controller::NoSecrets;
-use ecs_mesh_controller::{AlwaysHeld, Lease};
+use ecs_mesh_controller::{AlwaysHeld, Lease, LeaseTerm};
 use ecs_mesh_core::plan::report::{Change, PlanReport};
 use ecs_mesh_manifests::{ManifestSources, WatchOptions, watch};
 use ecs_mesh_model::{
@@ -134,8 +134,8 @@ impl Iam for EmptyAccount {
 pub(crate) struct NeverHeld;
 
 impl Lease for NeverHeld {
-    fn holds(&self) -> bool {
-        false
+    fn term(&self) -> LeaseTerm {
+        LeaseTerm::NotHeld
     }
 }
 

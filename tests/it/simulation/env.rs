@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_clock::Clock;
-use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_controller::{Lease, LeaseTerm, WriteObstacle};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, CloudTask, Delivery, LifeTimes, SendMessage};
@@ -55,8 +55,8 @@ impl SimLease {
 }
 
 impl Lease for SimLease {
-    fn holds(&self) -> bool {
-        self.held.load(Ordering::Relaxed)
+    fn term(&self) -> LeaseTerm {
+        LeaseTerm::unlimited(self.held.load(Ordering::Relaxed))
     }
 
     fn obstacle(&self) -> Option<WriteObstacle> {

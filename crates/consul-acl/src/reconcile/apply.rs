@@ -91,7 +91,7 @@ impl<'a> Applier<'a> {
                 | AclOutcome::Blocked(_) => {
                     failed.insert(step.id.clone());
                 }
-                AclOutcome::Obstructed(WriteObstacle::AuditBacklog)
+                AclOutcome::Obstructed(WriteObstacle::AuditBacklog | WriteObstacle::LeaseEnds)
                 | AclOutcome::Deferred(_)
                 | AclOutcome::Stale(_)
                 | AclOutcome::Failed(_) => {

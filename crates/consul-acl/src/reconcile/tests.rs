@@ -19,7 +19,7 @@ use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_control_plane::http::{
     BodySink, HttpMethod, ResponseHead, StreamTransport, TransportError, TransportErrorKind,
 };
-use ecs_mesh_controller::{AlwaysHeld, CircuitConfig, Lease, WriteObstacle};
+use ecs_mesh_controller::{AlwaysHeld, CircuitConfig, Lease, LeaseTerm, WriteObstacle};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
 use ecs_mesh_model::{ClusterArn, Timestamp};
@@ -405,8 +405,8 @@ async fn apply_waits_for_replication_to_secondary() {
 struct AuditBacklog;
 
 impl Lease for AuditBacklog {
-    fn holds(&self) -> bool {
-        true
+    fn term(&self) -> LeaseTerm {
+        LeaseTerm::Unlimited
     }
 
     fn obstacle(&self) -> Option<WriteObstacle> {

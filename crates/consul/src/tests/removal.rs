@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_controller::{Lease, LeaseTerm, WriteObstacle};
 
 fn done() -> ScriptedResult {
     responds(200, &json!({"Results": [], "Errors": null}))
@@ -275,8 +275,8 @@ async fn removal_error_is_retried_unless_permanent() {
 pub(super) struct LeaseUntilTaken(pub(super) AtomicBool);
 
 impl Lease for LeaseUntilTaken {
-    fn holds(&self) -> bool {
-        !self.0.load(Ordering::Relaxed)
+    fn term(&self) -> LeaseTerm {
+        LeaseTerm::unlimited(!self.0.load(Ordering::Relaxed))
     }
 }
 

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HOST, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Body, Client, RequestBuilder};
 use tokio::sync::Semaphore;
 
 use super::client_source::{ClientSource, PreparedClient};
 use super::endpoint::Endpoint;
 use super::failure::CallTarget;
+use super::permitted_body::PermittedBody;
 use super::settings::{ConnectionSettings, Product, SettingsError};
 use super::token::{Secret, TokenError, TokenReader};
 use super::transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
     TransportErrorKind,
 };
-use ecs_mesh_controller::{Lease, Secrets, WriteObstacle};
+use ecs_mesh_controller::{AlwaysHeld, Lease, Secrets, WritePermit};
 use ecs_mesh_model::Timestamp;
 
 /// A page of 1,000 Dataplanes is about 1 MB.
@@ -80,7 +81,7 @@ impl HttpTransport {
         client: &Client,
         method: HttpMethod,
         path_and_query: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Body>,
         token: Option<&Secret>,
     ) -> RequestBuilder {
         let method = match method {
@@ -101,6 +102,12 @@ impl HttpTransport {
             request = request.header(token.name.clone(), token.value.clone());
         }
         request
+    }
+
+    /// Permits a write, if this process holds the lease for longer than the write may take.
+    fn permit(&self, target: &CallTarget<'_>) -> Result<WritePermit, TransportError> {
+        let lease = self.lease.get().map_or(&AlwaysHeld as &dyn Lease, AsRef::as_ref);
+        WritePermit::request(lease, self.timeout).map_err(|obstacle| target.obstructed(obstacle))
     }
 
     async fn exchange(
@@ -173,20 +180,24 @@ impl HttpTransport {
             CallConnection::Pooled => pooled,
             CallConnection::New => unpooled,
         };
-        // The lease may have been lost while the call waited for its permit.
-        if method.writes()
-            && let Some(obstacle) = self.lease.get().and_then(|lease| lease.obstacle())
-        {
-            return Err(obstructed(obstacle));
-        }
         let target = CallTarget {
             product: &self.product,
             base: &self.endpoint.base,
             timeout: self.timeout,
             trust: &trust,
         };
+        // The lease may have been lost while the call waited for its turn.
+        let permit = if method.writes() { Some(self.permit(&target)?) } else { None };
+        let body = body.map(|body| match &permit {
+            Some(permit) => Body::wrap(PermittedBody::new(body, permit.clone())),
+            None => Body::from(body),
+        });
         let request = self.request(&client, method, path_and_query, body, token.as_ref());
-        let response = self.exchange(request, &target, token.as_ref(), sink).await;
+        let exchange = self.exchange(request, &target, token.as_ref(), sink);
+        let response = match &permit {
+            Some(permit) => permit.run(exchange).await.unwrap_or_else(|| Err(target.lease_ended())),
+            None => exchange.await,
+        };
         if let Err(error) = &response {
             self.clients.on_failure(error).await;
         }
@@ -251,10 +262,6 @@ impl Transport for HttpTransport {
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         <Self as StreamTransport>::set_lease(self, lease);
     }
-}
-
-fn obstructed(obstacle: WriteObstacle) -> TransportError {
-    TransportError::new(TransportErrorKind::Obstructed(obstacle), format!("not sent: {obstacle}"))
 }
 
 /// Buffers a body of limited size.

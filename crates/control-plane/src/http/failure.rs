@@ -10,6 +10,7 @@ use super::client_source::TrustSource;
 use super::settings::Product;
 use super::tls_failure::TlsFailure;
 use super::transport::{TransportError, TransportErrorKind};
+use ecs_mesh_controller::WriteObstacle;
 
 /// The target of a call, for its error messages.
 pub(super) struct CallTarget<'a> {
@@ -23,6 +24,9 @@ impl CallTarget<'_> {
     pub(super) fn failure(&self, error: reqwest::Error) -> TransportError {
         let error = error.without_url();
         let (base, block) = (self.base, self.product.block);
+        if let Some(obstacle) = find_source::<WriteObstacle>(&error) {
+            return self.obstructed(*obstacle);
+        }
         if let Some(tls) = find_source::<TlsError>(&error) {
             return self.tls_failure(TlsFailure::of(tls, self)).with_source(tls.clone());
         }
@@ -45,6 +49,18 @@ impl CallTarget<'_> {
             (TransportErrorKind::Broken, format!("connection to {base} broken: {cause}"))
         };
         TransportError::new(kind, message).with_source(error)
+    }
+
+    /// The error of a write that was not sent.
+    pub(super) fn obstructed(&self, obstacle: WriteObstacle) -> TransportError {
+        let message = format!("calling {}: not sent: {obstacle}", self.base);
+        TransportError::new(TransportErrorKind::Obstructed(obstacle), message)
+    }
+
+    /// The error of a write that was dropped because the lease ended. It may have taken effect.
+    pub(super) fn lease_ended(&self) -> TransportError {
+        let message = format!("calling {}: aborted, since the lease ended during the write", self.base);
+        TransportError::new(TransportErrorKind::Broken, message)
     }
 
     /// The error of a call without a complete response in time.

@@ -7,6 +7,9 @@ mod client_source;
 mod endpoint;
 mod failure;
 mod item_stream;
+#[cfg(test)]
+mod lease_tests;
+mod permitted_body;
 mod quote;
 mod secret_text;
 mod settings;

@@ -188,8 +188,9 @@ async fn lost_lease_ends_repeated_writes() {
     struct Lost(std::sync::atomic::AtomicUsize);
 
     impl ecs_mesh_controller::Lease for Lost {
-        fn holds(&self) -> bool {
-            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0
+        fn term(&self) -> ecs_mesh_controller::LeaseTerm {
+            let first = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            ecs_mesh_controller::LeaseTerm::unlimited(first)
         }
     }
 

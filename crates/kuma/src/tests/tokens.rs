@@ -12,7 +12,7 @@ use super::calls::{text, version};
 use super::{ScriptedKumaTransport, kuma, mesh, responds, std_error};
 use crate::{HttpResponse, TokenIssuer, TokenRequest, TransportError};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_controller::{Lease, LeaseTerm, WriteObstacle};
 use ecs_mesh_core::tokens::{TokenId, TokenIdentity};
 use ecs_mesh_model::Timestamp;
 
@@ -199,8 +199,8 @@ async fn unreadable_list_is_not_overwritten() {
 struct NotLeader;
 
 impl Lease for NotLeader {
-    fn holds(&self) -> bool {
-        false
+    fn term(&self) -> LeaseTerm {
+        LeaseTerm::NotHeld
     }
 }
 
