@@ -68,6 +68,7 @@ class Aws:
             self.client, ("ecs", "ec2", "sqs", "events", "iam", "sts")
         )
         self.secretsmanager, self.ssm = map(self.client, ("secretsmanager", "ssm"))
+        self.dynamodb = self.client("dynamodb")
         subnet = "subnet-1" if server == "sandbox" else self._default_subnet()
         self.network = {"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": []}}
 

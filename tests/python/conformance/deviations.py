@@ -92,6 +92,7 @@ BEHAVIOUR = {
         "test_simulate_principal_policy_evaluates_role_policies": Deviation(
             "Internal Server Error", "fails with status 500"
         ),
+        "test_conditions_need_their_values": Deviation("(500)", "fails with status 500"),
         "test_secretsmanager_rejects_an_unknown_secret": Deviation("(ResourceNotFoundException)", "with status 404"),
         "test_forced_delete_secret_frees_the_name": Deviation(
             "(ResourceNotFoundException)", "unknown secrets are rejected with status 404"

@@ -39,6 +39,7 @@ impl AwsApiError {
             "ecs" => "ServerException",
             "iam" => "ServiceFailure",
             "events" => "InternalException",
+            "dynamodb" => "InternalServerError",
             "ec2" => "InternalError",
             _ => "InternalFailure",
         };
@@ -72,6 +73,7 @@ const STATUS: &[(&str, u16)] = &[
     ("ServiceFailure", 500),
     ("InternalException", 500),
     ("InternalError", 500),
+    ("InternalServerError", 500),
     ("RequestLimitExceeded", 503),
     ("InternalFailure", 500),
 ];

@@ -1,4 +1,4 @@
-//! An in-process AWS account: the parts of ECS, SQS, EventBridge, IAM and STS that the operator and its tests use.
+//! An in-process AWS account: the parts of ECS, SQS, EventBridge, IAM, STS and DynamoDB that the operator and its tests use.
 //!
 //! [`Cloud`] is a synchronous state machine: the same configuration, seed, calls and times give the same state, byte
 //! for byte. [`serve`] adds the wire protocols, so that AWS SDKs can call it.
@@ -11,9 +11,10 @@ mod wire;
 pub use cloud::{
     ArnPage, AssumeRole, AssumedRole, CloudTask, Cluster, ContainerState, ContainerStatus, CreateRole,
     CreateService, DefinitionRecord, DescribedTasks, EcsService, EventBridgeRule, HealthStatus, IamRole,
-    ListTasks, MessageAttribute, Network, ProtectedTask, PutEvent, PutEventOutcome, QueueCounts,
-    ReceiveMessages, ReceivedMessage, RegisterTaskDefinition, RuleTarget, RunTask, SendMessage, SentMessage,
-    StopCode, TaskOverrides, TaskProtections, UpdateService, UpdateTaskProtection, pattern_matches,
+    ItemCondition, ItemTable, ListTasks, MessageAttribute, Network, ProtectedTask, PutEvent, PutEventOutcome,
+    QueueCounts, ReceiveMessages, ReceivedMessage, RegisterTaskDefinition, RuleTarget, RunTask, SendMessage,
+    SentMessage, StopCode, StoredItem, TaskOverrides, TaskProtections, UpdateService, UpdateTaskProtection,
+    pattern_matches,
 };
 pub use cloud::{BatchFailure, Cloud, DescribeFailure};
 pub use cloud::{CreateSecret, PutParameter, StoredParameter, StoredSecret};

@@ -30,6 +30,7 @@ mod secrets;
 mod services;
 mod simulator;
 mod sts;
+mod tables;
 mod task;
 mod task_json;
 mod tasks;
@@ -74,6 +75,7 @@ pub use self::rules::{EventBridgeRule, PutEvent, PutEventOutcome, RuleTarget};
 pub use self::secrets::{CreateSecret, StoredSecret};
 pub use self::services::{CreateService, EcsService, UpdateService};
 pub use self::sts::{AssumeRole, AssumedRole};
+pub use self::tables::{ItemCondition, ItemTable, StoredItem};
 pub use self::task::{CloudTask, Network, StopCode, TaskOverrides};
 pub use self::tasks::RunTask;
 
@@ -122,6 +124,7 @@ pub struct Cloud {
     sessions: BTreeMap<String, StsSession>,
     secrets: BTreeMap<String, StoredSecret>,
     parameters: BTreeMap<String, StoredParameter>,
+    tables: BTreeMap<String, ItemTable>,
     quota: Quota,
     events_lost_until: Option<Timestamp>,
     message_arrived: bool,
@@ -147,6 +150,7 @@ impl Cloud {
             sessions: BTreeMap::new(),
             secrets: BTreeMap::new(),
             parameters: BTreeMap::new(),
+            tables: BTreeMap::new(),
             quota: Quota::new(config.throttling.clone(), now),
             events_lost_until: None,
             message_arrived: false,

@@ -29,7 +29,7 @@ pub enum AwsFault {
 
 /// Chooses the fault of each call.
 pub trait AwsFaults: Send + Sync {
-    /// Called once for each call, with service (`ecs`, `sqs`, `events`, `iam`, `sts`) and operation (`ListTasks`).
+    /// Called once for each call, with service (`ecs`, `sqs`, `events`, `iam`, `sts`, `dynamodb`) and operation (`ListTasks`).
     fn decide(&self, service: &str, operation: &str) -> AwsFault;
 
     /// Observes the response of a successful call, for measurements.

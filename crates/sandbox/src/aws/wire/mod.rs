@@ -4,6 +4,7 @@
 //! timer advances the account at [`Cloud::next_deadline`].
 
 mod connection;
+mod dynamodb;
 mod ec2;
 mod ecs;
 mod events;
@@ -189,6 +190,7 @@ impl Endpoint {
             "sqs" => sqs::perform(cloud, request, now),
             "events" => events::perform(cloud, request, now),
             "iam" => iam::perform(cloud, request, now),
+            "dynamodb" => dynamodb::perform(cloud, request, now),
             "ec2" => ec2::perform(cloud, request, now),
             "secretsmanager" => secretsmanager::perform(cloud, request, now),
             "ssm" => ssm::perform(cloud, request, now),

@@ -44,6 +44,7 @@ const TARGETS: &[(&str, &str, &str)] = &[
     ("AWSEvents", "events", JSON_1_1),
     ("secretsmanager", "secretsmanager", JSON_1_1),
     ("AmazonSSM", "ssm", JSON_1_1),
+    ("DynamoDB_20120810", "dynamodb", JSON_1_0),
 ];
 
 /// Version of the query protocol, service.
@@ -102,7 +103,7 @@ impl AwsRequest {
             Some("sqs") => "SQS is served by its JSON protocol only; newer SDKs speak it",
             Some(_) if !request.operation.is_empty() => return Ok(request),
             _ => {
-                "there is neither an X-Amz-Target of ECS, SQS, EventBridge, Secrets Manager or SSM nor an Action of EC2, IAM or STS"
+                "there is neither an X-Amz-Target of ECS, SQS, EventBridge, DynamoDB, Secrets Manager or SSM nor an Action of EC2, IAM or STS"
             }
         };
         Err(Box::new(response::of(&request, Err(AwsApiError::new("InvalidAction", refusal)))))

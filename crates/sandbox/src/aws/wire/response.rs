@@ -51,9 +51,12 @@ fn json_response(status: StatusCode, kind: &'static str, value: &Value) -> Respo
 }
 
 fn json_error(service: &str, kind: &'static str, error: &AwsApiError) -> Response {
-    let shape =
-        if service == "sqs" { format!("com.amazonaws.sqs#{}", error.code) } else { error.code.to_owned() };
-    // ECS, EventBridge and SQS use the field in lower case.
+    let shape = match service {
+        "sqs" => format!("com.amazonaws.sqs#{}", error.code),
+        "dynamodb" => format!("com.amazonaws.dynamodb.v20120810#{}", error.code),
+        _ => error.code.to_owned(),
+    };
+    // ECS, EventBridge, SQS and DynamoDB use the field in lower case.
     let body = json!({"__type": shape, "message": error.message});
     let mut response = json_response(status(error), kind, &body);
     response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(error.code));
