@@ -148,6 +148,11 @@ impl ConsulRequestTarget {
         self.query.get(name).map_or("", String::as_str)
     }
 
+    /// Whether the parameter exists, with or without a value.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.query.contains_key(name)
+    }
+
     /// Index and wait time of a blocking query; `None` for other requests.
     pub(super) fn wait(&self) -> Result<Option<(u64, Duration)>, String> {
         let given = |name| Some(self.parameter(name)).filter(|text| !text.is_empty());

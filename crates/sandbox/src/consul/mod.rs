@@ -7,7 +7,8 @@
 //!
 //! It implements the server's rules instead of recorded responses: permissions (`acl`, `permissions`, `hcl`), ACL
 //! objects (`policies`, `roles`, `tokens`, `methods`, `binding`), logins (`bearer`, `identity`, `login`), the catalog
-//! (`catalog`, `register`, `lists`, `txn`). Statuses, headers and stored bodies equal the server's; error texts differ.
+//! (`catalog`, `register`, `lists`, `txn`) and locks (`sessions`, `kv`). Statuses, headers and stored bodies equal
+//! the server's; error texts differ.
 
 mod acl;
 mod aws_iam;
@@ -24,6 +25,7 @@ mod identity;
 mod ids;
 pub mod in_process;
 mod journal;
+mod kv;
 mod lists;
 mod login;
 mod message;
@@ -36,6 +38,7 @@ mod roles;
 mod route;
 mod server;
 mod service;
+mod sessions;
 mod sign;
 #[cfg(test)]
 mod tests;

@@ -217,6 +217,7 @@ impl ConsulServer {
             self.record(call, caller, "service", &id, Some(service.shown()), None);
         }
         self.record(call, caller, "node", name, before, None);
+        self.end_sessions_of(call.now, index, name);
     }
 
     /// Registers the server's own node, as every agent does.

@@ -59,11 +59,13 @@ pub(super) struct ConsulErrorResponse {
     queried: bool,
     /// Allowed methods, for a request with another method.
     allowed: &'static [&'static str],
+    /// Index at which nothing was found, for a later blocking query.
+    missing_at: Option<u64>,
 }
 
 impl ConsulErrorResponse {
     fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), queried: false, allowed: &[] }
+        Self { status, text: text.into(), queried: false, allowed: &[], missing_at: None }
     }
 
     /// A malformed request (400).
@@ -90,6 +92,10 @@ impl ConsulErrorResponse {
 
     pub(super) fn not_found(what: &str) -> Self {
         Self::new(404, format!("there is no such {what}"))
+    }
+
+    pub(super) fn no_key(index: u64) -> Self {
+        Self { missing_at: Some(index), ..Self::new(404, "") }
     }
 
     pub(super) fn acls_disabled() -> Self {
@@ -138,7 +144,11 @@ pub(super) fn response(config: &ConsulConfig, outcome: HandlerResult) -> ConsulR
         }
         Err(refusal) => {
             let response = ConsulResponse::new(refusal.status, TEXT, refusal.text.into_bytes());
-            let mut response = if refusal.queried { query_headers(response, 0, false) } else { response };
+            let mut response = match (refusal.missing_at, refusal.queried) {
+                (Some(index), _) => query_headers(response, index, true),
+                (None, true) => query_headers(response, 0, false),
+                (None, false) => response,
+            };
             response.headers.extend(refusal.allowed.iter().map(|method| ("Allow", (*method).to_owned())));
             response
         }

@@ -34,6 +34,10 @@ pub(super) enum ConsulRoute {
     HealthOfService(String),
     HealthOfNode(String),
     Transaction,
+    CreateSession,
+    DestroySession(String),
+    RenewSession(String),
+    Key(String),
 }
 
 type Methods = &'static [&'static str];
@@ -67,6 +71,7 @@ const EXACT: &[(&str, ConsulRoute, Methods)] = &[
     ("/v1/catalog/nodes", ConsulRoute::Nodes, GET),
     ("/v1/catalog/services", ConsulRoute::Services, GET),
     ("/v1/txn", ConsulRoute::Transaction, PUT),
+    ("/v1/session/create", ConsulRoute::CreateSession, PUT),
 ];
 
 type NamedRoute = fn(String) -> ConsulRoute;
@@ -84,6 +89,9 @@ const PREFIXES: &[(&str, NamedRoute, Methods)] = &[
     ("/v1/catalog/node-services/", ConsulRoute::NodeServices, GET),
     ("/v1/health/service/", ConsulRoute::HealthOfService, GET),
     ("/v1/health/node/", ConsulRoute::HealthOfNode, GET),
+    ("/v1/session/destroy/", ConsulRoute::DestroySession, PUT),
+    ("/v1/session/renew/", ConsulRoute::RenewSession, PUT),
+    ("/v1/kv/", ConsulRoute::Key, ITEM),
 ];
 
 /// The route of a decoded path, with its methods.

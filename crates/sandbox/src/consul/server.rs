@@ -16,6 +16,7 @@ use super::message::{ConsulConfig, ConsulRequest, ConsulRequestTarget, ConsulRes
 use super::permissions::{AccessLevel, Resource};
 use super::response::{self, ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::route::{self, Acl, ConsulRoute};
+use super::sessions::Locks;
 use super::tokens::{StoredToken, TokenSummary};
 
 pub(super) const VERSION: &str = "1.21.4";
@@ -29,6 +30,7 @@ pub struct ConsulServer {
     pub(super) config: ConsulConfig,
     pub(super) acl: AclStore,
     pub(super) catalog: Catalog,
+    pub(super) locks: Locks,
     pub(super) ids: Ids,
     pub(super) node_id: String,
     pub(super) journal: Vec<ConsulJournalEntry>,
@@ -62,6 +64,7 @@ impl ConsulServer {
             config,
             acl: AclStore::default(),
             catalog: Catalog::default(),
+            locks: Locks::default(),
             ids,
             journal: Vec::new(),
             index: 3,
@@ -110,13 +113,13 @@ impl ConsulServer {
         } else {
             Err(ConsulErrorResponse::method(&request.method, methods))
         };
-        if request.method == "GET" && route.has_index() {
+        if request.method == "GET" && route.has_index() && !matches!(route, ConsulRoute::Key(_)) {
             outcome = outcome.map_err(ConsulErrorResponse::queried);
         }
         response::response(&self.config, outcome)
     }
 
-    /// Expires tokens that are due by `now`.
+    /// Expires tokens and sessions that are due by `now`.
     pub fn tick(&mut self, now: Timestamp) {
         while let Some((until, secret)) = self.acl.expiring.first() {
             if *until > now {
@@ -126,11 +129,13 @@ impl ConsulServer {
             let index = self.commit();
             self.acl.remove_token(&secret, index);
         }
+        self.expire_sessions(now);
     }
 
     /// Time of the next change by [`tick`](Self::tick).
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.acl.expiring.first().map(|(until, _)| *until)
+        let token = self.acl.expiring.first().map(|(until, _)| *until);
+        token.into_iter().chain(self.next_session_end()).min()
     }
 
     /// The index of the last change.
@@ -251,6 +256,7 @@ impl ConsulServer {
             ConsulRoute::NodeServices(name) => self.node_services(call, name, true),
             ConsulRoute::HealthOfService(name) => self.health_of_service(call, name),
             ConsulRoute::HealthOfNode(name) => self.health_of_node(call, name),
+            ConsulRoute::Key(key) => self.read_key(call, key),
             _ => Err(ConsulErrorResponse::not_found("thing to read")),
         }
     }
@@ -268,6 +274,10 @@ impl ConsulServer {
             ConsulRoute::Register => return self.register(call),
             ConsulRoute::Deregister => return self.deregister(call),
             ConsulRoute::Transaction => return self.transact(call),
+            ConsulRoute::CreateSession => return self.create_session(call),
+            ConsulRoute::DestroySession(id) => return self.destroy_session(call, id),
+            ConsulRoute::RenewSession(id) => return self.renew_session(call, id),
+            ConsulRoute::Key(key) => return self.write_key(call, key),
             ConsulRoute::Create(kind) => (kind, None),
             ConsulRoute::Item(kind, id) => (kind, Some(id.as_str()).filter(|id| !id.is_empty())),
             _ => return Err(ConsulErrorResponse::not_found("thing to write")),
@@ -291,6 +301,7 @@ impl ConsulServer {
             ConsulRoute::Item(Acl::Role, id) => self.delete_role(call, id),
             ConsulRoute::Item(Acl::Method, name) => self.delete_method(call, name),
             ConsulRoute::Item(Acl::Rule, id) => self.delete_rule(call, id),
+            ConsulRoute::Key(key) => self.delete_key(call, key),
             _ => Err(ConsulErrorResponse::not_found("thing to delete")),
         }
     }
@@ -341,6 +352,9 @@ impl ConsulServer {
             ConsulRoute::HealthOfService(name) => self.catalog.service_index(name),
             ConsulRoute::Node(name) | ConsulRoute::NodeServices(name) => self.catalog.node_index(name),
             ConsulRoute::HealthOfNode(name) => self.catalog.node_index(name).max(self.catalog.checks_changed),
+            ConsulRoute::Key(key) => {
+                self.locks.entries.get(key).map_or(self.locks.entries_changed, |entry| entry.modified)
+            }
             _ => return None,
         };
         Some(index.max(1))

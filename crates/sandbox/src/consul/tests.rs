@@ -2,6 +2,7 @@
 
 mod acl;
 mod catalog;
+mod locks;
 mod logins;
 
 use serde_json::{Value, json};

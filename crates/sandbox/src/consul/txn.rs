@@ -1,4 +1,4 @@
-//! Transactions of up to 128 removals of services. Other operations are not emulated.
+//! Transactions of up to 128 removals of services and checks of a lock. Other operations are not emulated.
 
 use serde_json::{Map, Value, json};
 
@@ -16,7 +16,19 @@ const SERVICE_OP: JsonMessage = JsonMessage(&[
     ("Node", JsonFieldKind::Text),
     ("Service", JsonFieldKind::Message(&SERVICE)),
 ]);
-const OP: JsonMessage = JsonMessage(&[("Service", JsonFieldKind::Message(&SERVICE_OP))]);
+const KV_OP: JsonMessage = JsonMessage(&[
+    ("Verb", JsonFieldKind::Text),
+    ("Key", JsonFieldKind::Text),
+    ("Session", JsonFieldKind::Text),
+]);
+const OP: JsonMessage =
+    JsonMessage(&[("KV", JsonFieldKind::Message(&KV_OP)), ("Service", JsonFieldKind::Message(&SERVICE_OP))]);
+
+/// An operation of a transaction.
+enum TxnOp {
+    Remove(ServiceRemoval),
+    CheckSession { key: String, session: String },
+}
 
 /// The removal of a service from a node.
 struct ServiceRemoval {
@@ -46,7 +58,7 @@ impl ConsulServer {
         let mut checked = Vec::new();
         for (at, op) in ops.iter().enumerate() {
             match Self::checked(&caller, op) {
-                Ok(removal) => checked.push(removal),
+                Ok(op) => checked.push(op),
                 Err(what) => errors.add(at, &what),
             }
         }
@@ -55,8 +67,12 @@ impl ConsulServer {
         }
         let before = (self.catalog.clone(), self.journal.len());
         let index = self.commit();
-        for (at, removal) in checked.into_iter().enumerate() {
-            if let Err(what) = self.remove(call, &caller, index, &removal) {
+        for (at, op) in checked.into_iter().enumerate() {
+            let result = match &op {
+                TxnOp::Remove(removal) => self.remove(call, &caller, index, removal),
+                TxnOp::CheckSession { key, session } => self.locks.check_session(key, session),
+            };
+            if let Err(what) = result {
                 errors.add(at, &what);
             }
         }
@@ -68,7 +84,10 @@ impl ConsulServer {
         Ok(errors.answer())
     }
 
-    fn checked(caller: &AclCaller, op: &Map<String, Value>) -> Result<ServiceRemoval, String> {
+    fn checked(caller: &AclCaller, op: &Map<String, Value>) -> Result<TxnOp, String> {
+        if let Some(op) = op.get("KV").and_then(Value::as_object) {
+            return checked_kv(caller, op);
+        }
         let Some(op) = op.get("Service").and_then(Value::as_object) else {
             return Err("the operation is not one on a service".to_owned());
         };
@@ -86,7 +105,7 @@ impl ConsulServer {
         let service = ServiceInstance::read(fields)?;
         let required = caller.require(Resource::Service, &service.name, AccessLevel::Write);
         required.map_err(|refusal| refusal.text)?;
-        Ok(ServiceRemoval { node, id: service.id, index })
+        Ok(TxnOp::Remove(ServiceRemoval { node, id: service.id, index }))
     }
 
     fn remove(
@@ -105,6 +124,16 @@ impl ConsulServer {
         self.drop_service(call, caller, index, node, id);
         Ok(())
     }
+}
+
+fn checked_kv(caller: &AclCaller, op: &Map<String, Value>) -> Result<TxnOp, String> {
+    let (verb, key) = (text(op, "Verb"), text(op, "Key").to_owned());
+    if verb != "check-session" {
+        return Err(format!("the Verb {verb:?} is not known here"));
+    }
+    let required = caller.require(Resource::Key, &key, AccessLevel::Read);
+    required.map_err(|refusal| refusal.text)?;
+    Ok(TxnOp::CheckSession { key, session: text(op, "Session").to_owned() })
 }
 
 #[derive(Default)]
