@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use ecs_mesh_controller::BatchError;
 use ecs_mesh_model::{
@@ -210,6 +211,50 @@ pub trait Ec2: Send + Sync {
         &self,
         ids: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError>;
+}
+
+/// An item of a table of DynamoDB, or its key: attributes by name.
+pub type TableItem = BTreeMap<String, ItemAttribute>;
+
+/// An attribute's value. Other types are not used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ItemAttribute {
+    /// A text.
+    #[serde(rename = "S")]
+    Text(String),
+    /// A number, in decimal.
+    #[serde(rename = "N")]
+    Number(String),
+}
+
+/// What must hold of the item with the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutCondition {
+    /// There is none: it would have this attribute.
+    Missing(&'static str),
+    /// This attribute has this value.
+    Equals(&'static str, ItemAttribute),
+}
+
+/// A conditional write of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemPut<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// The complete item with its key.
+    pub item: &'a TableItem,
+    /// The condition.
+    pub condition: PutCondition,
+}
+
+/// The operator's calls to DynamoDB.
+#[async_trait]
+pub trait DynamoDb: Send + Sync {
+    /// The item of this key, as it was after every write that was answered before.
+    async fn get_item(&self, table: &str, key: &TableItem) -> Result<Option<TableItem>, AwsError>;
+
+    /// Replaces an item; `false` if the condition does not hold.
+    async fn put_item(&self, put: &ItemPut<'_>) -> Result<bool, AwsError>;
 }
 
 /// IAM reads of the operator.

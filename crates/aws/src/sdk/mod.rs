@@ -6,6 +6,7 @@
 
 mod address;
 mod call;
+mod dynamodb;
 mod ec2;
 mod ecs;
 mod error;
@@ -35,6 +36,7 @@ pub use aws_sdk_ecs::config::Credentials;
 use aws_sdk_ecs::config::SharedHttpClient;
 
 pub use call::AwsCallObserver;
+pub use dynamodb::SdkDynamoDb;
 pub use ec2::SdkEc2;
 pub use ecs::SdkEcs;
 pub use iam::SdkIam;
@@ -99,6 +101,8 @@ pub enum ConnectError {
 /// The clients of one account and Region. Clones share one connection pool.
 #[derive(Clone)]
 pub struct AwsClients {
+    /// DynamoDB.
+    pub dynamodb: SdkDynamoDb,
     /// ECS.
     pub ecs: SdkEcs,
     /// EC2.
@@ -137,6 +141,7 @@ impl AwsClients {
         Ok(Self {
             inspect: SdkInspect::new(ecs.clone(), iam.clone(), calls.clone()),
             ecs: SdkEcs::new(ecs, calls.clone()),
+            dynamodb: SdkDynamoDb::new(&config, calls.clone()),
             ec2: SdkEc2::new(&config, calls.clone()),
             iam: SdkIam::new(iam, calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
