@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use super::errors::{self, ConsulCall};
 use super::reply::ApiReply;
 use super::scope::ConsulScope;
+use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_control_plane::http::{
     BodySink, HttpMethod, ItemHandler, ItemStream, ResponseHead, StreamTransport,
 };
-use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::{FencingToken, Lease};
 use ecs_mesh_model::Timestamp;
 
 /// The maximum size of a buffered response; long lists are split into items as they arrive.
@@ -28,6 +29,8 @@ pub(super) struct ConsulApi<T> {
     pub(super) scope: ConsulScope,
     pub(super) token_check: TokenCheck,
     lease: OnceLock<Arc<dyn Lease>>,
+    /// Distinguishes these servers and this scope from others, for fencing.
+    store: Arc<str>,
 }
 
 /// The state of the own token's checks.
@@ -50,8 +53,22 @@ pub(super) enum ListLocation {
 }
 
 impl<T: StreamTransport> ConsulApi<T> {
-    pub(super) fn new(transport: T, scope: ConsulScope) -> Self {
-        Self { transport, scope, token_check: TokenCheck::default(), lease: OnceLock::new() }
+    pub(super) fn new(transport: T, spec: &ConsulConnection) -> Self {
+        let scope = ConsulScope::of(spec);
+        let parts = [Some(spec.address.as_str()), scope.datacenter(), scope.partition()];
+        let store = parts.map(Option::unwrap_or_default).join(" ").into();
+        Self { transport, scope, token_check: TokenCheck::default(), lease: OnceLock::new(), store }
+    }
+
+    /// The name of these servers and this scope, for fencing.
+    pub(super) fn store(&self) -> &Arc<str> {
+        &self.store
+    }
+
+    /// What writes can be conditional on: the lease, if it is kept here.
+    pub(super) fn fencing_token(&self) -> Option<FencingToken> {
+        let token = self.lease.get()?.term().fencing_token();
+        token.filter(|token| token.store == self.store)
     }
 
     /// Sets the lease that is checked before each write. Only the first call has an effect.

@@ -22,7 +22,6 @@ use super::objects::AclObjects;
 use super::own_token::OwnToken;
 use super::removal::{self, ReadCache, RemoveServices, ServiceKey};
 use super::resource_key::ResourceKey;
-use super::scope::ConsulScope;
 use super::segments::{ConsulSegment, RegistrationsFound, SegmentResults};
 use super::services::{self, ServiceQuery, ServicesOfCluster};
 use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokenQuery, TokensOfTasks};
@@ -82,25 +81,24 @@ impl ConsulControlPlane<HttpTransport> {
 }
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
-    /// Creates a client on this transport. Of `spec`, only datacenter, partition and namespaces are used.
+    /// Creates a client on this transport. Of `spec`, the connection's own settings are not used.
     pub fn new(
         transport: T,
         spec: &ConsulConnection,
         operator: OperatorId,
         observer: Arc<dyn MeshCallObserver>,
     ) -> Self {
-        let scope = ConsulScope::of(spec);
+        let api = Arc::new(ConsulApi::new(transport, spec));
         let methods = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD].into_iter().map(Into::into).collect();
         let methods = ArcSwap::from_pointee(methods);
         let context = Arc::new(ClientContext {
             operator,
-            mesh: scope.mesh(),
+            mesh: api.scope.mesh(),
             methods,
             observer,
             skipped_items: SkippedItemLog::default(),
             unattributed_tokens: ArcSwap::default(),
         });
-        let api = Arc::new(ConsulApi::new(transport, scope));
         let scan_rate = TokenBucket::new(LISTS_PER_SECOND, LIST_BURST);
         let tokens = TokensOfTasks { api: Arc::clone(&api), context: Arc::clone(&context) };
         let services = ServicesOfCluster { api: Arc::clone(&api), context: Arc::clone(&context) };

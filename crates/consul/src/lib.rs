@@ -34,6 +34,7 @@ mod resource_key;
 mod scope;
 mod segments;
 mod services;
+mod session_lock;
 mod tokens;
 mod version;
 
@@ -50,6 +51,7 @@ pub use objects::{
 pub use own_token::OwnToken;
 pub use permissions::{AclPermission, AclPermissions};
 pub use resource_key::ResourceKey;
+pub use session_lock::{ConsulSessionLock, LockedKey};
 pub use tokens::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 pub use version::ConsulVersion;
 

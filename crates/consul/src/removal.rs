@@ -20,7 +20,7 @@ use super::services::{ServiceQuery, ServicesOfCluster};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS};
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport, quote};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Registration, RegistrationOwner};
-use ecs_mesh_controller::{BatchCall, Batcher};
+use ecs_mesh_controller::{BatchCall, Batcher, FencingToken, WriteObstacle};
 use ecs_mesh_model::ClusterArn;
 
 /// After this many partially rejected transactions, the remaining services are removed individually.
@@ -147,8 +147,9 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
         }
         let max_operations =
             self.version.load().as_ref().map_or(MIN_TXN_OPERATIONS, |version| version.max_txn_operations());
+        let max_services = max_operations - usize::from(self.api.fencing_token().is_some());
         while !open.is_empty() {
-            let rest = open.split_off(max_operations.min(open.len()));
+            let rest = open.split_off(max_services.min(open.len()));
             self.remove(open, &mut done).await;
             open = rest;
         }
@@ -209,7 +210,11 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
     ) -> Vec<(ServiceKey, ServiceVersion)> {
         let path = self.api.scope.path("/v1/txn", &[]);
         let call = ConsulCall { method: HttpMethod::Put, path: &path, needs: NEEDS };
-        let operations: Vec<Value> = open.iter().map(|(key, version)| self.operation(key, version)).collect();
+        let mut operations: Vec<Value> =
+            open.iter().map(|(key, version)| self.operation(key, version)).collect();
+        // Last, so that the others keep their indexes.
+        operations.extend(self.api.fencing_token().as_ref().map(fence));
+        let count = operations.len();
         let body = Value::from(operations).to_string().into_bytes();
         let rejection = match self.api.send(&call, Some(body)).await {
             Ok(reply) if reply.is_ok() => {
@@ -222,9 +227,14 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
                 return Vec::new();
             }
         };
-        let reasons = reasons(&rejection, open.len());
+        let reasons = reasons(&rejection, count);
         if reasons.is_empty() {
             return self.handle_rejection(&call, &rejection, open, done).await;
+        }
+        if let Some(reason) = reasons.get(&open.len()) {
+            let error = fenced(&call, reason);
+            done.extend(open.into_iter().map(|(key, _)| (key, Err(error.clone()))));
+            return Vec::new();
         }
         let (mut retry, mut stale) = (Vec::new(), Vec::new());
         for (index, (key, version)) in open.into_iter().enumerate() {
@@ -353,6 +363,24 @@ pub(super) async fn get_service<T: StreamTransport + 'static>(
         api.check_own_token_cached().await?;
     }
     Ok(registration)
+}
+
+/// The operation that fails unless this process's session has the lease's lock.
+fn fence(token: &FencingToken) -> Value {
+    json!({"KV": {"Verb": "check-session", "Key": &*token.lock, "Session": &*token.holder}})
+}
+
+/// The error of a transaction whose fence failed: nothing was removed.
+fn fenced(call: &ConsulCall<'_>, reason: &str) -> MeshError {
+    if is_denied(reason) {
+        let message = format!(
+            "{call}: checking the lease: {}; help: the token of ControlPlane.spec.consul needs `key \"KEY\" {{ policy = \
+             \"read\" }}` for the key of the lease",
+            quote(reason)
+        );
+        return errors::error(MeshErrorKind::Forbidden, message);
+    }
+    call.obstructed(WriteObstacle::NotLeader)
 }
 
 fn is_denied(reason: &str) -> bool {

@@ -44,6 +44,22 @@ pub trait HeldTerm: Send + Sync {
     /// What is left of it, on a clock that also counts while the process is frozen or the machine is suspended. Zero once it
     /// has ended.
     fn left(&self) -> Duration;
+
+    /// What a write to the lease's own store can be conditional on.
+    fn fencing_token(&self) -> Option<FencingToken> {
+        None
+    }
+}
+
+/// Proves to the store that keeps the lease that a write is made by its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FencingToken {
+    /// The store: only its own writes can be conditional on the lease.
+    pub store: Arc<str>,
+    /// The lock in the store.
+    pub lock: Arc<str>,
+    /// The lock's holder, as the store knows it.
+    pub holder: Arc<str>,
 }
 
 impl LeaseTerm {
@@ -58,6 +74,14 @@ impl LeaseTerm {
             Self::NotHeld => Duration::ZERO,
             Self::Unlimited => Duration::MAX,
             Self::Held(term) => term.left(),
+        }
+    }
+
+    /// What a write to the lease's own store can be conditional on.
+    pub fn fencing_token(&self) -> Option<FencingToken> {
+        match self {
+            Self::Held(term) => term.fencing_token(),
+            Self::NotHeld | Self::Unlimited => None,
         }
     }
 

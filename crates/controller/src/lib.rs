@@ -62,7 +62,7 @@ pub use circuit_breaker::{Circuit, CircuitConfig, CircuitOpenUntil, CircuitState
 pub use controller::{Controller, ControllerObserver, Reconciler, ShutdownSummary};
 pub use files::{ReadFileError, read_file};
 pub use health::{Health, Heartbeat, StuckLoop};
-pub use lease::{AlwaysHeld, HeldTerm, Lease, LeaseTerm, WriteObstacle, WritePermit};
+pub use lease::{AlwaysHeld, FencingToken, HeldTerm, Lease, LeaseTerm, WriteObstacle, WritePermit};
 pub use pass_requests::PassRequests;
 pub use queue::{Priority, QueueStats, Requeue, WorkItem, WorkQueue};
 pub use secrets::{NoSecrets, SecretError, SecretRequest, Secrets};

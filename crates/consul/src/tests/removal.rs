@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_controller::{Lease, LeaseTerm, WriteObstacle};
+use ecs_mesh_controller::{FencingToken, HeldTerm, Lease, LeaseTerm, WriteObstacle};
 
 fn done() -> ScriptedResult {
     responds(200, &json!({"Results": [], "Errors": null}))
@@ -296,4 +296,51 @@ async fn removal_is_not_sent_without_the_lease() {
         );
     }
     assert_eq!(script.calls().len(), 1, "nothing but the read was sent");
+}
+
+/// A lease that another transport's Consul, or this one, keeps.
+struct FencedLease(&'static str);
+
+impl HeldTerm for FencedLease {
+    fn left(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn fencing_token(&self) -> Option<FencingToken> {
+        Some(FencingToken { store: self.0.into(), lock: "ecs-mesh/op/lease".into(), holder: "s1".into() })
+    }
+}
+
+impl Lease for FencedLease {
+    fn term(&self) -> LeaseTerm {
+        LeaseTerm::Held(Arc::new(Self(self.0)))
+    }
+}
+
+/// The store of the specification that these tests use: address, datacenter, partition.
+const OWN_STORE: &str = "http://consul:8500  ";
+
+#[tokio::test(start_paused = true)]
+async fn removals_are_fenced_where_the_lease_is_kept() {
+    for (store, count) in [(OWN_STORE, 3), ("http://other:8500  ", 2)] {
+        let script = ScriptedConsulTransport::of(vec![services(&[service(1, 7), service(2, 8)]), done()]);
+        let consul = Arc::new(consul(&script));
+        consul.set_lease(Arc::new(FencedLease(store)));
+        assert_eq!(remove(&consul, &["web-1", "web-2"]).await, [Ok(true); 2]);
+        let operations = script.body(1).as_array().unwrap().clone();
+        assert_eq!(operations.len(), count, "{store}");
+        let fence = json!({"Verb": "check-session", "Key": "ecs-mesh/op/lease", "Session": "s1"});
+        assert_eq!(operations.get(2), (count == 3).then(|| json!({"KV": fence})).as_ref());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn removals_of_a_deposed_process_are_rejected_by_the_fence() {
+    let rejected = rolled_back(&[(2, "failed session check for key \"ecs-mesh/op/lease\"")]);
+    let script = ScriptedConsulTransport::of(vec![services(&[service(1, 7), service(2, 8)]), rejected]);
+    let consul = Arc::new(consul(&script));
+    consul.set_lease(Arc::new(FencedLease(OWN_STORE)));
+    let obstructed = Err(MeshErrorKind::Obstructed(WriteObstacle::NotLeader));
+    assert_eq!(remove(&consul, &["web-1", "web-2"]).await, [obstructed; 2]);
+    assert_eq!(script.calls().len(), 2, "nothing was tried again");
 }
