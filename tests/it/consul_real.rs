@@ -30,6 +30,7 @@ macro_rules! at_real_consuls {
 
 mod blocking_queries;
 mod identity;
+mod locks;
 mod objects;
 mod permissions;
 pub(crate) mod server;

@@ -15,6 +15,7 @@ mod golden_consul_auth;
 mod identity;
 mod kuma_real;
 mod kuma_replay;
+mod lease;
 mod prometheus;
 mod sandbox_aws;
 mod simulation;

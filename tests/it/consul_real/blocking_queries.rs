@@ -13,19 +13,24 @@ at_real_consuls! {
 }
 
 async fn sandbox_blocks_queries_like_a_real_consul(server: &RealConsul) {
-    let sandbox = identity::empty_consul().await;
-    let mut real = StepRunner::new(server.url(), MANAGEMENT);
-    let mut own = StepRunner::new(&sandbox.url, identity::MANAGEMENT);
-    // The server's own node is registered shortly after the start, which would end the waits.
-    eventually("a server with its own node's check", || async {
-        real.send("GET", "/v1/health/service/consul", "").await.body.contains("serfHealth").then_some(())
-    })
-    .await;
+    let (mut real, mut own) = runners(server).await;
     tokio::join!(waits(&mut real), waits(&mut own));
     for (own, real) in own.records.iter().zip(&real.records) {
         assert_eq!(own, real, "sandbox and real server differ");
     }
     assert_eq!(own.records.len(), real.records.len());
+}
+
+/// The real Consul and the sandbox's.
+pub(super) async fn runners(server: &RealConsul) -> (StepRunner, StepRunner) {
+    let sandbox = identity::empty_consul().await;
+    let real = StepRunner::new(server.url(), MANAGEMENT);
+    // The server's own node is registered shortly after the start, which would end waits; sessions need it.
+    eventually("a server with its own node's check", || async {
+        real.send("GET", "/v1/health/service/consul", "").await.body.contains("serfHealth").then_some(())
+    })
+    .await;
+    (real, StepRunner::new(&sandbox.url, identity::MANAGEMENT))
 }
 
 /// Reads that time out, and reads that return after a change.
@@ -53,11 +58,11 @@ async fn waits(at: &mut StepRunner) {
 }
 
 /// Runs the steps at one Consul and collects the results.
-struct StepRunner {
+pub(super) struct StepRunner {
     http: reqwest::Client,
     url: String,
     token: String,
-    records: Vec<String>,
+    pub(super) records: Vec<String>,
 }
 
 struct BlockingQueryResponse {
@@ -99,9 +104,17 @@ impl StepRunner {
         self.records.push(format!("{what}: {} {has_index} an index: {shown}", answer.status));
     }
 
-    async fn step(&mut self, what: &str, method: &str, path: &str, body: &str) {
+    pub(super) async fn step(&mut self, what: &str, method: &str, path: &str, body: &str) {
         let answer = self.send(method, path, body).await;
         self.record(what, &answer);
+    }
+
+    /// Creates a session and returns its id.
+    pub(super) async fn session(&mut self, body: &Value) -> String {
+        let answer = self.send("PUT", "/v1/session/create", &body.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let made: Value = serde_json::from_str(&answer.body).unwrap();
+        made["ID"].as_str().unwrap().to_owned()
     }
 
     async fn after(&self, path: &str) -> (u64, String) {
