@@ -318,7 +318,7 @@ impl Lease for FencedLease {
 }
 
 /// The store of the specification that these tests use: address, datacenter, partition.
-const OWN_STORE: &str = "http://consul:8500  ";
+const OWN_STORE: &str = "http://127.0.0.1:8500  ";
 
 #[tokio::test(start_paused = true)]
 async fn removals_are_fenced_where_the_lease_is_kept() {
