@@ -34,6 +34,9 @@ const DELETE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A receiver without progress for this long is stuck: a receive ends within 25 s, and handing over a receipt is quick.
 const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// Pause of a receiver whose process does not act on events; it is about to be stopped.
+const INACTIVE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Time for a receive in flight at the stop; its messages are released.
 const RECEIVE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -80,6 +83,11 @@ impl EventResult {
 /// Handles decoded events. Calls are synchronous: the effect is in memory when they return, so that the message can
 /// be deleted.
 pub trait EventHandler: Send + Sync {
+    /// Whether this process acts on events. Otherwise their messages are released, for another process to receive.
+    fn is_active(&self) -> bool {
+        true
+    }
+
     /// An event says that a task changed.
     fn on_task_change(&self, hint: &TaskHint, received: Instant) -> EventResult;
 
@@ -164,8 +172,20 @@ impl QueueConsumer {
         warnings: &ActiveWarnings<&'static str>,
         stop: CancellationToken,
     ) {
-        let mut retry_delays = None;
         let heartbeat = self.health.register(format!("receiver {}", index + 1));
+        self.receive_until(index, &done, warnings, &stop, &heartbeat).await;
+        heartbeat.unregister();
+    }
+
+    async fn receive_until(
+        &self,
+        index: u64,
+        done: &mpsc::Sender<Vec<String>>,
+        warnings: &ActiveWarnings<&'static str>,
+        stop: &CancellationToken,
+        heartbeat: &Heartbeat,
+    ) {
+        let mut retry_delays = None;
         while !stop.is_cancelled() {
             heartbeat.expect_within(STEP_TIMEOUT);
             let receiving = self.queue.receive();
@@ -186,6 +206,15 @@ impl QueueConsumer {
                     retry_delays = None;
                     warnings.retain(|_| false);
                     self.observer.set_queue_state(QueueState::Ok);
+                    // A process that was frozen may have got messages that another one is responsible for by now.
+                    if !self.handler.is_active() {
+                        self.release(messages).await;
+                        tokio::select! {
+                            biased;
+                            () = stop.cancelled() => return,
+                            () = tokio::time::sleep(INACTIVE_PAUSE) => continue,
+                        }
+                    }
                     self.backlog.record_receive(messages.len() >= BATCH);
                     let receipts: Vec<String> =
                         messages.into_iter().filter_map(|message| self.handle(message)).collect();
@@ -310,6 +339,7 @@ async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<Vec<Str
         });
     }
     while calls.join_next().await.is_some() {}
+    heartbeat.unregister();
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
@@ -69,9 +70,13 @@ impl EventQueue for FakeQueue {
 
 /// Records handled events.
 #[derive(Default)]
-struct RecordingHandler(Mutex<Vec<String>>);
+struct RecordingHandler(Mutex<Vec<String>>, AtomicBool);
 
 impl EventHandler for RecordingHandler {
+    fn is_active(&self) -> bool {
+        !self.1.load(Ordering::Relaxed)
+    }
+
     fn on_task_change(&self, hint: &TaskHint, _received: Instant) -> EventResult {
         self.0.lock().unwrap().push(format!("task {:?}", hint.state));
         EventResult::Accepted
@@ -280,6 +285,20 @@ async fn messages_received_after_the_stop_are_released() {
     assert_eq!(handler.0.lock().unwrap().len(), 0);
     assert_eq!(*queue.released.lock().unwrap(), ["1", "2"]);
     assert_eq!(queue.deleted().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn inactive_consumer_releases_what_it_receives() {
+    let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 1);
+    scene.handler.1.store(true, Ordering::Relaxed);
+    scene.queue.put(Ok(vec![running("1"), message("2", "{not json")]));
+    sleep(SECOND / 2).await;
+    assert_eq!(*scene.queue.released.lock().unwrap(), ["1", "2"]);
+    scene.handler.1.store(false, Ordering::Relaxed);
+    scene.queue.put(Ok(vec![running("3")]));
+    sleep(2 * SECOND).await;
+    assert_eq!(scene.handled(), ["task Running"]);
+    assert_eq!(scene.queue.deleted(), ["3"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,7 +52,7 @@ use call::CallRunner;
 /// Allows for one lost SYN (3 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 /// Time limit of a call, except a long poll.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than [`ATTEMPT_TIMEOUT`], so that missing credentials are reported as such and not as a time-out of AWS.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(4);
 
