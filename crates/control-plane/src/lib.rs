@@ -291,6 +291,11 @@ pub trait ControlPlane: Send + Sync {
         None
     }
 
+    /// Another process that has recently written with this operator's id, while this one may write.
+    fn foreign_writer(&self) -> Option<Arc<str>> {
+        None
+    }
+
     /// Lists the registrations of a service, of any owner, with their readiness. Only called where the operator drains.
     /// Nothing is known of the tasks: [`ServiceEndpoint::leaving`] is unset, and `owner` says whose task it may be.
     async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {

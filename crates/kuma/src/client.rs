@@ -30,6 +30,7 @@ use super::reachable;
 use super::rolling_upgrade::{HIDDEN_READS, RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
 use super::sidecars;
 use super::upgrade::UpgradeScan;
+use super::writers::{WriterId, WriterLog};
 use super::zone_proxy::{self, ZoneProxySegment};
 use ecs_mesh_api::{
     AllowList, ApiDialect, BackendKind, KumaConnection, KumaFeature, KumaRelease, ZoneProxyForm,
@@ -78,6 +79,7 @@ pub struct KumaControlPlane<T> {
     target: Option<KumaRelease>,
     first_write: FirstWrite,
     rolling_upgrade: RollingUpgrade,
+    writers: WriterLog,
     /// Checked before each write, since one call may make several.
     lease: OnceLock<Arc<dyn Lease>>,
     /// Warnings that were logged, with the version where they concern one.
@@ -127,6 +129,7 @@ impl<T: Transport> KumaControlPlane<T> {
             target: None,
             first_write: FirstWrite::default(),
             rolling_upgrade: RollingUpgrade::default(),
+            writers: WriterLog::default(),
             lease: OnceLock::new(),
             warnings: ActiveWarnings::default(),
         }
@@ -143,6 +146,17 @@ impl<T: Transport> KumaControlPlane<T> {
     #[must_use]
     pub fn with_target(self, target: Option<KumaRelease>) -> Self {
         Self { target, ..self }
+    }
+
+    /// The same client, which marks what it writes as written by this process. `None`: it writes nothing.
+    #[must_use]
+    pub fn with_writer(self, writer: Option<WriterId>) -> Self {
+        Self { writers: WriterLog::of(writer), ..self }
+    }
+
+    /// Whether this process may write now, as far as the lease decides.
+    fn leads(&self) -> bool {
+        self.lease.get().is_none_or(|lease| lease.holds())
     }
 
     /// The capabilities by which registrations of this mesh are rendered.
@@ -286,7 +300,10 @@ impl<T: Transport> KumaControlPlane<T> {
             }
             match zone_proxy::registration(kind, item) {
                 Ok(found) if found.owner == RegistrationOwner::Foreign => {}
-                Ok(registration) => sink(RegistrationSummary::from(&registration)),
+                Ok(registration) => {
+                    self.writers.observe(&self.operator, self.leads(), &registration);
+                    sink(RegistrationSummary::from(&registration));
+                }
                 Err(malformed) => {
                     self.observer.skipped("list_owned");
                     skipped.add(&malformed.id, unreadable(kind.resource(), malformed.problem));
@@ -328,7 +345,10 @@ impl<T: Transport> KumaControlPlane<T> {
                 return;
             }
             match dataplane::registration(item) {
-                Ok(registration) => sink(RegistrationSummary::from(&registration)),
+                Ok(registration) => {
+                    self.writers.observe(&self.operator, self.leads(), &registration);
+                    sink(RegistrationSummary::from(&registration));
+                }
                 Err(malformed) => {
                     self.observer.skipped("list_owned");
                     skipped.add(&malformed.id, unreadable("Dataplane", malformed.problem));
@@ -390,6 +410,7 @@ impl<T: Transport> KumaControlPlane<T> {
             let other = quote_name(&registration.id.to_string());
             return Err(unexpected(&format!("the response contains {other} instead of {id}")));
         }
+        self.writers.observe(&self.operator, self.leads(), &registration);
         Ok(Some(registration))
     }
 
@@ -435,6 +456,8 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn send_write(&self, id: &RegistrationId, path: &str, body: &Value) -> Result<(), MeshError> {
         self.check_lease(&format!("PUT {path}"))?;
+        let mut body = body.clone();
+        self.writers.label(&mut body);
         let response = self.send(HttpMethod::Put, path, Some(body.to_string().into_bytes())).await?;
         let result = read_write_result(HttpMethod::Put, path, RequestKind::Write, &response)?;
         for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
@@ -1057,7 +1080,16 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         _clusters: &BTreeSet<ClusterArn>,
         sink: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError> {
-        self.observed("list_owned", self.list_all_owned(sink)).await
+        let (began, led) = (Instant::now(), self.leads());
+        let failed = self.observed("list_owned", self.list_all_owned(sink)).await?;
+        if failed.is_empty() {
+            self.writers.end_list(began, led && self.leads());
+        }
+        Ok(failed)
+    }
+
+    fn foreign_writer(&self) -> Option<Arc<str>> {
+        self.writers.foreign()
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {

@@ -24,6 +24,9 @@ pub const WRITER_LABEL: &str = "ecs-mesh.dev/writer";
 /// The reason for draining; present only while the Dataplane is drained.
 pub const DRAIN_LABEL: &str = "ecs-mesh.dev/drain";
 
+/// The process that wrote the Dataplane last. No comparison looks at it.
+pub(super) const PROCESS_LABEL: &str = "ecs-mesh.dev/process";
+
 /// The label that 3.0 adds to each resource. 2.13 and 2.14 refuse an update that changes or omits a stored one: of an
 /// instance of 3.0 during a rolling upgrade, or before a rollback.
 pub(super) const DISPLAY_NAME_LABEL: &str = "kuma.io/display-name";

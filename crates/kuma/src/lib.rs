@@ -44,6 +44,7 @@ mod sidecars;
 mod stored;
 mod tokens;
 mod upgrade;
+mod writers;
 mod zone_proxy;
 
 pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, WriteRules};
@@ -58,6 +59,7 @@ pub use labels::{
 };
 pub use normalise::normalise;
 pub use tokens::{NewToken, TokenIssuer, TokenRequest, TokenText};
+pub use writers::WriterId;
 
 pub use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, Transport, TransportError, TransportErrorKind,

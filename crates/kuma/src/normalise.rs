@@ -2,9 +2,12 @@
 //! differently. Bodies with equal normal forms need no write.
 //!
 //! Readiness (`state`, `health`) belongs to the control plane's health discovery and is not part of the normal form. The
-//! drain label is, so that a drained copy differs from one in service. Normalising is idempotent.
+//! drain label is, so that a drained copy differs from one in service. The label of the process is not. Normalising is
+//! idempotent.
 
 use serde_json::{Map, Number, Value};
+
+use super::labels::PROCESS_LABEL;
 
 /// Fields that the control plane adds to the resource.
 const ADDED_FIELDS: [&str; 3] = ["creationTime", "modificationTime", "kri"];
@@ -50,6 +53,9 @@ pub fn normalise(body: &Value) -> Value {
         if listener.get("state").and_then(Value::as_str) == Some("Ready") {
             listener.remove("state");
         }
+    }
+    if let Some(labels) = normal.get_mut("labels").and_then(Value::as_object_mut) {
+        labels.remove(PROCESS_LABEL);
     }
     if let Some(top) = normal.as_object_mut() {
         CARRIED_FIELDS.iter().for_each(|field| drop(top.remove(*field)));
