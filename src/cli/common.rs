@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::allow::AllowArgs;
+use super::lease::ConfiguredLease;
 use crate::operator::{
     AuditedLease, ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates, TokenStores,
 };
@@ -16,9 +17,8 @@ use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::MeshCallObserver;
-use ecs_mesh_controller::AlwaysHeld;
-use ecs_mesh_controller::Secrets;
-use ecs_mesh_kuma::KumaControlPlane;
+use ecs_mesh_controller::{AlwaysHeld, Lease, Secrets};
+use ecs_mesh_kuma::{KumaControlPlane, WriterId};
 use ecs_mesh_manifests::{ManifestSources, ManifestStatus, WatchOptions, watch_with_heartbeat};
 use ecs_mesh_model::OperatorId;
 
@@ -94,7 +94,8 @@ impl CommonArgs {
         Ok(manifests)
     }
 
-    /// Creates the operator. With a recorder, it is a dry run. With a target, it plans for Kuma of that release.
+    /// Creates the operator. With a recorder, it is a dry run. With a target, it plans for Kuma of that release. Without a
+    /// lease, it is the only copy.
     pub(super) fn operator(
         &self,
         aws: &AwsClients,
@@ -102,21 +103,29 @@ impl CommonArgs {
         rates: &RateArgs,
         recorder: Option<Arc<DryRunRecorder>>,
         target: Option<KumaRelease>,
+        lease: Option<&ConfiguredLease>,
     ) -> Arc<Operator> {
+        let connect = connect(
+            self.operator_id.clone(),
+            self.allow.list(),
+            Arc::clone(&metrics),
+            Arc::new(aws.secrets.clone()),
+            KumaClientOptions { target, writer: recorder.is_none().then(WriterId::generate) },
+        );
+        let held =
+            lease.map_or_else(|| Arc::new(AlwaysHeld) as Arc<dyn Lease>, |lease| Arc::new(lease.handle()));
         Operator::new(OperatorDeps {
             id: self.operator_id.clone(),
             ecs: Arc::new(aws.ecs.clone()),
             ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),
             token_stores: TokenStores::of_aws(aws),
-            connect: connect(
-                self.operator_id.clone(),
-                self.allow.list(),
-                Arc::clone(&metrics),
-                Arc::new(aws.secrets.clone()),
-                target,
-            ),
-            lease: Arc::new(AuditedLease::new(Arc::new(AlwaysHeld), Arc::clone(metrics.log()))),
+            connect: match lease {
+                Some(lease) => lease.limit(connect),
+                None => connect,
+            },
+            lease: Arc::new(AuditedLease::new(held, Arc::clone(metrics.log()))),
+            replicas: lease.map(ConfiguredLease::replicas),
             clock: Clock::system(),
             metrics,
             rates: ReadRates {
@@ -130,14 +139,22 @@ impl CommonArgs {
     }
 }
 
-/// The function that creates the client of a control plane by its type. Manifests may name what is `allowed`. With a
-/// `target`, Kuma's clients plan the upgrade to it.
+/// Options of Kuma's clients.
+#[derive(Clone, Default)]
+pub(super) struct KumaClientOptions {
+    /// The release for which they plan an upgrade.
+    pub(super) target: Option<KumaRelease>,
+    /// This process, where it writes.
+    pub(super) writer: Option<WriterId>,
+}
+
+/// The function that creates the client of a control plane by its type. Manifests may name what is `allowed`.
 pub(super) fn connect(
     operator: OperatorId,
     allowed: AllowList,
     metrics: Arc<Metrics>,
     secrets: Arc<dyn Secrets>,
-    target: Option<KumaRelease>,
+    kuma: KumaClientOptions,
 ) -> ConnectFn {
     Arc::new(move |name, spec| {
         let observer = metrics.control_plane(name) as Arc<dyn MeshCallObserver>;
@@ -146,7 +163,7 @@ pub(super) fn connect(
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
                 let client = KumaControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
-                Connected::kuma(client.with_target(target))
+                Connected::kuma(client.with_target(kuma.target).with_writer(kuma.writer.clone()))
             }
             ControlPlaneType::Consul => {
                 let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;

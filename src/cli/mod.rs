@@ -18,6 +18,7 @@ mod doctor;
 mod doctor_text;
 mod explain;
 mod healthcheck;
+mod lease;
 mod man;
 mod once;
 mod output;

@@ -137,7 +137,7 @@ pub(super) async fn plan(
         return Err("--target-version: no ControlPlane is of type kuma".to_owned());
     }
     let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
-    let operator = common.operator(&aws, metrics, rates, Some(Arc::clone(&recorder)), target);
+    let operator = common.operator(&aws, metrics, rates, Some(Arc::clone(&recorder)), target, None);
     let progress = Arc::<PlanProgress>::default();
     let mut line = ProgressLine::default();
     let planned = tokio::select! {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::common::{CommonArgs, RateArgs};
+use super::lease::{LeaseArgs, LeaseCandidate};
 use super::output::print;
 use super::plan::{exit_code as plan_exit_code, plan};
 use super::{duration, once};
@@ -14,11 +15,13 @@ use crate::operator::{DryRunRecorder, PlanOptions, RunOptions};
 use crate::telemetry::log::LogStats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::consumer::PoisonPolicy;
 use ecs_mesh_aws::sdk::{AwsClients, SdkQueue};
 use ecs_mesh_controller::Signals;
 use ecs_mesh_core::plan::report::{PlanDetail, render};
+use ecs_mesh_lease::LeaseClients;
 
 /// Handling of unparseable messages.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -46,6 +49,9 @@ pub(super) struct RunArgs {
 
     #[command(flatten)]
     rates: RateArgs,
+
+    #[command(flatten)]
+    lease: LeaseArgs,
 
     /// SQS queue of EventBridge events; without it the operator relies on periodic sweeps
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
@@ -105,8 +111,12 @@ impl RunArgs {
             check_queue(queue).await;
         }
         let recorder = self.dry_run.then(|| Arc::new(DryRunRecorder::new(Arc::clone(&metrics))));
-        let operator = self.common.operator(&aws, metrics, &self.rates, recorder, None);
         self.log_start(&aws, queue_url);
+        let candidate = self.candidate(&aws, &manifests.borrow().set)?;
+        let health = metrics.health().clone();
+        let lease = candidate.as_ref().map(LeaseCandidate::lease);
+        let operator = self.common.operator(&aws, metrics, &self.rates, recorder, None, lease.as_ref());
+        let standing = candidate.map(|candidate| candidate.stand(&health));
         let options = self.options();
         let immediate = signals.immediate.clone();
         let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn EventQueue>);
@@ -116,6 +126,10 @@ impl RunArgs {
             }
             () = immediate.cancelled() => Err("stopped at once by a second signal".to_owned()),
         };
+        // After the last write. A process that a second signal stops has dropped its writes.
+        if let Some(standing) = standing {
+            standing.release().await;
+        }
         server.stop().await;
         ended.map(|()| ExitCode::SUCCESS)
     }
@@ -137,8 +151,14 @@ impl RunArgs {
         let metrics = Arc::new(Metrics::new(log));
         let aws = self.common.aws(&metrics).await?;
         let manifests = self.common.manifests(&metrics).await?;
-        let operator = self.common.operator(&aws, metrics, &self.rates, None, None);
         self.log_start(&aws, None);
+        let candidate = self.candidate(&aws, &manifests.borrow().set)?;
+        let (health, lease) = (metrics.health().clone(), candidate.as_ref().map(LeaseCandidate::lease));
+        let standing = candidate.map(|candidate| candidate.stand(&health));
+        if let Some(standing) = &standing {
+            standing.lead_within(self.once_timeout, &signals.stop).await?;
+        }
+        let operator = self.common.operator(&aws, metrics, &self.rates, None, None, lease.as_ref());
         let immediate = signals.immediate.clone();
         let report = tokio::select! {
             report = operator.run_once(manifests, self.options(), self.once_timeout, signals.stop) => {
@@ -146,8 +166,21 @@ impl RunArgs {
             }
             () = immediate.cancelled() => return Err("stopped at once by a second signal".to_owned()),
         };
+        if let Some(standing) = standing {
+            standing.release().await;
+        }
         print(&once::summary(&report))?;
         Ok(once::exit_code(&report))
+    }
+
+    /// The part in the election; `None` without a lease, and in a dry run, which writes nothing.
+    fn candidate(&self, aws: &AwsClients, manifests: &ManifestSet) -> Result<Option<LeaseCandidate>, String> {
+        if self.dry_run {
+            return Ok(None);
+        }
+        let allowed = self.common.allow.list();
+        let clients = LeaseClients { aws, manifests, allowed: &allowed };
+        self.lease.candidate(&self.common.operator_id, &clients)
     }
 
     fn options(&self) -> RunOptions {

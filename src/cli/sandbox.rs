@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tokio_util::sync::CancellationToken;
 
 use super::broken_pipe::{CancelOnBrokenPipe, PIPE_CLOSED};
-use super::common::connect;
+use super::common::{KumaClientOptions, connect};
 use super::duration;
 use super::output::print;
 use super::terminal;
@@ -351,7 +351,7 @@ impl SandboxArgs {
             duration: self.duration,
             seed: self.seed,
             connect: Box::new(move |operator, metrics| {
-                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), None)
+                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), KumaClientOptions::default())
             }),
             metrics_address: self.metrics_address,
             log,

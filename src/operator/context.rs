@@ -19,6 +19,7 @@ use super::deps::OperatorDeps;
 use super::dry_run::DryRunRecorder;
 use super::event_handler::HintedTasks;
 use super::fact_waiters::FactWaiters;
+use super::leadership::{Leadership, ReadLimits, Replicas};
 use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
 use super::tokens::TokenStores;
@@ -57,6 +58,7 @@ pub(super) struct Context {
     pub sweeps: SweepRequests,
     pub deployments: DeploymentWatches,
     pub status: StatusTracker,
+    pub leadership: Leadership,
     role_rechecks: mpsc::UnboundedSender<RoleRecheck>,
 }
 
@@ -64,6 +66,8 @@ pub(super) struct Context {
 pub(super) struct Process {
     pub id: OperatorId,
     pub lease: Arc<dyn Lease>,
+    /// The other copies, where a lease elects one of them.
+    pub replicas: Option<Replicas>,
     pub clock: Clock,
     pub token_stores: TokenStores,
     pub metrics: Arc<Metrics>,
@@ -93,13 +97,16 @@ impl Context {
     /// The context of an operator that has not started, with the rate limiter of ECS reads and the receiver of role
     /// rechecks.
     pub(super) fn new(deps: &OperatorDeps) -> (Arc<Self>, TokenBucket, mpsc::UnboundedReceiver<RoleRecheck>) {
-        let bucket = |rate: f64, seconds: f64| {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
-            let burst = (rate * seconds).clamp(1.0, 1e6) as u32;
-            TokenBucket::new(rate, burst)
-        };
+        let mut limits = ReadLimits::default();
+        let mut bucket = |rate: f64, seconds: f64| limits.bucket(rate, seconds);
         let store = Arc::new(TaskStore::default());
         let ecs_bucket = bucket(deps.rates.ecs, 5.0);
+        let definition_bucket = bucket(deps.rates.definitions, 4.0);
+        // ECS has quotas of their own for these calls.
+        let service_buckets = [bucket(deps.rates.ecs, 2.0), bucket(deps.rates.ecs, 2.0)];
+        let role_bucket = bucket(deps.rates.iam, 4.0);
+        let instance_bucket = bucket(deps.rates.ecs, 5.0);
+        let leadership = Leadership::new(deps.lease.holds(), limits);
         let (role_rechecks, rechecks) = mpsc::unbounded_channel();
         let recorder: Arc<dyn Recorder> = match &deps.recorder {
             Some(recorder) => Arc::clone(recorder) as _,
@@ -129,26 +136,21 @@ impl Context {
                 Arc::new(sink),
                 deps.seed.wrapping_add(5),
             );
-            let definitions =
-                TaskDefinitionCache::new(Arc::clone(&deps.ecs), bucket(deps.rates.definitions, 4.0));
-            // ECS has quotas of their own for these calls.
-            let services = ServiceReader::new(
-                Arc::clone(&deps.ecs),
-                bucket(deps.rates.ecs, 2.0),
-                bucket(deps.rates.ecs, 2.0),
-            );
-            let roles =
-                RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), bucket(deps.rates.iam, 4.0));
+            let definitions = TaskDefinitionCache::new(Arc::clone(&deps.ecs), definition_bucket);
+            let [services, protection] = service_buckets;
+            let services = ServiceReader::new(Arc::clone(&deps.ecs), services, protection);
+            let roles = RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), role_bucket);
             let hosts = HostAddressCache::new(
                 Arc::clone(&deps.ecs),
                 Arc::clone(&deps.ec2),
                 ecs_bucket.clone(),
-                bucket(deps.rates.ecs, 5.0),
+                instance_bucket,
             );
             Self {
                 process: Process {
                     id: deps.id.clone(),
                     lease: Arc::clone(&deps.lease),
+                    replicas: deps.replicas.clone(),
                     clock: deps.clock.clone(),
                     token_stores: deps.token_stores.clone(),
                     metrics: Arc::clone(&deps.metrics),
@@ -173,6 +175,7 @@ impl Context {
                 sweeps: SweepRequests::default(),
                 deployments: DeploymentWatches::new(deps.seed.wrapping_add(6)),
                 status: StatusTracker::default(),
+                leadership,
                 role_rechecks,
             }
         });
@@ -197,6 +200,16 @@ impl Context {
     /// Records what a dry run could not find out, or, with `None`, that it now has.
     pub(super) fn record_unresolved(&self, subject: &str, error: Option<String>) {
         self.process.recorder.record_unresolved(subject, error);
+    }
+
+    /// Schedules one read of each known role's tags: another copy may have received the event of a change and acted on it no
+    /// more.
+    pub(super) fn schedule_all_role_rechecks(&self) {
+        let now = Instant::now();
+        for role in self.aws.store.roles() {
+            // Fails only after the role watcher has ended, when no read is needed any more.
+            let _ = self.role_rechecks.send((now, role));
+        }
     }
 
     /// The role that a task runs, or ran, as. With `ask` its task definition is read if it is known and not cached.
@@ -350,10 +363,12 @@ struct ClusterRecords {
     by_id: BTreeMap<ClusterId, ClusterArn>,
     /// Those of them that no list of ECS has shown and no binding names in full: registrations alone name them.
     registered_only: BTreeSet<ClusterArn>,
-    /// The start of this process's first complete sweep of each cluster.
+    /// The start of the first complete sweep of each cluster, by this process in its term as leader.
     swept: BTreeMap<ClusterArn, Timestamp>,
     /// Clusters that ECS does not find.
     not_found: BTreeSet<ClusterArn>,
+    /// The start of this process's term as leader; sweeps that began before prove nothing in it.
+    term_began: Option<Timestamp>,
 }
 
 impl KnownClusters {
@@ -393,8 +408,19 @@ impl KnownClusters {
         self.lock().by_id.clone()
     }
 
+    /// Records a complete sweep that began at this time.
     pub(super) fn record_full_sweep(&self, cluster: &ClusterArn, began: Timestamp) {
-        self.lock().swept.entry(cluster.clone()).or_insert(began);
+        let mut records = self.lock();
+        if records.term_began.is_none_or(|term| began >= term) {
+            records.swept.entry(cluster.clone()).or_insert(began);
+        }
+    }
+
+    /// Begins a term as leader: nothing is removed for its absence before a sweep of this term.
+    pub(super) fn begin_term(&self, now: Timestamp) {
+        let mut records = self.lock();
+        records.term_began = Some(now);
+        records.swept.clear();
     }
 
     /// Records that ECS does not find the cluster. Whether that is new.

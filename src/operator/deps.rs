@@ -15,6 +15,7 @@ use ecs_mesh_kuma::{KumaControlPlane, TokenIssuer};
 use ecs_mesh_model::OperatorId;
 
 use super::dry_run::DryRunRecorder;
+use super::leadership::Replicas;
 use super::tokens::TokenStores;
 use crate::telemetry::metrics::Metrics;
 
@@ -88,6 +89,8 @@ pub struct OperatorDeps {
     pub connect: ConnectFn,
     /// Whether this process may write.
     pub lease: Arc<dyn Lease>,
+    /// The other copies, where a lease elects one of them; `None` if this is the only one.
+    pub replicas: Option<Replicas>,
     /// The time.
     pub clock: Clock,
     /// Metrics and health.
@@ -115,6 +118,7 @@ impl OperatorDeps {
             ),
             connect: Arc::new(|_, _| Err("no control plane".into())),
             lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
+            replicas: None,
             clock: ecs_mesh_aws::fakes::clock(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),

@@ -20,6 +20,10 @@ pub(super) struct TaskEventHandler {
 }
 
 impl EventHandler for TaskEventHandler {
+    fn is_active(&self) -> bool {
+        self.context.process.lease.holds()
+    }
+
     fn on_task_change(&self, hint: &TaskHint, received: Instant) -> EventResult {
         if !self.context.manifests.select(hint.task.cluster()) {
             return EventResult::UnboundCluster;

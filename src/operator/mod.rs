@@ -8,6 +8,7 @@
 //! | `context` | what the parts share |
 //! | `event_handler` | describes the tasks that events name, and puts them into the queues |
 //! | `sweeper` | lists control planes and clusters, finds what events missed |
+//! | `leadership` | follows the lease: a standby keeps its caches, a new leader sweeps first |
 //! | `role_watcher` | re-reads role tags |
 //! | `manifest_applier` | creates and stops the workers |
 //! | `control_plane_worker` | one control plane: queue, registry, circuit, write rate, guards |
@@ -31,6 +32,7 @@ mod drain_gate;
 mod dry_run;
 mod event_handler;
 mod fact_waiters;
+mod leadership;
 mod manifest_applier;
 mod once;
 mod outbound_check;
@@ -102,6 +104,7 @@ pub use audited_lease::AuditedLease;
 pub use control_plane_worker::ControlPlaneWorker;
 pub use deps::{ConnectFn, ConnectResult, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;
+pub use leadership::{Replicas, StandbyReads};
 pub use once::OnceReport;
 pub use plan::{
     ExplainedState, KnownRegistrationState, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection,
@@ -221,6 +224,7 @@ impl Operator {
             let watcher = RoleWatcher { context: Arc::clone(context), rechecks, reads_per_second: limit };
             loops.spawn(watcher.run(stop.child_token()));
         }
+        loops.spawn(leadership::run(Arc::clone(context), stop.child_token()));
         loops.spawn(deployments::run(Arc::clone(context), stop.child_token()));
         if let Some(queue) = queue {
             let consumer = QueueConsumer {
@@ -233,7 +237,9 @@ impl Operator {
                 clock: context.process.clock.clone(),
                 seed: context.process.seed,
             };
-            loops.spawn(consumer.run(options.receivers, stop.child_token()));
+            let receiving =
+                leadership::receive(Arc::clone(context), consumer, options.receivers, stop.child_token());
+            loops.spawn(receiving);
             loops.spawn(context.aws.hints.clone().run(stop.child_token()));
         } else {
             info!("no queue configured; relying on periodic sweeps");

@@ -9,10 +9,12 @@ use super::control_plane_worker::ControlPlaneWorker;
 use super::dataplane_checks::DataplaneState;
 use super::manifest_applier::RECONCILE_TIMEOUT;
 use crate::telemetry::state::{
-    CheckedDataplanes, ControlPlaneState, ControllerState, ManifestState, OperatorState, StateSource,
+    CheckedDataplanes, ControlPlaneState, ControllerState, LeaseState, ManifestState, OperatorState,
+    StateSource,
 };
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_controller::{CircuitState, WriteObstacle};
+use ecs_mesh_lease::LeaseStoreErrorKind;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, DataplaneOwner, Timestamp};
 
@@ -93,6 +95,7 @@ impl StateSource for OperatorStatus {
         OperatorState {
             operator: self.context.process.id.as_str().into(),
             leader: self.context.process.lease.holds(),
+            lease: self.lease_state(),
             pending,
             manifests,
             clusters,
@@ -104,6 +107,34 @@ impl StateSource for OperatorStatus {
 }
 
 impl OperatorStatus {
+    fn lease_state(&self) -> Option<LeaseState> {
+        let status = self.context.process.replicas.as_ref()?.election.status();
+        Some(LeaseState {
+            role: if self.context.process.lease.holds() { "leader" } else { "standby" },
+            leader: status.leader.map(|leader| leader.as_str().to_owned()),
+            epoch: status.epoch,
+            acquired: status.acquired,
+            lost: status.lost,
+            store_error: status.store_error.map(LeaseStoreErrorKind::label),
+        })
+    }
+
+    /// Why the lease keeps this copy from leading and from standing by.
+    fn pending_lease(&self) -> Option<String> {
+        let lease = self.lease_state()?;
+        if self.context.process.lease.holds() {
+            return None;
+        }
+        match lease.store_error {
+            // It cannot take over.
+            Some(error) => Some(format!("the lease's store cannot be used: {error}; the log has the cause")),
+            None if lease.leader.is_none() && !self.context.status.was_ready.load(Ordering::Relaxed) => {
+                Some("no copy leads yet".to_owned())
+            }
+            None => None,
+        }
+    }
+
     fn control_plane_state(
         &self,
         worker: &ControlPlaneWorker,
@@ -114,6 +145,7 @@ impl OperatorStatus {
             version: worker.client.server_version(),
             circuit: worker.circuit_state(),
             synced: worker.is_fully_synced(),
+            foreign_writer: worker.client.foreign_writer(),
             unsupported: worker.unsupported().map(|reason| reason.to_string()),
             unlisted_segments: worker.unlisted_segments(),
             controller: ControllerState {
@@ -141,6 +173,9 @@ impl OperatorStatus {
         if self.context.process.lease.obstacle() == Some(WriteObstacle::AuditBacklog) {
             return vec![format!("nothing is written: {}", WriteObstacle::AuditBacklog)];
         }
+        if let Some(pending) = self.pending_lease() {
+            return vec![pending];
+        }
         let workers = self.context.workers.load();
         let unsupported = workers.iter().filter_map(|(name, worker)| {
             Some(format!("nothing is written to control plane {name}: {}", worker.unsupported()?))
@@ -148,6 +183,14 @@ impl OperatorStatus {
         let unsupported: Vec<String> = unsupported.collect();
         if !unsupported.is_empty() {
             return unsupported;
+        }
+        let foreign = workers.iter().filter_map(|(name, worker)| {
+            let writer = worker.client.foreign_writer()?;
+            Some(format!("another process ({writer}) writes to control plane {name} with this operator id"))
+        });
+        let foreign: Vec<String> = foreign.collect();
+        if !foreign.is_empty() {
+            return foreign;
         }
         if self.context.status.was_ready.load(Ordering::Relaxed) {
             return Vec::new();

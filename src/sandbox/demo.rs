@@ -174,6 +174,7 @@ impl Demo {
             iam: Arc::new(aws.iam.clone()),
             token_stores: TokenStores::of_aws(&aws),
             lease: Arc::new(AlwaysHeld),
+            replicas: None,
             clock: Clock::system(),
             metrics: Arc::clone(metrics),
             rates: ReadRates::default(),

@@ -33,6 +33,9 @@ pub struct OperatorState {
     pub operator: Arc<str>,
     /// Whether this process may write.
     pub leader: bool,
+    /// This process's part in the election; `None` if it is the only copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseState>,
     /// Unmet readiness conditions; once the operator has been ready, only that writes are suspended.
     pub pending: Vec<String>,
     /// The manifests.
@@ -45,6 +48,25 @@ pub struct OperatorState {
     pub deployments: ControllerState,
     /// Number of known tasks.
     pub known_tasks: usize,
+}
+
+/// A copy's part in the election.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LeaseState {
+    /// `leader` or `standby`.
+    pub role: &'static str,
+    /// The copy that leads, as far as this one knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// The epoch of this copy's own term; 0 without one.
+    pub epoch: u64,
+    /// How often this copy has become leader.
+    pub acquired: u64,
+    /// How often it has lost the lease without releasing it.
+    pub lost: u64,
+    /// Why the lease's store cannot be used: the kind of the last call's failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_error: Option<&'static str>,
 }
 
 /// The state of the manifests.
@@ -87,6 +109,9 @@ pub struct ControlPlaneState {
     pub circuit: CircuitState,
     /// Whether all registrations were listed since the start. Before that, only the listed segments are reconciled.
     pub synced: bool,
+    /// Another process that has recently written here with this operator's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign_writer: Option<Arc<str>>,
     /// Why nothing is written to the control plane: its version is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsupported: Option<String>,
@@ -225,6 +250,7 @@ pub(super) mod tests {
             circuit: CircuitState::Closed,
             synced: true,
             unsupported: None,
+            foreign_writer: Some("0a1b".into()),
             unlisted_segments: vec!["tokens".to_owned()],
             controller: controller(),
             owned: OwnedCounts { ready: 3, drained: 2, unconfirmed: 1 },
@@ -252,6 +278,13 @@ pub(super) mod tests {
         OperatorState {
             operator: "op".into(),
             leader: true,
+            lease: Some(LeaseState {
+                role: "leader",
+                epoch: 3,
+                acquired: 2,
+                lost: 1,
+                ..LeaseState::default()
+            }),
             clusters: [("one".to_owned(), Some(1_000.0)), ("two".to_owned(), None)].into(),
             control_planes: [("kuma".into(), control_plane())].into(),
             ..OperatorState::default()

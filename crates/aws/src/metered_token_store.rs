@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ecs_mesh_controller::TokenBucket;
+use ecs_mesh_controller::{TokenBucket, WriteObstacle, WritePermit};
 
 use crate::aws::{AwsError, AwsErrorKind};
 use crate::token_store::{EntryDescription, TokenStore};
@@ -79,7 +79,8 @@ impl MeteredTokenStore {
     pub async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError> {
         let (mut names, mut next) = (BTreeSet::new(), None);
         for _ in 0..MAX_PAGES {
-            let page = metered(&self.reads, || Ok(()), || self.store.list(path, next.clone())).await?;
+            let page =
+                metered(&self.reads, || async { Ok(self.store.list(path, next.clone()).await) }).await?;
             names.extend(page.names);
             next = page.next;
             if next.is_none() {
@@ -101,41 +102,45 @@ impl MeteredTokenStore {
     /// # Errors
     /// As the store.
     pub async fn describe(&self, name: &str) -> Result<Option<EntryDescription>, AwsError> {
-        metered(&self.reads, || Ok(()), || self.store.describe(name)).await
+        metered(&self.reads, || async { Ok(self.store.describe(name).await) }).await
     }
 
-    /// Makes a call that changes the store. `check` is asked right before each attempt, after the wait for the rate.
+    /// Makes a call that changes the store, within the lease's term: a permit is requested right before each attempt, after the
+    /// wait for the rate.
     ///
     /// # Errors
-    /// As `check` or the store.
+    /// As `permit` or the store.
     pub async fn write<'s, E, F>(
         &'s self,
         write: StoreWrite,
-        check: impl Fn() -> Result<(), E> + Send,
-        call: impl Fn(&'s dyn TokenStore) -> F + Send,
+        permit: impl Fn() -> Result<WritePermit, WriteObstacle> + Send + Sync,
+        call: impl Fn(&'s dyn TokenStore) -> F + Send + Sync,
     ) -> Result<(), E>
     where
-        E: From<AwsError>,
+        E: From<AwsError> + From<WriteObstacle>,
         F: Future<Output = Result<(), AwsError>> + Send,
     {
         let bucket = match write {
             StoreWrite::Put => &self.puts,
             StoreWrite::Change => &self.changes,
         };
-        metered(bucket, check, || call(self.store.as_ref())).await
+        metered(bucket, || async {
+            // If the write is dropped at the end of the term, the next leader reads whether it took effect.
+            let written = permit()?.run(call(self.store.as_ref())).await;
+            written.ok_or_else(|| WriteObstacle::LeaseEnds.into())
+        })
+        .await
     }
 }
 
-async fn metered<R, E: From<AwsError>, F: Future<Output = Result<R, AwsError>>>(
+async fn metered<R, E: From<AwsError>, F: Future<Output = Result<Result<R, AwsError>, E>>>(
     bucket: &TokenBucket,
-    check: impl Fn() -> Result<(), E>,
     call: impl Fn() -> F,
 ) -> Result<R, E> {
     let mut attempt = 1;
     loop {
         bucket.acquire(1).await;
-        check()?;
-        match call().await {
+        match call().await? {
             Err(error) if error.kind == AwsErrorKind::Throttled => {
                 bucket.penalize(THROTTLE_PAUSE * attempt);
                 if attempt == MAX_ATTEMPTS {
@@ -150,6 +155,9 @@ async fn metered<R, E: From<AwsError>, F: Future<Output = Result<R, AwsError>>>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ecs_mesh_controller::AlwaysHeld;
     use tokio::time::Instant;
 
     use super::*;
@@ -162,9 +170,31 @@ mod tests {
         (fake, store)
     }
 
-    async fn create(store: &MeteredTokenStore, name: &str) -> Result<(), AwsError> {
+    #[derive(Debug)]
+    enum WriteError {
+        Store(AwsError),
+        Obstructed(WriteObstacle),
+    }
+
+    impl From<AwsError> for WriteError {
+        fn from(error: AwsError) -> Self {
+            Self::Store(error)
+        }
+    }
+
+    impl From<WriteObstacle> for WriteError {
+        fn from(obstacle: WriteObstacle) -> Self {
+            Self::Obstructed(obstacle)
+        }
+    }
+
+    fn permit() -> Result<WritePermit, WriteObstacle> {
+        WritePermit::request(&AlwaysHeld, Duration::from_secs(1))
+    }
+
+    async fn create(store: &MeteredTokenStore, name: &str) -> Result<(), WriteError> {
         let entry = NewEntry { name, kms_key: None, tags: &EntryTags::new(), text: "t" };
-        store.write(StoreWrite::Put, || Ok(()), |store| store.create(entry)).await
+        store.write(StoreWrite::Put, permit, |store| store.create(entry)).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,14 +233,13 @@ mod tests {
         assert_eq!(began.elapsed().as_millis(), 1_500 + 2_500 + 3_500);
         // A lease that is lost meanwhile ends the attempts.
         *fake.throttled.lock().unwrap() = 1;
-        let lost = AwsError { code: "lease".to_owned(), ..crate::fakes::error(AwsErrorKind::Invalid) };
-        let checks = std::cell::Cell::new(0);
-        let check = || {
-            checks.set(checks.get() + 1);
-            if checks.get() == 1 { Ok(()) } else { Err(lost.clone()) }
+        let requests = AtomicUsize::new(0);
+        let once = || match requests.fetch_add(1, Ordering::Relaxed) {
+            0 => permit(),
+            _ => Err(WriteObstacle::NotLeader),
         };
-        let removed = metered(&store.changes, check, || fake.remove("/a/1")).await;
-        assert_eq!(removed.unwrap_err().code, "lease");
+        let removed = store.write(StoreWrite::Change, once, |store| store.remove("/a/1")).await;
+        assert!(matches!(removed, Err(WriteError::Obstructed(WriteObstacle::NotLeader))), "{removed:?}");
         assert!(fake.entries.lock().unwrap().contains_key("/a/1"));
         // It does not go on for good.
         *fake.throttled.lock().unwrap() = usize::MAX;

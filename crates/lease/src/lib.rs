@@ -6,6 +6,7 @@
 //! | [`elector`] | runs it over a store |
 //! | [`handle`] | what writers and loops see of it |
 //! | [`store`] | the record's store as a trait; [`dynamodb`] and [`consul`] implement it |
+//! | [`location`] | where a lease is kept, as the command line names it |
 //! | [`timing`] | durations, with client-go's names and defaults |
 //!
 //! ```
@@ -28,6 +29,7 @@ pub mod dynamodb;
 pub mod election;
 pub mod elector;
 pub mod handle;
+pub mod location;
 pub mod record;
 pub mod store;
 pub mod timing;
@@ -40,6 +42,7 @@ pub use dynamodb::DynamoDbLeaseStore;
 pub use election::{Election, ElectionChange, ElectionRole, ElectionStep, ExpiryJudge, LeaseLoss};
 pub use elector::Elector;
 pub use handle::{ElectionStatus, LeaseHandle};
+pub use location::{LeaseClients, LeaseLocation, consul_key};
 pub use record::{HolderId, LeaseRecord, LeaseWrite, LeaseWriteKind, StoredRecord};
 pub use store::{LeaseStore, LeaseStoreError, LeaseStoreErrorKind};
 pub use timing::{LeaseTiming, LeaseTimingError};

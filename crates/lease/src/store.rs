@@ -28,6 +28,29 @@ pub trait LeaseStore: Send + Sync {
     async fn write(&self, write: &LeaseWrite) -> Result<Option<u64>, LeaseStoreError>;
 }
 
+#[async_trait]
+impl LeaseStore for Box<dyn LeaseStore> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn judge(&self) -> ExpiryJudge {
+        (**self).judge()
+    }
+
+    fn fencing_token(&self) -> Option<FencingToken> {
+        (**self).fencing_token()
+    }
+
+    async fn read(&self) -> Result<Option<StoredRecord>, LeaseStoreError> {
+        (**self).read().await
+    }
+
+    async fn write(&self, write: &LeaseWrite) -> Result<Option<u64>, LeaseStoreError> {
+        (**self).write(write).await
+    }
+}
+
 /// Why the store did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LeaseStoreErrorKind {

@@ -13,9 +13,10 @@ use super::super::control_plane_worker::ControlPlaneWorker;
 use super::super::recorder::{HoldRecorder, ServiceSubject};
 use super::{NotedTask, ServiceWatch};
 use ecs_mesh_aws::aws::TaskProtectionOutput;
+use ecs_mesh_aws::sdk::ATTEMPT_TIMEOUT;
 use ecs_mesh_aws::service_reader::MAX_UPDATED_TASKS;
 use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind};
-use ecs_mesh_controller::{BatchError, Lease, Priority, Reconciler, Requeue, WriteObstacle};
+use ecs_mesh_controller::{BatchError, Lease, Priority, Reconciler, Requeue, WriteObstacle, WritePermit};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::{DeployedTask, DeploymentHold, HoldEnd, HoldRequest, HoldState};
 use ecs_mesh_model::{EcsServiceRef, EcsServiceState, MeshName, Reason, TaskArn};
@@ -35,6 +36,10 @@ pub(super) struct DeploymentReconciler {
 impl Reconciler<EcsServiceRef> for DeploymentReconciler {
     async fn reconcile(&self, service: &EcsServiceRef, _cause: Priority) -> Requeue {
         let watches = &self.context.deployments;
+        // A new term looks at every service again.
+        if !self.context.process.lease.holds() {
+            return Requeue::Forget;
+        }
         let subject = format!("deployments of service {service}");
         let next = match self.look(service).await {
             Ok(next) => {
@@ -333,9 +338,19 @@ impl HoldSteps<'_> {
             }
             WriteDecision::Send => {}
         }
-        match services.update_protection(self.service.cluster(), tasks, minutes).await {
-            Ok(output) => Ok(Written::Sent(output)),
-            Err(error) => {
+        let permit = match WritePermit::request(lease, ATTEMPT_TIMEOUT) {
+            Ok(permit) => permit,
+            Err(obstacle) => {
+                self.warn_obstructed(obstacle);
+                return Ok(Written::Obstructed);
+            }
+        };
+        let written = permit.run(services.update_protection(self.service.cluster(), tasks, minutes)).await;
+        match written {
+            Some(Ok(output)) => Ok(Written::Sent(output)),
+            // The lease has ended: the next leader reads whether it took effect.
+            None => Ok(Written::Obstructed),
+            Some(Err(error)) => {
                 self.recorder.failed(change, tasks, &error.to_string());
                 Err(error.into())
             }

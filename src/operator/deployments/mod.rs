@@ -140,6 +140,11 @@ impl DeploymentWatches {
         accepted
     }
 
+    /// Looks at every service again, whose protection another copy may have changed.
+    pub(super) fn enqueue_all(&self) {
+        self.lock().keys().for_each(|service| self.queue.add(service.clone(), Priority::Sweep));
+    }
+
     /// Whether no look is due.
     pub(super) fn is_idle(&self) -> bool {
         let stats = self.queue.stats();

@@ -111,6 +111,9 @@ impl<'a> TaskRun<'a> {
         if !self.worker.is_synced() {
             return Requeue::After(FIRST_SYNC_WAIT);
         }
+        if !self.context.process.lease.holds() {
+            return self.stand_by().await;
+        }
         if self.known_registrations().iter().any(|known| self.worker.drains.is_held(&known.id)) {
             // Shows whether the task still serves. Where it fails, what is known decides.
             let _ = self.context.aws.describer.describe(self.task, Duration::MAX).await;
@@ -134,6 +137,22 @@ impl<'a> TaskRun<'a> {
             self.event.acknowledge();
         }
         next
+    }
+
+    /// A standby reads the facts that it needs as leader, and decides nothing: the sweep of its term enqueues the task again.
+    async fn stand_by(&self) -> Requeue {
+        // The leader has received the event, or receives it again, and warns.
+        self.event.acknowledge();
+        self.worker.clear_warnings(self.task);
+        let known = self.known_registrations();
+        let snapshot = self.snapshot(&known);
+        let facts = match (&snapshot.liveness, &snapshot.task) {
+            (TaskLiveness::Live, Some(task)) => {
+                self.evaluate(&self.manifests.set, task, !known.is_empty()).await
+            }
+            _ => return Requeue::Forget,
+        };
+        if facts.is_err() { Requeue::After(FACT_RECHECK) } else { Requeue::Forget }
     }
 
     async fn attempt(&self) -> Result<Requeue, FactPending> {

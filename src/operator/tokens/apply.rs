@@ -9,9 +9,10 @@ use super::pass::{describe, stored_entry};
 use super::report::TokenReporter;
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::metered_token_store::{MeteredTokenStore, StoreWrite};
+use ecs_mesh_aws::sdk::ATTEMPT_TIMEOUT;
 use ecs_mesh_aws::token_store::{EntryTags, NewEntry};
 use ecs_mesh_control_plane::CallError;
-use ecs_mesh_controller::{Lease, WriteObstacle};
+use ecs_mesh_controller::{Lease, WriteObstacle, WritePermit};
 use ecs_mesh_core::tokens::{
     ClockOffset, EntryName, IssuedToken, RevocationList, StoredEntry, TokenId, TokenIdentity, TokenRecord,
     TokenRecordError, WantedToken,
@@ -33,6 +34,12 @@ pub(super) enum TokenChangeError {
     Stale,
     /// This process may not write.
     Obstructed(WriteObstacle),
+}
+
+impl From<WriteObstacle> for TokenChangeError {
+    fn from(obstacle: WriteObstacle) -> Self {
+        Self::Obstructed(obstacle)
+    }
 }
 
 impl fmt::Display for TokenChangeError {
@@ -146,7 +153,7 @@ impl TokenApply<'_> {
         let tags = record.tags();
         let (kms_key, text) = (wanted.terms.kms_key.as_deref(), new.text.expose());
         let entry = NewEntry { name: &self.name.name, kms_key, tags: &tags, text };
-        self.store().write(StoreWrite::Put, || self.check_lease(), |store| store.create(entry)).await
+        self.store().write(StoreWrite::Put, || self.permit(), |store| store.create(entry)).await
     }
 
     /// Stores a token in the place of that of `record`.
@@ -168,19 +175,18 @@ impl TokenApply<'_> {
             next
         };
         let (kms_key, text) = (wanted.terms.kms_key.as_deref(), new.text.expose());
-        let put = self.store().write(
-            StoreWrite::Put,
-            || self.check_lease(),
-            |store| store.put(name, kms_key, text),
-        );
-        put.await?;
+        let put: Result<(), TokenChangeError> = self
+            .store()
+            .write(StoreWrite::Put, || self.permit(), |store| store.put(name, kms_key, text))
+            .await;
+        put?;
         self.set_tags(&next.stored(self.of.context.wall()).tags()).await
     }
 
     async fn set_tags(&self, tags: &EntryTags) -> Result<(), TokenChangeError> {
         let name = &*self.name.name;
         let call =
-            self.store().write(StoreWrite::Change, || self.check_lease(), |store| store.set_tags(name, tags));
+            self.store().write(StoreWrite::Change, || self.permit(), |store| store.set_tags(name, tags));
         call.await
     }
 
@@ -194,7 +200,7 @@ impl TokenApply<'_> {
     pub(super) async fn remove(&self) -> Result<(), TokenChangeError> {
         self.check_unchanged().await?;
         let name = &*self.name.name;
-        self.store().write(StoreWrite::Change, || self.check_lease(), |store| store.remove(name)).await
+        self.store().write(StoreWrite::Change, || self.permit(), |store| store.remove(name)).await
     }
 
     fn store(&self) -> &MeteredTokenStore {
@@ -209,5 +215,10 @@ impl TokenApply<'_> {
     fn check_lease(&self) -> Result<(), TokenChangeError> {
         let obstacle = self.of.worker.lease(&self.of.context.process.lease).obstacle();
         obstacle.map_or(Ok(()), |obstacle| Err(TokenChangeError::Obstructed(obstacle)))
+    }
+
+    /// Permits one attempt of a write to the store within the lease's term.
+    fn permit(&self) -> Result<WritePermit, WriteObstacle> {
+        WritePermit::request(&self.of.worker.lease(&self.of.context.process.lease), ATTEMPT_TIMEOUT)
     }
 }

@@ -133,6 +133,13 @@ impl MetricWriter<'_> {
         let labels = [("name", &*state.operator)];
         let help = "1 while this process may write";
         self.gauges("leader_election_master_status", help, [(labels, i64::from(state.leader))])?;
+        if let Some(lease) = &state.lease {
+            let help = "How often this process has acquired the lease, and lost it without a release";
+            let changes = [([("change", "acquired")], lease.acquired), ([("change", "lost")], lease.lost)];
+            self.counters("ecs_mesh_lease_changes", help, changes)?;
+            let help = "1 if the last call to the lease's store succeeded";
+            self.gauge("ecs_mesh_lease_store_up", help, i64::from(lease.store_error.is_none()))?;
+        }
         self.gauge("ecs_mesh_known_tasks", "Known ECS tasks", count(state.known_tasks))
     }
 
@@ -328,6 +335,12 @@ impl MetricWriter<'_> {
             .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.unsupported.is_some())));
         let help = "1 while the version is not supported, so that nothing is written";
         self.gauges("ecs_mesh_control_plane_unsupported", help, unsupported)?;
+        let foreign = state
+            .control_planes
+            .iter()
+            .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.foreign_writer.is_some())));
+        let help = "1 while another process writes registrations with this operator's id";
+        self.gauges("ecs_mesh_foreign_writer", help, foreign)?;
         let unlisted = state
             .control_planes
             .iter()

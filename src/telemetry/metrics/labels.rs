@@ -129,7 +129,7 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 27] = [
+pub(super) const AWS_OPERATIONS: [&str; 29] = [
     "ecs:ListClusters",
     "ecs:DescribeClusters",
     "ecs:ListTasks",
@@ -140,6 +140,8 @@ pub(super) const AWS_OPERATIONS: [&str; 27] = [
     "ecs:GetTaskProtection",
     "ecs:UpdateTaskProtection",
     "ec2:DescribeInstances",
+    "dynamodb:GetItem",
+    "dynamodb:PutItem",
     "iam:GetRole",
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",

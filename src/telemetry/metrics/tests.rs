@@ -148,6 +148,9 @@ fn gauges_are_read_at_each_scrape() {
         "ecs_mesh_dataplane_token_expiry_timestamp_seconds{control_plane=\"kuma\"} 2500.0",
         "ecs_mesh_last_sweep_timestamp_seconds{cluster=\"two\"} 0.0",
         "leader_election_master_status{name=\"op\"} 1",
+        "ecs_mesh_lease_changes_total{change=\"lost\"} 1",
+        "ecs_mesh_lease_store_up 1",
+        "ecs_mesh_foreign_writer{control_plane=\"kuma\"} 1",
         "ecs_mesh_ready 1",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

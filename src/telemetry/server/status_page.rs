@@ -142,7 +142,10 @@ impl StatusPage {
         fact(f, "Loops", problems("all make progress", self.stuck.iter().map(ToString::to_string)))?;
         if let Some(state) = &self.state {
             let role = if state.leader { "leader: this process writes" } else { "standby: writes nothing" };
-            fact(f, "Role", role)?;
+            let other =
+                state.lease.as_ref().filter(|_| !state.leader).and_then(|lease| lease.leader.as_deref());
+            let other = other.map_or_else(String::new, |leader| format!("; {} leads", Escaped(leader)));
+            fact(f, "Role", format_args!("{role}{other}"))?;
             fact(f, "Known tasks", state.known_tasks)?;
         }
         let queue = match self.queue {
@@ -203,7 +206,9 @@ fn plane_state(plane: &ControlPlaneState) -> String {
     let unsupported = plane.unsupported.as_ref().map(|reason| format!("not supported: {reason}"));
     let unlisted = plane.unlisted_segments.iter().map(|segment| format!("not listed: {segment}"));
     let unsynced = (!plane.synced).then(|| "registrations are not listed yet".to_owned());
-    problems("in sync", unsupported.into_iter().chain(circuit).chain(unsynced).chain(unlisted))
+    let foreign = plane.foreign_writer.as_ref();
+    let foreign = foreign.map(|writer| format!("another process ({writer}) writes with this operator id"));
+    problems("in sync", unsupported.into_iter().chain(foreign).chain(circuit).chain(unsynced).chain(unlisted))
 }
 
 fn tasks(f: &mut fmt::Formatter<'_>, state: &OperatorState) -> fmt::Result {

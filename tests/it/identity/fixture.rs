@@ -310,6 +310,7 @@ impl IdentityFixture {
             token_stores: crate::fake_token_stores(),
             connect,
             lease: Arc::clone(&self.lease),
+            replicas: None,
             clock: Clock::system(),
             metrics,
             rates: ReadRates::default(),

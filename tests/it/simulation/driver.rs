@@ -224,6 +224,7 @@ impl<S: Scenario> Driver<S> {
             token_stores: crate::fake_token_stores(),
             connect: self.scenario.connect(),
             lease: Arc::clone(&env.lease) as _,
+            replicas: None,
             clock: env.clock.clone(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),

@@ -49,6 +49,10 @@ pub(super) struct AclReconcile<'a> {
 
 impl AclReconcile<'_> {
     pub(super) async fn run(&self) -> ReconcileEnd {
+        // A standby reads nothing: its pass would be out of date when it leads, and a new leader requests one.
+        if !self.acl.is_dry_run() && !self.acl.lease.holds() {
+            return ReconcileEnd::Settled;
+        }
         let backend = &*self.acl.target.backend;
         let set = self.acl.host.manifests();
         let spec = declared_auth(&set, &self.acl.target.name);

@@ -1,0 +1,190 @@
+//! Follows whether this process leads. A standby keeps its caches warm and decides nothing; a new leader receives events at
+//! once, and sweeps before it removes anything for its absence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::context::Context;
+use ecs_mesh_aws::consumer::{QueueConsumer, QueueObserver as _, QueueState};
+use ecs_mesh_controller::TokenBucket;
+use ecs_mesh_lease::{ElectionStatus, LeaseHandle};
+
+/// How often the lease is looked at besides each change of the election: a term also ends by itself.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much later than a check is due the loop counts as stuck.
+const HEARTBEAT_SLACK: Duration = Duration::from_secs(30);
+
+/// The other copies of this operator, one of which the lease elects.
+#[derive(Clone)]
+pub struct Replicas {
+    /// This process's part in the election.
+    pub election: LeaseHandle,
+    /// How the read rates are shared.
+    pub reads: StandbyReads,
+}
+
+/// How the copies share the read rates, so that all of them together keep to what one may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandbyReads {
+    /// What all standbys together get, in percent; at most 90.
+    pub percent: u8,
+    /// Most standbys that run at once.
+    pub standbys: u16,
+}
+
+impl Default for StandbyReads {
+    /// Two copies, and two more while a deployment replaces them.
+    fn default() -> Self {
+        Self { percent: 20, standbys: 3 }
+    }
+}
+
+impl StandbyReads {
+    /// The share of the read rates of the leader, or of one standby.
+    fn share(self, leads: bool) -> f64 {
+        let of_standbys = f64::from(self.percent.min(90)) / 100.0;
+        if leads { 1.0 - of_standbys } else { of_standbys / f64::from(self.standbys.max(1)) }
+    }
+}
+
+/// The rate limiters of reads, and their rates in a process that is the only copy.
+#[derive(Default)]
+pub(super) struct ReadLimits(Vec<(TokenBucket, f64)>);
+
+impl ReadLimits {
+    /// A limiter of this rate, with what it gains in `seconds` as its burst.
+    pub(super) fn bucket(&mut self, rate: f64, seconds: f64) -> TokenBucket {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
+        let burst = (rate * seconds).clamp(1.0, 1e6) as u32;
+        let bucket = TokenBucket::new(rate, burst);
+        self.0.push((bucket.clone(), rate));
+        bucket
+    }
+
+    fn set_share(&self, share: f64) {
+        self.0.iter().for_each(|(bucket, rate)| bucket.set_rate(rate * share));
+    }
+}
+
+/// Whether this process leads, as its loops have taken note of.
+pub(super) struct Leadership {
+    leads: watch::Sender<bool>,
+    limits: ReadLimits,
+}
+
+impl Leadership {
+    /// The leadership of a process that starts.
+    pub(super) fn new(leads: bool, limits: ReadLimits) -> Self {
+        Self { leads: watch::Sender::new(leads), limits }
+    }
+}
+
+/// Follows the lease until `stop`.
+pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    let heartbeat = context.metrics().health().register("leadership");
+    let reads = context.process.replicas.as_ref().map(|replicas| replicas.reads);
+    let mut election = context.process.replicas.as_ref().map(|replicas| replicas.election.subscribe());
+    let set_share = |leads: bool| {
+        let share = reads.map_or(1.0, |reads| reads.share(leads));
+        context.leadership.limits.set_share(share);
+    };
+    let mut known = *context.leadership.leads.borrow();
+    set_share(known);
+    loop {
+        heartbeat.expect_within(CHECK_INTERVAL + HEARTBEAT_SLACK);
+        let leads = context.process.lease.holds();
+        if leads != known {
+            known = leads;
+            set_share(leads);
+            if leads {
+                begin_term(&context);
+            }
+            context.leadership.leads.send_replace(leads);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return heartbeat.unregister(),
+            () = changed(election.as_mut()) => {}
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
+        }
+    }
+}
+
+/// Waits for a change of the election; without one, for ever.
+async fn changed(election: Option<&mut watch::Receiver<ElectionStatus>>) {
+    if let Some(election) = election
+        && election.changed().await.is_ok()
+    {
+        return;
+    }
+    // The elector has ended, and the term ends by itself.
+    std::future::pending().await
+}
+
+/// Another copy may have written since this one looked, so everything is looked at again.
+fn begin_term(context: &Context) {
+    context.clusters.begin_term(context.now());
+    let workers = context.workers.load();
+    // The first manifests request the first sweep, after the control planes are known.
+    if !workers.is_empty() {
+        context.sweeps.request();
+        info!("leading; sweeping before any removal");
+    }
+    for worker in workers.values() {
+        worker.acl.iter().for_each(|acl| acl.soon());
+        worker.tokens.iter().for_each(|tokens| tokens.soon());
+    }
+    context.schedule_all_role_rechecks();
+    context.deployments.enqueue_all();
+}
+
+/// Receives events while this process leads, until `stop`. Ends earlier only if a receiver does.
+pub(super) async fn receive(
+    context: Arc<Context>,
+    consumer: QueueConsumer,
+    receivers: usize,
+    stop: CancellationToken,
+) {
+    let mut leads = context.leadership.leads.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            waited = leads.wait_for(|leads| *leads) => if waited.is_err() { return },
+        }
+        let term = stop.child_token();
+        let receiving = consumer.clone().run(receivers, term.clone());
+        tokio::pin!(receiving);
+        tokio::select! {
+            biased;
+            () = &mut receiving => return,
+            _ = leads.wait_for(|leads| !*leads) => {}
+        }
+        term.cancel();
+        receiving.await;
+        context.metrics().set_queue_state(QueueState::Unknown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_copies_together_read_no_more_than_one_may() {
+        for reads in [
+            StandbyReads::default(),
+            StandbyReads { percent: 0, standbys: 0 },
+            StandbyReads { percent: 100, standbys: 1 },
+        ] {
+            let all = reads.share(true) + f64::from(reads.standbys.max(1)) * reads.share(false);
+            assert!((all - 1.0).abs() < 1e-9, "{reads:?}: {all}");
+            assert!(reads.share(true) >= 0.099, "{reads:?}");
+        }
+    }
+}
