@@ -9,18 +9,23 @@ use super::terminal;
 use ecs_mesh_doctor::{
     DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine, gather, token_policy,
 };
+use ecs_mesh_lease::LeaseLocation;
 use ecs_mesh_manifests::{ManifestSources, ManifestStatus};
+use ecs_mesh_model::OperatorId;
+
+/// The operator of printed documents that do not depend on one.
+const NO_OPERATOR: &str = "none";
 
 /// Arguments of `doctor`.
 #[derive(clap::Args)]
-// The printed policies and patterns do not depend on the operator id.
+// The printed policies and patterns do not depend on the operator id, but for the lease.
 #[command(mut_arg("operator_id", |arg| {
     arg.required(false)
         .required_unless_present_any(["print_iam_policy", "print_event_patterns", "print_acl_policy"])
         .default_value_ifs([
-            ("print_iam_policy", "true", "none"),
-            ("print_event_patterns", "true", "none"),
-            ("print_acl_policy", "true", "none"),
+            ("print_iam_policy", "true", NO_OPERATOR),
+            ("print_event_patterns", "true", NO_OPERATOR),
+            ("print_acl_policy", "true", NO_OPERATOR),
         ])
 }))]
 #[allow(clippy::struct_excessive_bools)] // each is a flag of its own
@@ -31,6 +36,10 @@ pub(super) struct DoctorArgs {
     /// SQS queue of EventBridge events
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
     queue_url: Option<String>,
+
+    /// Where the lease of the operator is kept: as for `run`
+    #[arg(long, default_value = "none")]
+    lease: LeaseLocation,
 
     /// Print the least-privilege IAM policy (offline)
     #[arg(long, conflicts_with_all = ["print_event_patterns", "output"])]
@@ -96,6 +105,7 @@ impl DoctorArgs {
             queue_url: self.queue_url.clone(),
             region: self.common.region.clone(),
             allowed: self.common.allow.list(),
+            lease: self.lease.clone(),
         };
         let report = examine(&gather(request).await);
         match self.output {
@@ -108,6 +118,21 @@ impl DoctorArgs {
         Ok(ExitCode::from(report.exit_code()))
     }
 
+    /// Whether the Consul of `--print-acl-policy` keeps the lease.
+    fn keeps_lease(&self, manifests: &ManifestStatus) -> Result<bool, String> {
+        let keeper = self.lease.control_plane(&manifests.set)?;
+        let printed = self.control_plane.as_deref();
+        Ok(keeper.is_some_and(|keeper| printed.is_none_or(|printed| *keeper == *printed)))
+    }
+
+    /// The operator whose lease a policy covers.
+    fn lease_operator(&self) -> Result<&OperatorId, String> {
+        if self.common.operator_id.as_str() == NO_OPERATOR {
+            return Err("--lease in a policy needs --operator-id, which names the item or key".to_owned());
+        }
+        Ok(&self.common.operator_id)
+    }
+
     /// Prints the requested policy or patterns. Invalid manifests are an error, since the document would be incomplete.
     fn print_document(&self, manifests: &ManifestStatus) -> Result<ExitCode, String> {
         if !manifests.errors.is_empty() {
@@ -115,12 +140,18 @@ impl DoctorArgs {
             return Err(format!("the manifests are invalid:{}", errors.concat()));
         }
         if self.print_acl_policy {
-            print(&token_policy(&manifests.set, self.control_plane.as_deref())?)?;
+            let keeps_lease = self.keeps_lease(manifests)?;
+            let lease = if keeps_lease { Some(self.lease_operator()?) } else { None };
+            print(&token_policy(&manifests.set, self.control_plane.as_deref(), lease)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         let region = self.common.region.clone().or_else(region_of_environment);
         let scope = DoctorScope::new(&manifests.set, self.queue_url.as_deref(), region.as_deref())?;
-        let scope = DoctorScope { reads_hosts: self.host_mode, ..scope };
+        let lease = match &self.lease {
+            LeaseLocation::DynamoDb(table) => Some((table.clone(), self.lease_operator()?.clone())),
+            LeaseLocation::None | LeaseLocation::Consul(_) => None,
+        };
+        let scope = DoctorScope { reads_hosts: self.host_mode, lease, ..scope };
         print(&if self.print_iam_policy {
             to_json(&IamPolicy::new(&scope, self.principal, &self.role_path)?)?
         } else {

@@ -6,7 +6,8 @@ use super::scope::named_clusters;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulConnection, ControlPlaneType, LifecyclePolicy};
 use ecs_mesh_consul::AclPermission;
-use ecs_mesh_model::ClusterArn;
+use ecs_mesh_lease::consul_key;
+use ecs_mesh_model::{ClusterArn, OperatorId};
 
 const READ: &str = "read";
 const WRITE: &str = "write";
@@ -15,7 +16,13 @@ const WRITE: &str = "write";
 ///
 /// # Errors
 /// If no such control plane exists, or several and none is named.
-pub fn token_policy(set: &ManifestSet, name: Option<&str>) -> Result<String, String> {
+///
+/// With `lease`, this Consul keeps the lease of that operator.
+pub fn token_policy(
+    set: &ManifestSet,
+    name: Option<&str>,
+    lease: Option<&OperatorId>,
+) -> Result<String, String> {
     let of_consul = set.control_planes.iter().filter(|(_, spec)| spec.kind == ControlPlaneType::Consul);
     let all: Vec<_> = of_consul.filter_map(|(name, spec)| Some((&**name, spec.consul.as_ref()?))).collect();
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
@@ -33,7 +40,8 @@ pub fn token_policy(set: &ManifestSet, name: Option<&str>) -> Result<String, Str
         let known = if names.is_empty() { "none is of type consul".to_owned() } else { names.join(", ") };
         return Err(format!("no such ControlPlane of type consul in the manifests; found: {known}"));
     };
-    Ok(RequiredPermissions::of(set, name).hcl(name, connection))
+    let lease = lease.map(consul_key);
+    Ok(RequiredPermissions::of(set, name).hcl(name, connection, lease.as_deref()))
 }
 
 /// The operator's permissions that the manifests require.
@@ -89,7 +97,7 @@ impl RequiredPermissions {
         self.removes || self.manages_acl_objects
     }
 
-    fn hcl(&self, name: &str, connection: &ConsulConnection) -> String {
+    fn hcl(&self, name: &str, connection: &ConsulConnection, lease: Option<&str>) -> String {
         let acls = if self.writes_acls() {
             "# List login tokens, remove those of stopped tasks, and manage ACL objects.\n\
              acl = \"write\"\n"
@@ -107,6 +115,10 @@ impl RequiredPermissions {
         let power = if self.removes { WRITE } else { READ };
         let services = format!("# Remove services of stopped tasks.\n{}", rule("service_prefix", "", power));
         let agents = format!("# Read the servers' version.\n{}", rule("agent_prefix", "", READ));
+        let locks = lease.map_or_else(String::new, |key| {
+            let (sessions, key) = (rule("session_prefix", "", WRITE), rule("key", key, WRITE));
+            format!("# Hold the lease.\n{sessions}{key}")
+        });
         let head = format!("# The operator's token at ControlPlane {name}.\n");
         let namespaces = if self.writes_namespaces {
             "# Attach default policies to namespaces.\noperator = \"write\"\n"
@@ -116,10 +128,10 @@ impl RequiredPermissions {
             ""
         };
         if connection.partition.is_none() && connection.namespaces.is_empty() {
-            return format!("{head}{acls}{nodes}{services}{agents}");
+            return format!("{head}{acls}{nodes}{services}{agents}{locks}");
         }
         // Of Enterprise's resources, nodes and agents belong to the partition, and the rest to namespaces.
-        let within = block("namespace_prefix \"\"", &format!("{acls}{services}"));
+        let within = block("namespace_prefix \"\"", &format!("{acls}{services}{locks}"));
         let within = format!("{namespaces}{nodes}{agents}{within}");
         match &connection.partition {
             Some(partition) => format!("{head}{}", block(&format!("partition \"{partition}\""), &within)),
@@ -195,7 +207,7 @@ mod tests {
         let block = page.split("```hcl\n").nth(1).unwrap().split("```").next().unwrap();
         let block = block.replace("PARTITION", "aws").replace("REGION", "eu-west-1");
         let block = block.replace("ACCOUNT", "111122223333").replace("CLUSTER", "prod");
-        assert_eq!(block, token_policy(&set(&[("consul", "")], PROD, &auth("")), None).unwrap());
+        assert_eq!(block, token_policy(&set(&[("consul", "")], PROD, &auth("")), None, None).unwrap());
     }
 
     #[test]
@@ -204,14 +216,14 @@ mod tests {
         for (cluster, more, is_written) in
             [(PROD, auth(""), true), (PROD, String::new(), false), (pattern, String::new(), false)]
         {
-            let printed = token_policy(&set(&[("consul", "")], cluster, &more), None).unwrap();
+            let printed = token_policy(&set(&[("consul", "")], cluster, &more), None, None).unwrap();
             assert_eq!(printed.contains("node \"arn:"), is_written, "{printed}");
             assert!(!printed.contains("node_prefix \"arn:"), "{printed}");
         }
         for (pattern, prefix) in
             [(pattern, "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-"), ("*:cluster/prod-*", "arn:aws")]
         {
-            let printed = token_policy(&set(&[("consul", "")], pattern, &auth("")), None).unwrap();
+            let printed = token_policy(&set(&[("consul", "")], pattern, &auth("")), None, None).unwrap();
             let rule = format!("node_prefix \"{prefix}\" {{\n  policy = \"write\"\n}}");
             assert!(printed.contains(&rule), "{printed}");
         }
@@ -220,7 +232,7 @@ mod tests {
     #[test]
     fn enterprise_acl_policy_is_scoped_to_its_partition() {
         let planes = [("consul", ", partition: ecs, namespaces: ['*']")];
-        insta::assert_snapshot!(token_policy(&set(&planes, PROD, &auth(", enterprise: {crossNamespace: present}")), None).unwrap(), @r#"
+        insta::assert_snapshot!(token_policy(&set(&planes, PROD, &auth(", enterprise: {crossNamespace: present}")), None, None).unwrap(), @r#"
         # The operator's token at ControlPlane consul.
         partition "ecs" {
           # Attach default policies to namespaces.
@@ -255,7 +267,7 @@ mod tests {
             let binding = "controlPlane: consul, policy: upsert-only, ";
             set_with(&[("consul", "")], PROD, more, binding)
         };
-        let printed = token_policy(&set(""), None).unwrap();
+        let printed = token_policy(&set(""), None, None).unwrap();
         assert!(!printed.contains("write") && printed.contains("acl = \"read\""), "{printed}");
         assert_eq!(RequiredPermissions::of(&set(""), "consul").rights(), BTreeSet::new());
         let rights = RequiredPermissions::of(&set(&auth("")), "consul").rights();
@@ -265,16 +277,27 @@ mod tests {
     #[test]
     fn listing_namespaces_needs_operator_read() {
         let planes = [("consul", ", namespaces: ['*']")];
-        let printed = token_policy(&set(&planes, PROD, ""), None).unwrap();
+        let printed = token_policy(&set(&planes, PROD, ""), None, None).unwrap();
         assert!(printed.contains("\noperator = \"read\"\n"), "{printed}");
     }
 
     #[test]
     fn control_plane_must_be_named_if_there_are_several() {
         let set = set(&[("a", ""), ("b", "")], PROD, "");
-        assert!(token_policy(&set, None).unwrap_err().contains("a, b"));
-        assert!(token_policy(&set, Some("c")).unwrap_err().contains("a, b"));
-        let printed = token_policy(&set, Some("b")).unwrap();
+        assert!(token_policy(&set, None, None).unwrap_err().contains("a, b"));
+        assert!(token_policy(&set, Some("c"), None).unwrap_err().contains("a, b"));
+        let printed = token_policy(&set, Some("b"), None).unwrap();
         assert!(printed.contains("ControlPlane b") && !printed.contains(PROD), "{printed}");
+    }
+
+    #[test]
+    fn lease_of_the_operator_is_covered_where_this_consul_keeps_it() {
+        let set = set(&[("consul", "")], PROD, "");
+        let operator = OperatorId::parse("prod").unwrap();
+        let printed = token_policy(&set, None, Some(&operator)).unwrap();
+        for rule in ["session_prefix \"\" {\n  policy = \"write\"", "key \"ecs-mesh/prod/lease\" {\n  policy = \"write\""] {
+            assert!(printed.contains(rule), "{printed}");
+        }
+        assert!(!token_policy(&set, None, None).unwrap().contains("session"));
     }
 }

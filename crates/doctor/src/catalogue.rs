@@ -48,6 +48,7 @@ catalogue! {
     LIST_TOKENS "permissions.list-tokens" "secretsmanager:ListSecrets or ssm:DescribeParameters, where a binding stores tokens";
     READ_TOKEN_TAGS "permissions.read-token-tags" "secretsmanager:DescribeSecret or ssm:ListTagsForResource on the stored tokens";
     STORE_TOKENS "permissions.store-tokens" "the calls that create, change, tag and remove secrets or parameters below the path of tokens";
+    LEASE_STORE "lease.store" "a store of the lease that the operator can read, where --lease names one";
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
     PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14, or 3.0";
     PLANE_MODE "control-plane.mode" "a zone control plane that accepts writes";

@@ -12,6 +12,7 @@ use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
 use ecs_mesh_consul as consul;
 use ecs_mesh_kuma as kuma;
+use ecs_mesh_lease::{LeaseStoreError, StoredRecord};
 use ecs_mesh_manifests::ManifestStatus;
 
 /// A queue's attributes by name.
@@ -30,6 +31,17 @@ pub struct DoctorFacts {
     pub aws: Result<AwsFacts, AwsUnavailable>,
     /// Each control plane; an error if its connection could not be prepared.
     pub control_planes: BTreeMap<Arc<str>, Result<ControlPlaneFacts, String>>,
+    /// The lease; `None` without one, and without a client of AWS.
+    pub lease: Option<LeaseFacts>,
+}
+
+/// The lease.
+#[derive(Clone, Debug)]
+pub struct LeaseFacts {
+    /// Where it is kept, as given.
+    pub location: String,
+    /// The record.
+    pub record: Result<Option<StoredRecord>, LeaseStoreError>,
 }
 
 /// Diagnostics of a control plane.

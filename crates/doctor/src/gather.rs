@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acl_policy::RequiredPermissions;
-use super::facts::{AwsUnavailable, ControlPlaneFacts, DoctorFacts};
+use super::facts::{AwsUnavailable, ControlPlaneFacts, DoctorFacts, LeaseFacts};
 use super::scope::{DoctorScope, named_clusters};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{AllowList, ControlPlaneSpec, ControlPlaneType, HumanDuration};
@@ -19,6 +19,9 @@ use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_control_plane::http::SettingsError;
 use ecs_mesh_controller::{BlockingLane, NoSecrets, Secrets};
 use ecs_mesh_kuma::KumaControlPlane;
+use ecs_mesh_lease::{
+    LeaseClients, LeaseLocation, LeaseStore as _, LeaseStoreError, LeaseStoreErrorKind, LeaseTiming,
+};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
@@ -40,11 +43,13 @@ pub struct DoctorRequest {
     pub region: Option<String>,
     /// The files and environment variables that the manifests may name.
     pub allowed: AllowList,
+    /// Where the lease is kept.
+    pub lease: LeaseLocation,
 }
 
 /// Gathers all facts. Always ends; one failure does not prevent other reads.
 pub async fn gather(request: DoctorRequest) -> DoctorFacts {
-    let DoctorRequest { operator, manifests, queue_url, region, allowed } = request;
+    let DoctorRequest { operator, manifests, queue_url, region, allowed, lease } = request;
     let set = Arc::clone(&manifests.set);
     let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
     let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
@@ -73,8 +78,29 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
             Err(error) => Err(error.clone()),
         }
     };
-    let (aws, control_planes) = tokio::join!(of_aws, control_planes(&set, &allowed, &operator, &secrets));
-    DoctorFacts { manifests, queue_url, scope, aws, control_planes }
+    let of_lease = async {
+        let clients = LeaseClients { aws: clients.as_ref().ok()?, manifests: &set, allowed: &allowed };
+        read_lease(&lease, &operator, &clients).await
+    };
+    let of_control_planes = control_planes(&set, &allowed, &operator, &secrets);
+    let (aws, control_planes, lease) = tokio::join!(of_aws, of_control_planes, of_lease);
+    DoctorFacts { manifests, queue_url, scope, aws, control_planes, lease }
+}
+
+async fn read_lease(
+    location: &LeaseLocation,
+    operator: &OperatorId,
+    clients: &LeaseClients<'_>,
+) -> Option<LeaseFacts> {
+    let record = match location.store(operator, clients, LeaseTiming::default()) {
+        Ok(None) => return None,
+        Ok(Some(store)) => tokio::time::timeout(DEADLINE, store.read()).await.unwrap_or_else(|_| {
+            let message = format!("reading the lease: no answer within {DEADLINE:?}");
+            Err(LeaseStoreError::new(LeaseStoreErrorKind::Unreachable, message))
+        }),
+        Err(message) => Err(LeaseStoreError::new(LeaseStoreErrorKind::Invalid, message)),
+    };
+    Some(LeaseFacts { location: location.to_string(), record })
 }
 
 async fn control_planes(

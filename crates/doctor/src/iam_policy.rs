@@ -85,6 +85,7 @@ impl IamPolicy {
             statements.push(roles(scope, role_path));
         }
         statements.extend(tokens(scope, reader));
+        statements.extend(lease(scope, reader));
         if !scope.secrets.is_empty() {
             let secrets = unique(scope.secrets.iter().map(full_secret_arn));
             statements.push(statement("ReadControlPlaneSecrets", ["secretsmanager:GetSecretValue"], secrets));
@@ -160,6 +161,21 @@ fn hosts(scope: &DoctorScope) -> [IamStatement; 2] {
         statement("DescribeContainerInstances", ["ecs:DescribeContainerInstances"], instances),
         statement("DescribeInstances", ["ec2:DescribeInstances"], ["*"]),
     ]
+}
+
+/// The operator's own item of the lease's table.
+///
+/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html>.
+fn lease(scope: &DoctorScope, reader: PolicyPrincipal) -> Option<IamStatement> {
+    let (table, operator) = scope.lease.as_ref()?;
+    let (sid, actions) = match reader {
+        PolicyPrincipal::Operator => ("HoldLease", ["dynamodb:GetItem", "dynamodb:PutItem"].as_slice()),
+        PolicyPrincipal::Doctor => ("ReadLease", ["dynamodb:GetItem"].as_slice()),
+    };
+    let keys = serde_json::json!({"dynamodb:LeadingKeys": [operator.as_str()]});
+    let condition = Some(serde_json::json!({"ForAllValues:StringEquals": keys}));
+    let table = scope.arn("dynamodb", &format!("table/{table}"));
+    Some(IamStatement { condition, ..statement(sid, actions.iter().copied(), [table]) })
 }
 
 /// Stored tokens. Lists have no resource types. Only the operator writes, and neither reads a token.

@@ -6,7 +6,7 @@ use std::fmt;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{MeshBindingSpec, RoleTagMode, TokenStoreKind};
 use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
-use ecs_mesh_model::{ClusterArn, Glob, MeshName, SecretRef};
+use ecs_mesh_model::{ClusterArn, Glob, MeshName, OperatorId, SecretRef};
 
 /// The queue, by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,8 @@ pub struct DoctorScope {
     pub reads_hosts: bool,
     /// Where bindings store data plane tokens.
     pub token_stores: BTreeSet<TokenStoreScope>,
+    /// The table of the lease and the operator whose item it is, where the caller names one.
+    pub lease: Option<(String, OperatorId)>,
     /// The control planes' secrets.
     pub secrets: BTreeSet<SecretRef>,
 }
@@ -143,6 +145,7 @@ impl DoctorScope {
             holds_deployments,
             reads_hosts: false,
             token_stores,
+            lease: None,
             secrets,
         })
     }

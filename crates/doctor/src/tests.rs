@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::facts::{AwsFacts, AwsObservations, ControlPlaneFacts, DoctorFacts, QueueFacts, RuleFacts};
+use super::facts::{
+    AwsFacts, AwsObservations, ControlPlaneFacts, DoctorFacts, LeaseFacts, QueueFacts, RuleFacts,
+};
 use super::{CheckResult, CheckStatus, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
@@ -13,7 +15,9 @@ use ecs_mesh_consul::{
     ConsulVersion, LoginTokenCounts, OwnToken,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_lease::{HolderId, LeaseRecord, LeaseStoreError, LeaseStoreErrorKind, StoredRecord};
 use ecs_mesh_manifests::{ManifestSources, ManifestStatus as Manifests};
+use ecs_mesh_model::OperatorId;
 
 const PAGE: &str = include_str!("../../../docs/reference/permissions.md");
 const QUEUE_URL: &str = "https://sqs.eu-west-1.amazonaws.com/111122223333/ecs-mesh-events";
@@ -463,6 +467,7 @@ fn facts_with(queue_url: &str, region: &str, binding: &str) -> DoctorFacts {
         scope: place,
         aws: Ok(aws),
         control_planes: BTreeMap::new(),
+        lease: None,
     }
 }
 
@@ -547,4 +552,53 @@ fn aws_managed_kms_key_fails_and_customer_key_warns() {
         queue.attributes.as_mut().unwrap().insert("KmsMasterKeyId".to_owned(), key.to_owned());
         assert_eq!(of(&facts, "queue.encryption")[0].status, status, "{key}");
     }
+}
+
+#[test]
+fn lease_policy_covers_the_own_item_alone() {
+    let page = PAGE.split("### Lease\n").nth(1).unwrap();
+    let block = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let block =
+        block.replace("PARTITION", "aws").replace("REGION", "eu-west-1").replace("ACCOUNT", "111122223333");
+    let block = block.replace("TABLE", "leases").replace("OPERATOR-ID", "prod");
+    let mut scope = place(&manifests(&[PROD], "").set, Some(QUEUE_URL), None);
+    scope.lease = Some(("leases".to_owned(), OperatorId::parse("prod").unwrap()));
+    let of_lease = |reader| {
+        let policy = json!(IamPolicy::new(&scope, reader, "/").unwrap());
+        let mut all = policy["Statement"].as_array().unwrap().clone();
+        all.retain(|one| one["Resource"].as_str().is_some_and(|resource| resource.contains(":dynamodb:")));
+        all
+    };
+    assert_eq!(of_lease(PolicyPrincipal::Operator), [serde_json::from_str::<Value>(&block).unwrap()]);
+    assert_eq!(of_lease(PolicyPrincipal::Doctor)[0]["Action"], "dynamodb:GetItem");
+}
+
+#[test]
+fn unusable_lease_store_is_an_error_with_a_fix() {
+    let stored = |holder: Option<&str>| {
+        let record = LeaseRecord {
+            holder: holder.map(HolderId::recorded),
+            epoch: 1,
+            duration: std::time::Duration::from_secs(15),
+        };
+        Ok(Some(StoredRecord { record, version: 1 }))
+    };
+    let failed = |kind| Err(LeaseStoreError::new(kind, "reading the lease: denied; help: do this"));
+    for (record, status, message, fix) in [
+        (Ok(None), CheckStatus::Ok, "no copy leads", ""),
+        (stored(Some("task_1")), CheckStatus::Ok, "task_1 leads", ""),
+        (failed(LeaseStoreErrorKind::AccessDenied), CheckStatus::Error, "denied", "do this"),
+        (failed(LeaseStoreErrorKind::TableMissing), CheckStatus::Error, "denied", "do this"),
+        (failed(LeaseStoreErrorKind::Unreachable), CheckStatus::Unknown, "denied", "do this"),
+    ] {
+        let lease = Some(LeaseFacts { location: "dynamodb:leases".to_owned(), record });
+        let facts = DoctorFacts { lease, ..facts(QUEUE_URL, "eu-west-1") };
+        let check = of(&facts, "lease.store").remove(0);
+        assert_eq!(check.status, status, "{check:?}");
+        assert!(
+            check.message.contains(message) && check.fix.as_deref().unwrap_or_default() == fix,
+            "{check:?}"
+        );
+    }
+    assert_eq!(of(&facts(QUEUE_URL, "eu-west-1"), "lease.store").len(), 0);
 }

@@ -5,6 +5,7 @@ mod consul;
 mod consul_rights;
 mod control_planes;
 mod events;
+mod lease;
 mod manifests;
 mod permissions;
 mod queue;
@@ -23,6 +24,7 @@ pub fn examine(facts: &DoctorFacts) -> DoctorReport {
     checks.extend(queue::check(facts));
     checks.extend(events::check(facts));
     checks.extend(permissions::check(facts));
+    checks.extend(lease::check(facts));
     checks.extend(control_planes::check(facts));
     checks.extend(sidecars::check(facts));
     DoctorReport::new(checks)
