@@ -280,7 +280,7 @@ def role():
     """The stack's task role has exactly the permissions in the reference."""
     with moto() as (client, _):
         outputs, made = create_stack(client)
-        found = inline_policy(client, made["TaskRole"])
+        found = inline_policy(client, made["TaskRole"], "observe")
         queue = outputs["QueueUrl"].rsplit("/", 1)[1]
     expected = documented("The operator's task role")
     # The reference has one cluster; the stack has two, and both must be in the policy.
@@ -293,6 +293,13 @@ def role():
             statement["Resource"] = [f"{arn.replace(':cluster/', ':task/')}/*" for arn in CLUSTERS]
     expected = json.loads(json.dumps(expected).replace("ecs-mesh-events", queue))
     assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
+    with moto() as (client, _):
+        _, made = create_stack(client, OperatorId="prod")
+        [found] = inline_policy(client, made["TaskRole"], "lease")["Statement"]
+        [key] = client("dynamodb").describe_table(TableName=made["LeaseTable"])["Table"]["KeySchema"]
+    expected = json.dumps(documented("Lease", "###")).replace("OPERATOR-ID", "prod").replace("TABLE", made["LeaseTable"])
+    assert plain(found) == plain(json.loads(expected)), f"{plain(found)}\ndiffers from the reference\n{expected}"
+    assert key == {"AttributeName": "operatorId", "KeyType": "HASH"}, key
     with moto() as (client, _):
         _, made = create_stack(client, HoldDeployments="true")
         found = inline_policy(client, made["TaskRole"], "hold-deployments")["Statement"]
@@ -361,15 +368,16 @@ def queue_policy():
 
 
 def service():
-    """The service runs one copy at a time, with time to stop, blocking logs and a hardened container."""
+    """The service replaces copies one by one, which share a lease, with time to stop, blocking logs and a hardened container."""
     resources = template(MAIN)["Resources"]
     service = resources["Service"]["Properties"]
     deployment = service["DeploymentConfiguration"]
-    assert (service["DesiredCount"], deployment["MaximumPercent"], deployment["MinimumHealthyPercent"]) == (1, 100, 0)
-    # ECS would start a second copy.
-    assert service["AvailabilityZoneRebalancing"] == "DISABLED"
+    assert service["DesiredCount"] == {"Ref": "Replicas"}
+    assert (deployment["MaximumPercent"], deployment["MinimumHealthyPercent"]) == (200, 100)
     assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
     [container] = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    lease = [one["Value"] for one in container["Environment"] if one["Name"] == "ECS_MESH_LEASE"]
+    assert lease == [{"Fn::Sub": "dynamodb:${LeaseTable}"}], "several copies without a lease would all write"
     command = container["Command"]
     shutdown = int(command[command.index("--graceful-shutdown-timeout") + 1].removesuffix("s"))
     assert shutdown + 5 <= container["StopTimeout"] <= 120, "ECS would kill the operator while it shuts down"
