@@ -82,7 +82,7 @@ async fn dynamodb(url: &str) -> SdkDynamoDb {
     AwsClients::connect(options).await.unwrap().dynamodb
 }
 
-async fn create_table(url: &str) {
+pub(crate) async fn create_table(url: &str) {
     let body = json!({
         "TableName": "leases",
         "KeySchema": [{"AttributeName": "operatorId", "KeyType": "HASH"}],
@@ -145,9 +145,9 @@ async fn missing_lease_table_is_reported() {
 }
 
 /// moto, until the end of the test.
-struct Moto {
+pub(crate) struct Moto {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Drop for Moto {
@@ -159,7 +159,7 @@ impl Drop for Moto {
 }
 
 impl Moto {
-    fn start(python: &std::ffi::OsStr) -> Self {
+    pub(crate) fn start(python: &std::ffi::OsStr) -> Self {
         use std::io::BufRead as _;
         let mut child = Command::new(python)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/moto_server.py"))

@@ -18,6 +18,7 @@ mod moto;
 mod outside;
 mod plan;
 mod probes;
+mod replicas;
 mod servers;
 mod shutdown;
 mod startup;
