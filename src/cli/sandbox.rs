@@ -54,6 +54,10 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_enum, default_value = "demo")]
     world: WorldKind,
 
+    /// Copies of the operator that share a lease; with several, the leader is killed once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3), conflicts_with = "serve")]
+    replicas: u8,
+
     /// Control planes to emulate
     #[arg(long, value_enum, default_value = "kuma")]
     control_plane: ControlPlanes,
@@ -350,6 +354,7 @@ impl SandboxArgs {
             printer: EventPrinter::new(output, &endpoints.cluster, began),
             duration: self.duration,
             seed: self.seed,
+            replicas: self.replicas,
             connect: Box::new(move |operator, metrics| {
                 connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), KumaClientOptions::default())
             }),

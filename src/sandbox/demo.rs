@@ -13,6 +13,7 @@ use super::demo_manifests::{DemoManifests, first_zone_proxies};
 use super::deployed_endpoints::DeployedEndpoints;
 use super::event_printer::EventPrinter;
 use super::mesh_changes::{MeshChanges, MeshPlan, Scene};
+use super::replicas::{self, DemoCandidate, DemoReplica, DemoReplicas};
 use super::summary::{DemoSummary, Latencies};
 use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions, TokenStores};
 use crate::telemetry::log::LogStats;
@@ -21,7 +22,6 @@ use crate::telemetry::server::{ListenAddress, MetricsServer};
 use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, Credentials};
 use ecs_mesh_clock::Clock;
-use ecs_mesh_controller::AlwaysHeld;
 use ecs_mesh_manifests::{ManifestSources, WatchOptions, watch};
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_sandbox::aws::Cloud;
@@ -61,6 +61,8 @@ pub struct Demo {
     pub duration: Duration,
     /// Seed of the operator's jitter.
     pub seed: u64,
+    /// Copies of the operator. With several, the leader is killed once.
+    pub replicas: u8,
     /// Creates control-plane clients.
     pub connect: Box<dyn Fn(OperatorId, Arc<Metrics>) -> ConnectFn>,
     /// Listen address of the operator's metrics.
@@ -79,6 +81,7 @@ struct DemoState {
     began: Instant,
     /// The time with events.
     active: Duration,
+    replicas: DemoReplicas,
     /// Checks the writes to Kuma, if it is emulated.
     kuma_oracle: Option<KumaOracle>,
     /// Checks the writes to Consul, if it is emulated.
@@ -104,12 +107,9 @@ impl Demo {
         manifests.write(directory, &services)?;
         let metrics = Arc::new(Metrics::new(Arc::clone(&self.log)));
         let (tap, latencies) = mpsc::unbounded_channel();
-        metrics.changes.tap_latency(tap);
         let server = MetricsServer::start(self.metrics_address, Arc::clone(&metrics), self.seed);
-        let operator = self.operator(&metrics).await?;
-        let end = CancellationToken::new();
-        let running =
-            tokio::spawn(self.run_operator(Arc::clone(&operator), &metrics, directory, end.clone()).await?);
+        let replicas = self.start_replicas(&metrics, &tap, directory).await?;
+        drop(tap);
         let config = OracleConfig {
             operator: OPERATOR.to_owned(),
             cluster: self.endpoints.cluster.clone(),
@@ -128,6 +128,7 @@ impl Demo {
         let active = duration.mul_f64(0.7);
         let mut state = DemoState {
             world,
+            replicas,
             changes: mesh.map(|plan| MeshChanges::new(plan, OPERATOR)),
             manifests,
             directory: directory.to_owned(),
@@ -138,6 +139,8 @@ impl Demo {
             deployed: DeployedEndpoints::default(),
             printer,
         };
+        state.advance(&endpoints, began + active.mul_f64(0.4), &stop, |_| false).await;
+        state.kill_leader(&endpoints);
         state.advance(&endpoints, began + active, &stop, |_| false).await;
         faults.stop();
         endpoints.with(|cloud, _, now| {
@@ -148,24 +151,59 @@ impl Demo {
         state.printer.print_quiet_begins();
         let settled = |state: &DemoState| {
             let is_pending = |check: &DemoCheck| check.status == DemoCheckStatus::Pending;
-            state.pending_work(&endpoints, &operator).is_empty()
-                && !state.checks(&endpoints).iter().any(is_pending)
+            state.pending_work(&endpoints).is_empty() && !state.checks(&endpoints).iter().any(is_pending)
         };
         state.advance(&endpoints, began + duration, &stop, |_| false).await;
         state.advance(&endpoints, began + duration + SETTLE_TIMEOUT, &stop, settled).await;
         let interrupted = stop.is_cancelled();
         endpoints.with(|cloud, _, _| state.printer.flush(cloud));
-        let left = if interrupted { Vec::new() } else { state.pending_work(&endpoints, &operator) };
-        end.cancel();
-        // The operator has its own shutdown timeout.
-        let _ = running.await;
+        let left = if interrupted { Vec::new() } else { state.pending_work(&endpoints) };
+        let metrics: Vec<Arc<Metrics>> = state.replicas.metrics().cloned().collect();
+        std::mem::take(&mut state.replicas).stop().await;
         server.stop().await;
         Ok(state.summary(&endpoints, &metrics, latencies, left, began.elapsed(), interrupted))
     }
 
-    async fn operator(&self, metrics: &Arc<Metrics>) -> Result<Arc<Operator>, String> {
+    /// Starts the replicas. The first one has the metrics that are served.
+    async fn start_replicas(
+        &self,
+        first: &Arc<Metrics>,
+        tap: &mpsc::UnboundedSender<Duration>,
+        directory: &Path,
+    ) -> Result<DemoReplicas, String> {
+        if self.replicas > 1 {
+            replicas::create_table(&self.endpoints)?;
+        }
+        let mut all = Vec::new();
+        for index in 0..self.replicas {
+            let further = || Arc::new(Metrics::new(Arc::clone(&self.log)));
+            let metrics = if index == 0 { Arc::clone(first) } else { further() };
+            metrics.changes.tap_latency(tap.clone());
+            let name = format!("replica-{}", index + 1);
+            let seed = self.seed.wrapping_add(index.into());
+            let candidate = if self.replicas > 1 {
+                let id = OperatorId::parse(OPERATOR).map_err(|error| error.to_string())?;
+                Some(DemoCandidate::new(self.aws(&metrics).await?.dynamodb, &id, &name, seed)?)
+            } else {
+                None
+            };
+            let operator = self.operator(&metrics, candidate.as_ref(), seed).await?;
+            let stop = CancellationToken::new();
+            let run = self.run_operator(Arc::clone(&operator), &metrics, directory, stop.clone()).await?;
+            all.push(DemoReplica::start(name, operator, metrics, candidate, run, stop));
+        }
+        Ok(DemoReplicas::new(all))
+    }
+
+    async fn operator(
+        &self,
+        metrics: &Arc<Metrics>,
+        candidate: Option<&DemoCandidate>,
+        seed: u64,
+    ) -> Result<Arc<Operator>, String> {
         let aws = self.aws(metrics).await?;
         let id = OperatorId::parse(OPERATOR).map_err(|error| error.to_string())?;
+        let (lease, replicas) = DemoCandidate::lease(candidate);
         Ok(Operator::new(OperatorDeps {
             connect: (self.connect)(id.clone(), Arc::clone(metrics)),
             id,
@@ -173,12 +211,12 @@ impl Demo {
             ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),
             token_stores: TokenStores::of_aws(&aws),
-            lease: Arc::new(AlwaysHeld),
-            replicas: None,
+            lease,
+            replicas,
             clock: Clock::system(),
             metrics: Arc::clone(metrics),
             rates: ReadRates::default(),
-            seed: self.seed,
+            seed,
             recorder: None,
         }))
     }
@@ -235,7 +273,17 @@ impl DemoState {
         self.step(endpoints);
     }
 
+    /// Kills the replica that leads, if another one can take over.
+    fn kill_leader(&mut self, endpoints: &Endpoints) {
+        if let Some(event) = self.replicas.kill_leader() {
+            self.printer.print_event(&event, endpoints.with(|_, _, now| now));
+        }
+    }
+
     fn step(&mut self, endpoints: &Endpoints) {
+        if let Some(event) = self.replicas.take_event() {
+            self.printer.print_event(&event, endpoints.with(|_, _, now| now));
+        }
         endpoints.with_all(|cloud, kuma, mut consul, now| {
             if let Some(world) = &mut self.world {
                 world.step(cloud, kuma, consul.as_deref_mut(), now);
@@ -298,9 +346,9 @@ impl DemoState {
     }
 
     /// Differences from the desired state, with the invariant that each violates if it remains.
-    fn pending_work(&self, endpoints: &Endpoints, operator: &Operator) -> Vec<(Invariant, String)> {
+    fn pending_work(&self, endpoints: &Endpoints) -> Vec<(Invariant, String)> {
         let services = self.world.as_ref().map(World::services).unwrap_or_default();
-        let workers = operator.workers();
+        let workers = self.replicas.operator().map(|operator| operator.workers()).unwrap_or_default();
         let held: Vec<String> = workers
             .values()
             .flat_map(|p| p.tasks_held_by_guard())
@@ -336,7 +384,7 @@ impl DemoState {
     fn summary(
         self,
         endpoints: &Endpoints,
-        metrics: &Metrics,
+        metrics: &[Arc<Metrics>],
         mut latencies: mpsc::UnboundedReceiver<Duration>,
         left: Vec<(Invariant, String)>,
         took: Duration,
@@ -355,7 +403,7 @@ impl DemoState {
                 format!("{} sidecars timed out waiting for their Dataplane", task_counts.sidecars_lost);
             left.push((Invariant::I8, message));
         }
-        if metrics.render().contains(SECRET) {
+        if metrics.iter().any(|metrics| metrics.render().contains(SECRET)) {
             left.push((Invariant::I9, "the metrics contain a secret of a task's environment".to_owned()));
         }
         let late =
@@ -371,7 +419,7 @@ impl DemoState {
             consul: self.consul_oracle.as_ref().map(|oracle| {
                 (self.world.as_ref().map(World::agent_counts).unwrap_or_default(), oracle.tally())
             }),
-            rejected: metrics.evaluations.rejected_tasks(),
+            rejected: metrics.iter().map(|metrics| metrics.evaluations.rejected_tasks()).sum(),
             checks: if interrupted { checks } else { checks.into_iter().map(DemoCheck::at_end).collect() },
             violations: violations.into_iter().chain(late).collect(),
             event_to_write: Latencies::of(samples),

@@ -6,6 +6,7 @@ mod demo_manifests;
 mod deployed_endpoints;
 mod event_printer;
 mod mesh_changes;
+mod replicas;
 mod summary;
 
 pub use checks::{DemoCheck, DemoCheckStatus, DemoSubject};

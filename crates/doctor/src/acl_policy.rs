@@ -295,7 +295,10 @@ mod tests {
         let set = set(&[("consul", "")], PROD, "");
         let operator = OperatorId::parse("prod").unwrap();
         let printed = token_policy(&set, None, Some(&operator)).unwrap();
-        for rule in ["session_prefix \"\" {\n  policy = \"write\"", "key \"ecs-mesh/prod/lease\" {\n  policy = \"write\""] {
+        for rule in [
+            "session_prefix \"\" {\n  policy = \"write\"",
+            "key \"ecs-mesh/prod/lease\" {\n  policy = \"write\"",
+        ] {
             assert!(printed.contains(rule), "{printed}");
         }
         assert!(!token_policy(&set, None, None).unwrap().contains("session"));
