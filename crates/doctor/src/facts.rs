@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::report::CheckKind;
 use super::scope::DoctorScope;
 use ecs_mesh_api::TokenStoreKind;
 use ecs_mesh_audit::SidecarReport;
 use ecs_mesh_aws::aws::AwsError;
-use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
+use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget, FoundCredentials};
 use ecs_mesh_consul as consul;
 use ecs_mesh_kuma as kuma;
 use ecs_mesh_lease::{LeaseStoreError, StoredRecord};
@@ -67,10 +66,8 @@ pub enum AwsUnavailable {
 pub struct AwsFacts {
     /// The Region in use.
     pub region: String,
-    /// The source of the credentials.
-    pub source: &'static str,
-    /// Expiry of the credentials, if any.
-    pub credentials: Result<Option<SystemTime>, AwsError>,
+    /// Source and expiry of the credentials.
+    pub credentials: Result<FoundCredentials, AwsError>,
     /// The caller's identity.
     pub caller: Result<CallerIdentity, AwsError>,
     /// Other reads; `None` if AWS does not accept the credentials.

@@ -9,7 +9,7 @@ use super::facts::{
 };
 use super::{CheckResult, CheckStatus, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
+use ecs_mesh_aws::sdk::{CallerIdentity, CredentialStep, EventRule, EventTarget, FoundCredentials};
 use ecs_mesh_consul::{
     AclPermission, AclPermissions, AuthMethod, ClusterNodeInfo, ConsulDiagnostics, ConsulProbes,
     ConsulVersion, LoginTokenCounts, OwnToken,
@@ -456,8 +456,7 @@ fn facts_with(queue_url: &str, region: &str, binding: &str) -> DoctorFacts {
     };
     let aws = AwsFacts {
         region: region.to_owned(),
-        source: "the ECS task's role",
-        credentials: Ok(None),
+        credentials: Ok(FoundCredentials { step: CredentialStep::Container, expiry: None }),
         caller: Ok(caller),
         observations: Some(seen),
     };

@@ -306,6 +306,37 @@ async fn missing_credentials_do_not_hide_other_checks() {
 }
 
 #[tokio::test]
+async fn failed_source_of_credentials_is_named() {
+    let cases: [(&[(&str, &str)], &str); 4] = [
+        (&[("AWS_PROFILE", "process")], "credentials of the profile \\\"process\\\" (AWS_PROFILE)"),
+        (&[("AWS_PROFILE", "gone")], "credentials of the profile \\\"gone\\\" (AWS_PROFILE)"),
+        (
+            &[
+                ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere/token"),
+                ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/a"),
+            ],
+            "credentials of the web identity (AWS_WEB_IDENTITY_TOKEN_FILE)",
+        ),
+        (
+            &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials")],
+            "credentials of the container's credentials",
+        ),
+    ];
+    for (variables, named) in cases {
+        let mut setup = DoctorSetup::new().await;
+        let config = setup.directory.path().join("config");
+        std::fs::write(&config, "[profile process]\ncredential_process = exit 3\n").unwrap();
+        setup.environment.retain(|name, _| !name.contains("KEY"));
+        setup.environment.insert("AWS_CONFIG_FILE".to_owned(), config.display().to_string());
+        let more = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        setup.environment.extend(more);
+        let run = setup.report().await;
+        let (status, found) = run.worst("aws.credentials");
+        assert!(status == "error" && found.contains(named), "{variables:?}: {found}");
+    }
+}
+
+#[tokio::test]
 async fn doctor_checks_control_plane_without_aws() {
     let mut setup = DoctorSetup::new().await;
     let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

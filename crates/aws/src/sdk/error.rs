@@ -7,6 +7,7 @@ use std::error::Error;
 use aws_sdk_ecs::config::http::HttpResponse;
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 
+use super::credentials::FailedStep;
 use crate::aws::{AwsError, AwsErrorKind};
 
 /// AWS's error codes. Sources: each API's list of errors, and
@@ -189,7 +190,10 @@ where
         }
         _ => not_sent(failure),
     };
-    let hint = hint(kind, &code, operation);
+    let hint = match kind {
+        AwsErrorKind::Credentials if code == "credentials" => hint_of_credentials(failure),
+        _ => hint(kind, &code, operation),
+    };
     AwsError { kind, operation, resource: resource.to_owned(), message: clean(&message), code, hint }
 }
 
@@ -248,6 +252,18 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     if messages.is_empty() { error.to_string() } else { messages.join(": ") }
 }
 
+/// The next step where no credentials were found: that of the source that failed.
+pub(super) fn hint_of_credentials(error: &(dyn Error + 'static)) -> &'static str {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(failed) = error.downcast_ref::<FailedStep>() {
+            return failed.step.hint();
+        }
+        cause = error.source();
+    }
+    HINT_NO_CREDENTIALS
+}
+
 fn hint(kind: AwsErrorKind, code: &str, operation: &str) -> &'static str {
     let find = |table: &[(&str, &'static str)], key: &str| {
         table.iter().find(|(known, _)| *known == key).map(|(_, hint)| *hint)
@@ -255,7 +271,6 @@ fn hint(kind: AwsErrorKind, code: &str, operation: &str) -> &'static str {
     match (find(HINTS_BY_CODE, code), kind) {
         (Some(hint), _) => hint,
         (None, AwsErrorKind::Denied) => find(HINTS_WHEN_DENIED, operation).unwrap_or_default(),
-        (None, AwsErrorKind::Credentials) if code == "credentials" => HINT_NO_CREDENTIALS,
         (None, AwsErrorKind::Credentials) => HINT_BAD_CREDENTIALS,
         (None, _) => "",
     }

@@ -6,6 +6,7 @@
 
 mod address;
 mod call;
+mod credentials;
 mod dynamodb;
 mod ec2;
 mod ecs;
@@ -30,12 +31,17 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 pub use aws_sdk_ecs::config::Credentials;
 use aws_sdk_ecs::config::SharedHttpClient;
 
 pub use call::AwsCallObserver;
+pub use credentials::CredentialStep;
 pub use dynamodb::SdkDynamoDb;
 pub use ec2::SdkEc2;
 pub use ecs::SdkEcs;
@@ -44,10 +50,12 @@ pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
 pub use secret_store::SdkSecretStore;
 pub use secrets::SdkSecrets;
-pub use setup::{CallerIdentity, EventRule, EventTarget, SdkSetup};
+pub use setup::{CallerIdentity, EventRule, EventTarget, FoundCredentials, SdkSetup};
 pub use ssm::SdkParameterStore;
 
 use call::CallRunner;
+use credentials::{CredentialChain, CredentialSource};
+use ecs_mesh_controller::ProxyVariables;
 
 /// Allows for one lost SYN (3 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
@@ -65,13 +73,21 @@ pub struct AwsOptions {
     pub endpoint_url: Option<String>,
     /// Fixed credentials; default: from the SDK's default chain.
     pub credentials: Option<Credentials>,
+    /// The proxy for HTTPS; default: `HTTPS_PROXY` and `NO_PROXY`.
+    pub proxy: Option<ProxyVariables>,
     /// Records each call.
     pub observer: Arc<dyn AwsCallObserver>,
 }
 
 impl Default for AwsOptions {
     fn default() -> Self {
-        Self { region: None, endpoint_url: None, credentials: None, observer: Arc::new(()) }
+        Self {
+            region: None,
+            endpoint_url: None,
+            credentials: None,
+            proxy: ProxyVariables::from_environment(),
+            observer: Arc::new(()),
+        }
     }
 }
 
@@ -87,6 +103,16 @@ pub enum ConnectError {
          SSL_CERT_FILE"
     )]
     NoRoots,
+    /// The proxy's URL is not valid.
+    #[error(
+        "HTTPS_PROXY {address:?} cannot be used: {reason}; help: write http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT"
+    )]
+    Proxy {
+        /// The URL without user and password.
+        address: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// The queue's URL is not valid.
     #[error(
         "{found:?} is not the URL of an SQS queue: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME without user and \
@@ -131,7 +157,9 @@ impl AwsClients {
     pub async fn connect(options: AwsOptions) -> Result<Self, ConnectError> {
         let calls = CallRunner::new(Arc::clone(&options.observer));
         let roots = has_roots();
-        let config = config(options, roots).await;
+        let proxy = options.proxy.as_ref().map(proxy_config).transpose()?;
+        let used = CredentialSource::default();
+        let config = config(options, roots, proxy, &used).await;
         let is_plain_http = config.endpoint_url().is_some_and(|url| url.starts_with("http://"));
         if !roots && !is_plain_http {
             return Err(ConnectError::NoRoots);
@@ -148,7 +176,7 @@ impl AwsClients {
             secrets: SdkSecrets::new(config.clone(), calls.clone()),
             secret_store: SdkSecretStore::new(&config, calls.clone()),
             parameter_store: SdkParameterStore::new(&config, calls.clone()),
-            setup: SdkSetup::new(config, calls.clone()),
+            setup: SdkSetup::new(config, calls.clone(), used),
             calls,
             region,
         })
@@ -176,13 +204,18 @@ impl AwsClients {
     }
 }
 
-async fn config(options: AwsOptions, roots: bool) -> SdkConfig {
+async fn config(
+    options: AwsOptions,
+    roots: bool,
+    proxy: Option<ProxyConfig>,
+    used: &CredentialSource,
+) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client(roots))
+        .http_client(http_client(roots, proxy))
         .timeout_config(timeouts)
         .retry_config(RetryConfig::disabled())
         .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
@@ -197,21 +230,43 @@ async fn config(options: AwsOptions, roots: bool) -> SdkConfig {
         loader = loader.endpoint_url(url);
     }
     if let Some(credentials) = options.credentials {
-        loader = loader.credentials_provider(credentials);
+        used.set(CredentialStep::Fixed);
+        return loader.credentials_provider(credentials).load().await;
     }
-    loader.load().await
+    // The chain needs the Region that is loaded first.
+    let config = loader.no_credentials().load().await;
+    let chain = SharedCredentialsProvider::new(CredentialChain::of(&config, used.clone()));
+    let mut builder = config.into_builder();
+    builder.set_credentials_provider(Some(chain));
+    builder.build()
+}
+
+/// The proxy for HTTPS. Plain HTTP, such as the endpoints of credentials, is never sent to a proxy.
+fn proxy_config(proxy: &ProxyVariables) -> Result<ProxyConfig, ConnectError> {
+    // The library accepts URLs that have no scheme of a proxy, and fails at the first call.
+    let invalid = |reason| ConnectError::Proxy { address: proxy.address(), reason };
+    if !proxy.https.starts_with("http://") && !proxy.https.starts_with("https://") {
+        return Err(invalid("only HTTP proxies are supported"));
+    }
+    let config = ProxyConfig::https(proxy.https.as_str()).map_err(|_| invalid("it is not a URL"))?;
+    Ok(config.no_proxy(&proxy.no_proxy))
 }
 
 /// The shared connection pool.
-fn http_client(roots: bool) -> SharedHttpClient {
+fn http_client(roots: bool, proxy: Option<ProxyConfig>) -> SharedHttpClient {
     // Without roots, the SDK's debug builds would panic when they load them.
     let trusted = if roots { TrustStore::default() } else { TrustStore::empty() };
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .tls_context(
-            TlsContext::builder().with_trust_store(trusted).build().expect("nothing in it can be wrong"),
-        )
-        .build_https()
+    let context =
+        TlsContext::builder().with_trust_store(trusted).build().expect("nothing in it can be wrong");
+    let tls = Provider::Rustls(CryptoMode::Ring);
+    let builder = aws_smithy_http_client::Builder::new();
+    let Some(proxy) = proxy else { return builder.tls_provider(tls).tls_context(context).build_https() };
+    builder.build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder();
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.proxy_config(proxy.clone()).tls_provider(tls.clone()).tls_context(context.clone()).build()
+    })
 }
 
 /// Whether the system has a readable CA certificate.
@@ -242,9 +297,13 @@ fn without_userinfo(url: &str) -> String {
     }
 }
 
-/// `eu-west-1` of `sqs.eu-west-1.amazonaws.com` (also `.cn`), or of the older `eu-west-1.queue.amazonaws.com`.
+/// `eu-west-1` of `sqs.eu-west-1.amazonaws.com` (also `.cn`, and FIPS and dual-stack endpoints), or of the older
+/// `eu-west-1.queue.amazonaws.com`.
 pub fn region_of_queue_host(host: &str) -> Option<&str> {
-    let name = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com")?;
-    let region = name.strip_prefix("sqs.").or_else(|| name.strip_suffix(".queue"))?;
+    let suffixes = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"];
+    let name = suffixes.iter().find_map(|suffix| host.strip_suffix(suffix))?;
+    let prefixes = ["sqs.", "sqs-fips."];
+    let region = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+    let region = region.or_else(|| name.strip_suffix(".queue"))?;
     (!region.is_empty() && !region.contains('.')).then_some(region)
 }

@@ -9,6 +9,7 @@ use aws_sdk_eventbridge::types::Target;
 use aws_sdk_sts::config::ProvideCredentials as _;
 
 use super::call::CallRunner;
+use super::credentials::{CredentialSource, CredentialStep};
 use super::error;
 use crate::aws::{AwsError, AwsErrorKind};
 
@@ -20,6 +21,16 @@ const MAX_PAGES: usize = 50;
 pub struct SdkSetup {
     config: SdkConfig,
     calls: CallRunner,
+    used: CredentialSource,
+}
+
+/// Credentials as the chain has found them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundCredentials {
+    /// Their source.
+    pub step: CredentialStep,
+    /// Their expiry; `None` for permanent ones.
+    pub expiry: Option<SystemTime>,
 }
 
 /// The caller's identity.
@@ -62,23 +73,27 @@ pub struct EventTarget {
 }
 
 impl SdkSetup {
-    pub(super) fn new(config: SdkConfig, calls: CallRunner) -> Self {
-        Self { config, calls }
+    pub(super) fn new(config: SdkConfig, calls: CallRunner, used: CredentialSource) -> Self {
+        Self { config, calls, used }
     }
 
-    /// Expiry of the credentials; `None` for permanent ones. Reads the credentials' source.
-    pub async fn credentials_end(&self) -> Result<Option<SystemTime>, AwsError> {
-        let failed = |reason: &str| AwsError {
+    /// Source and expiry of the credentials. Reads the credentials' source.
+    pub async fn credentials(&self) -> Result<FoundCredentials, AwsError> {
+        let failed = |reason: &str, hint| AwsError {
             kind: AwsErrorKind::Credentials,
             operation: "credentials",
             resource: "the SDK's default chain".to_owned(),
             code: "credentials".to_owned(),
             message: error::clean(reason),
-            hint: error::HINT_NO_CREDENTIALS,
+            hint,
         };
-        let provider = self.config.credentials_provider().ok_or_else(|| failed("no credentials provider"))?;
+        let none = || failed("no credentials provider", error::HINT_NO_CREDENTIALS);
+        let provider = self.config.credentials_provider().ok_or_else(none)?;
         let found = provider.provide_credentials().await;
-        Ok(found.map_err(|error| failed(&error::chain(&error)))?.expiry())
+        let found =
+            found.map_err(|error| failed(&error::chain(&error), error::hint_of_credentials(&error)))?;
+        let step = self.used.get().unwrap_or(CredentialStep::Fixed);
+        Ok(FoundCredentials { step, expiry: found.expiry() })
     }
 
     /// The caller's identity. Needs no permission.

@@ -3,6 +3,7 @@
 mod dynamodb;
 mod failures;
 mod hosts;
+mod proxy;
 mod queue;
 mod secrets;
 mod token_stores;
@@ -83,6 +84,7 @@ impl SdkFixture {
             region: Some("eu-west-1".to_owned()),
             endpoint_url: Some(url.clone()),
             credentials: Some(Credentials::new("AKIAIOSFODNN7EXAMPLE", "secret", None, None, "test")),
+            proxy: None,
             observer: Arc::clone(&recorded) as Arc<dyn AwsCallObserver>,
         };
         Self { script, recorded, aws: AwsClients::connect(options).await.unwrap(), url }

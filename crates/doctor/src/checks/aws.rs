@@ -28,14 +28,12 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
 
 fn credentials(aws: &AwsFacts) -> CheckResult {
     match &aws.credentials {
-        Ok(end) => {
-            let life = match end {
-                Some(end) => remaining(*end),
-                None => "without expiry".to_owned(),
-            };
-            CREDENTIALS.ok(aws.source, format!("found, {life}"))
+        Ok(found) => {
+            let life = found.expiry.map_or_else(|| "without expiry".to_owned(), remaining);
+            CREDENTIALS.ok(found.step.to_string(), format!("found, {life}"))
         }
-        Err(error) => CREDENTIALS.error(aws.source, &error.message, error.hint.trim_start_matches("; ")),
+        // The message names the source that failed.
+        Err(error) => CREDENTIALS.error("AWS", &error.message, error.hint.trim_start_matches("; ")),
     }
 }
 

@@ -43,26 +43,12 @@ pub(super) async fn ask(
     scope: Option<&DoctorScope>,
     operator: &OperatorId,
 ) -> AwsFacts {
-    let (credentials, caller) = tokio::join!(clients.setup.credentials_end(), clients.setup.caller());
+    let (credentials, caller) = tokio::join!(clients.setup.credentials(), clients.setup.caller());
     // With rejected credentials every further call fails after the same wait.
     let is_known = !matches!(&caller, Err(error) if error.kind == AwsErrorKind::Credentials);
     let observations =
         if is_known { Some(observe(clients, manifests, queue_url, scope, operator).await) } else { None };
-    AwsFacts { region: clients.region().to_owned(), source: source(), credentials, caller, observations }
-}
-
-/// The first configured source of the default chain.
-fn source() -> &'static str {
-    const SOURCES: [(&str, &str); 5] = [
-        ("AWS_ACCESS_KEY_ID", "the environment (AWS_ACCESS_KEY_ID)"),
-        ("AWS_PROFILE", "the profile that AWS_PROFILE names"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)"),
-        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "the ECS task's role"),
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "the container's credentials endpoint"),
-    ];
-    let found =
-        SOURCES.iter().find(|(variable, _)| std::env::var_os(variable).is_some_and(|v| !v.is_empty()));
-    found.map_or("the default profile, or the EC2 instance", |(_, words)| words)
+    AwsFacts { region: clients.region().to_owned(), credentials, caller, observations }
 }
 
 async fn observe(

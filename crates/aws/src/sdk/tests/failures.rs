@@ -81,6 +81,7 @@ async fn unreachable_server_is_a_connection_failure() {
         region: Some("eu-west-1".to_owned()),
         credentials: Some(Credentials::new("a", "b", None, None, "test")),
         observer: Arc::clone(&world.recorded) as Arc<dyn AwsCallObserver>,
+        proxy: None,
     };
     let error = AwsClients::connect(options).await.unwrap().ecs.list_clusters(None).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Unavailable, "connection"), "{error}");
@@ -117,7 +118,7 @@ async fn missing_credentials_have_a_next_step() {
         .profile_name("a-profile-that-unused-has")
         .configure(
             &aws_config::provider_config::ProviderConfig::without_region()
-                .with_http_client(http_client(true)),
+                .with_http_client(http_client(true, None)),
         )
         .build();
     let config = aws_sdk_ecs::Config::builder()
@@ -125,7 +126,7 @@ async fn missing_credentials_have_a_next_step() {
         .region(Region::new("eu-west-1"))
         .endpoint_url(&world.url)
         .credentials_provider(none)
-        .http_client(http_client(true))
+        .http_client(http_client(true, None))
         .build();
     let calls = CallRunner::new(Arc::clone(&world.recorded) as Arc<dyn AwsCallObserver>);
     let ecs = SdkEcs::new(aws_sdk_ecs::Client::from_conf(config), calls);

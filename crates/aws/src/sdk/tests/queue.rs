@@ -89,6 +89,10 @@ fn queue_region_comes_from_its_url() {
         ("vpce-1.sqs.eu-west-1.vpce.amazonaws.com", None),
         ("127.0.0.1", None),
         ("localhost", None),
+        ("sqs-fips.us-east-1.amazonaws.com", Some("us-east-1")),
+        ("sqs.eu-west-1.api.aws", Some("eu-west-1")),
+        ("sqs-fips.us-west-2.api.aws", Some("us-west-2")),
+        ("sqs.cn-north-1.api.amazonwebservices.com.cn", Some("cn-north-1")),
     ] {
         assert_eq!(region_of_queue_host(host), region, "{host}");
     }
