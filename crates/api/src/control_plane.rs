@@ -66,6 +66,23 @@ impl ControlPlaneType {
     }
 }
 
+/// Proxies for calls to a control plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlPlaneProxy {
+    /// Direct connections.
+    #[default]
+    None,
+    /// The proxy of the operator's environment.
+    Environment,
+}
+
+impl ControlPlaneProxy {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// Connection to a Kuma control plane's REST API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -121,6 +138,12 @@ pub struct KumaConnection {
     /// first write is read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<ApiDialect>,
+    /// Proxy for calls to the API.
+    ///
+    /// `environment`: `HTTPS_PROXY` and `NO_PROXY` of the operator, as for AWS. Needs `https://`, since a proxy reads what is
+    /// not encrypted, the token included.
+    #[serde(default, skip_serializing_if = "ControlPlaneProxy::is_none")]
+    pub proxy: ControlPlaneProxy,
     /// Longest wait for one answer.
     #[serde(default = "default_timeout")]
     #[schemars(extend("x-allowed" = limits::TIMEOUT.description))]
@@ -194,6 +217,12 @@ pub struct ConsulConnection {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "patterns::namespaces")]
     pub namespaces: Vec<String>,
+    /// Proxy for calls to the API.
+    ///
+    /// `environment`: `HTTPS_PROXY` and `NO_PROXY` of the operator, as for AWS. Needs `https://`, since a proxy reads what is
+    /// not encrypted, the token included.
+    #[serde(default, skip_serializing_if = "ControlPlaneProxy::is_none")]
+    pub proxy: ControlPlaneProxy,
     /// Longest wait for one answer.
     #[serde(default = "default_timeout")]
     #[schemars(extend("x-allowed" = limits::TIMEOUT.description))]

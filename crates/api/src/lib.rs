@@ -47,7 +47,9 @@ pub use consul_auth::{
     ClientTokens, ConsulAuthSpec, ConsulEnterprise, GatewayKind, LoginSettings, Presence, ServiceTokens,
     TokenLocality,
 };
-pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, KumaConnection};
+pub use control_plane::{
+    ConsulConnection, ControlPlaneProxy, ControlPlaneSpec, ControlPlaneType, KumaConnection,
+};
 pub use duration::HumanDuration;
 pub use kuma_release::{ApiDialect, KumaFeature, KumaRelease};
 pub use mesh_binding::{

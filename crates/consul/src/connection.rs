@@ -1,7 +1,8 @@
 //! The connection settings of Consul: names, ports and how a token is sent.
 
-use ecs_mesh_api::{AllowList, ConsulConnection};
+use ecs_mesh_api::{AllowList, ConsulConnection, ControlPlaneProxy};
 use ecs_mesh_control_plane::http::{ConnectionSettings, Credential, Product, TextSources};
+use ecs_mesh_controller::ProxyVariables;
 
 /// Consul, open source and Enterprise.
 ///
@@ -28,6 +29,9 @@ pub fn settings(spec: &ConsulConnection, allowed: &AllowList) -> ConnectionSetti
         ca: TextSources { file: ca_file, env: ca_env, secret: ca_secret },
         token: TextSources { file: token_file, env: token_env, secret: token_secret },
         allowed: allowed.clone(),
+        proxy: (spec.proxy == ControlPlaneProxy::Environment)
+            .then(ProxyVariables::from_environment)
+            .flatten(),
         timeout: spec.timeout.0,
     }
 }

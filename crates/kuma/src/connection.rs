@@ -1,7 +1,8 @@
 //! The connection settings of Kuma: names, ports and how a token is sent.
 
-use ecs_mesh_api::{AllowList, KumaConnection};
+use ecs_mesh_api::{AllowList, ControlPlaneProxy, KumaConnection};
 use ecs_mesh_control_plane::http::{ConnectionSettings, Credential, Product, TextSources};
+use ecs_mesh_controller::ProxyVariables;
 
 /// Kuma and Kong Mesh.
 pub const PRODUCT: Product = Product {
@@ -24,6 +25,9 @@ pub fn settings(spec: &KumaConnection, allowed: &AllowList) -> ConnectionSetting
         ca: TextSources { file: ca_file, env: ca_env, secret: ca_secret },
         token: TextSources { file: token_file, env: token_env, secret: token_secret },
         allowed: allowed.clone(),
+        proxy: (spec.proxy == ControlPlaneProxy::Environment)
+            .then(ProxyVariables::from_environment)
+            .flatten(),
         timeout: spec.timeout.0,
     }
 }

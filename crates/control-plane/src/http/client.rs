@@ -56,13 +56,15 @@ impl HttpTransport {
     /// # Errors
     /// Names the invalid field and the allowed values.
     pub fn new(settings: ConnectionSettings, secrets: Arc<dyn Secrets>) -> Result<Self, SettingsError> {
-        let ConnectionSettings { product, address, tls_server_name, ca, token, allowed, timeout } = settings;
+        let ConnectionSettings { product, address, tls_server_name, ca, token, allowed, proxy, timeout } =
+            settings;
         let block = product.block;
         let endpoint = Arc::new(Endpoint::new(&product, &address, tls_server_name)?);
+        let proxy = proxy.map(|proxy| endpoint.proxy(&product, &proxy)).transpose()?;
         let token = token.one(block, "token", &allowed)?;
         let token = TokenReader::new(product, token, allowed.clone(), Arc::clone(&secrets));
         let ca = ca.one(block, "ca", &allowed)?;
-        let clients = ClientSource::new(block, Arc::clone(&endpoint), timeout, ca, &allowed, secrets)?;
+        let clients = ClientSource::new(block, Arc::clone(&endpoint), timeout, proxy, ca, &allowed, secrets)?;
         let call_limit = product.max_concurrent_calls.map(Semaphore::new);
         Ok(Self { product, endpoint, token, timeout, clients, call_limit, lease: OnceLock::new() })
     }

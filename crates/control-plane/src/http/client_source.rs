@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, Proxy};
 use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
@@ -99,6 +99,7 @@ pub(super) struct ClientSource {
     block: &'static str,
     endpoint: Arc<Endpoint>,
     timeout: Duration,
+    proxy: Option<Proxy>,
     provider: Arc<CryptoProvider>,
     state: ClientState,
 }
@@ -122,13 +123,14 @@ impl ClientSource {
         block: &'static str,
         endpoint: Arc<Endpoint>,
         timeout: Duration,
+        proxy: Option<Proxy>,
         ca: TextSource,
         allowed: &AllowList,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Self, SettingsError> {
         let provider = CryptoProvider::get_default().ok_or(SettingsError::NoTlsProvider)?;
         let build = |trusted: Option<TrustedCertificates>, trust: TrustSource| {
-            let prepared = build_clients(&endpoint, timeout, provider, trusted, trust);
+            let prepared = build_clients(&endpoint, timeout, proxy.as_ref(), provider, trusted, trust);
             let prepared = prepared.map_err(|source| SettingsError::Client {
                 base: endpoint.base.clone(),
                 block,
@@ -158,7 +160,7 @@ impl ClientSource {
             TextSource::None if !endpoint.is_secure() => build(None, TrustSource::system())?,
             TextSource::None => build(Some(TrustedCertificates::of_system()), TrustSource::system())?,
         };
-        Ok(Self { block, endpoint, timeout, provider: Arc::clone(provider), state })
+        Ok(Self { block, endpoint, timeout, proxy, provider: Arc::clone(provider), state })
     }
 
     /// The client, after reading the CA where that is due.
@@ -189,7 +191,14 @@ impl ClientSource {
     ) -> Result<PreparedClient, CaSecretError> {
         let pem = read_secret(secrets, secret).await?;
         let trusted = TrustedCertificates::from_pem(pem.as_bytes(), &trust.description)?;
-        Ok(build_clients(&self.endpoint, self.timeout, &self.provider, Some(trusted), trust)?)
+        Ok(build_clients(
+            &self.endpoint,
+            self.timeout,
+            self.proxy.as_ref(),
+            &self.provider,
+            Some(trusted),
+            trust,
+        )?)
     }
 
     /// Drops the cached client after a TLS failure: the CA may have been replaced in its secret.
@@ -206,6 +215,7 @@ impl ClientSource {
 fn build_clients(
     endpoint: &Endpoint,
     timeout: Duration,
+    proxy: Option<&Proxy>,
     provider: &Arc<CryptoProvider>,
     trusted: Option<TrustedCertificates>,
     trust: TrustSource,
@@ -214,7 +224,7 @@ fn build_clients(
         Some(trusted) => Some(trusted.tls_config(provider, endpoint.server_name.clone())?),
         None => None,
     };
-    let build = |idle_connections| build_client(endpoint, timeout, tls.clone(), idle_connections);
+    let build = |idle_connections| build_client(endpoint, timeout, proxy, tls.clone(), idle_connections);
     Ok(PreparedClient {
         pooled: build(IDLE_CONNECTIONS)?,
         unpooled: build(0)?,
@@ -226,6 +236,7 @@ fn build_clients(
 fn build_client(
     endpoint: &Endpoint,
     timeout: Duration,
+    proxy: Option<&Proxy>,
     tls: Option<ClientConfig>,
     idle_connections: usize,
 ) -> Result<Client, ClientError> {
@@ -236,10 +247,15 @@ fn build_client(
         .pool_max_idle_per_host(idle_connections)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .http1_only()
+        // The environment's proxy is for those that ask for it.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none());
     let builder = match endpoint.resolver() {
         Some(resolver) => builder.dns_resolver(resolver),
+        None => builder,
+    };
+    let builder = match proxy {
+        Some(proxy) => builder.proxy(proxy.clone()),
         None => builder,
     };
     let builder = match tls {

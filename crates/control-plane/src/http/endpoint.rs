@@ -7,12 +7,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderValue;
+use reqwest::{NoProxy, Proxy, Url};
 use rustls::pki_types::ServerName;
 
+use super::client_source::ClientError;
 use super::settings::{AddressRule, Product, SettingsError};
+use ecs_mesh_controller::ProxyVariables;
 use ecs_mesh_model::TlsServerName;
 
 /// The validated address of a control plane.
@@ -86,6 +88,21 @@ impl Endpoint {
     /// The `Host` header where the URL does not have the address's host.
     pub(super) fn host_header(&self) -> Option<&HeaderValue> {
         self.renamed.as_ref().map(|renamed| &renamed.header)
+    }
+
+    /// The proxy for calls to this address.
+    pub(super) fn proxy(&self, product: &Product, proxy: &ProxyVariables) -> Result<Proxy, SettingsError> {
+        let Product { block, ports: (_, tls), .. } = *product;
+        if !self.is_secure() {
+            return Err(SettingsError::ProxyWithoutTls { block, tls });
+        }
+        if self.renamed.is_some() {
+            return Err(SettingsError::ProxyWithServerName { block });
+        }
+        let invalid =
+            |source| SettingsError::Proxy { address: proxy.address(), source: ClientError::Http(source) };
+        let https = Proxy::https(proxy.https.as_str()).map_err(invalid)?;
+        Ok(https.no_proxy(NoProxy::from_string(&proxy.no_proxy)))
     }
 
     /// The resolver to use where the URL does not have the address's host.

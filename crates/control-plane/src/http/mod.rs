@@ -10,6 +10,8 @@ mod item_stream;
 #[cfg(test)]
 mod lease_tests;
 mod permitted_body;
+#[cfg(test)]
+mod proxy_tests;
 mod quote;
 mod secret_text;
 mod settings;

@@ -11,7 +11,7 @@ use reqwest::Url;
 use super::client_source::ClientError;
 use super::trust::InvalidCa;
 use ecs_mesh_api::{AllowList, RefusedSource};
-use ecs_mesh_controller::ReadFileError;
+use ecs_mesh_controller::{ProxyVariables, ReadFileError};
 use ecs_mesh_model::{SecretRef, TlsServerName};
 
 /// The properties of a product's connections: names for messages, ports and how a token is sent.
@@ -68,6 +68,8 @@ pub struct ConnectionSettings {
     pub token: TextSources,
     /// The files and environment variables that the sources may name.
     pub allowed: AllowList,
+    /// The proxy for HTTPS, if any.
+    pub proxy: Option<ProxyVariables>,
     /// The time limit of one response.
     pub timeout: Duration,
 }
@@ -162,6 +164,33 @@ pub enum SettingsError {
         block: &'static str,
         /// The default port for https.
         tls: u16,
+    },
+    /// A proxy for an address without TLS.
+    #[error(
+        "{block}.proxy has no use for an http:// address; help: use https:// (port {tls}), or leave it out"
+    )]
+    ProxyWithoutTls {
+        /// The manifest's block.
+        block: &'static str,
+        /// The default port for https.
+        tls: u16,
+    },
+    /// A proxy for a connection to another name than the certificate's.
+    #[error(
+        "{block}.proxy cannot be used with tlsServerName, since the proxy would be asked for that name; help: leave one out, or \
+         name the host in NO_PROXY and leave proxy out"
+    )]
+    ProxyWithServerName {
+        /// The manifest's block.
+        block: &'static str,
+    },
+    /// The proxy's URL is not valid.
+    #[error("HTTPS_PROXY {address:?} cannot be used: {source}; help: write http://HOST:PORT")]
+    Proxy {
+        /// The URL without user and password.
+        address: String,
+        /// The library's error.
+        source: ClientError,
     },
     /// A TLS server name that no URL can have.
     #[error(

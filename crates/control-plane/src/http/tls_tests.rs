@@ -129,6 +129,7 @@ async fn call(address: &str, ca: &str, name: Option<&str>) -> Result<HttpRespons
         ca: TextSources { file: Some(file.path().to_owned()), ..TextSources::default() },
         token: TextSources::default(),
         allowed: AllowList::new(["*"], ["/"]),
+        proxy: None,
         timeout: Duration::from_secs(5),
     };
     let transport = HttpTransport::new(settings, Arc::new(NoSecrets)).unwrap();
@@ -359,6 +360,7 @@ fn ca_file_is_refused_when_it_is_no_small_file_of_certificates() {
                 ca: TextSources { file: Some(file), ..TextSources::default() },
                 token: TextSources::default(),
                 allowed: AllowList::new(["*"], ["/"]),
+                proxy: None,
                 timeout: Duration::from_secs(5),
             },
             Arc::new(NoSecrets),

@@ -20,7 +20,7 @@ use crate::{
     HttpMethod, HttpTransport, KumaControlPlane, NoObserver, Transport, TransportError, TransportErrorKind,
     settings,
 };
-use ecs_mesh_api::{AllowList, HumanDuration, KumaConnection};
+use ecs_mesh_api::{AllowList, ControlPlaneProxy, HumanDuration, KumaConnection};
 use ecs_mesh_control_plane::http::SettingsError;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
@@ -56,6 +56,7 @@ pub(super) fn at(address: impl std::fmt::Display) -> KumaConnection {
         token_secret: None,
         tls_server_name: None,
         dialect: None,
+        proxy: ControlPlaneProxy::None,
         timeout: HumanDuration(Duration::from_secs(5)),
     }
 }

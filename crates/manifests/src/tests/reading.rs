@@ -151,7 +151,7 @@ fn json_file_holds_one_manifest() {
 	"spec": {"type": "kuma", "kuma": {"adress": "https://cp.internal:5682"}}
 }"#;
     let directory = TestDirectory::with(&[("a.json", json)]);
-    insta::assert_snapshot!(directory.text(&directory.load().errors), @r#"a.json:5 (document 1, ControlPlane/kuma): spec.kuma.adress: unknown field; did you mean address? Allowed: address, caFile, caEnv, caSecret, tokenFile, tokenEnv, tokenSecret, tlsServerName, dialect, timeout"#);
+    insta::assert_snapshot!(directory.text(&directory.load().errors), @r#"a.json:5 (document 1, ControlPlane/kuma): spec.kuma.adress: unknown field; did you mean address? Allowed: address, caFile, caEnv, caSecret, tokenFile, tokenEnv, tokenSecret, tlsServerName, dialect, proxy, timeout"#);
     directory.write("a.json", json.replace("adress", "address"));
     assert!(directory.load().set.control_planes.contains_key("kuma"));
 }

@@ -43,7 +43,7 @@ spec:
     a.yaml:6 (document 1, ControlPlane/kuma): spec.writesPerSecond: 0 is out of range: write 1 to 10000
     a.yaml:7 (document 1, ControlPlane/kuma): spec.kuma.address: is neither http:// nor https://: write https://HOST:5682 or http://HOST:5681
     a.yaml:7 (document 1, ControlPlane/kuma): spec.kuma.timeout: "10" is not a duration: write a number with a unit, such as 500ms, 5s, 10m or 1h30m
-    a.yaml:7 (document 1, ControlPlane/kuma): spec.kuma.tokenFil: unknown field; did you mean tokenFile? Allowed: address, caFile, caEnv, caSecret, tokenFile, tokenEnv, tokenSecret, tlsServerName, dialect, timeout
+    a.yaml:7 (document 1, ControlPlane/kuma): spec.kuma.tokenFil: unknown field; did you mean tokenFile? Allowed: address, caFile, caEnv, caSecret, tokenFile, tokenEnv, tokenSecret, tlsServerName, dialect, proxy, timeout
     b.yaml:5 (document 1, MeshBinding/demo): spec.controlPlane: refers to ControlPlane kuma, which is invalid
     c.yaml:5 (document 1, Workload/kv): spec.bindings[0]: no MeshBinding is named "dmeo"; did you mean demo? There are: demo
     c.yaml:6 (document 1, Workload/kv): spec.selector.familys: unknown field; did you mean families? Allowed: services, families, tags, clusters
