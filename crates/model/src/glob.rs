@@ -47,6 +47,32 @@ impl Glob {
         }
         pattern[p..].iter().all(|&b| b == b'*')
     }
+
+    /// Whether a text matches both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.is_literal() {
+            return other.matches(&self.0);
+        }
+        if other.is_literal() {
+            return self.matches(&other.0);
+        }
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        // Whether a text matches the beginnings of both: row by the length of `a`'s, column by that of `b`'s.
+        let mut rows = vec![vec![false; b.len() + 1]; a.len() + 1];
+        for i in 0..=a.len() {
+            for j in 0..=b.len() {
+                let (last_a, last_b) = (i.checked_sub(1).map(|i| a[i]), j.checked_sub(1).map(|j| b[j]));
+                rows[i][j] = match (last_a, last_b) {
+                    (None, None) => true,
+                    // It matches nothing, or the last character of the other pattern, too.
+                    (Some(b'*'), _) | (_, Some(b'*')) => i > 0 && rows[i - 1][j] || j > 0 && rows[i][j - 1],
+                    (Some(a), Some(b)) => (a == b || a == b'?' || b == b'?') && rows[i - 1][j - 1],
+                    _ => false,
+                };
+            }
+        }
+        rows[a.len()][b.len()]
+    }
 }
 
 impl fmt::Display for Glob {
@@ -75,6 +101,26 @@ mod tests {
             ("arn:*:cluster/prod-*", "arn:aws:ecs:eu-west-1:1:cluster/prod-a", true),
         ] {
             assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern:?} on {text:?}");
+        }
+    }
+
+    #[test]
+    fn globs_overlap_if_a_text_matches_both() {
+        for (a, b, expected) in [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("*", "", true),
+            ("", "?", false),
+            ("prod-*", "*-eu", true),
+            ("prod-*", "stage-*", false),
+            ("*-eu", "*-us", false),
+            ("a*c", "ab?", true),
+            ("a?", "abc", false),
+            ("*:cluster/sandbox", "arn:aws:ecs:eu-west-1:1:cluster/*", true),
+            ("*:cluster/sandbox", "arn:aws:ecs:eu-west-1:1:cluster/stage", false),
+        ] {
+            let (a, b) = (Glob::new(a), Glob::new(b));
+            assert_eq!((a.overlaps(&b), b.overlaps(&a)), (expected, expected), "{a} and {b}");
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn lost_listeners(
     }
     let bindings = manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *worker.name);
     let workloads: BTreeSet<_> =
-        bindings.flat_map(|binding| workloads_in(manifests, &binding.name)).map(|(name, _)| name).collect();
+        bindings.flat_map(|binding| workloads_in(manifests, binding)).map(|(name, _)| name).collect();
     let blocker = |name: &std::sync::Arc<str>| {
         let reach = manifests.declared_reach(name, manifests.workloads.get(name)?);
         let DeclaredReach::Listeners(merged) = reach else { return None };

@@ -128,7 +128,7 @@ fn not_expressible(
     let form = plane.zone_proxy_form().unwrap_or_default();
     let mut found = BTreeSet::new();
     for binding in bindings {
-        for (name, workload) in workloads_in(set, &binding.name) {
+        for (name, workload) in workloads_in(set, binding) {
             let desired =
                 DesiredRegistration::of_workload(set, binding, (name, workload), (&operator, &task), form);
             if let Err(error) = plane.check_desired(&desired) {

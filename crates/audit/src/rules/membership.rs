@@ -101,7 +101,7 @@ fn of_file<'a>(
             let families = &binding.spec.selector.families;
             families.is_empty() || names(families)
         })
-        .flat_map(|binding| workloads_in(set, &binding.name).map(move |found| (binding, found)))
+        .flat_map(|binding| workloads_in(set, binding).map(move |found| (binding, found)))
         .filter(|(_, (_, workload))| fits(workload));
     let (binding, (name, workload)) = found.next()?;
     if found.next().is_some() {

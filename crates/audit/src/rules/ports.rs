@@ -18,7 +18,7 @@ pub(super) fn of_manifests(facts: &AuditFacts) -> Vec<AuditFinding> {
     let Some(manifests) = &facts.manifests else { return Vec::new() };
     let set = &manifests.set;
     let workloads: BTreeMap<_, _> =
-        kuma_bindings(set).flat_map(|binding| workloads_in(set, &binding.name)).collect();
+        kuma_bindings(set).flat_map(|binding| workloads_in(set, binding)).collect();
     let mut findings = Vec::new();
     for (name, workload) in workloads {
         for conflict in listeners(set, name, workload).conflicts {

@@ -143,7 +143,7 @@ impl<'a> AllowedTags<'a> {
     fn of(set: &'a ManifestSet) -> Option<Self> {
         let checking = || kuma_bindings(set).filter(|one| one.spec.role_tags.mode != RoleTagMode::Off);
         checking().next()?;
-        let workloads = || kuma_bindings(set).flat_map(|binding| workloads_in(set, &binding.name));
+        let workloads = || kuma_bindings(set).flat_map(|binding| workloads_in(set, binding));
         let are_declared = kuma_bindings(set).all(|binding| binding.spec.discovery == Discovery::Manifests);
         Some(Self {
             meshes: kuma_bindings(set).map(|binding| binding.spec.mesh.as_str()).collect(),

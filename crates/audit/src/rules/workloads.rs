@@ -186,7 +186,7 @@ fn workloads_of_mesh<'a>(
 ) -> BTreeMap<&'a str, &'a WorkloadSpec> {
     let is_here = |binding: &&Binding| binding.spec.control_plane == plane && binding.spec.mesh == *mesh;
     let bindings = kuma_bindings(set).filter(is_here);
-    let workloads = bindings.flat_map(|binding| workloads_in(set, &binding.name));
+    let workloads = bindings.flat_map(|binding| workloads_in(set, binding));
     workloads.map(|(name, workload)| (&**name, &**workload)).collect()
 }
 

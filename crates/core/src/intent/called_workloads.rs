@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::evaluator::workload_label;
+use super::select::may_describe;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_model::{MeshName, ServiceName};
 
@@ -22,14 +23,13 @@ impl CalledWorkloads {
         called: impl IntoIterator<Item = &'a ServiceName>,
     ) -> Self {
         let called: BTreeSet<&ServiceName> = called.into_iter().collect();
-        let is_here = |binding: &String| {
-            set.bindings.get(binding.as_str()).is_some_and(|binding| {
-                binding.spec.control_plane == control_plane && binding.spec.mesh == *mesh
-            })
-        };
+        let bindings = set.bindings.values();
+        let bindings: Vec<_> = bindings
+            .filter(|binding| binding.spec.control_plane == control_plane && binding.spec.mesh == *mesh)
+            .collect();
         let mut labels: BTreeMap<ServiceName, BTreeSet<Arc<str>>> = BTreeMap::new();
         for workload in set.workloads.values().filter(|workload| called.contains(&workload.service)) {
-            if !workload.bindings.is_empty() && !workload.bindings.iter().any(is_here) {
+            if !bindings.iter().any(|binding| may_describe(workload, binding)) {
                 continue;
             }
             if let Some(label) = workload_label(workload) {
@@ -49,15 +49,29 @@ impl CalledWorkloads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ecs_mesh_api::WorkloadSpec;
+    use ecs_mesh_api::manifests::Binding;
+    use ecs_mesh_api::{ControlPlaneType, WorkloadSpec};
     use serde_json::json;
 
     fn labels_of(workloads: &[(&str, Option<&str>)]) -> Option<Vec<String>> {
+        labels_in("*:cluster/*", workloads)
+    }
+
+    /// The labels in a mesh of other clusters or of all.
+    fn labels_in(cluster: &str, workloads: &[(&str, Option<&str>)]) -> Option<Vec<String>> {
         let mut set = ManifestSet::default();
+        let spec = json!({"controlPlane": "kuma", "selector": {"clusters": [cluster]}});
+        let binding = Binding {
+            name: "b".into(),
+            spec: serde_json::from_value(spec).unwrap(),
+            control_plane_type: ControlPlaneType::Kuma,
+            guard_released_until: None,
+        };
+        set.bindings.insert("b".into(), Arc::new(binding));
         for (at, (service, workload)) in workloads.iter().enumerate() {
-            let spec: WorkloadSpec =
-                serde_json::from_value(json!({"service": service, "workload": workload, "selector": {}}))
-                    .unwrap();
+            let selector = json!({"clusters": ["*:cluster/prod-*"]});
+            let spec = json!({"service": service, "workload": workload, "selector": selector});
+            let spec: WorkloadSpec = serde_json::from_value(spec).unwrap();
             set.workloads.insert(format!("w{at}").into(), Arc::new(spec));
         }
         let called = ServiceName::parse("kv_store").unwrap();
@@ -71,5 +85,7 @@ mod tests {
         let several = labels_of(&[("kv_store", Some("kv-b")), ("kv_store", Some("kv-a"))]);
         assert_eq!(several, Some(vec!["kv-a".to_owned(), "kv-b".to_owned()]));
         assert_eq!(labels_of(&[("kv_store", None), ("other", None)]), None);
+        let elsewhere = labels_in("*:cluster/stage", &[("kv_store", Some("kv"))]);
+        assert_eq!(elsewhere, None, "its tasks are in other clusters than the mesh's");
     }
 }

@@ -4,7 +4,7 @@ use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ProxyRole, WorkloadSpec};
 use ecs_mesh_model::{DataplaneOwner, Reason, SidecarDataplane, Task, TaskDefinition};
 
-use super::select::{Match, workload_matches, workloads_in};
+use super::select::{Match, workload_matches, workloads_for};
 use super::{HoldReason, RegistrationId, Verdict, workload_label};
 
 /// The task of a Dataplane.
@@ -59,7 +59,7 @@ pub fn dataplane_owner(set: &ManifestSet, binding: &Binding, task: DataplaneTask
         return DataplaneOwner::Operator;
     }
     let default = binding.spec.dataplanes;
-    let workloads: Vec<_> = workloads_in(set, &binding.name).map(|(_, workload)| workload).collect();
+    let workloads: Vec<_> = workloads_for(set, &binding.name).map(|(_, workload)| workload).collect();
     let owner = workloads.iter().filter_map(|workload| task.owner_by(workload, default)).max();
     owner.unwrap_or_else(|| {
         let possible = workloads.iter().filter(|workload| task.may_be_of(workload));

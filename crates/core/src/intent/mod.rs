@@ -38,7 +38,7 @@ pub use history::ManifestHistory;
 pub use mesh_backends::{MeshBackend, missing_backends};
 pub use principals::BoundPrincipals;
 pub use roles::dataplane_role_violations;
-pub use select::{bindings, owning_binding, workloads, workloads_in};
+pub use select::{bindings, may_describe, owning_binding, workloads, workloads_in};
 pub use sidecar_reach::{ReachMismatch, reach_mismatch};
 pub use tag_key::SERVICE_KEY;
 pub use violation::{RoleRule, RoleViolation, ViolationBasis};

@@ -102,18 +102,58 @@ pub fn bindings<'a>(
 
 /// The workload that describes the task in that binding.
 pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Selection<WorkloadSpec> {
-    select_one(workloads_in(set, binding), |workload| workload_matches(workload, task))
+    select_one(workloads_for(set, binding), |workload| workload_matches(workload, task))
+}
+
+/// The workloads that name the binding, or none.
+pub(super) fn workloads_for<'a>(
+    set: &'a ManifestSet,
+    binding: &'a str,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<WorkloadSpec>)> {
+    let workloads: &BTreeMap<_, _> = &set.workloads;
+    workloads.iter().filter(move |(_, workload)| is_for(workload, binding))
+}
+
+fn is_for(workload: &WorkloadSpec, binding: &str) -> bool {
+    workload.bindings.is_empty() || workload.bindings.iter().any(|name| name == binding)
 }
 
 /// All workloads that may describe tasks of that binding.
 pub fn workloads_in<'a>(
     set: &'a ManifestSet,
-    binding: &'a str,
+    binding: &'a Binding,
 ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<WorkloadSpec>)> {
-    let workloads: &BTreeMap<_, _> = &set.workloads;
-    workloads.iter().filter(move |(_, workload)| {
-        workload.bindings.is_empty() || workload.bindings.iter().any(|name| name == binding)
-    })
+    set.workloads.iter().filter(move |(_, workload)| may_describe(workload, binding))
+}
+
+/// Whether the workload may describe tasks of that binding: one that names no binding does so only where a task exists
+/// that both selectors can select.
+pub fn may_describe(workload: &WorkloadSpec, binding: &Binding) -> bool {
+    let overlap = |a: &[Glob], b: &[Glob], both: fn(&Glob, &Glob) -> bool| {
+        a.is_empty() || b.is_empty() || a.iter().any(|a| b.iter().any(|b| both(a, b)))
+    };
+    let BindingSelector { clusters, services, families, tags } = &binding.spec.selector;
+    let own = &workload.selector;
+    is_for(workload, &binding.name)
+        && overlap(&own.clusters, clusters, clusters_overlap)
+        && overlap(&own.services, services, Glob::overlaps)
+        && overlap(&own.families, families, Glob::overlaps)
+        && tags.iter().all(|(key, value)| own.tags.get(key).is_none_or(|own| own == value))
+}
+
+/// Whether a cluster's ARN may match both. The name of a cluster has neither `:` nor `/`, so `*:cluster/a` and `*:cluster/b`
+/// have none in common.
+fn clusters_overlap(a: &Glob, b: &Glob) -> bool {
+    let parts = |glob: &Glob| {
+        let (scope, name) = glob.as_str().rsplit_once(":cluster/")?;
+        Some((Glob::new(scope), Glob::new(name)))
+    };
+    match (parts(a), parts(b)) {
+        (Some((scope, name)), Some((other_scope, other_name))) => {
+            scope.overlaps(&other_scope) && name.overlaps(&other_name)
+        }
+        _ => a.overlaps(b),
+    }
 }
 
 /// The names of the workloads that certainly describe the task in that binding: more than one are a conflict.
@@ -122,7 +162,7 @@ pub fn workloads<'a>(
     binding: &'a str,
     task: &'a Task,
 ) -> impl Iterator<Item = &'a Arc<str>> {
-    workloads_in(set, binding)
+    workloads_for(set, binding)
         .filter(move |(_, workload)| workload_matches(workload, task) == Match::Yes)
         .map(|(name, _)| name)
 }
@@ -272,6 +312,24 @@ mod tests {
             [json!({"controlPlane": "other"}), json!({"selector": {"clusters": ["*:cluster/other"]}})]
         {
             assert_eq!(owner_of(&[("a", other.clone())]), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn workload_describes_no_task_of_a_binding_with_another_selector() {
+        let selector =
+            json!({"clusters": ["*:cluster/sandbox*"], "services": ["web-*"], "tags": {"team": "a"}});
+        let workload: WorkloadSpec =
+            serde_json::from_value(json!({"service": "web", "selector": selector})).unwrap();
+        for (selector, expected) in [
+            (json!({"clusters": ["arn:aws:ecs:eu-west-1:1:cluster/sandbox"]}), true),
+            (json!({"clusters": ["*:cluster/*"], "services": ["*-shop"], "families": ["x"]}), true),
+            (json!({"clusters": ["*:cluster/stage"]}), false),
+            (json!({"clusters": ["*"], "services": ["db"]}), false),
+            (json!({"clusters": ["*"], "tags": {"team": "b"}}), false),
+        ] {
+            let set = set(&[("a", json!({"selector": selector}))]);
+            assert_eq!(may_describe(&workload, &set.bindings["a"]), expected, "{selector}");
         }
     }
 
