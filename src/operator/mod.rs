@@ -56,6 +56,9 @@ mod tests_hosts;
 mod tests_once;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
+mod tests_outbounds;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod tests_owner;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]

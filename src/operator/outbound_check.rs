@@ -5,15 +5,16 @@
 //! their addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
-use ecs_mesh_api::manifests::{DeclaredReach, ManifestSet};
-use ecs_mesh_api::{BackendKind, NamedBackend, ReachableBackend};
+use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet};
+use ecs_mesh_api::{ControlPlaneType, NamedBackend, ReachableBackend};
 use ecs_mesh_control_plane::CallError;
-use ecs_mesh_core::intent::{CalledWorkloads, MeshBackend, missing_backends};
+use ecs_mesh_core::intent::{CalledWorkloads, MeshBackend, MeshServices, may_describe};
 use ecs_mesh_model::{MeshName, ServiceName};
 
 /// Compares the services that outbounds name in each mesh with those that the mesh knows.
@@ -51,14 +52,14 @@ struct MeshOutbounds {
 
 impl MeshOutbounds {
     fn of(set: &ManifestSet, control_plane: &str, mesh: &MeshName) -> Self {
-        let here = |name: &str| {
-            set.bindings
-                .get(name)
-                .is_some_and(|b| b.spec.control_plane == control_plane && b.spec.mesh == *mesh)
-        };
+        let is_here = |b: &Binding| b.spec.control_plane == control_plane && b.spec.mesh == *mesh;
         let mut outbounds = Self::default();
         for (name, workload) in &set.workloads {
-            if !workload.bindings.is_empty() && !workload.bindings.iter().any(|binding| here(binding)) {
+            let bindings = set.bindings.values().filter(|binding| may_describe(workload, binding));
+            let (here, others): (Vec<_>, Vec<_>) = bindings.partition(|binding| is_here(binding));
+            let of_kuma = |binding: &&Arc<Binding>| binding.control_plane_type == ControlPlaneType::Kuma;
+            // Nothing at Consul is made of outbounds: those of tasks that are in a mesh of Kuma, too, are of that mesh.
+            if here.is_empty() || !here.iter().any(of_kuma) && others.iter().any(of_kuma) {
                 continue;
             }
             let reach = set.declared_reach(name, workload);
@@ -72,11 +73,6 @@ impl MeshOutbounds {
         let named = self.called.iter().filter_map(ReachableBackend::named);
         named.filter_map(NamedBackend::service).collect()
     }
-
-    /// The types of the called resources.
-    fn kinds(&self) -> BTreeSet<BackendKind> {
-        self.called.iter().map(ReachableBackend::kind).chain([BackendKind::MeshService]).collect()
-    }
 }
 
 /// The outbounds that the mesh does not have, each with the reason.
@@ -87,22 +83,15 @@ async fn missing(
     mesh: &MeshName,
     outbounds: &MeshOutbounds,
 ) -> Result<BTreeMap<String, String>, CallError> {
-    let called = outbounds.services();
     // Kuma 3.x names a service by its workload label.
-    let workloads = CalledWorkloads::of(manifests, &worker.name, mesh, called.iter().copied());
-    if let Some(known) = worker.call(worker.client.list_backends(mesh, &outbounds.kinds())).await? {
-        if outbounds.are_bound {
-            report_addresses(context, worker, mesh, &known);
-        }
-        return Ok(missing_backends(&outbounds.called, &known, &workloads));
+    let workloads = CalledWorkloads::of(manifests, &worker.name, mesh, outbounds.services());
+    let known = worker.call(worker.client.list_callable(mesh)).await?;
+    if let MeshServices::Resources(known) = &known
+        && outbounds.are_bound
+    {
+        report_addresses(context, worker, mesh, known);
     }
-    let known = worker.call(worker.client.list_services(mesh)).await?;
-    let is_known = |service: &ServiceName| {
-        let mut labels = workloads.labels(service).into_iter().flatten();
-        known.contains(service.as_str()) || labels.any(|label| known.contains(&**label))
-    };
-    let unknown = called.into_iter().filter(|service| !is_known(service));
-    Ok(unknown.map(|service| (service.to_string(), "the mesh has no such service".to_owned())).collect())
+    Ok(known.missing(&outbounds.called, &workloads))
 }
 
 fn report(

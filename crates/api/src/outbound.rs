@@ -80,6 +80,9 @@ pub enum BackendKind {
 }
 
 impl BackendKind {
+    /// All types.
+    pub const ALL: [Self; 3] = [Self::MeshService, Self::MeshExternalService, Self::MeshMultiZoneService];
+
     /// The spelling in Kuma's API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -166,15 +169,6 @@ impl ReachableBackend {
         match self {
             Self::Named { backend, .. } => Some(backend),
             Self::Labelled { .. } => None,
-        }
-    }
-
-    /// The type of the resource. The service of a `Workload` is a MeshService.
-    pub fn kind(&self) -> BackendKind {
-        match self {
-            Self::Named { backend: NamedBackend::Service(_), .. } => BackendKind::MeshService,
-            Self::Named { backend: NamedBackend::Resource { kind, .. }, .. }
-            | Self::Labelled { kind, .. } => *kind,
         }
     }
 }

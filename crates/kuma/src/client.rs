@@ -682,19 +682,16 @@ impl<T: Transport> KumaControlPlane<T> {
         }
     }
 
-    /// The resources of a mesh whose services are MeshServices.
-    async fn list_mesh_backends(
-        &self,
-        mesh: &MeshName,
-        kinds: &BTreeSet<BackendKind>,
-    ) -> Result<Option<Vec<MeshBackend>>, MeshError> {
+    /// The resources of a mesh whose services are MeshServices, of all types: an outbound to a resource of another type is
+    /// named as such, and sidecars bind the addresses of all.
+    async fn list_mesh_backends(&self, mesh: &MeshName) -> Result<Option<Vec<MeshBackend>>, MeshError> {
         if !self.capabilities(mesh).mesh_services_only {
             return Ok(None);
         }
         let mut found = Vec::new();
-        for kind in kinds {
-            let path = format!("/meshes/{}/{}", segment(mesh.as_str()), backends::list_name(*kind));
-            let sink = |item: Value| found.extend(backends::read(*kind, &item));
+        for kind in BackendKind::ALL {
+            let path = format!("/meshes/{}/{}", segment(mesh.as_str()), backends::list_name(kind));
+            let sink = |item: Value| found.extend(backends::read(kind, &item));
             self.list(&path, None, RequestKind::Mesh, sink).await?;
         }
         Ok(Some(found))
@@ -1149,12 +1146,8 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         self.observed("list_services", self.list_service_names(mesh)).await
     }
 
-    async fn list_backends(
-        &self,
-        mesh: &MeshName,
-        kinds: &BTreeSet<BackendKind>,
-    ) -> Result<Option<Vec<MeshBackend>>, MeshError> {
-        self.observed("list_backends", self.list_mesh_backends(mesh, kinds)).await
+    async fn list_backends(&self, mesh: &MeshName) -> Result<Option<Vec<MeshBackend>>, MeshError> {
+        self.observed("list_backends", self.list_mesh_backends(mesh)).await
     }
 
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {

@@ -32,16 +32,47 @@ impl MeshBackend {
     }
 }
 
-/// The called backends that the mesh does not have, each with the reason.
-pub fn missing_backends(
-    called: &BTreeSet<ReachableBackend>,
-    known: &[MeshBackend],
-    workloads: &CalledWorkloads,
-) -> BTreeMap<String, String> {
-    called.iter().filter_map(|backend| missing(backend, known, workloads)).collect()
+/// What Dataplanes of a mesh can call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeshServices {
+    /// The names of its services, which are tags, or Consul's.
+    Names(BTreeSet<String>),
+    /// Its resources, of all types.
+    Resources(Vec<MeshBackend>),
 }
 
-fn missing(
+impl MeshServices {
+    /// The called backends that the mesh does not have, each with the reason.
+    pub fn missing(
+        &self,
+        called: &BTreeSet<ReachableBackend>,
+        workloads: &CalledWorkloads,
+    ) -> BTreeMap<String, String> {
+        let missing = |called| match self {
+            Self::Names(known) => missing_name(called, known, workloads),
+            Self::Resources(known) => missing_resource(called, known, workloads),
+        };
+        called.iter().filter_map(missing).collect()
+    }
+}
+
+/// Resources are not among the names.
+fn missing_name(
+    called: &ReachableBackend,
+    known: &BTreeSet<String>,
+    workloads: &CalledWorkloads,
+) -> Option<(String, String)> {
+    let service = called.named()?.service()?;
+    let mut labels = workloads.labels(service).into_iter().flatten();
+    let is_known = known.contains(service.as_str()) || labels.any(|label| known.contains(&**label));
+    (!is_known).then(|| {
+        let names: Vec<&str> = known.iter().map(String::as_str).collect();
+        let nearest = suggestion(service.as_str(), "There are", &names);
+        (service.to_string(), format!("the mesh has no such service{nearest}"))
+    })
+}
+
+fn missing_resource(
     called: &ReachableBackend,
     known: &[MeshBackend],
     workloads: &CalledWorkloads,
@@ -146,12 +177,13 @@ mod tests {
         let workload = serde_json::from_value(spec).unwrap();
         let called =
             ecs_mesh_api::manifests::ManifestSet::default().declared_reach("w", &workload).backends();
-        let known = [
+        let known = vec![
             backend(BackendKind::MeshService, "redis", 6379),
             backend(BackendKind::MeshExternalService, "payments", 443),
             of_other_zone(),
         ];
-        missing_backends(&called, &known, &CalledWorkloads::default()).into_iter().collect()
+        let known = MeshServices::Resources(known);
+        known.missing(&called, &CalledWorkloads::default()).into_iter().collect()
     }
 
     #[test]
@@ -189,6 +221,18 @@ mod tests {
         ] {
             assert_eq!(found(&outbound), expected, "{outbound}");
         }
+    }
+
+    #[test]
+    fn unknown_service_of_tags_has_the_nearest_name() {
+        let known = MeshServices::Names(["redis", "kv"].map(str::to_owned).into());
+        let called = ["redis", "rediss"].map(|service| ReachableBackend::Named {
+            backend: NamedBackend::Service(ecs_mesh_model::ServiceName::parse(service).unwrap()),
+            port: None,
+        });
+        let missing = known.missing(&called.into(), &CalledWorkloads::default());
+        let reason = "the mesh has no such service; did you mean redis? There are: kv, redis";
+        assert_eq!(missing, [("rediss".to_owned(), reason.to_owned())].into());
     }
 
     #[test]

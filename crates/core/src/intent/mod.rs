@@ -35,7 +35,7 @@ pub use evaluator::{
     workload_label,
 };
 pub use history::ManifestHistory;
-pub use mesh_backends::{MeshBackend, missing_backends};
+pub use mesh_backends::{MeshBackend, MeshServices};
 pub use principals::BoundPrincipals;
 pub use roles::dataplane_role_violations;
 pub use select::{bindings, may_describe, owning_binding, workloads, workloads_in};

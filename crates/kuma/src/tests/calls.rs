@@ -454,7 +454,7 @@ async fn services_come_from_insights_or_mesh_services() {
     ]);
     let found = kuma(&insights).list_services(&mesh("default")).await.unwrap();
     assert_eq!(found, BTreeSet::from(["demo".to_owned(), "kv".to_owned()]));
-    let none = kuma(&insights).list_backends(&mesh("default"), &[BackendKind::MeshService].into()).await;
+    let none = kuma(&insights).list_backends(&mesh("default")).await;
     assert_eq!(none.unwrap(), None);
 
     let exclusive = ScriptedKumaTransport::of(vec![
@@ -463,11 +463,15 @@ async fn services_come_from_insights_or_mesh_services() {
         responds(200, &json!({"meshServices": {"mode": "Exclusive"}})),
         page(&[], None),
         page(&[named("redis")], None),
+        page(&[named("payments")], None),
+        page(&[], None),
     ]);
     let kuma = kuma(&exclusive);
     kuma.refresh_capabilities(&[mesh("m")].into()).await.unwrap();
-    let found = kuma.list_backends(&mesh("m"), &[BackendKind::MeshService].into()).await.unwrap().unwrap();
-    assert_eq!(found[0].name, "redis");
+    let found = kuma.list_backends(&mesh("m")).await.unwrap().unwrap();
+    let found: Vec<_> = found.iter().map(|one| (one.kind, one.name.as_str())).collect();
+    let wanted = [(BackendKind::MeshService, "redis"), (BackendKind::MeshExternalService, "payments")];
+    assert_eq!(found, wanted);
     assert_eq!(exclusive.paths()[4], "GET /meshes/m/meshservices?size=1000");
 }
 

@@ -13,7 +13,7 @@ use super::{
     unreachable_server,
 };
 use crate::{DRAIN_LABEL, HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
-use ecs_mesh_api::{ApiDialect, BackendKind};
+use ecs_mesh_api::ApiDialect;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 
 const IN_2X: [&str; 2] = ["ZoneIngress", "ZoneEgress"];
@@ -280,6 +280,8 @@ async fn service_is_the_workload_label_in_3_x() {
         version("3.0.1"),
         page(&[overview("web-shop", "a"), overview("other", "b")], None),
         page(&[json!({"name": "web-shop"})], None),
+        page(&[], None),
+        page(&[], None),
     ]);
     let kuma = kuma(&script);
     kuma.ensure_supported().await.unwrap();
@@ -292,8 +294,7 @@ async fn service_is_the_workload_label_in_3_x() {
     let found = kuma.list_endpoints(&mesh("default"), service).await.unwrap();
     let names: Vec<&str> = found.iter().map(|found| &*found.endpoint.id.name).collect();
     assert_eq!(names, ["a"]);
-    let known =
-        kuma.list_backends(&mesh("default"), &[BackendKind::MeshService].into()).await.unwrap().unwrap();
+    let known = kuma.list_backends(&mesh("default")).await.unwrap().unwrap();
     assert_eq!(known[0].name, "web-shop");
     let filter = "filter%5Blabels.kuma.io%2Fworkload%5D=web-shop&size=1000";
     assert_eq!(script.paths()[1], format!("GET /meshes/default/dataplanes+insights?{filter}"));
