@@ -10,6 +10,7 @@ use ecs_mesh_aws::inspect::{
     AuthorizationDetails, FullContainer, FullTaskDefinition, Redacted, SimulationResult,
 };
 use ecs_mesh_consul::ConsulVersion;
+use ecs_mesh_core::intent::MeshServices;
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, MeshName, RoleArn, Tags, TaskDefinitionArn};
@@ -113,8 +114,8 @@ pub struct AuditedKumaPlane {
 /// Kuma's answers.
 #[derive(Clone, Debug, Default)]
 pub struct KumaFacts {
-    /// The services of each bound mesh.
-    pub services: BTreeMap<MeshName, Fetched<BTreeSet<String>>>,
+    /// What Dataplanes of each bound mesh can call.
+    pub services: BTreeMap<MeshName, Fetched<MeshServices>>,
     /// Workloads for which the server's version has no form.
     pub not_expressible: Vec<InexpressibleWorkload>,
     /// The blockers of the upgrade; `None`: not requested, or the server has the target version.

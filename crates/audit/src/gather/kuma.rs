@@ -94,7 +94,7 @@ async fn ask(
     for mesh in meshes {
         // Without the mesh's own settings, what it can express is not known either.
         let known = match plane.refresh_capabilities(&[mesh.clone()].into()).await {
-            Ok(()) => plane.list_services(&mesh).await,
+            Ok(()) => plane.list_callable(&mesh).await,
             Err(error) => Err(error),
         };
         services.insert(mesh, known.map_err(|error| error.message));

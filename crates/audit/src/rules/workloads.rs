@@ -1,7 +1,6 @@
 //! Workloads of the manifests: each selects something, alone, calls what exists, and has a form in Kuma's version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU16;
 
 use super::membership::kuma_bindings;
 use crate::facts::{AuditFacts, InexpressibleWorkload, KumaFacts, KumaUpgrade};
@@ -10,10 +9,10 @@ use crate::rules_catalog::{
     KUMA_NOT_EXPRESSIBLE, KUMA_OUTBOUND_NOWHERE, KUMA_UPGRADE_BLOCKED, WORKLOAD_AMBIGUOUS, WORKLOAD_UNUSED,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, nearest};
-use ecs_mesh_api::{NamedBackend, ReachableBackend, WorkloadSpec};
-use ecs_mesh_core::intent::workloads_in;
+use ecs_mesh_api::{BackendKind, ReachableBackend, WorkloadSpec};
+use ecs_mesh_core::intent::{CalledWorkloads, MeshBackend, MeshServices, workloads_in};
 use ecs_mesh_core::plan::report::UpgradeBlocker;
-use ecs_mesh_model::{Glob, MeshName, ServiceName};
+use ecs_mesh_model::{Glob, MeshName, ServiceName, Tags};
 
 /// The location of a Workload.
 pub(super) fn at(name: &str) -> FindingLocation {
@@ -118,63 +117,86 @@ fn unused_reason(workload: &WorkloadSpec, services: &[(&str, &str)]) -> Option<(
     Some((with_suggestion(found.to_owned(), meant), Severity::Warning))
 }
 
+/// The inbound ports of each service that Workloads of a mesh declare.
+type DeclaredPorts<'a> = BTreeMap<&'a ServiceName, BTreeSet<u16>>;
+
 /// Outbounds to what no workload and no service of the mesh provides.
 fn outbounds(set: &ManifestSet, plane: &str, kuma: &KumaFacts) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     for (mesh, known) in &kuma.services {
         let Ok(known) = known else { continue };
         let workloads = workloads_of_mesh(set, plane, mesh);
-        let mut ports: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
+        let mut declared = DeclaredPorts::new();
         for workload in workloads.values() {
             let inbounds = workload.inbounds.iter().map(|inbound| inbound.port.get());
-            ports.entry(workload.service.as_str()).or_default().extend(inbounds);
+            declared.entry(&workload.service).or_default().extend(inbounds);
         }
+        let labels = CalledWorkloads::of(set, plane, mesh, declared.keys().copied());
+        let known = with_declared(known.clone(), &declared, &labels);
         for (name, workload) in &workloads {
-            for (service, port) in called_services(set, name, workload) {
-                if let Some(found) = nowhere(&service, port, mesh, &ports, known) {
-                    findings.push(KUMA_OUTBOUND_NOWHERE.violation(at(name).field("spec.outbounds"), found));
-                }
-            }
+            let called = set.declared_reach(name, workload).backends();
+            let wrong_ports = called.iter().filter_map(|called| wrong_port(called, &declared));
+            let others = called.iter().filter(|called| ports_of(called, &declared).is_none());
+            let missing = known.missing(&others.cloned().collect(), &labels).into_iter();
+            let missing =
+                missing.map(|(called, reason)| format!("outbound to {called} in mesh {mesh}: {reason}"));
+            let found = wrong_ports.chain(missing);
+            let at = || at(name).field("spec.outbounds");
+            findings.extend(found.map(|found| KUMA_OUTBOUND_NOWHERE.violation(at(), found)));
         }
     }
     findings
 }
 
-/// The services that the workload calls, with the port; all ports if `None`. Resources of the mesh are not among them.
-fn called_services(
-    set: &ManifestSet,
-    name: &str,
-    workload: &WorkloadSpec,
-) -> Vec<(ServiceName, Option<NonZeroU16>)> {
-    let service = |called| match called {
-        ReachableBackend::Named { backend: NamedBackend::Service(service), port } => Some((service, port)),
-        ReachableBackend::Named { .. } | ReachableBackend::Labelled { .. } => None,
-    };
-    set.declared_reach(name, workload).backends().into_iter().filter_map(service).collect()
+/// The ports of the called service, if Workloads declare it.
+fn ports_of<'a>(called: &ReachableBackend, declared: &'a DeclaredPorts<'_>) -> Option<&'a BTreeSet<u16>> {
+    declared.get(called.named()?.service()?)
 }
 
-fn nowhere(
-    service: &ServiceName,
-    port: Option<NonZeroU16>,
-    mesh: &MeshName,
-    ports: &BTreeMap<&str, BTreeSet<u16>>,
-    known: &BTreeSet<String>,
-) -> Option<String> {
-    let service = service.as_str();
-    match (ports.get(service), port.map(NonZeroU16::get)) {
-        (Some(_), None) => None,
-        (Some(ports), Some(target)) if ports.contains(&target) => None,
-        (Some(ports), Some(target)) => {
-            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
-            Some(format!("{service} has no inbound on port {target}; its Workloads have {ports}"))
+/// A called port that no Workload of the service has.
+fn wrong_port(called: &ReachableBackend, declared: &DeclaredPorts<'_>) -> Option<String> {
+    let ReachableBackend::Named { backend, port: Some(port) } = called else { return None };
+    let ports = ports_of(called, declared).filter(|ports| !ports.contains(&port.get()))?;
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+    Some(format!("{backend} has no inbound on port {port}; its Workloads have {ports}"))
+}
+
+/// What Dataplanes can call once all Workloads have tasks.
+fn with_declared(
+    known: MeshServices,
+    declared: &DeclaredPorts<'_>,
+    labels: &CalledWorkloads,
+) -> MeshServices {
+    match known {
+        MeshServices::Names(mut names) => {
+            names.extend(declared.keys().map(ToString::to_string));
+            MeshServices::Names(names)
         }
-        (None, _) if known.contains(service) => None,
-        (None, _) => {
-            let names = ports.keys().copied().chain(known.iter().map(String::as_str));
-            let found = format!("no Workload and no service of mesh {mesh} is {service}");
-            Some(with_suggestion(found, nearest(service, names)))
+        MeshServices::Resources(mut known) => {
+            for (service, ports) in declared {
+                // Kuma 3.x names a service by its workload label.
+                let labels = labels.labels(service).into_iter().flatten().map(ToString::to_string);
+                for name in labels.chain([service.to_string()]) {
+                    add_service(&mut known, name, ports);
+                }
+            }
+            MeshServices::Resources(known)
         }
+    }
+}
+
+fn add_service(known: &mut Vec<MeshBackend>, name: String, ports: &BTreeSet<u16>) {
+    let kind = BackendKind::MeshService;
+    match known.iter_mut().find(|one| one.kind == kind && one.name == name) {
+        Some(known) => known.ports.extend(ports),
+        None => known.push(MeshBackend {
+            kind,
+            name,
+            labels: Tags::new(),
+            ports: ports.iter().copied().collect(),
+            addresses: Vec::new(),
+        }),
     }
 }
 

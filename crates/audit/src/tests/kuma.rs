@@ -9,8 +9,10 @@ use super::Severity::{Error, Info, Unknown, Warning};
 use super::{AuditCase, AuditFixture, ROLE, check, cluster, failure, findings, tags};
 use crate::examine;
 use crate::facts::{AuditedKumaPlane, DefinitionUse, InexpressibleWorkload, KumaFacts, KumaUpgrade};
+use ecs_mesh_api::BackendKind;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_aws::inspect::{AttachedPolicies, AuthorizationDetails, PrincipalDetails};
+use ecs_mesh_core::intent::{MeshBackend, MeshServices};
 use ecs_mesh_core::plan::report::{UpgradeBlocker, UpgradeBlockerKind, UpgradeCheck};
 use ecs_mesh_model::{MeshName, RoleArn, Tags};
 
@@ -92,7 +94,10 @@ pub(super) fn at_kuma(world: &mut AuditFixture) {
     let facts = &mut world.facts;
     facts.control_planes.clear();
     let kuma = KumaFacts {
-        services: BTreeMap::from([(MeshName::default(), Ok(names(&["kv", "db"])))]),
+        services: BTreeMap::from([(
+            MeshName::default(),
+            Ok(MeshServices::Names(names(&["kv", "db", "legacy"]))),
+        )]),
         ..KumaFacts::default()
     };
     let plane = AuditedKumaPlane { clusters: BTreeSet::from([cluster()]), response: Some(Ok(kuma)) };
@@ -114,6 +119,22 @@ pub(super) fn at_kuma(world: &mut AuditFixture) {
 
 fn kuma_facts(world: &mut AuditFixture) -> &mut KumaFacts {
     world.facts.kuma.values_mut().next().unwrap().response.as_mut().unwrap().as_mut().unwrap()
+}
+
+/// A mesh with services as resources, none of which is of a Workload.
+fn with_resources(world: &mut AuditFixture) {
+    let backend = |kind: BackendKind, name: &str, port: u16| MeshBackend {
+        kind,
+        name: name.to_owned(),
+        labels: Tags::new(),
+        ports: vec![port],
+        addresses: Vec::new(),
+    };
+    let known = vec![
+        backend(BackendKind::MeshService, "legacy", 15_000),
+        backend(BackendKind::MeshExternalService, "payments", 443),
+    ];
+    kuma_facts(world).services.insert(MeshName::default(), Ok(MeshServices::Resources(known)));
 }
 
 fn details(world: &mut AuditFixture) -> &mut AuthorizationDetails {
@@ -256,12 +277,34 @@ pub(super) const CASES: &[AuditCase] = cases![
     (
         "KUMA-OUTBOUND-NOWHERE",
         Warning,
-        "no Workload and no service of mesh default is dbb; did you mean db?",
+        "outbound to dbb in mesh default: the mesh has no such service; did you mean db?",
         |world| {
             let outbound = json!({"service": "dbb", "targetPort": 15_432, "listen": {"port": 5_432}});
             declare(world, &json!({}), &json!({"outbounds": [outbound]}));
         }
     ),
+    ("KUMA-OUTBOUND-NOWHERE", Warning, "no MeshService is named dbb; did you mean db?", |world| {
+        with_resources(world);
+        let outbound = json!({"service": "dbb", "targetPort": 15_432, "listen": {"port": 5_432}});
+        declare(world, &json!({}), &json!({"outbounds": [outbound]}));
+    }),
+    ("KUMA-OUTBOUND-NOWHERE", Warning, "no MeshExternalService is named nowhere", |world| {
+        with_resources(world);
+        let backend = json!({"kind": "MeshExternalService", "name": "nowhere", "port": 443});
+        let outbound = json!({"backend": backend, "listen": {"port": 5_432}});
+        declare(world, &json!({}), &json!({"outbounds": [outbound]}));
+    }),
+    ("KUMA-OUTBOUND-NOWHERE", Warning, "no MeshService has these labels", |world| {
+        with_resources(world);
+        let backend = json!({"kind": "MeshService", "labels": {"team": "b"}});
+        let changes = json!({"reach": "bindOutbounds", "outbounds": [{"backend": backend}]});
+        declare(world, &json!({}), &changes);
+    }),
+    ("KUMA-OUTBOUND-NOWHERE", Warning, "the MeshService legacy has the ports 15000", |world| {
+        with_resources(world);
+        let outbound = json!({"service": "legacy", "targetPort": 1, "listen": {"port": 5_432}});
+        declare(world, &json!({}), &json!({"outbounds": [outbound]}));
+    }),
     ("KUMA-OUTBOUND-NOWHERE", Warning, "db has no inbound on port 5433; its Workloads have 15432", |world| {
         let outbound = json!({"service": "db", "targetPort": 5_433, "listen": {"port": 5_432}});
         declare(world, &json!({}), &json!({"outbounds": [outbound]}));
@@ -333,6 +376,21 @@ fn not_checked(change: impl FnOnce(&mut AuditFixture)) -> Vec<String> {
 #[test]
 fn correct_set_up_at_kuma_has_no_finding() {
     assert_eq!(not_checked(|_| {}), Vec::<String>::new());
+}
+
+#[test]
+fn outbound_to_a_service_of_the_mesh_has_no_finding() {
+    for with_resources in [|_: &mut AuditFixture| {}, with_resources] {
+        let calls = ["legacy", "db"].map(|service| {
+            let port = if service == "db" { 15_432 } else { 15_000 };
+            json!({"service": service, "targetPort": port, "listen": {"port": port + 1_000}})
+        });
+        let unchecked = not_checked(|world| {
+            with_resources(world);
+            declare(world, &json!({}), &json!({"outbounds": calls}));
+        });
+        assert_eq!(unchecked, Vec::<String>::new());
+    }
 }
 
 #[test]
