@@ -30,6 +30,7 @@ mod allow_list;
 mod consul_auth;
 mod control_plane;
 mod duration;
+mod inbound_tags;
 mod kuma_release;
 pub mod limits;
 pub mod manifests;
@@ -51,6 +52,7 @@ pub use control_plane::{
     ConsulConnection, ControlPlaneProxy, ControlPlaneSpec, ControlPlaneType, KumaConnection,
 };
 pub use duration::HumanDuration;
+pub use inbound_tags::InexpressibleTag;
 pub use kuma_release::{ApiDialect, KumaFeature, KumaRelease};
 pub use mesh_binding::{
     AddressFamily, BindingSelector, CleanupPolicy, DeploymentPolicy, Discovery, DrainPolicy, GuardPolicy,

@@ -133,6 +133,17 @@ pub struct InexpressibleWorkload {
     pub fix: String,
 }
 
+/// The workloads of a Kuma control plane, as far as they were checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckedWorkloads {
+    /// The number of workloads in meshes whose settings were read.
+    pub count: usize,
+    /// Those for which the server's version has no form.
+    pub inexpressible: Vec<InexpressibleWorkload>,
+    /// The meshes whose settings could not be read.
+    pub unread: BTreeSet<MeshName>,
+}
+
 /// An upgrade of a Kuma control plane, and what blocks it.
 #[derive(Clone, Debug)]
 pub struct KumaUpgrade {

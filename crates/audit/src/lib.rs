@@ -29,10 +29,10 @@ mod tests;
 
 pub use facts::{
     AuditFacts, AuditedAuthMethod, AuditedBindingRule, AuditedControlPlane, AuditedDefinition,
-    AuditedKumaPlane, AuditedRole, ConsulFacts, DefinitionOrigin, DefinitionUse, Fetched,
+    AuditedKumaPlane, AuditedRole, CheckedWorkloads, ConsulFacts, DefinitionOrigin, DefinitionUse, Fetched,
     InexpressibleWorkload, KumaFacts, KumaUpgrade, PolicyText,
 };
-pub use gather::{AuditRequest, SourcesAllowed, check_sidecars, gather};
+pub use gather::{AuditRequest, SourcesAllowed, check_sidecars, check_workloads, gather};
 pub use report::{AuditFinding, AuditReport, AuditRule, AuditSummary, FindingLocation, Severity};
 pub use rules::examine;
 pub use sarif::sarif;

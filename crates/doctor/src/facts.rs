@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::report::CheckKind;
 use super::scope::DoctorScope;
 use ecs_mesh_api::TokenStoreKind;
-use ecs_mesh_audit::SidecarReport;
+use ecs_mesh_audit::{CheckedWorkloads, SidecarReport};
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget, FoundCredentials};
 use ecs_mesh_consul as consul;
@@ -47,9 +47,18 @@ pub struct LeaseFacts {
 #[derive(Clone, Debug)]
 pub enum ControlPlaneFacts {
     /// Kuma or Kong Mesh.
-    Kuma(Box<kuma::KumaDiagnostics>),
+    Kuma(Box<KumaPlaneFacts>),
     /// Consul.
     Consul(Box<consul::ConsulDiagnostics>),
+}
+
+/// Diagnostics of Kuma or Kong Mesh.
+#[derive(Clone, Debug)]
+pub struct KumaPlaneFacts {
+    /// The server's answers.
+    pub diagnostics: kuma::KumaDiagnostics,
+    /// The check of its workloads; `None` if the server is not supported.
+    pub workloads: Option<Result<CheckedWorkloads, String>>,
 }
 
 /// Why no AWS client could be created.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acl_policy::RequiredPermissions;
-use super::facts::{AwsUnavailable, ControlPlaneFacts, DoctorFacts, LeaseFacts};
+use super::facts::{AwsUnavailable, ControlPlaneFacts, DoctorFacts, KumaPlaneFacts, LeaseFacts};
 use super::scope::{DoctorScope, named_clusters};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{AllowList, ControlPlaneSpec, ControlPlaneType, HumanDuration};
+use ecs_mesh_audit::check_workloads;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, ConnectError};
 use ecs_mesh_consul::{AclPermission, ConsulControlPlane, DEFAULT_METHOD, DiagnosticsRequest};
 use ecs_mesh_consul_acl::reconcile::watched_auth_methods;
@@ -104,7 +105,7 @@ async fn read_lease(
 }
 
 async fn control_planes(
-    set: &ManifestSet,
+    set: &Arc<ManifestSet>,
     allowed: &AllowList,
     operator: &OperatorId,
     secrets: &Arc<dyn Secrets>,
@@ -114,9 +115,12 @@ async fn control_planes(
         let wanted = ProbeScope::of(set, name);
         let (name, spec) = (Arc::clone(name), Arc::clone(spec));
         let (allowed, operator, secrets) = (allowed.clone(), operator.clone(), Arc::clone(secrets));
+        let set = Arc::clone(set);
         probes.spawn(async move {
             let facts = match spec.kind {
-                ControlPlaneType::Kuma => kuma(&spec, allowed, operator, secrets, &wanted).await,
+                ControlPlaneType::Kuma => {
+                    kuma((&set, &name, &spec), allowed, operator, secrets, &wanted).await
+                }
                 ControlPlaneType::Consul => consul(&spec, allowed, operator, secrets, &wanted).await,
             };
             (name, facts)
@@ -170,7 +174,7 @@ async fn off_the_runtime<T: Send + 'static>(
 }
 
 async fn kuma(
-    spec: &ControlPlaneSpec,
+    (set, name, spec): (&ManifestSet, &str, &ControlPlaneSpec),
     allowed: AllowList,
     operator: OperatorId,
     secrets: Arc<dyn Secrets>,
@@ -181,7 +185,12 @@ async fn kuma(
     let connect =
         move || KumaControlPlane::connect(&connection, &allowed, operator, Arc::new(NoObserver), secrets);
     let plane = off_the_runtime(connect).await?;
-    Ok(ControlPlaneFacts::Kuma(Box::new(plane.diagnose(&wanted.meshes).await)))
+    let diagnostics = plane.diagnose(&wanted.meshes).await;
+    let workloads = match (&diagnostics.probes, &diagnostics.rules) {
+        (Some(_), Some(Ok(_))) => Some(check_workloads(&plane, set, name).await),
+        _ => None,
+    };
+    Ok(ControlPlaneFacts::Kuma(Box::new(KumaPlaneFacts { diagnostics, workloads })))
 }
 
 async fn consul(

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
 use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL};
-use super::normalise::{ZONE_TAG, inbounds_mut, listeners_mut, normalise, without_additions};
+use super::normalise::{inbounds_mut, listeners_mut, normalise, without_additions};
 use super::reachable::{self, backend_ref};
 use super::stored::{MalformedRegistration, display_name, rendered};
 use super::zone_proxy;
@@ -183,7 +183,7 @@ fn render_labels(
     let mut labels = Map::new();
     if !capabilities.has(KumaFeature::InboundTags) {
         // `expressible` makes sure that all inbounds have the same tags, and that none has a reserved name.
-        let tags = desired.inbounds.first().map(further_tags).into_iter().flatten();
+        let tags = desired.inbounds.first().map(Inbound::further_tags).into_iter().flatten();
         labels.extend(tags.map(|(name, value)| (name.to_owned(), value.into())));
     }
     labels::write_labels(&mut labels, &desired.marks, &desired.cluster_name);
@@ -228,17 +228,10 @@ fn render_inbound(
 
 fn render_tags(inbound: &Inbound, desired: &DesiredRegistration) -> Map<String, Value> {
     let mut tags: Map<String, Value> =
-        further_tags(inbound).map(|(name, value)| (name.to_owned(), value.into())).collect();
+        inbound.further_tags().map(|(name, value)| (name.to_owned(), value.into())).collect();
     tags.insert(SERVICE_TAG.to_owned(), desired.service.as_str().into());
     tags.insert(PROTOCOL_TAG.to_owned(), inbound.protocol.as_str().into());
     tags
-}
-
-/// The tags of an inbound that follow from no other field, and that the control plane does not set.
-pub(super) fn further_tags(inbound: &Inbound) -> impl Iterator<Item = (&str, &str)> {
-    let own = [SERVICE_TAG, PROTOCOL_TAG, ZONE_TAG];
-    let tags = inbound.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    tags.filter(move |(name, _)| !own.contains(name))
 }
 
 /// `state` and `health` of the inbound on this port.

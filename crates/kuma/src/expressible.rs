@@ -6,18 +6,16 @@ use std::fmt;
 use std::fmt::Write as _;
 
 use super::capabilities::DataplaneCapabilities;
-use super::dataplane::further_tags;
-use super::labels::{is_label_key, is_reserved_key};
 use super::reachable::mesh_service;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::is_dns_label;
 use ecs_mesh_api::{
-    ApiDialect, Inbound, InexpressibleProxy, KumaFeature, NamedBackend, Protocol, ZoneProxyForm,
-    ZoneProxyKind,
+    ApiDialect, Inbound, InexpressibleProxy, InexpressibleTag, KumaFeature, NamedBackend, Protocol,
+    ZoneProxyForm, ZoneProxyKind,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_core::intent::{DesiredProxy, DesiredReach, DesiredRegistration};
-use ecs_mesh_model::{ServiceName, is_label_value};
+use ecs_mesh_model::ServiceName;
 
 /// Checks that a Dataplane of the release can express all of `desired`. `version` is the server's, for the message.
 pub(super) fn check(
@@ -66,12 +64,8 @@ enum Inexpressible<'a> {
     NoWorkloadLabel(&'a ServiceName),
     /// A protocol of an inbound.
     Protocol { port: u16, protocol: Protocol },
-    /// A tag of an inbound that is no label.
-    TagIsNoLabel(&'a str),
-    /// A tag whose name is the control plane's or the operator's.
-    TagIsReserved(&'a str),
-    /// A tag that not all inbounds have with one value.
-    TagDiffers(&'a str),
+    /// A tag of an inbound.
+    Tag(InexpressibleTag<'a>),
     /// Sidecars that bind their outbounds.
     NoBoundOutbounds,
     /// Sidecars that bind their outbounds, in a mesh whose services are tags.
@@ -102,16 +96,7 @@ impl fmt::Display for Inexpressible<'_> {
             Self::Protocol { port, protocol } => {
                 write!(f, "the inbound on port {port} has protocol {}, which 3.0 removed", protocol.as_str())
             }
-            Self::TagIsNoLabel(name) => {
-                write!(f, "the inbound tag {name} is no label of a Dataplane, which tags become in 3.x")
-            }
-            Self::TagIsReserved(name) => write!(f, "the inbound tag {name} would become a reserved label"),
-            Self::TagDiffers(name) => {
-                write!(
-                    f,
-                    "the inbound tag {name} differs between inbounds, which have no tags of their own in 3.x"
-                )
-            }
+            Self::Tag(problem) => problem.fmt(f),
             Self::NoBoundOutbounds => {
                 f.write_str("2.11 is the first version whose sidecars bind their outbounds (reach: bindOutbounds)")
             }
@@ -139,9 +124,7 @@ impl Inexpressible<'_> {
             Self::NoInbounds => "give the Workload an inbound, or upgrade the control plane",
             Self::NoWorkloadLabel(_) => "set Workload.spec.workload, or rename the service",
             Self::Protocol { .. } => "set the inbound's protocol to tcp",
-            Self::TagIsNoLabel(_) | Self::TagIsReserved(_) | Self::TagDiffers(_) => {
-                "remove the tag from Workload.spec.inbounds[].tags, or give all inbounds one value that is a label"
-            }
+            Self::Tag(_) => InexpressibleTag::HELP,
             Self::NoBoundOutbounds => "set Workload.spec.reach to outbounds, or upgrade the control plane",
             Self::NoBoundTags => {
                 "set meshServices.mode of the Mesh to Exclusive, or Workload.spec.reach to outbounds"
@@ -178,30 +161,8 @@ fn problems(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) 
         if desired.workload.is_none() {
             problems.push(Inexpressible::NoWorkloadLabel(&desired.service));
         }
-        problems.extend(tag_problems(&desired.inbounds));
+        problems.extend(InexpressibleTag::of(&desired.inbounds).into_iter().map(Inexpressible::Tag));
         problems.extend(outbound_problems(desired, capabilities));
-    }
-    problems
-}
-
-/// In 3.x the tags of inbounds become labels of the Dataplane.
-fn tag_problems(inbounds: &[Inbound]) -> Vec<Inexpressible<'_>> {
-    let mut problems = Vec::new();
-    for (name, value) in inbounds.iter().flat_map(further_tags) {
-        let differs =
-            || inbounds.iter().any(|inbound| inbound.tags.get(name).map(String::as_str) != Some(value));
-        let problem = if is_reserved_key(name) {
-            Inexpressible::TagIsReserved(name)
-        } else if !is_label_key(name) || !is_label_value(value) {
-            Inexpressible::TagIsNoLabel(name)
-        } else if differs() {
-            Inexpressible::TagDiffers(name)
-        } else {
-            continue;
-        };
-        if !problems.contains(&problem) {
-            problems.push(problem);
-        }
     }
     problems
 }

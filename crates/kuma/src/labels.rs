@@ -72,28 +72,6 @@ pub(super) fn read_drain_reason(stored: &Value) -> Option<DrainReason> {
     label(stored, DRAIN_LABEL).map(|text| DrainReason::parse(text).unwrap_or(DrainReason::NotDesired))
 }
 
-/// Whether a label's name belongs to the control plane or to this operator.
-pub(super) fn is_reserved_key(name: &str) -> bool {
-    let Some((prefix, _)) = name.split_once('/') else { return false };
-    ["kuma.io", "ecs-mesh.dev"]
-        .iter()
-        .any(|own| prefix.strip_suffix(own).is_some_and(|before| before.is_empty() || before.ends_with('.')))
-}
-
-/// Whether Kuma accepts the name of a label: a name as in Kubernetes, with or without a DNS subdomain before `/`.
-///
-/// Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/>.
-pub(super) fn is_label_key(name: &str) -> bool {
-    let Some((prefix, name)) = name.split_once('/') else { return is_label_value(name) };
-    let is_part = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    };
-    prefix.len() <= 253 && prefix.split('.').all(is_part) && is_label_value(name)
-}
-
 /// The value of a label.
 pub(super) fn label<'a>(stored: &'a Value, name: &str) -> Option<&'a str> {
     stored.get("labels")?.get(name)?.as_str()

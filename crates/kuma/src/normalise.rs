@@ -29,7 +29,7 @@ const ADDED_LABELS: [&str; 6] = [
 const ADDED_LABEL_PREFIX: &str = "kuma.io/listener-";
 
 /// The tag that the control plane sets on every inbound and gateway.
-pub(super) const ZONE_TAG: &str = "kuma.io/zone";
+const ZONE_TAG: &str = "kuma.io/zone";
 
 /// Fields whose presence matters even if empty: they declare a probe, or that no backend is reachable.
 const PRESENCE_COUNTS: [&str; 3] = ["serviceProbe", "tcp", "reachableBackends"];

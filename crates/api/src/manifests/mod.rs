@@ -13,6 +13,4 @@ pub use document::{Manifest, read_file};
 pub use finding::{ManifestFinding, nearest, suggestion};
 pub use outbounds::{DeclaredReach, MergedOutbounds, OutboundClaim, OutboundConflict, UsedPort, reserved};
 pub use set::{Binding, ManifestSet};
-pub use validate::{
-    Assembled, ManifestScope, assemble, broken_description, is_dns_label, not_expressible, refused_sources,
-};
+pub use validate::{Assembled, ManifestScope, assemble, broken_description, is_dns_label, refused_sources};

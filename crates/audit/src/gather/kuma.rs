@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::facts::{AuditedKumaPlane, Fetched, InexpressibleWorkload, KumaFacts, KumaUpgrade};
+use crate::facts::{
+    AuditedKumaPlane, CheckedWorkloads, Fetched, InexpressibleWorkload, KumaFacts, KumaUpgrade,
+};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{AllowList, HumanDuration, KumaConnection, KumaRelease};
 use ecs_mesh_control_plane::{ControlPlane as _, NoObserver};
 use ecs_mesh_controller::{BlockingLane, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, workloads_in};
-use ecs_mesh_kuma::{HttpTransport, KumaControlPlane};
+use ecs_mesh_kuma::{HttpTransport, KumaControlPlane, Transport};
 use ecs_mesh_model::{MeshName, OperatorId, TaskArn};
 
 /// Longest wait for one answer.
@@ -117,9 +119,32 @@ async fn ask(
     Ok(KumaFacts { services, not_expressible: now, upgrade })
 }
 
+/// Checks the workloads of a control plane against what the server's version can express, as a plan does. Reads the settings
+/// of the bound meshes.
+pub async fn check_workloads<T: Transport>(
+    plane: &KumaControlPlane<T>,
+    set: &ManifestSet,
+    control_plane: &str,
+) -> Fetched<CheckedWorkloads> {
+    let (mut bindings, mut unread) = (Vec::new(), BTreeSet::new());
+    for binding in set.bindings.values().filter(|one| one.spec.control_plane == control_plane) {
+        match plane.refresh_capabilities(&[binding.spec.mesh.clone()].into()).await {
+            Ok(()) => bindings.push(&**binding),
+            Err(_) => _ = unread.insert(binding.spec.mesh.clone()),
+        }
+    }
+    let names: BTreeSet<&Arc<str>> =
+        bindings.iter().flat_map(|binding| workloads_in(set, binding)).map(|(name, _)| name).collect();
+    Ok(CheckedWorkloads {
+        count: names.len(),
+        inexpressible: not_expressible(plane, set, &bindings)?,
+        unread,
+    })
+}
+
 /// The workloads that the client's version, or the one that it plans for, has no form for.
-fn not_expressible(
-    plane: &KumaControlPlane<HttpTransport>,
+fn not_expressible<T: Transport>(
+    plane: &KumaControlPlane<T>,
     set: &ManifestSet,
     bindings: &[&Binding],
 ) -> Fetched<Vec<InexpressibleWorkload>> {

@@ -4,6 +4,8 @@ mod aws;
 mod consul;
 mod kuma;
 
+pub use kuma::check_workloads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

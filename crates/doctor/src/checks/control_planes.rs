@@ -9,11 +9,12 @@ use crate::catalogue::{
 };
 use crate::facts::{ControlPlaneFacts, DoctorFacts};
 use crate::report::{CheckKind, CheckResult};
-use ecs_mesh_api::manifests::{ManifestSet, not_expressible};
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{
     ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease, RoleTagMode, WorkloadSpec,
     ZoneProxyForm, ZoneProxyKind,
 };
+use ecs_mesh_audit::{CheckedWorkloads, InexpressibleWorkload};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_kuma::{
     CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, MeshSettings, ProxyAuth, RulesBasis, ServerConfig,
@@ -35,14 +36,13 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
         };
         let subject = format!("{name} ({})", address(spec));
         match diagnostics {
-            Ok(ControlPlaneFacts::Kuma(found)) => {
+            Ok(ControlPlaneFacts::Kuma(facts)) => {
                 let expected = expected_accounts(set, name);
+                let found = &facts.diagnostics;
                 checks.extend(kuma(&subject, spec.kuma.as_ref(), &expected, found));
-                let release = found.version.as_ref().ok().and_then(|version| version.release);
                 checks
                     .extend(found.probes.iter().flat_map(|probes| zone_proxies(set, name, &subject, probes)));
-                checks
-                    .extend(release.into_iter().flat_map(|release| workloads(set, name, &subject, release)));
+                checks.extend(facts.workloads.iter().flat_map(|checked| workloads(&subject, checked)));
                 let answers = found.probes.as_ref().filter(|_| issues_tokens(set, name));
                 checks.extend(answers.map(|answers| tokens(&subject, answers)));
             }
@@ -167,37 +167,25 @@ fn expected_accounts(set: &ManifestSet, control_plane: &str) -> BTreeSet<String>
         .collect()
 }
 
-/// Workloads of this control plane that the release has no form for.
-fn workloads(
-    set: &ManifestSet,
-    control_plane: &str,
-    subject: &str,
-    release: KumaRelease,
-) -> Vec<CheckResult> {
-    let is_here = |binding: &str| {
-        set.bindings.get(binding).is_some_and(|binding| *binding.spec.control_plane == *control_plane)
+/// Workloads that the control plane has no form for.
+fn workloads(subject: &str, checked: &Result<CheckedWorkloads, String>) -> Vec<CheckResult> {
+    let checked = match checked {
+        Ok(checked) => checked,
+        Err(reason) => return vec![PLANE_WORKLOADS.unknown(subject, reason, "run the doctor again")],
     };
-    let has_bindings = set.bindings.keys().any(|binding| is_here(binding));
-    let may_be_here = |workload: &WorkloadSpec| match workload.bindings.as_slice() {
-        [] => has_bindings,
-        named => named.iter().any(|binding| is_here(binding)),
-    };
-    let here: Vec<_> = set.workloads.iter().filter(|(_, workload)| may_be_here(workload)).collect();
-    let broken = here.iter().flat_map(|(name, workload)| {
-        let found = not_expressible(workload, release);
-        found.into_iter().map(move |(field, problem)| {
-            PLANE_WORKLOADS.warning(
-                subject,
-                format!("Workload {name}: {field}: {problem}"),
-                "change the Workload; its tasks are not registered",
-            )
-        })
+    let unread = checked.unread.iter().map(|mesh| {
+        let found = format!("mesh {mesh} could not be read: its Workloads are not checked");
+        PLANE_WORKLOADS.unknown(subject, found, "see control-plane.mesh")
     });
-    let broken: Vec<CheckResult> = broken.collect();
-    if broken.is_empty() {
-        vec![PLANE_WORKLOADS.ok(subject, format!("{} Workloads", here.len()))]
+    let broken = checked.inexpressible.iter().map(|InexpressibleWorkload { workload, message, fix }| {
+        let found = format!("Workload {workload}: {message}; its tasks are not registered");
+        PLANE_WORKLOADS.warning(subject, found, fix)
+    });
+    let found: Vec<CheckResult> = unread.chain(broken).collect();
+    if found.is_empty() {
+        vec![PLANE_WORKLOADS.ok(subject, format!("{} Workloads", checked.count))]
     } else {
-        broken
+        found
     }
 }
 

@@ -624,11 +624,24 @@ fn workload_that_the_named_dialect_lacks_is_a_warning() {
             "labelled",
             "  bindings: [next]\n  selector: {services: [web]}\n  service: web_shop\n  workload: web-shop",
         ),
+        document(
+            "Workload",
+            "tagged",
+            "  bindings: [next]\n  selector: {services: [api]}\n  service: api\n  outbounds: \
+             [{service: web_shop, targetPort: 1, listen: {port: 7000}}, \
+             {service: Foo_bar, targetPort: 1, listen: {port: 7001}}]\n  inbounds: \
+             [{containerPort: 80, port: 15000, tags: {'a:b': 'x', kuma.io/foo: x, version: '1'}}, \
+             {containerPort: 81, port: 15001, tags: {'a:b': 'x', kuma.io/foo: x}}]",
+        ),
     ]
     .concat();
     insta::assert_snapshot!(warnings_with(&(control_plane("3.x") + &rest)), @r#"
     a.yaml:45 (document 6, Workload/events): spec.service: "event_log" is no valid label kuma.io/workload, which names the service in Kuma 3.0: set spec.workload (lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters)
     a.yaml:46 (document 6, Workload/events): spec.inbounds[0].protocol: Kuma 3.0 has no protocol kafka: write tcp
+    a.yaml:65 (document 8, Workload/tagged): spec.inbounds: the inbound tag a:b is no label of a Dataplane, which tags become in 3.x: remove the tag from Workload.spec.inbounds[].tags, or give all inbounds one value that is a label
+    a.yaml:65 (document 8, Workload/tagged): spec.inbounds: the inbound tag kuma.io/foo would become a reserved label: remove the tag from Workload.spec.inbounds[].tags, or give all inbounds one value that is a label
+    a.yaml:65 (document 8, Workload/tagged): spec.inbounds: the inbound tag version differs between inbounds, which have no tags of their own in 3.x: remove the tag from Workload.spec.inbounds[].tags, or give all inbounds one value that is a label
+    a.yaml:64 (document 8, Workload/tagged): spec.outbounds: "Foo_bar" can be no MeshService, which all services are in Kuma 3.0: set `workload` in the Workload of that service, or rename the service (lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters)
     "#);
     assert_eq!(warnings_with(&(control_plane("2.x") + &rest)), "");
     let unknown = errors_with(&(control_plane("'4.x'") + &rest));

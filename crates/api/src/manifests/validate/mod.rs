@@ -5,6 +5,7 @@
 mod cluster;
 mod consul_auth;
 mod control_plane;
+mod dialects;
 mod mesh_binding;
 mod no_effect;
 mod outbound;
@@ -13,7 +14,7 @@ mod tokens;
 mod workload;
 
 use workload::BindingMismatch;
-pub use workload::{broken_description, is_dns_label, not_expressible};
+pub use workload::{broken_description, is_dns_label};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -26,8 +27,8 @@ use super::outbounds::{DeclaredReach, OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
 use crate::{
-    AllowList, ApiDialect, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec,
-    TokenPolicy, TokenStoreKind, WorkloadSpec,
+    AllowList, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, TokenPolicy,
+    TokenStoreKind, WorkloadSpec,
 };
 use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
@@ -111,6 +112,7 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
     }
     assembly.warn_of_reach();
     assembly.warn_of_no_effect();
+    assembly.warn_of_dialects();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
 }
@@ -409,7 +411,6 @@ impl Assembly {
             }
         }
         self.check_service(&origin, &spec);
-        self.check_dialects(&origin, &spec);
         if self.errors.len() == before {
             self.set.workloads.insert(Arc::clone(&name), Arc::new(spec));
             self.workload_origins.insert(name, origin);
@@ -439,21 +440,6 @@ impl Assembly {
             self.scope == ManifestScope::Complete && named.map(|(_, name)| name).all(|name| has(name))
         } else {
             spec.bindings.iter().all(|name| has(name))
-        }
-    }
-
-    /// Warns of what the dialects that control planes name have no form for. The version of the others is not known here.
-    fn check_dialects(&mut self, origin: &DocumentOrigin, spec: &WorkloadSpec) {
-        let is_for = |name: &str| spec.bindings.is_empty() || spec.bindings.iter().any(|one| one == name);
-        let bindings = self.set.bindings.values().filter(|binding| is_for(&binding.name));
-        let dialects: BTreeSet<ApiDialect> = bindings
-            .filter_map(|binding| {
-                self.set.control_planes.get(binding.spec.control_plane.as_str())?.kuma.as_ref()?.dialect
-            })
-            .collect();
-        for dialect in dialects {
-            let found = workload::not_expressible(spec, dialect.newest_tested());
-            self.warnings.extend(found.into_iter().map(|(path, message)| origin.finding(path, message)));
         }
     }
 

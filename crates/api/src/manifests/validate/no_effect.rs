@@ -45,7 +45,10 @@ impl Assembly {
         self.warnings.extend(warnings);
     }
 
-    fn bindings_of<'a>(&'a self, workload: &'a WorkloadSpec) -> impl Iterator<Item = &'a Arc<Binding>> {
+    pub(super) fn bindings_of<'a>(
+        &'a self,
+        workload: &'a WorkloadSpec,
+    ) -> impl Iterator<Item = &'a Arc<Binding>> {
         let is_for =
             |name: &str| workload.bindings.is_empty() || workload.bindings.iter().any(|one| one == name);
         self.set.bindings.values().filter(move |binding| is_for(&binding.name))

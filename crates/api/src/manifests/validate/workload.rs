@@ -8,7 +8,7 @@ use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::reserved;
 use crate::manifests::set::Binding;
 use crate::manifests::yaml::child;
-use crate::{ControlPlaneType, Inbound, KumaFeature, KumaRelease, WorkloadSpec};
+use crate::{ControlPlaneType, Inbound, WorkloadSpec};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, Tags, is_consul_service};
 
 /// Tags that follow from other fields.
@@ -91,31 +91,6 @@ pub(super) fn refused_by_consul<'a>(
     } else {
         BindingMismatch::Somewhere(format!("{message}; or list in spec.bindings the bindings that it is for"))
     })
-}
-
-/// The fields that a release of Kuma has no form for, each with the reason and the next step.
-pub fn not_expressible(spec: &WorkloadSpec, release: KumaRelease) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let has_label = spec.workload.is_some() || is_dns_label(spec.service.as_str());
-    if !release.has(KumaFeature::InboundTags) && !has_label {
-        let service = quoted(spec.service.as_str());
-        let message = format!(
-            "{service} is no valid label kuma.io/workload, which names the service in Kuma {release}: set spec.workload \
-             ({DNS_LABEL_RULE})"
-        );
-        found.push(("spec.service".to_owned(), message));
-    }
-    if let Some(problem) = spec.proxy_role().inexpressible(release) {
-        let message = format!("Kuma {release} cannot express {problem}: {}", problem.help());
-        found.push((problem.field().to_owned(), message));
-    }
-    for (index, inbound) in spec.inbounds.iter().enumerate() {
-        if !release.allows(inbound.protocol) {
-            let message = format!("Kuma {release} has no protocol {}: write tcp", inbound.protocol.as_str());
-            found.push((format!("spec.inbounds[{index}].protocol"), message));
-        }
-    }
-    found
 }
 
 fn check_inbound(path: &str, inbound: &Inbound, report: &mut FindingCollector<'_>) {
