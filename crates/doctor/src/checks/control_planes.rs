@@ -11,11 +11,12 @@ use crate::facts::{ControlPlaneFacts, DoctorFacts};
 use crate::report::{CheckKind, CheckResult};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{
-    ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease, RoleTagMode, WorkloadSpec,
-    ZoneProxyForm, ZoneProxyKind,
+    ControlPlaneSpec, ControlPlaneType, KumaConnection, KumaFeature, KumaRelease, ProxyRole, RoleTagMode,
+    WorkloadSpec, ZoneProxyForm, ZoneProxyKind,
 };
 use ecs_mesh_audit::{CheckedWorkloads, InexpressibleWorkload};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_core::intent::workloads_in;
 use ecs_mesh_kuma::{
     CallerInfo, KumaDiagnostics, KumaProbes, KumaVersion, MeshSettings, ProxyAuth, RulesBasis, ServerConfig,
     StaticAccess,
@@ -43,6 +44,14 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
                 checks
                     .extend(found.probes.iter().flat_map(|probes| zone_proxies(set, name, &subject, probes)));
                 checks.extend(facts.workloads.iter().flat_map(|checked| workloads(&subject, checked)));
+                let configuration =
+                    found.probes.as_ref().and_then(|probes| probes.configuration.as_ref().ok());
+                let release = found.version.as_ref().ok().and_then(|version| version.release);
+                let identity = configuration.zip(release).and_then(|(configuration, release)| {
+                    let declared = zone_proxies_of(set, name, release);
+                    zone_proxy_identity(&subject, &configuration.proxy_auth, release, &declared)
+                });
+                checks.extend(identity);
                 let answers = found.probes.as_ref().filter(|_| issues_tokens(set, name));
                 checks.extend(answers.map(|answers| tokens(&subject, answers)));
             }
@@ -217,6 +226,43 @@ fn identity(
         ),
         Some(other) => PLANE_IDENTITY
             .info(subject, format!("Dataplanes authenticate by {other}, zone proxies by {zone_proxies}")),
+    }
+}
+
+/// The Workloads whose zone proxies are resources of their own in the release, with an authentication of their own.
+fn zone_proxies_of<'a>(set: &'a ManifestSet, control_plane: &str, release: KumaRelease) -> BTreeSet<&'a str> {
+    let form = release.zone_proxy_form();
+    let is_one = |workload: &WorkloadSpec| matches!(workload.proxy_role(), ProxyRole::Zone(proxy) if form.of(&proxy) == ZoneProxyForm::Resource);
+    let bindings = set.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
+    let workloads = bindings.flat_map(|binding| workloads_in(set, binding));
+    workloads.filter(|(_, workload)| is_one(workload)).map(|(name, _)| &**name).collect()
+}
+
+/// Zone proxies that do not authenticate, or not as their tasks do. In 3.0 they are Dataplanes.
+fn zone_proxy_identity(
+    subject: &str,
+    auth: &ProxyAuth,
+    release: KumaRelease,
+    declared: &BTreeSet<&str>,
+) -> Option<CheckResult> {
+    if !release.has(KumaFeature::ZoneProxyResources) {
+        return None;
+    }
+    match (auth.dataplanes.as_deref(), auth.zone_proxies.as_deref()?) {
+        (_, "none") => Some(PLANE_IDENTITY.warning(
+            subject,
+            "zone proxies do not authenticate: any client that reaches the server may be an ingress or egress of the zone",
+            "set KUMA_DP_SERVER_AUTHN_ZONE_PROXY_TYPE to zoneToken, or on Kong Mesh to aws-iam",
+        )),
+        (Some("aws-iam"), other) if other != "aws-iam" && !declared.is_empty() => {
+            let names = declared.iter().copied().collect::<Vec<_>>().join(", ");
+            let found = format!(
+                "Dataplanes authenticate by aws-iam, and zone proxies by {other}: those of {names} cannot connect with \
+                 --auth-type=aws"
+            );
+            Some(PLANE_IDENTITY.warning(subject, found, "set KUMA_DP_SERVER_AUTHN_ZONE_PROXY_TYPE=aws-iam"))
+        }
+        _ => None,
     }
 }
 
@@ -518,6 +564,30 @@ mod tests {
         assert_eq!(status(by("none"), &[]), CheckStatus::Warning);
         assert_eq!(status(by("spiffe"), &[]), CheckStatus::Info);
         assert_eq!(status(ProxyAuth::default(), &[]), CheckStatus::Info);
+    }
+
+    #[test]
+    fn authentication_of_zone_proxies_is_checked_up_to_2_14() {
+        let check = |dataplanes: &str, zone_proxies: &str, release: (u32, u32), declared: &[&str]| {
+            let zone_proxies = Some(zone_proxies.to_owned());
+            let auth = ProxyAuth { zone_proxies, ..by(dataplanes) };
+            let release = KumaRelease::new(release.0, release.1);
+            let declared = declared.iter().copied().collect();
+            zone_proxy_identity("kuma", &auth, release, &declared).map(|check| check.status)
+        };
+        let warning = Some(CheckStatus::Warning);
+        for (dataplanes, zone_proxies, release, declared, expected) in [
+            ("dpToken", "none", (2, 14), &[][..], warning),
+            ("aws-iam", "none", (2, 14), &[], warning),
+            ("aws-iam", "zoneToken", (2, 14), &["ingress"], warning),
+            ("aws-iam", "zoneToken", (2, 14), &[], None),
+            ("dpToken", "zoneToken", (2, 14), &["ingress"], None),
+            ("aws-iam", "aws-iam", (2, 14), &["ingress"], None),
+            ("aws-iam", "none", (3, 0), &["ingress"], None),
+        ] {
+            let found = check(dataplanes, zone_proxies, release, declared);
+            assert_eq!(found, expected, "{dataplanes} {zone_proxies} {release:?} {declared:?}");
+        }
     }
 
     #[test]
