@@ -14,7 +14,7 @@ use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet};
 use ecs_mesh_api::{ControlPlaneType, NamedBackend, ReachableBackend};
 use ecs_mesh_control_plane::CallError;
-use ecs_mesh_core::intent::{CalledWorkloads, MeshBackend, MeshServices, may_describe};
+use ecs_mesh_core::intent::{CalledWorkloads, MeshBackend, may_describe};
 use ecs_mesh_model::{MeshName, ServiceName};
 
 /// Compares the services that outbounds name in each mesh with those that the mesh knows.
@@ -86,10 +86,8 @@ async fn missing(
     // Kuma 3.x names a service by its workload label.
     let workloads = CalledWorkloads::of(manifests, &worker.name, mesh, outbounds.services());
     let known = worker.call(worker.client.list_callable(mesh)).await?;
-    if let MeshServices::Resources(known) = &known
-        && outbounds.are_bound
-    {
-        report_addresses(context, worker, mesh, known);
+    if outbounds.are_bound && known.names.is_none() {
+        report_addresses(context, worker, mesh, &known.resources);
     }
     Ok(known.missing(&outbounds.called, &workloads))
 }

@@ -33,7 +33,7 @@ use serde_json::Value;
 use ecs_mesh_api::ZoneProxyForm;
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{
-    DesiredRegistration, MeshBackend, MeshServices, OwnershipLabels, RegistrationId,
+    DesiredRegistration, MeshServices, OwnershipLabels, RegistrationId,
 };
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, FieldChange, ServiceEndpoint};
@@ -318,18 +318,9 @@ pub trait ControlPlane: Send + Sync {
     /// Lists the services of the mesh.
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
 
-    /// Lists the resources of all types that Dataplanes of the mesh can call; `None` where its services are no resources.
-    async fn list_backends(&self, mesh: &MeshName) -> Result<Option<Vec<MeshBackend>>, MeshError> {
-        let _ = mesh;
-        Ok(None)
-    }
-
     /// Lists what Dataplanes of the mesh can call.
     async fn list_callable(&self, mesh: &MeshName) -> Result<MeshServices, MeshError> {
-        match self.list_backends(mesh).await? {
-            Some(resources) => Ok(MeshServices::Resources(resources)),
-            None => self.list_services(mesh).await.map(MeshServices::Names),
-        }
+        Ok(MeshServices { names: Some(self.list_services(mesh).await?), resources: Vec::new() })
     }
 
     /// Whether the control plane is supported, as of the last answer. One that is not is not written to.

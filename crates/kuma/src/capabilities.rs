@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use ecs_mesh_api::{ApiDialect, KumaFeature, KumaRelease};
+use ecs_mesh_api::{ApiDialect, BackendKind, KumaFeature, KumaRelease};
 use ecs_mesh_control_plane::http::quote;
 use ecs_mesh_model::MeshName;
 
@@ -148,11 +148,55 @@ pub struct DataplaneCapabilities {
     pub release: KumaRelease,
     /// Whether the control plane determines readiness.
     pub health_discovery: HealthDiscovery,
-    /// Whether the mesh has services only as `MeshService`s: `meshServices.mode: Exclusive` in 2.x, every mesh in 3.x.
-    pub mesh_services_only: bool,
+    /// What the services of the mesh are.
+    pub services: ServicesMode,
+}
+
+/// What the services of a mesh are: `meshServices.mode` in 2.x.
+///
+/// The control plane resolves the `backendRef` of an outbound in each mode (`asOutbounds` in
+/// `pkg/xds/sync/dataplane_proxy_builder.go` of 2.14), and makes no MeshServices in the mode `Disabled`
+/// (`pkg/core/resources/apis/meshservice/generate/generator.go`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServicesMode {
+    /// Tags. The default of 2.x.
+    #[default]
+    Disabled,
+    /// Tags, and MeshServices beside them.
+    Everywhere,
+    /// As `Everywhere`. Sidecars that bind their outbounds bind those resources alone that they list.
+    ReachableBackends,
+    /// MeshServices alone. Every mesh of 3.x.
+    Exclusive,
+}
+
+impl ServicesMode {
+    /// `meshServices.mode` of a Mesh resource. A mode that is not known counts as the default.
+    pub(super) fn of(mesh: &Value) -> Self {
+        match mesh.pointer("/meshServices/mode").and_then(Value::as_str) {
+            Some("Everywhere") => Self::Everywhere,
+            Some("ReachableBackends") => Self::ReachableBackends,
+            Some("Exclusive") => Self::Exclusive,
+            _ => Self::Disabled,
+        }
+    }
 }
 
 impl DataplaneCapabilities {
+    /// Whether services are MeshServices alone.
+    pub fn mesh_services_only(self) -> bool {
+        self.services == ServicesMode::Exclusive
+    }
+
+    /// Whether an outbound may name a resource of this type.
+    pub fn allows_backend(self, kind: BackendKind) -> bool {
+        match (kind, self.services) {
+            (BackendKind::MeshService, ServicesMode::Disabled) => false,
+            (BackendKind::MeshService, ServicesMode::Exclusive) => true,
+            _ => self.has(KumaFeature::ReachableBackends),
+        }
+    }
+
     /// Whether the release has the feature.
     pub fn has(self, feature: KumaFeature) -> bool {
         self.release.has(feature)
@@ -178,9 +222,9 @@ pub(super) struct ServerCapabilities {
     /// The untested versions whose resource types were those of their dialect.
     pub(super) confirmed: BTreeMap<Arc<str>, ApiDialect>,
     pub(super) health_discovery: Option<HealthDiscovery>,
-    /// Whether a mesh has `meshServices.mode: Exclusive`.
-    pub(super) exclusive: BTreeMap<MeshName, bool>,
-    /// The MeshServices of the meshes that have no other services, in 2.x, and their ports.
+    /// `meshServices.mode` of the meshes, in 2.x.
+    pub(super) services: BTreeMap<MeshName, ServicesMode>,
+    /// The MeshServices of the meshes that have some, in 2.x, and their ports.
     pub(super) mesh_services: BTreeMap<MeshName, BTreeMap<String, Vec<u16>>>,
 }
 
@@ -197,18 +241,14 @@ impl ServerCapabilities {
 
     /// The capabilities for registrations of this mesh once the server is of `release`.
     pub(super) fn at_release(&self, mesh: &MeshName, release: KumaRelease) -> DataplaneCapabilities {
-        let is_exclusive = self.exclusive.get(mesh).copied().unwrap_or(false);
+        let services = self.services.get(mesh).copied().unwrap_or_default();
+        let has_tags = release.has(KumaFeature::TagServices);
         DataplaneCapabilities {
             release,
             health_discovery: self.health_discovery.unwrap_or_default(),
-            mesh_services_only: is_exclusive || !release.has(KumaFeature::TagServices),
+            services: if has_tags { services } else { ServicesMode::Exclusive },
         }
     }
-}
-
-/// `meshServices.mode` of a Mesh resource.
-pub(super) fn is_exclusive(mesh: &Value) -> bool {
-    mesh.pointer("/meshServices/mode").and_then(Value::as_str) == Some("Exclusive")
 }
 
 /// `dpServer.hds.enabled` of the response to `GET /config`.

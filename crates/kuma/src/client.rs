@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::backends;
 use super::capabilities::{
-    self, DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, ServerCapabilities, WriteRules,
+    self, DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, ServerCapabilities, ServicesMode,
+    WriteRules,
 };
 use super::connection::settings;
 use super::dataplane;
@@ -46,7 +47,7 @@ use ecs_mesh_control_plane::{
     RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
-use ecs_mesh_core::intent::{DesiredProxy, DesiredRegistration, MeshBackend, RegistrationId};
+use ecs_mesh_core::intent::{DesiredProxy, DesiredRegistration, MeshBackend, MeshServices, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, FieldChange};
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, SidecarOutbounds, Timestamp};
@@ -682,11 +683,11 @@ impl<T: Transport> KumaControlPlane<T> {
         }
     }
 
-    /// The resources of a mesh whose services are MeshServices, of all types: an outbound to a resource of another type is
-    /// named as such, and sidecars bind the addresses of all.
-    async fn list_mesh_backends(&self, mesh: &MeshName) -> Result<Option<Vec<MeshBackend>>, MeshError> {
-        if !self.capabilities(mesh).mesh_services_only {
-            return Ok(None);
+    /// The resources of a mesh, of all types: an outbound to a resource of another type is named as such, and sidecars bind
+    /// the addresses of all. Older releases than 2.9 can call none of them.
+    async fn list_mesh_backends(&self, mesh: &MeshName) -> Result<Vec<MeshBackend>, MeshError> {
+        if !self.capabilities(mesh).has(KumaFeature::ReachableBackends) {
+            return Ok(Vec::new());
         }
         let mut found = Vec::new();
         for kind in BackendKind::ALL {
@@ -694,7 +695,7 @@ impl<T: Transport> KumaControlPlane<T> {
             let sink = |item: Value| found.extend(backends::read(kind, &item));
             self.list(&path, None, RequestKind::Mesh, sink).await?;
         }
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// The names of a list's items.
@@ -1015,29 +1016,31 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn load_mesh(&self, mesh: &MeshName) -> Result<(), MeshError> {
         let path = format!("/meshes/{}", segment(mesh.as_str()));
-        let mut is_exclusive = capabilities::is_exclusive(&self.get_json(&path, RequestKind::Mesh).await?);
+        let mut mode = ServicesMode::of(&self.get_json(&path, RequestKind::Mesh).await?);
         // A new instance, which may not be known yet, does not show the mode.
-        let was_exclusive = self.capabilities.load().exclusive.get(mesh) == Some(&true);
-        let reads = if was_exclusive { RESOURCE_READS } else { self.reads() };
+        let last = self.capabilities.load().services.get(mesh).copied().unwrap_or_default();
+        let reads = if last == ServicesMode::Disabled { self.reads() } else { RESOURCE_READS };
         for _ in 1..reads {
-            if is_exclusive {
+            if mode != ServicesMode::Disabled {
                 break;
             }
-            is_exclusive = capabilities::is_exclusive(&self.get_json_anew(&path, RequestKind::Mesh).await?);
+            mode = ServicesMode::of(&self.get_json_anew(&path, RequestKind::Mesh).await?);
         }
         // Where new instances alone answer, as after an upgrade in place, the mode is the one that an old instance has shown.
         let newer = self.capabilities.load().newer;
         let hides_mode = newer.is_some_and(|newer| !newer.has(KumaFeature::MeshServicesMode));
-        let is_exclusive = is_exclusive || (was_exclusive && hides_mode);
+        if mode == ServicesMode::Disabled && hides_mode {
+            mode = last;
+        }
         let has_tags = self.capabilities.load().release().has(KumaFeature::OutboundTags);
         // Before the mode is recorded: without the list, outbounds would name services that the mesh does not have.
-        let services = if is_exclusive && has_tags {
+        let services = if mode != ServicesMode::Disabled && has_tags {
             Some(self.list_ports(&format!("{path}/meshservices")).await?)
         } else {
             None
         };
         self.update_capabilities(|known| {
-            known.exclusive.insert(mesh.clone(), is_exclusive);
+            known.services.insert(mesh.clone(), mode);
             match &services {
                 Some(services) => known.mesh_services.insert(mesh.clone(), services.clone()),
                 None => known.mesh_services.remove(mesh),
@@ -1146,8 +1149,13 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         self.observed("list_services", self.list_service_names(mesh)).await
     }
 
-    async fn list_backends(&self, mesh: &MeshName) -> Result<Option<Vec<MeshBackend>>, MeshError> {
-        self.observed("list_backends", self.list_mesh_backends(mesh)).await
+    async fn list_callable(&self, mesh: &MeshName) -> Result<MeshServices, MeshError> {
+        let resources = self.observed("list_backends", self.list_mesh_backends(mesh)).await?;
+        let names = match self.capabilities(mesh).services {
+            ServicesMode::Exclusive => None,
+            _ => Some(self.list_services(mesh).await?),
+        };
+        Ok(MeshServices { names, resources })
     }
 
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {

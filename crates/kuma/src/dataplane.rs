@@ -285,10 +285,11 @@ fn render_outbounds(
     let is_declared = |stored: &Value| declared.iter().any(|outbound| listens_at(stored, outbound));
     // In a mesh that was moved to MeshServices, the declared outbound replaces the tag of its service.
     let is_moved = |stored: &&Value| {
-        let service = tagged_service(stored).filter(|_| capabilities.mesh_services_only);
-        service.is_some_and(|service| {
+        let by_reference = |outbound: &&OutboundListener| is_reference(&outbound.backend, capabilities);
+        tagged_service(stored).is_some_and(|service| {
             declared
                 .iter()
+                .filter(by_reference)
                 .any(|outbound| listens_at(stored, outbound) && is_service(&outbound.backend, service))
         })
     };
@@ -334,6 +335,14 @@ pub(super) fn is_complete(stored: &Value, capabilities: DataplaneCapabilities) -
         && items("/networking/outbound").all(|outbound| has_target(outbound, capabilities))
 }
 
+/// Whether an outbound names the backend by a `backendRef`, not by a tag.
+fn is_reference(backend: &NamedBackend, capabilities: DataplaneCapabilities) -> bool {
+    match backend {
+        NamedBackend::Service(_) => capabilities.mesh_services_only(),
+        NamedBackend::Resource { .. } => true,
+    }
+}
+
 /// Whether the backend is the MeshService that the control plane makes for a service tag.
 fn is_service(backend: &NamedBackend, service: &str) -> bool {
     match backend {
@@ -376,7 +385,7 @@ fn render_outbound(
         "port": outbound.listen.port.get(),
     }));
     match &outbound.backend {
-        NamedBackend::Service(service) if !capabilities.mesh_services_only => {
+        NamedBackend::Service(service) if !is_reference(&outbound.backend, capabilities) => {
             body.insert("tags".to_owned(), json!({SERVICE_TAG: service.as_str()}));
         }
         backend => {

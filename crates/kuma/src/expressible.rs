@@ -70,8 +70,8 @@ enum Inexpressible<'a> {
     NoBoundOutbounds,
     /// Sidecars that bind their outbounds, in a mesh whose services are tags.
     NoBoundTags,
-    /// An outbound to a resource of the mesh, in a mesh whose services are tags.
-    NoBackend(&'a NamedBackend),
+    /// An outbound to a resource of the mesh, which the mesh does not have or the release cannot call.
+    NoBackend { backend: &'a NamedBackend, has_resources: bool },
     /// An outbound to a service whose name cannot be that of a MeshService.
     NoMeshService(&'a ServiceName),
     /// An outbound to a service with several workload labels.
@@ -103,8 +103,11 @@ impl fmt::Display for Inexpressible<'_> {
             Self::NoBoundTags => f.write_str(
                 "the mesh does not have meshServices.mode Exclusive, so sidecars cannot bind its services (reach: bindOutbounds)",
             ),
-            Self::NoBackend(backend) => {
-                write!(f, "the outbound's {backend} needs a mesh with meshServices.mode Exclusive")
+            Self::NoBackend { backend, has_resources: true } => {
+                write!(f, "the outbound's {backend} needs a mesh with MeshServices, and its meshServices.mode is Disabled")
+            }
+            Self::NoBackend { backend, has_resources: false } => {
+                write!(f, "2.9 is the first version with outbounds to resources, such as {backend}")
             }
             Self::NoMeshService(service) => {
                 write!(f, "the outbound's service {service} can be no MeshService ({DNS_LABEL_RULE})")
@@ -129,7 +132,10 @@ impl Inexpressible<'_> {
             Self::NoBoundTags => {
                 "set meshServices.mode of the Mesh to Exclusive, or Workload.spec.reach to outbounds"
             }
-            Self::NoBackend(_) => "set meshServices.mode of the Mesh to Exclusive, or name a service",
+            Self::NoBackend { has_resources: true, .. } => {
+                "set meshServices.mode of the Mesh to Everywhere or Exclusive, or name a service"
+            }
+            Self::NoBackend { has_resources: false, .. } => "name a service, or upgrade the control plane",
             Self::NoMeshService(_) => "set `workload` in the Workload of that service, or rename the service",
             Self::SeveralMeshServices { .. } => "give all Workloads of that service one `workload`",
         }
@@ -142,7 +148,7 @@ fn problems(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) 
     // Servers of 2.14 skip it without an error (`UPGRADE.md`).
     if let DesiredProxy::Zone(proxy, ZoneProxyForm::Listener) = &desired.proxy
         && capabilities.has(KumaFeature::Listeners)
-        && !capabilities.mesh_services_only
+        && !capabilities.mesh_services_only()
     {
         problems.push(Inexpressible::NoListener(proxy.kind()));
     }
@@ -172,17 +178,20 @@ fn reach_problems(
     capabilities: DataplaneCapabilities,
 ) -> Vec<Inexpressible<'_>> {
     match &desired.reach {
-        DesiredReach::Listeners(_) if capabilities.mesh_services_only => Vec::new(),
         DesiredReach::Listeners(outbounds) => {
             let backends = outbounds.declared().iter().map(|outbound| &outbound.backend);
-            let resources = backends.filter(|backend| matches!(backend, NamedBackend::Resource { .. }));
-            let resources: BTreeSet<&NamedBackend> = resources.collect();
-            resources.into_iter().map(Inexpressible::NoBackend).collect()
+            let refused = backends.filter(|backend| match backend {
+                NamedBackend::Resource { kind, .. } => !capabilities.allows_backend(*kind),
+                NamedBackend::Service(_) => false,
+            });
+            let refused: BTreeSet<&NamedBackend> = refused.collect();
+            let has_resources = capabilities.has(KumaFeature::ReachableBackends);
+            refused.into_iter().map(|backend| Inexpressible::NoBackend { backend, has_resources }).collect()
         }
         DesiredReach::Backends(_) | DesiredReach::EveryBackend(_) => {
             if !capabilities.has(KumaFeature::BindOutbounds) {
                 vec![Inexpressible::NoBoundOutbounds]
-            } else if !capabilities.mesh_services_only {
+            } else if !capabilities.mesh_services_only() {
                 vec![Inexpressible::NoBoundTags]
             } else {
                 Vec::new()

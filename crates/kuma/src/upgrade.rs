@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::capabilities::{KumaVersion, is_exclusive};
+use super::capabilities::{KumaVersion, ServicesMode};
 use super::dataplane::{self, PROTOCOL_TAG, WORKLOAD_LABEL};
 use super::labels::{self, OPERATOR_LABEL};
 use super::zone_proxy;
@@ -89,7 +89,7 @@ impl<'a> UpgradeScan<'a> {
             let fix = "create a Mesh of an allowed name, and move its tasks there by MeshBinding.spec.mesh";
             self.add((UpgradeBlockerKind::Name, "Mesh"), ("", name), name_rule(target), fix);
         }
-        if self.lacks(KumaFeature::TagServices) && !is_exclusive(mesh) {
+        if self.lacks(KumaFeature::TagServices) && ServicesMode::of(mesh) != ServicesMode::Exclusive {
             let reason = format!(
                 "its services are tags, which {target} does not have: clients lose their outbounds until the operator has \
                  replaced them"

@@ -163,27 +163,18 @@ fn wrong_port(called: &ReachableBackend, declared: &DeclaredPorts<'_>) -> Option
 }
 
 /// What Dataplanes can call once all Workloads have tasks.
-fn with_declared(
-    known: MeshServices,
-    declared: &DeclaredPorts<'_>,
-    labels: &CalledWorkloads,
-) -> MeshServices {
-    match known {
-        MeshServices::Names(mut names) => {
-            names.extend(declared.keys().map(ToString::to_string));
-            MeshServices::Names(names)
-        }
-        MeshServices::Resources(mut known) => {
-            for (service, ports) in declared {
-                // Kuma 3.x names a service by its workload label.
-                let labels = labels.labels(service).into_iter().flatten().map(ToString::to_string);
-                for name in labels.chain([service.to_string()]) {
-                    add_service(&mut known, name, ports);
-                }
-            }
-            MeshServices::Resources(known)
+fn with_declared(mut known: MeshServices, declared: &DeclaredPorts<'_>, labels: &CalledWorkloads) -> MeshServices {
+    if let Some(names) = &mut known.names {
+        names.extend(declared.keys().map(ToString::to_string));
+    }
+    for (service, ports) in declared {
+        // Kuma 3.x names a service by its workload label.
+        let labels = labels.labels(service).into_iter().flatten().map(ToString::to_string);
+        for name in labels.chain([service.to_string()]) {
+            add_service(&mut known.resources, name, ports);
         }
     }
+    known
 }
 
 fn add_service(known: &mut Vec<MeshBackend>, name: String, ports: &BTreeSet<u16>) {

@@ -96,7 +96,7 @@ pub(super) fn at_kuma(world: &mut AuditFixture) {
     let kuma = KumaFacts {
         services: BTreeMap::from([(
             MeshName::default(),
-            Ok(MeshServices::Names(names(&["kv", "db", "legacy"]))),
+            Ok(MeshServices { names: Some(names(&["kv", "db", "legacy"])), resources: Vec::new() }),
         )]),
         ..KumaFacts::default()
     };
@@ -134,7 +134,7 @@ fn with_resources(world: &mut AuditFixture) {
         backend(BackendKind::MeshService, "legacy", 15_000),
         backend(BackendKind::MeshExternalService, "payments", 443),
     ];
-    kuma_facts(world).services.insert(MeshName::default(), Ok(MeshServices::Resources(known)));
+    kuma_facts(world).services.insert(MeshName::default(), Ok(MeshServices { names: None, resources: known }));
 }
 
 fn details(world: &mut AuditFixture) -> &mut AuthorizationDetails {

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use super::CalledWorkloads;
 use ecs_mesh_api::manifests::suggestion;
 use ecs_mesh_api::{BackendKind, NamedBackend, ReachableBackend};
-use ecs_mesh_model::Tags;
+use ecs_mesh_model::{ServiceName, Tags};
 
 /// A resource of a mesh that Dataplanes can call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +34,11 @@ impl MeshBackend {
 
 /// What Dataplanes of a mesh can call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MeshServices {
-    /// The names of its services, which are tags, or Consul's.
-    Names(BTreeSet<String>),
+pub struct MeshServices {
+    /// The names of its services, which are tags, or Consul's; `None` where services are MeshServices.
+    pub names: Option<BTreeSet<String>>,
     /// Its resources, of all types.
-    Resources(Vec<MeshBackend>),
+    pub resources: Vec<MeshBackend>,
 }
 
 impl MeshServices {
@@ -48,28 +48,38 @@ impl MeshServices {
         called: &BTreeSet<ReachableBackend>,
         workloads: &CalledWorkloads,
     ) -> BTreeMap<String, String> {
-        let missing = |called| match self {
-            Self::Names(known) => missing_name(called, known, workloads),
-            Self::Resources(known) => missing_resource(called, known, workloads),
+        let missing = |called: &ReachableBackend| {
+            let service = called.named().and_then(NamedBackend::service);
+            match service.zip(self.names.as_ref()) {
+                Some((service, names)) => missing_name(service, names, &self.resources, workloads),
+                None => missing_resource(called, &self.resources, workloads),
+            }
         };
         called.iter().filter_map(missing).collect()
     }
 }
 
-/// Resources are not among the names.
 fn missing_name(
-    called: &ReachableBackend,
+    service: &ServiceName,
     known: &BTreeSet<String>,
+    resources: &[MeshBackend],
     workloads: &CalledWorkloads,
 ) -> Option<(String, String)> {
-    let service = called.named()?.service()?;
     let mut labels = workloads.labels(service).into_iter().flatten();
-    let is_known = known.contains(service.as_str()) || labels.any(|label| known.contains(&**label));
-    (!is_known).then(|| {
-        let names: Vec<&str> = known.iter().map(String::as_str).collect();
-        let nearest = suggestion(service.as_str(), "There are", &names);
-        (service.to_string(), format!("the mesh has no such service{nearest}"))
-    })
+    if known.contains(service.as_str()) || labels.any(|label| known.contains(&**label)) {
+        return None;
+    }
+    let reason = match resources.iter().find(|one| one.name == service.as_str()) {
+        Some(other) if other.kind != BackendKind::MeshService => {
+            format!("{service} is a {}", other.kind.as_str())
+        }
+        _ => {
+            let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            let nearest = suggestion(service.as_str(), "There are", &names);
+            format!("the mesh has no such service{nearest}")
+        }
+    };
+    Some((service.to_string(), reason))
 }
 
 fn missing_resource(
@@ -182,7 +192,7 @@ mod tests {
             backend(BackendKind::MeshExternalService, "payments", 443),
             of_other_zone(),
         ];
-        let known = MeshServices::Resources(known);
+        let known = MeshServices { names: None, resources: known };
         known.missing(&called, &CalledWorkloads::default()).into_iter().collect()
     }
 
@@ -225,14 +235,20 @@ mod tests {
 
     #[test]
     fn unknown_service_of_tags_has_the_nearest_name() {
-        let known = MeshServices::Names(["redis", "kv"].map(str::to_owned).into());
-        let called = ["redis", "rediss"].map(|service| ReachableBackend::Named {
-            backend: NamedBackend::Service(ecs_mesh_model::ServiceName::parse(service).unwrap()),
+        let known = MeshServices {
+            names: Some(["redis", "kv"].map(str::to_owned).into()),
+            resources: vec![backend(BackendKind::MeshExternalService, "payments", 443)],
+        };
+        let called = ["redis", "rediss", "payments"].map(|service| ReachableBackend::Named {
+            backend: NamedBackend::Service(ServiceName::parse(service).unwrap()),
             port: None,
         });
         let missing = known.missing(&called.into(), &CalledWorkloads::default());
-        let reason = "the mesh has no such service; did you mean redis? There are: kv, redis";
-        assert_eq!(missing, [("rediss".to_owned(), reason.to_owned())].into());
+        let reasons = [
+            ("payments", "payments is a MeshExternalService"),
+            ("rediss", "the mesh has no such service; did you mean redis? There are: kv, redis"),
+        ];
+        assert_eq!(missing, reasons.map(|(name, reason)| (name.to_owned(), reason.to_owned())).into());
     }
 
     #[test]

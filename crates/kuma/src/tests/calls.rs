@@ -8,7 +8,9 @@ use super::{
     RecordingKumaObserver, ScriptedKumaTransport, TASK, demo, demo_rendered, id, kuma, mesh, operator, page,
     responds, std_error, stored_by_2x, unreachable_server,
 };
-use crate::{DataplaneCapabilities, HealthDiscovery, HttpResponse, KumaControlPlane, MeshCallObserver};
+use crate::{
+    DataplaneCapabilities, HealthDiscovery, HttpResponse, KumaControlPlane, MeshCallObserver, ServicesMode,
+};
 use ecs_mesh_api::{BackendKind, KumaFeature};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
@@ -367,11 +369,12 @@ async fn refresh_reads_health_discovery_and_mesh_modes() {
         responds(200, &json!({"type": "Mesh", "name": "a", "meshServices": {"mode": "Exclusive"}})),
         page(&[], None),
         responds(200, &json!({"type": "Mesh", "name": "b", "meshServices": {"mode": "Everywhere"}})),
+        page(&[], None),
     ]);
     let kuma = kuma(&script);
     kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap();
     let (a, b) = (kuma.capabilities(&mesh("a")), kuma.capabilities(&mesh("b")));
-    assert!(a.mesh_services_only && !b.mesh_services_only);
+    assert_eq!((a.services, b.services), (ServicesMode::Exclusive, ServicesMode::Everywhere));
     assert_eq!(a.health_discovery, HealthDiscovery::Off);
     assert!(!a.has(KumaFeature::InboundNames), "2.7 drops the names of inbounds");
     assert_eq!(&*kuma.version().unwrap().text, "Kuma 2.7.4");
@@ -391,7 +394,7 @@ async fn refresh_reads_other_meshes_when_one_is_missing() {
     let error = kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::MeshNotFound);
     assert!(error.message.contains("/meshes/a"), "{error}");
-    assert!(kuma.capabilities(&mesh("b")).mesh_services_only);
+    assert!(kuma.capabilities(&mesh("b")).mesh_services_only());
 }
 
 #[tokio::test]
@@ -454,8 +457,6 @@ async fn services_come_from_insights_or_mesh_services() {
     ]);
     let found = kuma(&insights).list_services(&mesh("default")).await.unwrap();
     assert_eq!(found, BTreeSet::from(["demo".to_owned(), "kv".to_owned()]));
-    let none = kuma(&insights).list_backends(&mesh("default")).await;
-    assert_eq!(none.unwrap(), None);
 
     let exclusive = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
@@ -468,8 +469,9 @@ async fn services_come_from_insights_or_mesh_services() {
     ]);
     let kuma = kuma(&exclusive);
     kuma.refresh_capabilities(&[mesh("m")].into()).await.unwrap();
-    let found = kuma.list_backends(&mesh("m")).await.unwrap().unwrap();
-    let found: Vec<_> = found.iter().map(|one| (one.kind, one.name.as_str())).collect();
+    let found = kuma.list_callable(&mesh("m")).await.unwrap();
+    assert_eq!(found.names, None);
+    let found: Vec<_> = found.resources.iter().map(|one| (one.kind, one.name.as_str())).collect();
     let wanted = [(BackendKind::MeshService, "redis"), (BackendKind::MeshExternalService, "payments")];
     assert_eq!(found, wanted);
     assert_eq!(exclusive.paths()[4], "GET /meshes/m/meshservices?size=1000");

@@ -34,7 +34,7 @@ const DEFINITION: &str = "arn:aws:ecs:eu-west-1:111122223333:task-definition/app
 struct DialectCase {
     /// The ECS service of the task.
     service: String,
-    /// Versions, with `Exclusive` after that of a server whose mesh has only MeshServices.
+    /// Versions, each with the `meshServices.mode` of the mesh if that is not `Disabled`.
     servers: Vec<String>,
     /// Spec by `KIND/NAME`, beside those of the control plane and the binding.
     manifests: BTreeMap<String, Value>,
@@ -72,18 +72,16 @@ impl SidecarInput {
     }
 }
 
-/// A server of one version, whose mesh may have only MeshServices.
+/// A server of one version, and the `meshServices.mode` of its mesh.
 struct VersionedServer {
     version: String,
-    mode: &'static str,
+    mode: String,
 }
 
 impl VersionedServer {
     fn parse(text: &str) -> Self {
-        match text.strip_suffix(" Exclusive") {
-            Some(version) => Self { version: version.to_owned(), mode: "Exclusive" },
-            None => Self { version: text.to_owned(), mode: "Disabled" },
-        }
+        let (version, mode) = text.split_once(' ').unwrap_or((text, "Disabled"));
+        Self { version: version.to_owned(), mode: mode.to_owned() }
     }
 }
 

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
-use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, WRITER_LABEL, normalise};
+use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, ServicesMode, WRITER_LABEL, normalise};
 use ecs_mesh_api::{KumaRelease, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds};
@@ -11,10 +11,10 @@ use ecs_mesh_core::plan::DrainReason;
 const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
     release: KumaRelease::new(2, 14),
     health_discovery: HealthDiscovery::Off,
-    mesh_services_only: false,
+    services: ServicesMode::Disabled,
 };
 const EXCLUSIVE: DataplaneCapabilities =
-    DataplaneCapabilities { mesh_services_only: true, health_discovery: HealthDiscovery::On, ..HDS_OFF };
+    DataplaneCapabilities { services: ServicesMode::Exclusive, health_discovery: HealthDiscovery::On, ..HDS_OFF };
 
 /// Compares with the golden file of that name; `INSTA_UPDATE=always` renews it.
 fn golden(name: &str, body: &Value) {

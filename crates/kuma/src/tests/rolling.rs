@@ -122,7 +122,7 @@ async fn registration_that_an_old_instance_shows_complete_needs_no_write() {
     without_outbounds.reach = DesiredReach::Listeners(Outbounds::Exactly(Vec::new()));
     let kept = kuma.render(&without_outbounds, Some(&current)).body;
     assert_eq!(kept["networking"]["outbound"].as_array().map(Vec::len), Some(1), "none is removed meanwhile");
-    assert!(!kuma.capabilities(&mesh("default")).mesh_services_only);
+    assert!(!kuma.capabilities(&mesh("default")).mesh_services_only());
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn mode_of_a_mesh_stays_while_new_instances_alone_answer() {
     for formats in ["2.14", "2.14 and 3.0"] {
         kuma.refresh_capabilities(&[mesh("default")].into()).await.unwrap();
         assert_eq!(kuma.registration_format().as_deref(), Some(formats));
-        assert!(kuma.capabilities(&mesh("default")).mesh_services_only, "{formats}");
+        assert!(kuma.capabilities(&mesh("default")).mesh_services_only(), "{formats}");
     }
 }
 

@@ -294,7 +294,7 @@ async fn service_is_the_workload_label_in_3_x() {
     let found = kuma.list_endpoints(&mesh("default"), service).await.unwrap();
     let names: Vec<&str> = found.iter().map(|found| &*found.endpoint.id.name).collect();
     assert_eq!(names, ["a"]);
-    let known = kuma.list_backends(&mesh("default")).await.unwrap().unwrap();
+    let known = kuma.list_callable(&mesh("default")).await.unwrap().resources;
     assert_eq!(known[0].name, "web-shop");
     let filter = "filter%5Blabels.kuma.io%2Fworkload%5D=web-shop&size=1000";
     assert_eq!(script.paths()[1], format!("GET /meshes/default/dataplanes+insights?{filter}"));
