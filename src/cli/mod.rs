@@ -69,7 +69,7 @@ enum Command {
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Check permissions, queue, event rules and control planes; or print the required policies
     Doctor(doctor::DoctorArgs),
-    /// Find misconfigurations that would make Consul on ECS fail
+    /// Find misconfigurations that would make Kuma or Consul on ECS fail
     Audit(audit::AuditArgs),
     /// Run a self-contained demo: emulated AWS, Kuma and Consul with simulated services, in one process
     #[cfg(feature = "sandbox")]
