@@ -181,6 +181,13 @@ mod tests {
     }
 
     #[test]
+    fn help_of_audit_names_both_control_planes() {
+        let cli = Cli::command();
+        let about = cli.find_subcommand("audit").unwrap().get_about().unwrap().to_string();
+        assert!(about.contains("Kuma") && about.contains("Consul"), "{about}");
+    }
+
+    #[test]
     fn help_texts_are_one_sentence_without_a_full_stop() {
         let cli = Cli::command();
         for command in std::iter::once(&cli).chain(cli.get_subcommands()) {

@@ -148,7 +148,19 @@ pub(super) async fn plan(
         () = line.follow(&progress), if std::io::stderr().is_terminal() => Err("the progress ended".to_owned()),
     };
     line.clear();
-    planned.map(|report| (report, operator))
+    let report = planned?;
+    check_target(target, &report)?;
+    Ok((report, operator))
+}
+
+/// Refuses a target version that is newer than none of the control planes.
+fn check_target(target: Option<KumaRelease>, report: &PlanReport) -> Result<(), String> {
+    match target {
+        Some(target) if report.complete && report.upgrades.is_empty() => Err(format!(
+            "--target-version: every ControlPlane of type kuma has version {target} or a later one"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Time before a progress is shown: most plans take less.

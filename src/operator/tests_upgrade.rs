@@ -69,6 +69,20 @@ async fn plan_for_a_target_shows_the_changed_form_and_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn plan_for_a_target_that_is_not_newer_has_no_upgrade() {
+    let mut fixture = OperatorFixture::new(&[("a", 1), ("kv", 1)]);
+    fixture.kuma.lock().unwrap().upgrade("3.0".parse().unwrap(), fixture.clock.now());
+    fixture.edit(&(caller("a") + &workload("kv", "kv")));
+    fixture.start();
+    sleep(Duration::from_mins(2)).await;
+    for target in [KumaRelease::new(2, 14), KumaRelease::new(3, 0)] {
+        let report = fixture.plan_for(Some(target)).await;
+        assert_eq!((report.complete, report.upgrades.len()), (true, 0), "{target}");
+        assert!(!report.will_write(), "{target}: the registrations have the form of the server's version");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn plan_for_3_0_names_the_listeners_that_are_lost() {
     let mut fixture = OperatorFixture::new(&[("a", 1)]);
     let list = "workloads: [a], outbounds: [{service: kv, targetPort: 15000, listen: {port: 9002}}]";

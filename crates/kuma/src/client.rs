@@ -160,10 +160,16 @@ impl<T: Transport> KumaControlPlane<T> {
         self.lease.get().is_none_or(|lease| lease.holds())
     }
 
+    /// The release of the planned upgrade; `None` also where the server is of that release or a later one.
+    fn upgrade_target(&self) -> Option<KumaRelease> {
+        let current = self.capabilities.load().version.as_ref().and_then(|version| version.release);
+        self.target.filter(|target| current.is_none_or(|current| current < *target))
+    }
+
     /// The capabilities by which registrations of this mesh are rendered.
     fn rendering(&self, mesh: &MeshName) -> DataplaneCapabilities {
         let known = self.capabilities.load();
-        self.target.map_or_else(|| known.of_mesh(mesh), |target| known.at_release(mesh, target))
+        self.upgrade_target().map_or_else(|| known.of_mesh(mesh), |target| known.at_release(mesh, target))
     }
 
     /// The capabilities that decide how registrations of this mesh are written, as of the last refresh.
@@ -173,7 +179,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// The release whose rules apply, as of the last refresh; the oldest during a rolling upgrade.
     pub(super) fn release(&self) -> KumaRelease {
-        self.target.unwrap_or_else(|| self.capabilities.load().release())
+        self.upgrade_target().unwrap_or_else(|| self.capabilities.load().release())
     }
 
     /// The server's version; `None` before the first refresh or write.
@@ -957,7 +963,7 @@ impl<T: Transport> KumaControlPlane<T> {
         capabilities: DataplaneCapabilities,
     ) -> RenderedRegistration {
         let known = self.capabilities.load();
-        let services = known.mesh_services.get(&desired.id.mesh).filter(|_| self.target.is_none());
+        let services = known.mesh_services.get(&desired.id.mesh).filter(|_| self.upgrade_target().is_none());
         let has_mesh_service = |name: &str, port: u16| {
             services.is_none_or(|services| services.get(name).is_some_and(|ports| ports.contains(&port)))
         };
@@ -1126,7 +1132,10 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         &self,
         unmanaged: Option<&BTreeSet<RegistrationId>>,
     ) -> Result<Option<UpgradeCheck>, MeshError> {
-        let Some(target) = self.target else { return Ok(None) };
+        if self.target.is_some() && self.version().is_none() {
+            self.load_version().await?;
+        }
+        let Some(target) = self.upgrade_target() else { return Ok(None) };
         self.observed("check_upgrade", self.scan_for_upgrade(target, unmanaged)).await.map(Some)
     }
 
@@ -1176,7 +1185,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     fn zone_proxy_form(&self) -> Option<ZoneProxyForm> {
-        let release = self.target.or_else(|| Some(self.capabilities.load().rules?.release));
+        let release = self.upgrade_target().or_else(|| Some(self.capabilities.load().rules?.release));
         release.map(KumaRelease::zone_proxy_form)
     }
 
@@ -1184,7 +1193,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         let known = self.capabilities.load();
         let Some(version) = &known.version else { return Ok(()) };
         let version =
-            self.target.map_or_else(|| Arc::clone(&version.text), |target| target.to_string().into());
+            self.upgrade_target().map_or_else(|| Arc::clone(&version.text), |target| target.to_string().into());
         expressible::check(desired, self.rendering(&desired.id.mesh), &version)
     }
 
@@ -1201,7 +1210,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {
         let capabilities = self.rendering(&desired.id.mesh);
-        let newer = self.capabilities.load().newer.filter(|_| self.target.is_none());
+        let newer = self.capabilities.load().newer.filter(|_| self.upgrade_target().is_none());
         match newer {
             Some(newer) => self.render_for_both(desired, current, capabilities, newer),
             None => self.render_where_known(desired, current, capabilities),
