@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet};
-use ecs_mesh_api::{ControlPlaneType, NamedBackend, ReachableBackend};
+use ecs_mesh_api::{CalledBackend, ControlPlaneType, ReachableBackend};
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_core::intent::{CalledWorkloads, MeshBackend, may_describe};
 use ecs_mesh_model::{MeshName, ServiceName};
@@ -70,8 +70,8 @@ impl MeshOutbounds {
     }
 
     fn services(&self) -> BTreeSet<&ServiceName> {
-        let named = self.called.iter().filter_map(ReachableBackend::named);
-        named.filter_map(NamedBackend::service).collect()
+        let named = self.called.iter().filter_map(ReachableBackend::one);
+        named.filter_map(CalledBackend::service).collect()
     }
 }
 

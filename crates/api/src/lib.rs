@@ -59,7 +59,7 @@ pub use mesh_binding::{
     LifecyclePolicy, MeshBindingSpec, OnRevoked, RoleTagMode, RoleTagPolicy, ServiceClaim,
 };
 pub use outbound::{
-    Backend, BackendKind, Listen, NamedBackend, Outbound, OutboundListSpec, OutboundListener,
+    Backend, BackendKind, CalledBackend, Listen, Outbound, OutboundListSpec, OutboundListener,
     ReachableBackend,
 };
 pub use percent::Percent;

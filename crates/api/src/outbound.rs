@@ -57,9 +57,10 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::dns_label")]
     pub name: Option<String>,
-    /// All resources with these labels, instead of `name`.
+    /// Resources with these labels, instead of `name`.
     ///
-    /// Only with `reach: bindOutbounds`, and without `port`, since Kuma then takes one of the resources alone.
+    /// With `reach: bindOutbounds` all of them, and without `port`, since Kuma then takes one of them alone. With
+    /// `reach: outbounds` the oldest (Kuma 2.9 and later).
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     #[schemars(schema_with = "patterns::texts_by_key")]
     pub labels: Tags,
@@ -93,9 +94,9 @@ impl BackendKind {
     }
 }
 
-/// One backend, by name.
+/// One backend that an outbound calls.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NamedBackend {
+pub enum CalledBackend {
     /// The service of a `Workload`.
     Service(ServiceName),
     /// A resource of the mesh.
@@ -105,23 +106,35 @@ pub enum NamedBackend {
         /// Its name.
         name: String,
     },
+    /// The oldest resource of the mesh with these labels.
+    Labelled {
+        /// Its type.
+        kind: BackendKind,
+        /// The labels.
+        labels: Tags,
+    },
 }
 
-impl NamedBackend {
+impl CalledBackend {
     /// The service of a `Workload`.
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
             Self::Service(service) => Some(service),
-            Self::Resource { .. } => None,
+            Self::Resource { .. } | Self::Labelled { .. } => None,
         }
     }
 }
 
-impl fmt::Display for NamedBackend {
+impl fmt::Display for CalledBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Service(service) => write!(f, "{service}"),
             Self::Resource { kind, name } => write!(f, "{} {name}", kind.as_str()),
+            Self::Labelled { kind, labels } => {
+                let labels: Vec<String> =
+                    labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "{} {}", kind.as_str(), labels.join(","))
+            }
         }
     }
 }
@@ -130,7 +143,7 @@ impl fmt::Display for NamedBackend {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OutboundListener {
     /// The called backend.
-    pub backend: NamedBackend,
+    pub backend: CalledBackend,
     /// The port of the backend.
     pub port: NonZeroU16,
     /// Where the sidecar listens.
@@ -148,14 +161,14 @@ impl fmt::Display for OutboundListener {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReachableBackend {
     /// One backend.
-    Named {
+    One {
         /// The backend.
-        backend: NamedBackend,
+        backend: CalledBackend,
         /// One of its ports; all ports if `None`.
         port: Option<NonZeroU16>,
     },
     /// All resources of a type with these labels.
-    Labelled {
+    All {
         /// Their type.
         kind: BackendKind,
         /// The labels.
@@ -164,11 +177,11 @@ pub enum ReachableBackend {
 }
 
 impl ReachableBackend {
-    /// The one backend that is meant by name.
-    pub fn named(&self) -> Option<&NamedBackend> {
+    /// The backend, if one alone is called.
+    pub fn one(&self) -> Option<&CalledBackend> {
         match self {
-            Self::Named { backend, .. } => Some(backend),
-            Self::Labelled { .. } => None,
+            Self::One { backend, .. } => Some(backend),
+            Self::All { .. } => None,
         }
     }
 }

@@ -32,9 +32,7 @@ use serde_json::Value;
 
 use ecs_mesh_api::ZoneProxyForm;
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{
-    DesiredRegistration, MeshServices, OwnershipLabels, RegistrationId,
-};
+use ecs_mesh_core::intent::{DesiredRegistration, MeshServices, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, FieldChange, ServiceEndpoint};
 use ecs_mesh_model::{ClusterArn, MeshName, SidecarOutbounds, TaskArn, Timestamp};

@@ -1192,8 +1192,9 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     fn check_desired(&self, desired: &DesiredRegistration) -> Result<(), MeshError> {
         let known = self.capabilities.load();
         let Some(version) = &known.version else { return Ok(()) };
-        let version =
-            self.upgrade_target().map_or_else(|| Arc::clone(&version.text), |target| target.to_string().into());
+        let version = self
+            .upgrade_target()
+            .map_or_else(|| Arc::clone(&version.text), |target| target.to_string().into());
         expressible::check(desired, self.rendering(&desired.id.mesh), &version)
     }
 

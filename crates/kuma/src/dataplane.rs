@@ -18,7 +18,9 @@ use super::normalise::{inbounds_mut, listeners_mut, normalise, without_additions
 use super::reachable::{self, backend_ref};
 use super::stored::{MalformedRegistration, display_name, rendered};
 use super::zone_proxy;
-use ecs_mesh_api::{BackendKind, Inbound, KumaFeature, NamedBackend, OutboundListener, Probe, ZoneProxyForm};
+use ecs_mesh_api::{
+    BackendKind, CalledBackend, Inbound, KumaFeature, OutboundListener, Probe, ZoneProxyForm,
+};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
 use ecs_mesh_core::intent::{DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
@@ -336,18 +338,19 @@ pub(super) fn is_complete(stored: &Value, capabilities: DataplaneCapabilities) -
 }
 
 /// Whether an outbound names the backend by a `backendRef`, not by a tag.
-fn is_reference(backend: &NamedBackend, capabilities: DataplaneCapabilities) -> bool {
+fn is_reference(backend: &CalledBackend, capabilities: DataplaneCapabilities) -> bool {
     match backend {
-        NamedBackend::Service(_) => capabilities.mesh_services_only(),
-        NamedBackend::Resource { .. } => true,
+        CalledBackend::Service(_) => capabilities.mesh_services_only(),
+        CalledBackend::Resource { .. } | CalledBackend::Labelled { .. } => true,
     }
 }
 
 /// Whether the backend is the MeshService that the control plane makes for a service tag.
-fn is_service(backend: &NamedBackend, service: &str) -> bool {
+fn is_service(backend: &CalledBackend, service: &str) -> bool {
     match backend {
-        NamedBackend::Service(declared) => declared.as_str() == service,
-        NamedBackend::Resource { kind, name } => *kind == BackendKind::MeshService && name == service,
+        CalledBackend::Service(declared) => declared.as_str() == service,
+        CalledBackend::Resource { kind, name } => *kind == BackendKind::MeshService && name == service,
+        CalledBackend::Labelled { .. } => false,
     }
 }
 
@@ -385,7 +388,7 @@ fn render_outbound(
         "port": outbound.listen.port.get(),
     }));
     match &outbound.backend {
-        NamedBackend::Service(service) if !is_reference(&outbound.backend, capabilities) => {
+        CalledBackend::Service(service) if !is_reference(&outbound.backend, capabilities) => {
             body.insert("tags".to_owned(), json!({SERVICE_TAG: service.as_str()}));
         }
         backend => {

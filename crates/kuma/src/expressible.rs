@@ -10,7 +10,7 @@ use super::reachable::mesh_service;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::is_dns_label;
 use ecs_mesh_api::{
-    ApiDialect, Inbound, InexpressibleProxy, InexpressibleTag, KumaFeature, NamedBackend, Protocol,
+    ApiDialect, CalledBackend, Inbound, InexpressibleProxy, InexpressibleTag, KumaFeature, Protocol,
     ZoneProxyForm, ZoneProxyKind,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
@@ -71,7 +71,7 @@ enum Inexpressible<'a> {
     /// Sidecars that bind their outbounds, in a mesh whose services are tags.
     NoBoundTags,
     /// An outbound to a resource of the mesh, which the mesh does not have or the release cannot call.
-    NoBackend { backend: &'a NamedBackend, has_resources: bool },
+    NoBackend { backend: &'a CalledBackend, has_resources: bool },
     /// An outbound to a service whose name cannot be that of a MeshService.
     NoMeshService(&'a ServiceName),
     /// An outbound to a service with several workload labels.
@@ -181,10 +181,13 @@ fn reach_problems(
         DesiredReach::Listeners(outbounds) => {
             let backends = outbounds.declared().iter().map(|outbound| &outbound.backend);
             let refused = backends.filter(|backend| match backend {
-                NamedBackend::Resource { kind, .. } => !capabilities.allows_backend(*kind),
-                NamedBackend::Service(_) => false,
+                CalledBackend::Resource { kind, .. } => !capabilities.allows_backend(*kind),
+                CalledBackend::Labelled { kind, .. } => {
+                    !capabilities.allows_backend(*kind) || !capabilities.has(KumaFeature::ReachableBackends)
+                }
+                CalledBackend::Service(_) => false,
             });
-            let refused: BTreeSet<&NamedBackend> = refused.collect();
+            let refused: BTreeSet<&CalledBackend> = refused.collect();
             let has_resources = capabilities.has(KumaFeature::ReachableBackends);
             refused.into_iter().map(|backend| Inexpressible::NoBackend { backend, has_resources }).collect()
         }

@@ -47,7 +47,9 @@ mod upgrade;
 mod writers;
 mod zone_proxy;
 
-pub use capabilities::{DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, ServicesMode, WriteRules};
+pub use capabilities::{
+    DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, ServicesMode, WriteRules,
+};
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
 pub use diagnostics::{

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::capabilities::DataplaneCapabilities;
 use super::normalise::ref_key;
-use ecs_mesh_api::{BackendKind, KumaFeature, NamedBackend, ReachableBackend};
+use ecs_mesh_api::{BackendKind, CalledBackend, KumaFeature, ReachableBackend};
 use ecs_mesh_control_plane::Registration;
 use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds, RegisteredBackends};
 use ecs_mesh_model::ServiceName;
@@ -33,19 +33,20 @@ pub(super) fn mesh_service<'a>(
     labels.next().filter(|_| labels.next().is_none()).map(AsRef::as_ref)
 }
 
-/// Type and name of a backend.
+/// Type and name of a backend, or its labels. Of several with the labels, the server takes the oldest.
 pub(super) fn backend_ref(
-    backend: &NamedBackend,
+    backend: &CalledBackend,
     desired: &DesiredRegistration,
     capabilities: DataplaneCapabilities,
 ) -> Map<String, Value> {
-    let (kind, name) = match backend {
-        NamedBackend::Service(service) => {
-            (BackendKind::MeshService, mesh_service(desired, service, capabilities))
+    let (kind, field, target) = match backend {
+        CalledBackend::Service(service) => {
+            (BackendKind::MeshService, "name", json!(mesh_service(desired, service, capabilities)))
         }
-        NamedBackend::Resource { kind, name } => (*kind, Some(name.as_str())),
+        CalledBackend::Resource { kind, name } => (*kind, "name", json!(name)),
+        CalledBackend::Labelled { kind, labels } => (*kind, "labels", json!(labels)),
     };
-    Map::from_iter([("kind".to_owned(), kind.as_str().into()), ("name".to_owned(), name.into())])
+    Map::from_iter([("kind".to_owned(), kind.as_str().into()), (field.to_owned(), target)])
 }
 
 /// The references to all backends that the sidecar may bind; `None` where it binds every backend. `current` is of the same
@@ -149,13 +150,13 @@ fn render_ref(
     capabilities: DataplaneCapabilities,
 ) -> Value {
     match backend {
-        ReachableBackend::Named { backend, port } => {
+        ReachableBackend::One { backend, port } => {
             let mut target: Map<String, Value> = backend_ref(backend, desired, capabilities);
             if let Some(port) = port {
                 target.insert("port".to_owned(), port.get().into());
             }
             target.into()
         }
-        ReachableBackend::Labelled { kind, labels } => json!({"kind": kind.as_str(), "labels": labels}),
+        ReachableBackend::All { kind, labels } => json!({"kind": kind.as_str(), "labels": labels}),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::finding::quoted;
 use super::validate::is_dns_label;
 use crate::limits::DNS_LABEL_RULE;
-use crate::{Backend, Listen, NamedBackend, Outbound, OutboundListener, ReachableBackend, WorkloadSpec};
+use crate::{Backend, CalledBackend, Listen, Outbound, OutboundListener, ReachableBackend, WorkloadSpec};
 
 /// Ports that the sidecar uses itself, on any address.
 const RESERVED: [(u16, &str); 3] = [
@@ -45,10 +45,12 @@ impl Outbound {
     /// # Errors
     /// The broken rule.
     pub(super) fn as_listener(&self) -> Result<OutboundListener, BrokenOutboundRule> {
-        let ReachableBackend::Named { backend, port } = self.as_backend()? else {
-            let message = "select several resources, which one listener cannot serve: write backend.name, or set reach: \
-                           bindOutbounds in the Workload";
-            return Err(broken("backend.labels", message));
+        let (backend, port) = match self.as_backend()? {
+            ReachableBackend::One { backend, port } => (backend, port),
+            ReachableBackend::All { kind, labels } => {
+                let port = self.backend.as_ref().and_then(|backend| backend.port);
+                (CalledBackend::Labelled { kind, labels }, port)
+            }
         };
         let port_field = if self.backend.is_some() { "backend.port" } else { "targetPort" };
         let port = port.ok_or_else(|| {
@@ -75,22 +77,23 @@ impl Outbound {
             (None, Some(_)) if self.target_port.is_some() => {
                 Err(broken("targetPort", "belongs to service: write backend.port"))
             }
-            (None, Some(backend)) => backend.reachable(),
+            (None, Some(backend)) => backend.reachable(self.listen.is_some()),
             (Some(service), None) => {
-                let backend = NamedBackend::Service(service.clone());
-                Ok(ReachableBackend::Named { backend, port: self.target_port })
+                let backend = CalledBackend::Service(service.clone());
+                Ok(ReachableBackend::One { backend, port: self.target_port })
             }
         }
     }
 }
 
 impl Backend {
-    fn reachable(&self) -> Result<ReachableBackend, BrokenOutboundRule> {
+    /// `has_listener`: the port is that of a listener, and sidecars that bind their outbounds do not use it.
+    fn reachable(&self, has_listener: bool) -> Result<ReachableBackend, BrokenOutboundRule> {
         let Self { kind, name, labels, port } = self;
         match (name, labels.is_empty()) {
             (Some(name), true) if is_dns_label(name) => {
-                let backend = NamedBackend::Resource { kind: *kind, name: name.clone() };
-                Ok(ReachableBackend::Named { backend, port: *port })
+                let backend = CalledBackend::Resource { kind: *kind, name: name.clone() };
+                Ok(ReachableBackend::One { backend, port: *port })
             }
             (Some(name), true) => {
                 Err(broken("backend.name", format!("{} is not allowed: {DNS_LABEL_RULE}", quoted(name))))
@@ -101,11 +104,11 @@ impl Backend {
             (None, true) => Err(broken("backend.name", "is missing: write name, or labels")),
             // The loop over the resources ends at the first that has the port (`GetReachableBackends` in
             // `pkg/xds/context/destination_index.go` of 2.14 and 3.0).
-            (None, false) if port.is_some() => Err(broken(
+            (None, false) if port.is_some() && !has_listener => Err(broken(
                 "backend.port",
                 "cannot be given with labels, since Kuma would take one of the resources alone: leave it out",
             )),
-            (None, false) => Ok(ReachableBackend::Labelled { kind: *kind, labels: labels.clone() }),
+            (None, false) => Ok(ReachableBackend::All { kind: *kind, labels: labels.clone() }),
         }
     }
 }
@@ -207,7 +210,7 @@ impl DeclaredReach {
         match self {
             Self::Listeners(merged) => {
                 let called = |OutboundListener { backend, port, .. }: &OutboundListener| {
-                    ReachableBackend::Named { backend: backend.clone(), port: Some(*port) }
+                    ReachableBackend::One { backend: backend.clone(), port: Some(*port) }
                 };
                 merged.resolved.iter().map(called).collect()
             }
@@ -277,8 +280,8 @@ pub(super) fn merge_backends(sources: &[OutboundSource<'_>]) -> Vec<ReachableBac
         .filter_map(|outbound| outbound.as_backend().ok())
         .collect();
     let is_included = |one: &ReachableBackend| match one {
-        ReachableBackend::Named { backend, port: Some(_) } => {
-            all.contains(&ReachableBackend::Named { backend: NamedBackend::clone(backend), port: None })
+        ReachableBackend::One { backend, port: Some(_) } => {
+            all.contains(&ReachableBackend::One { backend: CalledBackend::clone(backend), port: None })
         }
         _ => false,
     };
@@ -393,7 +396,7 @@ mod tests {
         OutboundClaim {
             list: (!list.is_empty()).then(|| list.into()),
             outbound: OutboundListener {
-                backend: NamedBackend::Service(ServiceName::parse(service).unwrap()),
+                backend: CalledBackend::Service(ServiceName::parse(service).unwrap()),
                 port: NonZeroU16::new(target).unwrap(),
                 listen: Listen { address: address.parse().unwrap(), port: port.parse().unwrap() },
             },

@@ -150,12 +150,12 @@ fn outbounds(set: &ManifestSet, plane: &str, kuma: &KumaFacts) -> Vec<AuditFindi
 
 /// The ports of the called service, if Workloads declare it.
 fn ports_of<'a>(called: &ReachableBackend, declared: &'a DeclaredPorts<'_>) -> Option<&'a BTreeSet<u16>> {
-    declared.get(called.named()?.service()?)
+    declared.get(called.one()?.service()?)
 }
 
 /// A called port that no Workload of the service has.
 fn wrong_port(called: &ReachableBackend, declared: &DeclaredPorts<'_>) -> Option<String> {
-    let ReachableBackend::Named { backend, port: Some(port) } = called else { return None };
+    let ReachableBackend::One { backend, port: Some(port) } = called else { return None };
     let ports = ports_of(called, declared).filter(|ports| !ports.contains(&port.get()))?;
     let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
     let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
@@ -163,7 +163,11 @@ fn wrong_port(called: &ReachableBackend, declared: &DeclaredPorts<'_>) -> Option
 }
 
 /// What Dataplanes can call once all Workloads have tasks.
-fn with_declared(mut known: MeshServices, declared: &DeclaredPorts<'_>, labels: &CalledWorkloads) -> MeshServices {
+fn with_declared(
+    mut known: MeshServices,
+    declared: &DeclaredPorts<'_>,
+    labels: &CalledWorkloads,
+) -> MeshServices {
     if let Some(names) = &mut known.names {
         names.extend(declared.keys().map(ToString::to_string));
     }

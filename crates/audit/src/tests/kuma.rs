@@ -134,7 +134,9 @@ fn with_resources(world: &mut AuditFixture) {
         backend(BackendKind::MeshService, "legacy", 15_000),
         backend(BackendKind::MeshExternalService, "payments", 443),
     ];
-    kuma_facts(world).services.insert(MeshName::default(), Ok(MeshServices { names: None, resources: known }));
+    kuma_facts(world)
+        .services
+        .insert(MeshName::default(), Ok(MeshServices { names: None, resources: known }));
 }
 
 fn details(world: &mut AuditFixture) -> &mut AuthorizationDetails {

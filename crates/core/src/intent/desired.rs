@@ -9,7 +9,7 @@ use super::CalledWorkloads;
 use super::evaluator::workload_label;
 use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet, MergedOutbounds};
 use ecs_mesh_api::{
-    GatewayType, Inbound, NamedBackend, OutboundListener, Probe, ProxyRole, Reach, ReachableBackend,
+    CalledBackend, GatewayType, Inbound, OutboundListener, Probe, ProxyRole, Reach, ReachableBackend,
     WorkloadSpec, ZoneProxy, ZoneProxyForm,
 };
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, Reason, ServiceName, TaskArn, TaskId};
@@ -296,8 +296,8 @@ impl DesiredReach {
                 outbounds.declared().iter().filter_map(|outbound| outbound.backend.service()).collect()
             }
             Self::Backends(outbounds) => {
-                let named = outbounds.declared().iter().filter_map(ReachableBackend::named);
-                named.filter_map(NamedBackend::service).collect()
+                let named = outbounds.declared().iter().filter_map(ReachableBackend::one);
+                named.filter_map(CalledBackend::service).collect()
             }
             Self::EveryBackend(_) => BTreeSet::new(),
         }

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 
 use super::CalledWorkloads;
 use ecs_mesh_api::manifests::suggestion;
-use ecs_mesh_api::{BackendKind, NamedBackend, ReachableBackend};
+use ecs_mesh_api::{BackendKind, CalledBackend, ReachableBackend};
 use ecs_mesh_model::{ServiceName, Tags};
 
 /// A resource of a mesh that Dataplanes can call.
@@ -49,7 +49,7 @@ impl MeshServices {
         workloads: &CalledWorkloads,
     ) -> BTreeMap<String, String> {
         let missing = |called: &ReachableBackend| {
-            let service = called.named().and_then(NamedBackend::service);
+            let service = called.one().and_then(CalledBackend::service);
             match service.zip(self.names.as_ref()) {
                 Some((service, names)) => missing_name(service, names, &self.resources, workloads),
                 None => missing_resource(called, &self.resources, workloads),
@@ -88,17 +88,11 @@ fn missing_resource(
     workloads: &CalledWorkloads,
 ) -> Option<(String, String)> {
     match called {
-        ReachableBackend::Labelled { kind, labels } => {
-            let has_all =
-                |one: &MeshBackend| labels.iter().all(|(key, value)| one.labels.get(key) == Some(value));
-            let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let is_found = known.iter().any(|one| one.kind == *kind && has_all(one));
-            (!is_found).then(|| {
-                let subject = format!("{} {}", kind.as_str(), shown.join(","));
-                (subject, format!("no {} has these labels", kind.as_str()))
-            })
+        ReachableBackend::All { kind, labels } => missing_labels(*kind, labels, None, known),
+        ReachableBackend::One { backend: CalledBackend::Labelled { kind, labels }, port } => {
+            missing_labels(*kind, labels, *port, known)
         }
-        ReachableBackend::Named { backend, port } => {
+        ReachableBackend::One { backend, port } => {
             let (kind, names) = names_of(backend, workloads);
             let subject = |port: Option<NonZeroU16>| {
                 port.map_or_else(|| backend.to_string(), |port| format!("{backend}:{port}"))
@@ -118,11 +112,34 @@ fn missing_resource(
     }
 }
 
+fn missing_labels(
+    kind: BackendKind,
+    labels: &Tags,
+    port: Option<NonZeroU16>,
+    known: &[MeshBackend],
+) -> Option<(String, String)> {
+    let has_all = |one: &&MeshBackend| {
+        one.kind == kind && labels.iter().all(|(key, value)| one.labels.get(key) == Some(value))
+    };
+    let found: Vec<&MeshBackend> = known.iter().filter(has_all).collect();
+    let subject = CalledBackend::Labelled { kind, labels: labels.clone() }.to_string();
+    match port {
+        _ if found.is_empty() => Some((subject, format!("no {} has these labels", kind.as_str()))),
+        Some(port) if !found.iter().any(|one| one.ports.contains(&port.get())) => {
+            let reason = format!("no {} with these labels has the port {port}", kind.as_str());
+            Some((format!("{subject}:{port}"), reason))
+        }
+        _ => None,
+    }
+}
+
 /// The names that the resource of a backend may have.
-fn names_of(backend: &NamedBackend, workloads: &CalledWorkloads) -> (BackendKind, Vec<String>) {
+fn names_of(backend: &CalledBackend, workloads: &CalledWorkloads) -> (BackendKind, Vec<String>) {
     match backend {
-        NamedBackend::Resource { kind, name } => (*kind, vec![name.clone()]),
-        NamedBackend::Service(service) => {
+        // Labels are no name, and are compared before.
+        CalledBackend::Labelled { kind, .. } => (*kind, Vec::new()),
+        CalledBackend::Resource { kind, name } => (*kind, vec![name.clone()]),
+        CalledBackend::Service(service) => {
             let labels = workloads.labels(service).into_iter().flatten().map(ToString::to_string);
             (BackendKind::MeshService, std::iter::once(service.to_string()).chain(labels).collect())
         }
@@ -137,7 +154,7 @@ fn unknown_name(kind: BackendKind, names: &[String], known: &[MeshBackend]) -> S
     if let Some(zones) = zones_with(kind, names, known) {
         return format!(
             "no {kind} of this zone is named {name}; zone {zones} has one: call it by the labels {DISPLAY_NAME} and {ZONE} \
-             (reach: bindOutbounds), or by the name of a MeshMultiZoneService",
+             or by the name of a MeshMultiZoneService",
             kind = kind.as_str()
         );
     }
@@ -220,7 +237,7 @@ mod tests {
                 pair(
                     "ledger",
                     "no MeshService of this zone is named ledger; zone west has one: call it by the labels \
-                     kuma.io/display-name and kuma.io/zone (reach: bindOutbounds), or by the name of a MeshMultiZoneService",
+                     kuma.io/display-name and kuma.io/zone or by the name of a MeshMultiZoneService",
                 ),
             ),
             (json!({"service": "payments"}), pair("payments", "payments is a MeshExternalService")),
@@ -239,8 +256,8 @@ mod tests {
             names: Some(["redis", "kv"].map(str::to_owned).into()),
             resources: vec![backend(BackendKind::MeshExternalService, "payments", 443)],
         };
-        let called = ["redis", "rediss", "payments"].map(|service| ReachableBackend::Named {
-            backend: NamedBackend::Service(ServiceName::parse(service).unwrap()),
+        let called = ["redis", "rediss", "payments"].map(|service| ReachableBackend::One {
+            backend: CalledBackend::Service(ServiceName::parse(service).unwrap()),
             port: None,
         });
         let missing = known.missing(&called.into(), &CalledWorkloads::default());

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use ecs_mesh_api::{Inbound, NamedBackend, OutboundListener, Probe};
+use ecs_mesh_api::{CalledBackend, Inbound, OutboundListener, Probe};
 use ecs_mesh_control_plane::Registration;
 use ecs_mesh_core::intent::{
     CalledWorkloads, DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, OwnershipLabels,
@@ -57,7 +57,7 @@ fn inbound(value: Value) -> Inbound {
 
 fn outbound(service: &str, target: u16, port: u16) -> OutboundListener {
     OutboundListener {
-        backend: NamedBackend::Service(ServiceName::parse(service).unwrap()),
+        backend: CalledBackend::Service(ServiceName::parse(service).unwrap()),
         port: target.try_into().unwrap(),
         listen: serde_json::from_value(json!({"port": port})).unwrap(),
     }

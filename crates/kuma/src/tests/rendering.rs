@@ -13,8 +13,11 @@ const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
     health_discovery: HealthDiscovery::Off,
     services: ServicesMode::Disabled,
 };
-const EXCLUSIVE: DataplaneCapabilities =
-    DataplaneCapabilities { services: ServicesMode::Exclusive, health_discovery: HealthDiscovery::On, ..HDS_OFF };
+const EXCLUSIVE: DataplaneCapabilities = DataplaneCapabilities {
+    services: ServicesMode::Exclusive,
+    health_discovery: HealthDiscovery::On,
+    ..HDS_OFF
+};
 
 /// Compares with the golden file of that name; `INSTA_UPDATE=always` renews it.
 fn golden(name: &str, body: &Value) {

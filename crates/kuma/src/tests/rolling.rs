@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ScriptedKumaTransport, TASK, demo, id, kuma, mesh, page, responds, std_error, stored_by_2x};
 use crate::{HttpResponse, KumaControlPlane, TransportError};
-use ecs_mesh_api::{NamedBackend, ReachableBackend};
+use ecs_mesh_api::{CalledBackend, ReachableBackend};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, list_owned};
 use ecs_mesh_core::intent::{DesiredReach, Outbounds, RegisteredBackends};
 use ecs_mesh_model::ServiceName;
@@ -161,8 +161,8 @@ async fn changed_reach_takes_no_outbound_meanwhile() {
     stored["networking"]["outbound"] = Value::Null;
     stored["networking"]["transparentProxying"] =
         json!({"reachableBackends": {"refs": [{"kind": "MeshService", "name": "kv"}]}});
-    let redis = NamedBackend::Service(ServiceName::parse("redis").unwrap());
-    let redis = ReachableBackend::Named { backend: redis, port: None };
+    let redis = CalledBackend::Service(ServiceName::parse("redis").unwrap());
+    let redis = ReachableBackend::One { backend: redis, port: None };
     desired.reach = DesiredReach::Backends(Outbounds::Exactly(vec![redis]));
     let kept = kuma.render(&desired, Some(&super::registration(stored))).body;
     let refs = &kept["networking"]["transparentProxying"]["reachableBackends"]["refs"];

@@ -367,7 +367,7 @@ fn outbounds_must_fit_the_reach_of_their_workload() {
     a.yaml:41 (document 4, Workload/bound): spec.outbounds[8].targetPort: belongs to service: write backend.port
     a.yaml:51 (document 5, Workload/listening): spec.outbounds[0].listen: is missing: with reach: outbounds the sidecar listens there
     a.yaml:52 (document 5, Workload/listening): spec.outbounds[1].targetPort: is missing: with reach: outbounds a listener needs one port
-    a.yaml:53 (document 5, Workload/listening): spec.outbounds[2].backend.labels: select several resources, which one listener cannot serve: write backend.name, or set reach: bindOutbounds in the Workload
+    a.yaml:53 (document 5, Workload/listening): spec.outbounds[2].backend.port: is missing: with reach: outbounds a listener needs one port
     a.yaml:54 (document 5, Workload/listening): spec.outbounds[3].backend.port: is missing: with reach: outbounds a listener needs one port
     a.yaml:71 (document 7, OutboundList/l): spec.outbounds[1].targetPort: is missing: with reach: outbounds a listener needs one port
     "#);

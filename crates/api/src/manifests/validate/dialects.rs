@@ -7,7 +7,7 @@ use super::{Assembly, ManifestScope};
 use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
 use crate::{
-    ApiDialect, InexpressibleTag, KumaFeature, KumaRelease, NamedBackend, ReachableBackend, WorkloadSpec,
+    ApiDialect, CalledBackend, InexpressibleTag, KumaFeature, KumaRelease, ReachableBackend, WorkloadSpec,
 };
 use ecs_mesh_model::ServiceName;
 
@@ -48,7 +48,7 @@ impl Assembly {
         };
         let called = self.set.declared_reach(name, workload).backends();
         let services: BTreeSet<&ServiceName> =
-            called.iter().filter_map(ReachableBackend::named).filter_map(NamedBackend::service).collect();
+            called.iter().filter_map(ReachableBackend::one).filter_map(CalledBackend::service).collect();
         let broken = services.into_iter().filter(|one| !is_dns_label(one.as_str()) && !has_label(one));
         let message = |service: &ServiceName| {
             format!(
