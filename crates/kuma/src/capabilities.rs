@@ -150,6 +150,19 @@ pub struct DataplaneCapabilities {
     pub health_discovery: HealthDiscovery,
     /// What the services of the mesh are.
     pub services: ServicesMode,
+    /// What names MeshServices.
+    pub service_naming: MeshServiceNaming,
+}
+
+/// What names the MeshServices that the control plane makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MeshServiceNaming {
+    /// The tag `kuma.io/service`. The default of 2.x.
+    #[default]
+    ServiceTag,
+    /// The label `kuma.io/workload`: in 3.x, and in 2.14 with `KUMA_EXPERIMENTAL_INBOUND_TAGS_DISABLED`
+    /// (`pkg/core/resources/apis/meshservice/generate/generator.go`).
+    WorkloadLabel,
 }
 
 /// What the services of a mesh are: `meshServices.mode` in 2.x.
@@ -222,6 +235,8 @@ pub(super) struct ServerCapabilities {
     /// The untested versions whose resource types were those of their dialect.
     pub(super) confirmed: BTreeMap<Arc<str>, ApiDialect>,
     pub(super) health_discovery: Option<HealthDiscovery>,
+    /// What names MeshServices in 2.x.
+    pub(super) service_naming: MeshServiceNaming,
     /// `meshServices.mode` of the meshes, in 2.x.
     pub(super) services: BTreeMap<MeshName, ServicesMode>,
     /// The MeshServices of the meshes that have some, in 2.x, and their ports.
@@ -247,6 +262,7 @@ impl ServerCapabilities {
             release,
             health_discovery: self.health_discovery.unwrap_or_default(),
             services: if has_tags { services } else { ServicesMode::Exclusive },
+            service_naming: if has_tags { self.service_naming } else { MeshServiceNaming::WorkloadLabel },
         }
     }
 }
@@ -255,6 +271,14 @@ impl ServerCapabilities {
 pub(super) fn health_discovery(config: &Value) -> Option<HealthDiscovery> {
     let enabled = config.pointer("/dpServer/hds/enabled")?.as_bool()?;
     Some(if enabled { HealthDiscovery::On } else { HealthDiscovery::Off })
+}
+
+/// `experimental.inboundTagsDisabled` of the response to `GET /config`.
+pub(super) fn service_naming(config: &Value) -> MeshServiceNaming {
+    match config.pointer("/experimental/inboundTagsDisabled").and_then(Value::as_bool) {
+        Some(true) => MeshServiceNaming::WorkloadLabel,
+        _ => MeshServiceNaming::ServiceTag,
+    }
 }
 
 /// The reason if the configuration shows that this control plane accepts no Dataplanes.

@@ -1007,7 +1007,11 @@ impl<T: Transport> KumaControlPlane<T> {
         };
         // Every supported version prints the field; a configuration without it has the default.
         let discovery = capabilities::health_discovery(&config).unwrap_or(HealthDiscovery::On);
-        self.update_capabilities(|known| known.health_discovery = Some(discovery));
+        let service_naming = capabilities::service_naming(&config);
+        self.update_capabilities(|known| {
+            known.health_discovery = Some(discovery);
+            known.service_naming = service_naming;
+        });
         match capabilities::refuses_writes(&config) {
             None => Ok(()),
             Some(reason) => Err(MeshError::new(

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
 use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL};
 use super::normalise::{inbounds_mut, listeners_mut, normalise, without_additions};
-use super::reachable::{self, backend_ref};
+use super::reachable::{self, backend_ref, mesh_service};
 use super::stored::{MalformedRegistration, display_name, rendered};
 use super::zone_proxy;
 use ecs_mesh_api::{
@@ -24,7 +24,7 @@ use ecs_mesh_api::{
 use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
 use ecs_mesh_core::intent::{DesiredProxy, DesiredReach, DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_model::{MeshName, Timestamp, intern};
+use ecs_mesh_model::{MeshName, ServiceName, Timestamp, intern};
 
 pub(super) const SERVICE_TAG: &str = "kuma.io/service";
 pub(super) const PROTOCOL_TAG: &str = "kuma.io/protocol";
@@ -296,10 +296,15 @@ fn render_outbounds(
         })
     };
     let (moved, stored): (Vec<&Value>, Vec<&Value>) = stored.partition(is_moved);
+    let has_service = |tag: &str, port: u16| {
+        let service = ServiceName::parse(tag).ok();
+        let name = service.as_ref().and_then(|service| mesh_service(desired, service, capabilities));
+        has_mesh_service(name.unwrap_or(tag), port)
+    };
     let is_replaceable = |stored: &&Value| {
         let called = declared.iter().find(|outbound| listens_at(stored, outbound));
         let called = tagged_service(stored).zip(called);
-        called.is_none_or(|(service, outbound)| has_mesh_service(service, outbound.port.get()))
+        called.is_none_or(|(service, outbound)| has_service(service, outbound.port.get()))
     };
     let (replaced, waiting): (Vec<&Value>, Vec<&Value>) = moved.into_iter().partition(is_replaceable);
     // An upgrade drops the target of an outbound in the other dialect. The declared outbound of the listener replaces it.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fmt::Write as _;
 
-use super::capabilities::DataplaneCapabilities;
+use super::capabilities::{DataplaneCapabilities, MeshServiceNaming};
 use super::reachable::mesh_service;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::is_dns_label;
@@ -168,6 +168,8 @@ fn problems(desired: &DesiredRegistration, capabilities: DataplaneCapabilities) 
             problems.push(Inexpressible::NoWorkloadLabel(&desired.service));
         }
         problems.extend(InexpressibleTag::of(&desired.inbounds).into_iter().map(Inexpressible::Tag));
+    }
+    if capabilities.mesh_services_only() && capabilities.service_naming == MeshServiceNaming::WorkloadLabel {
         problems.extend(outbound_problems(desired, capabilities));
     }
     problems

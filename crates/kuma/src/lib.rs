@@ -48,7 +48,8 @@ mod writers;
 mod zone_proxy;
 
 pub use capabilities::{
-    DataplaneCapabilities, HealthDiscovery, KumaVersion, RulesBasis, ServicesMode, WriteRules,
+    DataplaneCapabilities, HealthDiscovery, KumaVersion, MeshServiceNaming, RulesBasis, ServicesMode,
+    WriteRules,
 };
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};

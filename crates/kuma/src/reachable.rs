@@ -11,21 +11,21 @@
 
 use serde_json::{Map, Value, json};
 
-use super::capabilities::DataplaneCapabilities;
+use super::capabilities::{DataplaneCapabilities, MeshServiceNaming};
 use super::normalise::ref_key;
-use ecs_mesh_api::{BackendKind, CalledBackend, KumaFeature, ReachableBackend};
+use ecs_mesh_api::{BackendKind, CalledBackend, ReachableBackend};
 use ecs_mesh_control_plane::Registration;
 use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds, RegisteredBackends};
 use ecs_mesh_model::ServiceName;
 
-/// The name of the MeshService that the control plane makes for a service: in 2.x of the tag `kuma.io/service`, in 3.x of the
-/// label `kuma.io/workload`. `None` where the manifests give the service several labels.
+/// The name of the MeshService that the control plane makes for a service. `None` where the control plane names it by the
+/// label `kuma.io/workload`, and the manifests give the service several labels.
 pub(super) fn mesh_service<'a>(
     desired: &'a DesiredRegistration,
     service: &'a ServiceName,
     capabilities: DataplaneCapabilities,
 ) -> Option<&'a str> {
-    if capabilities.has(KumaFeature::InboundTags) {
+    if capabilities.service_naming == MeshServiceNaming::ServiceTag {
         return Some(service.as_str());
     }
     let Some(labels) = desired.called_workloads.labels(service) else { return Some(service.as_str()) };

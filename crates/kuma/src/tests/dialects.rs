@@ -34,7 +34,8 @@ const DEFINITION: &str = "arn:aws:ecs:eu-west-1:111122223333:task-definition/app
 struct DialectCase {
     /// The ECS service of the task.
     service: String,
-    /// Versions, each with the `meshServices.mode` of the mesh if that is not `Disabled`.
+    /// Versions, each with the `meshServices.mode` of the mesh if that is not `Disabled`, and `InboundTagsDisabled` after
+    /// that where `KUMA_EXPERIMENTAL_INBOUND_TAGS_DISABLED` is set.
     servers: Vec<String>,
     /// Spec by `KIND/NAME`, beside those of the control plane and the binding.
     manifests: BTreeMap<String, Value>,
@@ -76,12 +77,19 @@ impl SidecarInput {
 struct VersionedServer {
     version: String,
     mode: String,
+    has_inbound_tags: bool,
 }
 
 impl VersionedServer {
     fn parse(text: &str) -> Self {
-        let (version, mode) = text.split_once(' ').unwrap_or((text, "Disabled"));
-        Self { version: version.to_owned(), mode: mode.to_owned() }
+        let mut words = text.split(' ').map(str::to_owned);
+        let version = words.next().unwrap();
+        let mode = words.next().unwrap_or_else(|| "Disabled".to_owned());
+        Self {
+            version,
+            mode,
+            has_inbound_tags: words.next().is_none_or(|word| word != "InboundTagsDisabled"),
+        }
     }
 }
 
@@ -95,7 +103,10 @@ impl Transport for VersionedServer {
     ) -> Result<HttpResponse, TransportError> {
         let response = match path {
             "/" => json!({"product": "Kuma", "version": self.version}),
-            "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": true}}}),
+            "/config" => json!({
+                "mode": "zone", "dpServer": {"hds": {"enabled": true}},
+                "experimental": {"inboundTagsDisabled": !self.has_inbound_tags},
+            }),
             _ if path.contains("/meshservices") => mesh_services(),
             // 3.0 has no such field.
             _ if self.version.starts_with('3') => json!({}),

@@ -2,7 +2,10 @@ use serde_json::{Value, json};
 
 use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
-use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, ServicesMode, WRITER_LABEL, normalise};
+use crate::{
+    DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, MeshServiceNaming, ServicesMode, WRITER_LABEL,
+    normalise,
+};
 use ecs_mesh_api::{KumaRelease, Probe};
 use ecs_mesh_control_plane::{Registration, RegistrationOwner};
 use ecs_mesh_core::intent::{DesiredReach, DesiredRegistration, Outbounds};
@@ -12,6 +15,7 @@ const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
     release: KumaRelease::new(2, 14),
     health_discovery: HealthDiscovery::Off,
     services: ServicesMode::Disabled,
+    service_naming: MeshServiceNaming::ServiceTag,
 };
 const EXCLUSIVE: DataplaneCapabilities = DataplaneCapabilities {
     services: ServicesMode::Exclusive,
