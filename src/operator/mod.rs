@@ -50,6 +50,9 @@ mod test_fixture;
 #[cfg(feature = "sandbox")]
 mod tests_clusters;
 #[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests_expressible;
+#[cfg(test)]
 mod tests_hosts;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]

@@ -18,9 +18,7 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::fakes::{FakeEc2, FakeEcs, FakeTokenStore, clock, task};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_core::plan::report::PlanReport;
-use ecs_mesh_kuma::{
-    HttpMethod, HttpResponse, KumaControlPlane, NoObserver, TokenIssuer, Transport, TransportError,
-};
+use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
 use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
 use ecs_mesh_model::{InterfaceAddresses, LastStatus, OperatorId, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
@@ -105,6 +103,8 @@ pub(super) struct OperatorFixture {
     pub(super) tokens: String,
     /// More fields of the binding, after a comma.
     pub(super) binding: String,
+    /// More fields of the connection to the control plane, after a comma.
+    pub(super) connection: &'static str,
     /// The secrets of the tokens.
     pub(super) secrets: Arc<FakeTokenStore>,
     /// The parameters of the tokens.
@@ -143,6 +143,7 @@ impl OperatorFixture {
             role_tags: "off",
             tokens: String::new(),
             binding: String::new(),
+            connection: "",
             secrets: Arc::default(),
             parameters: Arc::default(),
             refused_paths: Arc::default(),
@@ -159,7 +160,8 @@ impl OperatorFixture {
         let binding = "controlPlane: kuma, mesh: default, \
                        selector: {clusters: [\"arn:aws:ecs:eu-west-1:111122223333:cluster/*\"]}";
         let role_tags = format!("roleTags: {{mode: {}}}", self.role_tags);
-        let mut text = document("ControlPlane", "kuma", "type: kuma, kuma: {address: \"http://kuma:5681\"}");
+        let connection = format!("type: kuma, kuma: {{address: \"http://kuma:5681\"{}}}", self.connection);
+        let mut text = document("ControlPlane", "kuma", &connection);
         text += &document(
             "MeshBinding",
             "prod",
@@ -238,8 +240,13 @@ impl OperatorFixture {
     }
 
     /// A client of the control plane beside the operator's.
-    pub(super) fn client(&self) -> impl TokenIssuer + use<> {
+    pub(super) fn client(&self) -> KumaControlPlane<impl Transport + use<>> {
         client(Arc::clone(&self.kuma), self.clock.clone(), RefusedCalls::default())
+    }
+
+    /// The warnings of the manifests as they were loaded last.
+    pub(super) fn manifest_warnings(&self) -> Vec<String> {
+        self.loaded.as_ref().unwrap().warnings.iter().map(ToString::to_string).collect()
     }
 
     /// The plan by the manifests as they are.

@@ -19,7 +19,7 @@ const UNBINDABLE: &str = "sidecars cannot bind service addresses outside 127.0.0
 type LoggedFields = BTreeMap<String, String>;
 
 /// The log lines of a test's thread.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct RecordedLog(Arc<Mutex<Vec<LoggedFields>>>);
 
 struct FieldRecorder(LoggedFields);
@@ -130,4 +130,40 @@ async fn outbound_counts_only_in_meshes_that_the_workload_may_be_in() {
     sleep(Duration::from_mins(5)).await;
     assert_eq!(fixture.unknown_outbounds(), [], "kv is in the mesh of the tasks");
     assert_eq!(log.field(UNKNOWN, "mesh"), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_service_of_tags_is_reported_with_the_nearest_name() {
+    let (log, _guard) = RecordedLog::start();
+    let mut fixture = OperatorFixture::new(&[("a", 1), ("kv", 1)]);
+    fixture.cleanup = "{sweepInterval: 20s, drain: 1s}".to_owned();
+    let calls = |service: &str| {
+        format!("outbounds: [{{service: {service}, targetPort: 15000, listen: {{port: 9001}}}}]")
+    };
+    fixture.edit(&(caller(&calls("kvv")) + &workload("kv", "kv")));
+    fixture.start();
+    sleep(Duration::from_mins(3)).await;
+    let reason = "the mesh has no such service; did you mean kv? There are: a, kv";
+    assert_eq!(log.field(UNKNOWN, "reason"), [reason]);
+    fixture.edit(&(caller(&calls("kv")) + &workload("kv", "kv")));
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(log.field("outbound service is known to the mesh again", "service"), ["kvv"]);
+    assert_eq!(fixture.unknown_outbounds(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unbindable_addresses_are_reported_once_while_sidecars_bind_them() {
+    let (log, _guard) = RecordedLog::start();
+    let mut fixture = OperatorFixture::with_payments(&[("a", 1), ("kv", 1)]);
+    fixture.edit(&(caller("reach: bindOutbounds") + &workload("kv", "kv")));
+    fixture.start();
+    sleep(Duration::from_mins(3)).await;
+    // The emulator gives services addresses in 241.0.0.0/8, as Kuma does by default.
+    let [example] = &log.field(UNBINDABLE, "addresses")[..] else { panic!("{log:?}") };
+    assert!(example.contains("241."), "{example}");
+    fixture.edit(&(caller("outbounds: []") + &workload("kv", "kv")));
+    sleep(Duration::from_mins(1)).await;
+    fixture.edit(&(caller("reach: bindOutbounds") + &workload("kv", "kv")));
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(log.field(UNBINDABLE, "mesh"), ["default", "default"], "it is reported again");
 }
