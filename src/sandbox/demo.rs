@@ -226,6 +226,7 @@ impl Demo {
             region: Some(self.endpoints.region().to_owned()),
             endpoint_url: Some(self.endpoints.aws_url.clone()),
             credentials: Some(Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "sandbox")),
+            proxy: None,
             observer: Arc::clone(metrics) as _,
         };
         AwsClients::connect(options).await.map_err(|error| error.to_string())

@@ -71,6 +71,7 @@ async fn put(rests: &[u64]) -> (TransportError, Receiver<usize>) {
         ca: TextSources::default(),
         token: TextSources::default(),
         allowed: AllowList::default(),
+        proxy: None,
         timeout: Duration::from_secs(5),
     };
     let transport = HttpTransport::new(settings, Arc::new(NoSecrets)).unwrap();

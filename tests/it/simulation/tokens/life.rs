@@ -84,6 +84,7 @@ impl TokenLife {
             token_stores: TokenStores::new(Arc::clone(&store) as _, store as _),
             connect: self.shared.connect(OPERATOR),
             lease: Arc::clone(&env.lease) as _,
+            replicas: None,
             clock: env.clock.clone(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),
