@@ -63,15 +63,11 @@ impl OperatorFixture {
         (task.desired_status, task.last_status) = (DesiredStatus::Stopped, last_status);
     }
 
-    /// Another task of `web` runs.
+    /// Another task of `web` runs, with the same address.
     fn start_task(&self, n: usize) {
         let mut tasks = self.ecs.tasks.lock().unwrap();
         let first = tasks[&TaskId::parse("0").unwrap()].clone();
-        let task = Task {
-            arn: task_arn(n),
-            addresses: InterfaceAddresses::new(Some([10, 0, 0, 2].into()), None).unwrap(),
-            ..first
-        };
+        let task = Task { arn: task_arn(n), ..first };
         tasks.insert(TaskId::parse(&n.to_string()).unwrap(), task);
     }
 
@@ -326,20 +322,20 @@ async fn unlabelled_dataplane_of_a_task_that_is_not_allowed_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn removal_waits_for_a_sidecar_that_is_about_to_register_the_name() {
     let mut fixture = OperatorFixture::of_web("sidecar", SidecarDataplane::Template);
-    fixture.binding = ", dataplaneName: fixed".to_owned();
+    fixture.binding = r#", dataplaneName: "{hostname}""#.to_owned();
     fixture.edit(&web("sidecar"));
-    fixture.connect("fixed", 15_000, &labels(0));
+    fixture.connect("ip-10-0-0-1", 15_000, &labels(0));
     fixture.start();
     sleep(Duration::from_mins(2)).await;
-    fixture.kuma.lock().unwrap().kill_sidecar("default", "fixed", fixture.clock.now());
+    fixture.kuma.lock().unwrap().kill_sidecar("default", "ip-10-0-0-1", fixture.clock.now());
     fixture.start_task(1);
     sleep(Duration::from_secs(90)).await;
     fixture.set_status(0, LastStatus::Stopped);
     sleep(Duration::from_secs(90)).await;
-    assert_eq!(fixture.names(), ["fixed"]);
+    assert_eq!(fixture.names(), ["ip-10-0-0-1"]);
     assert_eq!(fixture.warnings("awaiting_sidecar"), 1);
     sleep(Duration::from_mins(4)).await;
-    assert_eq!(fixture.writes(), ["DELETE fixed"], "its sidecar has given up");
+    assert_eq!(fixture.writes(), ["DELETE ip-10-0-0-1"], "its sidecar has given up");
     assert_eq!(fixture.warnings("awaiting_sidecar"), 0);
 }
 

@@ -298,9 +298,9 @@ pub(super) const CASES: &[AuditCase] = cases![
     }),
     ("KUMA-OUTBOUND-NOWHERE", Warning, "no MeshService has these labels", |world| {
         with_resources(world);
-        let backend = json!({"kind": "MeshService", "labels": {"team": "b"}});
-        let changes = json!({"reach": "bindOutbounds", "outbounds": [{"backend": backend}]});
-        declare(world, &json!({}), &changes);
+        let backend = json!({"kind": "MeshService", "labels": {"team": "b"}, "port": 1});
+        let outbound = json!({"backend": backend, "listen": {"port": 5_432}});
+        declare(world, &json!({}), &json!({"outbounds": [outbound]}));
     }),
     ("KUMA-OUTBOUND-NOWHERE", Warning, "the MeshService legacy has the ports 15000", |world| {
         with_resources(world);

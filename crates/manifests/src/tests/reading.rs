@@ -161,7 +161,7 @@ fn documents_without_content_do_not_count() {
     let text = format!(
         "%YAML 1.2\n---\n# a comment\n---\n---\n{CONTROL_PLANE}...\n---\n{BINDING}  nonsense: 1\n---\n"
     );
-    insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:21 (document 2, MeshBinding/demo): spec.nonsense: unknown field; did you mean tokens? Allowed: controlPlane, mesh, selector, roleTags, discovery, dataplanes, policy, cleanup, drain, deployments, tokens, addressFamily, dataplaneName, paused"#);
+    insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:21 (document 2, MeshBinding/demo): spec.nonsense: unknown field; did you mean tokens? Allowed: controlPlane, mesh, selector, roleTags, discovery, claims, dataplanes, policy, cleanup, drain, deployments, tokens, addressFamily, dataplaneName, paused"#);
     assert_eq!(errors_of(""), "");
     assert_eq!(errors_of("# nothing yet\n"), "");
 }
