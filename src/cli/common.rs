@@ -29,6 +29,10 @@ pub(super) struct CommonArgs {
     #[arg(long, env = "ECS_MESH_OPERATOR_ID", value_parser = operator_id)]
     pub operator_id: OperatorId,
 
+    /// The id that this operator had before: its registrations at Kuma get the new one
+    #[arg(long, value_parser = operator_id)]
+    pub previous_operator_id: Option<OperatorId>,
+
     /// Manifest files or directories (*.yaml, *.yml, *.json)
     #[arg(long, env = "ECS_MESH_MANIFESTS", required = true, value_delimiter = ',', num_args = 1..)]
     pub manifests: Vec<PathBuf>,
@@ -110,7 +114,11 @@ impl CommonArgs {
             self.allow.list(),
             Arc::clone(&metrics),
             Arc::new(aws.secrets.clone()),
-            KumaClientOptions { target, writer: recorder.is_none().then(WriterId::generate) },
+            KumaClientOptions {
+                previous_operator: self.previous_operator_id.clone(),
+                target,
+                writer: recorder.is_none().then(WriterId::generate),
+            },
         );
         let held =
             lease.map_or_else(|| Arc::new(AlwaysHeld) as Arc<dyn Lease>, |lease| Arc::new(lease.handle()));
@@ -142,6 +150,8 @@ impl CommonArgs {
 /// Options of Kuma's clients.
 #[derive(Clone, Default)]
 pub(super) struct KumaClientOptions {
+    /// The id that the operator had before.
+    pub(super) previous_operator: Option<OperatorId>,
     /// The release for which they plan an upgrade.
     pub(super) target: Option<KumaRelease>,
     /// This process, where it writes.
@@ -163,6 +173,7 @@ pub(super) fn connect(
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
                 let client = KumaControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
+                let client = client.with_previous_operator(kuma.previous_operator.clone());
                 Connected::kuma(client.with_target(kuma.target).with_writer(kuma.writer.clone()))
             }
             ControlPlaneType::Consul => {

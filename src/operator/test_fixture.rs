@@ -92,6 +92,8 @@ pub(super) struct OperatorFixture {
     pub(super) ecs: Arc<FakeEcs>,
     pub(super) ec2: Arc<FakeEc2>,
     pub(super) clock: Clock,
+    /// The operator's id, and the one that it had before.
+    pub(super) ids: (&'static str, Option<&'static str>),
     /// Starts of paths that the control plane forbids.
     pub(super) forbidden: Vec<&'static str>,
     directory: tempfile::TempDir,
@@ -137,6 +139,7 @@ impl OperatorFixture {
             ecs: Arc::new(ecs),
             ec2: Arc::default(),
             clock,
+            ids: ("op", None),
             forbidden: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
             cleanup: "{sweepInterval: 24h, drain: 1s}".to_owned(),
@@ -222,13 +225,16 @@ impl OperatorFixture {
             writes: Arc::clone(&self.refused_paths),
             tokens: Arc::clone(&self.token_faults),
         };
+        let ids = self.ids;
         OperatorDeps {
+            id: OperatorId::parse(ids.0).unwrap(),
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,
             token_stores: TokenStores::new(Arc::clone(&self.secrets) as _, Arc::clone(&self.parameters) as _),
             connect: Arc::new(move |_, _| {
-                let client = client(Arc::clone(&kuma), clock.clone(), refused.clone());
-                Ok(Connected::kuma(client.with_target(target)))
+                let client = client(ids.0, Arc::clone(&kuma), clock.clone(), refused.clone());
+                let previous = ids.1.map(|id| OperatorId::parse(id).unwrap());
+                Ok(Connected::kuma(client.with_target(target).with_previous_operator(previous)))
             }),
             ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _)
         }
@@ -241,7 +247,7 @@ impl OperatorFixture {
 
     /// A client of the control plane beside the operator's.
     pub(super) fn client(&self) -> KumaControlPlane<impl Transport + use<>> {
-        client(Arc::clone(&self.kuma), self.clock.clone(), RefusedCalls::default())
+        client(self.ids.0, Arc::clone(&self.kuma), self.clock.clone(), RefusedCalls::default())
     }
 
     /// The warnings of the manifests as they were loaded last.
@@ -276,8 +282,13 @@ impl OperatorFixture {
     }
 }
 
-fn client(kuma: Arc<Mutex<KumaCp>>, clock: Clock, refused: RefusedCalls) -> KumaControlPlane<FakeTransport> {
-    let id = OperatorId::parse("op").unwrap();
+fn client(
+    id: &str,
+    kuma: Arc<Mutex<KumaCp>>,
+    clock: Clock,
+    refused: RefusedCalls,
+) -> KumaControlPlane<FakeTransport> {
+    let id = OperatorId::parse(id).unwrap();
     KumaControlPlane::new(FakeTransport(kuma, clock, refused), id, Arc::new(NoObserver))
 }
 

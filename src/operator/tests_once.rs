@@ -101,3 +101,30 @@ async fn once_fails_early_where_ecs_is_unreadable() {
     assert!(report.unfinished[0].contains("no sweep"), "{:?}", report.unfinished);
     assert_eq!(fixture.kuma.lock().unwrap().dataplanes().count(), 2);
 }
+
+/// The operator's id of each registration.
+fn operators(fixture: &OperatorFixture) -> Vec<String> {
+    let kuma = fixture.kuma.lock().unwrap();
+    let labels = kuma.dataplanes().map(|(_, _, body)| body["labels"]["ecs-mesh.dev/operator"].clone());
+    labels.map(|label| label.as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn previous_operator_id_hands_its_registrations_over() {
+    let mut fixture = registered(&[("a", 2), ("b", 1)]).await;
+    fixture.ids = ("op-2", None);
+    let without = fixture.run_once(TIMEOUT).await;
+    assert_eq!((changes(&without), attention(&without)), ([0; 4], vec![("name_conflict", 3)]));
+    // A task that has stopped meanwhile is removed, and the others are updated.
+    {
+        let mut tasks = fixture.ecs.tasks.lock().unwrap();
+        let task = tasks.get_mut(&id(0)).unwrap();
+        (task.last_status, task.desired_status) = (LastStatus::Stopped, DesiredStatus::Stopped);
+    }
+    fixture.ids = ("op-2", Some("op"));
+    let taken = fixture.run_once(TIMEOUT).await;
+    assert_eq!((changes(&taken), attention(&taken)), ([0, 2, 0, 1], vec![]));
+    assert_eq!(operators(&fixture), ["op-2", "op-2"]);
+    fixture.ids = ("op-2", None);
+    assert_eq!(changes(&fixture.run_once(TIMEOUT).await), [0; 4]);
+}

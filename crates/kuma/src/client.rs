@@ -27,6 +27,7 @@ use super::first_write::{self, FIRST_WRITE_PAUSE, FIRST_WRITE_READS, FirstWrite}
 use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
 use super::normalise::normalise;
+use super::previous_operator::PreviousOperator;
 use super::reachable;
 use super::rolling_upgrade::{HIDDEN_READS, RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
 use super::sidecars;
@@ -55,6 +56,9 @@ use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, SidecarOutbounds, Timesta
 /// The warning about a version that is not tested.
 const UNTESTED_VERSION: &str = "untested version";
 
+/// The condition of an operator with the previous id that still registers.
+const PREVIOUS_OPERATOR_RUNS: &str = "previous operator runs";
+
 /// The condition of a control plane with instances of several releases.
 const ROLLING_UPGRADE: &str = "rolling upgrade";
 
@@ -69,6 +73,8 @@ const LAST_VERSION_COUNTS_FOR: Duration = Duration::from_mins(5);
 pub struct KumaControlPlane<T> {
     transport: T,
     operator: OperatorId,
+    /// Another id whose registrations are this operator's, too.
+    previous_operator: Option<PreviousOperator>,
     observer: Arc<dyn MeshCallObserver>,
     skipped_items: SkippedItemLog,
     capabilities: ArcSwap<ServerCapabilities>,
@@ -121,6 +127,7 @@ impl<T: Transport> KumaControlPlane<T> {
         Self {
             transport,
             operator,
+            previous_operator: None,
             observer,
             skipped_items: SkippedItemLog::default(),
             capabilities: ArcSwap::default(),
@@ -140,6 +147,46 @@ impl<T: Transport> KumaControlPlane<T> {
     #[must_use]
     pub fn with_dialect(self, named_dialect: Option<ApiDialect>) -> Self {
         Self { named_dialect, ..self }
+    }
+
+    /// The same client for an operator that had this id before: registrations with its labels are owned, and the next write
+    /// gives each the new id. No operator with the previous id may run.
+    #[must_use]
+    pub fn with_previous_operator(self, previous: Option<OperatorId>) -> Self {
+        let previous = previous.filter(|previous| *previous != self.operator);
+        Self { previous_operator: previous.map(PreviousOperator::new), ..self }
+    }
+
+    /// The ids whose registrations are owned: this operator's, and the previous one.
+    fn operators(&self) -> impl Iterator<Item = &str> {
+        let previous = self.previous_operator.as_ref().map(|previous| &previous.id);
+        std::iter::once(&self.operator).chain(previous).map(OperatorId::as_str)
+    }
+
+    /// A registration with its owner as this operator sees it: those of its previous id are its own.
+    fn claimed(&self, registration: Registration) -> Registration {
+        let previous = self.previous_operator.as_ref();
+        let owner = registration.owner.clone();
+        let claimed = match previous {
+            Some(previous) => previous.claim(registration, &self.operator),
+            None => return registration,
+        };
+        let is_new = matches!(&owner, RegistrationOwner::Owned(labels) if Some(&labels.operator) == previous.map(|one| &one.id));
+        if is_new && claimed.owner == owner && self.warnings.raise(PREVIOUS_OPERATOR_RUNS, None) {
+            let name = claimed.id.to_string();
+            let help = "stop the operator with the previous id; its new registrations are left to it";
+            tracing::error!(%name, help, "the previous operator still runs");
+        }
+        claimed
+    }
+
+    fn claimed_endpoint(&self, endpoint: OwnedEndpoint) -> OwnedEndpoint {
+        match &self.previous_operator {
+            Some(previous) => {
+                OwnedEndpoint { owner: previous.claim_owner(endpoint.owner, &self.operator), ..endpoint }
+            }
+            None => endpoint,
+        }
     }
 
     /// The same client for a plan of an upgrade to this release: registrations are rendered for it. For dry
@@ -290,6 +337,9 @@ impl<T: Transport> KumaControlPlane<T> {
             }
         }
         self.skipped_items.report(skipped, failed.is_empty());
+        if let Some(previous) = self.previous_operator.as_ref().filter(|_| failed.is_empty()) {
+            previous.complete();
+        }
         Ok(failed)
     }
 
@@ -299,7 +349,19 @@ impl<T: Transport> KumaControlPlane<T> {
         sink: &mut (dyn FnMut(RegistrationSummary) + Send),
         skipped: &mut SkippedItems,
     ) -> Result<(), MeshError> {
-        let operator = self.operator.as_str();
+        for operator in self.operators() {
+            self.list_zone_proxies_of(operator, kind, sink, skipped).await?;
+        }
+        Ok(())
+    }
+
+    async fn list_zone_proxies_of(
+        &self,
+        operator: &str,
+        kind: ZoneProxyKind,
+        sink: &mut (dyn FnMut(RegistrationSummary) + Send),
+        skipped: &mut SkippedItems,
+    ) -> Result<(), MeshError> {
         let mut read = |item: Value| {
             // Also where the server ignores the filter.
             if labels::label(&item, OPERATOR_LABEL) != Some(operator) {
@@ -309,7 +371,7 @@ impl<T: Transport> KumaControlPlane<T> {
                 Ok(found) if found.owner == RegistrationOwner::Foreign => {}
                 Ok(registration) => {
                     self.writers.observe(&self.operator, self.leads(), &registration);
-                    sink(RegistrationSummary::from(&registration));
+                    sink(RegistrationSummary::from(&self.claimed(registration)));
                 }
                 Err(malformed) => {
                     self.observer.skipped("list_owned");
@@ -345,7 +407,18 @@ impl<T: Transport> KumaControlPlane<T> {
         sink: &mut (dyn FnMut(RegistrationSummary) + Send),
         skipped: &mut SkippedItems,
     ) -> Result<(), MeshError> {
-        let operator = self.operator.as_str();
+        for operator in self.operators() {
+            self.list_dataplanes_of(operator, sink, skipped).await?;
+        }
+        Ok(())
+    }
+
+    async fn list_dataplanes_of(
+        &self,
+        operator: &str,
+        sink: &mut (dyn FnMut(RegistrationSummary) + Send),
+        skipped: &mut SkippedItems,
+    ) -> Result<(), MeshError> {
         let read = |item: Value| {
             // Servers before 2.10 ignore the filter and return all Dataplanes.
             if item.is_object() && labels::label(&item, OPERATOR_LABEL) != Some(operator) {
@@ -354,7 +427,7 @@ impl<T: Transport> KumaControlPlane<T> {
             match dataplane::registration(item) {
                 Ok(registration) => {
                     self.writers.observe(&self.operator, self.leads(), &registration);
-                    sink(RegistrationSummary::from(&registration));
+                    sink(RegistrationSummary::from(&self.claimed(registration)));
                 }
                 Err(malformed) => {
                     self.observer.skipped("list_owned");
@@ -418,7 +491,7 @@ impl<T: Transport> KumaControlPlane<T> {
             return Err(unexpected(&format!("the response contains {other} instead of {id}")));
         }
         self.writers.observe(&self.operator, self.leads(), &registration);
-        Ok(Some(registration))
+        Ok(Some(self.claimed(registration)))
     }
 
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
@@ -643,7 +716,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let by_label = (has_tags && has_listeners).then_some(ServiceNaming::Label);
         for filter in std::iter::once(naming).chain(by_label) {
             let mut read = |item: Value| match endpoints::read(item, service, naming) {
-                Ok(endpoint) => found.extend(endpoint),
+                Ok(endpoint) => found.extend(endpoint.map(|endpoint| self.claimed_endpoint(endpoint))),
                 // Unreadable items do not count as ready.
                 Err(_) => self.observer.skipped("list_endpoints"),
             };
@@ -667,11 +740,12 @@ impl<T: Transport> KumaControlPlane<T> {
             return Ok(Vec::new());
         }
         let path = format!("/meshes/{}/dataplanes+insights", segment(mesh.as_str()));
-        let operator = self.operator.as_str();
         let mut found = Vec::new();
-        let sink = |item: Value| found.extend(sidecars::read(&item, operator));
-        let filter = Some(ListFilter::Label(OPERATOR_LABEL, operator));
-        self.list(&path, filter, RequestKind::Mesh, sink).await?;
+        for operator in self.operators() {
+            let sink = |item: Value| found.extend(sidecars::read(&item, operator));
+            let filter = Some(ListFilter::Label(OPERATOR_LABEL, operator));
+            self.list(&path, filter, RequestKind::Mesh, sink).await?;
+        }
         Ok(found)
     }
 

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Map, Value, json};
 
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
-use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL};
+use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL};
 use super::normalise::{inbounds_mut, listeners_mut, normalise, without_additions};
 use super::reachable::{self, backend_ref, mesh_service};
 use super::stored::{MalformedRegistration, display_name, rendered};
@@ -118,6 +118,10 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
         let labels = top.entry("labels").or_insert_with(|| json!({}));
         if let Some(labels) = labels.as_object_mut() {
             labels.insert(DRAIN_LABEL.to_owned(), reason.as_str().into());
+            // The mark is made from the owner's labels; the stored id may be a previous one.
+            if let RegistrationOwner::Owned(owner) = &current.owner {
+                labels.insert(OPERATOR_LABEL.to_owned(), owner.operator.as_str().into());
+            }
             labels.extend(mark);
             labels.extend(display_name(current));
         }

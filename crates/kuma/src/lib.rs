@@ -38,6 +38,7 @@ mod first_write;
 mod labels;
 mod list;
 mod normalise;
+mod previous_operator;
 mod reachable;
 mod rolling_upgrade;
 mod sidecars;

@@ -4,6 +4,7 @@ mod calls;
 mod dialects;
 mod instances;
 mod over_http;
+mod previous_operator;
 mod recorded;
 mod rendering;
 mod rolling;
