@@ -49,9 +49,9 @@ pub(super) struct DoctorArgs {
     #[arg(long = "for", value_enum, default_value = "operator", requires = "print_iam_policy")]
     principal: PolicyPrincipal,
 
-    /// IAM path of the task roles, for `--print-iam-policy`
-    #[arg(long, default_value = "/", requires = "print_iam_policy", value_parser = role_path)]
-    role_path: String,
+    /// IAM path of task roles, for `--print-iam-policy`; repeat the flag for several paths
+    #[arg(long, default_value = "/", value_delimiter = ',', requires = "print_iam_policy", value_parser = role_path)]
+    role_path: Vec<String>,
 
     /// Include the permissions that tasks in network mode host need, for `--print-iam-policy`
     #[arg(long, requires = "print_iam_policy")]
@@ -153,7 +153,8 @@ impl DoctorArgs {
         };
         let scope = DoctorScope { reads_hosts: self.host_mode, lease, ..scope };
         print(&if self.print_iam_policy {
-            to_json(&IamPolicy::new(&scope, self.principal, &self.role_path)?)?
+            let paths: Vec<&str> = self.role_path.iter().map(String::as_str).collect();
+            to_json(&IamPolicy::new(&scope, self.principal, &paths)?)?
         } else {
             to_json(&EventPatterns::new(&scope))?
         })?;

@@ -63,11 +63,11 @@ fn statement<A: Into<String>, R: Into<String>>(
 }
 
 impl IamPolicy {
-    /// The principal's permissions. `role_path` is the IAM path of the tasks' roles: `/`, or `/mesh/`.
+    /// The principal's permissions. `role_paths` are the IAM paths of the tasks' roles: `/`, or `/mesh/` and others.
     ///
     /// # Errors
     /// If the queue's Region is unknown, or no cluster is bound.
-    pub fn new(scope: &DoctorScope, reader: PolicyPrincipal, role_path: &str) -> Result<Self, String> {
+    pub fn new(scope: &DoctorScope, reader: PolicyPrincipal, role_paths: &[&str]) -> Result<Self, String> {
         if scope.clusters.is_empty() {
             return Err(
                 "no MeshBinding in the manifests selects a cluster to which the policy could be restricted"
@@ -82,7 +82,7 @@ impl IamPolicy {
             statements.extend(hosts(scope));
         }
         if scope.reads_roles {
-            statements.push(roles(scope, role_path));
+            statements.push(roles(scope, role_paths));
         }
         statements.extend(tokens(scope, reader));
         statements.extend(lease(scope, reader));
@@ -268,12 +268,10 @@ fn encrypt(scope: &DoctorScope, store: TokenStoreActions, key: &str) -> IamState
     IamStatement { condition: Some(condition), ..statement(sid, actions.iter().copied(), [resource]) }
 }
 
-fn roles(scope: &DoctorScope, role_path: &str) -> IamStatement {
+fn roles(scope: &DoctorScope, role_paths: &[&str]) -> IamStatement {
     let account = scope.account.as_deref().unwrap_or("*");
-    let path = role_path.trim_matches('/');
-    let path = if path.is_empty() { String::new() } else { format!("{path}/") };
-    let arn = format!("arn:{}:iam::{account}:role/{path}*", scope.partition);
-    statement("GetTaskRoles", ["iam:GetRole"], [arn])
+    let arn = |path: &str| format!("arn:{}:iam::{account}:role{path}*", scope.partition);
+    statement("GetTaskRoles", ["iam:GetRole"], unique(role_paths.iter().map(|path| arn(path))))
 }
 
 /// The rules of the queue's Region, and of the Region of IAM's events.

@@ -274,7 +274,7 @@ fn iam_policy_lists_secrets_verbatim() {
         for set in [consul(&fields), kuma(&fields)] {
             let place = place(&set.set, None, Some("cn-north-1"));
             for reader in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
-                let policy = json!(IamPolicy::new(&place, reader, "/").unwrap());
+                let policy = json!(IamPolicy::new(&place, reader, &["/"]).unwrap());
                 let statements = policy["Statement"].as_array().unwrap();
                 let of_secrets: Vec<&Value> =
                     statements.iter().filter(|one| one["Sid"] == "ReadControlPlaneSecrets").collect();
@@ -290,12 +290,23 @@ const HOLD: &str = ", deployments: {hold: true}";
 
 fn policy(clusters: &[&str], more: &str, reader: PolicyPrincipal) -> Value {
     let set = manifests(clusters, more).set;
-    json!(IamPolicy::new(&place(&set, Some(QUEUE_URL), None), reader, "/mesh/").unwrap())
+    json!(IamPolicy::new(&place(&set, Some(QUEUE_URL), None), reader, &["/mesh/"]).unwrap())
 }
 
 #[test]
 fn documented_iam_policy_is_the_printed_one() {
     assert_eq!(blocks("The operator's task role")[0], policy(&[PROD], "", PolicyPrincipal::Operator));
+}
+
+#[test]
+fn iam_policy_names_every_path_of_roles() {
+    let scope = place(&manifests(&[PROD], "").set, None, None);
+    let paths = ["/mesh/", "/consul-ecs/", "/mesh/"];
+    let printed = json!(IamPolicy::new(&scope, PolicyPrincipal::Operator, &paths).unwrap());
+    let mut statements = printed["Statement"].as_array().unwrap().iter();
+    let roles = statements.find(|statement| statement["Sid"] == "GetTaskRoles").unwrap();
+    let arns = ["consul-ecs", "mesh"].map(|path| format!("arn:aws:iam::111122223333:role/{path}/*"));
+    assert_eq!(roles["Resource"], json!(arns));
 }
 
 #[test]
@@ -337,7 +348,7 @@ fn host_mode_needs_what_is_documented() {
     let scope = DoctorScope { reads_hosts: true, ..scope };
     let added = blocks("The operator's task role").remove(3);
     for principal in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
-        let printed = serde_json::to_value(IamPolicy::new(&scope, principal, "/mesh/").unwrap()).unwrap();
+        let printed = serde_json::to_value(IamPolicy::new(&scope, principal, &["/mesh/"]).unwrap()).unwrap();
         let statements = printed["Statement"].as_array().unwrap();
         assert!(added.as_array().unwrap().iter().all(|one| statements.contains(one)), "{printed}");
     }
@@ -408,7 +419,7 @@ fn partition_comes_from_clusters_or_region() {
     ] {
         let set = manifests(&[cluster], "").set;
         let printed =
-            json!(IamPolicy::new(&place(&set, None, region), PolicyPrincipal::Operator, "/").unwrap())
+            json!(IamPolicy::new(&place(&set, None, region), PolicyPrincipal::Operator, &["/"]).unwrap())
                 .to_string();
         let all = printed.matches("arn:").count();
         assert_eq!(printed.matches(partition).count(), all, "{printed}");
@@ -419,7 +430,7 @@ fn partition_comes_from_clusters_or_region() {
 fn policy_without_queue_region_names_the_flag() {
     let set = manifests(&["*"], "").set;
     let place = place(&set, Some("http://127.0.0.1:1/111122223333/q"), None);
-    let error = IamPolicy::new(&place, PolicyPrincipal::Operator, "/").unwrap_err();
+    let error = IamPolicy::new(&place, PolicyPrincipal::Operator, &["/"]).unwrap_err();
     assert!(error.contains("--region"), "{error}");
 }
 
@@ -563,7 +574,7 @@ fn lease_policy_covers_the_own_item_alone() {
     let mut scope = place(&manifests(&[PROD], "").set, Some(QUEUE_URL), None);
     scope.lease = Some(("leases".to_owned(), OperatorId::parse("prod").unwrap()));
     let of_lease = |reader| {
-        let policy = json!(IamPolicy::new(&scope, reader, "/").unwrap());
+        let policy = json!(IamPolicy::new(&scope, reader, &["/"]).unwrap());
         let mut all = policy["Statement"].as_array().unwrap().clone();
         all.retain(|one| one["Resource"].as_str().is_some_and(|resource| resource.contains(":dynamodb:")));
         all
