@@ -63,11 +63,38 @@ VALUES = {
         ["", f"arn:aws:kms:eu-west-1:111122223333:key/{UUID}"],
         ["alias/mesh", "arn:aws:kms:eu-west-1:111122223333:alias/mesh"],
     ),
+    "ManifestsBucket": (["", "mesh-manifests", "mesh.manifests"], ["a", "Mesh", "s3://mesh", "mesh/"]),
+    "ManifestsPrefix": (["", "prod/", "a/b/"], ["/", "/prod/", "prod", "a*/"]),
+    "ManifestsParameterPath": (["", "/mesh", "/mesh/prod"], ["/", "mesh", "/mesh/", "/mesh//prod", "/me*sh"]),
+    "ManifestsKeyArn": (["", f"arn:aws:kms:eu-west-1:111122223333:key/{UUID}"], ["alias/mesh"]),
     "WatchedClusterArns": (
-        [CLUSTERS[0], "arn:aws-cn:ecs:cn-north-1:111122223333:cluster/a_B-1"],
-        ["", "demo", f" {CLUSTERS[0]}", "arn:aws:ecs:eu-west-1:111122223333:cluster/*"],
+        [
+            CLUSTERS[0],
+            "arn:aws-cn:ecs:cn-north-1:111122223333:cluster/a_B-1",
+            "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*",
+            "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-?",
+        ],
+        ["", "demo", f" {CLUSTERS[0]}", "arn:aws:ecs:*:111122223333:cluster/demo"],
     ),
-    "MeshRolePath": (["/", "/mesh/", "/team/mesh/"], ["", "mesh", "/mesh", "mesh/", "/mesh/*/", "/a b/"]),
+    "MeshRoleArns": (
+        [
+            f"arn:aws:iam::{ACCOUNT}:role/mesh/*",
+            f"arn:aws:iam::{ACCOUNT}:role/*",
+            "arn:aws-us-gov:iam::111122223333:role/demo-app-task",
+        ],
+        ["", "/mesh/", "arn:aws:iam::*:role/mesh/*", f"arn:aws:iam::{ACCOUNT}:user/mesh", f"arn:aws:iam::{ACCOUNT}:role/a b"],
+    ),
+    "TaskRolePolicyArns": (
+        ["", f"arn:aws:iam::{ACCOUNT}:policy/tokens", "arn:aws:iam::aws:policy/ReadOnlyAccess"],
+        ["tokens", f"arn:aws:iam::{ACCOUNT}:role/tokens"],
+    ),
+    "PermissionsBoundaryArn": (["", f"arn:aws:iam::{ACCOUNT}:policy/boundary"], ["boundary"]),
+    "DiscoveryNamespaceId": (["", "ns-0a1b2c3d4e5f6a7b"], ["mesh.internal", "srv-0a1b2c3d"]),
+    "PrometheusWorkspaceArn": (
+        [f"arn:aws:aps:{REGION}:{ACCOUNT}:workspace/ws-{UUID}", ""],
+        ["ws-0a1b", f"arn:aws:aps:{REGION}:{ACCOUNT}:rulegroupsnamespace/ws-1/x"],
+    ),
+    "CollectorImage": (["registry.internal/collector:v1"], ["", "collector", "registry.internal/collector:latest"]),
     "TokenPath": (["", "/mesh", "/mesh/prod"], ["mesh", "/", "/mesh/", "/mesh/*", "/a b"]),
     "TokenKeyArn": (
         ["", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{UUID}"],
@@ -151,20 +178,25 @@ def until(what, condition):
         time.sleep(0.1)
 
 
-def create_stack(client, **more):
-    """Creates the stack with required parameters, a token and `more`. Returns outputs, and resources by logical id."""
-    client("ecs").create_cluster(clusterName="demo")
+def required_parameters(client):
+    """What a small installation gives."""
     ec2 = client("ec2")
-    given = {
+    return {
         "Image": VALUES["Image"][0][0],
         "OperatorId": "prod",
         "ControlPlaneTokenSecretArn": VALUES["ControlPlaneTokenSecretArn"][0][0],
         "WatchedClusterArns": ",".join(CLUSTERS),
-        "MeshRolePath": "/mesh/",
+        "MeshRoleArns": f"arn:aws:iam::{ACCOUNT}:role/mesh/*",
         "RunInCluster": "demo",
         "SubnetIds": ec2.describe_subnets()["Subnets"][0]["SubnetId"],
         "SecurityGroupIds": ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"],
     }
+
+
+def create_stack(client, **more):
+    """Creates the stack with required parameters, a token and `more`. Returns outputs, and resources by logical id."""
+    client("ecs").create_cluster(clusterName="demo")
+    given = required_parameters(client)
     needed = {name for name, has in template(MAIN)["Parameters"].items() if "Default" not in has}
     assert needed | {"ControlPlaneTokenSecretArn"} == set(given), needed ^ set(given)
     given |= more
@@ -214,12 +246,16 @@ def documented(heading, level="##", number=0):
     return json.loads(text)
 
 
+def sorted_json(value):
+    return json.dumps(value, sort_keys=True)
+
+
 def plain(value):
     """Normalizes a policy: a list of one element becomes the element, longer lists are sorted."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return plain(value[0]) if len(value) == 1 else sorted((plain(inner) for inner in value), key=str)
+        return plain(value[0]) if len(value) == 1 else sorted((plain(inner) for inner in value), key=sorted_json)
     return value
 
 
@@ -256,7 +292,8 @@ def parameters():
     for path in (MAIN, ROLE_EVENTS, DASHBOARD):
         declared = template(path)["Parameters"]
         good = {name: VALUES[name][0][0] for name in declared if name in VALUES}
-        good |= {"WatchedClusterArns": CLUSTERS} if path == MAIN else {}
+        lists = ("WatchedClusterArns", "MeshRoleArns", "TaskRolePolicyArns")
+        good |= {name: [value] for name, value in good.items() if name in lists} | ({"WatchedClusterArns": CLUSTERS} if path == MAIN else {})
         good |= {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]} if path == MAIN else {}
         code, output = cfn_lint_with(path, good)
         assert (code, output) == (0, ""), output
@@ -267,7 +304,8 @@ def parameters():
             assert f"'{name}' is a required property" in output, f"{name} missing: {output}"
         for name, has in declared.items():
             if "AllowedPattern" not in has:
-                assert "AllowedValues" in has or has["Type"].startswith("List<AWS::"), f"{name} accepts any value"
+                limited = "AllowedValues" in has or has["Type"].startswith("List<AWS::")
+                assert limited or name == "ManifestsContent", f"{name} accepts any value"
                 continue
             assert has["ConstraintDescription"].startswith("must be"), name
             accepted, rejected = VALUES[name]
@@ -309,13 +347,28 @@ def role():
         statement["Resource"] = [f"{arn.replace(':cluster/', f':{kind}/')}/*" for arn in CLUSTERS]
     assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
     with moto() as (client, _):
-        _, made = create_stack(client, HostMode="true")
+        _, made = create_stack(client, HostMode="true", ManifestsParameterPath="/mesh/prod")
+        [manifests] = inline_policy(client, made["TaskRole"], "manifests")["Statement"]
         found = inline_policy(client, made["TaskRole"], "host-mode")["Statement"]
+    assert manifests["Action"] == "ssm:GetParametersByPath" and len(manifests["Resource"]) == 2, manifests
     expected = documented("Tasks in network mode host", "###")
     for statement in expected:
         if statement["Sid"] == "DescribeContainerInstances":
             statement["Resource"] = [f"{arn.replace(':cluster/', ':container-instance/')}/*" for arn in CLUSTERS]
     assert plain(found) == plain(expected), f"{plain(found)}\ndiffers from the reference\n{plain(expected)}"
+    pattern = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/prod-*"
+    with moto() as (client, _):
+        _, made = create_stack(client, WatchedClusterArns=pattern, ManifestsBucket="mesh-manifests", ManifestsPrefix="prod/")
+        found = {one["Sid"]: one for one in inline_policy(client, made["TaskRole"], "observe")["Statement"]}
+        manifests = {one["Sid"]: one for one in inline_policy(client, made["TaskRole"], "manifests")["Statement"]}
+        rule = client("events").describe_rule(Name=made["TaskRule"].rsplit("/", 1)[-1])
+    assert found["ListClusters"]["Action"] == "ecs:ListClusters", found
+    assert plain(found["ListTasks"]["Condition"]) == {"ArnLike": {"ecs:cluster": pattern}}, found
+    assert plain(found["DescribeTasks"]["Resource"]) == pattern.replace(":cluster/", ":task/") + "/*", found
+    # EventBridge needs another form of patterns than IAM, which a template cannot make.
+    assert "detail" not in json.loads(rule["EventPattern"]), rule
+    assert manifests["ListManifests"]["Condition"] == {"StringEquals": {"s3:prefix": "prod/"}}, manifests
+    assert manifests["ReadManifests"]["Resource"] == "arn:aws:s3:::mesh-manifests/prod/*", manifests
     token_key = VALUES["TokenKeyArn"][0][1]
     policies = {"secretsManager": "token-secrets", "parameterStore": "token-parameters"}
     for number, (store, name) in enumerate(policies.items()):
@@ -335,8 +388,7 @@ def role():
     with moto() as (client, _):
         _, made = create_stack(client, ControlPlaneTokenSecretArn="", SecretKeyArn=key, **secrets)
         found = {one["Sid"]: one for one in inline_policy(client, made["TaskRole"], "consul-secrets")["Statement"]}
-        # moto keeps null for resources that CloudFormation omits.
-        start = {one["Sid"] for one in inline_policy(client, made["ExecutionRole"])["Statement"] if one}
+        start = {one["Sid"] for one in inline_policy(client, made["ExecutionRole"])["Statement"]}
         task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
     expected = documented("Secrets of control planes", "###")
     assert plain(found[expected["Sid"]]) == plain(expected), found
@@ -375,13 +427,14 @@ def service():
     assert service["DesiredCount"] == {"Ref": "Replicas"}
     assert (deployment["MaximumPercent"], deployment["MinimumHealthyPercent"]) == (200, 100)
     assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
-    [container] = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
-    lease = [one["Value"] for one in container["Environment"] if one["Name"] == "ECS_MESH_LEASE"]
+    container, _ = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    lease = [one["Value"] for one in container["Environment"] if one.get("Name") == "ECS_MESH_LEASE"]
     assert lease == [{"Fn::Sub": "dynamodb:${LeaseTable}"}], "several copies without a lease would all write"
     command = container["Command"]
     shutdown = int(command[command.index("--graceful-shutdown-timeout") + 1].removesuffix("s"))
     assert shutdown + 5 <= container["StopTimeout"] <= 120, "ECS would kill the operator while it shuts down"
-    assert container["LogConfiguration"]["Options"]["mode"] == "blocking"
+    assert container["LogConfiguration"]["Options"]["mode"] == {"Ref": "LogMode"}
+    assert template(MAIN)["Parameters"]["LogMode"]["Default"] == "blocking"
     assert container["ReadonlyRootFilesystem"] and container["User"] == "65532:65532"
     assert container["HealthCheck"]["Command"][0] == "CMD", "there is no shell in the image"
 

@@ -3,8 +3,10 @@
 By default, moto moves a task one state towards STOPPED at every DescribeTasks. Here a task stays RUNNING until
 StopTask.
 
-`--patched` corrects moto 5.2.5 where the operator depends on it: events that a rule sends to a queue have no `account`
-in their envelope. The operator rejects such an event of CloudTrail, since the account identifies the role.
+`--patched` corrects moto 5.2.5 where the operator and its templates depend on it:
+- Events that a rule sends to a queue have no `account` in their envelope. The operator rejects such an event of CloudTrail,
+  since the account identifies the role.
+- An item of a list that is AWS::NoValue stays in it as null. CloudFormation leaves it out.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import os
 import sys
 import threading
 
+from moto.cloudformation import parsing
 from moto.events.utils import EventTemplateParser
 from moto.moto_api import state_manager
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -22,6 +25,13 @@ def patch():
     template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
     assert "account" not in template, "this moto sets the account; remove the patch"
     EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE = template.replace("{", '{"account": "<account>", ', 1)
+    clean_json = parsing.clean_json
+
+    def clean(value, resources):
+        cleaned = clean_json(value, resources)
+        return [one for one in cleaned if one is not None] if isinstance(cleaned, list) else cleaned
+
+    parsing.clean_json = clean
 
 
 def end_with_standard_input():
