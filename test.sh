@@ -2,8 +2,8 @@
 # Runs all tests, after installing the tools that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
 # Parts whose tools are not available are skipped and listed at the end: those that need the package indexes of Python
-# and npm, Go and its modules, Debian's package archive, recorded exchanges (ECS_MESH_RECORDINGS), or a Consul newer
-# than Debian's (CONSUL_BIN).
+# and npm, Go and its modules, Debian's package archive, Terraform with its AWS provider, recorded exchanges
+# (ECS_MESH_RECORDINGS), or a Consul newer than Debian's (CONSUL_BIN).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -29,6 +29,12 @@ provide SARIF_SCHEMA "$PWD/.tools/sarif/sarif-2.1.0-rtm.5.json" "audit's SARIF a
     .ci/sarif .tools/sarif
 provide DEPLOY_TEST_PYTHON "$PWD/.venv/deploy/bin/python" "checks of deploy/" \
     .ci/venv .venv/deploy tests/python/requirements-deploy.txt
+provide TERRAFORM_TEST_SCHEMA "$PWD/.tools/aws-schema/provider.whl" "arguments of Terraform's resources" \
+    .ci/aws-schema .tools/aws-schema
+provide TERRAFORM_TEST_PLUGINS "$PWD/.tools/terraform" "Terraform modules, by Terraform and its AWS provider" \
+    .ci/terraform .tools/terraform
+provide CHECKOV_TEST_BIN "$PWD/.venv/checkov/bin/checkov" "deploy/ by checkov" \
+    .ci/venv .venv/checkov tests/python/requirements-checkov.txt
 provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \
     .ci/prometheus .tools/prometheus
 provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \

@@ -19,6 +19,7 @@ mod lease;
 mod prometheus;
 mod sandbox_aws;
 mod simulation;
+mod terraform;
 
 /// Manifests of tests may name every file and variable.
 fn allow_all() -> ecs_mesh_api::AllowList {

@@ -82,7 +82,7 @@ VALUES = {
             f"arn:aws:iam::{ACCOUNT}:role/*",
             "arn:aws-us-gov:iam::111122223333:role/demo-app-task",
         ],
-        ["", "/mesh/", "arn:aws:iam::*:role/mesh/*", f"arn:aws:iam::{ACCOUNT}:user/mesh", f"arn:aws:iam::{ACCOUNT}:role/a b"],
+        ["", "/mesh/", "arn:aws:iam::*:role/mesh/*", f"arn:aws:iam::{ACCOUNT}:user/mesh", "arn:aws:iam::1:role/mesh/*"],
     ),
     "TaskRolePolicyArns": (
         ["", f"arn:aws:iam::{ACCOUNT}:policy/tokens", "arn:aws:iam::aws:policy/ReadOnlyAccess"],
@@ -293,7 +293,8 @@ def parameters():
         declared = template(path)["Parameters"]
         good = {name: VALUES[name][0][0] for name in declared if name in VALUES}
         lists = ("WatchedClusterArns", "MeshRoleArns", "TaskRolePolicyArns")
-        good |= {name: [value] for name, value in good.items() if name in lists} | ({"WatchedClusterArns": CLUSTERS} if path == MAIN else {})
+        good |= {name: [value] for name, value in good.items() if name in lists}
+        good |= {"WatchedClusterArns": CLUSTERS} if path == MAIN else {}
         good |= {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]} if path == MAIN else {}
         code, output = cfn_lint_with(path, good)
         assert (code, output) == (0, ""), output
