@@ -15,20 +15,20 @@ use serde_json::{Value, json};
 use super::harness::{Harness, OperatorProcess, binding, control_plane, eventually, tag, workload};
 use super::servers::now;
 
-const HOLD: &str = ", deployments: {hold: true}";
+pub(super) const HOLD: &str = ", deployments: {hold: true}";
 
 /// A service of two ready tasks, and an operator.
-struct Deployment {
+pub(super) struct Deployment {
     // Declared before the harness, whose directory has its log.
-    operator: OperatorProcess,
-    harness: Harness,
-    endpoints: Endpoints,
-    old: Vec<String>,
+    pub(super) operator: OperatorProcess,
+    pub(super) harness: Harness,
+    pub(super) endpoints: Endpoints,
+    pub(super) old: Vec<String>,
 }
 
 impl Deployment {
     /// Registers the tasks by a binding with these further fields.
-    async fn start(more: &str) -> Self {
+    pub(super) async fn start(more: &str) -> Self {
         let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
         let endpoints =
             Endpoints::start(EndpointOptions { cloud, ..EndpointOptions::default() }).await.unwrap();
@@ -74,7 +74,7 @@ impl Deployment {
     }
 
     /// Deploys a new revision, whose task role this is, and returns the replacements once they run.
-    async fn deploy(&self, role: &str) -> Vec<String> {
+    pub(super) async fn deploy(&self, role: &str) -> Vec<String> {
         let ecs = self.harness.ecs();
         let app = ContainerDefinition::builder().name("app").image("app:2").memory(128).build();
         let definition = ecs.register_task_definition().family("app").network_mode(NetworkMode::Awsvpc);
@@ -102,7 +102,7 @@ impl Deployment {
     }
 
     /// Waits until these old tasks, and no others, are protected.
-    async fn wait_for_protection(&self, of: &[String]) {
+    pub(super) async fn wait_for_protection(&self, of: &[String]) {
         eventually("the old tasks are protected", || async {
             let shown = self.protections().await;
             let is_protected = |task: &String| shown.get(task).is_some_and(ProtectedTask::protection_enabled);
@@ -111,13 +111,18 @@ impl Deployment {
         .await;
     }
 
-    /// Waits until the operator has looked at the deployment twice more, so that one look began after this.
-    async fn wait_for_looks(&self) {
+    /// The operator's metrics.
+    pub(super) async fn metrics(&self) -> String {
         let listens = self.operator.line(&[("level", "INFO"), ("address", "")]).await;
         let url = format!("http://{}/metrics", listens["address"].as_str().unwrap());
+        self.harness.http.get(&url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Waits until the operator has looked at the deployment twice more, so that one look began after this.
+    async fn wait_for_looks(&self) {
         let series = "ecs_mesh_aws_calls_total{operation=\"ecs:DescribeServices\",result=\"success\"} ";
         let looks = || async {
-            let text = self.harness.http.get(&url).send().await.unwrap().text().await.unwrap();
+            let text = self.metrics().await;
             let count = text.lines().find_map(|line| line.strip_prefix(series)).map(str::parse::<usize>);
             count.unwrap().unwrap()
         };

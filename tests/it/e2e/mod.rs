@@ -16,6 +16,7 @@ mod manifests;
 mod messages;
 mod moto;
 mod outside;
+mod permissions;
 mod plan;
 mod probes;
 mod replicas;
