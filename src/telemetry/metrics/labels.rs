@@ -129,7 +129,7 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 29] = [
+pub(super) const AWS_OPERATIONS: [&str; 32] = [
     "ecs:ListClusters",
     "ecs:DescribeClusters",
     "ecs:ListTasks",
@@ -154,6 +154,9 @@ pub(super) const AWS_OPERATIONS: [&str; 29] = [
     "secretsmanager:PutSecretValue",
     "secretsmanager:TagResource",
     "secretsmanager:DeleteSecret",
+    "s3:ListObjectsV2",
+    "s3:GetObject",
+    "ssm:GetParametersByPath",
     "ssm:DescribeParameters",
     "ssm:ListTagsForResource",
     "ssm:PutParameter",

@@ -13,12 +13,13 @@ use aws_sdk_ecs::error::{BoxError, ErrorMetadata};
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_xml::decode::{Document, ScopedDecoder, XmlDecodeError, try_data};
+use aws_smithy_xml::decode::XmlDecodeError;
 
 use super::address::AddressReading;
 use super::call::CallRunner;
 use super::error;
 use super::operation::{self, SignedService};
+use super::xml::Element;
 use crate::aws::{AwsError, AwsErrorKind, Ec2};
 use ecs_mesh_model::InterfaceAddresses;
 
@@ -141,51 +142,6 @@ fn response(response: &HttpResponse) -> Result<InstancePage, OrchestratorError<E
     ))
 }
 
-/// An element of a response.
-#[derive(Debug, Default)]
-struct Element {
-    name: String,
-    text: String,
-    children: Vec<Element>,
-}
-
-/// Deeper elements of a response are skipped: those that are read are at most this deep.
-const MAX_DEPTH: usize = 12;
-
-impl Element {
-    fn root(document: &str) -> Result<Self, XmlDecodeError> {
-        let mut document = Document::new(document);
-        let mut root = document.root_element()?;
-        Self::read(&mut root, 0)
-    }
-
-    fn read(scope: &mut ScopedDecoder<'_, '_>, depth: usize) -> Result<Self, XmlDecodeError> {
-        let mut element = Self { name: scope.start_el().local().to_owned(), ..Self::default() };
-        if LEAVES.contains(&element.name.as_str()) {
-            element.text = try_data(scope)?.into_owned();
-        } else if depth < MAX_DEPTH {
-            while let Some(mut child) = scope.next_tag() {
-                element.children.push(Self::read(&mut child, depth + 1)?);
-            }
-        }
-        Ok(element)
-    }
-
-    fn children<'e>(&'e self, name: &str) -> impl Iterator<Item = &'e Self> {
-        self.children.iter().filter(move |child| child.name == name)
-    }
-
-    /// The items of a set.
-    fn items<'e>(&'e self, set: &str) -> impl Iterator<Item = &'e Self> {
-        self.children(set).flat_map(|set| set.children("item"))
-    }
-
-    /// A child's text; empty without one.
-    fn text(&self, name: &str) -> &str {
-        self.children(name).next().map_or("", |child| child.text.as_str())
-    }
-}
-
 /// The elements whose text is read.
 const LEAVES: [&str; 8] =
     ["instanceId", "privateIpAddress", "ipv6Address", "deviceIndex", "nextToken", "Code", "Message", "code"];
@@ -195,7 +151,7 @@ fn page(document: &str) -> Result<InstancePage, XmlDecodeError> {
     if !document.trim_end().ends_with("</DescribeInstancesResponse>") {
         return Err(XmlDecodeError::custom("the response is truncated, or not one of DescribeInstances"));
     }
-    let root = Element::root(document)?;
+    let root = Element::root(document, &LEAVES)?;
     if root.name != "DescribeInstancesResponse" {
         return Err(XmlDecodeError::custom("the response is not one of DescribeInstances"));
     }
@@ -222,7 +178,7 @@ fn addresses(instance: &Element) -> InterfaceAddresses {
 }
 
 fn error_metadata(document: &str) -> Result<ErrorMetadata, XmlDecodeError> {
-    let root = Element::root(document)?;
+    let root = Element::root(document, &LEAVES)?;
     let error = root.children("Errors").flat_map(|errors| errors.children("Error")).next();
     let mut metadata = ErrorMetadata::builder();
     if let Some(error) = error {

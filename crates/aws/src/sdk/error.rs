@@ -68,6 +68,12 @@ const CODES: &[(&str, AwsErrorKind)] = &[
     ("InvalidResourceId", AwsErrorKind::NotFound),
     ("TooManyUpdates", AwsErrorKind::Throttled),
     ("QueueDoesNotExist", AwsErrorKind::NotFound),
+    ("NoSuchBucket", AwsErrorKind::NotFound),
+    ("NoSuchKey", AwsErrorKind::NotFound),
+    // The DNS name of a new bucket does not lead to its Region yet.
+    ("TemporaryRedirect", AwsErrorKind::Unavailable),
+    ("AllAccessDisabled", AwsErrorKind::Denied),
+    ("InvalidObjectState", AwsErrorKind::Invalid),
     ("AWS.SimpleQueueService.NonExistentQueue", AwsErrorKind::NotFound),
 ];
 
@@ -81,6 +87,10 @@ const HINTS_BY_CODE: &[(&str, &str)] = &[
         "AWS.SimpleQueueService.NonExistentQueue",
         "; the queue does not exist in this account and Region: compare the URL with `aws sqs get-queue-url`",
     ),
+    ("NoSuchBucket", "; no account has a bucket of this name: check it for a typo"),
+    ("PermanentRedirect", HINT_BUCKET_REGION),
+    ("AuthorizationHeaderMalformed", HINT_BUCKET_REGION),
+    ("InvalidObjectState", "; the object is archived: manifests need a storage class without restore"),
     ("KmsAccessDenied", "; the queue's KMS key must let the operator's task role use kms:Decrypt"),
     ("KMS.AccessDeniedException", "; the queue's KMS key must let the operator's task role use kms:Decrypt"),
     ("OptInRequired", "; the account has not enabled this Region or service"),
@@ -148,6 +158,19 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("secretsmanager:PutSecretValue", HINT_STORED_TOKENS),
     ("secretsmanager:TagResource", HINT_STORED_TOKENS),
     ("secretsmanager:DeleteSecret", HINT_STORED_TOKENS),
+    (
+        "s3:ListObjectsV2",
+        "; give the operator's task role s3:ListBucket on the bucket, with the condition s3:prefix; a bucket of another \
+         account needs a bucket policy, too",
+    ),
+    (
+        "s3:GetObject",
+        "; give the operator's task role s3:GetObject on the objects, and kms:Decrypt on their key if they have one",
+    ),
+    (
+        "ssm:GetParametersByPath",
+        "; give the operator's task role ssm:GetParametersByPath on the path, and kms:Decrypt on the key of SecureStrings",
+    ),
     ("ssm:DescribeParameters", "; give the operator's task role ssm:DescribeParameters on *"),
     ("ssm:ListTagsForResource", HINT_STORED_TOKENS),
     ("ssm:PutParameter", HINT_STORED_TOKENS),
@@ -157,6 +180,9 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("events:DescribeRule", "; give the caller events:DescribeRule on the account's rules"),
     ("events:ListTargetsByRule", "; give the caller events:ListTargetsByRule on the account's rules"),
 ];
+
+const HINT_BUCKET_REGION: &str = "; the bucket is in another Region, whose endpoint did not answer for it: check the network's \
+     way to S3 there, and AWS_ENDPOINT_URL_S3 if set";
 
 const HINT_STORED_TOKENS: &str = "; give the operator's task role the statement of `doctor --print-iam-policy` for stored tokens, \
      and the use of their KMS key";

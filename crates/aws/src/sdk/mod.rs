@@ -15,6 +15,7 @@ mod iam;
 mod inspect;
 mod operation;
 mod queue;
+mod s3;
 mod secret_store;
 mod secrets;
 mod services;
@@ -22,6 +23,7 @@ mod setup;
 mod ssm;
 #[cfg(test)]
 mod tests;
+mod xml;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,10 +50,11 @@ pub use ecs::SdkEcs;
 pub use iam::SdkIam;
 pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
+pub use s3::{ListedObject, ObjectContent, SdkObjectStore};
 pub use secret_store::SdkSecretStore;
 pub use secrets::SdkSecrets;
 pub use setup::{CallerIdentity, EventRule, EventTarget, FoundCredentials, SdkSetup};
-pub use ssm::SdkParameterStore;
+pub use ssm::{PathParameter, SdkParameterStore};
 
 use call::CallRunner;
 use credentials::{CredentialChain, CredentialSource};
@@ -141,8 +144,10 @@ pub struct AwsClients {
     pub secrets: SdkSecrets,
     /// Tokens in Secrets Manager.
     pub secret_store: SdkSecretStore,
-    /// Tokens in SSM Parameter Store.
+    /// SSM Parameter Store: tokens, and manifests.
     pub parameter_store: SdkParameterStore,
+    /// Manifests in S3.
+    pub objects: SdkObjectStore,
     /// Reads of `doctor`.
     pub setup: SdkSetup,
     /// SQS configuration, for [`Self::queue`].
@@ -176,6 +181,7 @@ impl AwsClients {
             secrets: SdkSecrets::new(config.clone(), calls.clone()),
             secret_store: SdkSecretStore::new(&config, calls.clone()),
             parameter_store: SdkParameterStore::new(&config, calls.clone()),
+            objects: SdkObjectStore::new(config.clone(), calls.clone()),
             setup: SdkSetup::new(config, calls.clone(), used),
             calls,
             region,

@@ -33,15 +33,33 @@ pub(super) fn builder(
     operation: &'static str,
 ) -> Option<OperationBuilder> {
     let region = config.region()?.clone();
-    let endpoint = endpoint(config, service, &region);
+    let url = endpoint(config, service, &region);
+    builder_at(config, service, OperationEndpoint { region, url }, SigningOptions::default(), operation)
+}
+
+/// Where an operation is sent, and the Region that its signatures name.
+pub(super) struct OperationEndpoint {
+    pub(super) region: Region,
+    pub(super) url: String,
+}
+
+/// As [`builder()`], with this endpoint and these options of signatures.
+pub(super) fn builder_at(
+    config: &SdkConfig,
+    service: SignedService,
+    endpoint: OperationEndpoint,
+    options: SigningOptions,
+    operation: &'static str,
+) -> Option<OperationBuilder> {
+    let OperationEndpoint { region, url } = endpoint;
     let builder = Operation::builder()
         .service_name(service.name)
         .operation_name(operation)
         .http_client(config.http_client()?)
-        .endpoint_url(&endpoint)
+        .endpoint_url(&url)
         .no_retry()
         .timeout_config(config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled))
-        .runtime_plugin(signing(service, config.credentials_provider()?, config, region));
+        .runtime_plugin(signing(service, options, config.credentials_provider()?, config, region));
     let builder = match config.sleep_impl() {
         Some(sleep) => builder.sleep_impl(sleep),
         None => builder,
@@ -55,6 +73,7 @@ pub(super) fn builder(
 
 fn signing(
     service: SignedService,
+    options: SigningOptions,
     credentials: SharedCredentialsProvider,
     config: &SdkConfig,
     region: Region,
@@ -65,7 +84,7 @@ fn signing(
         region: Some(SigningRegion::from(region)),
         region_set: None,
         name: Some(SigningName::from_static(service.name)),
-        signing_options: SigningOptions::default(),
+        signing_options: options,
     });
     let resolver = StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]);
     let mut components = RuntimeComponentsBuilder::new("signing")
@@ -86,6 +105,15 @@ fn signing(
 /// Sources: <https://docs.aws.amazon.com/general/latest/gr/ec2-service.html>,
 /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>.
 fn endpoint(config: &SdkConfig, service: SignedService, region: &Region) -> String {
+    if let Some(url) = configured_endpoint(config, service) {
+        return url;
+    }
+    let (fips, dual_stack) = (config.use_fips() == Some(true), config.use_dual_stack() == Some(true));
+    regional_endpoint(service.name, region.as_ref(), fips, dual_stack)
+}
+
+/// The endpoint of the options, the environment or the profile.
+pub(super) fn configured_endpoint(config: &SdkConfig, service: SignedService) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id(service.id)
         .env("AWS_ENDPOINT_URL")
@@ -94,11 +122,7 @@ fn endpoint(config: &SdkConfig, service: SignedService, region: &Region) -> Stri
         .ok();
     let is_in_code = config.get_origin("endpoint_url").is_client_config();
     let of_service = key.filter(|_| !is_in_code).and_then(|key| config.service_config()?.load_config(key));
-    if let Some(url) = of_service.or_else(|| config.endpoint_url().map(str::to_owned)) {
-        return url;
-    }
-    let (fips, dual_stack) = (config.use_fips() == Some(true), config.use_dual_stack() == Some(true));
-    regional_endpoint(service.name, region.as_ref(), fips, dual_stack)
+    of_service.or_else(|| config.endpoint_url().map(str::to_owned))
 }
 
 /// The DNS suffixes of partitions by the prefix of their Regions: of the default endpoints, and of dual-stack ones.
@@ -113,10 +137,23 @@ const SUFFIXES: [(&str, &str, &str); 6] = [
     ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
 ];
 
-fn regional_endpoint(service: &str, region: &str, fips: bool, dual_stack: bool) -> String {
+/// The DNS suffixes of the Region's partition: of the default endpoints, and of dual-stack ones.
+fn suffixes(region: &str) -> (&'static str, &'static str) {
     let partition = SUFFIXES.iter().find(|(prefix, ..)| region.starts_with(prefix));
-    let (default, of_dual_stack) =
-        partition.map_or(("amazonaws.com", "api.aws"), |(_, one, two)| (*one, *two));
+    partition.map_or(("amazonaws.com", "api.aws"), |(_, one, two)| (*one, *two))
+}
+
+/// The host of S3 in a Region, whose names differ from those of other services.
+///
+/// Source: <https://docs.aws.amazon.com/general/latest/gr/s3.html>.
+pub(super) fn s3_host(config: &SdkConfig, region: &str) -> String {
+    let fips = if config.use_fips() == Some(true) { "-fips" } else { "" };
+    let dual_stack = if config.use_dual_stack() == Some(true) { ".dualstack" } else { "" };
+    format!("s3{fips}{dual_stack}.{region}.{}", suffixes(region).0)
+}
+
+fn regional_endpoint(service: &str, region: &str, fips: bool, dual_stack: bool) -> String {
+    let (default, of_dual_stack) = suffixes(region);
     // In GovCloud every endpoint is a FIPS endpoint.
     let fips = if fips && !region.starts_with("us-gov-") { "-fips" } else { "" };
     format!("https://{service}{fips}.{region}.{}", if dual_stack { of_dual_stack } else { default })

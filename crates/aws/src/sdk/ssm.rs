@@ -1,4 +1,5 @@
-//! Tokens as parameters of SSM Parameter Store: five operations in its JSON protocol. The generated client of SSM has 150.
+//! SSM Parameter Store: tokens as parameters, and manifests below a path. Six operations in its JSON protocol; the generated
+//! client of SSM has 150.
 //!
 //! Source: <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html> and the pages beside it.
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use super::call::CallRunner;
 use super::ecs::unreadable;
 use super::operation::{self, SignedService};
-use crate::aws::{AwsError, AwsErrorKind};
+use crate::aws::{AwsError, AwsErrorKind, ListPage};
 use crate::token_store::{EntryDescription, EntryPage, EntryTags, NewEntry, TokenStore};
 
 const SSM: SignedService = SignedService { id: "SSM", name: "ssm" };
@@ -33,6 +34,7 @@ const ADD_TAGS: SsmCall = SsmCall("ssm:AddTagsToResource");
 const LIST_TAGS: SsmCall = SsmCall("ssm:ListTagsForResource");
 const DESCRIBE: SsmCall = SsmCall("ssm:DescribeParameters");
 const DELETE: SsmCall = SsmCall("ssm:DeleteParameter");
+const BY_PATH: SsmCall = SsmCall("ssm:GetParametersByPath");
 
 /// The body of a request, and the operation.
 struct SsmRequest {
@@ -44,6 +46,25 @@ struct SsmRequest {
 impl fmt::Debug for SsmRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SsmRequest").field("call", &self.call.0).finish_non_exhaustive()
+    }
+}
+
+/// A parameter below a path.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PathParameter {
+    /// The name, which starts with the path.
+    pub name: String,
+    /// The number of the version.
+    pub version: i64,
+    /// The decrypted value.
+    pub value: String,
+}
+
+/// Without the value, which may be encrypted in SSM.
+impl fmt::Debug for PathParameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, version, value: _ } = self;
+        f.debug_struct("PathParameter").field("name", name).field("version", version).finish_non_exhaustive()
     }
 }
 
@@ -62,6 +83,26 @@ impl SdkParameterStore {
         Self { operation, calls }
     }
 
+    /// One page of the parameters below the path, at any depth, decrypted.
+    pub async fn page_by_path(
+        &self,
+        path: &str,
+        page: Option<&str>,
+    ) -> Result<ListPage<PathParameter>, AwsError> {
+        let mut body = json!({"Path": path, "Recursive": true, "WithDecryption": true, "MaxResults": 10});
+        if let Some(page) = page {
+            body["NextToken"] = page.into();
+        }
+        let answer = self.call(BY_PATH, path, &body).await?;
+        let Some(items) = answer.get("Parameters").and_then(Value::as_array) else {
+            return Err(unreadable(BY_PATH.0, path, "the response has no Parameters"));
+        };
+        let items: Option<Vec<PathParameter>> = items.iter().map(path_parameter).collect();
+        let items = items.ok_or_else(|| unreadable(BY_PATH.0, path, "a parameter has no name or value"))?;
+        let next = answer.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty());
+        Ok(ListPage { items, skipped: Vec::new(), next: next.map(str::to_owned) })
+    }
+
     async fn call(&self, call: SsmCall, resource: &str, body: &Value) -> Result<Value, AwsError> {
         let Some(operation) = &self.operation else {
             return Err(unreadable(call.0, resource, "no credentials provider"));
@@ -69,6 +110,14 @@ impl SdkParameterStore {
         let sent = operation.invoke(SsmRequest { call, body: body.to_string() });
         Box::pin(self.calls.run(call.0, resource, sent)).await
     }
+}
+
+fn path_parameter(found: &Value) -> Option<PathParameter> {
+    Some(PathParameter {
+        name: found.get("Name")?.as_str()?.to_owned(),
+        version: found.get("Version").and_then(Value::as_i64).unwrap_or_default(),
+        value: found.get("Value")?.as_str()?.to_owned(),
+    })
 }
 
 impl SdkParameterStore {

@@ -3,6 +3,7 @@
 mod dynamodb;
 mod failures;
 mod hosts;
+mod objects;
 mod proxy;
 mod queue;
 mod secrets;
@@ -14,7 +15,7 @@ use std::sync::Mutex;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -33,6 +34,8 @@ const ROLE: &str = "arn:aws:iam::111122223333:role/team/kv-task";
 struct RecordedRequest {
     target: String,
     authorization: String,
+    uri: String,
+    headers: HeaderMap,
     body: String,
 }
 
@@ -103,17 +106,31 @@ impl SdkFixture {
     }
 }
 
-async fn answer(State(script): State<Arc<ResponseScript>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(script): State<Arc<ResponseScript>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
     let (target, authorization) = (header("x-amz-target"), header("authorization"));
     script.seen.lock().unwrap().push(RecordedRequest {
         target,
         authorization,
+        uri: uri.to_string(),
+        headers,
         body: String::from_utf8(body.to_vec()).unwrap(),
     });
     tokio::time::sleep(script.delay).await;
     let (status, body) = script.answers.lock().unwrap().pop_front().expect("more calls than answers");
-    (StatusCode::from_u16(status).unwrap(), body).into_response()
+    let region = body.split_once("<Region>").and_then(|(_, rest)| rest.split('<').next());
+    let region = region.map(|region| HeaderValue::from_str(region).unwrap());
+    let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
+    // S3 names the bucket's Region in the body of some failures, and in this header of each.
+    response
+        .headers_mut()
+        .extend(region.map(|region| (HeaderName::from_static("x-amz-bucket-region"), region)));
+    response
 }
 
 fn ok(body: &Value) -> (u16, String) {
