@@ -69,6 +69,7 @@ class Aws:
         )
         self.secretsmanager, self.ssm = map(self.client, ("secretsmanager", "ssm"))
         self.dynamodb = self.client("dynamodb")
+        self.s3 = self.client("s3", config=Config(s3={"addressing_style": "path"}))
         subnet = "subnet-1" if server == "sandbox" else self._default_subnet()
         self.network = {"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": []}}
 
@@ -76,8 +77,8 @@ class Aws:
         config = more.pop("config", Config())
         config = Config(retries={"total_max_attempts": 1}).merge(config)
         # ministack takes an access key of 12 digits for the account.
-        keys = {"aws_access_key_id": ACCOUNT, "aws_secret_access_key": "secret", **more}
-        client = boto3.client(service, endpoint_url=self.endpoint, region_name=REGION, config=config, **keys)
+        given = {"aws_access_key_id": ACCOUNT, "aws_secret_access_key": "secret", "region_name": REGION, **more}
+        client = boto3.client(service, endpoint_url=self.endpoint, config=config, **given)
         client.meta.events.register("before-parse.*.*", self._read)
         return client
 

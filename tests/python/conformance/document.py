@@ -16,7 +16,7 @@ HEAD = """\
 
 The same test functions ([tests/python/conformance](../../tests/python/conformance)) call three servers with boto3: \
 the sandbox, and the Python packages moto and ministack. They make the calls of ECS, EC2, SQS, EventBridge, IAM, STS, \
-DynamoDB, Secrets Manager and SSM that the operator makes, and those that prepare a test. Each function asserts the behaviour \
+DynamoDB, Secrets Manager, SSM and S3 that the operator makes, and those that prepare a test. Each function asserts the behaviour \
 that AWS documents; no test calls AWS itself. Each response is also checked against AWS's own model of the service: no \
 unknown members, correct types, known enum values. Of `DescribeInstances` the sandbox has what the operator reads: \
 ids, states and addresses.
@@ -28,7 +28,7 @@ Behaviour that is not listed here is the same in all three. The list is generate
 """
 
 
-SERVICES = ("dynamodb", "ec2", "ecs", "events", "iam", "secretsmanager", "sqs", "ssm", "sts")
+SERVICES = ("dynamodb", "ec2", "ecs", "events", "iam", "s3", "secretsmanager", "sqs", "ssm", "sts")
 NAMES = {
     "arn": "ARN",
     "aws": "AWS",
@@ -38,7 +38,9 @@ NAMES = {
     "ecs": "ECS",
     "eventbridge": "EventBridge",
     "provisioning": "PROVISIONING",
+    "region": "Region",
     "running": "RUNNING",
+    "s3": "S3",
     "sdk": "SDK",
     "secretsmanager": "Secrets Manager",
     "ssm": "SSM",

@@ -21,7 +21,11 @@ class Findings:
         shape = model.output_shape
         if shape is None:
             return
-        if model.service_model.protocol in ("query", "ec2"):
+        if model.service_model.protocol == "rest-xml":
+            # Other responses are the object itself.
+            if body and model.name.startswith("List"):
+                self.xml(shape, strip(ET.fromstring(body)), "")
+        elif model.service_model.protocol in ("query", "ec2"):
             root = strip(ET.fromstring(body))
             wrapper = shape.serialization.get("resultWrapper")
             found = root.find(wrapper) if wrapper else root
@@ -85,7 +89,9 @@ class Findings:
         self.members.add(at)
         members = {member.serialization.get("name", key): member for key, member in shape.members.items()}
         if name in members:
-            descend(members[name], at)
+            shape = members[name]
+            # A flattened list repeats its element without one around them.
+            descend(shape.member if shape.serialization.get("flattened") else shape, at)
         else:
             self.problems.add(f"{at}: not in the model")
 

@@ -100,3 +100,24 @@ def test_delete_parameter_frees_the_name(aws):
     assert described(aws, id) == []
     aws.ssm.put_parameter(Name=id, Value="again", Type="SecureString")
     assert tags(aws, id) == {}
+
+
+def test_get_parameters_by_path_decrypts_and_paginates(aws):
+    path = f"/{fresh('manifests')}"
+    for n in range(12):
+        aws.ssm.put_parameter(Name=f"{path}/team/w{n:02}", Value=f"text {n}", Type="SecureString")
+    aws.ssm.put_parameter(Name=f"{path}-other/w", Value="x", Type="String")
+    call = {"Path": f"{path}", "Recursive": True, "WithDecryption": True, "MaxResults": 10}
+    first = aws.ssm.get_parameters_by_path(**call)
+    second = aws.ssm.get_parameters_by_path(**call, NextToken=first["NextToken"])
+    assert (len(first["Parameters"]), len(second["Parameters"]), "NextToken" in second) == (10, 2, False)
+    found = {one["Name"]: (one["Value"], one["Version"]) for one in first["Parameters"] + second["Parameters"]}
+    assert found == {f"{path}/team/w{n:02}": (f"text {n}", 1) for n in range(12)}
+
+
+def test_get_parameters_by_path_is_not_recursive_by_default(aws):
+    path = f"/{fresh('manifests')}"
+    for name in ("a", "team/b"):
+        aws.ssm.put_parameter(Name=f"{path}/{name}", Value="x", Type="String")
+    found = aws.ssm.get_parameters_by_path(Path=path)["Parameters"]
+    assert [one["Name"] for one in found] == [f"{path}/a"]

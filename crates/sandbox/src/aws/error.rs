@@ -28,6 +28,7 @@ impl AwsApiError {
             "sqs" => "RequestThrottled",
             "iam" | "sts" => "Throttling",
             "ec2" => "RequestLimitExceeded",
+            "s3" => "SlowDown",
             _ => "ThrottlingException",
         };
         Self::new(code, "calls come faster than the account's quota allows; slow down and retry")
@@ -40,7 +41,7 @@ impl AwsApiError {
             "iam" => "ServiceFailure",
             "events" => "InternalException",
             "dynamodb" => "InternalServerError",
-            "ec2" => "InternalError",
+            "ec2" | "s3" => "InternalError",
             _ => "InternalFailure",
         };
         Self::new(code, "the service failed; retry")
@@ -49,7 +50,7 @@ impl AwsApiError {
     /// The service's access-denied error.
     pub fn denied(service: &str, operation: &str) -> Self {
         let code = match service {
-            "iam" | "sts" | "sqs" => "AccessDenied",
+            "iam" | "sts" | "sqs" | "s3" => "AccessDenied",
             "ec2" => "UnauthorizedOperation",
             _ => "AccessDeniedException",
         };
@@ -76,6 +77,13 @@ const STATUS: &[(&str, u16)] = &[
     ("InternalServerError", 500),
     ("RequestLimitExceeded", 503),
     ("InternalFailure", 500),
+    ("SlowDown", 503),
+    ("NoSuchBucket", 404),
+    ("NoSuchKey", 404),
+    ("PreconditionFailed", 412),
+    ("PermanentRedirect", 301),
+    ("BucketAlreadyOwnedByYou", 409),
+    ("NotImplemented", 501),
 ];
 
 pub(super) fn client(message: impl Into<String>) -> AwsApiError {

@@ -17,7 +17,7 @@ pub use cloud::{
     pattern_matches,
 };
 pub use cloud::{BatchFailure, Cloud, DescribeFailure};
-pub use cloud::{CreateSecret, PutParameter, StoredParameter, StoredSecret};
+pub use cloud::{BucketPage, CreateSecret, PutParameter, S3Object, StoredParameter, StoredSecret};
 pub use cloud::{EXIT_CODE_LABEL, EXITS_LABEL, READY_LABEL, SERVING_LABEL};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};
 pub use error::{AwsApiError, AwsApiResult};

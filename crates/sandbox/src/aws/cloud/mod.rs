@@ -4,6 +4,7 @@
 //! with their times. Operations act on the current state; call [`Cloud::step`] first to advance it.
 
 mod addresses;
+mod buckets;
 mod clusters;
 mod container_spec;
 mod containers;
@@ -51,6 +52,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::addresses::Addresses;
+use self::buckets::S3Bucket;
 use self::clusters::ClusterState;
 use self::history::TaskHistory;
 use self::instances::ContainerHost;
@@ -60,6 +62,7 @@ use self::sts::StsSession;
 use super::CloudConfig;
 use ecs_mesh_model::Timestamp;
 
+pub use self::buckets::{BucketPage, S3Object};
 pub use self::clusters::Cluster;
 pub use self::container_spec::{EXIT_CODE_LABEL, EXITS_LABEL, READY_LABEL, SERVING_LABEL};
 pub use self::containers::{ContainerState, ContainerStatus, HealthStatus};
@@ -125,6 +128,7 @@ pub struct Cloud {
     secrets: BTreeMap<String, StoredSecret>,
     parameters: BTreeMap<String, StoredParameter>,
     tables: BTreeMap<String, ItemTable>,
+    buckets: BTreeMap<String, S3Bucket>,
     quota: Quota,
     events_lost_until: Option<Timestamp>,
     message_arrived: bool,
@@ -151,6 +155,7 @@ impl Cloud {
             secrets: BTreeMap::new(),
             parameters: BTreeMap::new(),
             tables: BTreeMap::new(),
+            buckets: BTreeMap::new(),
             quota: Quota::new(config.throttling.clone(), now),
             events_lost_until: None,
             message_arrived: false,

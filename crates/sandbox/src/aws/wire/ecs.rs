@@ -141,7 +141,7 @@ fn failures(failures: &[DescribeFailure]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderMap, HeaderValue, Uri};
+    use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 
     use super::*;
     use crate::aws::{CloudConfig, CreateService, RegisterTaskDefinition};
@@ -154,7 +154,8 @@ mod tests {
         headers.insert("x-amz-target", HeaderValue::from_str(&target).unwrap());
         headers.insert("authorization", HeaderValue::from_static("AWS4-HMAC-SHA256 Credential=key/x"));
         let request =
-            AwsRequest::read(&Uri::from_static("/"), &headers, body.to_string().as_bytes()).unwrap();
+            AwsRequest::read(&Method::POST, &Uri::from_static("/"), &headers, body.to_string().as_bytes())
+                .unwrap();
         perform(cloud, &request, now)
     }
 

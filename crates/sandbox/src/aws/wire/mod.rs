@@ -12,6 +12,7 @@ mod faults;
 mod iam;
 mod request;
 mod response;
+mod s3;
 mod secretsmanager;
 mod signed;
 mod sqs;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -142,11 +143,12 @@ struct Endpoint {
 async fn answer(
     State(endpoint): State<Endpoint>,
     ConnectInfo(connection): ConnectInfo<ConnectionCutter>,
+    method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = match AwsRequest::read(&uri, &headers, &body) {
+    let request = match AwsRequest::read(&method, &uri, &headers, &body) {
         Ok(request) => request,
         Err(refusal) => return *refusal,
     };
@@ -177,6 +179,11 @@ async fn answer(
     if let Ok(answer) = &outcome {
         endpoint.front.faults.on_response(service, operation, answer);
     }
+    if service == "s3" {
+        let region =
+            endpoint.front.with(|cloud, _| cloud.bucket_region(&request.s3.bucket).map(str::to_owned));
+        return s3::response(&request, outcome, region.ok().as_deref());
+    }
     response::of(&request, outcome)
 }
 
@@ -194,6 +201,7 @@ impl Endpoint {
             "ec2" => ec2::perform(cloud, request, now),
             "secretsmanager" => secretsmanager::perform(cloud, request, now),
             "ssm" => ssm::perform(cloud, request, now),
+            "s3" => s3::perform(cloud, request, now),
             _ => sts::perform(cloud, request, now),
         })
     }
@@ -233,7 +241,8 @@ fn cut(connection: &ConnectionCutter) -> Response {
 
 fn without_items(mut answer: Value) -> Value {
     if let Some(fields) = answer.as_object_mut() {
-        fields.retain(|name, _| !matches!(name.as_str(), "nextToken" | "NextToken"));
+        fields
+            .retain(|name, _| !matches!(name.as_str(), "nextToken" | "NextToken" | "NextContinuationToken"));
         fields.values_mut().filter_map(Value::as_array_mut).for_each(Vec::clear);
     }
     answer

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::response;
+use super::s3::{self, S3Call};
 use crate::aws::{AwsApiError, AwsApiResult};
 
 /// A parsed request.
@@ -23,8 +24,10 @@ pub(super) struct AwsRequest {
     pub(super) base_url: String,
     /// The JSON protocols' body.
     pub(super) body: Value,
-    /// The query protocol's parameters.
+    /// The query protocol's parameters, and those of S3.
     pub(super) form: BTreeMap<String, String>,
+    /// What a call of S3 has beside them.
+    pub(super) s3: S3Call,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(super) enum AwsProtocol {
     /// JSON 1.0 or 1.1, with its content type.
     Json(&'static str),
     Query,
+    /// S3's.
+    Rest,
 }
 
 const JSON_1_0: &str = "application/x-amz-json-1.0";
@@ -53,11 +58,18 @@ const VERSIONS: &[(&str, &str)] =
 
 impl AwsRequest {
     /// Parses a request, or returns the error response.
-    pub(super) fn read(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Box<Response>> {
+    pub(super) fn read(
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Self, Box<Response>> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut request = match header("x-amz-target").split_once('.') {
-            Some((prefix, operation)) => Self::json(prefix, operation, body)?,
-            None => Self::query(uri, body)?,
+        let mut request = match (header("x-amz-target").split_once('.'), s3::call(method, uri, headers, body))
+        {
+            (Some((prefix, operation)), _) => Self::json(prefix, operation, body)?,
+            (None, Some((operation, call))) => Self::rest(operation, uri, call),
+            (None, None) => Self::query(uri, body)?,
         };
         request.base_url = format!("http://{}", header("host"));
         let authorization = header("authorization");
@@ -109,6 +121,12 @@ impl AwsRequest {
         Err(Box::new(response::of(&request, Err(AwsApiError::new("InvalidAction", refusal)))))
     }
 
+    fn rest(operation: &str, uri: &Uri, call: S3Call) -> Self {
+        let form = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        let blank = Self::blank("s3", AwsProtocol::Rest);
+        Self { operation: operation.to_owned(), form, s3: call, ..blank }
+    }
+
     fn blank(service: &'static str, protocol: AwsProtocol) -> Self {
         Self {
             service,
@@ -118,13 +136,14 @@ impl AwsRequest {
             base_url: String::new(),
             body: Value::Null,
             form: BTreeMap::new(),
+            s3: S3Call::default(),
         }
     }
 
     fn unsigned(&self) -> AwsApiError {
         let code = match self.protocol {
             AwsProtocol::Json(_) => "MissingAuthenticationTokenException",
-            AwsProtocol::Query => "MissingAuthenticationToken",
+            AwsProtocol::Query | AwsProtocol::Rest => "MissingAuthenticationToken",
         };
         AwsApiError::new(code, "the request is not signed: it has no Authorization header")
     }
@@ -171,7 +190,7 @@ impl AwsRequest {
     pub(super) fn unknown_operation(&self) -> AwsApiError {
         let code = match self.protocol {
             AwsProtocol::Json(_) => "UnknownOperationException",
-            AwsProtocol::Query => "InvalidAction",
+            AwsProtocol::Query | AwsProtocol::Rest => "InvalidAction",
         };
         AwsApiError::new(code, format!("{}:{} is not served", self.service, self.operation))
     }

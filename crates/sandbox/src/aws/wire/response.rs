@@ -8,7 +8,7 @@ use super::request::{AwsProtocol, AwsRequest};
 use crate::aws::{AwsApiError, AwsApiResult};
 
 /// A constant request id, which SDKs require.
-const REQUEST_ID: &str = "00000000-0000-4000-a000-000000000000";
+pub(super) const REQUEST_ID: &str = "00000000-0000-4000-a000-000000000000";
 
 /// Content type of the query protocol.
 pub(super) const XML: &str = "text/xml";
@@ -30,7 +30,7 @@ pub(super) fn of(request: &AwsRequest, outcome: AwsApiResult<Value>) -> Response
     match (request.protocol, outcome) {
         (AwsProtocol::Json(kind), Ok(value)) => json_response(StatusCode::OK, kind, &value),
         (AwsProtocol::Json(kind), Err(error)) => json_error(request.service, kind, &error),
-        (AwsProtocol::Query, outcome) => {
+        (AwsProtocol::Query | AwsProtocol::Rest, outcome) => {
             let (status, body) = xml(request, outcome);
             xml_response(status, &body)
         }
@@ -141,7 +141,7 @@ pub(super) fn page(
 }
 
 /// Writes a value as an element: fields as child elements, list items as elements named `item`.
-fn write_element(xml: &mut String, name: &str, value: &Value, item: &str) {
+pub(super) fn write_element(xml: &mut String, name: &str, value: &Value, item: &str) {
     if value.is_null() {
         return;
     }

@@ -1,6 +1,6 @@
 //! In-process responses to signed requests, such as those that Consul forwards for its clients.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::request::{AwsProtocol, AwsRequest};
 use super::{iam, response, sts};
@@ -29,7 +29,7 @@ pub fn query<'a>(
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
     });
     let headers: HeaderMap = named.collect();
-    let request = match AwsRequest::read(&Uri::from_static("/"), &headers, body.as_bytes()) {
+    let request = match AwsRequest::read(&Method::POST, &Uri::from_static("/"), &headers, body.as_bytes()) {
         Ok(request) if request.protocol == AwsProtocol::Query => request,
         Ok(_) => return refused(400),
         Err(refusal) => return refused(refusal.status().as_u16()),

@@ -31,15 +31,8 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
             let version = cloud.put_parameter(PutParameter { parameter, overwrite })?;
             json!({"Version": version, "Tier": "Standard"})
         }
-        "GetParameter" => {
-            let parameter = cloud.parameter(name)?;
-            let is_shown = parameter.kind != "SecureString" || request.body["WithDecryption"] == true;
-            let mut shown = parameter.summary_json();
-            let (region, account) = (&cloud.config().region, &cloud.config().account);
-            shown["ARN"] = json!(format!("arn:aws:ssm:{region}:{account}:parameter{name}"));
-            shown["Value"] = json!(if is_shown { parameter.value.as_str() } else { "(encrypted)" });
-            json!({ "Parameter": shown })
-        }
+        "GetParameter" => json!({ "Parameter": with_value(cloud, cloud.parameter(name)?, request) }),
+        "GetParametersByPath" => by_path(cloud, request),
         "AddTagsToResource" => {
             cloud.tagged_parameter(resource)?.tags.extend(tags(request));
             json!({})
@@ -55,6 +48,33 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
         "DescribeParameters" => describe(cloud, request),
         _ => return Err(request.unknown_operation()),
     })
+}
+
+/// The parameter with its value, decrypted on request.
+fn with_value(cloud: &Cloud, parameter: &StoredParameter, request: &AwsRequest) -> Value {
+    let is_shown = parameter.kind != "SecureString" || request.body["WithDecryption"] == true;
+    let (region, account) = (&cloud.config().region, &cloud.config().account);
+    let mut shown = parameter.summary_json();
+    shown["ARN"] = json!(format!("arn:aws:ssm:{region}:{account}:parameter{}", parameter.name));
+    shown["Value"] = json!(if is_shown { parameter.value.as_str() } else { "(encrypted)" });
+    shown
+}
+
+/// The parameters below a path: those of its own level, or of all.
+fn by_path(cloud: &Cloud, request: &AwsRequest) -> Value {
+    let prefix = format!("{}/", request.text("Path").trim_end_matches('/'));
+    let is_recursive = request.body["Recursive"] == true;
+    let is_below = |parameter: &&StoredParameter| {
+        let rest = parameter.name.strip_prefix(&prefix);
+        rest.is_some_and(|rest| is_recursive || !rest.contains('/'))
+    };
+    let limit = request.limit("MaxResults", 10);
+    let after = request.text("NextToken").to_owned();
+    let mut listed = cloud.parameters().filter(is_below).filter(|parameter| parameter.name > after);
+    let shown: Vec<&StoredParameter> = listed.by_ref().take(limit).collect();
+    let next = listed.next().and(shown.last()).map(|parameter| parameter.name.clone());
+    let shown: Vec<Value> = shown.into_iter().map(|one| with_value(cloud, one, request)).collect();
+    page("Parameters", shown, "NextToken", next)
 }
 
 fn describe(cloud: &Cloud, request: &AwsRequest) -> Value {
