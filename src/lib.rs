@@ -13,6 +13,7 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ECS_MES
 pub const COMMIT: &str = env!("ECS_MESH_BUILD_COMMIT");
 
 pub mod cli;
+pub mod manifest_stores;
 pub mod operator;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;

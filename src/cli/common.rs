@@ -1,6 +1,5 @@
 //! Arguments and clients that `run`, `plan` and `doctor` share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -8,6 +7,7 @@ use tracing::warn;
 
 use super::allow::AllowArgs;
 use super::lease::ConfiguredLease;
+use super::manifest_args::ManifestArgs;
 use crate::operator::{
     AuditedLease, ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates, TokenStores,
 };
@@ -19,7 +19,7 @@ use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::MeshCallObserver;
 use ecs_mesh_controller::{AlwaysHeld, Lease, Secrets};
 use ecs_mesh_kuma::{KumaControlPlane, WriterId};
-use ecs_mesh_manifests::{ManifestSources, ManifestStatus, WatchOptions, watch_with_heartbeat};
+use ecs_mesh_manifests::{ManifestStatus, WatchObservers, WatchOptions, watch_observed};
 use ecs_mesh_model::OperatorId;
 
 /// Arguments of commands that read a deployment.
@@ -33,9 +33,8 @@ pub(super) struct CommonArgs {
     #[arg(long, value_parser = operator_id)]
     pub previous_operator_id: Option<OperatorId>,
 
-    /// Manifest files or directories (*.yaml, *.yml, *.json)
-    #[arg(long, env = "ECS_MESH_MANIFESTS", required = true, value_delimiter = ',', num_args = 1..)]
-    pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    pub manifests: ManifestArgs,
 
     /// AWS Region [default: from the environment]
     #[arg(long)]
@@ -76,24 +75,32 @@ impl CommonArgs {
         AwsClients::connect(options).await.map_err(|error| error.to_string())
     }
 
-    /// Loads the manifests and watches them. Fails if every manifest is invalid, since the operator would do nothing.
+    /// Loads the manifests and watches them. Fails if every manifest is invalid, since the operator would do nothing. A
+    /// source that cannot be read may be readable later.
     pub(super) async fn manifests(
         &self,
-        metrics: &Metrics,
+        aws: &AwsClients,
+        metrics: &Arc<Metrics>,
+        options: WatchOptions,
     ) -> Result<watch::Receiver<Arc<ManifestStatus>>, String> {
+        let given = &self.manifests.manifests;
+        for source in given.iter().filter(|source| source.is_remote()) {
+            metrics.add_manifest_source(&source.to_string());
+        }
         let heartbeat = metrics.health().register("manifests");
-        let sources = ManifestSources::new(self.manifests.clone());
-        let manifests = watch_with_heartbeat(sources, WatchOptions::default(), heartbeat).await;
+        let observers = WatchObservers { heartbeat, sources: Arc::clone(metrics) as _ };
+        let manifests = watch_observed(self.manifests.sources(&Ok(aws.clone())), options, observers).await;
         let status = Arc::clone(&manifests.borrow());
         let empty = status.set.control_planes.is_empty()
             && status.set.bindings.is_empty()
             && status.set.workloads.is_empty();
-        if empty && !status.errors.is_empty() {
+        if empty && !status.errors.is_empty() && status.unread.is_empty() {
             let errors: Vec<String> = status.errors.iter().map(|error| format!("\n  {error}")).collect();
             return Err(format!("all manifests are invalid:{}", errors.concat()));
         }
         if empty {
-            warn!(paths = ?self.manifests, "no manifests found; waiting");
+            let sources: Vec<String> = given.iter().map(ToString::to_string).collect();
+            warn!(sources = sources.join(","), "no manifests found; waiting");
         }
         Ok(manifests)
     }

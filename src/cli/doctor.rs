@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use super::common::CommonArgs;
 use super::doctor_text::{DoctorDetail, render_text};
+use super::manifest_args::{aws_access, load, sources};
 use super::output::{print, to_json};
 use super::terminal;
 use ecs_mesh_doctor::{
     DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine, gather, token_policy,
 };
 use ecs_mesh_lease::LeaseLocation;
-use ecs_mesh_manifests::{ManifestSources, ManifestStatus};
+use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::OperatorId;
 
 /// The operator of printed documents that do not depend on one.
@@ -95,13 +96,19 @@ fn role_path(text: &str) -> Result<String, String> {
 
 impl DoctorArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
-        let manifests = load(ManifestSources::new(self.common.manifests.clone())).await?;
+        let args = &self.common.manifests;
+        let region = self.common.region.as_deref();
         if self.print_iam_policy || self.print_event_patterns || self.print_acl_policy {
+            let given = args.offline_first();
+            let aws = aws_access(&given, region).await;
+            let manifests = load(sources(&given, args.manifests_content.as_deref(), &aws)).await?;
             return self.print_document(&manifests);
         }
+        let manifests = load(args.sources(&aws_access(&args.manifests, region).await)).await?;
         let request = DoctorRequest {
             operator: self.common.operator_id.clone(),
             manifests,
+            sources: self.common.manifests.remote(),
             queue_url: self.queue_url.clone(),
             region: self.common.region.clone(),
             allowed: self.common.allow.list(),
@@ -151,7 +158,8 @@ impl DoctorArgs {
             LeaseLocation::DynamoDb(table) => Some((table.clone(), self.lease_operator()?.clone())),
             LeaseLocation::None | LeaseLocation::Consul(_) => None,
         };
-        let scope = DoctorScope { reads_hosts: self.host_mode, lease, ..scope };
+        let manifest_sources = self.common.manifests.remote();
+        let scope = DoctorScope { reads_hosts: self.host_mode, lease, manifest_sources, ..scope };
         print(&if self.print_iam_policy {
             let paths: Vec<&str> = self.role_path.iter().map(String::as_str).collect();
             to_json(&IamPolicy::new(&scope, self.principal, &paths)?)?
@@ -167,11 +175,4 @@ fn region_of_environment() -> Option<String> {
     ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|region| !region.is_empty()))
-}
-
-pub(super) async fn load(sources: ManifestSources) -> Result<ManifestStatus, String> {
-    let loaded = tokio::task::spawn_blocking(move || sources.load(None).into_loaded()).await;
-    let loaded = loaded.map_err(|error| format!("reading the manifests: {error}"))?;
-    // Only a load without changes since an earlier one has no result.
-    loaded.as_ref().map(ManifestStatus::from).ok_or_else(|| "the manifests were not read".to_owned())
 }

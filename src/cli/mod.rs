@@ -20,6 +20,7 @@ mod explain;
 mod healthcheck;
 mod lease;
 mod man;
+mod manifest_args;
 mod once;
 mod output;
 mod plan;
@@ -140,7 +141,7 @@ pub fn main() -> ExitCode {
             #[cfg(feature = "sandbox")]
             Command::Sandbox(args) => Box::pin(args.run(log.stats())).await,
             Command::Crds(args) => args.run(),
-            Command::Validate(args) => args.run(),
+            Command::Validate(args) => args.run().await,
             Command::Completion(args) => args.run(),
             Command::Man(args) => args.run(),
         }

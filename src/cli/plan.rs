@@ -15,6 +15,7 @@ use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::{ApiDialect, ControlPlaneType, KumaRelease};
 use ecs_mesh_controller::Signals;
 use ecs_mesh_core::plan::report::{PlanDetail, PlanReport, render};
+use ecs_mesh_manifests::WatchOptions;
 use ecs_mesh_model::Glob;
 
 /// Exit code of a plan with changes.
@@ -130,7 +131,7 @@ pub(super) async fn plan(
     let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
     let metrics = Arc::new(Metrics::default());
     let aws = common.aws(&metrics).await?;
-    let manifests = common.manifests(&metrics).await?;
+    let manifests = common.manifests(&aws, &metrics, WatchOptions::default()).await?;
     let has_kuma =
         manifests.borrow().set.control_planes.values().any(|spec| spec.kind == ControlPlaneType::Kuma);
     if target.is_some() && !has_kuma {

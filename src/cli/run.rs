@@ -22,6 +22,7 @@ use ecs_mesh_aws::sdk::{AwsClients, SdkQueue};
 use ecs_mesh_controller::Signals;
 use ecs_mesh_core::plan::report::{PlanDetail, render};
 use ecs_mesh_lease::LeaseClients;
+use ecs_mesh_manifests::WatchOptions;
 
 /// Handling of unparseable messages.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -56,6 +57,10 @@ pub(super) struct RunArgs {
     /// SQS queue of EventBridge events; without it the operator relies on periodic sweeps
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
     queue_url: Option<String>,
+
+    /// Interval of the reads of S3 and SSM sources of `--manifests`, from 5s to 5m
+    #[arg(long, default_value = "30s", value_parser = poll_interval)]
+    manifests_poll_interval: Duration,
 
     /// Log and count changes without writing; does not read `--queue-url`
     #[arg(long)]
@@ -106,7 +111,12 @@ impl RunArgs {
         let aws = self.common.aws(&metrics).await?;
         let queue_url = self.event_queue_url()?;
         let queue = queue_url.map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()?;
-        let manifests = self.common.manifests(&metrics).await?;
+        let watch = WatchOptions {
+            remote_interval: self.manifests_poll_interval,
+            seed: fastrand::u64(..),
+            ..WatchOptions::default()
+        };
+        let manifests = self.common.manifests(&aws, &metrics, watch).await?;
         if let Some(queue) = &queue {
             check_queue(queue).await;
         }
@@ -150,7 +160,7 @@ impl RunArgs {
         let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
         let metrics = Arc::new(Metrics::new(log));
         let aws = self.common.aws(&metrics).await?;
-        let manifests = self.common.manifests(&metrics).await?;
+        let manifests = self.common.manifests(&aws, &metrics, WatchOptions::default()).await?;
         self.log_start(&aws, None);
         let candidate = self.candidate(&aws, &manifests.borrow().set)?;
         let (health, lease) = (metrics.health().clone(), candidate.as_ref().map(LeaseCandidate::lease));
@@ -215,6 +225,13 @@ impl RunArgs {
             region = aws.region(), queue_url = queue_url.unwrap_or("none"), dry_run = self.dry_run, "started"
         );
     }
+}
+
+/// An interval of reads: often enough for the alert of unread sources, and no load for AWS.
+fn poll_interval(text: &str) -> Result<Duration, String> {
+    let bounds = Duration::from_secs(5)..=Duration::from_mins(5);
+    let interval = duration(text)?;
+    if bounds.contains(&interval) { Ok(interval) } else { Err("use 5s to 5m".to_owned()) }
 }
 
 /// Warns about an unsuitable queue. The operator starts in any case and relies on sweeps.

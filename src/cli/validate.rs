@@ -1,16 +1,17 @@
 //! `ecs-mesh-operator validate`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use super::allow::AllowArgs;
+use super::manifest_args::{aws_access, sources};
 use super::output::print;
 use super::terminal::count;
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestScope};
-use ecs_mesh_manifests::{ManifestSources, ManifestText, ValidationResult};
+use ecs_mesh_manifests::{ManifestSource, ManifestText, ValidationResult};
 
 /// The path that means standard input; a file of this name is `./-`.
 const STDIN: &str = "-";
@@ -18,9 +19,17 @@ const STDIN: &str = "-";
 /// Arguments of `validate`.
 #[derive(clap::Args)]
 pub(super) struct ValidateArgs {
-    /// Manifest files or directories (*.yaml, *.yml, *.json); `-` reads standard input
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
+    /// Manifest files or directories (*.yaml, *.yml, *.json), s3://BUCKET/PREFIX/ or ssm:/PATH/; `-` reads standard input
+    #[arg(required_unless_present = "manifests_content", value_name = "SOURCE")]
+    sources: Vec<ManifestSource>,
+
+    /// Manifests as YAML text, beside the sources
+    #[arg(long, env = "ECS_MESH_MANIFESTS_CONTENT", hide_env_values = true, value_name = "YAML")]
+    manifests_content: Option<String>,
+
+    /// AWS Region of S3 and SSM sources [default: from the environment]
+    #[arg(long)]
+    region: Option<String>,
 
     /// Accept references to manifests outside the given files
     #[arg(long)]
@@ -45,15 +54,19 @@ enum ValidateOutput {
 }
 
 impl ValidateArgs {
-    pub(super) fn run(self) -> Result<ExitCode, String> {
+    pub(super) async fn run(self) -> Result<ExitCode, String> {
         let scope = if self.partial { ManifestScope::Partial } else { ManifestScope::Complete };
-        let (stdin, paths): (Vec<_>, Vec<_>) =
-            self.paths.into_iter().partition(|path| path == Path::new(STDIN));
-        let texts = match stdin.first() {
-            Some(_) => vec![ManifestText::read("<stdin>", std::io::stdin().lock())],
-            None => Vec::new(),
-        };
-        let result = ManifestSources::new(paths).check(texts, scope, &self.allow.list());
+        let (stdin, given): (Vec<_>, Vec<_>) = self
+            .sources
+            .into_iter()
+            .partition(|source| *source == ManifestSource::Path(PathBuf::from(STDIN)));
+        let aws = aws_access(&given, self.region.as_deref()).await;
+        let mut sources = sources(&given, self.manifests_content.as_deref(), &aws);
+        if !stdin.is_empty() {
+            sources = sources.with_text(ManifestText::read("<stdin>", std::io::stdin().lock()));
+        }
+        sources.read_remote().await;
+        let result = sources.check(scope, &self.allow.list());
         print(&match self.output {
             ValidateOutput::Text => render_text(&result),
             ValidateOutput::Json => format!("{}\n", render_json(&result)),

@@ -197,8 +197,13 @@ impl OperatorStatus {
         }
         let mut pending = Vec::new();
         let inner = self.context.status.lock();
-        if inner.manifests.is_none() {
-            pending.push("manifests are not applied yet".to_owned());
+        match inner.manifests.as_deref() {
+            None => pending.push("manifests are not applied yet".to_owned()),
+            // An operator that has never read a part of its manifests replaces none that has.
+            Some(status) if !status.set.complete => {
+                pending.extend(status.unread.iter().map(|finding| format!("manifest source {finding}")));
+            }
+            Some(_) => {}
         }
         if !set.bindings.is_empty() {
             match &inner.clusters {
@@ -256,7 +261,8 @@ fn manifest_state(status: &ManifestStatus) -> ManifestState {
     let mut errors: BTreeMap<&'static str, usize> =
         MANIFEST_KINDS.into_iter().map(|kind| (kind, 0)).collect();
     errors.insert("unknown", 0);
-    for error in &status.errors {
+    // Unread sources have metrics of their own, and hold back no edit.
+    for error in status.errors.iter().filter(|error| !status.unread.contains(error)) {
         *errors.entry(kind_of(error)).or_default() += 1;
     }
     ManifestState {

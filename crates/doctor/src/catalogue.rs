@@ -15,6 +15,7 @@ macro_rules! catalogue {
 
 catalogue! {
     MANIFESTS "manifests" "manifests that load without an error, with a ControlPlane and a MeshBinding";
+    MANIFEST_SOURCES "manifests.source" "S3 prefixes and SSM paths of --manifests that the caller can read";
     REGION "aws.region" "an AWS Region, from --region, AWS_REGION or the profile";
     CERTIFICATES "aws.certificates" "CA certificates on this system, to verify AWS endpoints";
     CREDENTIALS "aws.credentials" "AWS credentials that the SDK's default chain finds";

@@ -12,7 +12,7 @@ use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget, FoundCredentials
 use ecs_mesh_consul as consul;
 use ecs_mesh_kuma as kuma;
 use ecs_mesh_lease::{LeaseStoreError, StoredRecord};
-use ecs_mesh_manifests::ManifestStatus;
+use ecs_mesh_manifests::{ManifestSource, ManifestStatus};
 
 /// A queue's attributes by name.
 pub type Attributes = BTreeMap<String, String>;
@@ -22,6 +22,8 @@ pub type Attributes = BTreeMap<String, String>;
 pub struct DoctorFacts {
     /// The loaded manifests.
     pub manifests: ManifestStatus,
+    /// The manifests' remote sources.
+    pub sources: Vec<ManifestSource>,
     /// The given queue URL.
     pub queue_url: Option<String>,
     /// Account, Region and clusters; an error for an invalid queue URL.

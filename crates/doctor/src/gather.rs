@@ -23,7 +23,7 @@ use ecs_mesh_kuma::KumaControlPlane;
 use ecs_mesh_lease::{
     LeaseClients, LeaseLocation, LeaseStore as _, LeaseStoreError, LeaseStoreErrorKind, LeaseTiming,
 };
-use ecs_mesh_manifests::ManifestStatus;
+use ecs_mesh_manifests::{ManifestSource, ManifestStatus};
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
 /// The longest wait for one answer; a control plane's own limit counts where it is shorter.
@@ -38,6 +38,8 @@ pub struct DoctorRequest {
     pub operator: OperatorId,
     /// The manifests as loaded.
     pub manifests: ManifestStatus,
+    /// The manifests' remote sources.
+    pub sources: Vec<ManifestSource>,
     /// The queue.
     pub queue_url: Option<String>,
     /// The Region, where it is given.
@@ -50,7 +52,7 @@ pub struct DoctorRequest {
 
 /// Gathers all facts. Always ends; one failure does not prevent other reads.
 pub async fn gather(request: DoctorRequest) -> DoctorFacts {
-    let DoctorRequest { operator, manifests, queue_url, region, allowed, lease } = request;
+    let DoctorRequest { operator, manifests, sources, queue_url, region, allowed, lease } = request;
     let set = Arc::clone(&manifests.set);
     let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
     let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
@@ -85,7 +87,7 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
     };
     let of_control_planes = control_planes(&set, &allowed, &operator, &secrets);
     let (aws, control_planes, lease) = tokio::join!(of_aws, of_control_planes, of_lease);
-    DoctorFacts { manifests, queue_url, scope, aws, control_planes, lease }
+    DoctorFacts { manifests, sources, queue_url, scope, aws, control_planes, lease }
 }
 
 async fn read_lease(

@@ -1,10 +1,13 @@
 //! The least-privilege IAM policies of the operator and of the `doctor` command.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 use serde_json::Value;
 
 use super::scope::DoctorScope;
 use ecs_mesh_api::TokenStoreKind;
+use ecs_mesh_manifests::ManifestSource;
 use ecs_mesh_model::SecretRef;
 
 /// The principal of the policy.
@@ -90,6 +93,7 @@ impl IamPolicy {
             let secrets = unique(scope.secrets.iter().map(full_secret_arn));
             statements.push(statement("ReadControlPlaneSecrets", ["secretsmanager:GetSecretValue"], secrets));
         }
+        statements.extend(manifests(scope));
         if let Some(queue) = &scope.queue {
             let arn = scope.queue_arn().ok_or("the queue's Region is not known: give --region")?;
             let read = ["sqs:GetQueueAttributes"];
@@ -256,9 +260,7 @@ fn encrypt(scope: &DoctorScope, store: TokenStoreActions, key: &str) -> IamState
         None if key.starts_with("arn:") => key.to_owned(),
         None => scope.arn("kms", &format!("key/{key}")),
     };
-    let region = scope.region.as_deref().unwrap_or("*");
-    let suffix = if scope.partition == "aws-cn" { ".cn" } else { "" };
-    let via = format!("{}.{region}.amazonaws.com{suffix}", store.service);
+    let via = via_service(scope, store.service);
     let mut condition = serde_json::json!({"StringLike": {"kms:ViaService": via}});
     if let Some(name) = alias {
         condition["ForAnyValue:StringEquals"] =
@@ -266,6 +268,64 @@ fn encrypt(scope: &DoctorScope, store: TokenStoreActions, key: &str) -> IamState
     }
     let (sid, actions) = store.encrypt;
     IamStatement { condition: Some(condition), ..statement(sid, actions.iter().copied(), [resource]) }
+}
+
+/// A service in the Region, as the condition `kms:ViaService` names it.
+fn via_service(scope: &DoctorScope, service: &str) -> String {
+    let region = scope.region.as_deref().unwrap_or("*");
+    let suffix = if scope.partition == "aws-cn" { ".cn" } else { "" };
+    format!("{service}.{region}.amazonaws.com{suffix}")
+}
+
+/// The reads of the manifests: a list is allowed of the source's prefix alone. Parameters are decrypted with the key of each,
+/// which the context of the encryption bounds to the path.
+///
+/// Sources: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/list-keys-policy-example.html>,
+/// <https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html>.
+fn manifests(scope: &DoctorScope) -> Vec<IamStatement> {
+    let mut buckets: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut paths = BTreeSet::new();
+    for source in &scope.manifest_sources {
+        match source {
+            ManifestSource::S3(at) => drop(buckets.entry(&at.bucket).or_default().insert(&at.prefix)),
+            ManifestSource::Ssm(path) => drop(paths.insert(path)),
+            ManifestSource::Path(_) => {}
+        }
+    }
+    let arn = |bucket: &str| format!("arn:{}:s3:::{bucket}", scope.partition);
+    let object = |bucket: &str, prefix: &str| {
+        let any = if prefix.is_empty() || prefix.ends_with('/') { "*" } else { "" };
+        format!("{}/{prefix}{any}", arn(bucket))
+    };
+    let objects =
+        buckets.iter().flat_map(|(bucket, prefixes)| prefixes.iter().map(|one| object(bucket, one)));
+    let objects: Vec<String> = objects.collect();
+    let mut statements = Vec::new();
+    if !objects.is_empty() {
+        let mut list =
+            statement("ListManifests", ["s3:ListBucket"], buckets.keys().map(|bucket| arn(bucket)));
+        let prefixes: BTreeSet<&str> = buckets.values().flatten().copied().collect();
+        // The prefix of a whole bucket is empty.
+        if !prefixes.contains("") {
+            let prefixes = OneOrMany::of(prefixes);
+            list.condition = Some(serde_json::json!({"StringEquals": {"s3:prefix": prefixes}}));
+        }
+        statements.push(list);
+        statements.push(statement("ReadManifests", ["s3:GetObject"], objects));
+    }
+    if !paths.is_empty() {
+        let below = |path: &&String| scope.arn("ssm", &format!("parameter{path}/*"));
+        let arns: Vec<String> = paths.iter().map(below).collect();
+        let read = paths.iter().map(|path| scope.arn("ssm", &format!("parameter{path}"))).chain(arns.clone());
+        statements.push(statement("ReadManifestParameters", ["ssm:GetParametersByPath"], read));
+        let condition = serde_json::json!({"StringLike": {
+            "kms:ViaService": via_service(scope, "ssm"),
+            "kms:EncryptionContext:PARAMETER_ARN": OneOrMany::of(arns),
+        }});
+        let decrypt = statement("DecryptManifestParameters", ["kms:Decrypt"], [scope.arn("kms", "key/*")]);
+        statements.push(IamStatement { condition: Some(condition), ..decrypt });
+    }
+    statements
 }
 
 fn roles(scope: &DoctorScope, role_paths: &[&str]) -> IamStatement {

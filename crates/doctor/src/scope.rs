@@ -6,6 +6,7 @@ use std::fmt;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{MeshBindingSpec, RoleTagMode, TokenStoreKind};
 use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
+use ecs_mesh_manifests::ManifestSource;
 use ecs_mesh_model::{ClusterArn, Glob, MeshName, OperatorId, SecretRef};
 
 /// The queue, by its URL.
@@ -98,6 +99,8 @@ pub struct DoctorScope {
     pub lease: Option<(String, OperatorId)>,
     /// The control planes' secrets.
     pub secrets: BTreeSet<SecretRef>,
+    /// The manifests' remote sources: by the caller's word, like network mode `host`.
+    pub manifest_sources: Vec<ManifestSource>,
 }
 
 impl DoctorScope {
@@ -147,6 +150,7 @@ impl DoctorScope {
             token_stores,
             lease: None,
             secrets,
+            manifest_sources: Vec::new(),
         })
     }
 

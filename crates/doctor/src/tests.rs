@@ -8,7 +8,7 @@ use super::facts::{
     AwsFacts, AwsObservations, ControlPlaneFacts, DoctorFacts, LeaseFacts, QueueFacts, RuleFacts,
 };
 use super::{CheckResult, CheckStatus, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine};
-use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_aws::sdk::{CallerIdentity, CredentialStep, EventRule, EventTarget, FoundCredentials};
 use ecs_mesh_consul::{
     AclPermission, AclPermissions, AuthMethod, ClusterNodeInfo, ConsulDiagnostics, ConsulProbes,
@@ -16,7 +16,7 @@ use ecs_mesh_consul::{
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_lease::{HolderId, LeaseRecord, LeaseStoreError, LeaseStoreErrorKind, StoredRecord};
-use ecs_mesh_manifests::{ManifestSources, ManifestStatus as Manifests};
+use ecs_mesh_manifests::{ManifestSource, ManifestSources, ManifestStatus as Manifests};
 use ecs_mesh_model::OperatorId;
 
 const PAGE: &str = include_str!("../../../docs/reference/permissions.md");
@@ -249,7 +249,8 @@ fn blocks(section: &str) -> Vec<Value> {
     let blocks = section.split("```json\n").skip(1).map(|block| block.split("```").next().unwrap());
     let filled = blocks.map(|block| {
         let block = block.replace("PARTITION", "aws").replace("REGION", "eu-west-1");
-        block.replace("ACCOUNT", "111122223333").replace("CLUSTER", "prod")
+        let block = block.replace("ACCOUNT", "111122223333").replace("CLUSTER", "prod");
+        block.replace("BUCKET", "manifests")
     });
     filled.map(|block| serde_json::from_str(&block).unwrap()).collect()
 }
@@ -353,6 +354,53 @@ fn host_mode_needs_what_is_documented() {
         assert!(added.as_array().unwrap().iter().all(|one| statements.contains(one)), "{printed}");
     }
     assert!(!policy(&[PROD], "", PolicyPrincipal::Operator).to_string().contains("ec2:"));
+}
+
+fn remote_sources(sources: &[&str]) -> Vec<ManifestSource> {
+    sources.iter().map(|source| source.parse().unwrap()).collect()
+}
+
+#[test]
+fn manifests_in_s3_and_ssm_need_what_is_documented() {
+    let set = manifests(&[PROD], "").set;
+    let added = blocks("The operator's task role").remove(6);
+    let statements = |sources: &[&str], principal| {
+        let scope = place(&set, Some(QUEUE_URL), None);
+        let scope = DoctorScope { manifest_sources: remote_sources(sources), ..scope };
+        json!(IamPolicy::new(&scope, principal, "/mesh/").unwrap())["Statement"].as_array().unwrap().clone()
+    };
+    for principal in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
+        let printed = statements(&["s3://manifests/prod/", "ssm:/mesh/prod"], principal);
+        assert!(added.as_array().unwrap().iter().all(|one| printed.contains(one)), "{printed:?}");
+    }
+    // Each id is there once, and a whole bucket needs no condition.
+    let several = ["s3://manifests/a.yaml", "s3://other/", "ssm:/a", "ssm:/b"];
+    let printed = statements(&several, PolicyPrincipal::Operator);
+    let sids: std::collections::BTreeSet<_> = printed.iter().map(|one| one["Sid"].as_str()).collect();
+    assert_eq!(sids.len(), printed.len());
+    let list = printed.iter().find(|one| one["Sid"] == "ListManifests").unwrap();
+    assert_eq!(list["Resource"], json!(["arn:aws:s3:::manifests", "arn:aws:s3:::other"]));
+    assert_eq!(list.get("Condition"), None);
+    let read = printed.iter().find(|one| one["Sid"] == "ReadManifests").unwrap();
+    assert_eq!(read["Resource"], json!(["arn:aws:s3:::manifests/a.yaml", "arn:aws:s3:::other/*"]));
+}
+
+#[test]
+fn unreadable_source_of_manifests_is_an_error_with_its_cause() {
+    let mut facts = facts(QUEUE_URL, "eu-west-1");
+    facts.sources = remote_sources(&["s3://manifests/prod/", "ssm:/mesh/prod"]);
+    let file = std::path::Path::new("s3://manifests/prod/a.yaml");
+    let finding = ManifestFinding::about_file(file, "AccessDenied: s3:GetObject");
+    facts.manifests.errors.push(finding.clone());
+    facts.manifests.unread.push(finding);
+    let found = of(&facts, "manifests.source");
+    assert_eq!((found.len(), found[0].status, found[1].status), (2, CheckStatus::Error, CheckStatus::Ok));
+    assert_eq!(
+        (found[0].subject.as_str(), found[1].subject.as_str()),
+        ("s3://manifests/prod/a.yaml", "ssm:/mesh/prod/")
+    );
+    assert!(found[0].message.contains("s3:GetObject"));
+    assert!(of(&facts, "manifests").is_empty());
 }
 
 #[test]
@@ -475,6 +523,7 @@ fn facts_with(queue_url: &str, region: &str, binding: &str) -> DoctorFacts {
         manifests,
         queue_url: Some(queue_url.to_owned()),
         scope: place,
+        sources: Vec::new(),
         aws: Ok(aws),
         control_planes: BTreeMap::new(),
         lease: None,

@@ -1,5 +1,5 @@
-//! Loads manifests from files and watches them. The last valid set stays in force: an invalid edit, an emptied file or a
-//! failed mount removes nothing.
+//! Loads manifests from files and from remote stores, and watches them. The last valid set stays in force: an invalid edit,
+//! an emptied file, a failed mount or a store that does not answer removes nothing.
 //!
 //! ```
 //! use ecs_mesh_manifests::ManifestSources;
@@ -15,11 +15,19 @@
 
 #![forbid(unsafe_code)]
 
+mod file_text;
+mod manifest_source;
+mod remote;
 mod snapshot;
 mod sources;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-pub use sources::{LoadOutcome, Loaded, ManifestSources, ManifestText, ValidationResult};
-pub use watch::{ManifestStatus, WatchOptions, watch, watch_with_heartbeat};
+pub use file_text::ManifestText;
+pub use manifest_source::{ManifestSource, ManifestSourceError, S3Location};
+pub use remote::{
+    RemoteEntry, RemoteError, RemotePage, RemoteSource, RemoteStore, SOURCE_RESULTS, SourceObserver,
+};
+pub use sources::{LoadOutcome, Loaded, ManifestSources, ValidationResult};
+pub use watch::{ManifestStatus, WatchObservers, WatchOptions, watch, watch_observed};

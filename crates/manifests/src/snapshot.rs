@@ -5,51 +5,37 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::file_text::{
+    FileText, MAX_FILE_BYTES, ManifestText, SourceFailure, describe_error, is_manifest, text,
+};
+use super::remote::RemoteReading;
+use ecs_mesh_api::manifests::ManifestFinding;
 use ecs_mesh_controller::ReadFileError;
 
-/// Maximum size of a manifest file.
-pub(super) const MAX_FILE_BYTES: u64 = 1024 * 1024;
-
-const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
-
-/// A file and its text.
-pub(super) struct FileText {
-    /// The path.
-    pub(super) path: Arc<Path>,
-    /// The text, or the error message.
-    pub(super) text: Result<String, String>,
-}
-
 /// All sources at one moment.
+#[derive(Default)]
 pub(super) struct SourceSnapshot {
+    /// The names of the sources.
+    pub(super) sources: Vec<Arc<Path>>,
     /// The files, each once.
     pub(super) files: Vec<FileText>,
     /// Sources that could not be read or are empty, and the failures.
     pub(super) failures: Vec<(Arc<Path>, SourceFailure)>,
-    /// Equal where files and failures are equal.
+    /// Why remote sources may have other manifests by now.
+    pub(super) unread: Vec<ManifestFinding>,
+    /// Equal where all else is equal.
     pub(super) digest: [u8; 32],
 }
 
-/// Why a source has no file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum SourceFailure {
-    /// The path does not exist.
-    Missing,
-    /// A directory without a manifest file.
-    Empty,
-    /// Any other failure, as a message.
-    Unreadable(String),
-}
-
 impl SourceSnapshot {
-    /// Reads all sources. Blocks on the file system.
-    pub(super) fn read(sources: &[PathBuf]) -> Self {
+    /// Reads the files, with these texts and what the remote sources have. Blocks on the file system.
+    pub(super) fn read(sources: &[PathBuf], texts: &[ManifestText], remote: &[Arc<RemoteReading>]) -> Self {
         let (mut files, mut failures) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for source in sources {
@@ -58,15 +44,24 @@ impl SourceSnapshot {
                     for path in paths {
                         // A file that several sources include is read once.
                         if seen.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
-                            files.push(FileText { text: read_file(&path), path: path.into() });
+                            files
+                                .push(FileText { text: read_file(&path).map(Into::into), path: path.into() });
                         }
                     }
                 }
                 Err(failure) => failures.push((source.as_path().into(), failure)),
             }
         }
-        let digest = digest(&files, &failures);
-        Self { files, failures, digest }
+        for text in texts {
+            match text.file() {
+                Ok(file) => files.push(file),
+                Err(failure) => failures.push((text.path(), failure)),
+            }
+        }
+        let digest = digest(&files, &failures, remote);
+        files.extend(remote.iter().flat_map(|reading| reading.files.iter().cloned()));
+        let unread = remote.iter().flat_map(|reading| reading.unread.iter().cloned()).collect();
+        Self { files, failures, unread, digest, ..Self::default() }
     }
 }
 
@@ -86,26 +81,10 @@ fn paths_of(source: &Path) -> Result<Vec<PathBuf>, SourceFailure> {
     if paths.is_empty() { Err(SourceFailure::Empty) } else { Ok(paths) }
 }
 
-fn is_manifest(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    !hidden && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
-}
-
 fn failure(error: &io::Error) -> SourceFailure {
     match error.kind() {
         io::ErrorKind::NotFound => SourceFailure::Missing,
         _ => SourceFailure::Unreadable(describe_error(error)),
-    }
-}
-
-fn describe_error(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "cannot be read: not found, or a broken link".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "cannot be read: permission denied; let the operator's user read it".to_owned()
-        }
-        _ => format!("cannot be read: {error}"),
     }
 }
 
@@ -118,25 +97,11 @@ fn read_file(path: &Path) -> Result<String, String> {
     text(bytes)
 }
 
-/// Reads a text to its end: UTF-8, up to [`MAX_FILE_BYTES`].
-pub(super) fn read_text(reader: impl io::Read) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    reader.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe_error(&error))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err("is larger than 1 MiB: split it into several files".to_owned());
-    }
-    text(bytes)
-}
-
-fn text(bytes: Vec<u8>) -> Result<String, String> {
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].split(|b| *b == b'\n').count();
-        format!("is not UTF-8 text (first wrong byte on line {line}): save it as UTF-8")
-    })
-}
-
-fn digest(files: &[FileText], failures: &[(Arc<Path>, SourceFailure)]) -> [u8; 32] {
+fn digest(
+    files: &[FileText],
+    failures: &[(Arc<Path>, SourceFailure)],
+    remote: &[Arc<RemoteReading>],
+) -> [u8; 32] {
     let mut hash = Sha256::new();
     // Lengths are included, so that no text can imitate the border between two.
     let mut add = |bytes: &[u8]| {
@@ -160,5 +125,6 @@ fn digest(files: &[FileText], failures: &[(Arc<Path>, SourceFailure)]) -> [u8; 3
         add(path.as_os_str().as_encoded_bytes());
         add(format!("{failure:?}").as_bytes());
     }
+    remote.iter().for_each(|reading| add(&reading.digest));
     hash.finalize().into()
 }

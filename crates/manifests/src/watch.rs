@@ -12,13 +12,15 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
+use super::remote::{ChangeConfirmation, RemoteSource, SourceObserver};
 use super::snapshot::SourceSnapshot;
 use super::sources::{LoadOutcome, Loaded, ManifestSources, evaluate};
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
-use ecs_mesh_controller::ActiveWarnings;
 use ecs_mesh_controller::health::Heartbeat;
+use ecs_mesh_controller::{ActiveWarnings, Backoff};
 
 /// Maximum number of differing reads before the change is left to the next poll.
 const MAX_READS: u32 = 25;
@@ -29,6 +31,12 @@ const MAX_LOGGED: usize = 50;
 /// Maximum duration of a load, unless the file system hangs.
 const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// How long a start waits for remote sources.
+const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// First pause before a failed read of a remote source is repeated.
+const FAILED_READ_RETRY: Duration = Duration::from_secs(5);
+
 /// How the sources are watched.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchOptions {
@@ -38,6 +46,12 @@ pub struct WatchOptions {
     pub poll_interval: Duration,
     /// Whether to use file system notifications (default true).
     pub notifications: bool,
+    /// Interval of the reads of remote sources (default 30 s), with a tenth as jitter.
+    pub remote_interval: Duration,
+    /// How long a change in a remote source must last before it counts (default 2 s).
+    pub remote_debounce: Duration,
+    /// Seed of the jitter.
+    pub seed: u64,
 }
 
 impl Default for WatchOptions {
@@ -46,6 +60,9 @@ impl Default for WatchOptions {
             debounce: Duration::from_millis(200),
             poll_interval: Duration::from_secs(10),
             notifications: true,
+            remote_interval: Duration::from_secs(30),
+            remote_debounce: Duration::from_secs(2),
+            seed: 0,
         }
     }
 }
@@ -55,8 +72,10 @@ impl Default for WatchOptions {
 pub struct ManifestStatus {
     /// The set in force; `set.generation` increases with each.
     pub set: Arc<ManifestSet>,
-    /// The errors of the sources as they are now.
+    /// The errors of the sources as they are now, with those of unread sources.
     pub errors: Vec<ManifestFinding>,
+    /// Those of the errors that are about remote sources.
+    pub unread: Vec<ManifestFinding>,
     /// Warnings: valid values that are probably unintended.
     pub warnings: Vec<ManifestFinding>,
     /// The number of files.
@@ -68,6 +87,7 @@ impl From<&Loaded> for ManifestStatus {
         Self {
             set: Arc::clone(&loaded.set),
             errors: loaded.errors.clone(),
+            unread: loaded.unread.clone(),
             warnings: loaded.warnings.clone(),
             files: loaded.files,
         }
@@ -76,20 +96,46 @@ impl From<&Loaded> for ManifestStatus {
 
 /// Loads the sources, and watches them until all receivers are dropped.
 ///
-/// Returns after the first load, with or without errors. The receiver changes when the set in force, the errors, the warnings
-/// or the number of files change.
+/// Returns after the first load, with or without errors. Sources that are slow are read on while others are in force. The
+/// receiver changes when the set in force, the errors, the warnings or the number of files change.
 pub async fn watch(sources: ManifestSources, options: WatchOptions) -> watch::Receiver<Arc<ManifestStatus>> {
-    watch_with_heartbeat(sources, options, Heartbeat::default()).await
+    watch_observed(sources, options, WatchObservers::default()).await
 }
 
-/// As [`watch()`], with a heartbeat that shows progress.
-pub async fn watch_with_heartbeat(
+/// Who learns of the progress of a watch.
+pub struct WatchObservers {
+    /// Shows progress.
+    pub heartbeat: Heartbeat,
+    /// Records the reads of remote sources.
+    pub sources: Arc<dyn SourceObserver>,
+}
+
+impl Default for WatchObservers {
+    fn default() -> Self {
+        Self { heartbeat: Heartbeat::default(), sources: Arc::new(()) }
+    }
+}
+
+/// As [`watch()`], observed.
+pub async fn watch_observed(
     sources: ManifestSources,
     options: WatchOptions,
-    heartbeat: Heartbeat,
+    observers: WatchObservers,
 ) -> watch::Receiver<Arc<ManifestStatus>> {
+    let WatchObservers { heartbeat, sources: observer } = observers;
     heartbeat.expect_within(READ_TIMEOUT);
     let changed = Arc::new(Notify::new());
+    let confirmation = ChangeConfirmation::After(options.remote_debounce);
+    let first = sources.refresh_remote(confirmation, Arc::clone(&observer));
+    if tokio::time::timeout(FIRST_READ_TIMEOUT, first).await.is_err() {
+        warn!("a manifest source does not answer; starting without it");
+    }
+    let mut pollers = JoinSet::new();
+    for (index, source) in (0..).zip(sources.remote()) {
+        let (source, observer) = (Arc::clone(source), Arc::clone(&observer));
+        let seed = options.seed.wrapping_add(index);
+        pollers.spawn(poll_remote(source, WatchOptions { seed, ..options }, observer, Arc::clone(&changed)));
+    }
     let reader = SourceReader { sources, notifier: ChangeNotifier::new(options, &changed) };
     let (reader, snapshot) = read(reader).await;
     let loaded = match snapshot {
@@ -99,8 +145,42 @@ pub async fn watch_with_heartbeat(
     let loaded = loaded.unwrap_or_else(|| Loaded::unread(&reader.sources));
     log_change(None, &loaded);
     let (sender, receiver) = watch::channel(Arc::new(ManifestStatus::from(&loaded)));
-    tokio::spawn(follow(reader, options, changed, loaded, sender, heartbeat));
+    let follower = follow(reader, options, changed, loaded, sender, heartbeat);
+    tokio::spawn(async move {
+        follower.await;
+        // Polls end with the follower.
+        drop(pollers);
+    });
     receiver
+}
+
+/// Reads a remote source at each interval, sooner after a failure, and notifies of changes.
+async fn poll_remote(
+    source: Arc<RemoteSource>,
+    options: WatchOptions,
+    observer: Arc<dyn SourceObserver>,
+    changed: Arc<Notify>,
+) {
+    let WatchOptions { remote_interval, remote_debounce, seed, .. } = options;
+    let backoff = Backoff { min: FAILED_READ_RETRY.min(remote_interval), max: remote_interval };
+    let mut jitter = fastrand::Rng::with_seed(seed);
+    let mut delays = None;
+    let mut is_read = source.reading().unread.is_empty();
+    loop {
+        let pause = if is_read {
+            delays = None;
+            remote_interval.mul_f64(1.0 + 0.1 * jitter.f64())
+        } else {
+            delays.get_or_insert_with(|| backoff.start(seed)).after_failure()
+        };
+        tokio::time::sleep(pause).await;
+        let refresh = source.refresh(ChangeConfirmation::After(remote_debounce)).await;
+        observer.source_read(source.name(), refresh.result);
+        is_read = refresh.result == "success";
+        if refresh.changed {
+            changed.notify_one();
+        }
+    }
 }
 
 async fn follow(
@@ -127,6 +207,7 @@ async fn follow(
         log_change(Some(&loaded), &next);
         let changed_status = !Arc::ptr_eq(&loaded.set, &next.set)
             || loaded.errors != next.errors
+            || loaded.unread != next.unread
             || loaded.warnings != next.warnings
             || loaded.files != next.files;
         loaded = next;
@@ -275,8 +356,10 @@ fn log_change(before: Option<&Loaded>, now: &Loaded) {
         before.into_iter().flat_map(findings).collect::<HashSet<&ManifestFinding>>()
     };
     let (known_errors, known_warnings) = (known(|loaded| &loaded.errors), known(|loaded| &loaded.warnings));
-    let new: Vec<&ManifestFinding> =
-        now.errors.iter().filter(|finding| !known_errors.contains(finding)).collect();
+    // The reads of remote sources log why these are unread.
+    let is_new =
+        |finding: &&ManifestFinding| !known_errors.contains(finding) && !now.unread.contains(finding);
+    let new: Vec<&ManifestFinding> = now.errors.iter().filter(is_new).collect();
     for finding in new.iter().take(MAX_LOGGED) {
         log_finding!(error, finding, error = "manifest rejected");
     }
@@ -299,13 +382,13 @@ fn log_change(before: Option<&Loaded>, now: &Loaded) {
             consul_auths = set.consul_auths.len(),
             "manifests in force"
         );
-    } else if before.is_some_and(|before| before.errors.is_empty()) && !now.errors.is_empty() {
+    } else if before.is_some_and(|before| !before.has_rejected()) && now.has_rejected() {
         warn!(
             generation = set.generation,
             errors = now.errors.len(),
             "manifests invalid; keeping the last valid set"
         );
-    } else if before.is_some_and(|before| !before.errors.is_empty()) && now.errors.is_empty() {
+    } else if before.is_some_and(Loaded::has_rejected) && !now.has_rejected() {
         info!(generation = set.generation, "manifests valid again; no effective change");
     }
 }

@@ -1,8 +1,8 @@
 //! The labels, and every value of those with a fixed set of values. Their counters start at 0, since a rate over a series
 //! that begins at 1 misses the 1.
 //!
-//! `control_plane`, `controller`, `name`, `binding`, `mesh` and `cluster` are names from the manifests, so they are bounded
-//! as well.
+//! `control_plane`, `controller`, `name`, `binding`, `mesh` and `cluster` are names from the manifests, and `source` is from
+//! the command line, so they are bounded as well.
 
 use std::sync::Arc;
 
@@ -18,6 +18,14 @@ macro_rules! labels {
 labels!(
     /// Warnings and ignored tasks.
     ReasonLabels { reason: &'static str }
+);
+labels!(
+    /// A remote source of manifests.
+    SourceLabels { source: Arc<str> }
+);
+labels!(
+    /// Reads of a remote source of manifests.
+    SourceReadLabels { source: Arc<str>, result: &'static str }
 );
 labels!(
     /// Removals.

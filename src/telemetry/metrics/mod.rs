@@ -13,6 +13,7 @@ mod event_queue;
 mod exposition;
 mod labels;
 mod log;
+mod manifest_sources;
 mod order;
 mod process;
 mod sweeps;
@@ -43,6 +44,7 @@ use ecs_mesh_aws::consumer::{QueueObserver, QueueState};
 use ecs_mesh_controller::health::Health;
 use event_queue::EventQueueMetrics;
 use labels::ReasonLabels;
+use manifest_sources::ManifestSourceMetrics;
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -69,6 +71,7 @@ pub struct Metrics {
     /// Held deployments.
     pub deployments: DeploymentMetrics,
     aws: AwsMetrics,
+    manifest_sources: ManifestSourceMetrics,
     /// Sweeps.
     pub sweeps: SweepMetrics,
     control_planes: ControlPlaneFamilies,
@@ -130,6 +133,7 @@ impl Metrics {
             changes: ChangeMetrics::register(r),
             deployments: DeploymentMetrics::register(r),
             aws: AwsMetrics::register(r),
+            manifest_sources: ManifestSourceMetrics::register(r),
             sweeps: SweepMetrics::register(r),
             control_planes: ControlPlaneFamilies::register(r),
             registry,
@@ -194,6 +198,11 @@ impl Metrics {
         Arc::new(ControlPlaneMetrics::new(name.into(), self.control_planes.clone()))
     }
 
+    /// Adds a remote source of manifests, not read yet.
+    pub fn add_manifest_source(&self, source: &str) {
+        self.manifest_sources.add(source);
+    }
+
     /// The state of the event queue at the last receive.
     pub fn queue_state(&self) -> QueueState {
         self.scrape.queue_state()
@@ -225,6 +234,12 @@ impl QueueObserver for Metrics {
 
     fn set_queue_state(&self, state: QueueState) {
         *self.scrape.event_queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+impl ecs_mesh_manifests::SourceObserver for Metrics {
+    fn source_read(&self, source: &str, result: &'static str) {
+        self.manifest_sources.record_read(source, result);
     }
 }
 

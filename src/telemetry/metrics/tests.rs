@@ -29,6 +29,7 @@ fn populated() -> (Metrics, Arc<dyn StateSource>) {
     metrics.set_state_source(Arc::downgrade(&state_source));
     metrics.set_queue_state(QueueState::Ok);
     metrics.control_plane("kuma");
+    metrics.add_manifest_source("s3://manifests/prod/");
     metrics.changes.set_planned("kuma", "create", 2);
     (metrics, state_source)
 }
@@ -110,6 +111,7 @@ fn metrics_reference_lists_every_label_value() {
         .chain(labels::IGNORE_REASONS)
         .chain(labels::LOG_DROP_REASONS)
         .chain(labels::SWEEP_RESULTS)
+        .chain(ecs_mesh_manifests::SOURCE_RESULTS)
         .chain(ecs_mesh_controller::controller::RUN_RESULTS);
     for value in all {
         assert!(page.contains(&format!("`{value}`")), "docs/reference/metrics.md does not explain {value:?}");

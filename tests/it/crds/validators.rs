@@ -46,7 +46,7 @@ pub(super) fn loading(manifests: &NamedManifests) -> ReportedErrors {
     let validator = |(name, text): (&String, &String)| {
         fs::write(&file, text).unwrap();
         let sources = ManifestSources::new([file.clone()]);
-        let errors = sources.check(Vec::new(), ManifestScope::Partial, &crate::allow_all()).errors;
+        let errors = sources.check(ManifestScope::Partial, &crate::allow_all()).errors;
         let faults = errors.into_iter().map(|error| ReportedError { at: error.path, reason: error.message });
         (name.clone(), faults.collect())
     };

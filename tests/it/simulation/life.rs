@@ -345,7 +345,7 @@ impl KumaScenario {
         let (set, errors) = load_whatever(&text);
         assert_eq!(set.complete, !broken);
         let set = Arc::new(ManifestSet { generation: self.generation, ..(*set).clone() });
-        ManifestStatus { set, errors, warnings: Vec::new(), files: 1 }
+        ManifestStatus { set, errors, unread: Vec::new(), warnings: Vec::new(), files: 1 }
     }
 
     fn rewritten(&mut self, without: &[&str], broken: bool) -> ManifestStatus {

@@ -71,19 +71,18 @@ impl ManifestSet {
         }
     }
 
-    /// Whether both declare the same, at any generation.
-    pub fn is_equivalent(&self, other: &Self) -> bool {
+    /// Whether both have the same documents, at any generation, complete or not.
+    pub fn has_same_documents(&self, other: &Self) -> bool {
         let Self {
             generation: _,
-            complete,
+            complete: _,
             control_planes,
             bindings,
             workloads,
             outbound_lists,
             consul_auths,
         } = self;
-        *complete == other.complete
-            && *control_planes == other.control_planes
+        *control_planes == other.control_planes
             && *bindings == other.bindings
             && *workloads == other.workloads
             && *outbound_lists == other.outbound_lists

@@ -3,6 +3,7 @@
 mod helpers;
 mod last_good_set;
 mod reading;
+mod remote;
 mod rules;
 mod validation;
 mod watching;

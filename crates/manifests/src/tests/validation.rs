@@ -12,7 +12,7 @@ fn allow_all() -> AllowList {
 
 fn check(files: &[(&str, &str)]) -> (String, String) {
     let directory = TestDirectory::with(files);
-    let result = directory.sources().check(Vec::new(), ManifestScope::Complete, &allow_all());
+    let result = directory.sources().check(ManifestScope::Complete, &allow_all());
     (directory.text(&result.errors), directory.text(&result.warnings))
 }
 
@@ -120,14 +120,14 @@ fn source_without_manifests_is_a_warning() {
 fn text_of_a_reader_is_checked_with_the_files() {
     let directory = TestDirectory::with(&[("a.yaml", CONTROL_PLANE)]);
     let input = BINDING.replace("controlPlane: kuma", "controlPlane: kumo");
-    let texts = vec![ManifestText::read("<stdin>", input.as_bytes())];
-    let result = directory.sources().check(texts, ManifestScope::Complete, &allow_all());
+    let text = ManifestText::read("<stdin>", input.as_bytes());
+    let result = directory.sources().with_text(text).check(ManifestScope::Complete, &allow_all());
     assert_eq!((result.files, result.manifests, result.errors.len()), (2, 2, 1));
     let error = &result.errors[0];
     assert_eq!((error.file.to_str(), error.line), (Some("<stdin>"), Some(5)));
 
-    let texts = vec![ManifestText::read("<stdin>", &b"\xff"[..])];
-    let result = ManifestSources::new([]).check(texts, ManifestScope::Complete, &allow_all());
+    let text = ManifestText::read("<stdin>", &b"\xff"[..]);
+    let result = ManifestSources::default().with_text(text).check(ManifestScope::Complete, &allow_all());
     assert!(result.errors[0].message.contains("is not UTF-8"), "{:?}", result.errors);
 }
 
@@ -137,7 +137,7 @@ fn sources_outside_the_allow_list_are_errors() {
     let directory =
         TestDirectory::with(&[("a.yaml", &CONTROL_PLANE.replace("https://cp.internal:5682'", connection))]);
     let errors = |allowed: &AllowList| {
-        let found = directory.sources().check(Vec::new(), ManifestScope::Complete, allowed).errors;
+        let found = directory.sources().check(ManifestScope::Complete, allowed).errors;
         found.into_iter().map(|error| (error.line, error.path)).collect::<Vec<_>>()
     };
     let refused = |field: &str| (Some(6), format!("spec.kuma.{field}"));
@@ -148,6 +148,6 @@ fn sources_outside_the_allow_list_are_errors() {
     let misspelt =
         CONTROL_PLANE.replace("https://cp.internal:5682'", "https://cp', tokenFile: /etc/shadow, timeot: 1s");
     let directory = TestDirectory::with(&[("a.yaml", &misspelt)]);
-    let found = directory.sources().check(Vec::new(), ManifestScope::Complete, &AllowList::default()).errors;
+    let found = directory.sources().check(ManifestScope::Complete, &AllowList::default()).errors;
     assert!(found.iter().any(|error| error.path == "spec.kuma.tokenFile"), "{found:?}");
 }

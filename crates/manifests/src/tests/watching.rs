@@ -50,7 +50,7 @@ async fn notification_triggers_load_before_poll() {
     let options = WatchOptions {
         debounce: Duration::from_millis(1),
         poll_interval: Duration::from_hours(1),
-        notifications: true,
+        ..WatchOptions::default()
     };
     let mut status = watch(directory.sources(), options).await;
     status.borrow_and_update();

@@ -235,7 +235,7 @@ impl ConsulScenario {
         let intervals = set.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
         assert!(intervals.collect::<BTreeSet<_>>().len() <= 1, "a life has one sweep interval");
         let set = Arc::new(ManifestSet { generation: self.generation, ..(*set).clone() });
-        ManifestStatus { set, errors, warnings: Vec::new(), files: 1 }
+        ManifestStatus { set, errors, unread: Vec::new(), warnings: Vec::new(), files: 1 }
     }
 
     fn rewritten(&mut self, bound: bool, broken: bool) -> Option<ManifestStatus> {
