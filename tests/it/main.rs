@@ -16,6 +16,7 @@ mod identity;
 mod kuma_real;
 mod kuma_replay;
 mod lease;
+mod manifest_sources;
 mod prometheus;
 mod sandbox_aws;
 mod simulation;

@@ -26,8 +26,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A running endpoint with a manual clock.
-struct SandboxServer {
-    front: AwsFront,
+pub(crate) struct SandboxServer {
+    pub(crate) front: AwsFront,
     clock: Arc<AtomicI64>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -36,10 +36,10 @@ struct SandboxServer {
 
 /// Faults by `service.Operation`, one for each call in order.
 #[derive(Default)]
-struct FaultScript(Mutex<BTreeMap<String, VecDeque<AwsFault>>>);
+pub(crate) struct FaultScript(Mutex<BTreeMap<String, VecDeque<AwsFault>>>);
 
 impl FaultScript {
-    fn add(&self, call: &str, fault: AwsFault) {
+    pub(crate) fn add(&self, call: &str, fault: AwsFault) {
         self.0.lock().unwrap().entry(call.to_owned()).or_default().push_back(fault);
     }
 }
@@ -55,11 +55,11 @@ impl AwsFaults for FaultScript {
 }
 
 impl SandboxServer {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(CloudConfig::default(), Arc::new(NoAwsFaults)).await
     }
 
-    async fn with(config: CloudConfig, faults: Arc<dyn AwsFaults>) -> Self {
+    pub(crate) async fn with(config: CloudConfig, faults: Arc<dyn AwsFaults>) -> Self {
         let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
         let read = clock.clone();
         let cloud = Cloud::new(config, Timestamp(clock.load(Ordering::SeqCst)));
@@ -86,7 +86,7 @@ impl SandboxServer {
         self.front.with(|_, _| ());
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -120,7 +120,7 @@ impl SandboxServer {
         });
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
         self.served.await.unwrap().unwrap();
     }

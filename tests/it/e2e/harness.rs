@@ -53,7 +53,7 @@ impl OperatorProcess {
     }
 
     /// Starts any program in the same way. Its standard input ends with this process.
-    pub(super) fn launch(
+    pub(crate) fn launch(
         command: &mut Command,
         directory: &Path,
         name: &str,

@@ -15,6 +15,7 @@ mod faults;
 mod held_deployments;
 mod kuma_transport;
 mod life;
+mod manifest_sources;
 mod owners;
 mod tokens;
 mod two_operators;
