@@ -22,7 +22,7 @@ use ecs_mesh_api::manifests::ManifestFinding;
 use ecs_mesh_controller::{ActiveWarnings, Backoff};
 
 /// Maximum size of all manifests of a source.
-pub(super) const MAX_TOTAL_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_TOTAL_BYTES: u64 = 16 * 1024 * 1024;
 /// Maximum number of entries that a list may have, those that are no manifests included.
 const MAX_LISTED: usize = 50_000;
 /// Maximum number of pages of a list.
@@ -38,7 +38,7 @@ const RELIST_PAUSE: Duration = Duration::from_secs(1);
 /// Pauses between the attempts of a call.
 const RETRY: Backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(2) };
 /// Maximum duration of a read.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_mins(2);
+const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A store of manifests that is read over the network. A list must end with an error unless it is complete.
 #[async_trait]
@@ -156,12 +156,6 @@ impl RemoteCache {
                 && versions.iter().zip(accepted).all(|(listed, known)| is_same(listed, known))
         })
     }
-
-    /// The read is complete: these entries, and no others.
-    fn accept(&mut self, versions: &Versions) {
-        self.texts.retain(|key, _| versions.contains_key(key));
-        self.accepted = Some(self.texts.clone());
-    }
 }
 
 /// The versions of listed entries, by key.
@@ -273,6 +267,8 @@ impl RemoteSource {
         let mut entries = self.list(seed).await.map_err(|failure| vec![failure])?;
         for _ in 0..MAX_ROUNDS {
             let versions = versions(&entries);
+            // Entries that come and go while others are unreadable must not fill the memory.
+            cache.texts.retain(|key, _| versions.contains_key(key));
             if cache.has_accepted(&versions) {
                 return Ok(());
             }
@@ -283,13 +279,13 @@ impl RemoteSource {
                 ChangeConfirmation::After(pause) => Some(pause),
             };
             let Some(pause) = pause else {
-                self.accept(cache, &versions);
+                self.accept(cache);
                 return Ok(());
             };
             tokio::time::sleep(pause).await;
             entries = self.list(seed).await.map_err(|failure| vec![failure])?;
             if is_as_listed && self::versions(&entries) == versions {
-                self.accept(cache, &versions);
+                self.accept(cache);
                 return Ok(());
             }
         }
@@ -297,9 +293,10 @@ impl RemoteSource {
         Err(vec![ReadFailure::of_source("changing", message)])
     }
 
-    fn accept(&self, cache: &mut RemoteCache, versions: &Versions) {
-        cache.accept(versions);
-        info!(source = self.name, manifests = versions.len(), "manifest source read");
+    /// The read is complete: the cache has the listed entries, and no others.
+    fn accept(&self, cache: &mut RemoteCache) {
+        info!(source = self.name, manifests = cache.texts.len(), "manifest source read");
+        cache.accepted = Some(cache.texts.clone());
     }
 
     /// All manifests of a complete list.
