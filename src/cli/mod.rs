@@ -136,7 +136,7 @@ pub fn main() -> ExitCode {
             Command::Plan(args) => args.run().await,
             Command::Explain(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
-            Command::Doctor(args) => args.run().await,
+            Command::Doctor(args) => Box::pin(args.run()).await,
             Command::Audit(args) => args.run().await,
             #[cfg(feature = "sandbox")]
             Command::Sandbox(args) => Box::pin(args.run(log.stats())).await,

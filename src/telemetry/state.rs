@@ -74,7 +74,8 @@ pub struct LeaseState {
 pub struct ManifestState {
     /// Increases with each set that comes into force; 0: none yet.
     pub generation: u64,
-    /// Whether the sources were loaded without an error once. Before that, a missing manifest removes nothing.
+    /// Whether the set in force was loaded without an error and without an unread source. Otherwise, a missing manifest removes
+    /// nothing.
     pub complete: bool,
     /// Documents in force, by kind.
     pub loaded: BTreeMap<&'static str, usize>,

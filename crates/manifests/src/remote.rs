@@ -396,12 +396,10 @@ impl RemoteSource {
 }
 
 /// A version that changes with the content: a parameter that is deleted and created again starts at 1.
-fn with_digest(mut entry: RemoteEntry) -> RemoteEntry {
-    if let Some(content) = &entry.content {
-        let digest: [u8; 32] = Sha256::digest(content).into();
-        entry.version += &format!(" {digest:?}");
-    }
-    entry
+fn with_digest(entry: RemoteEntry) -> RemoteEntry {
+    let Some(content) = &entry.content else { return entry };
+    let digest: [u8; 32] = Sha256::digest(content).into();
+    RemoteEntry { version: format!("{} {digest:?}", entry.version), ..entry }
 }
 
 fn versions(entries: &[RemoteEntry]) -> Versions {

@@ -262,7 +262,7 @@ fn manifests(f: &mut fmt::Formatter<'_>, manifests: &ManifestState) -> fmt::Resu
     fact(f, "Generation", manifests.generation)?;
     let complete =
         mark(manifests.complete, if manifests.complete { "yes" } else { "no: nothing is withdrawn" });
-    fact(f, "All sources loaded once without an error", complete)?;
+    fact(f, "Loaded without an error and an unread source", complete)?;
     fact(f, "Documents", by_kind(&manifests.loaded))?;
     let is_clean = manifests.errors.values().all(|count| *count == 0);
     let errors = if is_clean {

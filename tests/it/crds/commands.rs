@@ -141,5 +141,5 @@ fn validate_json_has_each_finding_as_fields() {
 #[test]
 fn validate_requires_manifests() {
     let (code, _, err) = call(&["validate"]);
-    assert!(code != 0 && err.contains("<PATH>..."), "{err}");
+    assert!(code != 0 && err.contains("<SOURCE>..."), "{err}");
 }

@@ -16,12 +16,14 @@ class Findings:
     def __init__(self):
         self.members = set()
         self.problems = set()
+        self.flattens = False
 
     def read(self, model, body):
         shape = model.output_shape
         if shape is None:
             return
-        if model.service_model.protocol == "rest-xml":
+        self.flattens = model.service_model.protocol == "rest-xml"
+        if self.flattens:
             # Other responses are the object itself.
             if body and model.name.startswith("List"):
                 self.xml(shape, strip(ET.fromstring(body)), "")
@@ -91,7 +93,8 @@ class Findings:
         if name in members:
             shape = members[name]
             # A flattened list repeats its element without one around them.
-            descend(shape.member if shape.serialization.get("flattened") else shape, at)
+            flat = self.flattens and shape.type_name == "list" and shape.serialization.get("flattened")
+            descend(shape.member if flat else shape, at)
         else:
             self.problems.add(f"{at}: not in the model")
 

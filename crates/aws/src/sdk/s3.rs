@@ -108,10 +108,8 @@ impl SdkObjectStore {
         page: Option<&str>,
     ) -> Result<ListPage<ListedObject>, AwsError> {
         let escape = |text: &str| utf8_percent_encode(text, QUERY).to_string();
-        let mut query = format!("list-type=2&encoding-type=url&prefix={}", escape(prefix));
-        if let Some(page) = page {
-            query += &format!("&continuation-token={}", escape(page));
-        }
+        let after = page.map(|page| format!("&continuation-token={}", escape(page))).unwrap_or_default();
+        let query = format!("list-type=2&encoding-type=url&prefix={}{after}", escape(prefix));
         let request = || S3Request { path: String::new(), query: query.clone(), if_match: None };
         let resource = format!("s3://{bucket}/{prefix}");
         self.call(bucket, (LIST, &resource), |endpoint| &endpoint.list, request).await

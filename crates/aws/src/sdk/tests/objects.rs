@@ -46,10 +46,10 @@ fn expected_signature(request: &RecordedRequest) -> String {
     let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
     let mut query: Vec<&str> = query.split('&').collect();
     query.sort_unstable();
-    let headers: String = signed
-        .split(';')
-        .map(|name| format!("{name}:{}\n", request.headers[name].to_str().unwrap()))
-        .collect();
+    let headers = signed.split(';').fold(String::new(), |mut lines, name| {
+        let _ = writeln!(lines, "{name}:{}", request.headers[name].to_str().unwrap());
+        lines
+    });
     let hash = request.headers["x-amz-content-sha256"].to_str().unwrap();
     let canonical = format!("GET\n{path}\n{}\n{headers}\n{signed}\n{hash}", query.join("&"));
     let date = request.headers["x-amz-date"].to_str().unwrap();

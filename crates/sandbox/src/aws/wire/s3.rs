@@ -161,7 +161,7 @@ fn list_xml(answer: &Value) -> String {
     for (name, value) in answer.as_object().into_iter().flatten() {
         match value {
             Value::Array(items) => {
-                items.iter().for_each(|item| write_element(&mut fields, name, item, "member"))
+                items.iter().for_each(|item| write_element(&mut fields, name, item, "member"));
             }
             value => write_element(&mut fields, name, value, "member"),
         }
