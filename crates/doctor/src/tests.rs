@@ -363,7 +363,8 @@ fn remote_sources(sources: &[&str]) -> Vec<ManifestSource> {
 #[test]
 fn manifests_in_s3_and_ssm_need_what_is_documented() {
     let set = manifests(&[PROD], "").set;
-    let added = blocks("The operator's task role").remove(6);
+    let mut blocks = blocks("The operator's task role").into_iter();
+    let added = blocks.find(|block| block.to_string().contains("ListManifests")).unwrap();
     let statements = |sources: &[&str], principal| {
         let scope = place(&set, Some(QUEUE_URL), None);
         let scope = DoctorScope { manifest_sources: remote_sources(sources), ..scope };
