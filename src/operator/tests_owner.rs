@@ -10,8 +10,7 @@ use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_aws::fakes::{definition_arn, task_arn};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_model::{
-    ClusterArn, ClusterId, DesiredStatus, InterfaceAddresses, LastStatus, RoleArn, SidecarDataplane, Task,
-    TaskId,
+    ClusterArn, ClusterId, DesiredStatus, LastStatus, RoleArn, SidecarDataplane, Task, TaskId,
 };
 
 /// A Workload for the tasks of the service `web` whose Dataplanes have this owner.

@@ -165,7 +165,7 @@ impl DemoSummary {
         for invariant in Invariant::ALL {
             let status = match self.violation_count(invariant) {
                 0 if invariant == Invariant::I7 => {
-                    "not checked: the demo runs one operator without a lease".to_owned()
+                    "not checked: the demo does not tell the writes of replicas apart".to_owned()
                 }
                 // A removal cannot be repeated, so I6 cannot be violated without registrations or declared objects.
                 0 if invariant == Invariant::I6 && self.kuma.is_none() => {

@@ -189,8 +189,9 @@ async fn run_doctor(
     }
 }
 
-/// Checks of what no set-up here has: data plane tokens, and manifests outside files.
-const UNUSED: [&str; 5] = [
+/// Checks of what no set-up here has: data plane tokens, a lease, and manifests outside files.
+const UNUSED: [&str; 6] = [
+    "lease.store",
     "manifests.source",
     "permissions.list-tokens",
     "permissions.read-token-tags",

@@ -368,7 +368,10 @@ fn manifests_in_s3_and_ssm_need_what_is_documented() {
     let statements = |sources: &[&str], principal| {
         let scope = place(&set, Some(QUEUE_URL), None);
         let scope = DoctorScope { manifest_sources: remote_sources(sources), ..scope };
-        json!(IamPolicy::new(&scope, principal, "/mesh/").unwrap())["Statement"].as_array().unwrap().clone()
+        json!(IamPolicy::new(&scope, principal, &["/mesh/"]).unwrap())["Statement"]
+            .as_array()
+            .unwrap()
+            .clone()
     };
     for principal in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
         let printed = statements(&["s3://manifests/prod/", "ssm:/mesh/prod"], principal);

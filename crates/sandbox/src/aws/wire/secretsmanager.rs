@@ -107,7 +107,7 @@ pub(super) fn tags(request: &AwsRequest) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderMap, HeaderValue, Uri};
+    use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 
     use super::*;
     use crate::aws::CloudConfig;
@@ -121,7 +121,8 @@ mod tests {
         headers.insert("x-amz-target", target);
         headers.insert("authorization", HeaderValue::from_static("AWS4-HMAC-SHA256 Credential=key/x"));
         let body = body.to_string();
-        let request = AwsRequest::read(&Uri::from_static("/"), &headers, body.as_bytes()).unwrap();
+        let request =
+            AwsRequest::read(&Method::POST, &Uri::from_static("/"), &headers, body.as_bytes()).unwrap();
         let now = NOW.plus(Duration::from_hours(24 * days));
         perform(cloud, &request, now).map_err(|error| error.code.to_string())
     }
