@@ -12,7 +12,9 @@ use crate::operator::{ConnectFn, Replicas, StandbyReads};
 use ecs_mesh_aws::sdk::ATTEMPT_TIMEOUT;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{Health, Lease as _};
-use ecs_mesh_lease::{Elector, HolderId, LeaseClients, LeaseHandle, LeaseLocation, LeaseStore, LeaseTiming};
+use ecs_mesh_lease::{
+    ElectionStatus, Elector, HolderId, LeaseClients, LeaseHandle, LeaseLocation, LeaseStore, LeaseTiming,
+};
 use ecs_mesh_model::OperatorId;
 
 /// How long a stop waits for the release of the lease, which otherwise expires by itself.
@@ -166,7 +168,7 @@ impl StandingCandidate {
         let leads = tokio::select! {
             biased;
             () = stop.cancelled() => return Err("stopped before it could take the lease".to_owned()),
-            leads = tokio::time::timeout(limit, status.wait_for(|status| status.is_leader())) => leads,
+            leads = tokio::time::timeout(limit, status.wait_for(ElectionStatus::is_leader)) => leads,
         };
         if leads.is_ok_and(|leads| leads.is_ok()) {
             return Ok(());

@@ -361,7 +361,7 @@ impl SandboxArgs {
             metrics_address: self.metrics_address,
             log,
         };
-        let summary = demo.run(&directory.0, signals.stop.clone()).await?;
+        let summary = Box::pin(demo.run(&directory.0, signals.stop.clone())).await?;
         if cancelled.is_cancelled() {
             return Ok(ExitCode::from(PIPE_CLOSED));
         }

@@ -123,7 +123,7 @@ async fn changed(election: Option<&mut watch::Receiver<ElectionStatus>>) {
         return;
     }
     // The elector has ended, and the term ends by itself.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Another copy may have written since this one looked, so everything is looked at again.

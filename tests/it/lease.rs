@@ -11,8 +11,8 @@ use ecs_mesh_consul::{ConsulSessionLock, settings};
 use ecs_mesh_control_plane::http::HttpTransport;
 use ecs_mesh_controller::{Heartbeat, Lease as _, NoSecrets};
 use ecs_mesh_lease::{
-    ConsulLeaseStore, DynamoDbLeaseStore, ElectionRole, Elector, HolderId, LeaseHandle, LeaseStore,
-    LeaseStoreErrorKind, LeaseTiming,
+    ConsulLeaseStore, DynamoDbLeaseStore, ElectionRole, ElectionStatus, Elector, HolderId, LeaseHandle,
+    LeaseStore, LeaseStoreErrorKind, LeaseTiming,
 };
 use ecs_mesh_model::OperatorId;
 use ecs_mesh_sandbox::aws::{AwsFront, Cloud, CloudConfig, NoAwsFaults, serve};
@@ -43,7 +43,7 @@ impl Candidate {
     /// Waits until the candidate leads, and returns for how long.
     async fn leads(&self) -> Duration {
         let (start, mut status) = (Instant::now(), self.lease.subscribe());
-        let leads = status.wait_for(|status| status.is_leader());
+        let leads = status.wait_for(ElectionStatus::is_leader);
         tokio::time::timeout(Duration::from_secs(40), leads).await.expect("does not lead").unwrap();
         start.elapsed()
     }

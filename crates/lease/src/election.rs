@@ -331,6 +331,7 @@ impl Election {
         }
     }
 
+    #[allow(clippy::option_option)] // the three results of `on_write`
     fn on_acquire(
         &mut self,
         epoch: u64,

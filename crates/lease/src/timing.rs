@@ -61,7 +61,7 @@ impl LeaseTiming {
         if !(Duration::from_secs(10)..=Duration::from_hours(1)).contains(&lease_duration) {
             return Err(LeaseTimingError::LeaseDuration(lease_duration));
         }
-        if renew_deadline > lease_duration - lease_duration / 10 {
+        if renew_deadline > lease_duration.saturating_sub(lease_duration / 10) {
             return Err(LeaseTimingError::RenewDeadline { deadline: renew_deadline, lease: lease_duration });
         }
         if retry_period < Duration::from_millis(500) || retry_period > renew_deadline / 3 {
@@ -88,7 +88,7 @@ impl LeaseTiming {
     /// How long a leader may write after the moment before it sent its last renewal: the lease duration, less what the clocks
     /// of two machines may differ by.
     pub fn term(&self) -> Duration {
-        self.lease_duration - self.lease_duration / DRIFT_PARTS
+        self.lease_duration.saturating_sub(self.lease_duration / DRIFT_PARTS)
     }
 
     /// The longest time-out of a write that always starts while renewals succeed, one lost renewal included.

@@ -12,6 +12,7 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{Heartbeat, Lease as _, WritePermit};
 use ecs_mesh_model::Timestamp;
 
+use crate::handle::ElectionStatus;
 use crate::{
     ElectionRole, Elector, ExpiryJudge, HolderId, LeaseHandle, LeaseStore, LeaseStoreError,
     LeaseStoreErrorKind, LeaseTiming, LeaseWrite, StoredRecord,
@@ -100,7 +101,7 @@ fn clock() -> Clock {
 async fn until_leader(candidate: &RunningCandidate, clock: &Clock) -> Duration {
     let start = clock.now();
     let mut status = candidate.lease.subscribe();
-    status.wait_for(|status| status.is_leader()).await.unwrap();
+    status.wait_for(ElectionStatus::is_leader).await.unwrap();
     start.age_at(clock.now())
 }
 

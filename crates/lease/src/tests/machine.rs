@@ -81,7 +81,7 @@ fn follower_waits_for_the_lease_duration_on_its_own_clock() {
 fn longer_duration_of_the_holder_is_respected() {
     let mut election = candidate(ExpiryJudge::Observer);
     let mut stored = held_by("other", 1, 1);
-    stored.record.duration = Duration::from_secs(60);
+    stored.record.duration = Duration::from_mins(1);
     election.on_read(at(0), Some(Some(stored)), 0.0);
     assert_eq!(election.next_step(at(59_999)), ElectionStep::Read);
     assert_eq!(due(&election, 60_000).record.duration, Duration::from_secs(15));

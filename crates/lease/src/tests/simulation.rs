@@ -153,6 +153,7 @@ impl Candidate {
 }
 
 #[derive(Clone)]
+#[allow(clippy::option_option)] // the results of `Election::on_read` and `on_write`
 enum Event {
     Wake,
     Arrive { call: u64, step: ElectionStep, sent: Timestamp },
