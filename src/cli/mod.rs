@@ -132,12 +132,12 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => args.run(log.stats()).await,
+            Command::Run(args) => Box::pin(args.run(log.stats())).await,
             Command::Plan(args) => args.run().await,
             Command::Explain(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
             Command::Doctor(args) => Box::pin(args.run()).await,
-            Command::Audit(args) => args.run().await,
+            Command::Audit(args) => Box::pin(args.run()).await,
             #[cfg(feature = "sandbox")]
             Command::Sandbox(args) => Box::pin(args.run(log.stats())).await,
             Command::Crds(args) => args.run(),

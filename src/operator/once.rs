@@ -151,7 +151,7 @@ impl Operator {
         if !self.context.sweeps.is_current() {
             return Some(WorkLeft::Sweep);
         }
-        let mut parts: Vec<String> = workers.values().flat_map(|worker| self.work_at(worker)).collect();
+        let mut parts: Vec<String> = workers.values().flat_map(|worker| work_at(worker)).collect();
         if !self.context.deployments.is_idle() {
             parts.push("deployments are looked at".to_owned());
         }
@@ -160,43 +160,6 @@ impl Operator {
         }
         let missing: usize = workers.values().map(|worker| self.missing_tasks(worker)).sum();
         (missing > 0).then_some(WorkLeft::MissingTasks(missing))
-    }
-
-    /// What is queued or waits at one control plane.
-    fn work_at(&self, worker: &ControlPlaneWorker) -> Vec<String> {
-        let name = &worker.name;
-        if worker.unsupported().is_some() {
-            // Nothing is written to it.
-            return Vec::new();
-        }
-        if worker.circuit_state() != CircuitState::Closed {
-            return vec![format!("control plane {name} is not reachable")];
-        }
-        let stats = worker.queue.stats();
-        let mut waiting: BTreeMap<&'static str, usize> = BTreeMap::new();
-        for task in worker.queue.delayed() {
-            let reasons = worker.warnings_of(&task);
-            if !is_held(&reasons) {
-                let reason = reasons.into_iter().find(|reason| WAITING.contains(reason));
-                *waiting.entry(reason.unwrap_or("another look is due")).or_default() += 1;
-            }
-        }
-        let unqueued = worker.tasks_with_warnings();
-        waiting.extend(WAITING_UNQUEUED.iter().filter_map(|reason| Some((*reason, *unqueued.get(reason)?))));
-        let mut parts = Vec::new();
-        if stats.ready + stats.processing > 0 {
-            let tasks = stats.ready + stats.processing;
-            parts.push(format!("control plane {name}: {tasks} tasks are in work"));
-        }
-        parts.extend(
-            waiting
-                .iter()
-                .map(|(reason, tasks)| format!("control plane {name}: {tasks} tasks wait: {reason}")),
-        );
-        if !worker.are_objects_settled() {
-            parts.push(format!("control plane {name}: its ACL objects or tokens are looked at"));
-        }
-        parts
     }
 
     /// Registered tasks that complete sweeps do not list, in clusters of the bindings, until that proves their absence.
@@ -230,6 +193,41 @@ impl Operator {
         report.unfinished.extend(unsupported);
         report
     }
+}
+
+/// What is queued or waits at one control plane.
+fn work_at(worker: &ControlPlaneWorker) -> Vec<String> {
+    let name = &worker.name;
+    if worker.unsupported().is_some() {
+        // Nothing is written to it.
+        return Vec::new();
+    }
+    if worker.circuit_state() != CircuitState::Closed {
+        return vec![format!("control plane {name} is not reachable")];
+    }
+    let stats = worker.queue.stats();
+    let mut waiting: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for task in worker.queue.delayed() {
+        let reasons = worker.warnings_of(&task);
+        if !is_held(&reasons) {
+            let reason = reasons.into_iter().find(|reason| WAITING.contains(reason));
+            *waiting.entry(reason.unwrap_or("another look is due")).or_default() += 1;
+        }
+    }
+    let unqueued = worker.tasks_with_warnings();
+    waiting.extend(WAITING_UNQUEUED.iter().filter_map(|reason| Some((*reason, *unqueued.get(reason)?))));
+    let mut parts = Vec::new();
+    if stats.ready + stats.processing > 0 {
+        let tasks = stats.ready + stats.processing;
+        parts.push(format!("control plane {name}: {tasks} tasks are in work"));
+    }
+    parts.extend(
+        waiting.iter().map(|(reason, tasks)| format!("control plane {name}: {tasks} tasks wait: {reason}")),
+    );
+    if !worker.are_objects_settled() {
+        parts.push(format!("control plane {name}: its ACL objects or tokens are looked at"));
+    }
+    parts
 }
 
 /// Whether the task waits for a person, so that the run does not wait for the task.

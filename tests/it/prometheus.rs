@@ -157,7 +157,7 @@ impl Prometheus {
     }
 }
 
-/// Panels whose series the sandbox does not have: its tokens do not expire, and it has no ConsulAuth.
+/// Panels whose series the sandbox does not have: its tokens do not expire, and it has no `ConsulAuth`.
 const PANELS_WITHOUT_SERIES: [&str; 3] =
     ["Operator's token expires in", "First data plane token expires in", "ACL objects not as declared"];
 

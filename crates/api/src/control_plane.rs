@@ -78,6 +78,7 @@ pub enum ControlPlaneProxy {
 }
 
 impl ControlPlaneProxy {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     fn is_none(&self) -> bool {
         *self == Self::None
     }

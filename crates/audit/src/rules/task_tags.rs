@@ -31,7 +31,7 @@ fn of_file(
     let has_service = tags.contains_key(SERVICE_KEY)
         || containers.iter().any(|container| container.docker_labels.contains_key(SERVICE_KEY));
     let problem = discovered_workload(containers, &tags).err().filter(|_| has_service)?;
-    Some(WORKLOAD_TAGS.violation(definition.place(""), problem.message.to_string()))
+    Some(WORKLOAD_TAGS.violation(definition.place(""), problem.message.clone()))
 }
 
 fn of_use(
@@ -45,7 +45,7 @@ fn of_use(
     let place = || definition.place("").field(format!("tasks in {}{service}", one.cluster.name()));
     let workload = match discovered_workload(containers, &one.tags) {
         Ok(workload) => workload?,
-        Err(problem) => return Some(WORKLOAD_TAGS.violation(place(), problem.message.to_string())),
+        Err(problem) => return Some(WORKLOAD_TAGS.violation(place(), problem.message.clone())),
     };
     let own_role = definition.definition.task_role.as_deref().and_then(|role| RoleArn::parse(role).ok());
     let role = one.role.as_ref().or(own_role.as_ref());

@@ -303,7 +303,7 @@ struct FencedLease(&'static str);
 
 impl HeldTerm for FencedLease {
     fn left(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     }
 
     fn fencing_token(&self) -> Option<FencingToken> {

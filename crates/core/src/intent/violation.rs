@@ -161,6 +161,18 @@ impl RoleViolation {
     }
 }
 
+impl RoleViolation {
+    fn fmt_claim(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (found, needed) = (self.found.as_deref().unwrap_or(""), &self.needed);
+        let role = self.role.as_ref().map_or_else(String::new, |role| format!(" (its role is {role})"));
+        write!(
+            f,
+            "the task claims {found} in its tags or docker labels, and may claim {needed}; correct {SERVICE_KEY} or \
+             {WORKLOAD_KEY}, or allow it by spec.claims of the MeshBinding{role}"
+        )
+    }
+}
+
 impl fmt::Display for RoleViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = self.role.as_ref().map_or("", RoleArn::as_str);
@@ -186,13 +198,7 @@ impl fmt::Display for RoleViolation {
                 "role {role} is outside the bound principals of Consul, {needed}; create the role below such a path, or add it \
                  to spec.serviceTokens.boundPrincipals of the ConsulAuth"
             ),
-            RoleRule::ServiceClaim => write!(
-                f,
-                "the task claims {} in its tags or docker labels, and may claim {needed}; correct {SERVICE_KEY} or \
-                 {WORKLOAD_KEY}, or allow it by spec.claims of the MeshBinding{}",
-                self.found.as_deref().unwrap_or(""),
-                self.role.as_ref().map_or_else(String::new, |role| format!(" (its role is {role})"))
-            ),
+            RoleRule::ServiceClaim => self.fmt_claim(f),
             RoleRule::ConsulGateway => {
                 let (tag, found) = (self.rule.label(), self.found.as_deref().unwrap_or(""));
                 let kind = GatewayKind::suggest(found).map_or("KIND", GatewayKind::as_str);

@@ -13,8 +13,8 @@ use ecs_mesh_control_plane::{ControlPlane, RegistrationOwner, list_owned};
 use ecs_mesh_core::plan::{DrainReason, diff};
 use ecs_mesh_model::OperatorId;
 
-fn previous() -> Option<OperatorId> {
-    Some(OperatorId::parse("op-0").unwrap())
+fn previous() -> OperatorId {
+    OperatorId::parse("op-0").unwrap()
 }
 
 /// A Dataplane of this name and operator, created at this second.
@@ -43,7 +43,7 @@ async fn registrations_of_the_previous_id_are_owned_and_get_the_new_one() {
         page(&[dataplane(TASK, "op-0", 10)], None),
         responds(200, &dataplane(TASK, "op-0", 10)),
     ]);
-    let kuma = kuma(&script).with_previous_operator(previous());
+    let kuma = kuma(&script).with_previous_operator(Some(previous()));
     let owned = list_owned(&kuma, &BTreeSet::new()).await.unwrap().seen;
     let owners: Vec<&str> = owned.iter().map(|seen| owner_of(&seen.owner)).collect();
     assert_eq!(owners, [operator().as_str()]);
@@ -71,7 +71,7 @@ async fn registrations_that_the_previous_operator_still_creates_are_left_to_it()
         page(&[], None),
         page(&[dataplane(TASK, "op-0", 10), dataplane("b", "op-0", 11)], None),
     ]);
-    let kuma = kuma(&script).with_previous_operator(previous());
+    let kuma = kuma(&script).with_previous_operator(Some(previous()));
     list_owned(&kuma, &BTreeSet::new()).await.unwrap();
     let second = list_owned(&kuma, &BTreeSet::new()).await.unwrap().seen;
     let owners: Vec<&str> = second.iter().map(|seen| owner_of(&seen.owner)).collect();
@@ -81,7 +81,7 @@ async fn registrations_that_the_previous_operator_still_creates_are_left_to_it()
 #[tokio::test]
 async fn registrations_of_other_ids_stay_foreign() {
     let script = ScriptedKumaTransport::of(vec![responds(200, &dataplane(TASK, "op-2", 10))]);
-    let kuma = kuma(&script).with_previous_operator(previous());
+    let kuma = kuma(&script).with_previous_operator(Some(previous()));
     let current = kuma.get(&id("default", TASK)).await.unwrap().unwrap();
     assert_eq!(owner_of(&current.owner), "op-2");
 }

@@ -11,6 +11,7 @@ pub(super) const SIDECAR: &str = "kuma-dp";
 
 /// How the tasks of one service are defined, replaced and stopped. The default is one container without a health check,
 /// which stops serving at SIGTERM, and ECS's default limits.
+#[allow(clippy::struct_excessive_bools)] // four independent properties
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
     /// `minimumHealthyPercent` of its deployments.

@@ -13,7 +13,7 @@ const PAGE: &str = include_str!("../../../../docs/reference/metrics.md");
 /// Labels that the scrape adds.
 const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 
-/// Words of PromQL that are no metric, where no parenthesis follows directly.
+/// Words of `PromQL` that are no metric, where no parenthesis follows directly.
 const KEYWORDS: [&str; 10] =
     ["and", "or", "unless", "offset", "bool", "sum", "max", "min", "count", "histogram_quantile"];
 
@@ -52,7 +52,7 @@ fn tokens(query: &str) -> Vec<Token> {
 }
 
 /// The words up to the closing parenthesis, or none where no list opens.
-fn label_list<'a>(tokens: &'a [Token]) -> impl Iterator<Item = &'a str> {
+fn label_list(tokens: &[Token]) -> impl Iterator<Item = &str> {
     let opens = tokens.first() == Some(&Token::Symbol('('));
     let list = tokens.iter().skip(1).take_while(move |token| opens && **token != Token::Symbol(')'));
     list.filter_map(|token| if let Token::Word(word) = token { Some(word.as_str()) } else { None })

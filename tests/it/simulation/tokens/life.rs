@@ -266,5 +266,5 @@ spec: {{selector: {{services: [{name}]}}, service: {name}, inbounds: [{{containe
     let (set, errors) = load_whatever(&text);
     assert_eq!(set.complete, !broken, "{errors:?}");
     let set = Arc::new(ecs_mesh_api::manifests::ManifestSet { generation, ..(*set).clone() });
-    ManifestStatus { set, errors, warnings: Vec::new(), files: 1 }
+    ManifestStatus { set, errors, warnings: Vec::new(), files: 1, unread: Vec::new() }
 }

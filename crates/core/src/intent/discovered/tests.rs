@@ -19,7 +19,7 @@ fn keyed(values: &[(&str, &str)]) -> Tags {
 
 fn describe(containers: &[Container<'_>], tags: &[(&str, &str)]) -> Result<WorkloadSpec, String> {
     let found = discovered_workload(&models(containers), &keyed(tags));
-    found.map(|workload| workload.expect("a description")).map_err(|reason| reason.message.to_string())
+    found.map(|workload| workload.expect("a description")).map_err(|reason| reason.message.clone())
 }
 
 const APP: Container<'_> = ("app", &[8080], &[]);
