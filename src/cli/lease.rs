@@ -97,7 +97,7 @@ impl LeaseArgs {
     }
 }
 
-/// What people find this process by: the task and container id that ECS gives, or the host's name.
+/// The name by which people find this process: the task and container id that ECS gives, or the host's name.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html>.
 fn process_name() -> String {

@@ -120,7 +120,7 @@ fn kuma_release() -> impl TypedValueParser<Value = EmulatedRelease> {
     PossibleValuesParser::new(EmulatedRelease::ALL.map(EmulatedRelease::text)).try_map(|text| text.parse())
 }
 
-/// What `--upgrade-to` names.
+/// The value of `--upgrade-to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct UpgradeTarget(Option<EmulatedRelease>);
 
@@ -269,7 +269,7 @@ impl SandboxArgs {
         })
     }
 
-    /// What is about to be shown.
+    /// The next thing to show.
     fn introduction(&self, endpoints: &Endpoints, world: Option<&World>, mesh: Option<MeshPlan>) -> String {
         let mut servers = vec![format!("AWS at {}", endpoints.aws_url)];
         servers.extend(endpoints.kuma_url.iter().map(|url| format!("Kuma {} at {url}", self.kuma)));
@@ -379,7 +379,7 @@ impl SandboxArgs {
     }
 }
 
-/// What a demo runs with.
+/// The settings of a demo.
 struct Scenario {
     world: Option<World>,
     mesh: Option<MeshPlan>,

@@ -31,7 +31,7 @@ pub struct Replicas {
 /// How the copies share the read rates, so that all of them together keep to what one may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StandbyReads {
-    /// What all standbys together get, in percent; at most 90.
+    /// The share of all standbys together, in percent; at most 90.
     pub percent: u8,
     /// Most standbys that run at once.
     pub standbys: u16,

@@ -56,7 +56,7 @@ const REJECTED: &str = "rejected";
 pub struct OnceReport {
     /// Why the run did not finish: the time limit, or what could not be read. Empty if nothing was left to do.
     pub unfinished: Vec<String>,
-    /// What a person must decide or correct, with the number of tasks or objects, by control plane and reason.
+    /// The work for a person, with the number of tasks or objects, by control plane and reason.
     pub attention: BTreeMap<(Arc<str>, String), usize>,
     /// Written changes of registrations.
     pub changes: BTreeMap<&'static str, u64>,
@@ -64,7 +64,7 @@ pub struct OnceReport {
     pub owned: BTreeMap<Arc<str>, OwnedCounts>,
 }
 
-/// What the run waits for.
+/// The work that the run waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum WorkLeft {
     /// The sweep has not ended, or has missed something.
@@ -195,7 +195,7 @@ impl Operator {
     }
 }
 
-/// What is queued or waits at one control plane.
+/// The work that is queued or waits at one control plane.
 fn work_at(worker: &ControlPlaneWorker) -> Vec<String> {
     let name = &worker.name;
     if worker.unsupported().is_some() {
@@ -237,7 +237,7 @@ fn is_held(reasons: &[&'static str]) -> bool {
     reasons.iter().any(by_person)
 }
 
-/// What a person must decide or correct: tasks with warnings, and objects that are not as declared.
+/// The work for a person: tasks with warnings, and objects that are not as declared.
 fn attention(state: &OperatorState) -> BTreeMap<(Arc<str>, String), usize> {
     let mut all = BTreeMap::new();
     for (name, plane) in &state.control_planes {

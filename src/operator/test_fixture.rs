@@ -26,7 +26,7 @@ use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
 /// The emulator, and the calls that it refuses or answers in another way.
 struct FakeTransport(Arc<Mutex<KumaCp>>, Clock, RefusedCalls);
 
-/// What is wrong with data plane tokens.
+/// A fault of data plane tokens.
 #[derive(Default)]
 pub(super) struct TokenFaults {
     /// The lists of revoked tokens may not be read.

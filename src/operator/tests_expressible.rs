@@ -1,4 +1,4 @@
-//! What a version has no form for, as `validate`, the doctor, the audit and a plan show it.
+//! Declarations that a version has no form for, as `validate`, the doctor, the audit and a plan show it.
 
 use super::test_fixture::{OperatorFixture, document, workload};
 use ecs_mesh_audit::check_workloads;

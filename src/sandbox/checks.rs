@@ -1,4 +1,4 @@
-//! What a demo shows beside the invariants, each judged by the state of the emulated servers.
+//! Checks of a demo beside the invariants, each judged by the state of the emulated servers.
 
 use std::fmt;
 
@@ -71,11 +71,11 @@ impl DemoCheckStatus {
 /// A judged part of the demo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DemoCheck {
-    /// What is judged.
+    /// The judged behaviour.
     pub subject: DemoSubject,
     /// How it is.
     pub status: DemoCheckStatus,
-    /// What was seen, or why nothing could be.
+    /// The observation, or the reason for none.
     pub message: String,
 }
 

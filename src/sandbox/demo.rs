@@ -289,7 +289,7 @@ impl DemoState {
             if let Some(world) = &mut self.world {
                 world.step(cloud, kuma, consul.as_deref_mut(), now);
             }
-            // What was written so far, before anything changes.
+            // The writes so far, before anything changes.
             self.check_kuma_writes(cloud, kuma, now);
             if let Some(consul) = consul {
                 self.check_consul_writes(cloud, consul, now);

@@ -117,7 +117,7 @@ impl EventPrinter {
 
     /// Prints an event of the world.
     pub fn print_event(&mut self, event: &WorldEvent, now: Timestamp) {
-        // What came before it.
+        // The lines before it.
         self.print_updates_if(|_| true);
         let colour = match event.action {
             "registers" => GREEN,

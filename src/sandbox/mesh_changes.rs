@@ -216,7 +216,7 @@ impl MeshChanges {
         events
     }
 
-    /// What a change waits for.
+    /// The condition that a change waits for.
     fn obstacle(&self, change: MeshChange, scene: &Scene<'_>) -> Option<String> {
         let wait = |waits: bool, what: &str| waits.then(|| what.to_owned());
         match change {
@@ -353,7 +353,7 @@ impl MeshChanges {
         checks
     }
 
-    /// What clients lost before the upgrade, or since then.
+    /// The losses of clients before the upgrade, or since then.
     fn losses(&self, since_upgrade: bool) -> Vec<&str> {
         let upgraded = self.upgraded_at();
         let is_later = |at: Timestamp| upgraded.is_some_and(|upgraded| at >= upgraded);

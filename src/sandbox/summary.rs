@@ -49,7 +49,7 @@ pub struct DemoSummary {
     pub consul: Option<(TaskAgentCounts, ConsulWriteCounts)>,
     /// Tasks rejected for their role's tags.
     pub rejected: u64,
-    /// What else was judged.
+    /// Further judgements.
     pub checks: Vec<DemoCheck>,
     /// Violations of invariants.
     pub violations: Vec<InvariantViolation>,

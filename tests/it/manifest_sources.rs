@@ -88,7 +88,7 @@ fn base() -> String {
     control_plane("kuma", "http://127.0.0.1:5681", "") + &binding("prod", "kuma", CLUSTER, "")
 }
 
-/// What a user does with a bucket and a path, at any server.
+/// A user's steps with a bucket and a path, at any server.
 async fn manifests_follow_the_stores(url: &str) {
     let store = StoreClient::new(url);
     store.create_bucket(BUCKET).await;

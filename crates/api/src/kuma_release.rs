@@ -1,4 +1,4 @@
-//! What changed between the releases of Kuma, in one table. Kong Mesh has the numbers of the Kuma that it contains.
+//! Changes between the releases of Kuma, in one table. Kong Mesh has the numbers of the Kuma that it contains.
 //!
 //! The rows are read from `dataplane.proto`, the Dataplane validator and `UPGRADE.md` of each release in
 //! <https://github.com/kumahq/kuma>, and were tried with running servers of 2.14 and 3.0.

@@ -114,7 +114,7 @@ pub struct AuditedKumaPlane {
 /// Kuma's answers.
 #[derive(Clone, Debug, Default)]
 pub struct KumaFacts {
-    /// What Dataplanes of each bound mesh can call.
+    /// The backends that Dataplanes of each bound mesh can call.
     pub services: BTreeMap<MeshName, Fetched<MeshServices>>,
     /// Workloads for which the server's version has no form.
     pub not_expressible: Vec<InexpressibleWorkload>,

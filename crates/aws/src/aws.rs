@@ -227,7 +227,7 @@ pub enum ItemAttribute {
     Number(String),
 }
 
-/// What must hold of the item with the same key.
+/// The condition on the item with the same key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutCondition {
     /// There is none: it would have this attribute.

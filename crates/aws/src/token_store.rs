@@ -25,7 +25,7 @@ pub struct EntryDescription {
 pub struct EntryPage {
     /// The names.
     pub names: Vec<String>,
-    /// What the next page starts with; `None` after the last one.
+    /// The start of the next page; `None` after the last one.
     pub next: Option<String>,
 }
 

@@ -65,7 +65,7 @@ impl<T: StreamTransport> ConsulApi<T> {
         &self.store
     }
 
-    /// What writes can be conditional on: the lease, if it is kept here.
+    /// The condition that writes can have: the lease, if it is kept here.
     pub(super) fn fencing_token(&self) -> Option<FencingToken> {
         let token = self.lease.get()?.term().fencing_token();
         token.filter(|token| token.store == self.store)

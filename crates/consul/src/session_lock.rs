@@ -75,7 +75,7 @@ impl<T: StreamTransport> ConsulSessionLock<T> {
         }
     }
 
-    /// What writes to these servers can be conditional on while this session has the lock.
+    /// The condition that writes to these servers can have while this session has the lock.
     pub fn fencing_token(&self, session: &str) -> FencingToken {
         let (store, lock) = (Arc::clone(self.api.store()), Arc::clone(&self.key));
         FencingToken { store, lock, holder: session.into() }

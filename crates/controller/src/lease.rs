@@ -1,7 +1,7 @@
 //! Decides whether this process may write: with an obstacle no write is made.
 //!
 //! Callers ask for an obstacle right before each write and not only at the start, since the lease may be lost in between.
-//! What sends the bytes asks for a [`WritePermit`], which also limits the write to the lease's term.
+//! The code that sends the bytes asks for a [`WritePermit`], which also limits the write to the lease's term.
 
 use std::fmt;
 use std::future::Future;
@@ -41,11 +41,11 @@ pub enum LeaseTerm {
 
 /// A term that this process holds or has held.
 pub trait HeldTerm: Send + Sync {
-    /// What is left of it, on a clock that also counts while the process is frozen or the machine is suspended. Zero once it
+    /// The rest of it, on a clock that also counts while the process is frozen or the machine is suspended. Zero once it
     /// has ended.
     fn left(&self) -> Duration;
 
-    /// What a write to the lease's own store can be conditional on.
+    /// The condition that a write to the lease's own store can have.
     fn fencing_token(&self) -> Option<FencingToken> {
         None
     }
@@ -68,7 +68,7 @@ impl LeaseTerm {
         if held { Self::Unlimited } else { Self::NotHeld }
     }
 
-    /// What is left of the term.
+    /// The rest of the term.
     pub fn left(&self) -> Duration {
         match self {
             Self::NotHeld => Duration::ZERO,
@@ -77,7 +77,7 @@ impl LeaseTerm {
         }
     }
 
-    /// What a write to the lease's own store can be conditional on.
+    /// The condition that a write to the lease's own store can have.
     pub fn fencing_token(&self) -> Option<FencingToken> {
         match self {
             Self::Held(term) => term.fencing_token(),

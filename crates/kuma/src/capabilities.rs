@@ -148,13 +148,13 @@ pub struct DataplaneCapabilities {
     pub release: KumaRelease,
     /// Whether the control plane determines readiness.
     pub health_discovery: HealthDiscovery,
-    /// What the services of the mesh are.
+    /// The form of the mesh's services.
     pub services: ServicesMode,
-    /// What names MeshServices.
+    /// The source of MeshServices' names.
     pub service_naming: MeshServiceNaming,
 }
 
-/// What names the MeshServices that the control plane makes.
+/// The source of the names of MeshServices that the control plane makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MeshServiceNaming {
     /// The tag `kuma.io/service`. The default of 2.x.
@@ -165,7 +165,7 @@ pub enum MeshServiceNaming {
     WorkloadLabel,
 }
 
-/// What the services of a mesh are: `meshServices.mode` in 2.x.
+/// The form of a mesh's services: `meshServices.mode` in 2.x.
 ///
 /// The control plane resolves the `backendRef` of an outbound in each mode (`asOutbounds` in
 /// `pkg/xds/sync/dataplane_proxy_builder.go` of 2.14), and makes no MeshServices in the mode `Disabled`
@@ -235,7 +235,7 @@ pub(super) struct ServerCapabilities {
     /// The untested versions whose resource types were those of their dialect.
     pub(super) confirmed: BTreeMap<Arc<str>, ApiDialect>,
     pub(super) health_discovery: Option<HealthDiscovery>,
-    /// What names MeshServices in 2.x.
+    /// The source of MeshServices' names in 2.x.
     pub(super) service_naming: MeshServiceNaming,
     /// `meshServices.mode` of the meshes, in 2.x.
     pub(super) services: BTreeMap<MeshName, ServicesMode>,

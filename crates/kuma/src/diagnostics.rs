@@ -65,7 +65,7 @@ pub struct ServerConfig {
     pub secret_access: Option<StaticAccess>,
 }
 
-/// Who may do something, by the static rules of the server's configuration. Both are administrators by default.
+/// The callers that may do something, by the static rules of the server's configuration. Both are administrators by default.
 ///
 /// Source: `pkg/config/access` in <https://github.com/kumahq/kuma>.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

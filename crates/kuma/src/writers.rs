@@ -38,7 +38,7 @@ impl fmt::Display for WriterId {
     }
 }
 
-/// Who has written which registration.
+/// The writer of each registration.
 #[derive(Default)]
 pub(super) struct WriterLog {
     /// `None` where nothing is written.

@@ -2,7 +2,7 @@
 //!
 //! The session's TTL is the lease duration, and Consul decides when it has ended: never before the TTL has passed since a
 //! renewal, and at the latest after twice that. The lock-delay is the lease duration as well. A session may end early, since
-//! somebody destroys it or its node leaves the catalog; then the lock-delay covers what is left of the leader's term. So a
+//! it is destroyed by hand or its node leaves the catalog; then the lock-delay covers what is left of the leader's term. So a
 //! takeover after a crash needs at most twice the lease duration plus the lock-delay, and a takeover after a release none of
 //! them.
 //!

@@ -20,7 +20,7 @@ use crate::timing::LeaseTiming;
 /// How often a release is tried where the version is in doubt.
 const MAX_RELEASES: u8 = 2;
 
-/// Who decides that a lease has expired.
+/// The party that decides that a lease has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiryJudge {
     /// Each candidate, by its own clock: the store keeps records and no time.
@@ -29,7 +29,7 @@ pub enum ExpiryJudge {
     Store,
 }
 
-/// What a process is in the election.
+/// The role of a process in the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionRole {
     /// Another process leads, or none yet: standby.
@@ -370,7 +370,7 @@ impl Election {
 
     fn lose(&mut self, loss: LeaseLoss, now: Timestamp) -> ElectionChange {
         self.state = ElectionState::Follower;
-        // What was observed as a follower is older than the own term.
+        // An observation as a follower is older than the own term.
         self.observed = None;
         self.next_at = now;
         ElectionChange::Lost(loss)

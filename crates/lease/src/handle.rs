@@ -1,4 +1,4 @@
-//! What the rest of the process sees of the election: whether it may write, and until when.
+//! The election as the rest of the process sees it: whether it may write, and until when.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

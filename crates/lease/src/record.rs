@@ -1,4 +1,4 @@
-//! What a store keeps of a lease.
+//! The record of a lease in a store.
 
 use std::fmt;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl fmt::Display for HolderId {
 /// The record of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseRecord {
-    /// Who holds it; `None` after a release.
+    /// The holder; `None` after a release.
     pub holder: Option<HolderId>,
     /// Grows with each change of the holder.
     pub epoch: u64,

@@ -13,10 +13,10 @@ pub trait LeaseStore: Send + Sync {
     /// The store's name, for logs: `dynamodb` or `consul`.
     fn name(&self) -> &'static str;
 
-    /// Who decides that a lease has expired.
+    /// The party that decides that a lease has expired.
     fn judge(&self) -> ExpiryJudge;
 
-    /// What writes to this store can be conditional on while this process holds the lease.
+    /// The condition that writes to this store can have while this process holds the lease.
     fn fencing_token(&self) -> Option<FencingToken> {
         None
     }

@@ -64,7 +64,7 @@ pub struct RemotePage {
 pub struct RemoteEntry {
     /// The key.
     pub key: String,
-    /// What changes with the content: an entity tag, or the number of a version.
+    /// A text that changes with the content: an entity tag, or the number of a version.
     pub version: String,
     /// The size in bytes.
     pub size: u64,
@@ -99,7 +99,7 @@ impl SourceObserver for () {
 pub const SOURCE_RESULTS: [&str; 6] =
     ["success", "empty", "too_large", "unreadable_text", "changing", "timeout"];
 
-/// What a source has, as far as it is known.
+/// The entries of a source, as far as it is known.
 #[derive(Clone)]
 pub(super) struct RemoteReading {
     /// The manifests: those of the last complete read, or what was readable before the first one.
@@ -127,7 +127,7 @@ impl std::fmt::Debug for RemoteSource {
     }
 }
 
-/// What was read, between two reads.
+/// The last reading, between two reads.
 #[derive(Default)]
 struct RemoteCache {
     /// The entries that were read, by key.
@@ -228,7 +228,7 @@ impl RemoteSource {
         &self.path
     }
 
-    /// What the source has.
+    /// The entries of the source.
     pub(super) fn reading(&self) -> Arc<RemoteReading> {
         Arc::clone(&self.reading.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -102,7 +102,7 @@ pub async fn watch(sources: ManifestSources, options: WatchOptions) -> watch::Re
     watch_observed(sources, options, WatchObservers::default()).await
 }
 
-/// Who learns of the progress of a watch.
+/// The observers of a watch's progress.
 pub struct WatchObservers {
     /// Shows progress.
     pub heartbeat: Heartbeat,

@@ -199,7 +199,7 @@ impl StatusPage {
     }
 }
 
-/// What keeps the control plane from being reconciled.
+/// The reason why the control plane is not reconciled.
 fn plane_state(plane: &ControlPlaneState) -> String {
     let circuit = (plane.circuit != CircuitState::Closed)
         .then(|| format!("not reachable (circuit {})", plane.circuit.as_str()));

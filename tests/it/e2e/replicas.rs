@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The shortest lease, so that takeovers are quick.
 const TIMING: [&str; 6] =
     ["--lease-duration", "10s", "--lease-renew-deadline", "6s", "--lease-retry-period", "500ms"];
-/// What a busy machine may add to a takeover.
+/// The time that a busy machine may add to a takeover.
 const SLACK: Duration = Duration::from_secs(5);
 
 const ACQUIRED: &str = "acquired the lease; this copy leads";

@@ -1,7 +1,7 @@
 //! Simulation of the manifests' sources: a bucket, parameters and a directory are edited together, while lists end early,
 //! calls are throttled or denied, and uploads are half done. The real loader reads them, with a paused clock.
 //!
-//! What is in force must be what a source had at one moment, a later one each time, and never what only an unfinished
+//! The manifests in force must be those that a source had at one moment, a later one each time, and never what only an unfinished
 //! upload or an accident had. `SIM_FIRST=17 SIM_SEEDS=1 …` replays seed 17.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,7 +180,7 @@ impl RemoteStore for SimStore {
     }
 }
 
-/// What a store has at one moment: the workloads of each entry; `None` for an entry with an error.
+/// The contents of a store at one moment: the workloads of each entry; `None` for an entry with an error.
 type Content = BTreeMap<usize, Option<BTreeSet<String>>>;
 
 /// A state of a store.

@@ -162,7 +162,7 @@ fn wrong_port(called: &ReachableBackend, declared: &DeclaredPorts<'_>) -> Option
     Some(format!("{backend} has no inbound on port {port}; its Workloads have {ports}"))
 }
 
-/// What Dataplanes can call once all Workloads have tasks.
+/// The backends that Dataplanes can call once all Workloads have tasks.
 fn with_declared(
     mut known: MeshServices,
     declared: &DeclaredPorts<'_>,

@@ -32,7 +32,7 @@ impl MeshBackend {
     }
 }
 
-/// What Dataplanes of a mesh can call.
+/// The backends that Dataplanes of a mesh can call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshServices {
     /// The names of its services, which are tags, or Consul's; `None` where services are MeshServices.

@@ -52,7 +52,7 @@ fn failed(id: CheckKind, subject: &str, error: &AwsError) -> CheckResult {
     }
 }
 
-/// What to do about throttled calls: the quotas are those of the account, which the operator shares with others.
+/// The remedy for throttled calls: the quotas are those of the account, which the operator shares with others.
 fn slow_down(operation: &str) -> String {
     let flag = match operation {
         "iam:GetRole" => "role",

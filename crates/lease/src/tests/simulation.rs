@@ -128,7 +128,7 @@ struct Candidate {
     /// The rate and the origin of its clock.
     drift_ppm: i64,
     origin: i64,
-    /// What its writers see.
+    /// The lease as its writers see it.
     valid_until: Option<Timestamp>,
     /// Grows with each start of the process.
     start: u64,

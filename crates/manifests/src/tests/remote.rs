@@ -1,4 +1,4 @@
-//! What a remote source does not show is unknown, not absent.
+//! Entries that a remote source does not show are unknown, not absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -270,7 +270,7 @@ async fn unread_source_at_start_blocks_removals_until_it_is_read() {
     s3://manifests/prod/team/c-kv.yaml:5 (document 1, Workload/kv): spec.bindings[0]: no MeshBinding is named "demo"; no valid MeshBinding exists
     "#);
 
-    // What was readable once stays, even if nothing is readable now.
+    // An entry that was readable once stays, even if nothing is readable now.
     bucket.fail_list_after(Some(0));
     let worse = load(&sources, Some(&start)).await.into_loaded().unwrap();
     assert_eq!(worse.set.control_planes.len(), 1);

@@ -1,4 +1,4 @@
-//! What proxies reach by their Dataplanes, as the leading instance configures them.
+//! The services that proxies reach by their Dataplanes, as the leading instance configures them.
 //!
 //! Sources: `pkg/xds/sync/dataplane_proxy_builder.go` and `pkg/xds/context/mesh_context_builder.go` of Kuma. A `backendRef` that
 //! cannot be resolved is skipped without an error. A sidecar that binds its outbounds gets a listener for each reachable
@@ -15,7 +15,7 @@ use super::server::{KumaCp, MeshServicesMode};
 use super::services::selects;
 use ecs_mesh_api::KumaFeature;
 
-/// What a sidecar reports that was started with `--bind-outbounds` (`pkg/core/xds/types/features.go`).
+/// The features that a sidecar reports which was started with `--bind-outbounds` (`pkg/core/xds/types/features.go`).
 pub const BIND_OUTBOUNDS: &str = "feature-bind-outbounds";
 
 /// A service that a proxy reaches.

@@ -13,11 +13,11 @@ use ecs_mesh_model::Timestamp;
 pub struct ReachViolation {
     /// When it was noticed.
     pub at: Timestamp,
-    /// Who lost what.
+    /// The losses, by client.
     pub message: String,
 }
 
-/// What clients reach by an operator's registrations.
+/// The services that clients reach by an operator's registrations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReachCounts {
     /// Registrations with inbounds.
@@ -33,7 +33,7 @@ pub struct ReachCounts {
 #[derive(Debug)]
 pub struct ReachOracle {
     operator: String,
-    /// What sidecars of a service may bind, for services whose sidecars do.
+    /// The services that sidecars of a service may bind, for services whose sidecars do.
     bound: BTreeMap<String, BTreeSet<String>>,
     seen: BTreeMap<String, SeenReach>,
     violations: Vec<ReachViolation>,

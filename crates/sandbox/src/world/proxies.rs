@@ -64,7 +64,7 @@ spec:
   zoneEgress: {scope: mesh}
 ";
 
-/// What a zone proxy is registered as.
+/// The form in which a zone proxy is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneProxyGeneration {
     /// A `ZoneIngress` or `ZoneEgress` of the zone: 2.x.

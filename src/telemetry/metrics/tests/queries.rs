@@ -77,7 +77,7 @@ fn matchers(tokens: &[Token]) -> Vec<(&str, &str)> {
     matchers
 }
 
-/// What is wrong with a query.
+/// The fault of a query.
 fn problems(query: &str, known: &BTreeMap<String, MetricShape>, records: &BTreeSet<&str>) -> Vec<String> {
     let tokens = tokens(query);
     let (mut problems, mut labels, mut grouped) = (Vec::new(), BTreeSet::from(TARGET_LABELS), Vec::new());

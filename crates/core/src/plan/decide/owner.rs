@@ -7,7 +7,7 @@ use crate::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_model::DataplaneOwner;
 
-/// What another owner of a Dataplane does, or does not, on behalf of a binding. The operator writes nothing.
+/// An action of another owner of a Dataplane, or one left out, on behalf of a binding. The operator writes nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnerStep {
     /// The registration.
@@ -20,7 +20,7 @@ pub struct OwnerStep {
     pub action: OwnerAction,
 }
 
-/// What is left to the owner of a Dataplane.
+/// An action that is left to the owner of a Dataplane.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OwnerAction {
     /// The Dataplane is compared with the desired one.

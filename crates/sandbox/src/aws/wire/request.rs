@@ -26,7 +26,7 @@ pub(super) struct AwsRequest {
     pub(super) body: Value,
     /// The query protocol's parameters, and those of S3.
     pub(super) form: BTreeMap<String, String>,
-    /// What a call of S3 has beside them.
+    /// The parts that a call of S3 has beside them.
     pub(super) s3: S3Call,
 }
 
