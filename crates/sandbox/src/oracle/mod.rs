@@ -171,6 +171,8 @@ pub struct KumaOracle {
     unsupported_since: Option<Timestamp>,
     /// The service that the operator only observes.
     untouchable: Option<String>,
+    /// Tasks whose sidecar has taken over a name between the read and the removal of what a gone task had registered.
+    overtaken: BTreeSet<String>,
     ready: ReadyRegistrations,
 }
 
@@ -186,6 +188,10 @@ const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long before a drain its admission by the guard may lie: the first attempt may have failed.
 const ADMISSION_LAG: Duration = Duration::from_secs(5);
+
+/// How long a removal may take after the read that it rests on. The control plane has no precondition for a removal, so what a
+/// sidecar registers meanwhile under the same name is lost until its next connect.
+const OVERTAKEN_WITHIN: Duration = Duration::from_secs(2);
 
 impl OracleConfig {
     /// The task with this id, as ECS knew it at `at`.
@@ -240,6 +246,7 @@ impl KumaOracle {
             undeclared: BTreeMap::new(),
             unconfirmed_removals: Vec::new(),
             unconfirmed_drains: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
             max_owned: 0,
             enough_since: None,
             guarded_since: None,
@@ -333,6 +340,10 @@ impl KumaOracle {
     }
 
     fn check_write(&mut self, entry: &KumaJournalEntry, cloud: &Cloud, kuma: &KumaCp) {
+        if self.is_overtaken(entry, cloud) {
+            self.tally.removed += 1;
+            return;
+        }
         self.check_ownership(entry);
         if self.unsupported_since.is_some_and(|since| since.age_at(entry.at) > UPGRADE_LAG) {
             self.report(Invariant::I11, entry, "the control plane's version is not supported");
@@ -400,6 +411,20 @@ impl KumaOracle {
         if is_sidecars(&entry.before, is_put) || is_sidecars(&entry.after, true) {
             self.report(Invariant::I3, entry, "the Dataplane is its sidecar's");
         }
+    }
+
+    /// Whether a sidecar with a template has taken over the name just before the removal, so that the operator read what was
+    /// there before.
+    fn is_overtaken(&mut self, entry: &KumaJournalEntry, cloud: &Cloud) -> bool {
+        let (Some(before), None) = (&entry.before, &entry.after) else { return false };
+        let written = before["modificationTime"].as_str().and_then(Timestamp::parse);
+        let is_new = written.is_some_and(|at| at.age_at(entry.at) <= OVERTAKEN_WITHIN);
+        let Some(task) = self.truth(before, cloud, entry.at).filter(|task| is_new && has_template(task))
+        else {
+            return false;
+        };
+        self.overtaken.insert(task.id().to_owned());
+        true
     }
 
     fn truth(&self, body: &Value, cloud: &Cloud, at: Timestamp) -> Option<Arc<CloudTask>> {
@@ -594,6 +619,7 @@ impl KumaOracle {
             let address = reachable.map(|address| address.to_string());
             let message = match owned.get(task.id()) {
                 None if reachable.is_some_and(|address| is_held_name(&host_name(address))) => continue,
+                None if self.overtaken.contains(task.id()) => continue,
                 None => "is not registered",
                 Some(body) if body["networking"]["address"].as_str() != address.as_deref() => {
                     "has another address"
