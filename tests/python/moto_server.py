@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 
-from moto.cloudformation import parsing
 from moto.events.utils import EventTemplateParser
 from moto.moto_api import state_manager
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -25,6 +24,11 @@ def patch():
     template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
     assert "account" not in template, "this moto sets the account; remove the patch"
     EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE = template.replace("{", '{"account": "<account>", ', 1)
+    try:
+        from moto.cloudformation import parsing
+    except ModuleNotFoundError:
+        # An environment without the packages of CloudFormation serves no stacks.
+        return
     clean_json = parsing.clean_json
 
     def clean(value, resources):
