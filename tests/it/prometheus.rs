@@ -225,7 +225,8 @@ async fn prometheus_scrapes_a_sandbox_run() {
     .await;
     let query = "sum(ecs_mesh_owned_registrations)";
     eventually("as many registrations in Prometheus as at the control plane", || async {
-        let kuma = sandbox.stdout().split("Kuma at ").nth(1)?.split([',', ';']).next()?.to_owned();
+        let stdout = sandbox.stdout();
+        let kuma = stdout.split("Kuma ").nth(1)?.split(" at ").nth(1)?.split_whitespace().next()?;
         let mut ours = 0;
         for list in ["meshes/default/dataplanes", "zoneingresses", "zoneegresses"] {
             let (_, list) = fetch(&format!("{kuma}/{list}"), None).await;
