@@ -115,10 +115,7 @@ fn mark(is_good: bool, text: impl Display) -> String {
 /// A list of what is wrong, or `fine`.
 fn problems(fine: &str, found: impl Iterator<Item = String>) -> String {
     let items: Vec<String> = found.map(|problem| format!("<li>{}</li>", Escaped(problem))).collect();
-    match items.is_empty() {
-        true => mark(true, fine),
-        false => format!("<ul class=\"bad\">{}</ul>", items.concat()),
-    }
+    if items.is_empty() { mark(true, fine) } else { format!("<ul class=\"bad\">{}</ul>", items.concat()) }
 }
 
 /// A duration in whole seconds.
@@ -162,9 +159,10 @@ impl StatusPage {
         let seconds_between = (at - self.now.as_secs_f64()).abs();
         // A clock or a server may name any number.
         let between = Duration::try_from_secs_f64(seconds_between).map_or(Duration::MAX, |between| between);
-        match at > self.now.as_secs_f64() {
-            true => format!("in {}", seconds(between)),
-            false => format!("{} ago", seconds(between)),
+        if at > self.now.as_secs_f64() {
+            format!("in {}", seconds(between))
+        } else {
+            format!("{} ago", seconds(between))
         }
     }
 

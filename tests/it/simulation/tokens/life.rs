@@ -1,6 +1,7 @@
 //! A life of tokens.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -251,7 +252,9 @@ spec:
         OVERLAP.as_secs()
     );
     for name in declared {
-        text += &format!(
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
             "---
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: Workload
