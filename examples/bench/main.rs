@@ -12,6 +12,7 @@ mod phases;
 mod process;
 mod report;
 mod setup;
+mod takeover;
 mod watch;
 mod world;
 
@@ -93,6 +94,7 @@ enum BenchPhase {
     Burst,
     Steady,
     Start,
+    Takeover,
     Idle,
     Consul,
 }
@@ -211,6 +213,11 @@ impl BenchArgs {
             progress(&format!("starts with {} tasks and {} roles …", plan.start.0, plan.start.1));
             starts.extend(plan.starts()?);
         }
+        let mut takeovers = Vec::new();
+        if wanted(BenchPhase::Takeover) {
+            progress(&format!("a takeover with {} tasks and {} roles …", plan.start.0, plan.start.1));
+            takeovers.push(plan.takeover()?);
+        }
         if wanted(BenchPhase::Idle) {
             for tasks in &plan.idle_tasks {
                 progress(&format!("{tasks} idle tasks for {:?} …", plan.idle));
@@ -219,7 +226,8 @@ impl BenchArgs {
         }
         let identities =
             if wanted(BenchPhase::Consul) { self.identities(plan)? } else { IdentityResults::default() };
-        let report = BenchReport { machine, bursts, steady, starts, idle, identities, targets: Vec::new() };
+        let report =
+            BenchReport { machine, bursts, steady, starts, takeovers, idle, identities, targets: Vec::new() };
         Ok(if self.quick { report } else { report.judged() })
     }
 }

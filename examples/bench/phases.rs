@@ -15,7 +15,7 @@ const EVENTS_PER_LIFECYCLE: u32 = 10;
 /// Longer than a task lifecycle, so that the stream is steady when measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Time limit of a phase on a slow machine.
-const TIMEOUT: Duration = Duration::from_mins(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(10);
 /// Interval of sweeps during a steady stream.
 const SWEEPS: Duration = Duration::from_secs(30);
 /// Tasks of a page of ListTasks, and of a DescribeTasks.

@@ -8,6 +8,7 @@ use crate::control::{LatencySummary, WriteKind};
 use crate::identities::{GradualStopsResult, IdentityResults, MassStopResult};
 use crate::machine::Machine;
 use crate::phases::{BurstResult, IdleResult, StartResult, SteadyResult, Stream};
+use crate::takeover::TakeoverResult;
 
 /// All results.
 #[derive(Clone, Debug, Serialize)]
@@ -16,6 +17,7 @@ pub(crate) struct BenchReport {
     pub bursts: Vec<BurstResult>,
     pub steady: Vec<SteadyResult>,
     pub starts: Vec<StartResult>,
+    pub takeovers: Vec<TakeoverResult>,
     pub idle: Vec<IdleResult>,
     pub identities: IdentityResults,
     pub targets: Vec<BenchTarget>,
@@ -75,6 +77,10 @@ impl BenchReport {
             let what = format!("start with {tasks} tasks and {roles} roles, {mesh} mesh: share of the floor");
             targets.push(BenchTarget::at_most(&what, 110.0, "%", seconds / floor_s * 100.0));
         }
+        for TakeoverResult { tasks, roles, leads_after_s, bound_s, .. } in &self.takeovers {
+            let what = format!("takeover after a crash with {tasks} tasks and {roles} roles");
+            targets.push(BenchTarget::at_most(&what, *bound_s, "s", *leads_after_s));
+        }
         for burst in self.bursts.iter().filter(|burst| burst.events == 15_000 && !burst.by_tag) {
             let share = burst.share() * 100.0;
             targets.push(BenchTarget {
@@ -130,6 +136,7 @@ impl BenchReport {
         write_bursts(out, &self.bursts)?;
         write_steady(out, &self.steady)?;
         write_starts(out, &self.starts)?;
+        write_takeovers(out, &self.takeovers)?;
         write_idle(out, "Idle", &self.idle)?;
         self.identities.write(out)?;
         for BenchTarget { what, limit, measured, met } in &self.targets {
@@ -322,6 +329,31 @@ fn write_starts(out: &mut String, starts: &[StartResult]) -> std::fmt::Result {
             "Start: {tasks} tasks, {roles} roles, {mesh}: {seconds:.1} s; floor {floor_s:.1} s ({floor_by}); {:.0} %; peak {:.1} MB\n  {}\n",
             seconds / floor_s * 100.0,
             memory.peak,
+            calls.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+fn write_takeovers(out: &mut String, takeovers: &[TakeoverResult]) -> std::fmt::Result {
+    for TakeoverResult {
+        tasks,
+        roles,
+        leads_after_s,
+        bound_s,
+        registered_after_s,
+        swept_after_s,
+        calls,
+        memory,
+    } in takeovers
+    {
+        let calls: Vec<String> = calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(
+            out,
+            "Takeover after a crash: {tasks} tasks, {roles} roles: leads after {leads_after_s:.1} s (bound {bound_s:.0} s); \
+             tasks started meanwhile registered after {registered_after_s:.1} s; first sweep complete {swept_after_s:.1} s \
+             after the takeover; standby {:.1} MB\n  {}\n",
+            memory.resident,
             calls.join(", ")
         )?;
     }

@@ -89,14 +89,23 @@ impl BenchSetup {
         operator: &Path,
         options: BenchManifestOptions,
     ) -> Result<(), String> {
-        let manifests = self.directory.join("manifests.yaml");
-        let text = if options.consul { self.consul_manifests(options)? } else { self.manifests(options) };
-        std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
+        let manifests = self.write_manifests(options)?;
         let mut command = Command::new(operator);
         command.envs(of_the_image());
         command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--manifests"]);
         command.arg(&manifests).args(["--queue-url", &self.sandbox.place.queue_url]);
         self.start(&mut command)
+    }
+
+    /// Writes the manifests, and returns their file.
+    ///
+    /// # Errors
+    /// Describes the failure.
+    pub(crate) fn write_manifests(&self, options: BenchManifestOptions) -> Result<PathBuf, String> {
+        let manifests = self.directory.join("manifests.yaml");
+        let text = if options.consul { self.consul_manifests(options)? } else { self.manifests(options) };
+        std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
+        Ok(manifests)
     }
 
     /// Ends the client, without time to clean up.
@@ -246,7 +255,7 @@ spec:
 }
 
 /// The environment variables of the container image, so that the measured operator runs as shipped.
-fn of_the_image() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(crate) fn of_the_image() -> impl Iterator<Item = (&'static str, &'static str)> {
     let lines = include_str!("../../deploy/Dockerfile").lines();
     lines.filter_map(|line| line.strip_prefix("ENV ")?.split_once('='))
 }

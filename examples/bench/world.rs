@@ -22,6 +22,8 @@ const TASK_LIFETIME: Duration = Duration::from_millis(1_700);
 const TICK_INTERVAL: Duration = Duration::from_millis(10);
 /// Maximum tasks of one `RunTask`.
 const AT_ONCE: usize = 10;
+/// The table of leases.
+pub(crate) const LEASES: &str = "leases";
 
 /// The names of the services.
 pub(crate) fn services(count: u16) -> Vec<ScenarioService> {
@@ -124,6 +126,7 @@ impl BenchWorld {
         endpoints
             .with(|cloud, _, now| {
                 clusters.iter().try_for_each(|name| cloud.create_cluster(name, Tags::default()).map(drop))?;
+                cloud.create_table(LEASES, "operatorId", now)?;
                 services
                     .iter()
                     .try_for_each(|service| deploy(cloud, service, ControlPlanes::Kuma, now))
