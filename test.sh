@@ -36,7 +36,12 @@ provide TERRAFORM_TEST_PLUGINS "$PWD/.tools/terraform" "Terraform modules, by Te
 provide CHECKOV_TEST_BIN "$PWD/.venv/checkov/bin/checkov" "deploy/ by checkov" \
     .ci/venv .venv/checkov tests/python/requirements-checkov.txt
 provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \
-    .ci/prometheus .tools/prometheus
+    .ci/debian-package .tools/prometheus prometheus 2.42.0+ds-5+deb12u1 \
+    81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55
+provide FAKETIME_TEST_LIB "$PWD/.tools/faketime/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1" \
+    "a leader whose wall clock jumps" \
+    .ci/debian-package .tools/faketime libfaketime 0.9.10-2.1 \
+    b09481e7690680966005330c3f907bba4b5eefc35e1faaea4783cc55655d1150
 provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
     .ci/consul .tools/consul
 [[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||

@@ -144,15 +144,20 @@ impl Replicas {
 
     /// Starts another process, and returns its index.
     async fn start(&mut self) -> usize {
+        self.start_with(&[]).await
+    }
+
+    /// The same, with more environment variables.
+    async fn start_with(&mut self, variables: &[(&str, &str)]) -> usize {
         let name = format!("replica-{}", self.all.len());
         let control_plane = Arc::new(Proxy::to(self.harness.variable("KUMA_API_URL")).await);
         let store = Arc::new(Proxy::to(&self.store).await);
-        let process = self.process(&name, &control_plane.url, &store.url);
+        let process = self.process(&name, &control_plane.url, &store.url, variables);
         self.all.push(Replica { name, process, control_plane, store });
         self.all.len() - 1
     }
 
-    fn process(&self, name: &str, kuma: &str, store: &str) -> OperatorProcess {
+    fn process(&self, name: &str, kuma: &str, store: &str, variables: &[(&str, &str)]) -> OperatorProcess {
         let folder = self.harness.path(name);
         std::fs::create_dir(&folder).unwrap();
         let mut manifests = [
@@ -174,6 +179,7 @@ impl Replicas {
         if self.lease.starts_with("dynamodb") {
             environment.insert("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), store.to_owned());
         }
+        environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let manifests = folder.join("all.yaml");
         let mut arguments =
             vec!["run", "--operator-id", "harness", "--log-format", "json", "--lease", &self.lease];
@@ -265,6 +271,66 @@ async fn one_replica_writes_through_crash_freeze_partition_and_stop() {
 
     assert_eq!(replicas.writes_of_deposed(), []);
     assert!(replicas.count_writes() >= 12, "{} writes", replicas.count_writes());
+}
+
+/// The wall clock of the leader jumps ahead and back by more than the lease, with work to do.
+#[tokio::test]
+async fn leader_keeps_the_lease_when_its_wall_clock_jumps() {
+    let Ok(library) = std::env::var("FAKETIME_TEST_LIB") else {
+        println!("skipped: FAKETIME_TEST_LIB does not name libfaketime");
+        return;
+    };
+    let mut replicas = Replicas::with_table(None).await;
+    let clock = replicas.harness.path("clock");
+    let jump = |offset: &str| {
+        // The library reads the file at each call, so the change must be one step.
+        let draft = clock.with_extension("draft");
+        std::fs::write(&draft, offset).unwrap();
+        std::fs::rename(draft, &clock).unwrap();
+    };
+    jump("+0");
+    let path = clock.to_str().unwrap();
+    let a = replicas
+        .start_with(&[
+            ("LD_PRELOAD", &library),
+            ("FAKETIME_TIMESTAMP_FILE", path),
+            ("FAKETIME_NO_CACHE", "1"),
+            // Only the wall clock jumps.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ])
+        .await;
+    replicas.all[a].leads(1).await;
+    let b = replicas.start().await;
+    replicas.all[b].logs(STANDBY).await;
+    replicas.scale_and_wait(3).await;
+
+    for (offset, count) in [("+1h", 5), ("-1h", 2), ("+0", 4)] {
+        jump(offset);
+        // Longer than the lease: a renewal that depended on the wall clock would fail.
+        tokio::time::sleep(LEASE + RETRY).await;
+        replicas.scale_and_wait(count).await;
+    }
+    assert_eq!(replicas.all[b].acquired().len(), 0, "the standby has taken over");
+    assert_eq!(replicas.all[b].control_plane.writes().len(), 0, "the standby has written");
+    // The leader's clock did jump.
+    let hour = Duration::from_hours(1).as_secs_f64() / 2.0;
+    let times = replicas.all[a].process.lines(&[("timestamp", "")]);
+    let times: Vec<f64> = times
+        .iter()
+        .map(|line| Timestamp::parse(line["timestamp"].as_str().unwrap()).unwrap().as_secs_f64())
+        .collect();
+    assert!(times.windows(2).any(|pair| pair[1] - pair[0] > hour), "the clock has not jumped ahead");
+    assert!(times.windows(2).any(|pair| pair[0] - pair[1] > hour), "the clock has not jumped back");
+
+    // A crash after a jump ahead: the standby waits for its own clock, which has not jumped.
+    jump("+1h");
+    replicas.all[a].process.signal("KILL");
+    let crash = Instant::now();
+    replicas.all[b].leads(1).await;
+    let waited = crash.elapsed();
+    assert!(waited < LEASE + RETRY + SLACK, "the takeover took {waited:?}");
+    replicas.scale_and_wait(1).await;
+    assert_eq!(replicas.writes_of_deposed(), []);
 }
 
 #[tokio::test]
