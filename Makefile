@@ -7,7 +7,7 @@ BENCH ?=
 AT ?=
 SIM_TESTS = $(if $(AT),simulation::$(AT)::invariants_hold_for_every_seed,invariants_hold_for_every_seed)
 
-.PHONY: help check test sim fuzz replay fmt lint deny sandbox bench build-times deflake golden
+.PHONY: help check test sim fuzz replay fmt lint deny sandbox bench build-times deflake golden docs
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,6 +26,9 @@ fuzz: ## Run each fuzz target for TIME=60 seconds
 
 replay: ## Replay one seed: SEED=17 AT=consul
 	SIM_FIRST=$(SEED) SIM_SEEDS=1 cargo test --locked --test it $(SIM_TESTS) -- --nocapture
+
+docs: ## The documentation as a site with search, in target/book; checks links and diagrams
+	.ci/docs
 
 fmt: ## Format the code
 	cargo fmt
