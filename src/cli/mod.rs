@@ -16,6 +16,9 @@ mod completion;
 mod crds;
 mod doctor;
 mod doctor_text;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod documented_commands;
 mod explain;
 mod healthcheck;
 mod lease;
