@@ -19,6 +19,7 @@ use super::deps::OperatorDeps;
 use super::dry_run::DryRunRecorder;
 use super::event_handler::HintedTasks;
 use super::fact_waiters::FactWaiters;
+use super::journal::Journal;
 use super::leadership::{Leadership, ReadLimits, Replicas};
 use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
@@ -71,6 +72,8 @@ pub(super) struct Process {
     pub clock: Clock,
     pub token_stores: TokenStores,
     pub metrics: Arc<Metrics>,
+    /// Takes each change and warning.
+    pub journal: Arc<Journal>,
     /// Seed of all jitter.
     pub seed: u64,
     /// Logs and counts changes, or records them where this is a dry run.
@@ -154,6 +157,7 @@ impl Context {
                     clock: deps.clock.clone(),
                     token_stores: deps.token_stores.clone(),
                     metrics: Arc::clone(&deps.metrics),
+                    journal: Arc::new(Journal::new(deps.clock.clone())),
                     seed: deps.seed,
                     recorder,
                     dry_run: deps.recorder.clone(),

@@ -19,6 +19,7 @@
 //! | `plan` | a dry run that ends |
 //! | `once` | a run that ends |
 //! | `recorder` | logs and counts changes, or records them in a dry run |
+//! | `journal` | passes changes and warnings to those who show or forward them |
 
 mod acl;
 mod apply;
@@ -32,6 +33,7 @@ mod drain_gate;
 mod dry_run;
 mod event_handler;
 mod fact_waiters;
+mod journal;
 mod leadership;
 mod manifest_applier;
 mod once;
@@ -110,6 +112,10 @@ pub use audited_lease::AuditedLease;
 pub use control_plane_worker::ControlPlaneWorker;
 pub use deps::{ConnectFn, ConnectResult, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;
+pub use journal::{
+    ChangeCause, ChangeResult, Journal, JournalChange, JournalEntry, JournalEvent, JournalHold,
+    JournalSubject, JournalSubscriber, JournalWarning,
+};
 pub use leadership::{Replicas, StandbyReads};
 pub use once::OnceReport;
 pub use plan::{
@@ -181,6 +187,11 @@ impl Operator {
     /// The workers of the control planes in force.
     pub fn workers(&self) -> Arc<WorkerMap> {
         self.context.workers.load()
+    }
+
+    /// The journal of this run.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.context.process.journal
     }
 
     /// The clusters that this process has swept completely.
