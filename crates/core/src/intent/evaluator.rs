@@ -20,8 +20,8 @@ use super::{
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, Reach, RoleTagMode, WorkloadSpec, ZoneProxyForm};
 use ecs_mesh_model::{
-    ContainerInstanceArn, DataplaneOwner, InterfaceAddresses, OperatorId, Reason, RoleArn, SidecarOutbounds,
-    Tags, Task, TaskDefinition, Timestamp,
+    ContainerInstanceArn, DataplaneOwner, InterfaceAddresses, OperatorId, Reason, RoleArn, ServiceName,
+    SidecarOutbounds, Tags, Task, TaskDefinition, Timestamp,
 };
 
 /// A fact that may not have been read yet, or could not be read.
@@ -157,10 +157,27 @@ pub struct Evaluation {
     pub binding: Option<Arc<Binding>>,
     /// The owner of the task's Dataplane. Only the operator's own are created, updated and drained.
     pub owner: DataplaneOwner,
+    /// What the task is in the mesh, once that is known.
+    pub workload: Option<SelectedWorkload>,
     /// The verdict.
     pub verdict: Verdict,
     /// Violations under `mode: warn`, and contradictions between manifests.
     pub warnings: Vec<Reason>,
+}
+
+/// The workload that a task is, as far as reports name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectedWorkload {
+    /// The name of the `Workload` manifest; the service's where the task's tags describe the workload.
+    pub name: Arc<str>,
+    /// The service in the mesh.
+    pub service: ServiceName,
+}
+
+impl SelectedWorkload {
+    fn of(name: &Arc<str>, workload: &WorkloadSpec) -> Self {
+        Self { name: Arc::clone(name), service: workload.service.clone() }
+    }
 }
 
 /// The context of an evaluation: one control plane of one operator.
@@ -185,18 +202,18 @@ pub struct Evaluator<'a> {
 impl Evaluator<'_> {
     /// Evaluates a task that ECS wants to run. (A leaving task is not evaluated: it is drained under any verdict.)
     pub fn evaluate(&self, task: &Task, facts: &TaskFacts) -> Evaluation {
-        let mut warnings = Vec::new();
+        let (mut workload, mut warnings) = (None, Vec::new());
         let (binding, owner, verdict) = match self.binding(task, facts) {
             Err(verdict) => (None, DataplaneOwner::Operator, verdict),
             Ok(binding) => {
                 let owner = dataplane_owner(self.manifests, &binding, DataplaneTask::Shown(task));
                 let verdict = self
-                    .evaluate_in_binding(&binding, owner, task, facts, &mut warnings)
+                    .evaluate_in_binding(&binding, owner, task, facts, (&mut workload, &mut warnings))
                     .unwrap_or_else(|verdict| verdict);
                 (Some(binding), owner, verdict)
             }
         };
-        Evaluation { binding, owner, verdict, warnings }
+        Evaluation { binding, owner, workload, verdict, warnings }
     }
 
     fn binding(&self, task: &Task, facts: &TaskFacts) -> Result<Arc<Binding>, Verdict> {
@@ -218,12 +235,13 @@ impl Evaluator<'_> {
         owner: DataplaneOwner,
         task: &Task,
         facts: &TaskFacts,
-        warnings: &mut Vec<Reason>,
+        (selected, warnings): (&mut Option<SelectedWorkload>, &mut Vec<Reason>),
     ) -> Result<Verdict, Verdict> {
         if self.kind.tasks_register_themselves() {
-            return self.check_admission(binding, task, facts, warnings);
+            return self.check_admission(binding, task, facts, (selected, warnings));
         }
-        let (name, workload) = self.workload(binding, task, facts)?;
+        let (name, workload) = self.workload(binding, task, facts, selected)?;
+        *selected = Some(SelectedWorkload::of(&name, &workload));
         let label = workload_label(&workload);
         let proxy = DesiredProxy::known(&workload, self.zone_proxies).ok_or_else(|| {
             let reason =
@@ -296,10 +314,13 @@ impl Evaluator<'_> {
         binding: &Binding,
         task: &Task,
         facts: &TaskFacts,
-        warnings: &mut Vec<Reason>,
+        (selected, warnings): (&mut Option<SelectedWorkload>, &mut Vec<Reason>),
     ) -> Result<Verdict, Verdict> {
         let service = match select::workload(self.manifests, &binding.name, task) {
-            Selection::One(_, workload) => Some(workload),
+            Selection::One(name, workload) => {
+                *selected = Some(SelectedWorkload::of(&name, &workload));
+                Some(workload)
+            }
             Selection::Several(names) => return Err(Verdict::Hold(HoldReason::Workloads(names))),
             Selection::NeedsTags => return Err(need_tags(facts)),
             Selection::None => None,
@@ -336,6 +357,7 @@ impl Evaluator<'_> {
         binding: &Binding,
         task: &Task,
         facts: &TaskFacts,
+        selected: &mut Option<SelectedWorkload>,
     ) -> Result<(Arc<str>, Arc<WorkloadSpec>), Verdict> {
         match select::workload(self.manifests, &binding.name, task) {
             Selection::One(name, workload) => Ok((name, workload)),
@@ -350,6 +372,7 @@ impl Evaluator<'_> {
                     DiscoveredWorkload::Workload(workload) => {
                         let role = task.role_override.as_ref().or(definition.task_role.as_ref());
                         let place = ClaimingTask::of(task, role);
+                        *selected = Some(SelectedWorkload::of(&workload.service.as_str().into(), &workload));
                         match service_claim_violation(&binding.spec.claims, &workload, place) {
                             None => Ok((workload.service.as_str().into(), Arc::new(*workload))),
                             // Neither the definition nor the manifests need a second read.

@@ -31,8 +31,8 @@ pub use desired::{
 };
 pub use discovered::discovered_workload;
 pub use evaluator::{
-    Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, TaskFacts, Verdict,
-    workload_label,
+    Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, SelectedWorkload,
+    TaskFacts, Verdict, workload_label,
 };
 pub use history::ManifestHistory;
 pub use mesh_backends::{MeshBackend, MeshServices};

@@ -162,94 +162,123 @@ impl RoleViolation {
 }
 
 impl RoleViolation {
-    fn fmt_claim(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (found, needed) = (self.found.as_deref().unwrap_or(""), &self.needed);
-        let role = self.role.as_ref().map_or_else(String::new, |role| format!(" (its role is {role})"));
-        write!(
-            f,
-            "the task claims {found} in its tags or docker labels, and may claim {needed}; correct {SERVICE_KEY} or \
-             {WORKLOAD_KEY}, or allow it by spec.claims of the MeshBinding{role}"
-        )
-    }
-}
-
-impl fmt::Display for RoleViolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The finding, without the fix.
+    fn finding(&self) -> String {
         let role = self.role.as_ref().map_or("", RoleArn::as_str);
-        let name = self.role.as_ref().map_or("", RoleArn::name);
-        let needed = &self.needed;
+        let (tag, needed) = (self.rule.label(), &self.needed);
+        let found = self.found.as_deref().unwrap_or("");
         match self.rule {
-            RoleRule::NoTaskRole => write!(
-                f,
-                "the task has no task role, so it can prove no identity; set taskRoleArn in the task definition \
-                 to a role tagged {needed}"
+            RoleRule::NoTaskRole => "the task has no task role, so it can prove no identity".to_owned(),
+            RoleRule::RoleNotFound => format!("role {role} does not exist"),
+            RoleRule::Account => format!("role {role} is of account {found}, needed is one of {needed}"),
+            RoleRule::BoundPrincipals => {
+                format!("role {role} is outside the bound principals of Consul, {needed}")
+            }
+            RoleRule::ServiceClaim => {
+                format!("the task claims {found} in its tags or docker labels, and may claim {needed}")
+            }
+            RoleRule::ConsulGateway => format!(
+                "role {role}: tag {tag} is {found:?}, needed is {needed}, or none where the task is no gateway"
             ),
-            RoleRule::RoleNotFound => {
-                write!(f, "role {role} does not exist; create it with tags {needed}, or correct taskRoleArn")
-            }
-            RoleRule::Account => write!(
-                f,
-                "role {role} is of account {}, needed is one of {needed}; add the account to \
-                 spec.roleTags.authorizedAccounts of the MeshBinding, or use a role of an authorised account",
-                self.found.as_deref().unwrap_or("")
+            RoleRule::InvalidServiceTag => format!(
+                "role {role}: tag {SERVICE_TAG} is {found:?}, which is not a valid Consul service name, so the login is \
+                 refused; allowed are {needed}"
             ),
-            RoleRule::BoundPrincipals => write!(
-                f,
-                "role {role} is outside the bound principals of Consul, {needed}; create the role below such a path, or add it \
-                 to spec.serviceTokens.boundPrincipals of the ConsulAuth"
+            RoleRule::InvalidService => format!(
+                "service {found:?} is not a valid Consul service name, so no role's tag allows it; allowed are {needed}"
             ),
-            RoleRule::ServiceClaim => self.fmt_claim(f),
-            RoleRule::ConsulGateway => {
-                let (tag, found) = (self.rule.label(), self.found.as_deref().unwrap_or(""));
-                let kind = GatewayKind::suggest(found).map_or("KIND", GatewayKind::as_str);
-                write!(
-                    f,
-                    "role {role}: tag {tag} is {found:?}, needed is {needed}, or none where the task is no gateway; aws \
-                     iam tag-role --role-name {name} --tags Key={tag},Value={kind}, or aws iam untag-role --role-name \
-                     {name} --tag-keys {tag}"
-                )
-            }
-            RoleRule::InvalidServiceTag => {
-                let found = self.found.as_deref().unwrap_or("");
-                write!(
-                    f,
-                    "role {role}: tag {SERVICE_TAG} is {found:?}, which is not a valid Consul service name, so the login \
-                     is refused; allowed are {needed}; rename the service, and then aws iam tag-role --role-name {name} \
-                     --tags Key={SERVICE_TAG},Value={SERVICE_PLACEHOLDER}"
-                )
-            }
-            RoleRule::InvalidService => {
-                let found = self.found.as_deref().unwrap_or("");
-                write!(
-                    f,
-                    "service {found:?} is not a valid Consul service name, so no role's tag allows it; allowed are \
-                     {needed}; change spec.service of the Workload to the name that the task registers"
-                )
-            }
             RoleRule::ConsulNamespace => {
                 let found = self.found.as_ref().map_or_else(
                     || "is missing, which is the namespace \"default\"".to_owned(),
                     |found| format!("is {found:?}"),
                 );
-                write!(
-                    f,
-                    "role {role}: tag {NAMESPACE_TAG} {found}, needed is {needed}; aws iam tag-role --role-name {name} \
-                     --tags Key={NAMESPACE_TAG},Value=NAMESPACE, or add the namespace to spec.consul.namespaces of the \
-                     ControlPlane"
-                )
+                format!("role {role}: tag {NAMESPACE_TAG} {found}, needed is {needed}")
             }
             RoleRule::TaskMesh | RoleRule::TaskPartition | RoleRule::TaskNamespace => {
-                let tag = self.rule.label();
-                match &self.found {
-                    Some(found) => write!(f, "the task's tag {tag} is {found:?}, needed is {needed:?}")?,
-                    None => write!(f, "the task's tag {tag} is missing, needed is {needed:?}")?,
-                }
                 let both = "partition and namespace go together";
                 let both = if self.rule == RoleRule::TaskMesh { String::new() } else { format!(" ({both})") };
-                write!(
-                    f,
-                    "{both}; set it on the task definition or the service that the tasks get their tags from \
-                     (propagateTags), and deploy it"
+                format!("the task's tag {tag} {}{both}", self.found_and_needed())
+            }
+            RoleRule::Type
+            | RoleRule::Mesh
+            | RoleRule::Service
+            | RoleRule::Workload
+            | RoleRule::ConsulService
+                if needed.is_empty() =>
+            {
+                format!("role {role}: tag {tag} is {found:?}, and the task has no workload label")
+            }
+            RoleRule::Type
+            | RoleRule::Mesh
+            | RoleRule::Service
+            | RoleRule::Workload
+            | RoleRule::ConsulService => format!("role {role}: tag {tag} {}", self.found_and_needed()),
+        }
+    }
+
+    fn found_and_needed(&self) -> String {
+        let needed = &self.needed;
+        match &self.found {
+            Some(found) => format!("is {found:?}, needed is {needed:?}"),
+            None => format!("is missing, needed is {needed:?}"),
+        }
+    }
+
+    /// The next step for the owner of the role or of the manifests.
+    pub fn fix(&self) -> String {
+        let name = self.role.as_ref().map_or("", RoleArn::name);
+        let (tag, needed) = (self.rule.label(), &self.needed);
+        match self.rule {
+            RoleRule::NoTaskRole => {
+                format!("set taskRoleArn in the task definition to a role tagged {needed}")
+            }
+            RoleRule::RoleNotFound => format!("create it with tags {needed}, or correct taskRoleArn"),
+            RoleRule::Account => "add the account to spec.roleTags.authorizedAccounts of the MeshBinding, or use a role of an \
+                                  authorised account"
+                .to_owned(),
+            RoleRule::BoundPrincipals => "create the role below such a path, or add it to \
+                                          spec.serviceTokens.boundPrincipals of the ConsulAuth"
+                .to_owned(),
+            RoleRule::ServiceClaim => {
+                let role =
+                    self.role.as_ref().map_or_else(String::new, |role| format!(" (its role is {role})"));
+                format!(
+                    "correct {SERVICE_KEY} or {WORKLOAD_KEY}, or allow it by spec.claims of the MeshBinding{role}"
+                )
+            }
+            RoleRule::ConsulGateway => {
+                let found = self.found.as_deref().unwrap_or("");
+                let kind = GatewayKind::suggest(found).map_or("KIND", GatewayKind::as_str);
+                format!(
+                    "aws iam tag-role --role-name {name} --tags Key={tag},Value={kind}, or aws iam untag-role --role-name \
+                     {name} --tag-keys {tag}"
+                )
+            }
+            RoleRule::InvalidServiceTag => format!(
+                "rename the service, and then aws iam tag-role --role-name {name} --tags \
+                 Key={SERVICE_TAG},Value={SERVICE_PLACEHOLDER}"
+            ),
+            RoleRule::InvalidService => {
+                "change spec.service of the Workload to the name that the task registers".to_owned()
+            }
+            RoleRule::ConsulNamespace => format!(
+                "aws iam tag-role --role-name {name} --tags Key={NAMESPACE_TAG},Value=NAMESPACE, or add the namespace to \
+                 spec.consul.namespaces of the ControlPlane"
+            ),
+            RoleRule::TaskMesh | RoleRule::TaskPartition | RoleRule::TaskNamespace => {
+                "set it on the task definition or the service that the tasks get their tags from (propagateTags), and deploy \
+                 it"
+                .to_owned()
+            }
+            RoleRule::Type
+            | RoleRule::Mesh
+            | RoleRule::Service
+            | RoleRule::Workload
+            | RoleRule::ConsulService
+                if needed.is_empty() =>
+            {
+                format!(
+                    "set spec.workload in its Workload, or aws iam untag-role --role-name {name} --tag-keys {tag}"
                 )
             }
             RoleRule::Type
@@ -257,22 +286,15 @@ impl fmt::Display for RoleViolation {
             | RoleRule::Service
             | RoleRule::Workload
             | RoleRule::ConsulService => {
-                let tag = self.rule.label();
-                if self.needed.is_empty() {
-                    let found = self.found.as_deref().unwrap_or("");
-                    return write!(
-                        f,
-                        "role {role}: tag {tag} is {found:?}, and the task has no workload label; set spec.workload in \
-                         its Workload, or aws iam untag-role --role-name {name} --tag-keys {tag}"
-                    );
-                }
-                match &self.found {
-                    Some(found) => write!(f, "role {role}: tag {tag} is {found:?}, needed is {needed:?}")?,
-                    None => write!(f, "role {role}: tag {tag} is missing, needed is {needed:?}")?,
-                }
-                write!(f, "; aws iam tag-role --role-name {name} --tags Key={tag},Value={needed}")
+                format!("aws iam tag-role --role-name {name} --tags Key={tag},Value={needed}")
             }
         }
+    }
+}
+
+impl fmt::Display for RoleViolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.finding(), self.fix())
     }
 }
 

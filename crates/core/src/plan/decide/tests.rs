@@ -79,7 +79,7 @@ fn desired(name: &str) -> DesiredRegistration {
 
 pub(super) fn evaluation(verdict: Verdict, policy: &str) -> Evaluation {
     let owner = DataplaneOwner::Operator;
-    Evaluation { binding: Some(binding(policy)), owner, verdict, warnings: Vec::new() }
+    Evaluation { binding: Some(binding(policy)), owner, workload: None, verdict, warnings: Vec::new() }
 }
 
 pub(super) fn register(policy: &str) -> Evaluation {

@@ -347,6 +347,7 @@ fn replacement_without_readiness_is_not_awaited() {
         let evaluation = Evaluation {
             binding: Some(Arc::clone(&binding)),
             owner: DataplaneOwner::Operator,
+            workload: None,
             verdict: Verdict::Register(Box::new(desired)),
             warnings: Vec::new(),
         };
