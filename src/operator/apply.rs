@@ -27,8 +27,8 @@ const MAX_CONFLICT_RETRIES: usize = 5;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ApplyOutcome {
     /// Created, with this normal form.
-    Created(Value),
-    Updated(Vec<FieldChange>),
+    Created(Value, WriteCause),
+    Updated(Vec<FieldChange>, WriteCause),
     Drained,
     Removed,
     /// An earlier removal whose response was lost has taken effect.
@@ -50,12 +50,31 @@ pub(super) enum ApplyOutcome {
     Unconfirmed,
 }
 
+/// Why a registration was created or updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteCause {
+    /// The manifests or the task have changed, or this process has not seen the registration before.
+    Declared,
+    /// Another writer changed or removed the registration since this process saw it as declared.
+    Drift,
+}
+
+impl WriteCause {
+    fn of(is_drift: bool) -> Self {
+        if is_drift { Self::Drift } else { Self::Declared }
+    }
+}
+
 impl ApplyOutcome {
     /// Whether a write took effect.
     pub(super) fn is_change(&self) -> bool {
         matches!(
             self,
-            Self::Created(_) | Self::Updated(_) | Self::Drained | Self::Removed | Self::RemovalConfirmedLate
+            Self::Created(..)
+                | Self::Updated(..)
+                | Self::Drained
+                | Self::Removed
+                | Self::RemovalConfirmedLate
         )
     }
 
@@ -126,8 +145,9 @@ impl RegistrationWriter<'_> {
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
         self.worker.ensure_capabilities(&desired.id).await?;
-        if self.matches_cached_hash(desired, &self.render_new(desired)?) {
-            self.worker.registry.record_exact(self.task, &desired.id);
+        let new = self.render_new(desired)?;
+        if self.matches_cached_hash(desired, &new) {
+            self.worker.registry.record_exact(self.task, &desired.id, &new.normal);
             return Ok(ApplyOutcome::Equal);
         }
         let _lock = self.worker.lock_registration(&desired.id).await;
@@ -161,13 +181,16 @@ impl RegistrationWriter<'_> {
         let is_exact = rendered.normal == new.normal;
         if changes.is_empty() {
             if is_exact {
-                self.worker.registry.record_exact(self.task, &desired.id);
+                self.worker.registry.record_exact(self.task, &desired.id, &new.normal);
             }
             return Ok(ApplyOutcome::Equal);
         }
         if !may_update {
             return Ok(ApplyOutcome::UpdateNotAllowed(changes));
         }
+        // A drain that this update undoes is the operator's own.
+        let was_exact = self.worker.registry.was_exactly(self.task, &desired.id, &new.normal);
+        let cause = WriteCause::of(is_exact && was_exact && current.drained.is_none());
         match self.write(&desired.id, &rendered).await? {
             WriteDecision::Obstructed(obstacle) => return Ok(ApplyOutcome::Obstructed(obstacle)),
             WriteDecision::DryRun => {}
@@ -180,11 +203,11 @@ impl RegistrationWriter<'_> {
                     self.context.now(),
                 );
                 if is_exact {
-                    self.worker.registry.record_exact(self.task, &desired.id);
+                    self.worker.registry.record_exact(self.task, &desired.id, &new.normal);
                 }
             }
         }
-        Ok(ApplyOutcome::Updated(changes))
+        Ok(ApplyOutcome::Updated(changes, cause))
     }
 
     /// Renders the registration of a task that has none, in the format of the control plane's version.
@@ -200,13 +223,14 @@ impl RegistrationWriter<'_> {
         rendered: &RenderedRegistration,
     ) -> Result<ApplyOutcome, CallError> {
         let id = &desired.id;
+        let cause = WriteCause::of(self.worker.registry.take_lost(self.task, id));
         if self.write_decision() == WriteDecision::Send {
             // Record first: if the response is lost, the next list still finds it.
             let (service, binding) = (self.worker.client.registered_service(desired), &desired.binding);
             self.worker.registry.record_pending(self.task, id, service, binding, self.context.now());
         }
         match self.write(id, rendered).await {
-            Ok(WriteDecision::DryRun) => Ok(ApplyOutcome::Created(rendered.normal.clone())),
+            Ok(WriteDecision::DryRun) => Ok(ApplyOutcome::Created(rendered.normal.clone(), cause)),
             Ok(WriteDecision::Send) => {
                 self.worker.registry.record_written(
                     self.task,
@@ -215,8 +239,8 @@ impl RegistrationWriter<'_> {
                     &rendered.normal,
                     self.context.now(),
                 );
-                self.worker.registry.record_exact(self.task, id);
-                Ok(ApplyOutcome::Created(rendered.normal.clone()))
+                self.worker.registry.record_exact(self.task, id, &rendered.normal);
+                Ok(ApplyOutcome::Created(rendered.normal.clone(), cause))
             }
             Ok(WriteDecision::Obstructed(obstacle)) => {
                 self.worker.registry.forget(self.task, id);
@@ -466,7 +490,7 @@ impl RegistrationWriter<'_> {
     }
 
     fn forget_missing(&self, id: &RegistrationId) -> ApplyOutcome {
-        self.worker.registry.forget(self.task, id);
+        self.worker.registry.forget_missing(self.task, id);
         ApplyOutcome::Vanished
     }
 

@@ -18,6 +18,7 @@ use self::task_state::TaskState;
 use super::dataplane_checks::DataplaneChecks;
 use super::deps::Connected;
 use super::drain_gate::DrainGate;
+use super::journal::{Journal, JournalEvent, JournalSubject};
 use super::registry::Registry;
 use super::tokens::TokenTarget;
 use super::warnings::{GroupCount, Novelty, WarningDeduper};
@@ -69,6 +70,7 @@ pub struct ControlPlaneWorker {
     lists: ListState,
     tasks: TaskState,
     warnings: WorkerWarnings,
+    journal: Arc<Journal>,
     /// How the sidecars of registrations get their outbounds, as they have reported it.
     reported_outbounds: Mutex<BTreeMap<RegistrationId, SidecarOutbounds>>,
 }
@@ -109,7 +111,13 @@ impl WritePermits {
 
 impl ControlPlaneWorker {
     /// A worker with these clients. `seed` feeds the jitter.
-    pub fn new(name: Arc<str>, spec: Arc<ControlPlaneSpec>, connected: Connected, seed: u64) -> Self {
+    pub fn new(
+        name: Arc<str>,
+        spec: Arc<ControlPlaneSpec>,
+        connected: Connected,
+        journal: Arc<Journal>,
+        seed: u64,
+    ) -> Self {
         let Connected { client, acl, tokens } = connected;
         let rate = spec.writes_per_second.max(1);
         let limiter = TokenBucket::new(f64::from(rate), rate);
@@ -132,6 +140,7 @@ impl ControlPlaneWorker {
             lists: ListState::default(),
             tasks: TaskState::default(),
             warnings: WorkerWarnings::default(),
+            journal,
             reported_outbounds: Mutex::default(),
             kind: spec.kind,
             name,
@@ -224,11 +233,23 @@ impl ControlPlaneWorker {
         match self.unsupported() {
             Some(reason) if warnings.raise((kind, String::new()), ()) => {
                 error!(%control_plane, %reason, "control plane not supported; nothing is written to it");
+                self.record_state(|| JournalEvent::Unsupported { message: reason.to_string() });
             }
             Some(_) => {}
             None if warnings.retain(|(raised, _)| *raised != kind).is_empty() => {}
-            None => info!(%control_plane, "control plane is supported again; writes resume"),
+            None => {
+                info!(%control_plane, "control plane is supported again; writes resume");
+                self.record_state(|| JournalEvent::Supported);
+            }
         }
+    }
+
+    /// Records a state of the control plane in the journal.
+    fn record_state(&self, event: impl FnOnce() -> JournalEvent) {
+        self.journal.record(|| {
+            let control_plane = Some(Arc::clone(&self.name));
+            (JournalSubject { control_plane, ..JournalSubject::default() }, event())
+        });
     }
 
     /// Whether the circuit is closed.
@@ -459,12 +480,26 @@ impl ControlPlaneWorker {
 
     /// A warning of the task is over.
     pub(super) fn clear_warning(&self, task: &TaskArn, reason: &'static str) {
-        lock(&self.warnings.tasks).resolve(task, reason);
+        if lock(&self.warnings.tasks).resolve(task, reason) {
+            self.record_resolved(task, reason);
+        }
     }
 
     /// All warnings of the task are over.
     pub(super) fn clear_warnings(&self, task: &TaskArn) {
-        lock(&self.warnings.tasks).resolve_all(task);
+        let resolved = lock(&self.warnings.tasks).resolve_all(task);
+        resolved.into_iter().for_each(|reason| self.record_resolved(task, reason));
+    }
+
+    fn record_resolved(&self, task: &TaskArn, reason: &'static str) {
+        self.journal.record(|| {
+            let subject = JournalSubject {
+                control_plane: Some(Arc::clone(&self.name)),
+                task: Some(task.clone()),
+                ..JournalSubject::default()
+            };
+            (subject, JournalEvent::Resolved { reason })
+        });
     }
 
     /// The reasons of the task's active warnings.

@@ -196,7 +196,10 @@ impl ManifestApplier {
                 Ok(connected) => {
                     info!(control_plane = %name, "control plane added");
                     let seed = self.context.process.seed.wrapping_add(1_000 * (index as u64 + 1));
-                    let worker = ControlPlaneWorker::new(Arc::clone(name), Arc::clone(spec), connected, seed);
+                    let (name_of_worker, journal) =
+                        (Arc::clone(name), Arc::clone(&self.context.process.journal));
+                    let worker =
+                        ControlPlaneWorker::new(name_of_worker, Arc::clone(spec), connected, journal, seed);
                     workers.insert(Arc::clone(name), Arc::new(worker));
                 }
                 Err(error) => {

@@ -33,6 +33,8 @@ pub struct RegistryEntry {
     pub was_declared: bool,
     /// Whether this process has seen the registration exactly as declared.
     was_exact: bool,
+    /// The hash of what was declared, if the registration was exactly so after this process's last write or look.
+    exact: Option<ContentHash>,
     /// Since when the manifests ask for its withdrawal, in the time for which they have been valid.
     undeclared_since: Option<Duration>,
     /// When the registration was last written or read.
@@ -46,6 +48,11 @@ impl RegistryEntry {
     /// the entry, since the next lookup reports its outcome.
     fn may_be_forgotten(&self, requested: Timestamp) -> bool {
         self.seen_at < requested && self.unacknowledged.is_none()
+    }
+
+    /// Whether the registration was as declared, and this operator has not withdrawn it.
+    fn is_in_force(&self) -> bool {
+        self.exact.is_some() && self.drained.is_none() && self.unacknowledged.is_none()
     }
 
     /// Updates the entry with what was written or read. A missing service keeps the known one.
@@ -78,6 +85,8 @@ struct Inner {
     by_task: BTreeMap<TaskArn, Vec<RegistryEntry>>,
     /// The number of registrations, by owning binding.
     owned: BTreeMap<Arc<str>, OwnedCount>,
+    /// Registrations in force that the server no longer had, since the last list.
+    lost: BTreeSet<(TaskArn, RegistrationId)>,
 }
 
 impl Inner {
@@ -164,7 +173,7 @@ impl Registry {
         now: Timestamp,
     ) {
         self.put(task, id, None, drained, Some(ContentHash::of(normal)), now);
-        self.update_entry(task, id, |entry| entry.has_writer_mark = true);
+        self.update_entry(task, id, |entry| (entry.has_writer_mark, entry.exact) = (true, None));
     }
 
     fn put(
@@ -193,6 +202,7 @@ impl Registry {
             unacknowledged: None,
             was_declared: false,
             was_exact: false,
+            exact: None,
             undeclared_since: None,
             seen_at: now,
             binding: None,
@@ -240,9 +250,32 @@ impl Registry {
         }
     }
 
-    /// Records that the registration is exactly as declared.
-    pub fn record_exact(&self, task: &TaskArn, id: &RegistrationId) {
-        self.update_entry(task, id, |entry| (entry.was_exact, entry.was_declared) = (true, true));
+    /// Records that the registration is exactly as declared, in this normal form.
+    pub fn record_exact(&self, task: &TaskArn, id: &RegistrationId, declared: &Value) {
+        let declared = ContentHash::of(declared);
+        self.update_entry(task, id, |entry| {
+            (entry.was_exact, entry.was_declared) = (true, true);
+            entry.exact = Some(declared);
+        });
+    }
+
+    /// Whether this process has seen the registration exactly in this normal form: then a difference of the server's copy is
+    /// another writer's.
+    pub fn was_exactly(&self, task: &TaskArn, id: &RegistrationId, declared: &Value) -> bool {
+        self.update_entry(task, id, |entry| entry.exact).flatten() == Some(ContentHash::of(declared))
+    }
+
+    /// Takes note that another writer removed a registration that this process had seen as declared. Whether it did, once.
+    pub fn take_lost(&self, task: &TaskArn, id: &RegistrationId) -> bool {
+        self.lock().lost.remove(&(task.clone(), id.clone()))
+    }
+
+    /// Drops the entry: the server no longer has the registration, and this operator has not removed it.
+    pub fn forget_missing(&self, task: &TaskArn, id: &RegistrationId) {
+        let mut inner = self.lock();
+        if inner.remove(task, id).is_some_and(|entry| entry.is_in_force()) {
+            inner.lost.insert((task.clone(), id.clone()));
+        }
     }
 
     /// Whether this process has seen each registration of the task exactly as declared.
@@ -296,8 +329,12 @@ impl Registry {
             .filter(|(_, entry)| entry.may_be_forgotten(requested) && is_covered(failed, &entry.id))
             .map(|(task, entry)| (task.clone(), entry.id.clone()))
             .collect();
+        // An older loss was repaired, or its task is gone.
+        inner.lost.clear();
         for (task, id) in lost {
-            inner.remove(&task, &id);
+            if inner.remove(&task, &id).is_some_and(|entry| entry.is_in_force()) {
+                inner.lost.insert((task, id));
+            }
         }
     }
 

@@ -85,21 +85,22 @@ impl WarningDeduper {
         }
     }
 
-    /// A warning of the task is over.
-    pub(super) fn resolve(&mut self, task: &TaskArn, reason: &'static str) {
-        let Some(last_warnings) = self.by_task.get_mut(task) else { return };
-        let Some(cause) = last_warnings.remove(reason) else { return };
+    /// A warning of the task is over. Whether the task had it.
+    pub(super) fn resolve(&mut self, task: &TaskArn, reason: &'static str) -> bool {
+        let Some(last_warnings) = self.by_task.get_mut(task) else { return false };
+        let Some(cause) = last_warnings.remove(reason) else { return false };
         if last_warnings.is_empty() {
             self.by_task.remove(task);
         }
         self.leave_group(&(reason, cause));
+        true
     }
 
-    /// All warnings of the task are over.
-    pub(super) fn resolve_all(&mut self, task: &TaskArn) {
-        for group in self.by_task.remove(task).unwrap_or_default() {
-            self.leave_group(&group);
-        }
+    /// All warnings of the task are over. Returns their reasons.
+    pub(super) fn resolve_all(&mut self, task: &TaskArn) -> Vec<&'static str> {
+        let groups = self.by_task.remove(task).unwrap_or_default();
+        groups.iter().for_each(|(reason, cause)| self.leave_group(&(reason, Arc::clone(cause))));
+        groups.into_keys().collect()
     }
 
     fn leave_group(&mut self, group: &WarningGroupKey) {

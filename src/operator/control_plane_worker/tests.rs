@@ -13,7 +13,13 @@ fn kuma_worker() -> ControlPlaneWorker {
     let settings = settings(spec.kuma.as_ref().unwrap(), &ecs_mesh_api::AllowList::default());
     let transport = HttpTransport::new(settings, Arc::new(NoSecrets)).unwrap();
     let mesh = KumaControlPlane::new(transport, OperatorId::parse("op").unwrap(), Arc::new(NoObserver));
-    ControlPlaneWorker::new("kuma".into(), Arc::new(spec), Connected::new(Arc::new(mesh)), 1)
+    ControlPlaneWorker::new(
+        "kuma".into(),
+        Arc::new(spec),
+        Connected::new(Arc::new(mesh)),
+        Arc::new(Journal::new(ecs_mesh_clock::Clock::system())),
+        1,
+    )
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub(super) const NAME_CONFLICT: &str = "name_conflict";
 pub(super) const NOT_REVOCABLE_TEXT: &str = "the task's sidecar registers the Dataplane, again at each connect, so the operator \
                                              does not end it; stop the task, or correct the tags of its role";
 
+/// Its next step.
+pub(super) const NOT_REVOCABLE_FIX: &str = "stop the task, or correct the tags of its role";
+
 /// A problem that a check found: the reason of the warning, a grouping key, and words.
 pub(super) struct CheckProblem {
     pub(super) reason: &'static str,

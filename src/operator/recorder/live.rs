@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::super::apply::{ApplyOutcome, WriteDecision};
+use super::super::apply::{ApplyOutcome, WriteCause, WriteDecision};
 use super::super::dataplane_checks::DataplaneFinding;
+use super::super::journal::{ChangeCause, ChangeResult, JournalChange, JournalEvent, JournalSubject};
 use super::super::warnings::{Novelty, group_key};
 use super::dataplane::{
-    AWAITING_SIDECAR, CHECK_REASONS, CheckProblem, LEFT_BEHIND, NOT_REVOCABLE, NOT_REVOCABLE_TEXT,
-    check_problem, withheld_problem,
+    AWAITING_SIDECAR, CHECK_REASONS, CheckProblem, LEFT_BEHIND, NOT_REVOCABLE, NOT_REVOCABLE_FIX,
+    NOT_REVOCABLE_TEXT, check_problem, withheld_problem,
 };
+use super::task_journal::{RecordedChange, TaskJournal, WarningDetails};
 use super::{
     HoldRecorder, OwnerInfo, Recorder, ServiceSubject, Subject, TaskPlanRecorder, TaskRecorder,
     describe_owner, describe_step, guard_message,
@@ -21,7 +23,7 @@ use super::{
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
+use ecs_mesh_core::intent::{Evaluation, HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::{Action, Evidence, HeldRemoval, OwnerStep, PlanStep, SkippedAction};
 use ecs_mesh_model::{Reason, RoleArn, TaskArn, Timestamp};
 
@@ -29,7 +31,6 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Values of the field `result` of audit lines.
 const SUCCESS: &str = "success";
-const SUCCESS_RESPONSE_LOST: &str = "success_response_lost";
 const ERROR: &str = "error";
 
 /// Logs and counts.
@@ -37,7 +38,7 @@ pub(in crate::operator) struct LiveRecorder;
 
 impl Recorder for LiveRecorder {
     fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a> {
-        Box::new(LiveTaskRecorder(subject))
+        Box::new(LiveTaskRecorder(subject, TaskJournal::new(subject)))
     }
 
     fn of_service<'a>(self: Arc<Self>, subject: ServiceSubject<'a>) -> Box<dyn HoldRecorder + 'a> {
@@ -49,9 +50,30 @@ impl Recorder for LiveRecorder {
     fn retain_control_planes(&self, _control_planes: &BTreeSet<Arc<str>>) {}
 }
 
-struct LiveTaskRecorder<'a>(Subject<'a>);
+struct LiveTaskRecorder<'a>(Subject<'a>, TaskJournal<'a>);
 
 struct LiveHoldRecorder<'a>(ServiceSubject<'a>);
+
+impl LiveHoldRecorder<'_> {
+    /// Records a change of the task's protection in the journal.
+    fn journal(&self, task: &TaskArn, change: &'static str, message: &str, result: ChangeResult) {
+        let ServiceSubject { context, service, control_plane, binding } = self.0;
+        context.process.journal.record(|| {
+            let subject = JournalSubject {
+                control_plane: Some(Arc::clone(control_plane)),
+                binding: Some(Arc::clone(binding)),
+                task: Some(task.clone()),
+                ecs_service: Some(service.clone()),
+                role: context.aws.store.role_of(task),
+                ..JournalSubject::default()
+            };
+            let (message, fields) = (message.to_owned(), Vec::new());
+            let cause = ChangeCause::Deployment;
+            let change = JournalChange { object: "protection", change, cause, message, fields, result };
+            (subject, JournalEvent::Change(change))
+        });
+    }
+}
 
 impl HoldRecorder for LiveHoldRecorder<'_> {
     fn write_decision(&self, lease: &dyn Lease) -> WriteDecision {
@@ -63,6 +85,7 @@ impl HoldRecorder for LiveHoldRecorder<'_> {
     fn protected(&self, task: &TaskArn, until: Timestamp) {
         let ServiceSubject { context, service, control_plane, binding } = self.0;
         context.metrics().deployments.record_changes("protect", 1, true);
+        self.journal(task, "protect", &format!("protected until {until}"), ChangeResult::Success);
         info!(
             target: "audit", operator = %context.process.id, version = VERSION, %control_plane, %binding, %task,
             ecs_service = %service, change = "protect", reason = "deployment", %until, result = SUCCESS,
@@ -73,6 +96,7 @@ impl HoldRecorder for LiveHoldRecorder<'_> {
     fn unprotected(&self, task: &TaskArn, reason: &'static str) {
         let ServiceSubject { context, service, control_plane, binding } = self.0;
         context.metrics().deployments.record_changes("unprotect", 1, true);
+        self.journal(task, "unprotect", reason, ChangeResult::Success);
         info!(
             target: "audit", operator = %context.process.id, version = VERSION, %control_plane, %binding, %task,
             ecs_service = %service, change = "unprotect", reason, result = SUCCESS, "protection of the task cleared"
@@ -84,6 +108,7 @@ impl HoldRecorder for LiveHoldRecorder<'_> {
         context.metrics().record_warning("protection_failed");
         context.metrics().deployments.record_changes(change, tasks.len(), false);
         for task in tasks {
+            self.journal(task, change, "a deployment of the service", ChangeResult::Error(error.to_owned()));
             warn!(
                 target: "audit", operator = %context.process.id, version = VERSION, %control_plane, %binding, %task,
                 ecs_service = %service, change, reason = "deployment", result = ERROR, error,
@@ -114,6 +139,19 @@ impl LiveTaskRecorder<'_> {
     /// Counts a warning, and logs it unless the same is already logged of a task with the same cause. Whether it is new
     /// for this task.
     fn warn_once(&self, reason: &'static str, why: &Reason) -> bool {
+        self.warn_with(reason, why, WarningDetails::default())
+    }
+
+    /// As [`Self::warn_once`], with more for tools.
+    fn warn_with(&self, reason: &'static str, why: &Reason, details: WarningDetails) -> bool {
+        let novelty = self.count_warning(reason, why);
+        if novelty != Novelty::Known {
+            self.1.warned(reason, why, details);
+        }
+        novelty != Novelty::Known
+    }
+
+    fn count_warning(&self, reason: &'static str, why: &Reason) -> Novelty {
         let Subject { context, worker, task } = self.0;
         context.metrics().record_warning(reason);
         let novelty = worker.record_warning(task, reason, &why.key, &why.message);
@@ -122,7 +160,36 @@ impl LiveTaskRecorder<'_> {
         } else {
             debug!(control_plane = %worker.name, %task, reason, error = why.message, "task needs attention");
         }
-        novelty != Novelty::Known
+        novelty
+    }
+
+    /// Records a successful change in the journal.
+    fn journal(&self, step: &PlanStep, owner: &OwnerInfo, change: &'static str, written: JournalWrite) {
+        let JournalWrite { cause, message, fields, result } = written;
+        self.1.changed(RecordedChange { step, owner, change, cause, message, fields, result });
+    }
+}
+
+/// The parts of a change that depend on its outcome.
+struct JournalWrite {
+    cause: Option<ChangeCause>,
+    message: String,
+    fields: Vec<String>,
+    result: ChangeResult,
+}
+
+impl JournalWrite {
+    /// A change for the step's own reason.
+    fn of(message: &str, result: ChangeResult) -> Self {
+        Self { cause: None, message: message.to_owned(), fields: Vec::new(), result }
+    }
+
+    fn caused_by(self, cause: WriteCause) -> Self {
+        let cause = match cause {
+            WriteCause::Declared => ChangeCause::Declared,
+            WriteCause::Drift => ChangeCause::Drift,
+        };
+        Self { cause: Some(cause), ..self }
     }
 }
 
@@ -130,6 +197,10 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     fn start_attempt(&self) {}
 
     fn finish(&self) {}
+
+    fn evaluated(&self, evaluation: &Evaluation) {
+        self.1.evaluated(evaluation);
+    }
 
     fn write_decision(&self, lease: &dyn Lease) -> WriteDecision {
         lease.obstacle().map_or(WriteDecision::Send, WriteDecision::Obstructed)
@@ -143,14 +214,18 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         let (_, why) = describe_step(step);
         let metrics = self.0.context.metrics();
         match outcome {
-            ApplyOutcome::Created(_) => {
+            ApplyOutcome::Created(_, cause) => {
                 metrics.changes.record_change("create");
+                let written = JournalWrite::of(&why, ChangeResult::Success).caused_by(*cause);
+                self.journal(step, owner, "create", written);
                 log_change!(self, step, owner, "audit", "create", "registration created", why, SUCCESS);
             }
-            ApplyOutcome::Updated(changes) => {
+            ApplyOutcome::Updated(changes, cause) => {
                 metrics.changes.record_change("update");
-                let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+                let fields: Vec<String> = changes.iter().map(|change| change.path.clone()).collect();
                 let reason = format!("differs in {}", fields.join(", "));
+                let written = JournalWrite::of(&reason, ChangeResult::Success).caused_by(*cause);
+                self.journal(step, owner, "update", JournalWrite { fields, ..written });
                 log_change!(
                     self,
                     step,
@@ -164,6 +239,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             }
             ApplyOutcome::Drained => {
                 metrics.changes.record_change("drain");
+                self.journal(step, owner, "drain", JournalWrite::of(&why, ChangeResult::Success));
                 if step.needs_guard() {
                     log_change!(self, step, owner, "audit", "drain", "registration drained", why, SUCCESS);
                 } else {
@@ -185,8 +261,10 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
                     metrics.changes.record_removal(evidence.as_str());
                 }
                 let answered = *outcome == ApplyOutcome::Removed;
-                let result = if answered { SUCCESS } else { SUCCESS_RESPONSE_LOST };
-                log_change!(self, step, owner, "audit", "remove", "registration removed", why, result);
+                let result = if answered { ChangeResult::Success } else { ChangeResult::SuccessResponseLost };
+                let label = result.label();
+                self.journal(step, owner, "remove", JournalWrite::of(&why, result));
+                log_change!(self, step, owner, "audit", "remove", "registration removed", why, label);
             }
             ApplyOutcome::UpdateNotAllowed(changes) => {
                 let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
@@ -214,7 +292,12 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         let (_, why) = describe_step(step);
         let message = format!("{} was not removed: {}", worker.display_name(&step.id), error.message);
         let key = format!("{} {}", error.kind.label(), group_key(&error.message));
-        if worker.record_warning(task, "removal_failed", &key, &message) != Novelty::New {
+        let novelty = worker.record_warning(task, "removal_failed", &key, &message);
+        if novelty != Novelty::Known {
+            let failed = ChangeResult::Error(error.message.clone());
+            self.journal(step, owner, "remove", JournalWrite::of(&why, failed));
+        }
+        if novelty != Novelty::New {
             debug!(control_plane = %worker.name, %task, reason = "removal_failed", error = message, "removal failed");
             return;
         }
@@ -270,7 +353,10 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             metrics.evaluations.record_violation(violation.rule.label());
         }
         let why = Reason::join(&violations.iter().map(RoleViolation::reason).collect::<Vec<_>>());
-        if self.warn_once("rejected", &why.with_prefix("the task role is not allowed in the mesh")) {
+        let fixes: Vec<String> = violations.iter().map(RoleViolation::fix).collect();
+        let rules = violations.iter().map(|violation| violation.rule.label()).collect();
+        let details = WarningDetails { rules, fix: Some(fixes.join("; ")) };
+        if self.warn_with("rejected", &why.with_prefix("the task role is not allowed in the mesh"), details) {
             metrics.evaluations.record_rejected();
         }
     }
@@ -283,7 +369,9 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
              MeshBinding {binding}",
             self.0.worker.display_name(&step.id),
         );
-        self.warn_once("name_conflict", &Reason::new(format!("{key} {binding}"), message));
+        let fix = format!("remove it, or choose another spec.dataplaneName in MeshBinding {binding}");
+        let details = WarningDetails { fix: Some(fix), ..WarningDetails::default() };
+        self.warn_with("name_conflict", &Reason::new(format!("{key} {binding}"), message), details);
     }
 
     fn drain_held(&self, step: &PlanStep, ready: usize, needed: usize, was_held: bool) {
@@ -302,7 +390,10 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         let (change, _) = describe_step(step);
         // The counts in the message grow while the cause stays the same.
         let key = format!("{change} {}", step.binding.name);
-        self.warn_once("held_by_guard", &Reason::new(key, guard_message(step, held)));
+        if self.count_warning("held_by_guard", &Reason::new(key, guard_message(step, held))) != Novelty::Known
+        {
+            self.1.held_by_guard(step, held);
+        }
     }
 
     fn settling(&self, waiting: &[RegistrationId], settle: Duration) {
@@ -357,7 +448,8 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn not_revocable(&self) {
-        self.warn_once(NOT_REVOCABLE, &Reason::constant(NOT_REVOCABLE_TEXT));
+        let details = WarningDetails { fix: Some(NOT_REVOCABLE_FIX.to_owned()), ..WarningDetails::default() };
+        self.warn_with(NOT_REVOCABLE, &Reason::constant(NOT_REVOCABLE_TEXT), details);
     }
 
     fn left_behind(&self, id: &RegistrationId) {

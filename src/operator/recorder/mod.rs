@@ -3,6 +3,7 @@
 mod dataplane;
 mod live;
 mod plan;
+mod task_journal;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::dataplane_checks::DataplaneFinding;
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RegistrationId, RoleViolation};
+use ecs_mesh_core::intent::{Evaluation, HoldReason, IgnoreReason, RegistrationId, RoleViolation};
 use ecs_mesh_core::plan::{Action, DrainReason, Evidence, HeldRemoval, OwnerStep, PlanStep, SkippedAction};
 use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, TaskArn, Timestamp};
 
@@ -85,6 +86,9 @@ pub(super) trait TaskRecorder: Send + Sync {
 
     /// The reconcile has ended.
     fn finish(&self);
+
+    /// The task was evaluated.
+    fn evaluated(&self, evaluation: &Evaluation);
 
     /// Whether a write may be sent now. Asked last, right before each write.
     fn write_decision(&self, lease: &dyn Lease) -> WriteDecision;
@@ -198,9 +202,16 @@ fn guard_message(step: &PlanStep, held: &HeldRemoval) -> String {
     });
     format!(
         "{change} held by the guard of MeshBinding {} ({why}): {admitted} of {owned} registrations already withdrawn in \
-         the last hour without a STOPPED of their own; {}if that is right, set spec.cleanup.guard.releaseUntil to a time \
-         in the near future",
+         the last hour without a STOPPED of their own; {}if that is right, {RELEASE_GUARD}",
         step.binding.name,
         by_itself.unwrap_or_default()
     )
+}
+
+/// The remedy for a step that the guard holds and that is right.
+const RELEASE_GUARD: &str = "set spec.cleanup.guard.releaseUntil to a time in the near future";
+
+/// [`RELEASE_GUARD`], with the binding.
+fn release_guard(step: &PlanStep) -> String {
+    format!("if the withdrawal is right, {RELEASE_GUARD} in MeshBinding {}", step.binding.name)
 }

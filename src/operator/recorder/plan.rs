@@ -19,7 +19,9 @@ use ecs_mesh_api::LifecyclePolicy;
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
-use ecs_mesh_core::intent::{DesiredRegistration, HoldReason, IgnoreReason, RegistrationId, RoleViolation};
+use ecs_mesh_core::intent::{
+    DesiredRegistration, Evaluation, HoldReason, IgnoreReason, RegistrationId, RoleViolation,
+};
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
 use ecs_mesh_core::plan::{
     Action, DrainReason, Evidence, FieldChange, HeldRemoval, OwnerAction, OwnerStep, PendingConfirmation,
@@ -164,11 +166,11 @@ impl TaskPlanRecorder<'_> {
         let (_, why) = describe_step(step);
         let paused = step.binding.spec.paused.then_some(BlockedBy::Paused);
         let change = match outcome {
-            ApplyOutcome::Created(normal) => PlannedChange {
+            ApplyOutcome::Created(normal, _) => PlannedChange {
                 registration: Some(normal.clone()),
                 ..self.entry(step, Change::Create, "the task runs and is not registered")
             },
-            ApplyOutcome::Updated(fields) => PlannedChange {
+            ApplyOutcome::Updated(fields, _) => PlannedChange {
                 fields: fields.clone(),
                 warnings: unsettled_outbounds(step, fields).into_iter().collect(),
                 ..self.entry(step, Change::Update, "differs in these fields")
@@ -204,6 +206,8 @@ impl TaskRecorder for TaskPlanRecorder<'_> {
     fn start_attempt(&self) {
         *self.lock() = TaskPlan::default();
     }
+
+    fn evaluated(&self, _evaluation: &Evaluation) {}
 
     fn finish(&self) {
         let plan = std::mem::take(&mut *self.lock());

@@ -195,6 +195,7 @@ impl<'a> TaskRun<'a> {
                 continue;
             }
             self.note_deployment(&snapshot, evaluation.as_ref());
+            evaluation.iter().for_each(|evaluation| self.recorder.evaluated(evaluation));
             if let Some(reason) = unknown {
                 self.recorder.held(&reason);
                 return Ok(Requeue::Backoff);

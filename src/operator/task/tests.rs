@@ -11,7 +11,7 @@ use tracing::subscriber::DefaultGuard;
 
 use super::*;
 use crate::operator::recorder::OwnerInfo;
-use crate::operator::{Connected, Operator, OperatorDeps};
+use crate::operator::{Connected, Journal, Operator, OperatorDeps};
 use crate::telemetry::log::testing::LogBuffer;
 use crate::telemetry::log::{LogFormat, subscriber};
 use crate::telemetry::state::StateSource as _;
@@ -33,6 +33,11 @@ use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task
 
 /// A time that is longer ago than anything settles.
 const LONG_AGO: Timestamp = Timestamp(0);
+
+/// A journal that no subscriber reads.
+fn journal() -> Arc<Journal> {
+    Arc::new(Journal::new(clock()))
+}
 
 /// The result of a removal.
 #[derive(Clone, Copy)]
@@ -256,8 +261,13 @@ impl TaskRunFixture {
             true,
             LONG_AGO,
         );
-        let worker =
-            ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
+        let worker = ControlPlaneWorker::new(
+            "consul".into(),
+            spec,
+            Connected::new(Arc::clone(&tokens) as _),
+            journal(),
+            1,
+        );
         worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), clock.now());
         worker.record_list_result(&[]);
         let fixture = Self { operator, worker, tokens, ecs, clock, lines, audit, _logging: logging };
@@ -529,6 +539,7 @@ async fn event_before_first_list_stays_pending() {
             "consul".into(),
             Arc::clone(&fixture.worker.spec),
             Connected::new(Arc::clone(&fixture.tokens) as _),
+            journal(),
             1,
         ),
         task_arn(1),
@@ -563,6 +574,7 @@ async fn sweep_waits_for_slow_list_but_not_for_hung_one() {
         "consul".into(),
         Arc::clone(&fixture.worker.spec),
         Connected::new(Arc::clone(&fixture.tokens) as _),
+        journal(),
         1,
     );
     let planes = [(Arc::clone(&worker.name), Arc::new(worker))].into();
@@ -627,6 +639,7 @@ async fn run_searches_when_describe_shows_a_concurrent_stop() {
         "consul".into(),
         Arc::clone(&fixture.worker.spec),
         Connected::new(Arc::clone(&fixture.tokens) as _),
+        journal(),
         1,
     );
     // The token was created after the last list.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use self::record::{Absence, CONFIRM_INTERVAL, MIN_ABSENT_SWEEPS, StopEvent, StopState, TaskRecord};
 use ecs_mesh_core::plan::{Sighting, TaskLiveness};
-use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, EcsServiceRef, RoleArn, Task, TaskArn, Timestamp};
 
 pub use self::record::TaskSummary;
 
@@ -138,6 +138,13 @@ impl TaskStore {
             first_leaving: record.is_leaving() && before != StopState::Leaving && !was_over,
             first_stop: record.stop == StopState::Stopped && !was_over,
         }
+    }
+
+    /// The ECS service that started the task, where a describe has shown one.
+    pub fn service_of(&self, task: &TaskArn) -> Option<EcsServiceRef> {
+        let records = self.lock();
+        let service = records.get(task)?.task.as_ref()?.group.service()?;
+        Some(EcsServiceRef::new(task.cluster(), service))
     }
 
     /// The version that the newest describe showed.
