@@ -257,6 +257,50 @@ pub trait DynamoDb: Send + Sync {
     async fn put_item(&self, put: &ItemPut<'_>) -> Result<bool, AwsError>;
 }
 
+/// An event for a bus of EventBridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusEvent {
+    /// `Time`, by the wall clock.
+    pub at: Timestamp,
+    /// `Source`.
+    pub source: &'static str,
+    /// `DetailType`.
+    pub detail_type: &'static str,
+    /// `Resources`: ARNs.
+    pub resources: Vec<String>,
+    /// `Detail`: a JSON object as text.
+    pub detail: String,
+}
+
+impl BusEvent {
+    /// The size that counts towards the limit of a call, in bytes.
+    ///
+    /// Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevent-size.html>.
+    pub fn size(&self) -> usize {
+        const TIME: usize = 14;
+        let resources: usize = self.resources.iter().map(String::len).sum();
+        TIME + self.source.len() + self.detail_type.len() + self.detail.len() + resources
+    }
+}
+
+/// Why EventBridge did not take one event of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedEvent {
+    /// The kind of failure.
+    pub kind: AwsErrorKind,
+    /// EventBridge's code, such as `InternalFailure`.
+    pub code: String,
+    /// EventBridge's message, shortened, without secrets.
+    pub message: String,
+}
+
+/// A bus of EventBridge.
+#[async_trait]
+pub trait EventBus: Send + Sync {
+    /// Sends 1 to 10 events. Returns the result of each, in order.
+    async fn put(&self, events: &[BusEvent]) -> Result<Vec<Result<(), RefusedEvent>>, AwsError>;
+}
+
 /// IAM reads of the operator.
 #[async_trait]
 pub trait Iam: Send + Sync {

@@ -61,6 +61,12 @@ fn shape(kind: &'static str, text: &str, expected: &'static str) -> ArnError {
     ArnError::Shape { kind, found: text.chars().take(120).collect(), expected }
 }
 
+/// Region, account and name of the ARN of an event bus.
+pub(super) fn event_bus_parts(text: &str) -> Option<(&str, &str, &str)> {
+    let parts = split(text).filter(|parts| parts.service == "events" && !parts.region.is_empty())?;
+    Some((parts.region, parts.account, parts.resource.strip_prefix("event-bus/")?))
+}
+
 macro_rules! arn_text {
     ($name:ident) => {
         impl $name {

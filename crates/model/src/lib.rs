@@ -21,6 +21,7 @@ mod advertised_address;
 mod arn;
 mod dataplane_owner;
 mod ecs_service;
+mod event_bus;
 mod glob;
 mod go_duration;
 mod interface;
@@ -45,6 +46,7 @@ pub use arn::{
 };
 pub use dataplane_owner::DataplaneOwner;
 pub use ecs_service::{EcsDeployment, EcsRollout, EcsServiceRef, EcsServiceState};
+pub use event_bus::EventBusRef;
 pub use glob::Glob;
 pub use go_duration::GoDuration;
 pub use interface::{InterfaceAddresses, UnreachableAddress};

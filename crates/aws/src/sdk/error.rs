@@ -33,6 +33,7 @@ const CODES: &[(&str, AwsErrorKind)] = &[
     ("ServiceUnavailable", AwsErrorKind::Unavailable),
     ("ServiceUnavailableException", AwsErrorKind::Unavailable),
     ("InternalError", AwsErrorKind::Unavailable),
+    ("InternalException", AwsErrorKind::Unavailable),
     ("InternalFailure", AwsErrorKind::Unavailable),
     ("InternalServerError", AwsErrorKind::Unavailable),
     ("Unavailable", AwsErrorKind::Unavailable),
@@ -43,6 +44,7 @@ const CODES: &[(&str, AwsErrorKind)] = &[
     ("AuthorizationError", AwsErrorKind::Denied),
     ("UnauthorizedOperation", AwsErrorKind::Denied),
     ("NotAuthorized", AwsErrorKind::Denied),
+    ("NotAuthorizedForSource", AwsErrorKind::Denied),
     ("OptInRequired", AwsErrorKind::Denied),
     ("KmsAccessDenied", AwsErrorKind::Denied),
     ("KMS.AccessDeniedException", AwsErrorKind::Denied),
@@ -176,6 +178,8 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("ssm:PutParameter", HINT_STORED_TOKENS),
     ("ssm:AddTagsToResource", HINT_STORED_TOKENS),
     ("ssm:DeleteParameter", HINT_STORED_TOKENS),
+    ("events:PutEvents", "; give the operator's task role events:PutEvents on the event bus"),
+    ("events:DescribeEventBus", "; give the caller events:DescribeEventBus on the event bus"),
     ("events:ListRuleNamesByTarget", "; give the caller events:ListRuleNamesByTarget on *"),
     ("events:DescribeRule", "; give the caller events:DescribeRule on the account's rules"),
     ("events:ListTargetsByRule", "; give the caller events:ListTargetsByRule on the account's rules"),
@@ -221,6 +225,12 @@ where
         _ => hint(kind, &code, operation),
     };
     AwsError { kind, operation, resource: resource.to_owned(), message: clean(&message), code, hint }
+}
+
+/// The kind and the message of a failure that is a part of an answer.
+pub(super) fn partial(code: &str, message: &str) -> (AwsErrorKind, String) {
+    let known = CODES.iter().find(|(known, _)| *known == code);
+    (known.map_or(AwsErrorKind::Invalid, |(_, kind)| *kind), clean(message))
 }
 
 /// For a response: AWS's code determines the kind, else the HTTP status.
@@ -302,7 +312,7 @@ fn hint(kind: AwsErrorKind, code: &str, operation: &str) -> &'static str {
     }
 }
 
-fn clean_code(code: &str) -> String {
+pub(super) fn clean_code(code: &str) -> String {
     code.chars().filter(char::is_ascii_graphic).take(100).collect()
 }
 

@@ -11,6 +11,7 @@ mod dynamodb;
 mod ec2;
 mod ecs;
 mod error;
+mod event_bus;
 mod iam;
 mod inspect;
 mod operation;
@@ -47,6 +48,7 @@ pub use credentials::CredentialStep;
 pub use dynamodb::SdkDynamoDb;
 pub use ec2::SdkEc2;
 pub use ecs::SdkEcs;
+pub use event_bus::SdkEventBus;
 pub use iam::SdkIam;
 pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
@@ -59,6 +61,7 @@ pub use ssm::{PathParameter, SdkParameterStore};
 use call::CallRunner;
 use credentials::{CredentialChain, CredentialSource};
 use ecs_mesh_controller::ProxyVariables;
+use ecs_mesh_model::EventBusRef;
 
 /// Allows for one lost SYN (3 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
@@ -150,6 +153,8 @@ pub struct AwsClients {
     pub objects: SdkObjectStore,
     /// Reads of `doctor`.
     pub setup: SdkSetup,
+    /// EventBridge configuration, for [`Self::event_bus`].
+    events: aws_sdk_eventbridge::Config,
     /// SQS configuration, for [`Self::queue`].
     sqs: aws_sdk_sqs::Config,
     calls: CallRunner,
@@ -177,6 +182,7 @@ impl AwsClients {
             dynamodb: SdkDynamoDb::new(&config, calls.clone()),
             ec2: SdkEc2::new(&config, calls.clone()),
             iam: SdkIam::new(iam, calls.clone()),
+            events: aws_sdk_eventbridge::Config::new(&config),
             sqs: aws_sdk_sqs::Config::new(&config),
             secrets: SdkSecrets::new(config.clone(), calls.clone()),
             secret_store: SdkSecretStore::new(&config, calls.clone()),
@@ -196,6 +202,16 @@ impl AwsClients {
     /// The caller's account, once a response of ECS or IAM has shown it.
     pub fn account(&self) -> Option<&str> {
         self.calls.account()
+    }
+
+    /// This event bus. An ARN also determines the Region: PutEvents is sent to the Region of the bus.
+    pub fn event_bus(&self, bus: &EventBusRef) -> SdkEventBus {
+        let mut config = self.events.to_builder();
+        if let Some(region) = bus.region() {
+            config.set_region(Some(Region::new(region.to_owned())));
+        }
+        let client = aws_sdk_eventbridge::Client::from_conf(config.build());
+        SdkEventBus::new(client, self.calls.clone(), bus.clone())
     }
 
     /// The queue of this URL. An AWS URL also determines the Region, since the endpoint of another Region does not know the
