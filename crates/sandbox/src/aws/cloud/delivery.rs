@@ -11,6 +11,8 @@ use ecs_mesh_model::Timestamp;
 
 /// An event without its envelope.
 pub(super) struct PendingEventBridgeEvent {
+    /// The name of the bus; `None` of the default bus.
+    pub(super) bus: Option<String>,
     pub(super) source: String,
     pub(super) detail_type: String,
     pub(super) region: String,
@@ -24,6 +26,7 @@ impl Cloud {
             return;
         }
         let event = PendingEventBridgeEvent {
+            bus: None,
             source: "aws.ecs".into(),
             detail_type: "ECS Task State Change".into(),
             region: self.config.region.clone(),
@@ -74,6 +77,7 @@ impl Cloud {
             return;
         }
         let event = PendingEventBridgeEvent {
+            bus: None,
             source: "aws.ecs".into(),
             detail_type: detail_type.into(),
             region: self.config.region.clone(),
@@ -115,6 +119,7 @@ impl Cloud {
             "eventCategory": "Management",
         });
         let event = PendingEventBridgeEvent {
+            bus: None,
             source: "aws.iam".into(),
             detail_type: "AWS API Call via CloudTrail".into(),
             region: self.iam_region().to_owned(),
@@ -139,7 +144,7 @@ impl Cloud {
     /// Delivers the event to the targets of matching rules and returns its id.
     pub(super) fn emit(&mut self, event: PendingEventBridgeEvent, now: Timestamp) -> String {
         let id = self.uuid();
-        let PendingEventBridgeEvent { source, detail_type, region, resources, detail } = event;
+        let PendingEventBridgeEvent { bus, source, detail_type, region, resources, detail } = event;
         let mut event = json!({
             "version": "0",
             "id": id,
@@ -155,7 +160,7 @@ impl Cloud {
         let targets: Vec<(String, Option<String>)> = self
             .rules
             .values()
-            .filter(|rule| rule.accepts(&event))
+            .filter(|rule| rule.bus == bus && rule.accepts(&event))
             .flat_map(super::EventBridgeRule::destinations)
             .collect();
         if targets.is_empty() {

@@ -48,7 +48,7 @@ mod tests_protection;
 #[cfg(test)]
 mod tests_queues;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use self::addresses::Addresses;
@@ -123,7 +123,12 @@ pub struct Cloud {
     /// Past tags of roles by role name, since a role can be created again.
     role_history: BTreeMap<String, history::RoleHistory>,
     queues: BTreeMap<String, SqsQueue>,
+    /// Buses beside the default one.
+    event_buses: BTreeSet<String>,
+    /// By name; of another bus than the default one by `BUS/NAME`.
     rules: BTreeMap<String, EventBridgeRule>,
+    /// What `PutEvents` answers for its next entries.
+    scripted_put_events: VecDeque<Option<&'static str>>,
     sessions: BTreeMap<String, StsSession>,
     secrets: BTreeMap<String, StoredSecret>,
     parameters: BTreeMap<String, StoredParameter>,
@@ -150,7 +155,9 @@ impl Cloud {
             roles: BTreeMap::new(),
             role_history: BTreeMap::new(),
             queues: BTreeMap::new(),
+            event_buses: BTreeSet::new(),
             rules: BTreeMap::new(),
+            scripted_put_events: VecDeque::new(),
             sessions: BTreeMap::new(),
             secrets: BTreeMap::new(),
             parameters: BTreeMap::new(),

@@ -1,4 +1,5 @@
-//! EventBridge rules of the default bus with queue targets, and `PutEvents`.
+//! EventBridge rules with queue targets, and `PutEvents`. A rule of another bus than the default one has the name `BUS/NAME`
+//! here, as in its ARN.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +11,18 @@ use super::{page, pattern};
 use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::Timestamp;
 
+/// Longest entries of a call, all together.
+///
+/// Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevent-size.html>.
+const MAX_PUT_EVENTS_BYTES: usize = 1024 * 1024;
+
 /// A rule.
 #[derive(Clone, Debug)]
 pub struct EventBridgeRule {
-    /// Its name.
+    /// Its name within its bus.
     pub name: String,
+    /// The name of its bus; `None` of the default bus.
+    pub bus: Option<String>,
     /// Its ARN.
     pub arn: String,
     /// Its event pattern as JSON text.
@@ -69,7 +77,7 @@ pub struct PutEvent {
     pub detail: String,
     /// ARNs.
     pub resources: Vec<String>,
-    /// Name of the bus; only the default bus exists.
+    /// Name or ARN of the bus; the default bus without one.
     pub event_bus_name: Option<String>,
 }
 
@@ -102,9 +110,11 @@ impl Cloud {
         enabled: bool,
         description: Option<String>,
     ) -> AwsApiResult<String> {
-        let allowed = (1..=64).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        if !allowed {
+        let (bus, own_name) = name.rsplit_once('/').map_or((None, name), |(bus, name)| (Some(bus), name));
+        if let Some(bus) = bus {
+            self.bus_name(Some(bus))?;
+        }
+        if !is_name(own_name, 64) {
             return Err(validation(format!(
                 "{name:?} is not a valid rule name: letters, digits, '.', '-', '_', at most 64"
             )));
@@ -113,7 +123,8 @@ impl Cloud {
         let arn = self.arn("events", &format!("rule/{name}"));
         let targets = self.rules.remove(name).map(|rule| rule.targets).unwrap_or_default();
         let rule = EventBridgeRule {
-            name: name.to_owned(),
+            name: own_name.to_owned(),
+            bus: bus.map(str::to_owned),
             arn: arn.clone(),
             pattern: event_pattern.to_owned(),
             enabled,
@@ -136,14 +147,19 @@ impl Cloud {
         self.rules.get(name).ok_or_else(|| no_rule(name))
     }
 
-    /// One page of the names of the rules that have the target.
+    /// One page of the names of the bus's rules that have the target.
     pub fn list_rule_names_by_target(
         &self,
+        bus: Option<&str>,
         target: &str,
         next_token: Option<&str>,
         limit: usize,
     ) -> (Vec<&str>, Option<String>) {
-        let found = self.rules.values().filter(|rule| rule.targets.values().any(|one| one.arn == target));
+        let found = self
+            .rules
+            .values()
+            .filter(|rule| rule.bus.as_deref() == bus)
+            .filter(|rule| rule.targets.values().any(|one| one.arn == target));
         page(found.map(|rule| (rule.name.as_str(), rule.name.as_str())), next_token, limit)
     }
 
@@ -181,7 +197,37 @@ impl Cloud {
         if !(1..=10).contains(&events.len()) {
             return Err(validation(format!("{} entries were given; 1 to 10 are allowed", events.len())));
         }
+        let size: usize = events.iter().map(PutEvent::size).sum();
+        if size > MAX_PUT_EVENTS_BYTES {
+            return Err(validation("Total size of the entries in the request is over the limit."));
+        }
         Ok(events.into_iter().map(|event| self.put_event(event, now)).collect())
+    }
+
+    /// Makes `PutEvents` refuse the next entries with these codes, and take those without one.
+    pub fn script_put_events(&mut self, codes: impl IntoIterator<Item = Option<&'static str>>) {
+        self.scripted_put_events.extend(codes);
+    }
+
+    /// Creates an event bus and returns its ARN.
+    pub fn create_event_bus(&mut self, name: &str) -> AwsApiResult<String> {
+        if !is_name(name, 256) || name == "default" {
+            return Err(validation(format!("{name:?} is not a valid name of an event bus")));
+        }
+        if !self.event_buses.insert(name.to_owned()) {
+            return Err(AwsApiError::new(
+                "ResourceAlreadyExistsException",
+                format!("there is an event bus {name}"),
+            ));
+        }
+        Ok(self.arn("events", &format!("event-bus/{name}")))
+    }
+
+    /// The name and ARN of an event bus.
+    pub fn describe_event_bus(&self, bus: Option<&str>) -> AwsApiResult<(String, String)> {
+        let name = self.bus_name(bus)?.unwrap_or_else(|| "default".to_owned());
+        let arn = self.arn("events", &format!("event-bus/{name}"));
+        Ok((name, arn))
     }
 
     fn put_event(&mut self, event: PutEvent, now: Timestamp) -> PutEventOutcome {
@@ -189,33 +235,35 @@ impl Cloud {
             error_code,
             error_message: message.to_owned(),
         };
+        if let Some(Some(code)) = self.scripted_put_events.pop_front() {
+            return refused(code, "refused on purpose");
+        }
         if event.source.starts_with("aws.") && !self.config.accept_aws_sources {
             return refused("NotAuthorizedForSourceException", "sources that start with aws. are AWS's own");
         }
         if event.source.is_empty() || event.detail_type.is_empty() {
             return refused("InvalidArgument", "an event needs Source and DetailType");
         }
-        if self.check_bus(event.event_bus_name.as_deref()).is_err() {
+        let Ok(bus) = self.bus_name(event.event_bus_name.as_deref()) else {
             return refused("InvalidArgument", "the event bus does not exist");
-        }
+        };
         let Ok(detail @ Value::Object(_)) = serde_json::from_str(&event.detail) else {
             return refused("MalformedDetail", "Detail must be a JSON object as text");
         };
         let PutEvent { source, detail_type, resources, .. } = event;
         let region = self.config.region.clone();
         let event_id =
-            self.emit(PendingEventBridgeEvent { source, detail_type, region, resources, detail }, now);
+            self.emit(PendingEventBridgeEvent { bus, source, detail_type, region, resources, detail }, now);
         PutEventOutcome::Taken { event_id }
     }
 
-    /// Rejects all but the default bus.
-    pub(crate) fn check_bus(&self, bus: Option<&str>) -> AwsApiResult<()> {
-        match bus {
-            None | Some("" | "default") => Ok(()),
-            Some(arn) if arn == self.arn("events", "event-bus/default") => Ok(()),
-            Some(other) => {
-                Err(AwsApiError::new("ResourceNotFoundException", format!("there is no event bus {other}")))
-            }
+    /// The name of a bus by its name or ARN; `None` of the default bus.
+    pub(crate) fn bus_name(&self, bus: Option<&str>) -> AwsApiResult<Option<String>> {
+        let given = bus.unwrap_or_default();
+        match given.strip_prefix(&self.arn("events", "event-bus/")).unwrap_or(given) {
+            "" | "default" => Ok(None),
+            name if self.event_buses.contains(name) => Ok(Some(name.to_owned())),
+            _ => Err(AwsApiError::new("ResourceNotFoundException", format!("there is no event bus {given}"))),
         }
     }
 
@@ -225,7 +273,20 @@ impl Cloud {
 }
 
 fn no_rule(name: &str) -> AwsApiError {
-    AwsApiError::new("ResourceNotFoundException", format!("there is no rule {name} on the default bus"))
+    AwsApiError::new("ResourceNotFoundException", format!("there is no rule {name}"))
+}
+
+fn is_name(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+impl PutEvent {
+    /// The size as EventBridge counts it, in bytes.
+    fn size(&self) -> usize {
+        let resources: usize = self.resources.iter().map(String::len).sum();
+        self.source.len() + self.detail_type.len() + self.detail.len() + resources
+    }
 }
 
 pub(crate) fn validation(message: impl Into<String>) -> AwsApiError {

@@ -242,10 +242,10 @@ fn rule_names_by_target_are_paged() {
             RuleTarget { id: "t".into(), arn: arn.into(), input: None, rest: serde_json::Map::new() };
         world.cloud.put_targets(rule, vec![target]).unwrap();
     }
-    let (first, next) = world.cloud.list_rule_names_by_target(&queue, None, 1);
+    let (first, next) = world.cloud.list_rule_names_by_target(None, &queue, None, 1);
     assert_eq!((first, next.as_deref()), (vec!["a"], Some("a")));
-    assert_eq!(world.cloud.list_rule_names_by_target(&queue, Some("a"), 1), (vec!["c"], None));
-    assert_eq!(world.cloud.list_rule_names_by_target("arn:aws:sqs:x", None, 1), (vec![], None));
+    assert_eq!(world.cloud.list_rule_names_by_target(None, &queue, Some("a"), 1), (vec!["c"], None));
+    assert_eq!(world.cloud.list_rule_names_by_target(None, "arn:aws:sqs:x", None, 1), (vec![], None));
     let event = PutEvent {
         source: "shop".into(),
         detail_type: "x".into(),

@@ -10,10 +10,16 @@ use crate::aws::{AwsApiError, AwsApiResult, Cloud, EventBridgeRule, PutEvent, Pu
 use ecs_mesh_model::Timestamp;
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
-    cloud.check_bus(request.optional("EventBusName"))?;
-    let (name, rule) = (request.text("Name"), request.text("Rule"));
+    let bus = cloud.bus_name(request.optional("EventBusName"))?;
+    let on_bus = |name: &str| bus.as_ref().map_or_else(|| name.to_owned(), |bus| format!("{bus}/{name}"));
+    let (name, rule) = (&on_bus(request.text("Name")), &on_bus(request.text("Rule")));
     match request.operation.as_str() {
-        "PutRule" => put_rule(cloud, request),
+        "CreateEventBus" => Ok(json!({"EventBusArn": cloud.create_event_bus(request.text("Name"))?})),
+        "DescribeEventBus" => {
+            let (name, arn) = cloud.describe_event_bus(request.optional("Name"))?;
+            Ok(json!({"Name": name, "Arn": arn}))
+        }
+        "PutRule" => put_rule(cloud, name, request),
         "DescribeRule" => {
             let mut shown = show(cloud.describe_rule(name)?);
             shown["CreatedBy"] = json!(cloud.config().account);
@@ -22,6 +28,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
         "ListRuleNamesByTarget" => {
             let target = request.optional("TargetArn").ok_or_else(|| validation("TargetArn is missing"))?;
             let (names, next) = cloud.list_rule_names_by_target(
+                bus.as_deref(),
                 target,
                 request.optional("NextToken"),
                 request.limit("Limit", 100),
@@ -55,13 +62,13 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
     }
 }
 
-fn put_rule(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
+fn put_rule(cloud: &mut Cloud, name: &str, request: &AwsRequest) -> AwsApiResult<Value> {
     let Some(pattern) = request.optional("EventPattern") else {
         return Err(validation("a rule needs an EventPattern; schedules are not served"));
     };
     let enabled = request.text("State") != "DISABLED";
     let description = request.optional("Description").map(str::to_owned);
-    let arn = cloud.put_rule(request.text("Name"), pattern, enabled, description)?;
+    let arn = cloud.put_rule(name, pattern, enabled, description)?;
     Ok(json!({"RuleArn": arn}))
 }
 
@@ -75,7 +82,7 @@ fn show(rule: &EventBridgeRule) -> Value {
         "Arn": rule.arn,
         "EventPattern": rule.pattern,
         "State": if rule.enabled { "ENABLED" } else { "DISABLED" },
-        "EventBusName": "default",
+        "EventBusName": rule.bus.as_deref().unwrap_or("default"),
     });
     if let Some(description) = &rule.description {
         shown["Description"] = json!(description);
