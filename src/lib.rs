@@ -17,5 +17,6 @@ pub mod manifest_stores;
 pub mod operator;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod team_events;
 pub mod telemetry;
 mod terminal;

@@ -72,6 +72,10 @@ labels!(
     WorkqueueLabels { name: Arc<str> }
 );
 labels!(
+    /// An event to teams.
+    TeamEventLabels { r#type: &'static str }
+);
+labels!(
     /// A written change.
     ChangeLabels { change: &'static str }
 );
@@ -137,7 +141,7 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 32] = [
+pub(super) const AWS_OPERATIONS: [&str; 33] = [
     "ecs:ListClusters",
     "ecs:DescribeClusters",
     "ecs:ListTasks",
@@ -150,6 +154,7 @@ pub(super) const AWS_OPERATIONS: [&str; 32] = [
     "ec2:DescribeInstances",
     "dynamodb:GetItem",
     "dynamodb:PutItem",
+    "events:PutEvents",
     "iam:GetRole",
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
@@ -217,6 +222,18 @@ pub(super) const EVIDENCE_VALUES: [&str; 5] =
     ["stopped", "stopped_missing", "absent", "role_tags", "manifests"];
 /// Why a log line was not written.
 pub(super) const LOG_DROP_REASONS: [&str; 2] = ["queue_full", "write_failed"];
+/// Detail types of events to teams.
+pub(super) const TEAM_EVENT_TYPES: [&str; 6] = [
+    "TaskRegistered",
+    "TaskRejected",
+    "IdentityWithdrawn",
+    "GuardTripped",
+    "DriftRepaired",
+    "ControlPlaneUnsupported",
+];
+/// Why an event to teams was dropped.
+pub(super) const TEAM_EVENT_DROP_REASONS: [&str; 5] =
+    ["queue_full", "too_many_groups", "refused", "unavailable", "not_leader"];
 /// Why a task is ignored.
 pub(super) const IGNORE_REASONS: [&str; 6] = [
     "no_binding",

@@ -17,6 +17,7 @@ mod manifest_sources;
 mod order;
 mod process;
 mod sweeps;
+mod team_events;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ pub use deployments::DeploymentMetrics;
 pub use evaluations::EvaluationMetrics;
 pub use exposition::ExpositionFormat;
 pub use sweeps::SweepMetrics;
+pub use team_events::TeamEventMetrics;
 
 use super::log::LogStats;
 use super::state::{OperatorState, StateSource};
@@ -75,6 +77,8 @@ pub struct Metrics {
     /// Sweeps.
     pub sweeps: SweepMetrics,
     control_planes: ControlPlaneFamilies,
+    /// Events to teams.
+    pub team_events: TeamEventMetrics,
 }
 
 /// The sources of a scrape. The operator is created after its metrics and dropped before them, so the reference is weak.
@@ -136,6 +140,7 @@ impl Metrics {
             manifest_sources: ManifestSourceMetrics::register(r),
             sweeps: SweepMetrics::register(r),
             control_planes: ControlPlaneFamilies::register(r),
+            team_events: TeamEventMetrics::register(r),
             registry,
         }
     }
