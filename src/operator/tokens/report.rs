@@ -9,7 +9,9 @@ use super::TokenLoop;
 use super::apply::TokenChangeError;
 use super::pass::planned_change;
 use crate::operator::dry_run::TaskPlan;
+use crate::operator::journal::{ChangeCause, ChangeResult, JournalChange, JournalEvent, JournalSubject};
 use crate::telemetry::state::TokenStatus;
+use ecs_mesh_core::plan::Evidence;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange, PlannedKind};
 use ecs_mesh_core::tokens::{
     ClockOffset, EntryName, EntryPlan, IssuedToken, TokenAction, TokenId, TokenState,
@@ -21,6 +23,9 @@ const TOKEN_FAILED: &str = "token_failed";
 /// Values of the log field `change`, and of the metric's label.
 const REVOKE: &str = "revoke";
 const PRUNE: &str = "prune";
+
+/// The kind of object of changes in the journal.
+const DATA_PLANE_TOKEN: &str = "data_plane_token";
 
 /// The key of the warning that the clocks differ.
 const CLOCK: &str = "clock";
@@ -157,6 +162,7 @@ impl TokenReporter<'_> {
         reason: &str,
     ) {
         self.audit(subject, action.label(), token.map(|token| &token.id), token, reason, None);
+        self.journal(subject, (action.label(), ChangeCause::Declared), reason, None);
     }
 
     /// The action failed, or its result is unknown.
@@ -176,6 +182,7 @@ impl TokenReporter<'_> {
             return;
         }
         self.audit(subject, action.label(), None, None, reason, Some(&text));
+        self.journal(subject, (action.label(), ChangeCause::Declared), reason, Some(&text));
     }
 
     /// A token was added to the list of revoked ones, or could not be.
@@ -186,23 +193,23 @@ impl TokenReporter<'_> {
         is_withdrawal: bool,
         error: Option<&str>,
     ) {
-        let reason = if is_withdrawal {
-            "the manifests do not declare it"
+        let (reason, cause) = if is_withdrawal {
+            ("the manifests do not declare it", ChangeCause::Evidence(Evidence::Manifests))
         } else {
-            "it was replaced tokens.overlap ago"
+            ("it was replaced tokens.overlap ago", ChangeCause::Declared)
         };
-        self.list_changed(subject, REVOKE, id, reason, error);
+        self.list_changed(subject, (REVOKE, cause), id, reason, error);
     }
 
     /// An expired token was taken from the list of revoked ones, or could not be.
     pub(super) fn pruned(&self, subject: &TokenSubject<'_>, id: &TokenId, error: Option<&str>) {
-        self.list_changed(subject, PRUNE, id, "it has expired", error);
+        self.list_changed(subject, (PRUNE, ChangeCause::Declared), id, "it has expired", error);
     }
 
     fn list_changed(
         &self,
         subject: &TokenSubject<'_>,
-        change: &'static str,
+        (change, cause): (&'static str, ChangeCause),
         id: &TokenId,
         reason: &str,
         error: Option<&str>,
@@ -215,6 +222,7 @@ impl TokenReporter<'_> {
             return;
         }
         self.audit(subject, change, Some(id), None, reason, error);
+        self.journal(subject, (change, cause), reason, error);
     }
 
     fn warn_once(&self, subject: &TokenSubject<'_>, reason: &str, is_warning: bool) {
@@ -227,6 +235,31 @@ impl TokenReporter<'_> {
         } else {
             info!(%control_plane, %binding, %mesh, %workload, name, reason, "data plane token not changed");
         }
+    }
+
+    /// Records a change in the journal.
+    fn journal(
+        &self,
+        subject: &TokenSubject<'_>,
+        (change, cause): (&'static str, ChangeCause),
+        reason: &str,
+        error: Option<&str>,
+    ) {
+        self.of.context.process.journal.record(|| {
+            let TokenSubject { name, binding, mesh, workload } = subject;
+            let about = JournalSubject {
+                control_plane: Some(Arc::clone(&self.of.worker.name)),
+                mesh: Some(mesh.as_str().into()),
+                binding: Some(Arc::clone(binding)),
+                workload: Some(Arc::clone(workload)),
+                name: Some(name.to_string().into()),
+                ..JournalSubject::default()
+            };
+            let result = error.map_or(ChangeResult::Success, |error| ChangeResult::Error(error.to_owned()));
+            let (message, fields) = (reason.to_owned(), Vec::new());
+            let change = JournalChange { object: DATA_PLANE_TOKEN, change, cause, message, fields, result };
+            (about, JournalEvent::Change(change))
+        });
     }
 
     /// Logs a change for the audit trail, and counts it.
