@@ -20,6 +20,11 @@ pub struct ConsulVersion {
 /// The first version with logins by AWS IAM, and with a header that marks filtered responses.
 pub(super) const FIRST_WITH_IAM: (u32, u32) = (1, 12);
 
+/// The one supported version of the latest major. Since 2.0 the middle number is a modification, which need not be compatible.
+///
+/// Source: <https://developer.hashicorp.com/consul/docs/upgrade/instructions/upgrade-to-2-0-x>.
+const LAST_MAJOR: (u32, u32) = (2, 0);
+
 /// The operations that every version accepts in a transaction.
 pub(super) const MIN_TXN_OPERATIONS: usize = 64;
 /// The operations that versions since 1.14 accept.
@@ -54,10 +59,11 @@ impl ConsulVersion {
 
     /// Why servers of this version are not written to, if they are not. The error names the supported versions.
     pub fn refusal(&self) -> Option<String> {
-        (self.major != 1).then(|| {
+        let is_supported = matches!((self.major, self.minor), (1, _) | LAST_MAJOR);
+        (!is_supported).then(|| {
             format!(
-                "Consul {self} is not supported (supported: 1.x), and nothing is written to it; help: use Consul 1.12 or a \
-                 later 1.x, or an operator release that supports this version"
+                "Consul {self} is not supported (supported: 1.x, 2.0), and nothing is written to it; help: use Consul 1.12 or \
+                 a later 1.x, or 2.0, or an operator release that supports this version"
             )
         })
     }
@@ -111,6 +117,17 @@ mod tests {
                 (is_enterprise, has_iam_logins, operations),
                 "{text}"
             );
+        }
+        for (text, is_supported) in [
+            ("1.8.7", true),
+            ("1.22.4", true),
+            ("2.0.0", true),
+            ("2.0.3+ent", true),
+            ("2.1.0", false),
+            ("3.0.0", false),
+        ] {
+            let refusal = ConsulVersion::parse(text).unwrap().refusal();
+            assert_eq!(refusal.is_none(), is_supported, "{text}: {refusal:?}");
         }
         let hostile = ConsulVersion::parse("1.21.4+ent.AKIAIOSFODNN7EXAMPLE").unwrap();
         assert_eq!((hostile.is_enterprise(), hostile.to_string().contains("AKIA")), (true, false));

@@ -71,7 +71,7 @@ impl ConsulCheck<'_> {
             Ok(Some(version)) if version.refusal().is_some() => CONSUL_VERSION.error(
                 self.subject,
                 version.refusal().unwrap_or_default(),
-                "use Consul 1.12 or a later 1.x",
+                "use Consul 1.12 or a later 1.x, or 2.0",
             ),
             Ok(Some(version)) if version.has_iam_logins() => {
                 CONSUL_VERSION.ok(self.subject, version.to_string())
