@@ -157,9 +157,15 @@ impl Prometheus {
     }
 }
 
-/// Panels whose series the sandbox does not have: its tokens do not expire, and it has no `ConsulAuth`.
-const PANELS_WITHOUT_SERIES: [&str; 3] =
-    ["Operator's token expires in", "First data plane token expires in", "ACL objects not as declared"];
+/// Panels whose series the sandbox does not have: its tokens do not expire, and it has neither a `ConsulAuth` nor manifests in S3
+/// or SSM.
+const PANELS_WITHOUT_SERIES: [&str; 5] = [
+    "Operator's token expires in",
+    "First data plane token expires in",
+    "ACL objects not as declared",
+    "Time since the last read of a source",
+    "Failed reads of sources",
+];
 
 /// The queries of the Grafana dashboard with their panels, with values for its variables.
 fn panel_queries() -> Vec<(String, String)> {
