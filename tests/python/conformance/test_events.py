@@ -97,3 +97,24 @@ def test_cloudtrail_sends_events_for_role_changes(aws):
     names = ["TagRole", "UntagRole", "DeleteRole"]
     assert [event["detail"]["eventName"] for event in aws.received(url, 3, about_it)] == names
     aws.events.remove_targets(Rule=name, Ids=["1"])
+
+
+def test_put_events_reaches_the_rules_of_its_bus(aws):
+    url, bus, name = aws.queue(), fresh("bus"), fresh("rule")
+    arn = aws.events.create_event_bus(Name=bus)["EventBusArn"]
+    assert arn == f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/{bus}"
+    found = aws.events.describe_event_bus(Name=bus)
+    assert (found["Name"], found["Arn"]) == (bus, arn)
+    put = aws.events.put_rule(Name=name, EventPattern=json.dumps({"source": ["mine"]}), EventBusName=bus)
+    assert put["RuleArn"] == f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{bus}/{name}"
+    target = [{"Id": "1", "Arn": aws.queue_arn(url)}]
+    aws.events.put_targets(Rule=name, EventBusName=bus, Targets=target)
+    entries = [{**MINE, "Detail": '{"x": 0}'}]
+    entries += [{**MINE, "EventBusName": of, "Detail": json.dumps({"x": n})} for n, of in enumerate((bus, arn), 1)]
+    assert aws.events.put_events(Entries=entries)["FailedEntryCount"] == 0
+    found = aws.received(url, 2)
+    assert sorted(event["detail"]["x"] for event in found) == [1, 2], "an event of another bus"
+
+
+def test_eventbridge_rejects_an_unknown_bus(aws):
+    rejected("ResourceNotFoundException", 400, aws.events.describe_event_bus, Name="none")
