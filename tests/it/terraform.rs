@@ -64,6 +64,11 @@ fn operator_module_creates_what_the_template_creates() {
 }
 
 #[test]
+fn team_events_module_creates_what_the_template_creates() {
+    check("team_events", PLUGINS);
+}
+
+#[test]
 fn operator_accepts_the_workload_modules_output() {
     check("workload", PLUGINS);
 }

@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 ROOT = pathlib.Path(__file__).parents[2]
 MAIN = ROOT / "deploy/cloudformation/ecs-mesh-operator.yaml"
 ROLE_EVENTS = ROOT / "deploy/cloudformation/role-events.yaml"
+TEAM_EVENTS = ROOT / "deploy/cloudformation/team-events.yaml"
 DASHBOARD = ROOT / "deploy/cloudformation/dashboard.yaml"
 POLICY = ROOT / "deploy/iam/protect-role-tags.json"
 PERMISSIONS = ROOT / "docs/reference/permissions.md"
@@ -102,6 +103,14 @@ VALUES = {
     ),
     "RunInCluster": (["demo", CLUSTERS[0]], ["", "arn:aws:ecs:eu-west-1:1:cluster/demo", "a b"]),
     "AlarmTopicArn": (["", f"arn:aws:sns:{REGION}:{ACCOUNT}:pages"], ["pages", f"arn:aws:sns:{REGION}:{ACCOUNT}:q.fifo"]),
+    "TeamEventsBusArn": (
+        ["", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/ecs-mesh"],
+        ["ecs-mesh", f"arn:aws:events:{REGION}:{ACCOUNT}:rule/ecs-mesh"],
+    ),
+    "EventBusName": (["default", "ecs-mesh"], ["", "a/b", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/ecs-mesh"]),
+    "EcsServicePrefix": (["", "shop-", "x" * 255], ["shop/", "shop*", "x" * 256]),
+    "DetailTypes": (["TaskRejected", "GuardTripped"], ["", "Taskrejected", "ControlPlaneUnsupported", "TaskRejected "]),
+    "TopicKeyArn": (["", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{UUID}"], ["alias/mesh", "alias/aws/sns"]),
     "LogGroupName": (["mesh-LogGroup-1A2b", "/ecs/mesh"], ["", "log group", "a:b"]),
     "EventQueueName": (["mesh-EventQueue-1A2b"], ["", "https://sqs.eu-west-1.amazonaws.com/123456789012/q", "q.fifo"]),
     "EventDeadLettersName": (["mesh-EventDeadLetters-1A2b"], ["", "https://sqs.eu-west-1.amazonaws.com/1/q"]),
@@ -264,7 +273,7 @@ def plain(value):
 
 def lint():
     """cfn-lint accepts the templates, and the policy as part of a template."""
-    for path in (MAIN, ROLE_EVENTS, DASHBOARD):
+    for path in (MAIN, ROLE_EVENTS, TEAM_EVENTS, DASHBOARD):
         code, output = cfn_lint(path)
         assert (code, output) == (0, ""), output
     policy = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": json.loads(POLICY.read_text())}}
@@ -289,10 +298,10 @@ def images():
 
 def parameters():
     """cfn-lint names each missing parameter. Each pattern accepts and rejects the values above, and is described."""
-    for path in (MAIN, ROLE_EVENTS, DASHBOARD):
+    for path in (MAIN, ROLE_EVENTS, TEAM_EVENTS, DASHBOARD):
         declared = template(path)["Parameters"]
         good = {name: VALUES[name][0][0] for name in declared if name in VALUES}
-        lists = ("WatchedClusterArns", "MeshRoleArns", "TaskRolePolicyArns")
+        lists = ("WatchedClusterArns", "MeshRoleArns", "TaskRolePolicyArns", "DetailTypes")
         good |= {name: [value] for name, value in good.items() if name in lists}
         good |= {"WatchedClusterArns": CLUSTERS} if path == MAIN else {}
         good |= {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]} if path == MAIN else {}
@@ -339,6 +348,15 @@ def role():
     expected = json.dumps(documented("Lease", "###")).replace("OPERATOR-ID", "prod").replace("TABLE", made["LeaseTable"])
     assert plain(found) == plain(json.loads(expected)), f"{plain(found)}\ndiffers from the reference\n{expected}"
     assert key == {"AttributeName": "operatorId", "KeyType": "HASH"}, key
+    bus = VALUES["TeamEventsBusArn"][0][1]
+    with moto() as (client, _):
+        _, made = create_stack(client, TeamEventsBusArn=bus)
+        [found] = inline_policy(client, made["TaskRole"], "team-events")["Statement"]
+        task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
+    expected = json.dumps(documented("Events to teams", "###")).replace("BUS", "ecs-mesh")
+    assert plain(found) == plain(json.loads(expected)), f"{plain(found)}\ndiffers from the reference\n{expected}"
+    environment = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
+    assert environment["ECS_MESH_TEAM_EVENTS_BUS"] == bus, environment
     with moto() as (client, _):
         _, made = create_stack(client, HoldDeployments="true")
         found = inline_policy(client, made["TaskRole"], "hold-deployments")["Statement"]

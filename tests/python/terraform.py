@@ -168,6 +168,14 @@ SAME_PATTERN = {
     "prometheus_workspace_arn": "PrometheusWorkspaceArn",
     "token_kms_key_arn": "TokenKeyArn",
     "alarm_topic_arn": "AlarmTopicArn",
+    "team_events_bus_arn": "TeamEventsBusArn",
+}
+# The same of the module team-events.
+SAME_TEAM_PATTERN = {
+    "event_bus_name": "EventBusName",
+    "ecs_service_prefix": "EcsServicePrefix",
+    "detail_types": "DetailTypes",
+    "topic_kms_key_arn": "TopicKeyArn",
 }
 OTHER_VALUES = {
     "manifests_source": (
@@ -180,9 +188,16 @@ OTHER_VALUES = {
 
 
 def inputs():
-    """The operator's inputs accept and reject the same values as the parameters of CloudFormation."""
-    variables = Module(TERRAFORM / "modules/operator").variable
-    for name, (accepted, rejected) in (OTHER_VALUES | {name: VALUES[one] for name, one in SAME_PATTERN.items()}).items():
+    """The inputs of operator and team-events accept and reject the same values as the parameters of CloudFormation."""
+    values = OTHER_VALUES | {name: VALUES[one] for name, one in SAME_PATTERN.items()}
+    check_inputs("operator", values, {"cluster_arn", "member_role_arns", "member_account_ids"})
+    check_inputs("team-events", {name: VALUES[one] for name, one in SAME_TEAM_PATTERN.items()}, {"name"})
+
+
+def check_inputs(module, values, others):
+    """The module's inputs accept and reject these values; only `others` have patterns without values."""
+    variables = Module(TERRAFORM / "modules" / module).variable
+    for name, (accepted, rejected) in values.items():
         [validation] = variables[name]["validation"]
         [pattern] = re.findall(r'regex\("((?:[^"\\]|\\.)*)"', validation["condition"])
         pattern = json.loads(f'"{pattern}"')
@@ -196,8 +211,8 @@ def inputs():
         wrong += [value for value in rejected if is_valid(value)]
         assert not wrong, f"{name}: {wrong}"
     patterns = {name for name, one in variables.items() if "regex(" in json.dumps(one.get("validation", []))}
-    checked = set(SAME_PATTERN) | set(OTHER_VALUES) | {"cluster_arn", "member_role_arns", "member_account_ids"}
-    assert patterns <= checked, f"no values for {patterns - checked}"
+    unchecked = patterns - set(values) - others
+    assert not unchecked, f"no values for {unchecked}"
 
 
 def preconditions():
@@ -241,6 +256,7 @@ EVERYTHING = {
     "TokenKeyArn": ("token_kms_key_arn", VALUES["SecretKeyArn"][0][1]),
     "LogMode": ("log_mode", "non-blocking"),
     "AlarmTopicArn": ("alarm_topic_arn", VALUES["AlarmTopicArn"][0][1]),
+    "TeamEventsBusArn": ("team_events_bus_arn", VALUES["TeamEventsBusArn"][0][1]),
     "PermissionsBoundaryArn": ("permissions_boundary_arn", f"arn:aws:iam::{ACCOUNT}:policy/boundary"),
 }
 
@@ -273,6 +289,76 @@ def cloudformation():
         if found.get(part) != expected.get(part)
     ]
     assert not different, "\n".join(different)
+
+
+def team_events():
+    """The module team-events and its template create the same rule, topic, queue and policies, on moto."""
+    given = {"EventBusName": "ecs-mesh", "EcsServicePrefix": "shop-", "DetailTypes": "TaskRejected,GuardTripped"}
+    with deploy.moto() as (client, _):
+        client("events").create_event_bus(Name="ecs-mesh")
+        stacks = client("cloudformation")
+        parameters = [{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()]
+        stacks.create_stack(StackName="team", TemplateBody=deploy.TEAM_EVENTS.read_text(), Parameters=parameters)
+        [stack] = stacks.describe_stacks(StackName="team")["Stacks"]
+        assert stack["StackStatus"] == "CREATE_COMPLETE", stack
+        outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+        expected = described_team_events(client, outputs["TopicArn"], outputs["DeadLettersUrl"])
+    # moto's CloudFormation lacks policies of topics and queues.
+    for name, one in template(deploy.TEAM_EVENTS)["Resources"].items():
+        if name.endswith("Policy"):
+            values = {"Topic": "<topic>", "DeadLetters": "<queue>", "Rule": "<rule>"}
+            expected[name] = plain(with_names(one["Properties"]["PolicyDocument"], values))
+    arguments = {
+        "event_bus_name": given["EventBusName"],
+        "ecs_service_prefix": given["EcsServicePrefix"],
+        "detail_types": given["DetailTypes"].split(","),
+    }
+    with deploy.moto() as (client, url), copied(url) as terraform:
+        client("events").create_event_bus(Name="ecs-mesh")
+        terraform.write("team-events", arguments)
+        terraform.init()
+        terraform.run("apply", "-auto-approve", "-input=false", "-no-color")
+        outputs = {name: one["value"] for name, one in json.loads(terraform.run("output", "-json")).items()}
+        topic, queue = outputs["topic_arn"], outputs["dead_letters_url"]
+        found = described_team_events(client, topic, queue)
+        queue_arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue.rsplit('/', 1)[1]}"
+        names = {queue_arn: "<queue>", topic: "<topic>", outputs["rule_arn"]: "<rule>"}
+        policies = {
+            "TopicPolicy": client("sns").get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"],
+            "DeadLettersPolicy": client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"],
+        }
+        for name, text in policies.items():
+            for physical, logical in names.items():
+                text = text.replace(f'"{physical}"', f'"{logical}"')
+            found[name] = plain(json.loads(text))
+    different = [f"{part}: {found.get(part)}\n{expected.get(part)}" for part in expected if found.get(part) != expected[part]]
+    assert not different, "\n".join(different)
+
+
+def described_team_events(client, topic, queue):
+    """The rule of the bus, its target and the queue, with logical names."""
+    events = client("events")
+    [rule] = events.list_rules(EventBusName="ecs-mesh")["Rules"]
+    [target] = events.list_targets_by_rule(Rule=rule["Name"], EventBusName="ecs-mesh")["Targets"]
+    dead = target["DeadLetterConfig"]["Arn"].rsplit(":", 1)[1]
+    assert (target["Arn"], dead) == (topic, queue.rsplit("/", 1)[1]), target
+    attributes = client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    return {
+        "pattern": plain(json.loads(rule["EventPattern"])),
+        "rule": [rule["Description"], rule["State"], target["Id"]],
+        "queue": [str(attributes.get(name)).lower() for name in ("MessageRetentionPeriod", "SqsManagedSseEnabled")],
+    }
+
+
+def with_names(value, names):
+    """A part of a template with names for the ARNs of its resources."""
+    if isinstance(value, list):
+        return [with_names(one, names) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "Fn::GetAtt" in value:
+        return names[value["Fn::GetAtt"][0]]
+    return names[value["Ref"]] if "Ref" in value else {key: with_names(one, names) for key, one in value.items()}
 
 
 def make_boundary(client):
@@ -585,7 +671,10 @@ spec:
 
 CHECKS = {
     check.__name__: check
-    for check in (wiring, readmes, checkov, role_tags, inputs, validate, preconditions, cloudformation, workload)
+    for check in (
+        *(wiring, readmes, checkov, role_tags, inputs, validate, preconditions),
+        *(cloudformation, team_events, workload),
+    )
 }
 
 if __name__ == "__main__":

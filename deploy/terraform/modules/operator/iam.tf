@@ -63,6 +63,31 @@ resource "aws_iam_role_policy" "queue" {
   policy = data.aws_iam_policy_document.queue_consumer.json
 }
 
+# Events to teams, of the operator's source alone.
+data "aws_iam_policy_document" "team_events" {
+  count = var.team_events_bus_arn == null ? 0 : 1
+
+  statement {
+    sid       = "SendTeamEvents"
+    actions   = ["events:PutEvents"]
+    resources = [var.team_events_bus_arn]
+
+    condition {
+      test     = "StringEquals"
+      variable = "events:source"
+      values   = ["ecs-mesh.dev"]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "team_events" {
+  count = var.team_events_bus_arn == null ? 0 : 1
+
+  name   = "team-events"
+  role   = aws_iam_role.task.id
+  policy = data.aws_iam_policy_document.team_events[0].json
+}
+
 # The secrets that ControlPlanes of Consul name by tokenSecret and caSecret.
 locals {
   consul_secret_arns = compact([var.consul_ca_secret_arn, var.consul_token_secret_arn])

@@ -17,6 +17,7 @@ locals {
       ECS_MESH_LOG_FORMAT      = "json"
     },
     var.manifests_content == null ? {} : { ECS_MESH_MANIFESTS_CONTENT = var.manifests_content },
+    var.team_events_bus_arn == null ? {} : { ECS_MESH_TEAM_EVENTS_BUS = var.team_events_bus_arn },
     var.create_lease_table ? { ECS_MESH_LEASE = "dynamodb:${aws_dynamodb_table.leases[0].name}" } : {},
   )
 

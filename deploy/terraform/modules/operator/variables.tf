@@ -355,6 +355,17 @@ variable "alarm_topic_arn" {
   }
 }
 
+variable "team_events_bus_arn" {
+  description = "ARN of the event bus for events to teams, such as rejected tasks. Without it, none are sent."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.team_events_bus_arn == null || can(regex("^arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9._-]{1,256}$", var.team_events_bus_arn))
+    error_message = "team_events_bus_arn must be the ARN of an event bus, such as arn:aws:events:eu-west-1:111122223333:event-bus/ecs-mesh."
+  }
+}
+
 variable "tags" {
   description = "Tags of all resources."
   type        = map(string)
