@@ -6,6 +6,7 @@ use super::common::CommonArgs;
 use super::doctor_text::{DoctorDetail, render_text};
 use super::manifest_args::{aws_access, load, sources};
 use super::output::{print, to_json};
+use super::team_events::TeamEventArgs;
 use super::terminal;
 use ecs_mesh_doctor::{
     DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine, gather, token_policy,
@@ -41,6 +42,9 @@ pub(super) struct DoctorArgs {
     /// Where the lease of the operator is kept: as for `run`
     #[arg(long, default_value = "none")]
     lease: LeaseLocation,
+
+    #[command(flatten)]
+    team_events: TeamEventArgs,
 
     /// Print the least-privilege IAM policy (offline)
     #[arg(long, conflicts_with_all = ["print_event_patterns", "output"])]
@@ -113,6 +117,7 @@ impl DoctorArgs {
             region: self.common.region.clone(),
             allowed: self.common.allow.list(),
             lease: self.lease.clone(),
+            team_events_bus: self.team_events.team_events_bus.clone(),
         };
         let report = examine(&gather(request).await);
         match self.output {
@@ -159,7 +164,9 @@ impl DoctorArgs {
             LeaseLocation::None | LeaseLocation::Consul(_) => None,
         };
         let manifest_sources = self.common.manifests.remote();
-        let scope = DoctorScope { reads_hosts: self.host_mode, lease, manifest_sources, ..scope };
+        let team_events_bus = self.team_events.team_events_bus.clone();
+        let scope =
+            DoctorScope { reads_hosts: self.host_mode, lease, manifest_sources, team_events_bus, ..scope };
         print(&if self.print_iam_policy {
             let paths: Vec<&str> = self.role_path.iter().map(String::as_str).collect();
             to_json(&IamPolicy::new(&scope, self.principal, &paths)?)?

@@ -33,6 +33,7 @@ mod reference;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod team_events;
 mod validate;
 mod variables;
 

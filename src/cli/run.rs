@@ -10,19 +10,20 @@ use super::common::{CommonArgs, RateArgs};
 use super::lease::{LeaseArgs, LeaseCandidate};
 use super::output::print;
 use super::plan::{exit_code as plan_exit_code, plan};
+use super::team_events::{FINISH_TIMEOUT, TeamEventArgs};
 use super::{duration, once};
-use crate::operator::{DryRunRecorder, PlanOptions, RunOptions};
+use crate::operator::{DryRunRecorder, Operator, PlanOptions, RunOptions};
+use crate::team_events::TeamEvents;
 use crate::telemetry::log::LogStats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
-use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::consumer::PoisonPolicy;
 use ecs_mesh_aws::sdk::{AwsClients, SdkQueue};
 use ecs_mesh_controller::Signals;
 use ecs_mesh_core::plan::report::{PlanDetail, render};
 use ecs_mesh_lease::LeaseClients;
-use ecs_mesh_manifests::WatchOptions;
+use ecs_mesh_manifests::{ManifestStatus, WatchOptions};
 
 /// Handling of unparseable messages.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -53,6 +54,9 @@ pub(super) struct RunArgs {
 
     #[command(flatten)]
     lease: LeaseArgs,
+
+    #[command(flatten)]
+    team_events: TeamEventArgs,
 
     /// SQS queue of EventBridge events; without it the operator relies on periodic sweeps
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
@@ -122,10 +126,12 @@ impl RunArgs {
         }
         let recorder = self.dry_run.then(|| Arc::new(DryRunRecorder::new(Arc::clone(&metrics))));
         self.log_start(&aws, queue_url);
-        let candidate = self.candidate(&aws, &manifests.borrow().set)?;
+        let candidate = self.candidate(&aws, &manifests.borrow())?;
         let health = metrics.health().clone();
         let lease = candidate.as_ref().map(LeaseCandidate::lease);
-        let operator = self.common.operator(&aws, metrics, &self.rates, recorder, None, lease.as_ref());
+        let operator =
+            self.common.operator(&aws, Arc::clone(&metrics), &self.rates, recorder, None, lease.as_ref());
+        let team_events = self.start_team_events(&operator, &aws, &metrics);
         let standing = candidate.map(|candidate| candidate.stand(&health));
         let options = self.options();
         let immediate = signals.immediate.clone();
@@ -136,6 +142,9 @@ impl RunArgs {
             }
             () = immediate.cancelled() => Err("stopped at once by a second signal".to_owned()),
         };
+        if let Some(events) = team_events {
+            events.finish(FINISH_TIMEOUT).await;
+        }
         // After the last write. A process that a second signal stops has dropped its writes.
         if let Some(standing) = standing {
             standing.release().await;
@@ -162,13 +171,15 @@ impl RunArgs {
         let aws = self.common.aws(&metrics).await?;
         let manifests = self.common.manifests(&aws, &metrics, WatchOptions::default()).await?;
         self.log_start(&aws, None);
-        let candidate = self.candidate(&aws, &manifests.borrow().set)?;
+        let candidate = self.candidate(&aws, &manifests.borrow())?;
         let (health, lease) = (metrics.health().clone(), candidate.as_ref().map(LeaseCandidate::lease));
         let standing = candidate.map(|candidate| candidate.stand(&health));
         if let Some(standing) = &standing {
             standing.lead_within(self.once_timeout, &signals.stop).await?;
         }
-        let operator = self.common.operator(&aws, metrics, &self.rates, None, None, lease.as_ref());
+        let operator =
+            self.common.operator(&aws, Arc::clone(&metrics), &self.rates, None, None, lease.as_ref());
+        let team_events = self.start_team_events(&operator, &aws, &metrics);
         let immediate = signals.immediate.clone();
         let report = tokio::select! {
             report = operator.run_once(manifests, self.options(), self.once_timeout, signals.stop) => {
@@ -176,6 +187,9 @@ impl RunArgs {
             }
             () = immediate.cancelled() => return Err("stopped at once by a second signal".to_owned()),
         };
+        if let Some(events) = team_events {
+            events.finish(FINISH_TIMEOUT).await;
+        }
         if let Some(standing) = standing {
             standing.release().await;
         }
@@ -183,14 +197,31 @@ impl RunArgs {
         Ok(once::exit_code(&report))
     }
 
+    fn start_team_events(
+        &self,
+        operator: &Operator,
+        aws: &AwsClients,
+        metrics: &Arc<Metrics>,
+    ) -> Option<TeamEvents> {
+        self.team_events.start(operator, &self.common.operator_id, aws, metrics, self.dry_run)
+    }
+
     /// The part in the election; `None` without a lease, and in a dry run, which writes nothing.
-    fn candidate(&self, aws: &AwsClients, manifests: &ManifestSet) -> Result<Option<LeaseCandidate>, String> {
+    fn candidate(
+        &self,
+        aws: &AwsClients,
+        manifests: &ManifestStatus,
+    ) -> Result<Option<LeaseCandidate>, String> {
         if self.dry_run {
             return Ok(None);
         }
         let allowed = self.common.allow.list();
-        let clients = LeaseClients { aws, manifests, allowed: &allowed };
-        self.lease.candidate(&self.common.operator_id, &clients)
+        let clients = LeaseClients { aws, manifests: &manifests.set, allowed: &allowed };
+        self.lease.candidate(&self.common.operator_id, &clients).map_err(|error| {
+            let unread: Vec<String> = manifests.unread.iter().map(ToString::to_string).collect();
+            // The ControlPlane that keeps the lease may be in one of them.
+            if unread.is_empty() { error } else { format!("{error}; not read: {}", unread.join("; ")) }
+        })
     }
 
     fn options(&self) -> RunOptions {

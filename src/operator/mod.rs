@@ -97,7 +97,7 @@ use tracing::{error, info};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::consumer::{PoisonPolicy, QueueConsumer};
-use ecs_mesh_controller::ShutdownSummary;
+use ecs_mesh_controller::{Lease, ShutdownSummary};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::ClusterArn;
 
@@ -187,6 +187,11 @@ impl Operator {
     /// The workers of the control planes in force.
     pub fn workers(&self) -> Arc<WorkerMap> {
         self.context.workers.load()
+    }
+
+    /// Whether this process may write.
+    pub fn lease(&self) -> Arc<dyn Lease> {
+        Arc::clone(&self.context.process.lease)
     }
 
     /// The journal of this run.

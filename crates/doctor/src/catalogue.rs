@@ -50,6 +50,7 @@ catalogue! {
     READ_TOKEN_TAGS "permissions.read-token-tags" "secretsmanager:DescribeSecret or ssm:ListTagsForResource on the stored tokens";
     STORE_TOKENS "permissions.store-tokens" "the calls that create, change, tag and remove secrets or parameters below the path of tokens";
     LEASE_STORE "lease.store" "a store of the lease that the operator can read, where --lease names one";
+    TEAM_EVENT_BUS "team-events.bus" "the event bus of --team-events-bus, where one is named";
     PLANE_REACHED "control-plane.reached" "a Kuma control plane that answers at the address";
     PLANE_VERSION "control-plane.version" "a version from 2.7 to 2.14, or 3.0";
     PLANE_MODE "control-plane.mode" "a zone control plane that accepts writes";
@@ -61,7 +62,7 @@ catalogue! {
     PLANE_WORKLOADS "control-plane.workloads" "Workloads that the control plane's version can express";
     PLANE_SIDECARS "control-plane.sidecars" "container definitions of sidecars that fit their workloads";
     CONSUL_REACHED "consul.reached" "Consul servers that answer at the address";
-    CONSUL_VERSION "consul.version" "Consul 1.12 or later, the first with logins by AWS IAM";
+    CONSUL_VERSION "consul.version" "Consul 1.12 or a later 1.x, or 2.0; logins by AWS IAM came with 1.12";
     CONSUL_EDITION "consul.edition" "partition and namespaces with Consul Enterprise only";
     CONSUL_NAMESPACES "consul.namespaces" "each configured namespace";
     CONSUL_ACLS "consul.acls" "ACLs that are on";

@@ -34,6 +34,17 @@ pub struct DoctorFacts {
     pub control_planes: BTreeMap<Arc<str>, Result<ControlPlaneFacts, String>>,
     /// The lease; `None` without one, and without a client of AWS.
     pub lease: Option<LeaseFacts>,
+    /// The bus of events to teams; `None` without one, and without a client of AWS.
+    pub team_events: Option<TeamEventFacts>,
+}
+
+/// The bus of events to teams.
+#[derive(Clone, Debug)]
+pub struct TeamEventFacts {
+    /// Its name or ARN, as given.
+    pub bus: String,
+    /// Its ARN.
+    pub described: Result<String, AwsError>,
 }
 
 /// The lease.

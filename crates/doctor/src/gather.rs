@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acl_policy::RequiredPermissions;
-use super::facts::{AwsUnavailable, ControlPlaneFacts, DoctorFacts, KumaPlaneFacts, LeaseFacts};
+use super::facts::{
+    AwsUnavailable, ControlPlaneFacts, DoctorFacts, KumaPlaneFacts, LeaseFacts, TeamEventFacts,
+};
 use super::scope::{DoctorScope, named_clusters};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{AllowList, ControlPlaneSpec, ControlPlaneType, HumanDuration};
@@ -24,7 +26,7 @@ use ecs_mesh_lease::{
     LeaseClients, LeaseLocation, LeaseStore as _, LeaseStoreError, LeaseStoreErrorKind, LeaseTiming,
 };
 use ecs_mesh_manifests::{ManifestSource, ManifestStatus};
-use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
+use ecs_mesh_model::{ClusterArn, EventBusRef, MeshName, OperatorId};
 
 /// The longest wait for one answer; a control plane's own limit counts where it is shorter.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -48,11 +50,14 @@ pub struct DoctorRequest {
     pub allowed: AllowList,
     /// Where the lease is kept.
     pub lease: LeaseLocation,
+    /// The bus of events to teams.
+    pub team_events_bus: Option<EventBusRef>,
 }
 
 /// Gathers all facts. Always ends; one failure does not prevent other reads.
 pub async fn gather(request: DoctorRequest) -> DoctorFacts {
-    let DoctorRequest { operator, manifests, sources, queue_url, region, allowed, lease } = request;
+    let DoctorRequest { operator, manifests, sources, queue_url, region, allowed, lease, team_events_bus } =
+        request;
     let set = Arc::clone(&manifests.set);
     let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
     let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
@@ -85,9 +90,15 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
         let clients = LeaseClients { aws: clients.as_ref().ok()?, manifests: &set, allowed: &allowed };
         read_lease(&lease, &operator, &clients).await
     };
+    let of_team_events = async {
+        let (clients, bus) = (clients.as_ref().ok()?, team_events_bus.as_ref()?);
+        let described = clients.event_bus(bus).describe().await;
+        Some(TeamEventFacts { bus: bus.to_string(), described })
+    };
     let of_control_planes = control_planes(&set, &allowed, &operator, &secrets);
-    let (aws, control_planes, lease) = tokio::join!(of_aws, of_control_planes, of_lease);
-    DoctorFacts { manifests, sources, queue_url, scope, aws, control_planes, lease }
+    let (aws, control_planes, lease, team_events) =
+        tokio::join!(of_aws, of_control_planes, of_lease, of_team_events);
+    DoctorFacts { manifests, sources, queue_url, scope, aws, control_planes, lease, team_events }
 }
 
 async fn read_lease(

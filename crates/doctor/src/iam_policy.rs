@@ -89,6 +89,7 @@ impl IamPolicy {
         }
         statements.extend(tokens(scope, reader));
         statements.extend(lease(scope, reader));
+        statements.extend(team_events(scope, reader));
         if !scope.secrets.is_empty() {
             let secrets = unique(scope.secrets.iter().map(full_secret_arn));
             statements.push(statement("ReadControlPlaneSecrets", ["secretsmanager:GetSecretValue"], secrets));
@@ -180,6 +181,22 @@ fn lease(scope: &DoctorScope, reader: PolicyPrincipal) -> Option<IamStatement> {
     let condition = Some(serde_json::json!({"ForAllValues:StringEquals": keys}));
     let table = scope.arn("dynamodb", &format!("table/{table}"));
     Some(IamStatement { condition, ..statement(sid, actions.iter().copied(), [table]) })
+}
+
+/// The bus of events to teams, for events of the operator's source alone.
+///
+/// Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-conditions.html>.
+fn team_events(scope: &DoctorScope, reader: PolicyPrincipal) -> Option<IamStatement> {
+    let bus = scope.team_events_bus.as_ref()?;
+    let arn = match bus.region() {
+        Some(_) => bus.to_string(),
+        None => scope.arn("events", &format!("event-bus/{}", bus.name())),
+    };
+    if reader == PolicyPrincipal::Doctor {
+        return Some(statement("ReadTeamEventBus", ["events:DescribeEventBus"], [arn]));
+    }
+    let condition = Some(serde_json::json!({"StringEquals": {"events:source": "ecs-mesh.dev"}}));
+    Some(IamStatement { condition, ..statement("SendTeamEvents", ["events:PutEvents"], [arn]) })
 }
 
 /// Stored tokens. Lists have no resource types. Only the operator writes, and neither reads a token.

@@ -31,7 +31,7 @@ pub use checks::examine;
 pub use event_patterns::EventPatterns;
 pub use facts::{
     Attributes, AwsFacts, AwsObservations, AwsUnavailable, ControlPlaneFacts, DoctorFacts, QueueFacts,
-    ReadAttempt, RuleFacts,
+    ReadAttempt, RuleFacts, TeamEventFacts,
 };
 pub use gather::{DoctorRequest, gather};
 pub use iam_policy::{IamPolicy, PolicyPrincipal};

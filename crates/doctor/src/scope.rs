@@ -7,7 +7,7 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{MeshBindingSpec, RoleTagMode, TokenStoreKind};
 use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
 use ecs_mesh_manifests::ManifestSource;
-use ecs_mesh_model::{ClusterArn, Glob, MeshName, OperatorId, SecretRef};
+use ecs_mesh_model::{ClusterArn, EventBusRef, Glob, MeshName, OperatorId, SecretRef};
 
 /// The queue, by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub struct DoctorScope {
     pub token_stores: BTreeSet<TokenStoreScope>,
     /// The table of the lease and the operator whose item it is, where the caller names one.
     pub lease: Option<(String, OperatorId)>,
+    /// The bus of events to teams, where the caller names one.
+    pub team_events_bus: Option<EventBusRef>,
     /// The control planes' secrets.
     pub secrets: BTreeSet<SecretRef>,
     /// The manifests' remote sources: by the caller's word, like network mode `host`.
@@ -149,6 +151,7 @@ impl DoctorScope {
             reads_hosts: false,
             token_stores,
             lease: None,
+            team_events_bus: None,
             secrets,
             manifest_sources: Vec::new(),
         })

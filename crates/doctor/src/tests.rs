@@ -102,6 +102,8 @@ fn consul_version_and_edition_are_checked() {
         ("1.12.0", "", CheckStatus::Ok, CheckStatus::Ok),
         ("1.11.9", "", CheckStatus::Error, CheckStatus::Ok),
         ("1.8.7", "", CheckStatus::Error, CheckStatus::Ok),
+        ("2.0.3", "", CheckStatus::Ok, CheckStatus::Ok),
+        ("2.1.0", "", CheckStatus::Error, CheckStatus::Ok),
         ("1.21.4+ent", enterprise, CheckStatus::Ok, CheckStatus::Ok),
         ("1.21.4+ent", "", CheckStatus::Ok, CheckStatus::Ok),
         ("1.21.4", enterprise, CheckStatus::Ok, CheckStatus::Error),
@@ -531,6 +533,7 @@ fn facts_with(queue_url: &str, region: &str, binding: &str) -> DoctorFacts {
         aws: Ok(aws),
         control_planes: BTreeMap::new(),
         lease: None,
+        team_events: None,
     }
 }
 

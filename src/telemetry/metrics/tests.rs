@@ -110,6 +110,8 @@ fn metrics_reference_lists_every_label_value() {
         .chain(RoleRule::ALL.map(RoleRule::label))
         .chain(labels::IGNORE_REASONS)
         .chain(labels::LOG_DROP_REASONS)
+        .chain(labels::TEAM_EVENT_TYPES)
+        .chain(labels::TEAM_EVENT_DROP_REASONS)
         .chain(labels::SWEEP_RESULTS)
         .chain(ecs_mesh_manifests::SOURCE_RESULTS)
         .chain(ecs_mesh_controller::controller::RUN_RESULTS);

@@ -24,3 +24,4 @@ mod servers;
 mod shutdown;
 mod startup;
 mod task_lifecycle;
+mod team_events;

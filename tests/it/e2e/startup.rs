@@ -120,3 +120,17 @@ async fn missing_credentials_are_logged_with_a_fix() {
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
 }
+
+#[tokio::test]
+async fn consul_of_the_lease_in_an_unread_source_is_explained() {
+    let harness = Harness::start().await;
+    let arguments =
+        ["run", "--operator-id", "harness", "--manifests", "s3://no-bucket/prod/", "--lease", "consul"];
+    let mut process =
+        OperatorProcess::start(harness.directory.path(), "unread", &harness.environment, &arguments);
+    assert_eq!(process.code().await, Some(1), "the service starts it again");
+    let stderr = process.stderr();
+    for part in ["no ControlPlane of type consul", "not read: ", "s3://no-bucket/prod/"] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+}

@@ -10,6 +10,7 @@ mod manifests;
 mod permissions;
 mod queue;
 mod sidecars;
+mod team_events;
 
 use super::facts::DoctorFacts;
 use super::report::DoctorReport;
@@ -25,6 +26,7 @@ pub fn examine(facts: &DoctorFacts) -> DoctorReport {
     checks.extend(events::check(facts));
     checks.extend(permissions::check(facts));
     checks.extend(lease::check(facts));
+    checks.extend(team_events::check(facts));
     checks.extend(control_planes::check(facts));
     checks.extend(sidecars::check(facts));
     DoctorReport::new(checks)

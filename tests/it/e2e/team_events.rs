@@ -1,0 +1,245 @@
+//! Events to teams, from the operator through EventBridge to the queue that a team's rule feeds.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, CloudConfig, NoAwsFaults, RuleTarget};
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
+use serde_json::{Value, json};
+
+use super::harness::{Harness, OperatorProcess, eventually, tag, workload};
+use crate::sandbox_aws::FaultScript;
+
+const BUS: &str = "ecs-mesh";
+/// The team's queue, and the rule that feeds it.
+const TEAM: &str = "team";
+
+/// A sandbox with a bus, and a team that receives each event on it.
+struct Team {
+    harness: Harness,
+    endpoints: Endpoints,
+    received: Mutex<Vec<Value>>,
+}
+
+impl Team {
+    async fn start(aws_faults: Arc<dyn AwsFaults>) -> Self {
+        let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
+        let options = EndpointOptions { cloud, aws_faults, ..EndpointOptions::default() };
+        let endpoints = Endpoints::start(options).await.unwrap();
+        endpoints.front.with(|cloud, now| {
+            cloud.create_event_bus(BUS).unwrap();
+            cloud.create_queue(TEAM, BTreeMap::new(), now).unwrap();
+            let rule = format!("{BUS}/{TEAM}");
+            cloud.put_rule(&rule, r#"{"source": ["ecs-mesh.dev"]}"#, true, None).unwrap();
+            let arn = cloud.queue_arn(TEAM).unwrap();
+            let target = RuleTarget { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
+            cloud.put_targets(&rule, vec![target]).unwrap();
+        });
+        let harness = Harness::with_endpoints(endpoints.environment());
+        let manifests = [harness.base_manifests(), workload("web", "web"), workload("api", "api")];
+        harness.manifest("all.yaml", &manifests.concat());
+        Self { harness, endpoints, received: Mutex::default() }
+    }
+
+    fn operator(&self, more: &[&str]) -> OperatorProcess {
+        let queue = self.harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+        let given = ["--team-events-bus", BUS, "--queue-url", &queue, "--metrics-address", "127.0.0.1:0"];
+        self.harness.operator(&[&given, more].concat())
+    }
+
+    /// Creates a service whose role's tag names another one.
+    async fn deploy_rejected(&self, service: &str, count: i32) {
+        self.harness.role(service).await;
+        let wrong = tag("kuma.io/service", "another");
+        let role = format!("{service}-task");
+        self.harness.iam().tag_role().role_name(role).tags(wrong).send().await.unwrap();
+        self.harness.define(service).await;
+        self.harness.serve("sandbox", service, count).await;
+    }
+
+    /// Waits for an event of this type with these fields in its detail.
+    async fn event(&self, kind: &str, fields: &[(&str, Value)]) -> Value {
+        let fits = |event: &Value| {
+            event["detail-type"] == kind && fields.iter().all(|(name, value)| event["detail"][name] == *value)
+        };
+        eventually(&format!("{kind} {fields:?}"), || async {
+            self.receive().await;
+            self.received.lock().unwrap().iter().find(|event| fits(event)).cloned()
+        })
+        .await
+    }
+
+    async fn receive(&self) {
+        let path = self.endpoints.front.with(|cloud, _| cloud.queue_path(TEAM).unwrap());
+        let url = format!("{}{path}", self.endpoints.aws_url);
+        let sqs = self.harness.sqs();
+        let batch = sqs.receive_message().queue_url(&url).max_number_of_messages(10).send().await.unwrap();
+        for message in batch.messages() {
+            let event = serde_json::from_str(message.body().unwrap()).unwrap();
+            self.received.lock().unwrap().push(event);
+            let receipt = message.receipt_handle().unwrap();
+            sqs.delete_message().queue_url(&url).receipt_handle(receipt).send().await.unwrap();
+        }
+    }
+
+    fn put_events_calls(&self) -> u64 {
+        self.endpoints.front.calls().get("events.PutEvents").copied().unwrap_or_default()
+    }
+
+    /// The status of doctor's check of a bus.
+    async fn checked_bus(&self, bus: &str) -> Value {
+        let arguments = ["doctor", "--team-events-bus", bus, "--output", "json"];
+        let (_, out, err) = self.harness.run_to_end(&arguments).await;
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"));
+        let checks = report["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["id"] == "team-events.bus");
+        check.unwrap_or_else(|| panic!("{report}"))["status"].clone()
+    }
+}
+
+/// Validates events against their published schema, if a validator is installed.
+fn assert_fit_schema(events: &[Value]) {
+    let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
+        let error = "SCHEMA_TEST_PYTHON does not name a Python with jsonschema";
+        let _ = writeln!(std::io::stderr(), "skipped: validation of events against their schema: {error}");
+        return;
+    };
+    let program = "import json, sys, jsonschema\n\
+                   schema = json.load(open(sys.argv[2]))\n\
+                   for event in json.loads(sys.argv[1]): jsonschema.validate(event, schema)";
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/team-events.schema.json");
+    let given = json!(events).to_string();
+    let validated = Command::new(python).args(["-c", program, &given, schema]).output().unwrap();
+    assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stderr));
+}
+
+#[tokio::test]
+async fn events_of_each_type_arrive() {
+    let team = Team::start(Arc::new(NoAwsFaults)).await;
+    let harness = &team.harness;
+    harness.deploy("app", 3).await;
+    team.deploy_rejected("web", 2).await;
+    let mut operator = team.operator(&[]);
+    let of = |service: &str| ("ecsService", json!(service));
+    let registered = team.event("TaskRegistered", &[of("app")]).await;
+    assert_eq!(registered["detail"]["workload"], "app");
+    let rejected = team.event("TaskRejected", &[of("web")]).await;
+    let detail = &rejected["detail"];
+    assert_eq!((&detail["reason"], &detail["rules"]), (&json!("rejected"), &json!(["kuma.io/service"])));
+    assert!(detail["fix"].as_str().unwrap().contains("--role-name web-task"), "{detail}");
+    assert_eq!((&detail["cluster"], &detail["operator"]), (&json!("sandbox"), &json!("harness")));
+    let task = detail["tasks"][0].as_str().unwrap();
+    assert!(rejected["resources"].as_array().unwrap().contains(&json!(task)), "{rejected}");
+    team.event("TaskRejected", &[of("web"), ("count", json!(2))]).await;
+
+    // Another client changes one Dataplane and removes another.
+    let all = harness.wait_for_dataplanes("all tasks are registered", |all| all.len() == 3).await;
+    operator.wait_for_sweep(true).await;
+    let mut names = all.keys();
+    let (changed, removed) = (names.next().unwrap(), names.next().unwrap());
+    let mut body = all[changed].clone();
+    body["networking"]["inbound"][0]["port"] = json!(15_999);
+    harness.put(&format!("/meshes/default/dataplanes/{changed}"), &body).await;
+    let repaired = team.event("DriftRepaired", &[of("app"), ("change", json!("update"))]).await;
+    assert!(repaired["detail"]["fields"].to_string().contains("port"), "{repaired}");
+    let url = format!("{}/meshes/default/dataplanes/{removed}", harness.variable("KUMA_API_URL"));
+    assert!(harness.http.delete(url).send().await.unwrap().status().is_success());
+    team.event("DriftRepaired", &[of("app"), ("change", json!("create"))]).await;
+
+    // The guard of three registrations admits one withdrawal an hour.
+    let untag = harness.iam().untag_role().role_name("app-task").tag_keys("kuma.io/service");
+    untag.send().await.unwrap();
+    let withdrawn = team.event("IdentityWithdrawn", &[of("app")]).await;
+    assert_eq!(withdrawn["detail"]["reason"], "role_tags");
+    team.event("GuardTripped", &[of("app")]).await;
+
+    team.endpoints.kuma.lock().unwrap().set_version("4.0.1");
+    let unsupported = team.event("ControlPlaneUnsupported", &[("controlPlane", json!("kuma"))]).await;
+    assert!(unsupported["detail"]["message"].as_str().unwrap().contains("4.0.1"), "{unsupported}");
+
+    let events = team.received.lock().unwrap().clone();
+    assert_fit_schema(&events);
+    let text = json!(events).to_string();
+    assert!(!text.contains("AKID") && !text.contains("Bearer"), "{text}");
+    assert_eq!(team.checked_bus(BUS).await, "ok");
+    assert_eq!(team.checked_bus("none").await, "error");
+    operator.signal("TERM");
+    assert_eq!(operator.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn failed_events_are_sent_again_and_denied_ones_counted() {
+    let script = Arc::new(FaultScript::default());
+    script.add("events.PutEvents", AwsFault::Throttle);
+    let team = Team::start(Arc::clone(&script) as _).await;
+    team.endpoints.front.with(|cloud, _| cloud.script_put_events([Some("InternalFailure")]));
+    team.harness.deploy("app", 1).await;
+    let operator = team.operator(&[]);
+    let listens = operator.line(&[("level", "INFO"), ("address", "")]).await;
+    team.event("TaskRegistered", &[("ecsService", json!("app"))]).await;
+    assert!(team.put_events_calls() >= 3);
+    operator.line(&[("*", "events to teams are sent again")]).await;
+
+    script.add("events.PutEvents", AwsFault::AccessDenied);
+    team.deploy_rejected("web", 1).await;
+    operator.line(&[("level", "WARN"), ("error", "events:PutEvents on ecs-mesh failed: AccessDenied")]).await;
+    team.harness.deploy("api", 1).await;
+    team.event("TaskRegistered", &[("ecsService", json!("api"))]).await;
+    let kinds = |event: &Value| event["detail-type"].clone();
+    let received: Vec<Value> = team.received.lock().unwrap().iter().map(kinds).collect();
+    assert!(!received.contains(&json!("TaskRejected")), "{received:?}");
+    let url = format!("http://{}/metrics", listens["address"].as_str().unwrap());
+    let metrics = team.harness.http.get(&url).send().await.unwrap().text().await.unwrap();
+    for line in [
+        "ecs_mesh_team_events_total{type=\"TaskRegistered\"} 2",
+        "ecs_mesh_team_events_dropped_total{reason=\"refused\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+}
+
+/// EventBridge takes calls and does not answer.
+#[derive(Default)]
+struct HungEventBridge {
+    answered: AtomicUsize,
+}
+
+impl AwsFaults for HungEventBridge {
+    fn decide(&self, service: &str, _operation: &str) -> AwsFault {
+        if service == "events" { AwsFault::Delay(Duration::from_hours(1)) } else { AwsFault::None }
+    }
+
+    fn on_response(&self, service: &str, _operation: &str, _response: &Value) {
+        self.answered.fetch_add(usize::from(service == "events"), Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn tasks_are_registered_while_eventbridge_hangs() {
+    let hung = Arc::new(HungEventBridge::default());
+    let team = Team::start(Arc::clone(&hung) as _).await;
+    team.harness.deploy("app", 1).await;
+    let mut operator = team.operator(&[]);
+    eventually("a call hangs", || async { (team.put_events_calls() > 0).then_some(()) }).await;
+    team.harness.deploy("api", 12).await;
+    team.harness.wait_for_dataplanes("all tasks are registered", |all| all.len() == 13).await;
+    operator.signal("TERM");
+    assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
+    assert_eq!(hung.answered.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn dry_run_sends_no_events() {
+    let team = Team::start(Arc::new(NoAwsFaults)).await;
+    team.harness.deploy("app", 2).await;
+    let queue = team.harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = team.harness.operator(&["--team-events-bus", BUS, "--dry-run", "--queue-url", &queue]);
+    operator.line(&[("*", "dry run: no events to teams")]).await;
+    operator.line(&[("change", "create")]).await;
+    operator.wait_for_sweep(true).await;
+    assert_eq!(team.put_events_calls(), 0);
+}
