@@ -192,6 +192,19 @@ async fn workload_that_returns_gets_another_token() {
     assert_eq!(fixture.tokens_in("issued"), 2);
 }
 
+/// Each id stays in the tags until the end of its token, so that it can leave the list then.
+#[tokio::test(start_paused = true)]
+async fn token_that_is_revoked_often_is_replaced_each_time() {
+    let fixture = issuing(&["a"]).await;
+    for n in 0..10 {
+        let revoked = fixture.current("a");
+        fixture.revoke_by_hand(revoked.as_str()).await;
+        sleep(HOUR + SOON).await;
+        assert_ne!(fixture.current("a"), revoked);
+        assert_eq!((fixture.tokens_in("issued"), fixture.record("a").prior.len()), (1, n + 1));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn failed_revocation_is_counted_as_failed() {
     let mut fixture = issuing(&["a", "b"]).await;

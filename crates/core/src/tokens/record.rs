@@ -19,8 +19,14 @@ const IDENTITY_TAG: &str = "ecs-mesh.dev/identity";
 const TOKEN_TAG: &str = "ecs-mesh.dev/token";
 /// `storing` until the token is stored, then `stored`.
 const STATE_TAG: &str = "ecs-mesh.dev/token-state";
-/// `ID@END@REPLACED`, separated by spaces; `-` for `REPLACED` until the token that replaces it is stored.
-const PRIOR_TAG: &str = "ecs-mesh.dev/prior-tokens";
+/// `ID@END@REPLACED`, separated by spaces; `-` for `REPLACED` until the token that replaces it is stored. The oldest are in the
+/// first tag, and each tag has room for four.
+const PRIOR_TAGS: [&str; 4] = [
+    "ecs-mesh.dev/prior-tokens",
+    "ecs-mesh.dev/prior-tokens-2",
+    "ecs-mesh.dev/prior-tokens-3",
+    "ecs-mesh.dev/prior-tokens-4",
+];
 
 const NOT_REPLACED: &str = "-";
 const STORED: &str = "stored";
@@ -274,7 +280,7 @@ impl fmt::Display for TokenRecordError {
         match self {
             Self::NoOwner => write!(f, "it has no tag {OPERATOR_TAG}"),
             Self::Unreadable { tag } => write!(f, "its tag {tag} is missing or unreadable"),
-            Self::Full => write!(f, "its tag {PRIOR_TAG} has no room for another replaced token"),
+            Self::Full => write!(f, "its tags {}… have no room for another replaced token", PRIOR_TAGS[0]),
         }
     }
 }
@@ -294,6 +300,8 @@ impl TokenRecord {
         let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
         let priors =
             |text: &str| text.split_ascii_whitespace().map(PriorToken::parse).collect::<Option<Vec<_>>>();
+        let prior = PRIOR_TAGS.into_iter().filter(|tag| tags.contains_key(*tag));
+        let prior = prior.map(|tag| read_tag(tags, tag, priors)).collect::<Result<Vec<_>, _>>()?.concat();
         Ok(Self {
             owner: TokenOwner {
                 operator: OperatorId::parse(operator)
@@ -309,13 +317,16 @@ impl TokenRecord {
                 STORING => Some(false),
                 _ => None,
             })?,
-            prior: tags.get(PRIOR_TAG).map_or(Ok(Vec::new()), |_| read_tag(tags, PRIOR_TAG, priors))?,
+            prior,
         })
     }
 
     /// The tags to write.
     pub fn tags(&self) -> BTreeMap<String, String> {
         let Self { owner: TokenOwner { operator, control_plane, mesh, workload }, .. } = self;
+        // What a tag had before stays there unless the tag is written.
+        let mut texts = prior_texts(&self.prior).into_iter();
+        let prior = PRIOR_TAGS.map(|tag| (tag, texts.next().unwrap_or_default()));
         [
             (OPERATOR_TAG, operator.as_str().to_owned()),
             (CONTROL_PLANE_TAG, control_plane.to_string()),
@@ -324,17 +335,17 @@ impl TokenRecord {
             (IDENTITY_TAG, self.identity.to_string()),
             (TOKEN_TAG, self.current.to_string()),
             (STATE_TAG, if self.stored { STORED } else { STORING }.to_owned()),
-            (PRIOR_TAG, prior_text(&self.prior)),
         ]
         .into_iter()
+        .chain(prior)
         .map(|(tag, value)| (tag.to_owned(), value))
         .collect()
     }
 
     /// Fails if the tags have no room for another replaced token.
     fn check_room(&self, now: Timestamp) -> Result<(), TokenRecordError> {
-        let longest = prior_text(&replaced_at(self.with_current_replaced(), now));
-        if longest.len() > MAX_TAG_VALUE { Err(TokenRecordError::Full) } else { Ok(()) }
+        let longest = prior_texts(&replaced_at(self.with_current_replaced(), now));
+        if longest.len() > PRIOR_TAGS.len() { Err(TokenRecordError::Full) } else { Ok(()) }
     }
 
     fn with_current_replaced(&self) -> Vec<PriorToken> {
@@ -413,8 +424,20 @@ fn read_tag<T>(
     value.and_then(parse).ok_or(TokenRecordError::Unreadable { tag })
 }
 
-fn prior_text(prior: &[PriorToken]) -> String {
-    prior.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+/// The values of the tags, as many as are needed.
+fn prior_texts(prior: &[PriorToken]) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for prior in prior {
+        let prior = prior.to_string();
+        match texts.last_mut().filter(|last| last.len() + 1 + prior.len() <= MAX_TAG_VALUE) {
+            Some(last) => {
+                last.push(' ');
+                last.push_str(&prior);
+            }
+            None => texts.push(prior),
+        }
+    }
+    texts
 }
 
 #[cfg(test)]
@@ -443,15 +466,15 @@ pub(super) mod tests {
         let first = record(token(UUID, 2_000));
         assert_eq!(TokenRecord::read(&first.tags()), Ok(first.clone()));
         let next = first.replaced_by(token("b", 5_000), TokenIdentity::Service("w".into()));
-        assert_eq!(next.tags()[PRIOR_TAG], format!("{UUID}@2000@-"));
+        assert_eq!(next.tags()[PRIOR_TAGS[0]], format!("{UUID}@2000@-"));
         assert_eq!(next.tags()[STATE_TAG], "storing");
         let read = TokenRecord::read(&next.tags()).unwrap();
         assert_eq!((read.stored, &read.current, read.prior[0].replaced), (false, &token("b", 5_000), None));
         let stored = next.stored(Timestamp(1_500_999));
-        assert_eq!(stored.tags()[PRIOR_TAG], format!("{UUID}@2000@1500"));
+        assert_eq!(stored.tags()[PRIOR_TAGS[0]], format!("{UUID}@2000@1500"));
         // The overlap of a token that was replaced before goes on.
         let third = stored.replaced_by(token("c", 9_000), read.identity.clone()).stored(Timestamp(1_600_000));
-        assert_eq!(third.tags()[PRIOR_TAG], format!("{UUID}@2000@1500 b@5000@1600"));
+        assert_eq!(third.tags()[PRIOR_TAGS[0]], format!("{UUID}@2000@1500 b@5000@1600"));
         assert_eq!(read.identity.to_string(), "service=w");
     }
 
@@ -465,7 +488,8 @@ pub(super) mod tests {
             (TOKEN_TAG, "a"),
             (STATE_TAG, ""),
             (IDENTITY_TAG, "web"),
-            (PRIOR_TAG, "a@1"),
+            (PRIOR_TAGS[0], "a@1"),
+            (PRIOR_TAGS[3], "a@1"),
         ] {
             let mut broken = tags.clone();
             broken.insert(tag.to_owned(), value.to_owned());
@@ -489,7 +513,8 @@ pub(super) mod tests {
             assert!(record.tags().values().all(|value| value.len() <= MAX_TAG_VALUE));
             replaced += 1;
         }
-        assert_eq!(replaced, 4);
+        assert_eq!(replaced, 16);
+        assert_eq!(TokenRecord::read(&record.tags()), Ok(record.clone()));
         // Expired ones make room, once the list does not have them.
         let later = Timestamp(1_800_000_000_000).plus(CLOCK_SLACK);
         let with_room = |list: Option<&str>, now| {
