@@ -14,7 +14,8 @@ const EDIT_LAG: Duration = Duration::from_mins(15);
 /// How long after another writer's id was added a write of the operator may lose it: it reads the list right before.
 const LIST_RACE: Duration = Duration::from_mins(2);
 
-/// How long a declared workload may be without a token that sidecars can connect with, after someone else revoked it.
+/// How long a declared workload may be without a token that sidecars can connect with, after someone else revoked it, or after
+/// the workload returned: its token may have expired or been revoked while nothing declared it.
 const REISSUE_TIME: Duration = Duration::from_hours(2);
 
 /// A token that tasks could read.
@@ -124,6 +125,14 @@ impl TokenOracle {
         self.undeclared.get(workload).is_none_or(|(_, until)| until.is_some())
     }
 
+    /// Whether the workload has been declared for long enough to have a token that sidecars can connect with.
+    fn must_have_token(&self, workload: &str, now: Timestamp) -> bool {
+        match self.undeclared.get(workload) {
+            None => true,
+            Some((_, returned)) => returned.is_some_and(|at| at.age_at(now) > REISSUE_TIME),
+        }
+    }
+
     /// Checks the changes of the list since the last call, and the tokens that tasks read now.
     pub fn check(&mut self, kuma: &KumaCp, now: Timestamp) {
         let list: BTreeSet<String> = kuma.revoked_tokens(MESH).into_iter().collect();
@@ -135,7 +144,9 @@ impl TokenOracle {
         }
         self.listed = list;
         for (workload, id) in self.stored.clone() {
-            let Some(token) = self.tokens.get(&id).filter(|_| self.is_declared(&workload)) else { continue };
+            let Some(token) = self.tokens.get(&id).filter(|_| self.must_have_token(&workload, now)) else {
+                continue;
+            };
             if token.expires <= now {
                 self.report(Invariant::I2, &workload, "the token that tasks read has expired", now);
             }
@@ -297,6 +308,22 @@ mod tests {
         fixture.revoke(&id, at(1));
         fixture.check(at(4));
         assert_eq!(fixture.found(), [Invariant::I4]);
+    }
+
+    /// While nothing declared the workload, its token was not rotated, and not replaced after a revocation.
+    #[test]
+    fn returned_workload_has_time_to_get_another_token() {
+        for (minutes, expected) in [(119, &[][..]), (121, &[Invariant::I2, Invariant::I4])] {
+            let mut fixture = Fixture::new();
+            let id = fixture.store(at(0));
+            fixture.oracle.record_declared("web", false, at(1));
+            fixture.oracle.record_revoked_by_others(&id, at(2));
+            fixture.revoke(&id, at(2));
+            fixture.check(at(30));
+            fixture.oracle.record_declared("web", true, at(30));
+            fixture.check(at(30).plus(Duration::from_mins(minutes)));
+            assert_eq!(fixture.found(), expected, "{minutes}");
+        }
     }
 
     #[test]

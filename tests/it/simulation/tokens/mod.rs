@@ -9,12 +9,13 @@ use super::faults::SimFault;
 use super::{assert_runs, replays, run_all, seeds};
 
 /// Seeds that found defects. They run every time.
-const REGRESSIONS: &[u64] = &[];
+const REGRESSIONS: &[u64] = &[
+    32, // the tags had no room for a fifth replaced token, and a revoked one was not replaced
+    52, // the oracle blamed the operator for a revocation while nothing declared the workload
+    59, // the same, for the end of a token
+];
 
-/// In about one life of twenty, tasks read a token that has expired or was revoked. Whether the operator or the oracle is wrong
-/// is not known yet: seeds 32, 52, 57, 59, 64, 111, 113, 155, 202, 224 and 242, among others.
 #[test]
-#[ignore = "finds violations that are not explained yet"]
 fn invariants_hold_for_every_seed() {
     let reports = run_all(&seeds(60, REGRESSIONS), life::run);
     assert_runs("tokens", &reports, SimFault::OF_TOKENS);
