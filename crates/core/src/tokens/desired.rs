@@ -9,7 +9,7 @@ use ecs_mesh_api::{KumaFeature, KumaRelease, ProxyRole, TokenStoreKind, Workload
 use ecs_mesh_model::MeshName;
 
 use super::record::{NoTokenIdentity, TokenIdentity};
-use crate::intent::workload_label;
+use crate::intent::{workload_label, workloads_in};
 
 /// The name of a stored token: `PATH/MESH/WORKLOAD/token`.
 ///
@@ -78,19 +78,14 @@ impl DesiredToken {
     }
 }
 
-/// The declared tokens of a control plane.
+/// The declared tokens of a control plane: one for each workload that may describe tasks of an issuing binding.
 pub fn desired_tokens(set: &ManifestSet, control_plane: &str) -> BTreeMap<EntryName, DesiredToken> {
     let mut desired = BTreeMap::new();
     let issuing =
         |binding: &&Arc<Binding>| *binding.spec.control_plane == *control_plane && binding.spec.tokens.issue;
     for binding in set.bindings.values().filter(issuing) {
         let Some(path) = &binding.spec.tokens.path else { continue };
-        for (name, spec) in &set.workloads {
-            let is_bound =
-                spec.bindings.is_empty() || spec.bindings.iter().any(|bound| **bound == *binding.name);
-            if !is_bound {
-                continue;
-            }
+        for (name, spec) in workloads_in(set, binding) {
             let token = DesiredToken {
                 binding: Arc::clone(binding),
                 workload: Arc::clone(name),
@@ -151,6 +146,8 @@ mod tests {
         assert!(desired_tokens(&set, "another").is_empty());
     }
 
+                // No task is of both clusters.
+                ("elsewhere", json!({"selector": {"clusters": ["*:cluster/d"]}})),
     #[test]
     fn token_is_bound_to_what_the_dataplane_has() {
         let set = set(
