@@ -118,8 +118,21 @@ pub struct KumaFacts {
     pub services: BTreeMap<MeshName, Fetched<MeshServices>>,
     /// Workloads for which the server's version has no form.
     pub not_expressible: Vec<InexpressibleWorkload>,
+    /// The zone ingresses that are Dataplanes with a listener.
+    pub ingresses: Vec<IngressListener>,
     /// The blockers of the upgrade; `None`: not requested, or the server has the target version.
     pub upgrade: Option<Fetched<KumaUpgrade>>,
+}
+
+/// A zone ingress that other zones find by a `MeshZoneAddress`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressListener {
+    /// The name of its Workload.
+    pub workload: Arc<str>,
+    /// The mesh.
+    pub mesh: MeshName,
+    /// Whether this zone has an address in the mesh.
+    pub has_address: Fetched<bool>,
 }
 
 /// A workload for which a version of Kuma has no form.

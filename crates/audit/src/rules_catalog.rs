@@ -27,6 +27,8 @@ const KUMA_DP_CONFIG: &str = "https://github.com/kumahq/kuma/blob/master/pkg/con
 const KUMA_SERVICES: &str = "https://kuma.io/docs/latest/networking/meshservice/";
 const DATAPLANE_OWNER: &str =
     concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/how-to/dataplane-owner.md");
+const ZONE_PROXIES: &str =
+    concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/how-to/gateways-and-zone-proxies.md");
 const MANIFESTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/reference/manifests.md");
 const ROLE_TAG_CONDITIONS: &str = "https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html";
 const SECRETS: &str =
@@ -410,6 +412,11 @@ catalogue! {
             "the operator does not register its tasks, since Kuma would drop a part without an error"
             "change the Workload, or upgrade Kuma"
             KUMA_UPGRADE;
+        KUMA_INGRESS_ADDRESS "KUMA-INGRESS-ADDRESS" Warning
+            "a zone ingress with a listener has no MeshZoneAddress in its mesh"
+            "other zones do not find the ingress, and the services of this zone have no endpoints there. Kuma creates the address on Kubernetes alone"
+            "create a MeshZoneAddress with the address of the load balancer in front of the ingress (how-to/gateways-and-zone-proxies.md)"
+            ZONE_PROXIES;
         KUMA_UPGRADE_BLOCKED "KUMA-UPGRADE-BLOCKED" Warning
             "something blocks the upgrade of Kuma"
             "it works today, and breaks or loses traffic with the version of --target-version"

@@ -1040,6 +1040,18 @@ impl<T: Transport> KumaControlPlane<T> {
         let services = known.mesh_services.get(&desired.id.mesh).filter(|_| self.upgrade_target().is_none());
         let has_mesh_service = |name: &str, port: u16| {
             services.is_none_or(|services| services.get(name).is_some_and(|ports| ports.contains(&port)))
+    /// Whether the mesh has a `MeshZoneAddress` of this zone, by which other zones find its zone ingresses. Those of other zones
+    /// are synced here, too. Servers before 2.14 have none.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub async fn has_zone_address(&self, mesh: &MeshName) -> Result<bool, MeshError> {
+        let mut found = false;
+        let sink = |item: Value| found |= !zone_proxy::is_of_other_zone(&item);
+        self.observed("list_backends", self.list_known(mesh.as_str(), "meshzoneaddresses", sink)).await?;
+        Ok(found)
+    }
+
         };
         dataplane::render_with_services(desired, current, capabilities, &has_mesh_service)
     }

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::facts::{
-    AuditedKumaPlane, CheckedWorkloads, Fetched, InexpressibleWorkload, KumaFacts, KumaUpgrade,
+    AuditedKumaPlane, CheckedWorkloads, Fetched, InexpressibleWorkload, IngressListener, KumaFacts,
+    KumaUpgrade,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
-use ecs_mesh_api::{AllowList, HumanDuration, KumaConnection, KumaRelease};
+use ecs_mesh_api::{
+    AllowList, HumanDuration, KumaConnection, KumaRelease, ProxyRole, WorkloadSpec, ZoneProxyForm,
+    ZoneProxyKind,
+};
 use ecs_mesh_control_plane::{ControlPlane as _, NoObserver};
 use ecs_mesh_controller::{BlockingLane, Secrets};
 use ecs_mesh_core::intent::{DesiredRegistration, workloads_in};
@@ -104,6 +108,7 @@ async fn ask(
     let is_read = |binding: &&Binding| services.get(&binding.spec.mesh).is_some_and(Result::is_ok);
     let bindings: Vec<&Binding> = bindings.into_iter().filter(is_read).collect();
     let now = not_expressible(&plane, set, &bindings)?;
+    let ingresses = ingresses(&plane, set, &bindings).await;
     let is_newer = |target: &KumaRelease| version.release.is_none_or(|release| release < *target);
     let upgrade = match target.filter(is_newer) {
         None => None,
@@ -116,7 +121,37 @@ async fn ask(
             check.map(upgrade).transpose()
         }
     };
-    Ok(KumaFacts { services, not_expressible: now, upgrade })
+    Ok(KumaFacts { services, not_expressible: now, ingresses, upgrade })
+}
+
+/// The zone ingresses with a listener, and whether their meshes have an address of this zone.
+async fn ingresses<T: Transport>(
+    plane: &KumaControlPlane<T>,
+    set: &ManifestSet,
+    bindings: &[&Binding],
+) -> Vec<IngressListener> {
+    let form = plane.zone_proxy_form().unwrap_or_default();
+    let mut by_mesh: BTreeMap<&MeshName, BTreeSet<&Arc<str>>> = BTreeMap::new();
+    for binding in bindings {
+        let ingresses =
+            workloads_in(set, binding).filter(|(_, workload)| is_ingress_listener(workload, form));
+        by_mesh.entry(&binding.spec.mesh).or_default().extend(ingresses.map(|(name, _)| name));
+    }
+    let mut found = Vec::new();
+    for (mesh, workloads) in by_mesh.into_iter().filter(|(_, workloads)| !workloads.is_empty()) {
+        let has_address = plane.has_zone_address(mesh).await.map_err(|error| error.message);
+        found.extend(workloads.into_iter().map(|workload| IngressListener {
+            workload: Arc::clone(workload),
+            mesh: mesh.clone(),
+            has_address: has_address.clone(),
+        }));
+    }
+    found
+}
+
+fn is_ingress_listener(workload: &WorkloadSpec, form: ZoneProxyForm) -> bool {
+    matches!(workload.proxy_role(), ProxyRole::Zone(proxy)
+        if proxy.kind() == ZoneProxyKind::Ingress && form.of(&proxy) == ZoneProxyForm::Listener)
 }
 
 /// Checks the workloads of a control plane against what the server's version can express, as a plan does. Reads the settings

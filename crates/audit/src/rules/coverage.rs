@@ -164,8 +164,15 @@ fn missing_at_kuma(name: &str, kuma: &KumaFacts) -> Vec<AuditFinding> {
     };
     let services = kuma.services.iter().filter_map(|(mesh, known)| Some((mesh, known.as_ref().err()?)));
     let services = services.map(|(mesh, reason)| finding(format!("{mesh}/services"), reason));
+    let addresses: BTreeMap<_, _> = kuma
+        .ingresses
+        .iter()
+        .filter_map(|ingress| Some((&ingress.mesh, ingress.has_address.as_ref().err()?)))
+        .collect();
+    let addresses =
+        addresses.into_iter().map(|(mesh, reason)| finding(format!("{mesh}/meshzoneaddresses"), reason));
     let upgrade = kuma.upgrade.iter().filter_map(|upgrade| upgrade.as_ref().err());
-    services.chain(upgrade.map(|reason| finding("upgrade".to_owned(), reason))).collect()
+    services.chain(addresses).chain(upgrade.map(|reason| finding("upgrade".to_owned(), reason))).collect()
 }
 
 /// Checks that were not requested.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::membership::kuma_bindings;
-use crate::facts::{AuditFacts, InexpressibleWorkload, KumaFacts, KumaUpgrade};
+use crate::facts::{AuditFacts, InexpressibleWorkload, IngressListener, KumaFacts, KumaUpgrade};
 use crate::report::{AuditFinding, FindingLocation, Severity};
 use crate::rules_catalog::{
-    KUMA_NOT_EXPRESSIBLE, KUMA_OUTBOUND_NOWHERE, KUMA_UPGRADE_BLOCKED, WORKLOAD_AMBIGUOUS, WORKLOAD_UNUSED,
+    KUMA_INGRESS_ADDRESS, KUMA_NOT_EXPRESSIBLE, KUMA_OUTBOUND_NOWHERE, KUMA_UPGRADE_BLOCKED,
+    WORKLOAD_AMBIGUOUS, WORKLOAD_UNUSED,
 };
 use ecs_mesh_api::manifests::{Binding, ManifestSet, nearest};
 use ecs_mesh_api::{BackendKind, ReachableBackend, WorkloadSpec};
@@ -29,6 +30,7 @@ pub(super) fn check(facts: &AuditFacts) -> Vec<AuditFinding> {
             findings.extend(outbounds(&manifests.set, name, kuma));
         }
         findings.extend(kuma.not_expressible.iter().map(not_expressible));
+        findings.extend(kuma.ingresses.iter().filter_map(ingress_address));
         if let Some(Ok(upgrade)) = &kuma.upgrade {
             findings.extend(upgrade_blockers(name, upgrade));
         }
@@ -216,6 +218,13 @@ fn with_suggestion(message: String, meant: Option<&str>) -> String {
 
 fn not_expressible(found: &InexpressibleWorkload) -> AuditFinding {
     KUMA_NOT_EXPRESSIBLE.violation(at(&found.workload), &found.message).with_fix(&found.fix)
+}
+
+fn ingress_address(ingress: &IngressListener) -> Option<AuditFinding> {
+    let IngressListener { workload, mesh, has_address } = ingress;
+    let found = format!("no MeshZoneAddress of this zone in mesh {mesh}");
+    (*has_address == Ok(false))
+        .then(|| KUMA_INGRESS_ADDRESS.violation(at(workload).field("spec.proxy"), found))
 }
 
 fn upgrade_blockers(plane: &str, upgrade: &KumaUpgrade) -> Vec<AuditFinding> {

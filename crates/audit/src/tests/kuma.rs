@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::Severity::{Error, Info, Unknown, Warning};
 use super::{AuditCase, AuditFixture, ROLE, check, cluster, failure, findings, tags};
 use crate::examine;
-use crate::facts::{AuditedKumaPlane, DefinitionUse, InexpressibleWorkload, KumaFacts, KumaUpgrade};
+use crate::facts::{
+    AuditedKumaPlane, DefinitionUse, InexpressibleWorkload, IngressListener, KumaFacts, KumaUpgrade,
+};
 use ecs_mesh_api::BackendKind;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_aws::inspect::{AttachedPolicies, AuthorizationDetails, PrincipalDetails};
@@ -115,6 +117,10 @@ pub(super) fn at_kuma(world: &mut AuditFixture) {
         ("team", "a"),
     ]));
     role.get_role = None;
+}
+
+fn ingress(has_address: Result<bool, String>) -> IngressListener {
+    IngressListener { workload: "kv".into(), mesh: MeshName::default(), has_address }
 }
 
 fn kuma_facts(world: &mut AuditFixture) -> &mut KumaFacts {
@@ -338,6 +344,9 @@ pub(super) const CASES: &[AuditCase] = cases![
         };
         kuma_facts(world).not_expressible.push(found);
     }),
+    ("KUMA-INGRESS-ADDRESS", Warning, "no MeshZoneAddress of this zone in mesh default", |world| {
+        kuma_facts(world).ingresses.push(ingress(Ok(false)));
+    }),
     (
         "KUMA-UPGRADE-BLOCKED",
         Warning,
@@ -351,6 +360,9 @@ pub(super) const CASES: &[AuditCase] = cases![
     }),
     ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "forbidden", |world| {
         kuma_facts(world).services.insert(MeshName::default(), Err("forbidden".to_owned()));
+    }),
+    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "denied", |world| {
+        kuma_facts(world).ingresses.push(ingress(Err("denied".to_owned())));
     }),
     ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "timeout", |world| {
         kuma_facts(world).upgrade = Some(Err("timeout".to_owned()));
