@@ -194,6 +194,26 @@ impl KumaSidecarStart<'_> {
         }
     }
 
+    /// The values of an option that may be given several times, as far as the definition shows them.
+    pub fn values(&self, option: &str) -> Vec<&str> {
+        let options = self.options.as_deref().unwrap_or_default();
+        let value = |(at, word): (usize, &'_ String)| -> Option<usize> {
+            let rest = word.strip_prefix("--")?.strip_prefix(option)?;
+            match rest {
+                "" => Some(at + 1),
+                _ => rest.starts_with('=').then_some(at),
+            }
+        };
+        let found = options.iter().enumerate().filter_map(value);
+        found
+            .filter_map(|at| {
+                let word = options.get(at)?.as_str();
+                let prefix = word.strip_prefix("--").and_then(|word| word.strip_prefix(option));
+                Some(prefix.and_then(|rest| rest.strip_prefix('=')).unwrap_or(word))
+            })
+            .collect()
+    }
+
     /// The value of a variable that has no option, in plain text.
     pub fn variable(&self, name: &str) -> Option<&str> {
         match self.start.variable(name)? {
@@ -329,6 +349,13 @@ mod tests {
             let start = ContainerStart { image: IMAGE, arguments, environment, has_environment_files };
             assert_eq!(outbounds(&start), Some(expected), "{value:?} {has_environment_files}");
         }
+    }
+
+    #[test]
+    fn option_has_the_values_that_are_given() {
+        let line = "kuma-dp run --dataplane-var port=15000 --dataplane-var=address=`hostname -i` --mesh a";
+        let start = start(IMAGE, &["sh", "-c", line]);
+        assert_eq!(start.kuma_sidecar().unwrap().values("dataplane-var"), ["port=15000", "address=$()"]);
     }
 
     #[test]
