@@ -54,4 +54,5 @@ deflake: ## All tests TIMES=10 times, until a failure
 golden: ## Renew the golden files; review the diff
 	INSTA_UPDATE=always cargo test --workspace --locked --lib
 	UPDATE_GOLDEN=1 cargo test --workspace --locked --lib schema_is_current
+	UPDATE_GOLDEN=1 cargo test --locked -p ecs-mesh-import --test golden --test reference
 	UPDATE_GOLDEN=1 cargo test --locked --test it -- golden audit::files
