@@ -21,6 +21,9 @@ mod doctor_text;
 mod documented_commands;
 mod explain;
 mod healthcheck;
+mod import;
+mod import_consul;
+mod import_text;
 mod lease;
 mod man;
 mod manifest_args;
@@ -50,7 +53,7 @@ use crate::terminal;
 #[command(name = "ecs-mesh-operator", version = crate::VERSION, about, max_term_width = 100)]
 struct Cli {
     /// Log level (error, warn, info, debug, trace) or filters such as `info,ecs_mesh=debug`
-    /// [default: info; audit, doctor, explain, plan: error; sandbox: warn]
+    /// [default: info; audit, doctor, explain, import, plan: error; sandbox: warn]
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -83,6 +86,8 @@ enum Command {
     Crds(crds::CrdsArgs),
     /// Validate manifests
     Validate(validate::ValidateArgs),
+    /// Make manifests of what other tools declare, and report what has no counterpart
+    Import(import::ImportArgs),
     /// Print a script that completes commands and flags in a shell
     Completion(completion::CompletionArgs),
     /// Print the manual page
@@ -113,9 +118,14 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "sandbox")]
         (Command::Sandbox(_), None) => log::init_for_demo(),
         // The findings of these commands are in their output; a log would repeat them.
-        (Command::Plan(_) | Command::Explain(_) | Command::Doctor(_) | Command::Audit(_), None) => {
-            log::init(cli.log_format, "error,ecs_mesh_manifests=off")
-        }
+        (
+            Command::Plan(_)
+            | Command::Explain(_)
+            | Command::Doctor(_)
+            | Command::Audit(_)
+            | Command::Import(_),
+            None,
+        ) => log::init(cli.log_format, "error,ecs_mesh_manifests=off"),
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     let log = match logging {
@@ -146,6 +156,7 @@ pub fn main() -> ExitCode {
             Command::Sandbox(args) => Box::pin(args.run(log.stats())).await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run().await,
+            Command::Import(args) => Box::pin(args.run()).await,
             Command::Completion(args) => args.run(),
             Command::Man(args) => args.run(),
         }

@@ -58,6 +58,9 @@ mod tests_expressible;
 mod tests_hosts;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
+mod tests_import;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod tests_once;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]

@@ -255,6 +255,11 @@ impl OperatorFixture {
         self.loaded.as_ref().unwrap().warnings.iter().map(ToString::to_string).collect()
     }
 
+    /// The errors of the manifests as they were loaded last, which keep the set before them in force.
+    pub(super) fn manifest_errors(&self) -> Vec<String> {
+        self.loaded.as_ref().unwrap().errors.iter().map(ToString::to_string).collect()
+    }
+
     /// The plan by the manifests as they are.
     pub(super) async fn plan(&self) -> PlanReport {
         self.plan_for(None).await
