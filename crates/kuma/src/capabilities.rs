@@ -230,6 +230,9 @@ pub(super) struct ServerCapabilities {
     pub(super) rules: Option<WriteRules>,
     /// The newest release of the instances, while a rolling upgrade has several. The rules are the oldest's.
     pub(super) newer: Option<KumaRelease>,
+    /// Whether an instance of an older release is among those that answered the last reads of the version. Where none is, as
+    /// after an upgrade in place, nothing is gained by another read or write.
+    pub(super) older_answers: bool,
     /// The version of that release, if it needs evidence.
     pub(super) newer_untested: Option<Arc<str>>,
     /// The untested versions whose resource types were those of their dialect.

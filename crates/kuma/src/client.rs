@@ -65,6 +65,9 @@ const ROLLING_UPGRADE: &str = "rolling upgrade";
 /// How long an answer about the version permits writes. An upgrade replaces the server under a running operator.
 const VERSION_VALID_FOR: Duration = Duration::from_secs(5);
 
+/// Shortest time between two reads of the version where a registration lacks what the version has.
+const VERSION_RECHECK: Duration = Duration::from_secs(1);
+
 /// How long the last answer about the version counts while the server gives another answer than a version. A server that
 /// can't be reached gets no writes.
 const LAST_VERSION_COUNTS_FOR: Duration = Duration::from_mins(5);
@@ -447,11 +450,30 @@ impl<T: Transport> KumaControlPlane<T> {
     /// Reads a Dataplane, and prefers a complete answer where instances show different parts of it. What no answer shows is
     /// dropped, and is to be written again.
     async fn read_complete(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+        let found = self.read_by_instances(id).await?;
+        let known = self.capabilities.load();
+        let is_whole = |found: &Registration| dataplane::is_complete(&found.stored, known.of_mesh(&id.mesh));
+        let is_recent =
+            self.with_version_check(|check| check.read).is_none_or(|at| at.elapsed() < VERSION_RECHECK);
+        if known.newer.is_some() || is_recent || found.as_ref().is_none_or(is_whole) {
+            return Ok(found);
+        }
+        // The server may have been upgraded since its version was read, and hide what it no longer knows. If the version
+        // cannot be read now, the next write finds that, too.
+        let is_read = self.load_version().await.is_ok();
+        if is_read && self.capabilities.load().older_answers {
+            return self.read_by_instances(id).await;
+        }
+        Ok(found)
+    }
+
+    async fn read_by_instances(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         let known = self.capabilities.load_full();
         let (reads, capabilities) = match known.newer {
             None => (1, known.of_mesh(&id.mesh)),
             Some(newer) if self.rolling_upgrade.has_newer_form(id) => (1, known.at_release(&id.mesh, newer)),
-            Some(_) => (HIDDEN_READS, known.of_mesh(&id.mesh)),
+            Some(_) if known.older_answers => (HIDDEN_READS, known.of_mesh(&id.mesh)),
+            Some(_) => (RESOURCE_READS, known.of_mesh(&id.mesh)),
         };
         let mut found = None;
         for _ in 0..reads {
@@ -551,7 +573,7 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     /// Writes and reads back until nothing of the body is dropped. What the old instances need is then stored, and what the
-    /// new ones need is, too.
+    /// new ones need is, too. Where no old instance answers, one write is enough.
     async fn write_until_complete(
         &self,
         id: &RegistrationId,
@@ -562,7 +584,8 @@ impl<T: Transport> KumaControlPlane<T> {
         let mut body = body.clone();
         let mut refused = None;
         let mut shown = None;
-        for _ in 0..RESOURCE_WRITES {
+        let writes = if self.capabilities.load().older_answers { RESOURCE_WRITES } else { 1 };
+        for _ in 0..writes {
             match self.send_write(id, path, &body).await {
                 // A new instance refuses outbounds without the target that it knows.
                 Err(error) if error.kind == MeshErrorKind::Invalid => {
@@ -849,7 +872,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
     /// Reads the version, and what the server offers where the version alone decides nothing.
     async fn read_version(&self) -> Result<KumaVersion, MeshError> {
-        let mut reads = 0;
+        let (mut reads, began) = (0, Instant::now());
         while reads < self.read_instance().await? {
             reads += 1;
         }
@@ -870,10 +893,12 @@ impl<T: Transport> KumaControlPlane<T> {
         let rules = self.confirm_versions(&versions).await?;
         let needs_evidence =
             |version: &&KumaVersion| version.rules(self.named_dialect).is_ok_and(WriteRules::needs_evidence);
+        let older_answers = newer.is_some() && self.rolling_upgrade.older_answers_since(began);
         let newer_untested = newest.filter(needs_evidence).map(|newest| Arc::clone(&newest.text));
         self.update_capabilities(|known| {
             known.version = Some(version.clone());
             known.newer = newer;
+            known.older_answers = older_answers;
             known.newer_untested.clone_from(&newer_untested);
             // Reads and plans go on with the last rules.
             known.rules = rules.as_ref().ok().copied().or(known.rules);
@@ -1015,6 +1040,18 @@ impl<T: Transport> KumaControlPlane<T> {
         Ok(scan.finish(&current))
     }
 
+    /// Whether the mesh has a `MeshZoneAddress` of this zone, by which other zones find its zone ingresses. Those of other zones
+    /// are synced here, too. Servers before 2.14 have none.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub async fn has_zone_address(&self, mesh: &MeshName) -> Result<bool, MeshError> {
+        let mut found = false;
+        let sink = |item: Value| found |= !zone_proxy::is_of_other_zone(&item);
+        self.observed("list_backends", self.list_known(mesh.as_str(), "meshzoneaddresses", sink)).await?;
+        Ok(found)
+    }
+
     /// Lists resources of a mesh, of a type that older servers do not have.
     async fn list_known(
         &self,
@@ -1040,18 +1077,6 @@ impl<T: Transport> KumaControlPlane<T> {
         let services = known.mesh_services.get(&desired.id.mesh).filter(|_| self.upgrade_target().is_none());
         let has_mesh_service = |name: &str, port: u16| {
             services.is_none_or(|services| services.get(name).is_some_and(|ports| ports.contains(&port)))
-    /// Whether the mesh has a `MeshZoneAddress` of this zone, by which other zones find its zone ingresses. Those of other zones
-    /// are synced here, too. Servers before 2.14 have none.
-    ///
-    /// # Errors
-    /// If the list cannot be read.
-    pub async fn has_zone_address(&self, mesh: &MeshName) -> Result<bool, MeshError> {
-        let mut found = false;
-        let sink = |item: Value| found |= !zone_proxy::is_of_other_zone(&item);
-        self.observed("list_backends", self.list_known(mesh.as_str(), "meshzoneaddresses", sink)).await?;
-        Ok(found)
-    }
-
         };
         dataplane::render_with_services(desired, current, capabilities, &has_mesh_service)
     }
@@ -1071,7 +1096,28 @@ impl<T: Transport> KumaControlPlane<T> {
             let newer = self.capabilities.load().at_release(&id.mesh, newer);
             return dataplane::render(&desired, current, newer);
         }
-        self.render_where_known(&desired, current, older)
+        let rendered = self.render_where_known(&desired, current, older);
+        match current.filter(|current| self.is_kept_by_newer(&rendered, current, newer)) {
+            Some(current) => {
+                RenderedRegistration { body: current.stored.clone(), normal: current.normal.clone() }
+            }
+            None => rendered,
+        }
+    }
+
+    /// Whether the current copy has all that an instance of the newer release keeps of the rendered one, and no other instance
+    /// answers: a write would change nothing.
+    fn is_kept_by_newer(
+        &self,
+        rendered: &RenderedRegistration,
+        current: &Registration,
+        newer: KumaRelease,
+    ) -> bool {
+        let known = self.capabilities.load();
+        let kept = newer.without_unknown_fields(&rendered.body);
+        !known.older_answers
+            && dataplane::is_complete(&kept, known.at_release(&current.id.mesh, newer))
+            && normalise(&kept) == current.normal
     }
 
     async fn load_configuration(&self) -> Result<(), MeshError> {

@@ -9,6 +9,9 @@
 //! - what a later read shows of it counts: a new instance stores a Dataplane again when it receives a sidecar's health report,
 //!   so a registration that no answer shows complete is written again;
 //! - no outbound is removed.
+//!
+//! An upgrade in place looks the same until the old instance was not seen for a while. Reads and writes are repeated only where
+//! an old instance was among those that answered the last reads of the version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +33,7 @@ pub(super) const RESOURCE_READS: usize = 4;
 /// balancer with three new ones is missed once in a thousand times.
 pub(super) const HIDDEN_READS: usize = 24;
 
-/// Writes of a body of which a new instance drops a part.
+/// Writes of a body of which a new instance drops a part, while an old one answers, too.
 pub(super) const RESOURCE_WRITES: usize = 5;
 
 /// How long an instance counts after its last answer. A load balancer may choose others for a while.
@@ -65,6 +68,13 @@ impl RollingUpgrade {
             state.in_newer_form.clear();
         }
         versions
+    }
+
+    /// Whether an instance of another release than the newest has answered since then.
+    pub(super) fn older_answers_since(&self, began: Instant) -> bool {
+        let state = self.lock();
+        let newest = state.instances.values().map(|(version, _)| version.release).max().flatten();
+        state.instances.values().any(|(version, seen)| version.release != newest && *seen >= began)
     }
 
     /// Only instances of the newer release have answered writes of this registration, and refused them.
@@ -132,6 +142,18 @@ mod tests {
         }
         assert_eq!(settled(&upgrade, start + Duration::from_secs(28)).len(), 2);
         assert_eq!(settled(&upgrade, start + Duration::from_secs(29)), ["Kuma 3.0.1"]);
+    }
+
+    #[test]
+    fn older_instance_answers_while_a_round_of_reads_has_seen_it() {
+        let (upgrade, start) = (RollingUpgrade::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        upgrade.record("a", &version("2.14.3"), at(0));
+        assert!(!upgrade.older_answers_since(at(0)), "it is the newest");
+        upgrade.record("b", &version("3.0.1"), at(5));
+        for (began, expected) in [(0, true), (5, false)] {
+            assert_eq!(upgrade.older_answers_since(at(began)), expected, "{began}");
+        }
     }
 
     #[test]

@@ -172,6 +172,38 @@ async fn changed_reach_takes_no_outbound_meanwhile() {
     );
 }
 
+/// A client that knew an instance of 2.14, and whose server is one of 3.0 since, with these responses to what follows.
+async fn upgraded_in_place(
+    responses: Responses,
+) -> (Arc<ScriptedKumaTransport>, KumaControlPlane<Arc<ScriptedKumaTransport>>) {
+    let old = [index("a", "2.14.3"), index("a", "2.14.3")];
+    let new = (0..8).map(|_| index("b", "3.0.1"));
+    let script = ScriptedKumaTransport::of(old.into_iter().chain(new).chain(responses).collect());
+    let kuma = kuma(&script);
+    kuma.ensure_supported().await.unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(5)).await;
+    kuma.ensure_supported().await.unwrap();
+    assert_eq!(kuma.registration_format().as_deref(), Some("2.14 and 3.0"));
+    (script, kuma)
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrade_in_place_needs_one_write_and_no_update() {
+    let mut desired = demo();
+    desired.reach = DesiredReach::Listeners(Outbounds::Exactly(Vec::new()));
+    let sent = crate::dataplane::render(&desired, None, crate::DataplaneCapabilities::default()).body;
+    let shown = || responds(200, &shown_by_3_0(&stored_by_2x(&sent, true)));
+    let responses = std::iter::once(responds(201, &json!({}))).chain((0..8).map(|_| shown()));
+    let (script, kuma) = upgraded_in_place(responses.collect()).await;
+    kuma.put(&id("default", TASK), &sent).await.unwrap();
+    let current = kuma.get(&id("default", TASK)).await.unwrap().unwrap();
+    assert_eq!(kuma.render(&desired, Some(&current)).normal, current.normal);
+    desired.address = "10.0.1.8".parse().unwrap();
+    assert_ne!(kuma.render(&desired, Some(&current)).normal, current.normal);
+    assert_eq!(script.paths().iter().filter(|path| path.starts_with("PUT")).count(), 1);
+    assert_eq!(script.responses.lock().unwrap().len(), 0);
+}
+
 #[tokio::test]
 async fn write_is_not_repeated_over_another_owner() {
     let mut foreign = shown_by_3_0(&stored_by_2x(&sent(), true));

@@ -179,9 +179,9 @@ pub struct KumaOracle {
 /// How long after an upgrade a write may still arrive: the version's age, and a slow call.
 const UPGRADE_LAG: Duration = Duration::from_secs(15);
 
-/// How long after an upgrade to another dialect a write may arrive that the old one needs. If a read of the version saw both
-/// instances, the upgrade counts as a rolling one, with writes that are repeated, for 15 s more.
-const DIALECT_UPGRADE_LAG: Duration = Duration::from_secs(30);
+/// How long after an upgrade to another dialect a write may arrive that the old one needs: the version of a registration that
+/// lacks something is a second old at most, and the write may be a slow call.
+const DIALECT_UPGRADE_LAG: Duration = Duration::from_secs(6);
 
 /// How long registrations must exist for the operator to count them: one may be created while another is being removed.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
