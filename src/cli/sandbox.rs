@@ -22,6 +22,7 @@ use crate::telemetry::server::ListenAddress;
 use ecs_mesh_api::{AllowList, KumaFeature};
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
+use ecs_mesh_kuma::WriterId;
 use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes, Throttling};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
@@ -356,7 +357,10 @@ impl SandboxArgs {
             seed: self.seed,
             replicas: self.replicas,
             connect: Box::new(move |operator, metrics| {
-                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), KumaClientOptions::default())
+                // Each replica has a client of its own.
+                let kuma =
+                    KumaClientOptions { writer: Some(WriterId::generate()), ..KumaClientOptions::default() };
+                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), kuma)
             }),
             metrics_address: self.metrics_address,
             log,

@@ -416,6 +416,7 @@ impl DemoState {
             took,
             interrupted,
             task_counts,
+            writing_processes: self.kuma_oracle.as_ref().map_or(0, KumaOracle::writing_processes),
             kuma: self.kuma_oracle.as_ref().map(KumaOracle::tally),
             consul: self.consul_oracle.as_ref().map(|oracle| {
                 (self.world.as_ref().map(World::agent_counts).unwrap_or_default(), oracle.tally())

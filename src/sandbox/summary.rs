@@ -43,6 +43,8 @@ pub struct DemoSummary {
     pub interrupted: bool,
     /// Number of tasks.
     pub task_counts: TaskCounts,
+    /// The operator's processes that have named themselves in writes to Kuma.
+    pub writing_processes: usize,
     /// Writes to Kuma, if it is emulated.
     pub kuma: Option<WriteCounts>,
     /// Logins of tasks and writes of the operator at Consul, if it is emulated.
@@ -164,9 +166,12 @@ impl DemoSummary {
         }
         for invariant in Invariant::ALL {
             let status = match self.violation_count(invariant) {
-                0 if invariant == Invariant::I7 => {
-                    "not checked: the demo does not tell the writes of replicas apart".to_owned()
-                }
+                0 if invariant == Invariant::I7 => match self.writing_processes {
+                    0 if self.kuma.is_none() => "not checked: writes to Consul name no process".to_owned(),
+                    0 => "not checked: nothing was written to Kuma".to_owned(),
+                    1 => "ok: one process wrote".to_owned(),
+                    count => format!("ok: {count} processes wrote, one after the other"),
+                },
                 // A removal cannot be repeated, so I6 cannot be violated without registrations or declared objects.
                 0 if invariant == Invariant::I6 && self.kuma.is_none() => {
                     "not checked: without a ConsulAuth, the operator writes only removals to Consul"
@@ -211,6 +216,7 @@ mod tests {
             took: Duration::ZERO,
             interrupted: false,
             task_counts: TaskCounts::default(),
+            writing_processes: 0,
             kuma: None,
             consul: None,
             rejected: 0,
@@ -239,6 +245,15 @@ mod tests {
         }
         let failed = DemoCheck::new(DemoSubject::Upgrade, DemoCheckStatus::Failed, "kv lost its outbound");
         assert!(summary(vec![failed]).table(80).contains("FAILED: kv lost its outbound"));
+    }
+
+    #[test]
+    fn one_writer_is_judged_where_processes_are_named() {
+        for (writing_processes, judged) in [(0, false), (1, true), (2, true)] {
+            let table = DemoSummary { writing_processes, ..summary(Vec::new()) }.table(120);
+            let row = table.lines().find(|line| line.contains("I7 ")).unwrap().to_owned();
+            assert_eq!(row.contains(" ok"), judged, "{row}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod reach;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod writers;
 mod zone_proxies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use super::world::{MESH, SECRET, ScenarioService, has_template, host_name, role_
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 use last_endpoint::ReadyRegistrations;
+use writers::WritingProcesses;
 
 pub use consul::{ConsulOracle, ConsulWriteCounts};
 pub use deployment_hold::{HoldCounts, HoldOracle};
@@ -45,7 +47,7 @@ const MAX_UNCONFIRMED: u8 = 1;
 /// Time within which a client may still act on a task that has stopped.
 const STOP_EVENT_LAG: Duration = Duration::from_secs(90);
 
-/// The invariants of the operator. The oracle does not check I7, which needs a lease that is lost.
+/// The invariants of the operator. I7 is checked where writes name their process; lives that lose a lease check it themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Invariant {
@@ -174,6 +176,7 @@ pub struct KumaOracle {
     /// Tasks whose sidecar has taken over a name between the read and the removal of what a gone task had registered.
     overtaken: BTreeSet<String>,
     ready: ReadyRegistrations,
+    processes: WritingProcesses,
 }
 
 /// How long after an upgrade a write may still arrive: the version's age, and a slow call.
@@ -256,12 +259,18 @@ impl KumaOracle {
             unsupported_since: None,
             untouchable: None,
             ready: ReadyRegistrations::default(),
+            processes: WritingProcesses::default(),
         }
     }
 
     /// The violations so far.
     pub fn violations(&self) -> &[InvariantViolation] {
         &self.violations
+    }
+
+    /// The number of the operator's processes that have written, as far as writes name theirs.
+    pub fn writing_processes(&self) -> usize {
+        self.processes.count()
     }
 
     /// The accepted writes so far.
@@ -345,6 +354,9 @@ impl KumaOracle {
             return;
         }
         self.check_ownership(entry);
+        if self.processes.record(entry) {
+            self.report(Invariant::I7, entry, "its process wrote although another one had written since");
+        }
         if self.unsupported_since.is_some_and(|since| since.age_at(entry.at) > UPGRADE_LAG) {
             self.report(Invariant::I11, entry, "the control plane's version is not supported");
         }
@@ -366,7 +378,7 @@ impl KumaOracle {
                 }
                 let is_late =
                     self.dialect_upgraded.is_some_and(|at| at.age_at(entry.at) <= DIALECT_UPGRADE_LAG);
-                if !entry.changed && !is_late {
+                if !writers::has_changed(entry) && !is_late {
                     self.report(Invariant::I6, entry, "an unchanged body was written again");
                 }
                 if !drained(after) {
