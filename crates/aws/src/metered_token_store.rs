@@ -11,7 +11,7 @@ use std::time::Duration;
 use ecs_mesh_controller::{TokenBucket, WriteObstacle, WritePermit};
 
 use crate::aws::{AwsError, AwsErrorKind};
-use crate::token_store::{EntryDescription, TokenStore};
+use crate::token_store::{EntryDescription, EntryPage, TokenStore};
 
 /// Pause after a throttling response. The quota is shared by the whole account.
 const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
@@ -77,10 +77,27 @@ impl MeteredTokenStore {
     /// # Errors
     /// If a page cannot be read, or the list does not end.
     pub async fn list(&self, path: &str) -> Result<BTreeSet<String>, AwsError> {
+        self.all_pages(path, |next| self.store.list(path, next)).await
+    }
+
+    /// Lists the names of all entries with this tag, wherever they are.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub async fn list_tagged(&self, key: &str, value: &str) -> Result<BTreeSet<String>, AwsError> {
+        self.all_pages(key, |next| self.store.list_tagged(key, value, next)).await
+    }
+
+    async fn all_pages<F: Future<Output = Result<EntryPage, AwsError>> + Send>(
+        &self,
+        subject: &str,
+        list: impl Fn(Option<String>) -> F + Send + Sync,
+    ) -> Result<BTreeSet<String>, AwsError> {
         let (mut names, mut next) = (BTreeSet::new(), None);
         for _ in 0..MAX_PAGES {
-            let page =
-                metered(&self.reads, || async { Ok(self.store.list(path, next.clone()).await) }).await?;
+            let page: Result<EntryPage, AwsError> =
+                metered(&self.reads, || async { Ok(list(next.clone()).await) }).await;
+            let page = page?;
             names.extend(page.names);
             next = page.next;
             if next.is_none() {
@@ -90,7 +107,7 @@ impl MeteredTokenStore {
         Err(AwsError {
             kind: AwsErrorKind::Invalid,
             operation: "list",
-            resource: path.to_owned(),
+            resource: subject.to_owned(),
             code: "response".to_owned(),
             message: "the list does not end".to_owned(),
             hint: "",

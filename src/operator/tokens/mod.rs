@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `pass` | one pass: read stores and lists, plan, change |
 //! | `apply` | one change of a stored token |
+//! | `former` | stored tokens below no path |
 //! | `minted` | tokens that are not stored yet |
 //! | `report` | audit trail, warnings, the plan of a dry run |
 
 mod apply;
+mod former;
 mod minted;
 mod pass;
 mod report;
@@ -37,6 +39,7 @@ use ecs_mesh_core::tokens::EntryName;
 use ecs_mesh_kuma::TokenIssuer;
 use ecs_mesh_model::{MeshName, Timestamp};
 
+use former::FormerTokens;
 use minted::MintedTokens;
 use pass::{PassEnd, TokenPass};
 
@@ -100,6 +103,8 @@ struct TokenTargetState {
     pruned: BTreeMap<MeshName, Timestamp>,
     /// Tokens that could not be stored yet.
     minted: MintedTokens,
+    /// The last look for tokens below no path.
+    former: Option<FormerTokens>,
 }
 
 impl TokenTarget {

@@ -161,6 +161,7 @@ impl TokenPass<'_> {
             }
             state.count(label);
         }
+        state.status.tokens.extend(self.count_former().await);
         reporter.finish(state.status, state.plan);
         match (state.changed, state.failed) {
             (_, true) => PassEnd::Failed,

@@ -12,11 +12,12 @@ use crate::operator::dry_run::TaskPlan;
 use crate::operator::journal::{ChangeCause, ChangeResult, JournalChange, JournalEvent, JournalSubject};
 use crate::telemetry::state::TokenStatus;
 use ecs_mesh_core::plan::Evidence;
+use ecs_mesh_api::TokenStoreKind;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange, PlannedKind};
 use ecs_mesh_core::tokens::{
     ClockOffset, EntryName, EntryPlan, IssuedToken, TokenAction, TokenId, TokenState,
 };
-use ecs_mesh_model::MeshName;
+use ecs_mesh_model::{MeshName, docs_url};
 
 /// The label of warnings about tokens.
 const TOKEN_FAILED: &str = "token_failed";
@@ -26,6 +27,10 @@ const PRUNE: &str = "prune";
 
 /// The kind of object of changes in the journal.
 const DATA_PLANE_TOKEN: &str = "data_plane_token";
+/// The names that one line has.
+const MAX_EXAMPLES: usize = 3;
+/// The page about tokens below no path.
+const FORMER_TOKENS_PAGE: &str = "how-to/kuma-tokens.md#find-tokens-below-a-former-path";
 
 /// The key of the warning that the clocks differ.
 const CLOCK: &str = "clock";
@@ -78,6 +83,23 @@ impl TokenReporter<'_> {
         let described = format!("data plane tokens of control plane {control_plane}: {subject}");
         self.of.context.record_unresolved(&described, None);
         self.of.target.warnings.clear(&reading(subject));
+    }
+
+    /// All stored tokens below no path.
+    pub(super) fn former(&self, store: TokenStoreKind, names: &[EntryName]) {
+        let (control_plane, store) = (&self.of.worker.name, store.as_str());
+        let key = format!("former tokens of {store}");
+        if names.is_empty() {
+            self.of.target.warnings.clear(&key);
+            return;
+        }
+        let shown =
+            |names: &[EntryName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if self.of.target.warnings.raise(key, shown(names)) {
+            let (tokens, examples) = (names.len(), shown(names.get(..MAX_EXAMPLES).unwrap_or(names)));
+            let help = docs_url(FORMER_TOKENS_PAGE);
+            warn!(%control_plane, store, tokens, examples, help, "stored tokens are below no tokens.path; they stay until removed");
+        }
     }
 
     /// The control plane's clock when it issued a token.

@@ -206,6 +206,23 @@ async fn token_that_is_revoked_often_is_replaced_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tokens_below_a_former_path_are_counted() {
+    let mut fixture = issuing(&["a", "b"]).await;
+    assert_eq!(fixture.tokens_in("former"), 0);
+    fixture.tokens = TOKENS.replace("/mesh", "/meshes");
+    // A file in error may have the path.
+    fixture.edit(&(workloads(&["a", "b"]) + "kind: Wor\n"));
+    sleep(SOON).await;
+    assert_eq!(fixture.tokens_in("former"), 0);
+    fixture.edit(&workloads(&["a", "b"]));
+    sleep(SOON).await;
+    assert_eq!((fixture.tokens_in("former"), fixture.tokens_in("issued")), (2, 2));
+    fixture.secrets.entries.lock().unwrap().retain(|name, _| name.starts_with("/meshes/"));
+    sleep(2 * HOUR).await;
+    assert_eq!((fixture.tokens_in("former"), fixture.tokens_in("issued")), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn failed_revocation_is_counted_as_failed() {
     let mut fixture = issuing(&["a", "b"]).await;
     fixture.refused_paths.lock().unwrap().insert("revocations");

@@ -29,6 +29,13 @@ impl EntryName {
         let name = format!("{path}/{}/{workload}/token", binding.spec.mesh);
         Self { store: binding.spec.tokens.store, name: name.into() }
     }
+
+    /// Whether the entry is below the path of the binding.
+    pub fn is_of(&self, binding: &Binding) -> bool {
+        let tokens = &binding.spec.tokens;
+        let below = tokens.path.as_ref().and_then(|path| self.name.strip_prefix(path.as_str()));
+        self.store == tokens.store && below.is_some_and(|rest| rest.starts_with('/'))
+    }
 }
 
 impl fmt::Display for EntryName {
@@ -139,6 +146,8 @@ mod tests {
                 ("web", json!({})),
                 ("kv", json!({"bindings": ["prod"]})),
                 ("other", json!({"bindings": ["off"]})),
+                // No task is of both clusters.
+                ("elsewhere", json!({"selector": {"clusters": ["*:cluster/d"]}})),
             ],
         );
         let names = desired_tokens(&set, "kuma").keys().map(ToString::to_string).collect::<Vec<_>>();
@@ -146,8 +155,6 @@ mod tests {
         assert!(desired_tokens(&set, "another").is_empty());
     }
 
-                // No task is of both clusters.
-                ("elsewhere", json!({"selector": {"clusters": ["*:cluster/d"]}})),
     #[test]
     fn token_is_bound_to_what_the_dataplane_has() {
         let set = set(

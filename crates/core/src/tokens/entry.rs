@@ -178,8 +178,9 @@ pub enum TokenState {
     Conflict,
 }
 
-/// All states, with that of a token whose issue, storage or revocation failed.
-pub const TOKEN_STATES: [&str; 6] = ["issued", "pending", "withdrawn", "held", "conflict", "failed"];
+/// All states, with that of a token whose issue, storage or revocation failed, and that of a token below no path.
+pub const TOKEN_STATES: [&str; 7] =
+    ["issued", "pending", "withdrawn", "held", "conflict", "failed", "former"];
 
 impl TokenState {
     /// The state as a value of metric labels.

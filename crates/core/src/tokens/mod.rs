@@ -21,7 +21,7 @@ pub use entry::{
     plan_entry,
 };
 pub use record::{
-    ClockOffset, IssuedToken, NoTokenIdentity, PriorToken, TokenId, TokenIdentity, TokenOwner, TokenRecord,
-    TokenRecordError,
+    ClockOffset, IssuedToken, NoTokenIdentity, OPERATOR_TAG, PriorToken, TokenId, TokenIdentity, TokenOwner,
+    TokenRecord, TokenRecordError,
 };
 pub use revocations::RevocationList;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::revocations::RevocationList;
 use ecs_mesh_model::{MeshName, OperatorId, Timestamp};
 
-/// The operator that issued the token.
-const OPERATOR_TAG: &str = "ecs-mesh.dev/operator";
+/// The tag with the operator that issued the token.
+pub const OPERATOR_TAG: &str = "ecs-mesh.dev/operator";
 const CONTROL_PLANE_TAG: &str = "ecs-mesh.dev/control-plane";
 const MESH_TAG: &str = "ecs-mesh.dev/mesh";
 const WORKLOAD_TAG: &str = "ecs-mesh.dev/workload";
