@@ -97,7 +97,7 @@ fn seeds(default: u64, regressions: &[u64]) -> Vec<u64> {
     seeds
 }
 
-/// Number of runs in which each kind of fault must occur.
+/// Number of runs in which each kind of fault must occur, and enough must happen.
 const MANY: usize = 30;
 
 /// Number of faults by kind, and of operator reads while each foreign fixture existed.
@@ -145,11 +145,13 @@ fn assert_runs(kind: &str, reports: &[(u64, SimReport)], kinds: &[SimFault]) {
         println!("{count:>7} {what}");
     }
     assert!(failures.is_empty(), "{failures}");
-    // Runs with little activity prove little.
-    assert!(total(|e| e.created) > 10 * reports.len() as u64, "hardly anything was registered");
-    assert!(total(|e| e.removed) > 3 * reports.len() as u64, "hardly anything was removed");
-    let never: Vec<_> = struck.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
-    assert!(reports.len() < MANY || never.is_empty(), "never struck: {never:?}");
+    // Runs with little activity prove little. A single one may have little.
+    if reports.len() >= MANY {
+        assert!(total(|e| e.created) > 10 * reports.len() as u64, "hardly anything was registered");
+        assert!(total(|e| e.removed) > 3 * reports.len() as u64, "hardly anything was removed");
+        let never: Vec<_> = struck.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
+        assert!(never.is_empty(), "never struck: {never:?}");
+    }
 }
 
 /// Checks that a seed gives the same history twice.
