@@ -11,8 +11,8 @@ use super::pass::planned_change;
 use crate::operator::dry_run::TaskPlan;
 use crate::operator::journal::{ChangeCause, ChangeResult, JournalChange, JournalEvent, JournalSubject};
 use crate::telemetry::state::TokenStatus;
-use ecs_mesh_core::plan::Evidence;
 use ecs_mesh_api::TokenStoreKind;
+use ecs_mesh_core::plan::Evidence;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange, PlannedKind};
 use ecs_mesh_core::tokens::{
     ClockOffset, EntryName, EntryPlan, IssuedToken, TokenAction, TokenId, TokenState,
