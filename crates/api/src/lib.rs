@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod allow_list;
+mod aws_account;
 mod consul_auth;
 mod control_plane;
 mod duration;
@@ -44,6 +45,7 @@ mod token_policy;
 mod workload;
 
 pub use allow_list::{AllowList, RefusedSource};
+pub use aws_account::{AccountReadRates, AwsAccountSpec};
 pub use consul_auth::{
     ClientTokens, ConsulAuthSpec, ConsulEnterprise, GatewayKind, LoginSettings, Presence, ServiceTokens,
     TokenLocality,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// `ControlPlane`: `writesPerSecond`.
 pub const WRITES_PER_SECOND: RangeInclusive<u32> = 1..=10_000;
+/// `AwsAccount`: `readsPerSecond`.
+pub const READS_PER_SECOND: RangeInclusive<u16> = 1..=1_000;
 /// `MeshBinding`: `cleanup.guard.maxFraction`.
 pub const MAX_FRACTION: RangeInclusive<f64> = 0.0..=1.0;
 
@@ -77,6 +79,8 @@ pub const TOKEN_PATH_RULE: &str = "`/` before each of at most 8 parts of letters
                                    characters, not beginning with /aws or /ssm";
 /// `MeshBinding`: the rule of `tokens.kmsKey`.
 pub const KMS_KEY_RULE: &str = "the ARN or id of a key, or alias/NAME";
+/// `AwsAccount`: the rule of `externalId`.
+pub const EXTERNAL_ID_RULE: &str = "2 to 1224 letters, digits and any of _+=,.@:/-";
 /// The rule of names of Consul's ACL objects.
 pub(crate) const CONSUL_NAME_RULE: &str = "letters, digits, '-' and '_', at most 128 characters";
 

@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::HumanDuration;
-use super::limits::{CONSUL_NAME_RULE, DNS_LABEL_RULE, KMS_KEY_RULE, TOKEN_PATH_RULE};
+use super::limits::{CONSUL_NAME_RULE, DNS_LABEL_RULE, EXTERNAL_ID_RULE, KMS_KEY_RULE, TOKEN_PATH_RULE};
 use ecs_mesh_model::ServiceName;
 
 /// Units, each at most once, the largest first. The minimum length excludes the empty text.
@@ -30,6 +30,9 @@ const BOUND_PRINCIPAL: &str = r"^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/([^*\s]+\
 const HEADER_NAME: &str = "^[A-Za-z0-9_-]+$";
 const HEADER_VALUE: &str = "^([!-~]([ -~]*[!-~])?)?$";
 const ACCOUNT: &str = "^[0-9]{12}$";
+const ROLE_ARN: &str = r"^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/([!-~]*[!-.0-~])$";
+const EXTERNAL_ID: &str = "^[A-Za-z0-9_+=,.@:/-]+$";
+const REGION: &str = "^[a-z]+(-[a-z]+){1,3}-[0-9]{1,2}$";
 const ROLE_PATH: &str = "^[/*]";
 const TOKEN_PATH: &str = "^(/[A-Za-z0-9_.-]+){1,8}$";
 const KMS_KEY: &str = "^[A-Za-z0-9:/_-]+$";
@@ -73,6 +76,28 @@ pub(super) fn accounts(_: &mut SchemaGenerator) -> Schema {
     let account =
         json!({ "type": "string", "pattern": ACCOUNT, "x-allowed": "12 digits", "x-unquoted": true });
     json_schema!({ "type": "array", "items": account, "x-format": "list of account ids" })
+}
+
+pub(super) fn account(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "pattern": ACCOUNT, "x-allowed": "12 digits", "x-format": "account id", "x-unquoted": true
+    })
+}
+
+pub(super) fn role_arn(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": ROLE_ARN, "x-allowed": "role's ARN", "x-format": "role's ARN" })
+}
+
+pub(super) fn external_id(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "pattern": EXTERNAL_ID, "minLength": 2, "maxLength": 1224, "x-allowed": EXTERNAL_ID_RULE,
+        "x-format": "external id", "x-unquoted": true
+    })
+}
+
+pub(super) fn regions(_: &mut SchemaGenerator) -> Schema {
+    let region = json!({ "type": "string", "pattern": REGION, "x-allowed": "Region, such as `eu-west-1`" });
+    json_schema!({ "type": "array", "items": region, "x-format": "list of Regions" })
 }
 
 pub(super) fn token_path(_: &mut SchemaGenerator) -> Schema {

@@ -262,6 +262,11 @@ pub struct TaskDefinitionArn(Arc<str>);
 arn_text!(TaskDefinitionArn);
 
 impl TaskDefinitionArn {
+    /// The Region that the task definition is in.
+    pub fn region(&self) -> &str {
+        self.part(3)
+    }
+
     /// Reads a task definition's ARN, which must name a revision.
     pub fn parse(text: &str) -> Result<Self, ArnError> {
         let error = || {

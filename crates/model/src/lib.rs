@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod account_region;
 mod advertised_address;
 mod arn;
 mod dataplane_owner;
@@ -40,6 +41,7 @@ mod time;
 mod tls_server_name;
 
 pub use self::time::Timestamp;
+pub use account_region::{AccountRegion, partition_of_region};
 pub use advertised_address::AdvertisedAddress;
 pub use arn::{
     ArnError, ClusterArn, ContainerInstanceArn, EcsServiceArn, RoleArn, TaskArn, TaskDefinitionArn,

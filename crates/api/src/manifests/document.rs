@@ -11,7 +11,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use super::deserialize::{self, Misread, TypeProblem};
 use super::finding::{ManifestFinding, quoted, suggestion};
 use super::yaml::{self, PathStep, YamlNode, YamlValue, child, path_text};
-use crate::{API_VERSION, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+use crate::{
+    API_VERSION, AwsAccountSpec, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec,
+    WorkloadSpec,
+};
 
 /// The kinds of manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,14 +24,16 @@ pub(super) enum ManifestKind {
     Workload,
     OutboundList,
     ConsulAuth,
+    AwsAccount,
 }
 
-const KINDS: [(&str, ManifestKind); 5] = [
+const KINDS: [(&str, ManifestKind); 6] = [
     ("ControlPlane", ManifestKind::ControlPlane),
     ("MeshBinding", ManifestKind::MeshBinding),
     ("Workload", ManifestKind::Workload),
     ("OutboundList", ManifestKind::OutboundList),
     ("ConsulAuth", ManifestKind::ConsulAuth),
+    ("AwsAccount", ManifestKind::AwsAccount),
 ];
 
 impl ManifestKind {
@@ -50,6 +55,7 @@ pub(super) enum ManifestSpec {
     Workload(WorkloadSpec),
     OutboundList(OutboundListSpec),
     ConsulAuth(ConsulAuthSpec),
+    AwsAccount(AwsAccountSpec),
 }
 
 /// A document whose kind and name are known.
@@ -338,6 +344,7 @@ fn read_spec(
         ManifestKind::Workload => read_as(node, ManifestSpec::Workload, origin, findings),
         ManifestKind::OutboundList => read_as(node, ManifestSpec::OutboundList, origin, findings),
         ManifestKind::ConsulAuth => read_as(node, ManifestSpec::ConsulAuth, origin, findings),
+        ManifestKind::AwsAccount => read_as(node, ManifestSpec::AwsAccount, origin, findings),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::outbounds::{self, DeclaredReach, MergedOutbounds, OutboundSource};
 use crate::{
-    ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, Reach,
-    WorkloadSpec,
+    AwsAccountSpec, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec,
+    Reach, WorkloadSpec,
 };
 use ecs_mesh_model::{ClusterArn, Timestamp};
 
@@ -49,6 +49,8 @@ pub struct ManifestSet {
     pub outbound_lists: BTreeMap<Arc<str>, Arc<OutboundListSpec>>,
     /// `ConsulAuth` by name.
     pub consul_auths: BTreeMap<Arc<str>, Arc<ConsulAuthSpec>>,
+    /// `AwsAccount` by name. No two have the same account.
+    pub aws_accounts: BTreeMap<Arc<str>, Arc<AwsAccountSpec>>,
 }
 
 impl ManifestSet {
@@ -71,6 +73,11 @@ impl ManifestSet {
         }
     }
 
+    /// The `AwsAccount` of this account, with its name.
+    pub fn aws_account(&self, account: &str) -> Option<(&Arc<str>, &Arc<AwsAccountSpec>)> {
+        self.aws_accounts.iter().find(|(_, spec)| spec.account == account)
+    }
+
     /// Whether both have the same documents, at any generation, complete or not.
     pub fn has_same_documents(&self, other: &Self) -> bool {
         let Self {
@@ -81,12 +88,14 @@ impl ManifestSet {
             workloads,
             outbound_lists,
             consul_auths,
+            aws_accounts,
         } = self;
         *control_planes == other.control_planes
             && *bindings == other.bindings
             && *workloads == other.workloads
             && *outbound_lists == other.outbound_lists
             && *consul_auths == other.consul_auths
+            && *aws_accounts == other.aws_accounts
     }
 
     /// Whether this set has every document of the other, possibly changed.
@@ -99,5 +108,6 @@ impl ManifestSet {
             && within(&self.workloads, &other.workloads)
             && within(&self.outbound_lists, &other.outbound_lists)
             && within(&self.consul_auths, &other.consul_auths)
+            && within(&self.aws_accounts, &other.aws_accounts)
     }
 }

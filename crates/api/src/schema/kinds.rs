@@ -3,7 +3,9 @@
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
-use crate::{ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+use crate::{
+    AwsAccountSpec, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec,
+};
 
 /// A kind of manifest.
 pub(super) struct SchemaKind {
@@ -34,7 +36,7 @@ const fn wide(name: &'static str, path: &'static str) -> Column {
 const AGE: Column = Column { name: "Age", kind: "date", path: ".metadata.creationTimestamp", wide: false };
 
 /// The kinds in the order of the reference. Short names start with `em`, since other projects have kinds of these names.
-pub(super) const KINDS: [SchemaKind; 5] = [
+pub(super) const KINDS: [SchemaKind; 6] = [
     SchemaKind {
         name: "ControlPlane",
         plural: "controlplanes",
@@ -97,5 +99,17 @@ pub(super) const KINDS: [SchemaKind; 5] = [
             AGE,
         ],
         spec: ConsulAuthSpec::json_schema,
+    },
+    SchemaKind {
+        name: "AwsAccount",
+        plural: "awsaccounts",
+        short_name: "emaa",
+        columns: &[
+            shown("Account", ".spec.account"),
+            shown("Regions", ".spec.regions"),
+            wide("Role", ".spec.assumeRole"),
+            AGE,
+        ],
+        spec: AwsAccountSpec::json_schema,
     },
 ];

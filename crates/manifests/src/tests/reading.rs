@@ -108,7 +108,7 @@ fn invalid_yaml_does_not_hide_errors_of_other_documents() {
     insta::assert_snapshot!(errors_of(text), @r#"
     a.yaml:1 (document 1): not valid YAML: unclosed bracket '['
     a.yaml:3 (document 2, Wrkload): apiVersion: required, and missing
-    a.yaml:3 (document 2, Wrkload): kind: "Wrkload" is not a kind of manifest; did you mean Workload? Allowed: ControlPlane, MeshBinding, Workload, OutboundList, ConsulAuth
+    a.yaml:3 (document 2, Wrkload): kind: "Wrkload" is not a kind of manifest; did you mean Workload? Allowed: ControlPlane, MeshBinding, Workload, OutboundList, ConsulAuth, AwsAccount
     a.yaml:3 (document 2, Wrkload): metadata: required, and missing
     a.yaml:6 (document 3): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)
     a.yaml:8 (document 4): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)

@@ -2,6 +2,7 @@
 //!
 //! A manifest that breaks a rule is omitted, together with every manifest that refers to it. Each is reported.
 
+mod aws_account;
 mod cluster;
 mod consul_auth;
 mod control_plane;
@@ -27,8 +28,8 @@ use super::outbounds::{DeclaredReach, OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
 use crate::{
-    AllowList, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, TokenPolicy,
-    TokenStoreKind, WorkloadSpec,
+    AllowList, AwsAccountSpec, ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec,
+    TokenPolicy, TokenStoreKind, WorkloadSpec,
 };
 use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
@@ -113,6 +114,7 @@ pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled
     assembly.warn_of_reach();
     assembly.warn_of_no_effect();
     assembly.warn_of_dialects();
+    assembly.warn_of_unread_clusters();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
 }
@@ -153,6 +155,7 @@ fn broken_rules(spec: &ManifestSpec, origin: &DocumentOrigin) -> BrokenRules {
         ManifestSpec::Workload(spec) => workload::check(spec, &mut report),
         ManifestSpec::OutboundList(spec) => outbound::check_list(spec, &mut report),
         ManifestSpec::ConsulAuth(spec) => consul_auth::check(spec, &mut report, &mut warn),
+        ManifestSpec::AwsAccount(spec) => aws_account::check(spec, &mut report),
     }
     found
 }
@@ -222,6 +225,8 @@ struct Assembly {
     list_origins: BTreeMap<Arc<str>, DocumentOrigin>,
     /// The `ConsulAuth` of each Consul location, with its origin.
     auths_by_location: BTreeMap<ConsulLocationKey, (Arc<str>, DocumentOrigin)>,
+    /// The `AwsAccount` of each account, with its origin.
+    accounts: BTreeMap<String, (Arc<str>, DocumentOrigin)>,
     /// The bindings with a path of stored tokens.
     token_paths: Vec<TokenPathUse>,
     errors: Vec<ManifestFinding>,
@@ -245,6 +250,7 @@ impl Assembly {
             workload_origins: BTreeMap::new(),
             list_origins: BTreeMap::new(),
             auths_by_location: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             token_paths: Vec::new(),
             errors,
             warnings,
@@ -266,6 +272,7 @@ impl Assembly {
                     self.list_origins.insert(name, origin);
                 }
                 Some(ManifestSpec::ConsulAuth(spec)) => self.add_consul_auth(name, &origin, spec),
+                Some(ManifestSpec::AwsAccount(spec)) => self.add_aws_account(name, origin, spec),
                 None => {}
             }
         }
@@ -294,7 +301,9 @@ impl Assembly {
                 });
                 named.collect()
             }
-            ManifestSpec::ControlPlane(_) | ManifestSpec::OutboundList(_) => Vec::new(),
+            ManifestSpec::ControlPlane(_) | ManifestSpec::OutboundList(_) | ManifestSpec::AwsAccount(_) => {
+                Vec::new()
+            }
         };
         let unknown = references.into_iter().filter(|(_, kind, name)| {
             !self.names.contains(&(*kind, (*name).into())) && !self.may_be_external(*kind, name)
@@ -396,6 +405,22 @@ impl Assembly {
         self.auths_by_location.entry(location).or_insert_with(|| (Arc::clone(&name), origin.clone()));
         if self.errors.len() == before {
             self.set.consul_auths.insert(name, Arc::new(spec));
+        }
+    }
+
+    fn add_aws_account(&mut self, name: Arc<str>, origin: DocumentOrigin, spec: AwsAccountSpec) {
+        let Some((other, at)) = self.accounts.get(&spec.account) else {
+            self.accounts.insert(spec.account.clone(), (Arc::clone(&name), origin));
+            self.set.aws_accounts.insert(name, Arc::new(spec));
+            return;
+        };
+        // Either may be the intended one.
+        self.set.aws_accounts.remove(other);
+        for (document, rival, location) in [(&origin, other, at.location()), (at, &name, origin.location())] {
+            let message = format!(
+                "is also the account of AwsAccount {rival} at {location}: keep one, with all Regions"
+            );
+            self.errors.push(document.finding("spec.account", message));
         }
     }
 
