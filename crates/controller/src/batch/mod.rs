@@ -83,10 +83,13 @@ impl<C: BatchCall> Clone for Batcher<C> {
 struct Inner<C: BatchCall> {
     call: C,
     max_requests: usize,
-    bucket: Option<TokenBucket>,
+    bucket: Option<BucketOf<C>>,
     /// A group is present while its driver runs.
     groups: Mutex<BTreeMap<C::Group, Pending<C>>>,
 }
+
+/// The bucket of a group's calls.
+type BucketOf<C> = Arc<dyn Fn(&<C as BatchCall>::Group) -> TokenBucket + Send + Sync>;
 
 type BatchResult<C> = Result<<C as BatchCall>::Response, BatchError<<C as BatchCall>::Error>>;
 type Waiters<C> = Vec<oneshot::Sender<BatchResult<C>>>;
@@ -101,6 +104,21 @@ struct Pending<C: BatchCall> {
 impl<C: BatchCall> Batcher<C> {
     /// Creates a batcher: a call carries at most `max_requests` (at least one) and takes a token from `bucket`.
     pub fn new(call: C, max_requests: usize, bucket: Option<TokenBucket>) -> Self {
+        let of_all = |bucket: TokenBucket| -> BucketOf<C> { Arc::new(move |_| bucket.clone()) };
+        Self::build(call, max_requests, bucket.map(of_all))
+    }
+
+    /// As [`Self::new`], where each group has the bucket that `bucket_of` returns: a group that waits for its bucket delays
+    /// none that has another.
+    pub fn with_buckets(
+        call: C,
+        max_requests: usize,
+        bucket_of: impl Fn(&C::Group) -> TokenBucket + Send + Sync + 'static,
+    ) -> Self {
+        Self::build(call, max_requests, Some(Arc::new(bucket_of)))
+    }
+
+    fn build(call: C, max_requests: usize, bucket: Option<BucketOf<C>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 call,
@@ -160,8 +178,8 @@ impl<C: BatchCall> Inner<C> {
     async fn run_calls(self: Arc<Self>, group: C::Group) {
         self.gather(&group).await;
         while self.is_wanted(&group) {
-            if let Some(bucket) = &self.bucket {
-                bucket.acquire(1).await;
+            if let Some(bucket_of) = &self.bucket {
+                bucket_of(&group).acquire(1).await;
             }
             let batch = self.next_batch(&group);
             if !batch.is_empty() {
