@@ -68,6 +68,6 @@ fn role(
     // Later logins of the same kind find the role.
     drop(cloud.create_role(request, now));
     let role_arn = format!("arn:aws:iam::{ACCOUNT}:role{path}{name}");
-    let request = AssumeRole { role_arn, session_name: "task".into(), duration_seconds: None };
+    let request = AssumeRole { role_arn, session_name: "task".into(), ..AssumeRole::default() };
     cloud.assume_role(&request, now).unwrap()
 }

@@ -241,7 +241,7 @@ async fn deploy(aws: &Endpoints, account: &str) -> String {
 async fn log_in(aws: &Endpoints, url: &str, account: &str, task: &str) -> String {
     let (credentials, now): (AssumedRole, _) = aws.with(|cloud, _, now| {
         let role_arn = format!("arn:aws:iam::{account}:role/consul-ecs/web");
-        let request = AssumeRole { role_arn, session_name: "task".into(), duration_seconds: None };
+        let request = AssumeRole { role_arn, session_name: "task".into(), ..AssumeRole::default() };
         (cloud.assume_role(&request, now).unwrap(), now)
     });
     let login = SignedLogin {

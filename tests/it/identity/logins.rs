@@ -124,7 +124,7 @@ fn role(aws: &Endpoints, path: &str, name: &str, tags: &[(&str, &str)]) -> Assum
         let _ =
             cloud.create_role(CreateRole { path: path.to_owned(), ..CreateRole::for_tasks(name, tags) }, now);
         let role_arn = format!("arn:aws:iam::{account}:role{path}{name}");
-        let request = AssumeRole { role_arn, session_name: "task".into(), duration_seconds: None };
+        let request = AssumeRole { role_arn, session_name: "task".into(), ..AssumeRole::default() };
         cloud.assume_role(&request, now).unwrap()
     })
 }

@@ -33,6 +33,8 @@ pub struct CloudConfig {
     pub container_instances: usize,
     /// Whether the interfaces of tasks and of container instances also have an IPv6 address.
     pub dual_stack: bool,
+    /// How long credentials of assumed roles are valid, in place of what callers ask for.
+    pub session_lifetime: Option<Duration>,
     /// The URL of the account's API, if it is not AWS's own.
     pub endpoint: Option<String>,
 }
@@ -53,6 +55,7 @@ impl Default for CloudConfig {
             history: Duration::from_mins(5),
             container_instances: 1,
             dual_stack: false,
+            session_lifetime: None,
             endpoint: None,
         }
     }

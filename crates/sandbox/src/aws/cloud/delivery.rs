@@ -20,6 +20,14 @@ pub(super) struct PendingEventBridgeEvent {
     pub(super) detail: Value,
 }
 
+/// An event on its way to another account or Region.
+#[derive(Clone, Debug)]
+pub(in crate::aws) struct ForwardedEvent {
+    /// ARN of a queue or a bus.
+    target: String,
+    body: Arc<str>,
+}
+
 impl Cloud {
     pub(super) fn emit_task_event(&mut self, task: &CloudTask, now: Timestamp) {
         if !self.has_enabled_rules() {
@@ -157,21 +165,46 @@ impl Cloud {
         });
         // Moved, not copied: the detail is the largest part.
         event["detail"] = detail;
-        let targets: Vec<(String, Option<String>)> = self
-            .rules
-            .values()
-            .filter(|rule| rule.bus == bus && rule.accepts(&event))
-            .flat_map(super::EventBridgeRule::destinations)
-            .collect();
-        if targets.is_empty() {
-            return id;
-        }
-        let body: Arc<str> = event.to_string().into();
-        for (queue, input) in targets {
-            let body = input.map_or_else(|| body.clone(), Into::into);
-            self.deliver(&queue, &body, now);
-        }
+        self.dispatch(bus.as_deref(), &event, now);
         id
+    }
+
+    /// Delivers the event to the targets of matching rules of the bus: queues of this account and Region, and what may be in another.
+    fn dispatch(&mut self, bus: Option<&str>, event: &Value, now: Timestamp) {
+        let matching =
+            self.rules.values().filter(|rule| rule.bus.as_deref() == bus && rule.accepts(event));
+        let targets: Vec<(String, Option<String>)> =
+            matching.flat_map(super::EventBridgeRule::destinations).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let (queues, buses) = (self.arn("sqs", ""), self.arn("events", ""));
+        let body: Arc<str> = event.to_string().into();
+        for (target, input) in targets {
+            let body = input.map_or_else(|| body.clone(), Into::into);
+            if let Some(queue) = target.strip_prefix(&queues) {
+                self.deliver(queue, &body, now);
+            } else if !target.starts_with(&buses) {
+                self.leaving_events.push(ForwardedEvent { target, body });
+            }
+        }
+    }
+
+    /// The events for other accounts and Regions since the last call.
+    pub(in crate::aws) fn take_leaving_events(&mut self) -> Vec<ForwardedEvent> {
+        std::mem::take(&mut self.leaving_events)
+    }
+
+    /// Takes an event that another account or Region forwards to a queue or the default bus of this one. One for elsewhere is
+    /// dropped.
+    pub(in crate::aws) fn take_forwarded(&mut self, event: &ForwardedEvent, now: Timestamp) {
+        if let Some(queue) = event.target.strip_prefix(&self.arn("sqs", "")) {
+            self.deliver(&queue.to_owned(), &event.body, now);
+        } else if event.target == self.arn("events", "event-bus/default")
+            && let Ok(event) = serde_json::from_str(&event.body)
+        {
+            self.dispatch(None, &event, now);
+        }
     }
 
     /// Every draw is made whether or not it counts, so that one fault's probability does not shift another's draws.

@@ -82,6 +82,7 @@ pub use self::tables::{ItemCondition, ItemTable, StoredItem};
 pub use self::task::{CloudTask, Network, StopCode, TaskOverrides};
 pub use self::tasks::RunTask;
 
+pub(super) use self::delivery::ForwardedEvent;
 pub(super) use self::ecs_tags::{tags_from, tags_json};
 pub(super) use self::messages::{attributes_md5, md5_hex};
 pub(super) use self::rules::validation;
@@ -136,6 +137,8 @@ pub struct Cloud {
     buckets: BTreeMap<String, S3Bucket>,
     quota: Quota,
     events_lost_until: Option<Timestamp>,
+    /// Events for other accounts and Regions.
+    leaving_events: Vec<ForwardedEvent>,
     message_arrived: bool,
 }
 
@@ -165,6 +168,7 @@ impl Cloud {
             buckets: BTreeMap::new(),
             quota: Quota::new(config.throttling.clone(), now),
             events_lost_until: None,
+            leaving_events: Vec::new(),
             message_arrived: false,
             config,
         }

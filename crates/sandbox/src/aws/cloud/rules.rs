@@ -41,11 +41,11 @@ impl EventBridgeRule {
         self.enabled && pattern::matches(&self.parsed, event)
     }
 
-    /// Names of the target queues, with the constant input of each.
+    /// ARNs of the target queues and buses, with the constant input of each.
     pub(super) fn destinations(&self) -> Vec<(String, Option<String>)> {
-        let name = |target: &RuleTarget| target.arn.rsplit(':').next().unwrap_or_default().to_owned();
-        let queues = self.targets.values().filter(|target| target.arn.split(':').nth(2) == Some("sqs"));
-        queues.map(|target| (name(target), target.input.clone())).collect()
+        let is_served = |target: &&RuleTarget| matches!(target.arn.split(':').nth(2), Some("sqs" | "events"));
+        let served = self.targets.values().filter(is_served);
+        served.map(|target| (target.arn.clone(), target.input.clone())).collect()
     }
 }
 
@@ -55,7 +55,7 @@ impl EventBridgeRule {
 pub struct RuleTarget {
     /// Unique within the rule.
     pub id: String,
-    /// ARN of a queue. Other targets are accepted and receive nothing.
+    /// ARN of a queue, or of the default bus of another account. Other targets are accepted and receive nothing.
     pub arn: String,
     /// Constant input instead of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]

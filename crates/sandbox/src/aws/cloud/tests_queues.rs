@@ -218,8 +218,12 @@ fn role_tag_changes_emit_cloudtrail_events() {
 fn assumed_role_credentials_expire() {
     let mut world = cloud();
     let role = world.cloud.create_role(CreateRole::for_tasks("kv-task", Tags::new()), world.now).unwrap();
-    let request =
-        AssumeRole { role_arn: role.arn, session_name: "task1".into(), duration_seconds: Some(900) };
+    let request = AssumeRole {
+        role_arn: role.arn,
+        session_name: "task1".into(),
+        duration_seconds: Some(900),
+        ..AssumeRole::default()
+    };
     let assumed = world.cloud.assume_role(&request, world.now).unwrap();
     let (arn, id) = world.cloud.caller_identity(&assumed.access_key_id, world.now).unwrap();
     assert_eq!(arn, "arn:aws:sts::111122223333:assumed-role/kv-task/task1");

@@ -3,6 +3,7 @@
 //! The lock is never held across an await. Long polls sleep until a message arrives or their time is over, and a
 //! timer advances the account at [`Cloud::next_deadline`].
 
+mod accounts;
 mod connection;
 mod dynamodb;
 mod ec2;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::connection::{ConnectionCutter, CuttableListener};
 use self::request::AwsRequest;
+use super::cloud::ForwardedEvent;
 use super::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::Timestamp;
 
@@ -52,6 +54,11 @@ pub struct AwsFront {
     arrivals: Arc<Notify>,
     /// Notified when the next deadline may have changed.
     rescheduled: Arc<Notify>,
+    /// The other accounts and Regions on the same port.
+    members: Arc<Mutex<Vec<AwsFront>>>,
+    /// Events that they forward to this one.
+    forwarded: Arc<Mutex<Vec<ForwardedEvent>>>,
+    is_member: bool,
 }
 
 impl AwsFront {
@@ -67,6 +74,9 @@ impl AwsFront {
             faults,
             arrivals: Arc::new(Notify::new()),
             rescheduled: Arc::new(Notify::new()),
+            members: Arc::default(),
+            forwarded: Arc::default(),
+            is_member: false,
         }
     }
 
@@ -77,7 +87,17 @@ impl AwsFront {
         let now = (self.clock)();
         let before = cloud.next_deadline();
         cloud.step(now);
+        if !self.is_member {
+            let forwarded =
+                std::mem::take(&mut *self.forwarded.lock().unwrap_or_else(PoisonError::into_inner));
+            forwarded.into_iter().for_each(|event| cloud.take_forwarded(&event, now));
+        }
         let result = act(&mut cloud, now);
+        let leaving = cloud.take_leaving_events();
+        if self.is_member && !leaving.is_empty() {
+            self.forwarded.lock().unwrap_or_else(PoisonError::into_inner).extend(leaving);
+            self.rescheduled.notify_one();
+        }
         if cloud.take_message_arrived() {
             self.arrivals.notify_waiters();
         }
@@ -92,13 +112,16 @@ impl AwsFront {
         self.with(|cloud, _| cloud.calls())
     }
 
-    /// Advances the account at each deadline.
+    /// Advances the accounts at each deadline.
     async fn run(&self) {
         loop {
-            let (deadline, now) = self.with(|cloud, now| (cloud.next_deadline(), now));
-            match deadline {
-                Some(deadline) => {
-                    let pause = now.age_at(deadline);
+            // This account last: the others may have forwarded events to it.
+            let pauses = self.all().into_iter().rev().filter_map(|front| {
+                let (deadline, now) = front.with(|cloud, now| (cloud.next_deadline(), now));
+                Some(now.age_at(deadline?))
+            });
+            match pauses.min() {
+                Some(pause) => {
                     tokio::select! {
                         biased;
                         () = self.rescheduled.notified() => {}
@@ -141,7 +164,7 @@ struct Endpoint {
 }
 
 async fn answer(
-    State(endpoint): State<Endpoint>,
+    State(mut endpoint): State<Endpoint>,
     ConnectInfo(connection): ConnectInfo<ConnectionCutter>,
     method: Method,
     uri: Uri,
@@ -152,6 +175,11 @@ async fn answer(
         Ok(request) => request,
         Err(refusal) => return *refusal,
     };
+    let front = match endpoint.front.route(&request) {
+        Ok(front) => front,
+        Err(error) => return response::of(&request, Err(error)),
+    };
+    let first = std::mem::replace(&mut endpoint.front, front);
     let (service, operation) = (request.service, request.operation.as_str());
     let admitted = endpoint.front.with(|cloud, now| cloud.admit(service, operation, now));
     let fault = endpoint.front.faults.decide(service, operation);
@@ -165,7 +193,7 @@ async fn answer(
                 if let AwsFault::Delay(by) = fault {
                     tokio::time::sleep(by).await;
                 }
-                endpoint.perform(&request).await
+                endpoint.perform(&request, &first).await
             }
             Err(error) => Err(error),
         },
@@ -188,7 +216,10 @@ async fn answer(
 }
 
 impl Endpoint {
-    async fn perform(&self, request: &AwsRequest) -> AwsApiResult<Value> {
+    async fn perform(&self, request: &AwsRequest, first: &AwsFront) -> AwsApiResult<Value> {
+        if let Some(assumed) = sts::assume_foreign_role(first, &self.front, request) {
+            return assumed;
+        }
         if request.service == "sqs" && request.operation == "ReceiveMessage" {
             return self.receive(request).await;
         }

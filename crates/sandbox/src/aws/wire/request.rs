@@ -20,6 +20,8 @@ pub(super) struct AwsRequest {
     pub(super) protocol: AwsProtocol,
     /// Access key of the signature.
     pub(super) access_key_id: String,
+    /// Region of the signature.
+    pub(super) region: String,
     /// Base URL of the request, for queue URLs.
     pub(super) base_url: String,
     /// The JSON protocols' body.
@@ -77,9 +79,14 @@ impl AwsRequest {
             .split_once("Credential=")
             .map(|(_, rest)| rest)
             .or_else(|| request.form.get("X-Amz-Credential").map(String::as_str))
-            .and_then(|rest| rest.split(['/', ',']).next());
+            .and_then(|rest| rest.split(',').next());
         match credential {
-            Some(key) => request.access_key_id = key.to_owned(),
+            // KEY/DATE/REGION/SERVICE/aws4_request
+            Some(scope) => {
+                let mut parts = scope.split('/').map(str::to_owned);
+                request.access_key_id = parts.next().unwrap_or_default();
+                request.region = parts.nth(1).unwrap_or_default();
+            }
             None => return Err(Box::new(response::of(&request, Err(request.unsigned())))),
         }
         Ok(request)
@@ -133,6 +140,7 @@ impl AwsRequest {
             operation: String::new(),
             protocol,
             access_key_id: String::new(),
+            region: String::new(),
             base_url: String::new(),
             body: Value::Null,
             form: BTreeMap::new(),
