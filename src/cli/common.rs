@@ -13,7 +13,7 @@ use crate::operator::{
 };
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::{AllowList, ControlPlaneType, KumaRelease};
-use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
+use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, SdkAccounts};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::MeshCallObserver;
@@ -129,11 +129,13 @@ impl CommonArgs {
         );
         let held =
             lease.map_or_else(|| Arc::new(AlwaysHeld) as Arc<dyn Lease>, |lease| Arc::new(lease.handle()));
+        let accounts = Arc::new(SdkAccounts::new(aws.clone(), self.operator_id.as_str()));
         Operator::new(OperatorDeps {
             id: self.operator_id.clone(),
-            ecs: Arc::new(aws.ecs.clone()),
-            ec2: Arc::new(aws.ec2.clone()),
-            iam: Arc::new(aws.iam.clone()),
+            ecs: Arc::clone(&accounts) as _,
+            ec2: Arc::clone(&accounts) as _,
+            iam: Arc::clone(&accounts) as _,
+            accounts,
             token_stores: TokenStores::of_aws(aws),
             connect: match lease {
                 Some(lease) => lease.limit(connect),

@@ -9,7 +9,7 @@ use super::output::{print, to_json};
 use super::team_events::TeamEventArgs;
 use super::terminal;
 use ecs_mesh_doctor::{
-    DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, examine, gather, token_policy,
+    DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, QueueLocation, examine, gather, token_policy,
 };
 use ecs_mesh_lease::LeaseLocation;
 use ecs_mesh_manifests::ManifestStatus;
@@ -35,9 +35,9 @@ pub(super) struct DoctorArgs {
     #[command(flatten)]
     common: CommonArgs,
 
-    /// SQS queue of EventBridge events
-    #[arg(long, env = "ECS_MESH_QUEUE_URL")]
-    queue_url: Option<String>,
+    /// SQS queue of EventBridge events, also several
+    #[arg(long, env = "ECS_MESH_QUEUE_URL", value_name = "URL", value_delimiter = ',')]
+    queue_url: Vec<String>,
 
     /// Where the lease of the operator is kept: as for `run`
     #[arg(long, default_value = "none")]
@@ -57,6 +57,10 @@ pub(super) struct DoctorArgs {
     /// IAM path of task roles, for `--print-iam-policy`; repeat the flag for several paths
     #[arg(long, default_value = "/", value_delimiter = ',', requires = "print_iam_policy", value_parser = role_path)]
     role_path: Vec<String>,
+
+    /// Account of an AwsAccount whose role the policy of `--print-iam-policy` is for
+    #[arg(long, requires = "print_iam_policy", value_name = "ID")]
+    account: Option<String>,
 
     /// Include the permissions that tasks in network mode host need, for `--print-iam-policy`
     #[arg(long, requires = "print_iam_policy")]
@@ -113,7 +117,7 @@ impl DoctorArgs {
             operator: self.common.operator_id.clone(),
             manifests,
             sources: self.common.manifests.remote(),
-            queue_url: self.queue_url.clone(),
+            queue_urls: self.queue_url.clone(),
             region: self.common.region.clone(),
             allowed: self.common.allow.list(),
             lease: self.lease.clone(),
@@ -158,15 +162,21 @@ impl DoctorArgs {
             return Ok(ExitCode::SUCCESS);
         }
         let region = self.common.region.clone().or_else(region_of_environment);
-        let scope = DoctorScope::new(&manifests.set, self.queue_url.as_deref(), region.as_deref())?;
+        let scope = DoctorScope::new(&manifests.set, self.queue_url.first().map(String::as_str), region.as_deref())?;
         let lease = match &self.lease {
             LeaseLocation::DynamoDb(table) => Some((table.clone(), self.lease_operator()?.clone())),
             LeaseLocation::None | LeaseLocation::Consul(_) => None,
         };
         let manifest_sources = self.common.manifests.remote();
         let team_events_bus = self.team_events.team_events_bus.clone();
+        let more_queues = self.queue_url.iter().skip(1).map(|url| QueueLocation::parse(url));
+        let more_queues = more_queues.collect::<Result<_, _>>()?;
         let scope =
-            DoctorScope { reads_hosts: self.host_mode, lease, manifest_sources, team_events_bus, ..scope };
+            DoctorScope { reads_hosts: self.host_mode, lease, manifest_sources, team_events_bus, more_queues, ..scope };
+        let scope = match &self.account {
+            Some(account) => scope.of_member(&manifests.set, account)?,
+            None => scope,
+        };
         print(&if self.print_iam_policy {
             let paths: Vec<&str> = self.role_path.iter().map(String::as_str).collect();
             to_json(&IamPolicy::new(&scope, self.principal, &paths)?)?

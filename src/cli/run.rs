@@ -58,9 +58,9 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     team_events: TeamEventArgs,
 
-    /// SQS queue of EventBridge events; without it the operator relies on periodic sweeps
-    #[arg(long, env = "ECS_MESH_QUEUE_URL")]
-    queue_url: Option<String>,
+    /// SQS queue of EventBridge events, also several; without one the operator relies on periodic sweeps
+    #[arg(long, env = "ECS_MESH_QUEUE_URL", value_name = "URL", value_delimiter = ',')]
+    queue_url: Vec<String>,
 
     /// Interval of the reads of S3 and SSM sources of `--manifests`, from 5s to 5m
     #[arg(long, default_value = "30s", value_parser = poll_interval)]
@@ -74,7 +74,7 @@ pub(super) struct RunArgs {
     #[arg(long, requires = "dry_run")]
     dry_run_queue_url: Option<String>,
 
-    /// Concurrent SQS receivers
+    /// Concurrent receivers of each SQS queue
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     receivers: u16,
 
@@ -113,19 +113,19 @@ impl RunArgs {
         // First, so that a start that hangs is visible from outside.
         let server = MetricsServer::start(self.metrics_address, Arc::clone(&metrics), fastrand::u64(..));
         let aws = self.common.aws(&metrics).await?;
-        let queue_url = self.event_queue_url()?;
-        let queue = queue_url.map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()?;
+        let queue_urls = self.event_queue_urls()?;
+        let queues = event_queues(&aws, &queue_urls)?;
         let watch = WatchOptions {
             remote_interval: self.manifests_poll_interval,
             seed: fastrand::u64(..),
             ..WatchOptions::default()
         };
         let manifests = self.common.manifests(&aws, &metrics, watch).await?;
-        if let Some(queue) = &queue {
+        for queue in &queues {
             check_queue(queue).await;
         }
         let recorder = self.dry_run.then(|| Arc::new(DryRunRecorder::new(Arc::clone(&metrics))));
-        self.log_start(&aws, queue_url);
+        self.log_start(&aws, &queue_urls);
         let candidate = self.candidate(&aws, &manifests.borrow())?;
         let health = metrics.health().clone();
         let lease = candidate.as_ref().map(LeaseCandidate::lease);
@@ -135,9 +135,9 @@ impl RunArgs {
         let standing = candidate.map(|candidate| candidate.stand(&health));
         let options = self.options();
         let immediate = signals.immediate.clone();
-        let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn EventQueue>);
+        let queues: Vec<_> = queues.into_iter().map(|queue| Arc::new(queue) as Arc<dyn EventQueue>).collect();
         let ended = tokio::select! {
-            ended = operator.run(queue, manifests, options, signals.stop) => {
+            ended = operator.run(queues, manifests, options, signals.stop) => {
                 ended.map(|_| ()).map_err(|error| error.to_string())
             }
             () = immediate.cancelled() => Err("stopped at once by a second signal".to_owned()),
@@ -170,7 +170,7 @@ impl RunArgs {
         let metrics = Arc::new(Metrics::new(log));
         let aws = self.common.aws(&metrics).await?;
         let manifests = self.common.manifests(&aws, &metrics, WatchOptions::default()).await?;
-        self.log_start(&aws, None);
+        self.log_start(&aws, &[]);
         let candidate = self.candidate(&aws, &manifests.borrow())?;
         let (health, lease) = (metrics.health().clone(), candidate.as_ref().map(LeaseCandidate::lease));
         let standing = candidate.map(|candidate| candidate.stand(&health));
@@ -233,29 +233,51 @@ impl RunArgs {
         }
     }
 
-    /// The queue to read. A dry run never reads the operator's queue, since each event is received once.
-    fn event_queue_url(&self) -> Result<Option<&str>, String> {
+    /// The queues to read, each once. A dry run never reads the operator's queues, since each event is received once.
+    fn event_queue_urls(&self) -> Result<Vec<String>, String> {
         if !self.dry_run {
-            return Ok(self.queue_url.as_deref());
+            return distinct(&self.queue_url);
         }
-        match (self.dry_run_queue_url.as_deref(), self.queue_url.as_deref()) {
-            (Some(own), Some(shared)) if own == shared => Err(format!(
+        match &self.dry_run_queue_url {
+            Some(own) if self.queue_url.contains(own) => Err(format!(
                 "--dry-run-queue-url and --queue-url are both {own}: the dry run would take events from the operator; \
                  help: use a separate queue (a second target of the rules), or none"
             )),
-            (own, _) => Ok(own),
+            own => Ok(own.iter().cloned().collect()),
         }
     }
 
-    fn log_start(&self, aws: &AwsClients, queue_url: Option<&str>) {
-        if self.dry_run && self.queue_url.is_some() {
+    fn log_start(&self, aws: &AwsClients, queue_urls: &[String]) {
+        if self.dry_run && !self.queue_url.is_empty() {
             info!("dry run: not reading the queue of --queue-url");
         }
+        let all = queue_urls.join(",");
+        let queue_url = if all.is_empty() { "none" } else { &all };
         info!(
             operator = %self.common.operator_id, version = env!("CARGO_PKG_VERSION"), commit = crate::COMMIT,
-            region = aws.region(), queue_url = queue_url.unwrap_or("none"), dry_run = self.dry_run, "started"
+            region = aws.region(), queue_url, dry_run = self.dry_run, "started"
         );
     }
+}
+
+/// The URLs, each once.
+fn distinct(urls: &[String]) -> Result<Vec<String>, String> {
+    match urls.iter().enumerate().find(|(index, url)| urls[..*index].contains(url)) {
+        Some((_, url)) => Err(format!("--queue-url: {url} is given twice; help: give each queue once")),
+        None => Ok(urls.to_vec()),
+    }
+}
+
+/// The queues, each with a name of its own: queues of several Regions often have the same.
+fn event_queues(aws: &AwsClients, urls: &[String]) -> Result<Vec<SdkQueue>, String> {
+    let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
+    let queue = |url: &String| {
+        let queue = aws.queue(url).map_err(|error| error.to_string())?;
+        let is_alone = urls.iter().filter(|other| name(other) == name(url)).count() == 1;
+        let whole = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        Ok(if is_alone { queue } else { queue.named(whole) })
+    };
+    urls.iter().map(queue).collect()
 }
 
 /// An interval of reads: often enough for the alert of unread sources, and no load for AWS.

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::accounts::AccountReads;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::deployments::DeploymentWatches;
 use super::deps::OperatorDeps;
@@ -26,6 +27,7 @@ use super::status::StatusTracker;
 use super::tokens::TokenStores;
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::aws::MemberAccounts;
 use ecs_mesh_aws::cluster_checker::ClusterChecker;
 use ecs_mesh_aws::hint_resolver::HintResolver;
 use ecs_mesh_aws::host_address_cache::HostAddressCache;
@@ -36,7 +38,7 @@ use ecs_mesh_aws::task_definition_cache::TaskDefinitionCache;
 use ecs_mesh_aws::task_describer::TaskDescriber;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul_acl::desired::named_clusters;
-use ecs_mesh_controller::{Lease, Priority, TokenBucket};
+use ecs_mesh_controller::{Lease, Priority};
 use ecs_mesh_core::intent::{ManifestHistory, owning_binding};
 use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, TaskArn, Timestamp};
 
@@ -60,6 +62,7 @@ pub(super) struct Context {
     pub deployments: DeploymentWatches,
     pub status: StatusTracker,
     pub leadership: Leadership,
+    pub accounts: AccountReads,
     role_rechecks: mpsc::UnboundedSender<RoleRecheck>,
 }
 
@@ -71,6 +74,8 @@ pub(super) struct Process {
     pub replicas: Option<Replicas>,
     pub clock: Clock,
     pub token_stores: TokenStores,
+    /// Where the accounts are set that may be read beside the operator's own.
+    pub accounts: Arc<dyn MemberAccounts>,
     pub metrics: Arc<Metrics>,
     /// Takes each change and warning.
     pub journal: Arc<Journal>,
@@ -97,18 +102,13 @@ pub(super) struct AwsState {
 }
 
 impl Context {
-    /// The context of an operator that has not started, with the rate limiter of ECS reads and the receiver of role
-    /// rechecks.
-    pub(super) fn new(deps: &OperatorDeps) -> (Arc<Self>, TokenBucket, mpsc::UnboundedReceiver<RoleRecheck>) {
-        let mut limits = ReadLimits::default();
-        let mut bucket = |rate: f64, seconds: f64| limits.bucket(rate, seconds);
+    /// The context of an operator that has not started, with the receiver of role rechecks.
+    pub(super) fn new(deps: &OperatorDeps) -> (Arc<Self>, mpsc::UnboundedReceiver<RoleRecheck>) {
+        let limits = ReadLimits::new(deps.rates);
         let store = Arc::new(TaskStore::default());
-        let ecs_bucket = bucket(deps.rates.ecs, 5.0);
-        let definition_bucket = bucket(deps.rates.definitions, 4.0);
-        // ECS has quotas of their own for these calls.
-        let service_buckets = [bucket(deps.rates.ecs, 2.0), bucket(deps.rates.ecs, 2.0)];
-        let role_bucket = bucket(deps.rates.iam, 4.0);
-        let instance_bucket = bucket(deps.rates.ecs, 5.0);
+        let (task_reads, definition_reads) = (limits.tasks.clone(), limits.definitions.clone());
+        let (service_reads, protection) = (limits.services.clone(), limits.protection.clone());
+        let (role_reads, instance_reads) = (limits.roles.clone(), limits.instances.clone());
         let leadership = Leadership::new(deps.lease.holds(), limits);
         let (role_rechecks, rechecks) = mpsc::unbounded_channel();
         let recorder: Arc<dyn Recorder> = match &deps.recorder {
@@ -123,12 +123,12 @@ impl Context {
                     context.enqueue_leaving(task, observed);
                 }
             };
-            let clusters = Arc::new(ClusterChecker::new(Arc::clone(&deps.ecs), ecs_bucket.clone()));
+            let clusters = Arc::new(ClusterChecker::new(Arc::clone(&deps.ecs), task_reads.clone()));
             let describer = TaskDescriber::new(
                 Arc::clone(&deps.ecs),
                 Arc::clone(&store),
                 deps.clock.clone(),
-                ecs_bucket.clone(),
+                task_reads.clone(),
                 Arc::clone(&clusters),
                 Arc::new(on_leaving),
             );
@@ -139,15 +139,14 @@ impl Context {
                 Arc::new(sink),
                 deps.seed.wrapping_add(5),
             );
-            let definitions = TaskDefinitionCache::new(Arc::clone(&deps.ecs), definition_bucket);
-            let [services, protection] = service_buckets;
-            let services = ServiceReader::new(Arc::clone(&deps.ecs), services, protection);
-            let roles = RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), role_bucket);
+            let definitions = TaskDefinitionCache::new(Arc::clone(&deps.ecs), definition_reads);
+            let services = ServiceReader::new(Arc::clone(&deps.ecs), service_reads, protection);
+            let roles = RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), role_reads);
             let hosts = HostAddressCache::new(
                 Arc::clone(&deps.ecs),
                 Arc::clone(&deps.ec2),
-                ecs_bucket.clone(),
-                instance_bucket,
+                task_reads,
+                instance_reads,
             );
             Self {
                 process: Process {
@@ -156,6 +155,7 @@ impl Context {
                     replicas: deps.replicas.clone(),
                     clock: deps.clock.clone(),
                     token_stores: deps.token_stores.clone(),
+                    accounts: Arc::clone(&deps.accounts),
                     metrics: Arc::clone(&deps.metrics),
                     journal: Arc::new(Journal::new(deps.clock.clone())),
                     seed: deps.seed,
@@ -180,10 +180,11 @@ impl Context {
                 deployments: DeploymentWatches::new(deps.seed.wrapping_add(6)),
                 status: StatusTracker::default(),
                 leadership,
+                accounts: AccountReads::default(),
                 role_rechecks,
             }
         });
-        (context, ecs_bucket, rechecks)
+        (context, rechecks)
     }
 
     /// The steady time now, for all durations.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use ecs_mesh_api::ControlPlaneSpec;
-use ecs_mesh_aws::aws::{Ec2, Ecs, Iam};
+use ecs_mesh_aws::aws::{Ec2, Ecs, Iam, MemberAccounts};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_consul_acl::backend::{AclBackend, ConsulAclBackend};
@@ -55,7 +55,7 @@ impl Connected {
     }
 }
 
-/// Rate limits of AWS reads, in calls per second.
+/// Rate limits of AWS reads in one account and Region, in calls per second.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadRates {
     /// ListTasks, DescribeTasks and DescribeContainerInstances. The account's shared quota is 20 with a burst of 100. The
@@ -83,6 +83,8 @@ pub struct OperatorDeps {
     pub ec2: Arc<dyn Ec2>,
     /// IAM.
     pub iam: Arc<dyn Iam>,
+    /// Where the accounts are set that these may read beside the operator's own.
+    pub accounts: Arc<dyn MemberAccounts>,
     /// Where data plane tokens are stored.
     pub token_stores: TokenStores,
     /// Connects to control planes.
@@ -112,6 +114,7 @@ impl OperatorDeps {
             ecs,
             ec2: Arc::new(ecs_mesh_aws::fakes::FakeEc2::default()),
             iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),
+            accounts: Arc::new(()),
             token_stores: TokenStores::new(
                 Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),
                 Arc::new(ecs_mesh_aws::fakes::FakeTokenStore::default()),

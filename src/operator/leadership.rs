@@ -1,6 +1,7 @@
 //! Follows whether this process leads. A standby keeps its caches warm and decides nothing; a new leader receives events at
 //! once, and sweeps before it removes anything for its absence.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::context::Context;
+use super::deps::ReadRates;
+use ecs_mesh_api::AccountReadRates;
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::consumer::{QueueConsumer, QueueObserver as _, QueueState};
-use ecs_mesh_controller::TokenBucket;
+use ecs_mesh_aws::read_buckets::ReadBuckets;
 use ecs_mesh_lease::{ElectionStatus, LeaseHandle};
 
 /// How often the lease is looked at besides each change of the election: a term also ends by itself.
@@ -52,29 +56,66 @@ impl StandbyReads {
     }
 }
 
-/// The rate limiters of reads, and their rates in a process that is the only copy.
-#[derive(Default)]
-pub(super) struct ReadLimits(Vec<(TokenBucket, f64)>);
+/// The rate limiters of reads.
+pub(super) struct ReadLimits {
+    rates: ReadRates,
+    /// ListTasks, DescribeTasks and DescribeContainerInstances.
+    pub(super) tasks: ReadBuckets,
+    pub(super) definitions: ReadBuckets,
+    /// ECS has a quota of its own for services, and one for task protection.
+    pub(super) services: ReadBuckets,
+    pub(super) protection: ReadBuckets,
+    pub(super) instances: ReadBuckets,
+    pub(super) roles: ReadBuckets,
+}
 
 impl ReadLimits {
-    /// A limiter of this rate, with what it gains in `seconds` as its burst.
-    pub(super) fn bucket(&mut self, rate: f64, seconds: f64) -> TokenBucket {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
-        let burst = (rate * seconds).clamp(1.0, 1e6) as u32;
-        let bucket = TokenBucket::new(rate, burst);
-        self.0.push((bucket.clone(), rate));
-        bucket
+    /// Limiters of these rates in each account and Region.
+    pub(super) fn new(rates: ReadRates) -> Self {
+        Self {
+            rates,
+            tasks: ReadBuckets::new(rates.ecs, 5.0),
+            definitions: ReadBuckets::new(rates.definitions, 4.0),
+            services: ReadBuckets::new(rates.ecs, 2.0),
+            protection: ReadBuckets::new(rates.ecs, 2.0),
+            instances: ReadBuckets::new(rates.ecs, 5.0),
+            roles: ReadBuckets::new(rates.iam, 4.0),
+        }
+    }
+
+    /// The rate of reads of roles in this account.
+    pub(super) fn role_rate(&self, set: &ManifestSet, account: &str) -> f64 {
+        let declared = set.aws_account(account).and_then(|(_, spec)| spec.reads_per_second.roles);
+        declared.map_or(self.rates.iam, f64::from)
+    }
+
+    /// Sets the rates that `AwsAccount`s declare.
+    pub(super) fn set_accounts(&self, set: &ManifestSet) {
+        let rates = |of: fn(&AccountReadRates) -> Option<u16>| -> BTreeMap<String, f64> {
+            let declared = set.aws_accounts.values();
+            declared
+                .filter_map(|spec| Some((spec.account.clone(), of(&spec.reads_per_second)?.into())))
+                .collect()
+        };
+        let ecs = rates(|rates| rates.ecs);
+        for buckets in [&self.tasks, &self.services, &self.protection, &self.instances] {
+            buckets.set_account_rates(ecs.clone());
+        }
+        self.definitions.set_account_rates(rates(|rates| rates.definitions));
+        self.roles.set_account_rates(rates(|rates| rates.roles));
     }
 
     fn set_share(&self, share: f64) {
-        self.0.iter().for_each(|(bucket, rate)| bucket.set_rate(rate * share));
+        let all =
+            [&self.tasks, &self.definitions, &self.services, &self.protection, &self.instances, &self.roles];
+        all.into_iter().for_each(|buckets| buckets.set_share(share));
     }
 }
 
 /// Whether this process leads, as its loops have taken note of.
 pub(super) struct Leadership {
     leads: watch::Sender<bool>,
-    limits: ReadLimits,
+    pub(super) limits: ReadLimits,
 }
 
 impl Leadership {
@@ -151,6 +192,7 @@ pub(super) async fn receive(
     stop: CancellationToken,
 ) {
     let mut leads = context.leadership.leads.subscribe();
+    let queue = consumer.queue.name().to_owned();
     loop {
         tokio::select! {
             biased;
@@ -167,7 +209,7 @@ pub(super) async fn receive(
         }
         term.cancel();
         receiving.await;
-        context.metrics().set_queue_state(QueueState::Unknown);
+        context.metrics().set_queue_state(&queue, QueueState::Unknown);
     }
 }
 

@@ -19,6 +19,7 @@ use super::tokens::TokenLoop;
 use super::{RunOptions, acl};
 use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_audit::member_accounts;
 use ecs_mesh_controller::{BlockingLane, Controller, Priority, ShutdownSummary};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::TaskArn;
@@ -93,6 +94,9 @@ impl ManifestApplier {
             // At once: a file in error may hold the document whose absence is about to withdraw something.
             context.manifests.record(Arc::clone(&before), false, context.now());
         }
+        // Before any read for the new set.
+        context.process.accounts.set_members(member_accounts(&status.set));
+        context.leadership.limits.set_accounts(&status.set);
         let (workers, complete) = self.workers_for(&status.set, &mut controllers.lanes).await;
         let old = context.workers.load();
         let (mut acl_reconcilers, mut token_loops) = (Vec::new(), Vec::new());
@@ -251,7 +255,7 @@ mod tests {
             seen.lock().unwrap().insert(name.to_owned(), thread::current().id());
             Err("no control plane".into())
         });
-        let (context, ..) = Context::new(&OperatorDeps::for_tests(Arc::new(FakeEcs::default())));
+        let (context, _) = Context::new(&OperatorDeps::for_tests(Arc::new(FakeEcs::default())));
         let applier = ManifestApplier { context, connect, plan: None, options: RunOptions::default() };
         let spec = |fields: serde_json::Value| -> Arc<ControlPlaneSpec> {
             Arc::new(serde_json::from_value(json!({"type": "kuma", "kuma": fields})).unwrap())

@@ -9,6 +9,7 @@
 //! | `event_handler` | describes the tasks that events name, and puts them into the queues |
 //! | `sweeper` | lists control planes and clusters, finds what events missed |
 //! | `leadership` | follows the lease: a standby keeps its caches, a new leader sweeps first |
+//! | `accounts` | which accounts can be read |
 //! | `role_watcher` | re-reads role tags |
 //! | `manifest_applier` | creates and stops the workers |
 //! | `control_plane_worker` | one control plane: queue, registry, circuit, write rate, guards |
@@ -21,6 +22,7 @@
 //! | `recorder` | logs and counts changes, or records them in a dry run |
 //! | `journal` | passes changes and warnings to those who show or forward them |
 
+mod accounts;
 mod acl;
 mod apply;
 mod audited_lease;
@@ -164,19 +166,17 @@ pub struct Operator {
     /// Taken by the one run.
     rechecks: Mutex<Option<mpsc::UnboundedReceiver<RoleRecheck>>>,
     status: Arc<OperatorStatus>,
-    role_reads_per_second: f64,
 }
 
 impl Operator {
     /// An operator that has not started.
     pub fn new(deps: OperatorDeps) -> Arc<Self> {
-        let (context, ecs_bucket, rechecks) = Context::new(&deps);
-        let sweeper = Sweeper { context: Arc::clone(&context), ecs: deps.ecs, ecs_bucket };
+        let (context, rechecks) = Context::new(&deps);
+        let sweeper = Sweeper { context: Arc::clone(&context), ecs: deps.ecs };
         Arc::new(Self {
             sweeper: Arc::new(sweeper),
             connect: deps.connect,
             rechecks: Mutex::new(Some(rechecks)),
-            role_reads_per_second: deps.rates.iam,
             status: Arc::new(OperatorStatus { context: Arc::clone(&context) }),
             context,
         })
@@ -212,7 +212,7 @@ impl Operator {
         self.context.aws.store.len()
     }
 
-    /// Runs until `stop`: receives events (where there is a queue), sweeps, re-reads roles and applies manifests. Then
+    /// Runs until `stop`: receives events from each queue, sweeps, re-reads roles and applies manifests. Then
     /// stops receiving, finishes what is in flight within `options.graceful_shutdown_timeout`, and leaves the rest to the
     /// next start. An operator runs once.
     ///
@@ -221,7 +221,7 @@ impl Operator {
     /// acts on.
     pub async fn run(
         self: Arc<Self>,
-        queue: Option<Arc<dyn EventQueue>>,
+        queues: impl IntoIterator<Item = Arc<dyn EventQueue>> + Send,
         manifests: watch::Receiver<Arc<ManifestStatus>>,
         options: RunOptions,
         stop: CancellationToken,
@@ -245,13 +245,18 @@ impl Operator {
         let mut loops = tokio::task::JoinSet::new();
         loops.spawn(Arc::clone(&self.sweeper).run(stop.child_token()));
         if let Some(rechecks) = self.rechecks.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let limit = self.role_reads_per_second;
-            let watcher = RoleWatcher { context: Arc::clone(context), rechecks, reads_per_second: limit };
+            let watcher = RoleWatcher { context: Arc::clone(context), rechecks };
             loops.spawn(watcher.run(stop.child_token()));
         }
         loops.spawn(leadership::run(Arc::clone(context), stop.child_token()));
         loops.spawn(deployments::run(Arc::clone(context), stop.child_token()));
-        if let Some(queue) = queue {
+        let queues: Vec<_> = queues.into_iter().collect();
+        if queues.is_empty() {
+            info!("no queue configured; relying on periodic sweeps");
+        } else {
+            loops.spawn(context.aws.hints.clone().run(stop.child_token()));
+        }
+        for (index, queue) in queues.into_iter().enumerate() {
             let consumer = QueueConsumer {
                 queue,
                 handler: Arc::new(TaskEventHandler { context: Arc::clone(context) }),
@@ -260,14 +265,11 @@ impl Operator {
                 backlog: context.aws.hints.backlog(),
                 health: metrics.health().clone(),
                 clock: context.process.clock.clone(),
-                seed: context.process.seed,
+                seed: context.process.seed.wrapping_add(10_000 * index as u64),
             };
             let receiving =
                 leadership::receive(Arc::clone(context), consumer, options.receivers, stop.child_token());
             loops.spawn(receiving);
-            loops.spawn(context.aws.hints.clone().run(stop.child_token()));
-        } else {
-            info!("no queue configured; relying on periodic sweeps");
         }
         let mut summary = None;
         let exited = tokio::select! {

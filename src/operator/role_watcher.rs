@@ -1,7 +1,7 @@
 //! Re-reads role tags: soon after CloudTrail reports a change, and periodically, since CloudTrail's events are best effort
 //! and arrive in one Region only. The tasks of a role whose tags differ are enqueued.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,14 +27,12 @@ const HEARTBEAT_SLACK: Duration = Duration::from_mins(1);
 pub(super) struct RoleWatcher {
     pub(super) context: Arc<Context>,
     pub(super) rechecks: mpsc::UnboundedReceiver<RoleRecheck>,
-    /// The rate limit for GetRole.
-    pub(super) reads_per_second: f64,
 }
 
 impl RoleWatcher {
     /// Watches until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let Self { context, mut rechecks, reads_per_second } = self;
+        let Self { context, mut rechecks } = self;
         let warnings = ActiveWarnings::default();
         let mut due: BTreeSet<RoleRecheck> = BTreeSet::new();
         let mut next_check = Instant::now() + CHECK_INTERVAL;
@@ -70,7 +68,7 @@ impl RoleWatcher {
                             enqueue_tasks_of(&context, &role);
                         }
                         if let Some(recheck) = shortest_recheck(&context) {
-                            warn_of_late_rechecks(&warnings, context.aws.store.roles().len(), recheck, reads_per_second);
+                            warn_of_late_rechecks(&context, &warnings, recheck);
                         }
                         for role in roles_due(&context).into_iter().filter(|role| waiting.insert(role.clone())) {
                             reads.spawn(recheck_role(Arc::clone(&context), role, RecheckCause::Age));
@@ -96,22 +94,28 @@ fn exceeds_rate(roles: usize, recheck: Duration, reads_per_second: f64) -> bool 
     needed > reads_per_second
 }
 
-/// Warns, once, that roles are read again later than the bindings ask for.
-fn warn_of_late_rechecks(
-    warnings: &ActiveWarnings<&'static str>,
-    roles: usize,
-    recheck: Duration,
-    reads_per_second: f64,
-) {
-    const KEY: &str = "late";
-    if !exceeds_rate(roles, recheck, reads_per_second) {
-        if warnings.clear(&KEY) {
-            info!(roles, "roles are read as often as roleTags.recheck again");
+/// Warns, once for each account, that roles are read again later than the bindings ask for.
+fn warn_of_late_rechecks(context: &Context, warnings: &ActiveWarnings<String>, recheck: Duration) {
+    let set = context.manifests.load();
+    let mut by_account: BTreeMap<String, usize> = BTreeMap::new();
+    for role in context.aws.store.roles() {
+        *by_account.entry(role.account().to_owned()).or_default() += 1;
+    }
+    for (account, roles) in by_account {
+        let reads_per_second = context.leadership.limits.role_rate(&set, &account);
+        if !exceeds_rate(roles, recheck, reads_per_second) {
+            if warnings.clear(&account) {
+                info!(account, roles, "roles are read as often as roleTags.recheck again");
+            }
+        } else if warnings.raise(account.clone(), ()) {
+            let help =
+                "raise --role-reads-per-second, readsPerSecond.roles of the AwsAccount, or roleTags.recheck";
+            let recheck = HumanDuration(recheck);
+            warn!(
+                account, roles, %recheck, reads_per_second, help,
+                "too many roles to read each within roleTags.recheck"
+            );
         }
-    } else if warnings.raise(KEY, ()) {
-        let help = "raise --role-reads-per-second or roleTags.recheck";
-        let recheck = HumanDuration(recheck);
-        warn!(roles, %recheck, reads_per_second, help, "too many roles to read each within roleTags.recheck");
     }
 }
 

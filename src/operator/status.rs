@@ -8,18 +8,21 @@ use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::dataplane_checks::DataplaneState;
 use super::manifest_applier::RECONCILE_TIMEOUT;
+use super::sweeper::ListedClusters;
 use crate::telemetry::state::{
-    CheckedDataplanes, ControlPlaneState, ControllerState, LeaseState, ManifestState, OperatorState,
-    StateSource,
+    AccountState, CheckedDataplanes, ControlPlaneState, ControllerState, LeaseState, ManifestState,
+    OperatorState, StateSource,
 };
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
+use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_controller::{CircuitState, WriteObstacle};
 use ecs_mesh_lease::LeaseStoreErrorKind;
 use ecs_mesh_manifests::ManifestStatus;
-use ecs_mesh_model::{ClusterArn, DataplaneOwner, Timestamp};
+use ecs_mesh_model::{AccountRegion, ClusterArn, DataplaneOwner, Timestamp};
 
 /// The manifest kinds, in the order of their references.
-const MANIFEST_KINDS: [&str; 5] = ["ControlPlane", "MeshBinding", "Workload", "OutboundList", "ConsulAuth"];
+const MANIFEST_KINDS: [&str; 6] =
+    ["ControlPlane", "MeshBinding", "Workload", "OutboundList", "ConsulAuth", "AwsAccount"];
 
 /// State that only metrics and probes read.
 #[derive(Default)]
@@ -53,14 +56,18 @@ impl StatusTracker {
         self.concurrency.store(concurrency, Ordering::Relaxed);
     }
 
-    /// Records the clusters that bindings select: all of them, or those that are named in full.
-    pub(super) fn record_clusters(&self, clusters: &BTreeSet<ClusterArn>, all: bool) {
+    /// Records the clusters that bindings select, as far as they were listed.
+    pub(super) fn record_clusters(&self, clusters: &BTreeSet<ClusterArn>, listed: ListedClusters) {
         let mut inner = self.lock();
-        if all {
-            inner.last_full_sweep.retain(|cluster, _| clusters.contains(cluster));
-            inner.clusters = Some(clusters.clone());
-        } else if let Some(known) = &mut inner.clusters {
-            known.extend(clusters.iter().cloned());
+        match (listed, &mut inner.clusters) {
+            (ListedClusters::All, _) => {
+                inner.last_full_sweep.retain(|cluster, _| clusters.contains(cluster));
+                inner.clusters = Some(clusters.clone());
+            }
+            (_, Some(known)) => known.extend(clusters.iter().cloned()),
+            // The accounts whose clusters are missing are a condition of their own.
+            (ListedClusters::Own, None) => inner.clusters = Some(clusters.clone()),
+            (ListedClusters::None, None) => {}
         }
     }
 
@@ -81,9 +88,10 @@ impl StateSource for OperatorStatus {
         let set = self.context.manifests.load();
         let pending = self.pending_conditions(&set);
         let inner = self.context.status.lock();
-        let clusters = inner.clusters.iter().flatten().map(|cluster| {
+        let selected = inner.clusters.as_ref();
+        let clusters = selected.into_iter().flatten().map(|cluster| {
             let at = inner.last_full_sweep.get(cluster).map(|at| at.as_secs_f64());
-            (cluster.name().to_owned(), at)
+            (short_name(cluster, selected), at)
         });
         let clusters = clusters.collect();
         let manifests = inner.manifests.as_deref().map(manifest_state).unwrap_or_default();
@@ -99,6 +107,7 @@ impl StateSource for OperatorStatus {
             pending,
             manifests,
             clusters,
+            accounts: account_states(self.context.accounts.all()),
             control_planes: workers.collect(),
             deployments: self.context.deployments.controller_state(),
             known_tasks: self.context.aws.store.len(),
@@ -211,8 +220,17 @@ impl OperatorStatus {
                 Some(clusters) => {
                     let (swept, not_found) =
                         (self.context.clusters.fully_swept(), self.context.clusters.not_found());
-                    let is_left =
-                        |cluster: &&ClusterArn| !swept.contains(*cluster) && !not_found.contains(*cluster);
+                    let accounts = self.context.accounts.all();
+                    let is_unreadable = |cluster: &ClusterArn| {
+                        accounts.get(&AccountRegion::of(cluster)).is_some_and(Option::is_some)
+                    };
+                    let failed = accounts.iter().filter_map(|(place, error)| Some((place, error.as_ref()?)));
+                    pending.extend(failed.map(|(place, error)| {
+                        format!("account {place} cannot be read: {} {}", error.operation, error.code)
+                    }));
+                    let is_left = |cluster: &&ClusterArn| {
+                        !swept.contains(*cluster) && !not_found.contains(*cluster) && !is_unreadable(cluster)
+                    };
                     let left = clusters.iter().filter(is_left);
                     pending.extend(
                         left.map(|cluster| format!("cluster {cluster} has not been swept completely yet")),
@@ -233,6 +251,26 @@ impl OperatorStatus {
         }
         pending
     }
+}
+
+/// The cluster's name, with its account and Region where another selected cluster has the same.
+fn short_name(cluster: &ClusterArn, selected: Option<&BTreeSet<ClusterArn>>) -> String {
+    let others = selected.into_iter().flatten().filter(|other| *other != cluster);
+    if others.clone().any(|other| other.name() == cluster.name()) {
+        format!("{}/{}/{}", cluster.account(), cluster.region(), cluster.name())
+    } else {
+        cluster.name().to_owned()
+    }
+}
+
+fn account_states(accounts: BTreeMap<AccountRegion, Option<AwsError>>) -> Vec<AccountState> {
+    let state =
+        |(AccountRegion { account, region }, error): (AccountRegion, Option<AwsError>)| AccountState {
+            account,
+            region,
+            error: error.map(|error| format!("{} {}", error.operation, error.code)),
+        };
+    accounts.into_iter().map(state).collect()
 }
 
 /// The Dataplanes that the operator does not own, by owner and state. An owner that no task has is left out.
@@ -257,6 +295,7 @@ fn manifest_state(status: &ManifestStatus) -> ManifestState {
         set.workloads.len(),
         set.outbound_lists.len(),
         set.consul_auths.len(),
+        set.aws_accounts.len(),
     ];
     let mut errors: BTreeMap<&'static str, usize> =
         MANIFEST_KINDS.into_iter().map(|kind| (kind, 0)).collect();

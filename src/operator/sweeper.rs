@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::accounts::{AccountSweep, is_of_account};
 use super::context::{Context, MAX_REGISTERED_CLUSTERS, NamedCluster};
 use super::control_plane_worker::ControlPlaneWorker;
 use super::outbound_check;
@@ -26,7 +27,10 @@ use ecs_mesh_control_plane::{
 };
 use ecs_mesh_controller::health::Heartbeat;
 use ecs_mesh_controller::{Backoff, Priority, TokenBucket};
-use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, Reason, TaskArn, Timestamp};
+use ecs_mesh_model::{
+    AccountRegion, ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, Reason, TaskArn, Timestamp,
+    partition_of_region,
+};
 
 /// Maximum pages of one list; a list with more has an endless `nextToken`.
 const MAX_PAGES: usize = 10_000;
@@ -50,12 +54,40 @@ const VERSION_RECHECK: Duration = Duration::from_secs(30);
 /// Delays between attempts of a control plane's first list.
 const FIRST_LIST_BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
 
+/// A list in pages, and the rate limiter of its calls.
+struct PagedList<'a> {
+    what: &'a str,
+    bucket: TokenBucket,
+    heartbeat: &'a Heartbeat,
+}
+
+/// The tasks that may be missing from the lists of a sweep.
+struct SweptTasks {
+    known_before: BTreeSet<TaskArn>,
+    registered: BTreeSet<TaskArn>,
+}
+
+/// Whose clusters were listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ListedClusters {
+    /// Those of all accounts.
+    All,
+    /// Those of the operator's own account, and not of each other.
+    Own,
+    /// Not even those.
+    None,
+}
+
+impl ListedClusters {
+    fn is_complete(self) -> bool {
+        self == Self::All
+    }
+}
+
 /// Lists control planes and clusters.
 pub(super) struct Sweeper {
     pub(super) context: Arc<Context>,
     pub(super) ecs: Arc<dyn Ecs>,
-    /// The rate limiter that all ECS reads share.
-    pub(super) ecs_bucket: TokenBucket,
 }
 
 impl Sweeper {
@@ -127,8 +159,10 @@ impl Sweeper {
         let dropped_before = self.context.aws.store.dropped();
         let manifests = self.context.manifests.load();
         let known_before: BTreeSet<TaskArn> = self.context.aws.store.all().into_iter().collect();
-        let (clusters, mut complete) = self.clusters_of(&manifests, heartbeat).await;
-        self.context.status.record_clusters(&clusters, complete);
+        let mut places = BTreeMap::new();
+        let (clusters, listed_all) = self.clusters_of(&manifests, heartbeat, &mut places).await;
+        let mut complete = listed_all.is_complete();
+        self.context.status.record_clusters(&clusters, listed_all);
         self.record_clusters(&manifests, &clusters);
         let (registered, listed_all) = self.list_registrations(&manifests, lists).await;
         complete &= listed_all;
@@ -136,9 +170,8 @@ impl Sweeper {
         let named =
             registered.iter().map(TaskArn::cluster).filter(|cluster| self.context.manifests.select(cluster));
         let clusters: BTreeSet<ClusterArn> = clusters.into_iter().chain(named.cloned()).collect();
-        for cluster in &clusters {
-            complete &= self.sweep_cluster(cluster, &known_before, &registered, heartbeat).await;
-        }
+        let known = SweptTasks { known_before, registered: registered.clone() };
+        complete &= Arc::clone(&self).sweep_clusters(&clusters, known, places, heartbeat).await;
         let tasks: BTreeSet<TaskArn> = self.context.aws.store.all().into_iter().chain(registered).collect();
         tasks.iter().for_each(|task| self.context.workers.enqueue(task, Priority::Sweep));
         let workers = self.context.workers.load();
@@ -174,12 +207,92 @@ impl Sweeper {
         }
     }
 
-    /// The clusters that bindings select: those named in full, and those that ECS lists under a pattern.
+    /// Sweeps the clusters, those of different accounts and Regions at once, so that one that does not answer delays no other.
+    async fn sweep_clusters(
+        self: Arc<Self>,
+        clusters: &BTreeSet<ClusterArn>,
+        known: SweptTasks,
+        mut places: BTreeMap<AccountRegion, AccountSweep>,
+        heartbeat: &Heartbeat,
+    ) -> bool {
+        let mut by_place: BTreeMap<AccountRegion, Vec<ClusterArn>> = BTreeMap::new();
+        for cluster in clusters {
+            by_place.entry(AccountRegion::of(cluster)).or_default().push(cluster.clone());
+        }
+        self.context.accounts.retain(|place| by_place.contains_key(place) || places.contains_key(place));
+        for (place, sweep) in places.iter().filter(|(place, _)| !by_place.contains_key(place)) {
+            self.record_account(place, sweep);
+        }
+        if by_place.len() == 1
+            && let Some((place, clusters)) = by_place.pop_first()
+        {
+            let sweep = places.remove(&place).unwrap_or_default();
+            return self.sweep_account(place, clusters, sweep, &known, heartbeat).await;
+        }
+        let (mut sweeps, known) = (JoinSet::new(), Arc::new(known));
+        for (index, (place, clusters)) in by_place.into_iter().enumerate() {
+            let (me, known) = (Arc::clone(&self), Arc::clone(&known));
+            let sweep = places.remove(&place).unwrap_or_default();
+            // Each has its own, so that the progress of one account does not hide another that is stuck.
+            let heartbeat = self.context.metrics().health().register(format!("sweep {index}"));
+            sweeps.spawn(async move {
+                let complete = me.sweep_account(place, clusters, sweep, &known, &heartbeat).await;
+                heartbeat.unregister();
+                complete
+            });
+        }
+        let mut complete = true;
+        heartbeat.idle();
+        while let Some(swept) = sweeps.join_next().await {
+            complete &= swept.unwrap_or(false);
+        }
+        complete
+    }
+
+    /// Sweeps the clusters of one account and Region, one after the other.
+    async fn sweep_account(
+        self: &Arc<Self>,
+        place: AccountRegion,
+        clusters: Vec<ClusterArn>,
+        mut sweep: AccountSweep,
+        known: &SweptTasks,
+        heartbeat: &Heartbeat,
+    ) -> bool {
+        let mut complete = true;
+        for cluster in clusters {
+            if sweep.gives_up() {
+                self.context.metrics().sweeps.record_sweep("list_failed");
+                self.context.record_unresolved(
+                    cluster.as_str(),
+                    Some(format!("account {place} does not answer; the cluster waits for the next sweep")),
+                );
+                complete = false;
+                continue;
+            }
+            let SweptTasks { known_before, registered } = known;
+            let (listed, swept) = self.sweep_cluster(&cluster, known_before, registered, heartbeat).await;
+            sweep.record(listed);
+            complete &= swept;
+        }
+        self.record_account(&place, &sweep);
+        complete
+    }
+
+    fn record_account(&self, place: &AccountRegion, sweep: &AccountSweep) {
+        match sweep.failure() {
+            Some(error) => self.context.accounts.record_failure(place, error, self.context.metrics()),
+            None => self.context.accounts.record_success(place),
+        }
+    }
+
+    /// The clusters that bindings select: those named in full, and those that ECS lists under a pattern. Failed lists are
+    /// recorded in `places`.
     async fn clusters_of(
         &self,
         manifests: &ManifestSet,
         heartbeat: &Heartbeat,
-    ) -> (BTreeSet<ClusterArn>, bool) {
+        places: &mut BTreeMap<AccountRegion, AccountSweep>,
+    ) -> (BTreeSet<ClusterArn>, ListedClusters) {
         let globs: BTreeSet<&Glob> =
             manifests.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
         let mut clusters: BTreeSet<ClusterArn> = globs
@@ -189,17 +302,31 @@ impl Sweeper {
             .collect();
         let patterns: Vec<&&Glob> = globs.iter().filter(|glob| !glob.is_literal()).collect();
         if patterns.is_empty() {
-            return (clusters, true);
+            return (clusters, ListedClusters::All);
         }
-        let take = |listed: Vec<ClusterArn>| {
+        let mut take = |listed: Vec<ClusterArn>| {
             clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
         };
-        let listed =
-            self.list_all_pages("clusters", heartbeat, |page| self.ecs.list_clusters(page), take).await;
+        let own = self.context.leadership.limits.tasks.of_account("");
+        let own = PagedList { what: "clusters", bucket: own, heartbeat };
+        let listed = self.list_all_pages(&own, |page| self.ecs.list_clusters(page), &mut take).await;
         if let Err(error) = &listed {
             self.warn_incomplete("clusters", error);
         }
-        (clusters, listed.is_ok())
+        let mut result = if listed.is_ok() { ListedClusters::All } else { ListedClusters::None };
+        for place in member_places(manifests, &patterns) {
+            let what = format!("clusters of account {place}");
+            let bucket = self.context.leadership.limits.tasks.of(&place);
+            let list = PagedList { what: &what, bucket, heartbeat };
+            let listed =
+                self.list_all_pages(&list, |page| self.ecs.list_clusters_in(&place, page), &mut take).await;
+            if let Err(error) = &listed {
+                self.report_failed_list(&what, error);
+                result = result.max(ListedClusters::Own);
+            }
+            places.entry(place).or_default().record(listed);
+        }
+        (clusters, result)
     }
 
     /// Lists the registrations at each control plane. Returns the tasks that have a registration, and `false` when a list
@@ -429,13 +556,14 @@ impl Sweeper {
         Ok(failed)
     }
 
+    /// Sweeps a cluster. Returns whether its tasks could be listed, and whether nothing failed.
     pub(super) async fn sweep_cluster(
         self: &Arc<Self>,
         cluster: &ClusterArn,
         known_before: &BTreeSet<TaskArn>,
         registered: &BTreeSet<TaskArn>,
         heartbeat: &Heartbeat,
-    ) -> bool {
+    ) -> (Result<(), AwsError>, bool) {
         let began = self.context.now();
         let briefs = self.context.aws.store.of_cluster(cluster);
         let unsure =
@@ -468,14 +596,14 @@ impl Sweeper {
                 ClusterExistence::NotFound => {
                     let registrations = registered.iter().filter(|task| task.cluster() == cluster).count();
                     self.report_not_found(cluster, registrations);
-                    return true;
+                    return (Ok(()), true);
                 }
                 ClusterExistence::NotDeleted => {
-                    self.warn_incomplete(cluster.as_str(), &error);
+                    self.report_failed_list(cluster.as_str(), &error);
                     self.context.metrics().sweeps.record_sweep("list_failed");
                     // The pages that were read show tasks that exist.
                     into_inner(describes).finish(cluster, heartbeat).await;
-                    return false;
+                    return (Err(error), false);
                 }
             }
         }
@@ -497,7 +625,7 @@ impl Sweeper {
             self.context.status.record_full_sweep(cluster, self.context.wall());
         }
         self.context.metrics().sweeps.record_sweep(if complete { "complete" } else { "describe_failed" });
-        complete
+        (Ok(()), complete)
     }
 
     /// Lists the tasks of a cluster, running and stopped, all pages.
@@ -508,14 +636,14 @@ impl Sweeper {
         take_running: impl FnMut(Vec<TaskArn>),
         take_stopped: impl FnMut(Vec<TaskArn>),
     ) -> Result<(), AwsError> {
-        let (list, what) = (|desired, page| self.ecs.list_tasks(cluster, desired, page), cluster.as_str());
-        let running = self
-            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Running, page), take_running)
-            .await;
+        let list = |desired, page| self.ecs.list_tasks(cluster, desired, page);
+        let bucket = self.context.leadership.limits.tasks.of_cluster(cluster);
+        let pages = PagedList { what: cluster.as_str(), bucket, heartbeat };
+        let running =
+            self.list_all_pages(&pages, |page| list(DesiredStatus::Running, page), take_running).await;
         // Also after a failure: each page shows tasks that exist.
-        let stopped = self
-            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Stopped, page), take_stopped)
-            .await;
+        let stopped =
+            self.list_all_pages(&pages, |page| list(DesiredStatus::Stopped, page), take_stopped).await;
         running.and(stopped)
     }
 
@@ -536,8 +664,7 @@ impl Sweeper {
     /// absence.
     async fn list_all_pages<T, F>(
         &self,
-        what: &str,
-        heartbeat: &Heartbeat,
+        PagedList { what, bucket, heartbeat }: &PagedList<'_>,
         fetch: impl Fn(Option<String>) -> F,
         mut take: impl FnMut(Vec<T>),
     ) -> Result<(), AwsError>
@@ -548,7 +675,7 @@ impl Sweeper {
         for _ in 0..MAX_PAGES {
             heartbeat.expect_within(STEP_TIMEOUT);
             // Events go first: their describes take from the same bucket.
-            self.ecs_bucket.acquire_spare().await;
+            bucket.acquire_spare().await;
             match fetch(page).await {
                 Ok(ListPage { items: more, skipped, next }) => {
                     take(more);
@@ -564,7 +691,7 @@ impl Sweeper {
                 }
                 Err(error) => {
                     if error.kind == AwsErrorKind::Throttled {
-                        self.ecs_bucket.penalize(Duration::from_secs(1));
+                        bucket.penalize(Duration::from_secs(1));
                     }
                     return Err(error);
                 }
@@ -573,11 +700,21 @@ impl Sweeper {
         Err(AwsError {
             kind: AwsErrorKind::Unavailable,
             operation: "ecs:List",
-            resource: what.to_owned(),
+            resource: (*what).to_owned(),
             code: "pages".to_owned(),
             message: format!("the list does not end within {MAX_PAGES} pages"),
             hint: "",
         })
+    }
+
+    /// Reports a list that failed. What concerns the whole account is reported for the account.
+    fn report_failed_list(&self, what: &str, error: &AwsError) {
+        if is_of_account(error) {
+            self.context.record_unresolved(what, Some(error.to_string()));
+            debug!(what, %error, "incomplete sweep of an account that cannot be read");
+        } else {
+            self.warn_incomplete(what, error);
+        }
     }
 
     fn warn_incomplete(&self, what: &str, error: &AwsError) {
@@ -660,6 +797,20 @@ impl SweepDescribes {
         }
         failed == 0
     }
+}
+
+/// The declared accounts and Regions whose clusters a pattern may match.
+fn member_places(manifests: &ManifestSet, patterns: &[&&Glob]) -> BTreeSet<AccountRegion> {
+    let places = manifests.aws_accounts.values().flat_map(|account| {
+        account.regions.iter().map(|region| AccountRegion::new(&account.account, region))
+    });
+    let may_match = |place: &AccountRegion| {
+        let partition = partition_of_region(&place.region);
+        let any = format!("arn:{partition}:ecs:{}:{}:cluster/*", place.region, place.account);
+        let any = Glob::new(any);
+        patterns.iter().any(|pattern| pattern.overlaps(&any))
+    };
+    places.filter(may_match).collect()
 }
 
 /// A cluster of each account and Region that the bindings of a control plane select: the known ones, and those that

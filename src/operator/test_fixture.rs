@@ -230,6 +230,7 @@ impl OperatorFixture {
             id: OperatorId::parse(ids.0).unwrap(),
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,
+            accounts: Arc::new(()),
             token_stores: TokenStores::new(Arc::clone(&self.secrets) as _, Arc::clone(&self.parameters) as _),
             connect: Arc::new(move |_, _| {
                 let client = client(ids.0, Arc::clone(&kuma), clock.clone(), refused.clone());

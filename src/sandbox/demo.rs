@@ -210,6 +210,7 @@ impl Demo {
             ecs: Arc::new(aws.ecs.clone()),
             ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),
+            accounts: Arc::new(()),
             token_stores: TokenStores::of_aws(&aws),
             lease,
             replicas,

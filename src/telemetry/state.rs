@@ -40,14 +40,29 @@ pub struct OperatorState {
     pub pending: Vec<String>,
     /// The manifests.
     pub manifests: ManifestState,
-    /// The clusters that bindings select, by name, with the time of the last complete sweep in seconds since 1970.
+    /// The clusters that bindings select, by name, with the time of the last complete sweep in seconds since 1970. Clusters of
+    /// the same name are `ACCOUNT/REGION/NAME`.
     pub clusters: BTreeMap<String, Option<f64>>,
+    /// The accounts and Regions that the last sweep has read, or has failed to read.
+    pub accounts: Vec<AccountState>,
     /// The control planes, by name.
     pub control_planes: BTreeMap<Arc<str>, ControlPlaneState>,
     /// The controller that looks at services whose bindings hold deployments.
     pub deployments: ControllerState,
     /// Number of known tasks.
     pub known_tasks: usize,
+}
+
+/// Whether an account can be read in a Region.
+#[derive(Clone, Debug, Serialize)]
+pub struct AccountState {
+    /// The account's id.
+    pub account: Arc<str>,
+    /// The Region.
+    pub region: Arc<str>,
+    /// The failed operation and AWS's code, where nothing could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A copy's part in the election.
@@ -287,6 +302,11 @@ pub(super) mod tests {
                 ..LeaseState::default()
             }),
             clusters: [("one".to_owned(), Some(1_000.0)), ("two".to_owned(), None)].into(),
+            accounts: vec![AccountState {
+                account: "111122223333".into(),
+                region: "eu-west-1".into(),
+                error: None,
+            }],
             control_planes: [("kuma".into(), control_plane())].into(),
             ..OperatorState::default()
         }

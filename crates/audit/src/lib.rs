@@ -32,7 +32,7 @@ pub use facts::{
     AuditedKumaPlane, AuditedRole, CheckedWorkloads, ConsulFacts, DefinitionOrigin, DefinitionUse, Fetched,
     InexpressibleWorkload, KumaFacts, KumaUpgrade, PolicyText,
 };
-pub use gather::{AuditRequest, SourcesAllowed, check_sidecars, check_workloads, gather};
+pub use gather::{AuditRequest, SourcesAllowed, check_sidecars, check_workloads, gather, member_accounts};
 pub use report::{AuditFinding, AuditReport, AuditRule, AuditSummary, FindingLocation, Severity};
 pub use rules::examine;
 pub use sarif::sarif;

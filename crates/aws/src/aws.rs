@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use ecs_mesh_controller::BatchError;
 use ecs_mesh_model::{
-    ClusterArn, ContainerInstanceArn, DesiredStatus, EcsServiceState, InterfaceAddresses, Reason, RoleArn,
-    Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
+    AccountRegion, ClusterArn, ContainerInstanceArn, DesiredStatus, EcsServiceState, InterfaceAddresses,
+    Reason, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
 
 /// Kind of a failed call, which decides how the caller reacts.
@@ -149,6 +149,16 @@ pub trait Ecs: Send + Sync {
     /// Clusters of the account and Region, a page at a time.
     async fn list_clusters(&self, page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError>;
 
+    /// As [`Self::list_clusters`], of this account and Region. An implementation of one account and Region has no other.
+    async fn list_clusters_in(
+        &self,
+        place: &AccountRegion,
+        page: Option<String>,
+    ) -> Result<ListPage<ClusterArn>, AwsError> {
+        let _ = place;
+        self.list_clusters(page).await
+    }
+
     /// Whether a cluster exists.
     async fn describe_cluster(&self, cluster: &ClusterArn) -> Result<ClusterStatus, AwsError>;
 
@@ -211,6 +221,38 @@ pub trait Ec2: Send + Sync {
         &self,
         ids: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError>;
+
+    /// As [`Self::instance_addresses`], in this account and Region. An implementation of one account and Region has no other.
+    async fn instance_addresses_in(
+        &self,
+        place: &AccountRegion,
+        ids: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
+        let _ = place;
+        self.instance_addresses(ids).await
+    }
+}
+
+/// An account other than the operator's own, as manifests declare it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberAccount {
+    /// The role to assume, in this account.
+    pub role: RoleArn,
+    /// The external id that the role's trust policy requires.
+    pub external_id: Option<String>,
+    /// The Regions that are read.
+    pub regions: BTreeSet<String>,
+}
+
+/// Where the accounts are set that the operator may read beside its own.
+pub trait MemberAccounts: Send + Sync {
+    /// Replaces the accounts. Sessions of accounts that have not changed go on.
+    fn set_members(&self, members: Vec<MemberAccount>);
+}
+
+/// Has one account.
+impl MemberAccounts for () {
+    fn set_members(&self, _: Vec<MemberAccount>) {}
 }
 
 /// An item of a table of DynamoDB, or its key: attributes by name.
@@ -324,6 +366,11 @@ pub struct QueueMessage {
 /// The event queue.
 #[async_trait]
 pub trait EventQueue: Send + Sync {
+    /// The queue's name, for metrics.
+    fn name(&self) -> &str {
+        "events"
+    }
+
     /// Up to 10 messages, waiting up to 20 s for the first.
     async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError>;
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs};
-use ecs_mesh_controller::TokenBucket;
+use super::read_buckets::ReadBuckets;
 use ecs_mesh_model::ClusterArn;
 
 /// Finds out whether clusters exist.
 pub struct ClusterChecker {
     ecs: Arc<dyn Ecs>,
-    bucket: TokenBucket,
+    buckets: ReadBuckets,
     /// Clusters that a person has declared as deleted.
     removed: ArcSwap<BTreeSet<ClusterArn>>,
 }
@@ -32,9 +32,9 @@ pub enum ClusterExistence {
 }
 
 impl ClusterChecker {
-    /// Calls take tokens from `bucket`.
-    pub fn new(ecs: Arc<dyn Ecs>, bucket: TokenBucket) -> Self {
-        Self { ecs, bucket, removed: ArcSwap::default() }
+    /// Calls take tokens from `buckets`.
+    pub fn new(ecs: Arc<dyn Ecs>, buckets: impl Into<ReadBuckets>) -> Self {
+        Self { ecs, buckets: buckets.into(), removed: ArcSwap::default() }
     }
 
     /// Sets the clusters that a person has declared as deleted.
@@ -48,7 +48,7 @@ impl ClusterChecker {
         if !matches!(error.kind, AwsErrorKind::NotFound | AwsErrorKind::Invalid) {
             return ClusterExistence::NotDeleted;
         }
-        self.bucket.acquire(1).await;
+        self.buckets.of_cluster(cluster).acquire(1).await;
         match self.ecs.describe_cluster(cluster).await {
             Ok(ClusterStatus::Inactive) => ClusterExistence::Deleted,
             Ok(ClusterStatus::Missing) if self.removed.load().contains(cluster) => ClusterExistence::Deleted,
@@ -68,6 +68,7 @@ mod tests {
 
     use super::super::fakes::{FakeEcs, task_arn};
     use super::*;
+    use ecs_mesh_controller::TokenBucket;
 
     #[tokio::test(start_paused = true)]
     async fn deleted_cluster_is_found_by_status_or_by_a_persons_word() {

@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep};
 
 use super::aws::{AwsError, AwsErrorKind, Ec2, Ecs, batch_failure};
 use super::fact_cache::{FAILURE_TTL, FactCache};
+use super::read_buckets::ReadBuckets;
 use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket};
-use ecs_mesh_model::{ClusterArn, ContainerInstanceArn, InterfaceAddresses, Reason};
+use ecs_mesh_model::{AccountRegion, ClusterArn, ContainerInstanceArn, InterfaceAddresses, Reason};
 
 /// Limit of cached instances; the oldest is evicted first. A cluster has at most 5,000 by ECS's default quota, so these are
 /// ten full ones, at a few hundred bytes an instance.
@@ -66,21 +67,26 @@ struct FailedRead {
 }
 
 impl HostAddressCache {
-    /// Calls of ECS take tokens from `ecs_bucket`: reads of container instances share the quota of `ListTasks` and
-    /// `DescribeTasks`. Calls of EC2 take tokens from `ec2_bucket`, so that failures of EC2 use up no quota of ECS.
+    /// Calls of ECS take tokens from `ecs_buckets`: reads of container instances share the quota of `ListTasks` and
+    /// `DescribeTasks`. Calls of EC2 take tokens from `ec2_buckets`, so that failures of EC2 use up no quota of ECS.
     pub fn new(
         ecs: Arc<dyn Ecs>,
         ec2: Arc<dyn Ec2>,
-        ecs_bucket: TokenBucket,
-        ec2_bucket: TokenBucket,
+        ecs_buckets: impl Into<ReadBuckets>,
+        ec2_buckets: impl Into<ReadBuckets>,
     ) -> Self {
-        let of_ecs = DescribeContainerInstancesCall { ecs, bucket: ecs_bucket.clone() };
-        let of_ec2 = DescribeInstancesCall { ec2, bucket: ec2_bucket.clone() };
+        let (ecs_buckets, ec2_buckets) = (ecs_buckets.into(), ec2_buckets.into());
+        let of_ecs = DescribeContainerInstancesCall { ecs, buckets: ecs_buckets.clone() };
+        let of_ec2 = DescribeInstancesCall { ec2, buckets: ec2_buckets.clone() };
         Self {
             ids: Arc::new(FactCache::new(MAX_CACHED)),
             readings: Arc::new(FactCache::new(MAX_CACHED)),
-            id_batcher: Batcher::new(of_ecs, MAX_PER_CALL, Some(ecs_bucket)),
-            address_batcher: Batcher::new(of_ec2, MAX_PER_CALL, Some(ec2_bucket)),
+            id_batcher: Batcher::with_buckets(of_ecs, MAX_PER_CALL, move |cluster| {
+                ecs_buckets.of_cluster(cluster)
+            }),
+            address_batcher: Batcher::with_buckets(of_ec2, MAX_PER_CALL, move |cluster| {
+                ec2_buckets.of_cluster(cluster)
+            }),
         }
     }
 
@@ -181,7 +187,7 @@ fn answer_of<T>(asked: Result<Result<T, Reason>, BatchError<AwsError>>) -> Resul
 
 struct DescribeContainerInstancesCall {
     ecs: Arc<dyn Ecs>,
-    bucket: TokenBucket,
+    buckets: ReadBuckets,
 }
 
 #[async_trait]
@@ -197,7 +203,8 @@ impl BatchCall for DescribeContainerInstancesCall {
         instances: Vec<ContainerInstanceArn>,
     ) -> Result<BTreeMap<ContainerInstanceArn, <Self as BatchCall>::Response>, AwsError> {
         let described = self.ecs.describe_container_instances(cluster, &instances).await;
-        let described = described.inspect_err(|error| pause_if_throttled(error, &self.bucket))?;
+        let described =
+            described.inspect_err(|error| pause_if_throttled(error, &self.buckets.of_cluster(cluster)))?;
         let failed = described.failed.into_iter();
         let failed = failed
             .map(|(instance, error)| (instance, Err(failure("ecs:DescribeContainerInstances", &error))));
@@ -208,7 +215,7 @@ impl BatchCall for DescribeContainerInstancesCall {
 
 struct DescribeInstancesCall {
     ec2: Arc<dyn Ec2>,
-    bucket: TokenBucket,
+    buckets: ReadBuckets,
 }
 
 #[async_trait]
@@ -221,12 +228,13 @@ impl BatchCall for DescribeInstancesCall {
 
     async fn call(
         &self,
-        _cluster: &ClusterArn,
+        cluster: &ClusterArn,
         ids: Vec<Arc<str>>,
     ) -> Result<BTreeMap<Arc<str>, <Self as BatchCall>::Response>, AwsError> {
         let asked: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
-        let found = self.ec2.instance_addresses(&asked).await;
-        let found = found.inspect_err(|error| pause_if_throttled(error, &self.bucket))?;
+        let found = self.ec2.instance_addresses_in(&AccountRegion::of(cluster), &asked).await;
+        let found =
+            found.inspect_err(|error| pause_if_throttled(error, &self.buckets.of_cluster(cluster)))?;
         let answer = |id: Arc<str>| {
             let addresses = found.get(&*id).filter(|addresses| !addresses.is_empty()).copied();
             let without = || failure("ec2:DescribeInstances", &format!("instance {id} has no address"));

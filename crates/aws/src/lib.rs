@@ -6,6 +6,8 @@
 //! - [`service_reader`] describes services, and reads and sets the protection of their tasks.
 //! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`], [`role_tag_cache`] and
 //!   [`host_address_cache`] read from AWS below its quotas.
+//! - [`read_buckets`]: the rate limits of reads, by account and Region. [`sdk::SdkAccounts`] calls the account and Region of
+//!   each ARN.
 //! - [`token_store`]: where tokens for sidecars are kept; [`metered_token_store`]: the same below AWS's quotas.
 //!
 //! ```
@@ -30,6 +32,7 @@ pub mod host_address_cache;
 pub mod inspect;
 pub mod metered_token_store;
 pub mod queue_backlog;
+pub mod read_buckets;
 pub mod role_tag_cache;
 pub mod sdk;
 pub mod service_reader;

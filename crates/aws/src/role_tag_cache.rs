@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Iam, batch_failure};
+use super::read_buckets::ReadBuckets;
 use ecs_mesh_clock::Clock;
-use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
+use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_core::intent::{Fact, RoleTags};
 use ecs_mesh_model::{Reason, RoleArn, Tags, Timestamp};
 
@@ -30,9 +31,7 @@ const FAILURE_TTL: Duration = Duration::from_secs(5);
 pub struct RoleTagCache {
     cache: Arc<CacheInner>,
     batcher: Batcher<GetRoleCall>,
-    bucket: TokenBucket,
-    /// One read that can wait is made at a time.
-    spare: Arc<tokio::sync::Mutex<()>>,
+    buckets: ReadBuckets,
 }
 
 struct CacheInner {
@@ -42,6 +41,8 @@ struct CacheInner {
     clock: Clock,
     /// Whether a reading is good for any age.
     keeps_readings: AtomicBool,
+    /// One read that can wait is made at a time in each account.
+    turns: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -98,16 +99,20 @@ impl CacheInner {
 }
 
 impl RoleTagCache {
-    /// Calls take tokens from `bucket`.
-    pub fn new(iam: Arc<dyn Iam>, clock: Clock, bucket: TokenBucket) -> Self {
+    /// Calls take tokens from `buckets`.
+    pub fn new(iam: Arc<dyn Iam>, clock: Clock, buckets: impl Into<ReadBuckets>) -> Self {
+        let buckets = buckets.into();
         let cache = Arc::new(CacheInner {
             kept: Mutex::default(),
             changed: Mutex::default(),
             clock,
             keeps_readings: AtomicBool::new(false),
+            turns: Mutex::default(),
         });
         let call = GetRoleCall { iam, cache: Arc::clone(&cache) };
-        Self { cache, batcher: Batcher::new(call, 1, Some(bucket.clone())), bucket, spare: Arc::default() }
+        let of_role = buckets.clone();
+        let bucket_of = move |role: &RoleArn| of_role.of_account(role.account());
+        Self { cache, batcher: Batcher::with_buckets(call, 1, bucket_of), buckets }
     }
 
     /// Reads each role once from now on, however old its reading gets: for a process that decides once.
@@ -153,8 +158,12 @@ impl RoleTagCache {
 
     /// As [`Self::read`], once the rate limit has calls to spare: reads for tasks that wait, and after changes, go first.
     pub async fn read_when_spare(&self, role: &RoleArn) -> (Fact<RoleTags>, bool) {
-        let _turn = self.spare.lock().await;
-        self.bucket.wait_until_spare().await;
+        let turn = {
+            let mut turns = self.cache.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(role.account().to_owned()).or_default())
+        };
+        let _turn = turn.lock().await;
+        self.buckets.of_account(role.account()).wait_until_spare().await;
         self.read(role).await
     }
 
@@ -222,6 +231,7 @@ mod tests {
 
     use super::super::fakes::{CALL, FakeIam, RoleResponse, bucket, clock};
     use super::*;
+    use ecs_mesh_controller::TokenBucket;
 
     const SECOND: Duration = Duration::from_secs(1);
     const RECHECK: Duration = Duration::from_mins(10);

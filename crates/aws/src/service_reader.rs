@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Ecs, TaskProtectionOutput, batch_failure};
-use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
+use super::read_buckets::ReadBuckets;
+use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_model::{ClusterArn, EcsServiceRef, EcsServiceState, Reason, TaskArn, TaskId};
 
 /// Most services of one DescribeServices call.
@@ -39,19 +40,25 @@ pub enum ServiceOutcome {
 pub struct ServiceReader {
     services: Batcher<DescribeServicesCall>,
     ecs: Arc<dyn Ecs>,
-    protections: TokenBucket,
+    protections: ReadBuckets,
 }
 
 struct DescribeServicesCall {
     ecs: Arc<dyn Ecs>,
-    bucket: TokenBucket,
+    buckets: ReadBuckets,
 }
 
 impl ServiceReader {
     /// Describes take tokens from `describes`, and calls about protection from `protections`.
-    pub fn new(ecs: Arc<dyn Ecs>, describes: TokenBucket, protections: TokenBucket) -> Self {
-        let call = DescribeServicesCall { ecs: Arc::clone(&ecs), bucket: describes.clone() };
-        Self { services: Batcher::new(call, SERVICES, Some(describes)), ecs, protections }
+    pub fn new(
+        ecs: Arc<dyn Ecs>,
+        describes: impl Into<ReadBuckets>,
+        protections: impl Into<ReadBuckets>,
+    ) -> Self {
+        let (describes, protections) = (describes.into(), protections.into());
+        let call = DescribeServicesCall { ecs: Arc::clone(&ecs), buckets: describes.clone() };
+        let services = Batcher::with_buckets(call, SERVICES, move |cluster| describes.of_cluster(cluster));
+        Self { services, ecs, protections }
     }
 
     /// Describes a service by a call that starts now or later.
@@ -82,18 +89,18 @@ impl ServiceReader {
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.id().clone()).collect();
         let mut output = TaskProtectionOutput::default();
         for ids in ids.chunks(READ_TASKS) {
-            self.protections.acquire(1).await;
-            let shown = self.penalize(self.ecs.task_protection(cluster, ids).await)?;
+            self.protections.of_cluster(cluster).acquire(1).await;
+            let shown = self.penalize(cluster, self.ecs.task_protection(cluster, ids).await)?;
             output.tasks.extend(shown.tasks);
             output.failed.extend(shown.failed);
         }
         Ok(output)
     }
 
-    /// Waits for one write of the rate. Apart from the write, so that nothing waits between the caller's last check and the
+    /// Waits for one write of the cluster's rate. Apart from the write, so that nothing waits between the caller's last check and the
     /// write.
-    pub async fn acquire_write(&self) {
-        self.protections.acquire(1).await;
+    pub async fn acquire_write(&self, cluster: &ClusterArn) {
+        self.protections.of_cluster(cluster).acquire(1).await;
     }
 
     /// Protects up to [`MAX_UPDATED_TASKS`] tasks of one cluster for `minutes`, or, with `None`, ends their protection.
@@ -107,13 +114,13 @@ impl ServiceReader {
         minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.id().clone()).collect();
-        self.penalize(self.ecs.update_task_protection(cluster, &ids, minutes).await)
+        self.penalize(cluster, self.ecs.update_task_protection(cluster, &ids, minutes).await)
     }
 
-    fn penalize<T>(&self, result: Result<T, AwsError>) -> Result<T, AwsError> {
+    fn penalize<T>(&self, cluster: &ClusterArn, result: Result<T, AwsError>) -> Result<T, AwsError> {
         result.inspect_err(|error| {
             if error.kind == AwsErrorKind::Throttled {
-                self.protections.penalize(THROTTLE_PAUSE);
+                self.protections.of_cluster(cluster).penalize(THROTTLE_PAUSE);
             }
         })
     }
@@ -133,7 +140,7 @@ impl BatchCall for DescribeServicesCall {
     ) -> Result<BTreeMap<String, ServiceOutcome>, AwsError> {
         let described = self.ecs.describe_services(cluster, &names).await.inspect_err(|error| {
             if error.kind == AwsErrorKind::Throttled {
-                self.bucket.penalize(THROTTLE_PAUSE);
+                self.buckets.of_cluster(cluster).penalize(THROTTLE_PAUSE);
             }
         })?;
         let found = described.services.into_iter().map(|(name, state)| (name, ServiceOutcome::Found(state)));

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, Ecs, batch_failure};
 use super::fact_cache::{FAILURE_TTL, FactCache};
-use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
-use ecs_mesh_model::{Reason, TaskDefinition, TaskDefinitionArn};
+use super::read_buckets::ReadBuckets;
+use ecs_mesh_controller::{BatchCall, Batcher};
+use ecs_mesh_model::{AccountRegion, Reason, TaskDefinition, TaskDefinitionArn};
 
 /// Limit of cached definitions; the oldest is evicted first. At a few hundred bytes each this is a few megabytes.
 const MAX_CACHED: usize = 5_000;
@@ -26,9 +27,12 @@ struct DescribeDefinitionCall {
 }
 
 impl TaskDefinitionCache {
-    /// Calls take tokens from `bucket`. `DescribeTaskDefinition` has its own quota.
-    pub fn new(ecs: Arc<dyn Ecs>, bucket: TokenBucket) -> Self {
-        let batcher = Batcher::new(DescribeDefinitionCall { ecs }, 1, Some(bucket));
+    /// Calls take tokens from `buckets`. `DescribeTaskDefinition` has its own quota.
+    pub fn new(ecs: Arc<dyn Ecs>, buckets: impl Into<ReadBuckets>) -> Self {
+        let (call, buckets) = (DescribeDefinitionCall { ecs }, buckets.into());
+        let batcher = Batcher::with_buckets(call, 1, move |arn: &TaskDefinitionArn| {
+            buckets.of(&AccountRegion::new(arn.account(), arn.region()))
+        });
         Self { definitions: Arc::new(FactCache::new(MAX_CACHED)), batcher }
     }
 
@@ -76,6 +80,7 @@ mod tests {
     use super::super::aws::AwsErrorKind;
     use super::super::fakes::{FakeEcs, bucket, definition_arn};
     use super::*;
+    use ecs_mesh_controller::TokenBucket;
 
     fn definitions() -> (TaskDefinitionCache, Arc<FakeEcs>) {
         let ecs = Arc::new(FakeEcs::default());

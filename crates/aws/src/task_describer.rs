@@ -9,15 +9,16 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs};
 use super::cluster_checker::{ClusterChecker, ClusterExistence};
+use super::read_buckets::ReadBuckets;
 use super::store::{Observation, TaskStore};
 use ecs_mesh_clock::Clock;
-use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket, Urgency};
+use ecs_mesh_controller::{BatchCall, BatchError, Batcher, Urgency};
 use ecs_mesh_model::{ClusterArn, Reason, TaskArn, TaskId};
 
 /// Most tasks of one DescribeTasks call.
 const BATCH: usize = 100;
 
-/// Pause after a throttling response. The quota is shared by the whole account.
+/// Pause after a throttling response. The quota is shared by the whole account in the Region.
 const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Result for one task. The described task is in the store.
@@ -45,24 +46,25 @@ struct DescribeTasksCall {
     ecs: Arc<dyn Ecs>,
     store: Arc<TaskStore>,
     clock: Clock,
-    bucket: TokenBucket,
+    buckets: ReadBuckets,
     clusters: Arc<ClusterChecker>,
     on_leaving: OnLeaving,
 }
 
 impl TaskDescriber {
-    /// Calls take tokens from `bucket`, which all ECS reads share. The tasks of a cluster that `clusters` finds deleted are
+    /// Calls take tokens from `buckets`, which all ECS reads share. The tasks of a cluster that `clusters` finds deleted are
     /// MISSING.
     pub fn new(
         ecs: Arc<dyn Ecs>,
         store: Arc<TaskStore>,
         clock: Clock,
-        bucket: TokenBucket,
+        buckets: impl Into<ReadBuckets>,
         clusters: Arc<ClusterChecker>,
         on_leaving: OnLeaving,
     ) -> Self {
-        let call = DescribeTasksCall { ecs, store, clock, bucket: bucket.clone(), clusters, on_leaving };
-        Self { batcher: Batcher::new(call, BATCH, Some(bucket)) }
+        let buckets = buckets.into();
+        let call = DescribeTasksCall { ecs, store, clock, buckets: buckets.clone(), clusters, on_leaving };
+        Self { batcher: Batcher::with_buckets(call, BATCH, move |cluster| buckets.of_cluster(cluster)) }
     }
 
     /// Describes a task by a call that starts now or later. `grace`: how long absence must have lasted for MISSING
@@ -127,7 +129,7 @@ impl BatchCall for DescribeTasksCall {
             }
             Err(error) => {
                 if error.kind == AwsErrorKind::Throttled {
-                    self.bucket.penalize(THROTTLE_PAUSE);
+                    self.buckets.of_cluster(cluster).penalize(THROTTLE_PAUSE);
                 }
                 return Err(error);
             }
@@ -166,6 +168,7 @@ mod tests {
 
     use super::super::fakes::{CALL, FakeEcs, clock, task, task_arn};
     use super::*;
+    use ecs_mesh_controller::TokenBucket;
     use ecs_mesh_core::plan::TaskLiveness;
     use ecs_mesh_model::LastStatus;
 

@@ -20,7 +20,8 @@ catalogue! {
     CERTIFICATES "aws.certificates" "CA certificates on this system, to verify AWS endpoints";
     CREDENTIALS "aws.credentials" "AWS credentials that the SDK's default chain finds";
     IDENTITY "aws.identity" "an identity that AWS accepts";
-    SCOPE "aws.scope" "caller, queue and clusters in one account, Region and partition";
+    SCOPE "aws.scope" "clusters and a queue that the caller can read: of its account, or of accounts that an AwsAccount declares";
+    ASSUME_ROLE "aws.assume-role" "a role that the caller may assume in each account that an AwsAccount declares";
     QUEUE "queue.exists" "a standard queue that the caller can read";
     QUEUE_RECEIVE "queue.receive" "sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue";
     QUEUE_POLICY "queue.policy" "a policy that allows events.amazonaws.com to send for these rules only";

@@ -13,6 +13,7 @@ use ecs_mesh_consul as consul;
 use ecs_mesh_kuma as kuma;
 use ecs_mesh_lease::{LeaseStoreError, StoredRecord};
 use ecs_mesh_manifests::{ManifestSource, ManifestStatus};
+use ecs_mesh_model::AccountRegion;
 
 /// A queue's attributes by name.
 pub type Attributes = BTreeMap<String, String>;
@@ -36,6 +37,8 @@ pub struct DoctorFacts {
     pub lease: Option<LeaseFacts>,
     /// The bus of events to teams; `None` without one, and without a client of AWS.
     pub team_events: Option<TeamEventFacts>,
+    /// The facts for each further queue, of which the queue and its rules are checked.
+    pub more_queues: Vec<DoctorFacts>,
 }
 
 /// The bus of events to teams.
@@ -109,10 +112,21 @@ pub struct AwsObservations {
     pub undelivered: BTreeMap<String, Result<Attributes, AwsError>>,
     /// Attempted read calls of the operator.
     pub reads: Vec<ReadAttempt>,
+    /// The accounts that the manifests declare.
+    pub members: Vec<MemberFacts>,
     /// Stored tokens of this operator that are below no path of the manifests, by store.
     pub former_tokens: BTreeMap<TokenStoreKind, BTreeSet<String>>,
     /// The sidecars of running tasks at Kuma; `None` if ECS does not answer, or no binding is of Kuma.
     pub sidecars: Option<SidecarReport>,
+}
+
+/// An account that an `AwsAccount` declares, in one of its Regions.
+#[derive(Clone, Debug)]
+pub struct MemberFacts {
+    /// The account and the Region.
+    pub place: AccountRegion,
+    /// The identity after the role was assumed, or why that failed.
+    pub identity: Result<CallerIdentity, AwsError>,
 }
 
 /// A queue.

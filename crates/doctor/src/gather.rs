@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::acl_policy::RequiredPermissions;
 use super::facts::{
-    AwsUnavailable, ControlPlaneFacts, DoctorFacts, KumaPlaneFacts, LeaseFacts, TeamEventFacts,
+    AwsFacts, AwsUnavailable, ControlPlaneFacts, DoctorFacts, KumaPlaneFacts, LeaseFacts, TeamEventFacts,
 };
 use super::scope::{DoctorScope, named_clusters};
 use ecs_mesh_api::manifests::ManifestSet;
@@ -42,8 +42,8 @@ pub struct DoctorRequest {
     pub manifests: ManifestStatus,
     /// The manifests' remote sources.
     pub sources: Vec<ManifestSource>,
-    /// The queue.
-    pub queue_url: Option<String>,
+    /// The queues.
+    pub queue_urls: Vec<String>,
     /// The Region, where it is given.
     pub region: Option<String>,
     /// The files and environment variables that the manifests may name.
@@ -56,8 +56,12 @@ pub struct DoctorRequest {
 
 /// Gathers all facts. Always ends; one failure does not prevent other reads.
 pub async fn gather(request: DoctorRequest) -> DoctorFacts {
-    let DoctorRequest { operator, manifests, sources, queue_url, region, allowed, lease, team_events_bus } =
+    let DoctorRequest { operator, manifests, sources, queue_urls, region, allowed, lease, team_events_bus } =
         request;
+    let (queue_url, more) = match queue_urls.split_first() {
+        Some((first, more)) => (Some(first.clone()), more.to_vec()),
+        None => (None, Vec::new()),
+    };
     let set = Arc::clone(&manifests.set);
     let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
     let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
@@ -74,6 +78,7 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
         });
     let known = clients.as_ref().ok().map(|clients| clients.region().to_owned()).or(region);
     let scope = DoctorScope::new(&set, queue_url.as_deref(), known.as_deref());
+    let scope = if more.is_empty() { scope } else { scope.map(DoctorScope::of_one_queue) };
     let secrets: Arc<dyn Secrets> = match &clients {
         Ok(clients) => Arc::new(clients.secrets.clone()),
         Err(_) => Arc::new(NoSecrets),
@@ -98,7 +103,21 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
     let of_control_planes = control_planes(&set, &allowed, &operator, &secrets);
     let (aws, control_planes, lease, team_events) =
         tokio::join!(of_aws, of_control_planes, of_lease, of_team_events);
-    DoctorFacts { manifests, sources, queue_url, scope, aws, control_planes, lease, team_events }
+    let mut facts =
+        DoctorFacts { manifests, sources, queue_url, scope, aws, control_planes, lease, team_events, more_queues: Vec::new() };
+    for url in more {
+        let scope = DoctorScope::new(&set, Some(&url), known.as_deref()).map(DoctorScope::of_one_queue);
+        let aws = match (&clients, &facts.aws, &scope) {
+            (Ok(clients), Ok(aws), Ok(scope)) if aws.observations.is_some() => {
+                let observations = Some(aws::queue_and_rules(clients, &url, scope).await);
+                Ok(AwsFacts { observations, ..aws.clone() })
+            }
+            _ => facts.aws.clone(),
+        };
+        let queue = DoctorFacts { queue_url: Some(url), scope, aws, ..facts.clone() };
+        facts.more_queues.push(queue);
+    }
+    facts
 }
 
 async fn read_lease(

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::scope::DoctorScope;
 use ecs_mesh_api::TokenStoreKind;
 use ecs_mesh_manifests::ManifestSource;
-use ecs_mesh_model::SecretRef;
+use ecs_mesh_model::{RoleArn, SecretRef};
 
 /// The principal of the policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -77,15 +77,23 @@ impl IamPolicy {
                     .to_owned(),
             );
         }
-        let mut statements = clusters(scope);
-        if scope.holds_deployments {
-            statements.extend(deployments(scope, reader));
+        let mut statements = Vec::new();
+        // All clusters may be in other accounts.
+        if scope.own_clusters().next().is_some() {
+            statements.extend(clusters(scope));
+            if scope.holds_deployments {
+                statements.extend(deployments(scope, reader));
+            }
+            if scope.reads_hosts {
+                statements.extend(hosts(scope));
+            }
+            if scope.reads_roles {
+                statements.push(roles(scope, role_paths));
+            }
         }
-        if scope.reads_hosts {
-            statements.extend(hosts(scope));
-        }
-        if scope.reads_roles {
-            statements.push(roles(scope, role_paths));
+        if !scope.member_roles.is_empty() {
+            let roles = scope.member_roles.values().map(RoleArn::as_str);
+            statements.push(statement("AssumeMemberRoles", ["sts:AssumeRole"], roles));
         }
         statements.extend(tokens(scope, reader));
         statements.extend(lease(scope, reader));
@@ -96,11 +104,11 @@ impl IamPolicy {
         }
         statements.extend(manifests(scope));
         if let Some(queue) = &scope.queue {
-            let arn = scope.queue_arn().ok_or("the queue's Region is not known: give --region")?;
+            let arns = scope.queue_arns().ok_or("the queue's Region is not known: give --region")?;
             let read = ["sqs:GetQueueAttributes"];
             let work = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", read[0]];
             statements.push(match reader {
-                PolicyPrincipal::Operator => statement("ConsumeQueue", work, [arn]),
+                PolicyPrincipal::Operator => statement("ConsumeQueue", work, arns),
                 // Includes the dead-letter queue, which by convention has the queue's name as prefix.
                 PolicyPrincipal::Doctor => {
                     let family = scope.arn("sqs", &format!("{}*", queue.name));
@@ -126,8 +134,8 @@ fn full_secret_arn(secret: &SecretRef) -> String {
 
 fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
     let partition = &scope.partition;
-    let arns = unique(scope.clusters.iter().map(|cluster| cluster.arn(partition)));
-    let patterns = scope.clusters.iter().any(|cluster| !cluster.glob.is_literal());
+    let arns = unique(scope.own_clusters().map(|cluster| cluster.arn(partition)));
+    let patterns = scope.own_clusters().any(|cluster| !cluster.glob.is_literal());
     let operator = if patterns { "ArnLike" } else { "ArnEquals" };
     let mut statements = Vec::new();
     if patterns {
@@ -137,7 +145,7 @@ fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
     let mut list = statement("ListTasks", ["ecs:ListTasks"], ["*"]);
     list.condition = Some(serde_json::json!({ operator: {"ecs:cluster": OneOrMany::of(arns)} }));
     statements.push(list);
-    let tasks = unique(scope.clusters.iter().map(|cluster| cluster.tasks(partition)));
+    let tasks = unique(scope.own_clusters().map(|cluster| cluster.tasks(partition)));
     statements.push(statement("DescribeTasks", ["ecs:DescribeTasks"], tasks));
     statements.push(statement("DescribeTaskDefinitions", ["ecs:DescribeTaskDefinition"], ["*"]));
     statements
@@ -146,8 +154,8 @@ fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
 /// Only the operator protects tasks.
 fn deployments(scope: &DoctorScope, reader: PolicyPrincipal) -> [IamStatement; 2] {
     let partition = &scope.partition;
-    let services = unique(scope.clusters.iter().map(|cluster| cluster.services(partition)));
-    let tasks = unique(scope.clusters.iter().map(|cluster| cluster.tasks(partition)));
+    let services = unique(scope.own_clusters().map(|cluster| cluster.services(partition)));
+    let tasks = unique(scope.own_clusters().map(|cluster| cluster.tasks(partition)));
     let (sid, actions) = match reader {
         PolicyPrincipal::Operator => {
             ("ProtectTasks", ["ecs:GetTaskProtection", "ecs:UpdateTaskProtection"].as_slice())
@@ -161,7 +169,7 @@ fn deployments(scope: &DoctorScope, reader: PolicyPrincipal) -> [IamStatement; 2
 /// The addresses of container instances. `ec2:DescribeInstances` has no resource types.
 fn hosts(scope: &DoctorScope) -> [IamStatement; 2] {
     let instances =
-        unique(scope.clusters.iter().map(|cluster| cluster.container_instances(&scope.partition)));
+        unique(scope.own_clusters().map(|cluster| cluster.container_instances(&scope.partition)));
     [
         statement("DescribeContainerInstances", ["ecs:DescribeContainerInstances"], instances),
         statement("DescribeInstances", ["ec2:DescribeInstances"], ["*"]),

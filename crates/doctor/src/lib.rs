@@ -30,13 +30,13 @@ pub use acl_policy::token_policy;
 pub use checks::examine;
 pub use event_patterns::EventPatterns;
 pub use facts::{
-    Attributes, AwsFacts, AwsObservations, AwsUnavailable, ControlPlaneFacts, DoctorFacts, QueueFacts,
-    ReadAttempt, RuleFacts, TeamEventFacts,
+    Attributes, AwsFacts, AwsObservations, AwsUnavailable, ControlPlaneFacts, DoctorFacts, MemberFacts,
+    QueueFacts, ReadAttempt, RuleFacts, TeamEventFacts,
 };
 pub use gather::{DoctorRequest, gather};
 pub use iam_policy::{IamPolicy, PolicyPrincipal};
 pub use report::{CheckKind, CheckResult, CheckStatus, CheckSummary, DoctorReport};
-pub use scope::DoctorScope;
+pub use scope::{DoctorScope, QueueLocation};
 
 #[cfg(test)]
 mod tests;

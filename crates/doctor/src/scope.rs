@@ -1,13 +1,14 @@
 //! Account, Region and clusters, as far as manifests, queue URL and Region show them without calls to AWS.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{MeshBindingSpec, RoleTagMode, TokenStoreKind};
+use ecs_mesh_audit::member_accounts;
 use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
 use ecs_mesh_manifests::ManifestSource;
-use ecs_mesh_model::{ClusterArn, EventBusRef, Glob, MeshName, OperatorId, SecretRef};
+use ecs_mesh_model::{ClusterArn, EventBusRef, Glob, MeshName, OperatorId, RoleArn, SecretRef};
 
 /// The queue, by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub struct DoctorScope {
     pub account: Option<String>,
     /// The queue.
     pub queue: Option<QueueLocation>,
+    /// Further queues, by the caller's word: their permissions are printed.
+    pub more_queues: Vec<QueueLocation>,
     /// Clusters that bindings select.
     pub clusters: Vec<ClusterLocation>,
     /// Whether any binding checks role tags.
@@ -103,6 +106,8 @@ pub struct DoctorScope {
     pub secrets: BTreeSet<SecretRef>,
     /// The manifests' remote sources: by the caller's word, like network mode `host`.
     pub manifest_sources: Vec<ManifestSource>,
+    /// The roles to assume in the accounts that the manifests declare, by account.
+    pub member_roles: BTreeMap<String, RoleArn>,
 }
 
 impl DoctorScope {
@@ -145,6 +150,7 @@ impl DoctorScope {
             region,
             account,
             queue,
+            more_queues: Vec::new(),
             clusters,
             reads_roles,
             holds_deployments,
@@ -154,12 +160,76 @@ impl DoctorScope {
             team_events_bus: None,
             secrets,
             manifest_sources: Vec::new(),
+            member_roles: member_roles(set),
         })
+    }
+
+    /// The scope of the role in an account that an `AwsAccount` declares: it reads the account's clusters, and nothing else.
+    ///
+    /// # Errors
+    /// If no `AwsAccount` declares the account.
+    pub fn of_member(&self, set: &ManifestSet, account: &str) -> Result<Self, String> {
+        let Some((_, spec)) = set.aws_account(account) else {
+            let all: Vec<&str> = self.member_roles.keys().map(String::as_str).collect();
+            return Err(format!(
+                "no AwsAccount declares account {account}; declared accounts: {}",
+                if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+            ));
+        };
+        let globs = self.clusters.iter().map(|cluster| &cluster.glob);
+        let locations = globs.flat_map(|glob| {
+            spec.regions.iter().filter_map(move |region| {
+                let location = parse_pattern(glob, Some(region), Some(account));
+                let is_there = Glob::new(location.account.clone()).matches(account)
+                    && Glob::new(location.region.clone()).matches(region);
+                is_there.then_some(location)
+            })
+        });
+        let clusters: BTreeSet<ClusterLocation> = locations.collect();
+        Ok(Self {
+            partition: self.member_roles.get(account).map_or("aws", RoleArn::partition).to_owned(),
+            region: None,
+            account: Some(account.to_owned()),
+            queue: None,
+            more_queues: Vec::new(),
+            clusters: clusters.into_iter().collect(),
+            token_stores: BTreeSet::new(),
+            lease: None,
+            secrets: BTreeSet::new(),
+            manifest_sources: Vec::new(),
+            member_roles: BTreeMap::new(),
+            team_events_bus: None,
+            ..self.clone()
+        })
+    }
+
+    /// The scope of one of several queues: the clusters of its Region, whose events it receives. A queue whose URL has no
+    /// Region has all clusters.
+    #[must_use]
+    pub fn of_one_queue(mut self) -> Self {
+        if let Some(region) = self.queue.as_ref().and_then(|queue| queue.region.clone()) {
+            self.clusters.retain(|cluster| Glob::new(cluster.region.clone()).matches(&region));
+        }
+        self
+    }
+
+    /// The clusters that are read with the caller's own credentials.
+    pub fn own_clusters(&self) -> impl Iterator<Item = &ClusterLocation> {
+        self.clusters.iter().filter(|cluster| !self.member_roles.contains_key(&cluster.account))
     }
 
     /// The queue's ARN, once a Region is known.
     pub fn queue_arn(&self) -> Option<String> {
-        let (queue, region) = (self.queue.as_ref()?, self.region.as_ref()?);
+        self.arn_of_queue(self.queue.as_ref()?)
+    }
+
+    /// The ARNs of all queues, once their Regions are known.
+    pub fn queue_arns(&self) -> Option<Vec<String>> {
+        self.queue.iter().chain(&self.more_queues).map(|queue| self.arn_of_queue(queue)).collect()
+    }
+
+    fn arn_of_queue(&self, queue: &QueueLocation) -> Option<String> {
+        let region = queue.region.as_ref().or(self.region.as_ref())?;
         Some(format!("arn:{}:sqs:{region}:{}:{}", self.partition, queue.account, queue.name))
     }
 
@@ -198,6 +268,11 @@ impl fmt::Display for ClusterLocation {
     }
 }
 
+fn member_roles(set: &ManifestSet) -> BTreeMap<String, RoleArn> {
+    let roles = member_accounts(set).into_iter();
+    roles.map(|member| (member.role.account().to_owned(), member.role)).collect()
+}
+
 fn secrets(set: &ManifestSet) -> BTreeSet<SecretRef> {
     let named = set.control_planes.values().flat_map(|spec| {
         let kuma = spec.kuma.iter().flat_map(|kuma| [&kuma.ca_secret, &kuma.token_secret]);
@@ -223,7 +298,6 @@ fn parse_pattern(glob: &Glob, region: Option<&str>, account: Option<&str>) -> Cl
         Some(part) if parts.len() == 6 && *part != "*" => (*part).to_owned(),
         _ => known.unwrap_or("*").to_owned(),
     };
-    // The operator reads only its own account and Region.
     ClusterLocation {
         glob: glob.clone(),
         region: part(3, region),

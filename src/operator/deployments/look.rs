@@ -328,7 +328,7 @@ impl HoldSteps<'_> {
     ) -> Result<Written, Reason> {
         let services = &self.context.aws.services;
         if self.recorder.write_decision(lease) == WriteDecision::Send {
-            services.acquire_write().await;
+            services.acquire_write(self.service.cluster()).await;
         }
         match self.recorder.write_decision(lease) {
             WriteDecision::DryRun => return Ok(Written::Planned),

@@ -1,6 +1,7 @@
 //! Gauges that are read from the state at each scrape. A gauge that is set by hand is wrong after the first forgotten
 //! update.
 
+use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ impl Collector for StateCollector {
         to.gauge("ecs_mesh_stuck_loops", "Loops without progress", count(stuck))?;
         let ready = !health.is_stopping() && state.as_ref().is_some_and(OperatorState::is_ready);
         to.gauge("ecs_mesh_ready", "1 while /readyz answers 200", i64::from(ready))?;
-        to.event_queue(self.0.queue_state())?;
+        to.event_queues(&self.0.queue_states())?;
         let Some(state) = state else { return Ok(()) };
         to.operator(&state)?;
         to.manifests(&state.manifests)?;
@@ -119,14 +120,11 @@ impl MetricWriter<'_> {
         self.gauges("ecs_mesh_build_info", "Always 1; the labels name the build", [(labels, 1_i64)])
     }
 
-    fn event_queue(&mut self, queue: QueueState) -> Result<(), Error> {
-        let up = match queue {
-            QueueState::Unknown => return Ok(()),
-            QueueState::Ok => 1_i64,
-            QueueState::Failing(_) => 0,
-        };
+    fn event_queues(&mut self, queues: &BTreeMap<String, QueueState>) -> Result<(), Error> {
+        let known = queues.iter().filter(|(_, state)| **state != QueueState::Unknown);
+        let up = known.map(|(name, state)| ([("queue", name.as_str())], i64::from(*state == QueueState::Ok)));
         let help = "1: the last receive succeeded; 0: it failed; absent without a queue";
-        self.gauge("ecs_mesh_event_queue_up", help, up)
+        self.gauges("ecs_mesh_event_queue_up", help, up)
     }
 
     fn operator(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -144,7 +142,7 @@ impl MetricWriter<'_> {
     }
 
     fn manifests(&mut self, manifests: &ManifestState) -> Result<(), Error> {
-        let by_kind = |all: &std::collections::BTreeMap<&'static str, usize>| {
+        let by_kind = |all: &BTreeMap<&'static str, usize>| {
             let all: Vec<_> = all.iter().map(|(kind, n)| ([("kind", *kind)], count(*n))).collect();
             all
         };
@@ -160,7 +158,13 @@ impl MetricWriter<'_> {
     fn clusters(&mut self, state: &OperatorState) -> Result<(), Error> {
         let all = state.clusters.iter().map(|(name, at)| ([("cluster", name.as_str())], at.unwrap_or(0.0)));
         let help = "Last complete sweep of the cluster; 0: none yet";
-        self.gauges("ecs_mesh_last_sweep_timestamp_seconds", help, all)
+        self.gauges("ecs_mesh_last_sweep_timestamp_seconds", help, all)?;
+        let accounts = state
+            .accounts
+            .iter()
+            .map(|of| ([("account", &*of.account), ("region", &*of.region)], i64::from(of.error.is_none())));
+        let help = "1 if the last sweep could read the account in this Region";
+        self.gauges("ecs_mesh_aws_account_up", help, accounts)
     }
 
     fn work_queues(&mut self, state: &OperatorState) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! The labels, and every value of those with a fixed set of values. Their counters start at 0, since a rate over a series
 //! that begins at 1 misses the 1.
 //!
-//! `control_plane`, `controller`, `name`, `binding`, `mesh` and `cluster` are names from the manifests, and `source` is from
-//! the command line, so they are bounded as well.
+//! `control_plane`, `controller`, `name`, `binding`, `mesh` and `cluster` are names from the manifests, `account` and `region`
+//! those of the clusters that they select, and `source` is from the command line, so they are bounded as well.
 
 use std::sync::Arc;
 
@@ -141,7 +141,9 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Operations of AWS.
-pub(super) const AWS_OPERATIONS: [&str; 33] = [
+pub(super) const AWS_OPERATIONS: [&str; 35] = [
+    "sts:AssumeRole",
+    "sts:GetCallerIdentity",
     "ecs:ListClusters",
     "ecs:DescribeClusters",
     "ecs:ListTasks",
@@ -286,7 +288,8 @@ pub(super) const TASK_WARNING_REASONS: [&str; 34] = [
 ];
 
 /// Warnings that concern no single task, beside [`CONTROL_PLANE_ERRORS`].
-pub(super) const OTHER_WARNING_REASONS: [&str; 11] = [
+pub(super) const OTHER_WARNING_REASONS: [&str; 12] = [
+    "account_unreadable",
     "cluster_not_found",
     "unknown_outbound_service",
     "unbindable_addresses",

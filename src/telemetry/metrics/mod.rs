@@ -21,6 +21,7 @@ mod team_events;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -86,7 +87,8 @@ pub struct Metrics {
 struct ScrapeSource {
     state_source: Mutex<Option<Weak<dyn StateSource>>>,
     health: Health,
-    event_queue: Mutex<QueueState>,
+    /// By the queue's name.
+    event_queues: Mutex<BTreeMap<String, QueueState>>,
 }
 
 impl std::fmt::Debug for ScrapeSource {
@@ -101,8 +103,16 @@ impl ScrapeSource {
         Some(state_source?.upgrade()?.state())
     }
 
+    fn queue_states(&self) -> BTreeMap<String, QueueState> {
+        self.event_queues.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The worst state of all queues.
     fn queue_state(&self) -> QueueState {
-        *self.event_queue.lock().unwrap_or_else(PoisonError::into_inner)
+        let states = self.queue_states();
+        let failing = states.values().find(|state| matches!(state, QueueState::Failing(_)));
+        let known = states.values().find(|state| **state == QueueState::Ok);
+        failing.or(known).copied().unwrap_or_default()
     }
 }
 
@@ -208,7 +218,7 @@ impl Metrics {
         self.manifest_sources.add(source);
     }
 
-    /// The state of the event queue at the last receive.
+    /// The worst state of the event queues at the last receive of each.
     pub fn queue_state(&self) -> QueueState {
         self.scrape.queue_state()
     }
@@ -237,8 +247,9 @@ impl QueueObserver for Metrics {
         self.event_queue.record_received(age, receives);
     }
 
-    fn set_queue_state(&self, state: QueueState) {
-        *self.scrape.event_queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    fn set_queue_state(&self, queue: &str, state: QueueState) {
+        let mut states = self.scrape.event_queues.lock().unwrap_or_else(PoisonError::into_inner);
+        states.insert(queue.to_owned(), state);
     }
 }
 

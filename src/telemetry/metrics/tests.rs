@@ -27,7 +27,7 @@ fn populated() -> (Metrics, Arc<dyn StateSource>) {
     };
     let state_source: Arc<dyn StateSource> = Arc::new(FixedState(OperatorState { manifests, ..state() }));
     metrics.set_state_source(Arc::downgrade(&state_source));
-    metrics.set_queue_state(QueueState::Ok);
+    metrics.set_queue_state("events", QueueState::Ok);
     metrics.control_plane("kuma");
     metrics.add_manifest_source("s3://manifests/prod/");
     metrics.changes.set_planned("kuma", "create", 2);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use crate::telemetry::state::{ControlPlaneState, ManifestState, OperatorState};
+use crate::telemetry::state::{AccountState, ControlPlaneState, ManifestState, OperatorState};
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_aws::consumer::QueueState;
 use ecs_mesh_controller::CircuitState;
@@ -83,6 +83,7 @@ impl Display for StatusPage {
             tasks(f, state)?;
             guards(f, state)?;
             self.clusters(f, state)?;
+            accounts(f, &state.accounts)?;
             manifests(f, &state.manifests)?;
         }
         f.write_str("</body></html>\n")
@@ -195,6 +196,23 @@ impl StatusPage {
         }
         close_table(f)
     }
+}
+
+/// The accounts, where there are several.
+fn accounts(f: &mut fmt::Formatter<'_>, all: &[AccountState]) -> fmt::Result {
+    if all.len() < 2 {
+        return Ok(());
+    }
+    open_table(f, "AWS accounts", &["Account", "Region", "State"])?;
+    for AccountState { account, region, error } in all {
+        let state = match error {
+            None => mark(true, "read"),
+            Some(error) => mark(false, format_args!("not readable: {error}")),
+        };
+        let (account, region) = (Escaped(account), Escaped(region));
+        writeln!(f, "<tr><th scope=\"row\">{account}</th><td>{region}</td><td>{state}</td></tr>")?;
+    }
+    close_table(f)
 }
 
 /// The reason why the control plane is not reconciled.

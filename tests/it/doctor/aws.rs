@@ -276,7 +276,6 @@ async fn foreign_clusters_are_reported() {
     let healthy = setup.healthy().await;
     for (cluster, parts) in [
         ("arn:aws:ecs:eu-west-1:444455556666:cluster/sandbox", ["account 444455556666", "111122223333"]),
-        ("arn:aws:ecs:eu-north-1:111122223333:cluster/sandbox", ["Region eu-north-1", "eu-west-1"]),
         ("arn:aws-cn:ecs:cn-north-1:111122223333:cluster/sandbox", ["partition aws-cn", "in aws"]),
     ] {
         setup.manifests(cluster, &setup.kuma_url(), "");

@@ -307,6 +307,7 @@ impl IdentityFixture {
             ecs: Arc::new(EmptyAccount),
             ec2: Arc::new(EmptyAccount),
             iam: Arc::new(EmptyAccount),
+            accounts: Arc::new(()),
             token_stores: crate::fake_token_stores(),
             connect,
             lease: Arc::clone(&self.lease),

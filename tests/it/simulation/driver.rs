@@ -221,6 +221,7 @@ impl<S: Scenario> Driver<S> {
             ecs: Arc::clone(&aws) as _,
             ec2: Arc::clone(&aws) as _,
             iam: Arc::clone(&aws) as _,
+            accounts: Arc::new(()),
             token_stores: crate::fake_token_stores(),
             connect: self.scenario.connect(),
             lease: Arc::clone(&env.lease) as _,
@@ -233,7 +234,7 @@ impl<S: Scenario> Driver<S> {
         let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
         let task = tokio::spawn(async move {
             let options = RunOptions { receivers: 2, ..RunOptions::default() };
-            running.run(Some(aws), manifests, options, CancellationToken::new()).await.unwrap();
+            running.run(Some(aws as _), manifests, options, CancellationToken::new()).await.unwrap();
         });
         self.operator = Some((operator, task));
     }

@@ -9,9 +9,9 @@ use crate::facts::{AuditFacts, AuditedDefinition, AuditedRole, DefinitionOrigin,
 use crate::parse::config::is_of_consul;
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneType, RoleTagMode};
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
-use ecs_mesh_aws::inspect::{AuditApi as _, AuthorizationDetails};
-use ecs_mesh_aws::sdk::AwsClients;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _, ListPage};
+use ecs_mesh_aws::inspect::{AuditApi, AuthorizationDetails};
+use ecs_mesh_aws::sdk::SdkAccounts;
 use ecs_mesh_core::intent;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
 use tokio::time::{Instant, timeout_at};
@@ -37,21 +37,21 @@ pub(super) struct AuditScope<'a> {
 /// For each definition: its uses, and the control planes of the tasks.
 type Uses = BTreeMap<TaskDefinitionArn, (BTreeSet<DefinitionUse>, BTreeSet<Arc<str>>)>;
 
-pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mut AuditFacts) {
+pub(super) async fn ask(accounts: &SdkAccounts, scope: &AuditScope<'_>, facts: &mut AuditFacts) {
     let mut uses = Uses::new();
-    for cluster in clusters(clients, scope, facts).await {
-        let running = running_tasks(clients, &cluster).await.map(|tasks| {
+    for cluster in clusters(accounts, scope, facts).await {
+        let running = running_tasks(accounts, &cluster).await.map(|tasks| {
             for task in &tasks {
                 record_use(scope, facts, &mut uses, task);
             }
             tasks.len()
         });
-        let names = services(clients, &cluster).await;
+        let names = services(accounts, &cluster).await;
         facts.services.insert(cluster.clone(), names);
         facts.clusters.insert(cluster, running);
     }
     for (arn, (uses, planes)) in uses {
-        match retry_throttled(|| clients.inspect.definition(&arn)).await {
+        match retry_throttled(|| accounts.definition(&arn)).await {
             Ok(definition) => facts.definitions.push(AuditedDefinition {
                 origin: DefinitionOrigin::Ecs,
                 definition,
@@ -63,11 +63,11 @@ pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mu
             }
         }
     }
-    roles(clients, facts).await;
+    roles(accounts, facts).await;
     if scope.set.bindings.values().any(|binding| tags_count(binding)) {
-        let details = authorization_details(clients).await;
+        let details = authorization_details(accounts).await;
         if details.is_ok() {
-            facts.in_organization = in_organization(clients, facts).await;
+            facts.in_organization = in_organization(accounts, facts).await;
         }
         facts.authorization = Some(details);
     }
@@ -76,7 +76,7 @@ pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mu
 /// Reads the running tasks of bound clusters and their definitions until `end`. Returns how many definitions are left, and
 /// the first failure.
 pub(super) async fn ask_until(
-    clients: &AwsClients,
+    accounts: &SdkAccounts,
     set: &ManifestSet,
     end: Instant,
     facts: &mut AuditFacts,
@@ -85,14 +85,14 @@ pub(super) async fn ask_until(
     let scope = AuditScope { set, named: &named, running_tasks: true };
     let (mut uses, mut failure) = (Uses::new(), None);
     let unfinished = || "not all running tasks were listed in time".to_owned();
-    let Ok(clusters) = timeout_at(end, clusters(clients, &scope, facts)).await else {
+    let Ok(clusters) = timeout_at(end, clusters(accounts, &scope, facts)).await else {
         return (0, Some(unfinished()));
     };
     if let Some(Err(error)) = &facts.aws {
         failure = Some(error.clone());
     }
     for cluster in clusters {
-        match timeout_at(end, running_tasks(clients, &cluster)).await {
+        match timeout_at(end, running_tasks(accounts, &cluster)).await {
             Ok(Ok(tasks)) => tasks.iter().for_each(|task| record_use(&scope, facts, &mut uses, task)),
             Ok(Err(error)) => drop(failure.get_or_insert_with(|| error.to_string())),
             Err(_) => drop(failure.get_or_insert_with(unfinished)),
@@ -100,7 +100,7 @@ pub(super) async fn ask_until(
     }
     let mut left = 0;
     for (arn, (uses, _)) in uses {
-        match timeout_at(end, retry_throttled(|| clients.inspect.definition(&arn))).await {
+        match timeout_at(end, retry_throttled(|| accounts.definition(&arn))).await {
             Ok(Ok(definition)) => facts.definitions.push(AuditedDefinition {
                 origin: DefinitionOrigin::Ecs,
                 definition,
@@ -122,10 +122,10 @@ fn tags_count(binding: &Binding) -> bool {
     binding.control_plane_type == ControlPlaneType::Consul || binding.spec.role_tags.mode != RoleTagMode::Off
 }
 
-async fn services(clients: &AwsClients, cluster: &ClusterArn) -> Result<BTreeSet<String>, AwsError> {
+async fn services(accounts: &SdkAccounts, cluster: &ClusterArn) -> Result<BTreeSet<String>, AwsError> {
     let (mut names, mut next) = (BTreeSet::new(), None);
     for _ in 0..MAX_PAGES {
-        let page = retry_throttled(|| clients.inspect.services(cluster, next.clone())).await?;
+        let page = retry_throttled(|| accounts.services(cluster, next.clone())).await?;
         names.extend(page.items);
         next = page.next;
         if next.is_none() {
@@ -135,14 +135,28 @@ async fn services(clients: &AwsClients, cluster: &ClusterArn) -> Result<BTreeSet
     Err(unending("ecs:ListServices", cluster.as_str()))
 }
 
-async fn authorization_details(clients: &AwsClients) -> Result<AuthorizationDetails, AwsError> {
-    let (mut all, mut next) = (AuthorizationDetails::default(), None);
+/// Of the caller's account and of each declared one.
+async fn authorization_details(accounts: &SdkAccounts) -> Result<AuthorizationDetails, AwsError> {
+    let mut all = AuthorizationDetails::default();
+    read_authorization_details(accounts, &mut all).await?;
+    let mut read = BTreeSet::new();
+    for place in accounts.members().into_iter().filter(|place| read.insert(Arc::clone(&place.account))) {
+        read_authorization_details(&accounts.clients(&place).await?.inspect, &mut all).await?;
+    }
+    Ok(all)
+}
+
+async fn read_authorization_details(
+    account: &impl AuditApi,
+    all: &mut AuthorizationDetails,
+) -> Result<(), AwsError> {
+    let mut next = None;
     for _ in 0..MAX_PAGES {
-        let (page, more) = retry_throttled(|| clients.inspect.authorization_details(next.clone())).await?;
+        let (page, more) = retry_throttled(|| account.authorization_details(next.clone())).await?;
         all.extend(page);
         next = more;
         if next.is_none() {
-            return Ok(all);
+            return Ok(());
         }
     }
     Err(unending("iam:GetAccountAuthorizationDetails", ""))
@@ -161,33 +175,34 @@ fn unending(operation: &'static str, resource: &str) -> AwsError {
 }
 
 /// Whether the account belongs to an organisation, as a simulation for any role shows.
-async fn in_organization(clients: &AwsClients, facts: &AuditFacts) -> Option<bool> {
+async fn in_organization(accounts: &SdkAccounts, facts: &AuditFacts) -> Option<bool> {
     let mut simulated = facts.roles.values().filter_map(|role| role.get_role.as_ref()?.as_ref().ok());
     if let Some(result) = simulated.next() {
         return Some(result.in_organization);
     }
     let known = facts.roles.iter().find(|(_, role)| role.tags.is_ok())?;
-    let result = retry_throttled(|| clients.inspect.may_get_own_role(known.0)).await;
+    let result = retry_throttled(|| accounts.may_get_own_role(known.0)).await;
     result.ok().map(|result| result.in_organization)
 }
 
 /// The clusters whose tasks are audited. Clusters that patterns select are added to their control planes.
 async fn clusters(
-    clients: &AwsClients,
+    accounts: &SdkAccounts,
     scope: &AuditScope<'_>,
     facts: &mut AuditFacts,
 ) -> BTreeSet<ClusterArn> {
     let bindings = || scope.set.bindings.values();
     let has_patterns = bindings().flat_map(|one| &one.spec.selector.clusters).any(|glob| !glob.is_literal());
     if has_patterns {
-        match list_clusters(clients).await {
-            Ok(all) => bindings().for_each(|binding| add_clusters(facts, binding, &all)),
-            Err(error) => facts.aws = Some(Err(error.to_string())),
+        let (all, failure) = list_clusters(accounts).await;
+        bindings().for_each(|binding| add_clusters(facts, binding, &all));
+        if let Some(error) = failure {
+            facts.aws = Some(Err(error.to_string()));
         }
     }
     let mut found = scope.named.clone();
     if scope.running_tasks {
-        found.extend(facts.bound_clusters().filter(|cluster| cluster.region() == clients.region()).cloned());
+        found.extend(facts.bound_clusters().cloned());
     }
     found
 }
@@ -203,10 +218,28 @@ fn add_clusters(facts: &mut AuditFacts, binding: &Binding, all: &[ClusterArn]) {
     }
 }
 
-async fn list_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
+/// The clusters of the caller's account and Region, and of each declared one, with the first failure.
+async fn list_clusters(accounts: &SdkAccounts) -> (Vec<ClusterArn>, Option<AwsError>) {
+    let mut lists = vec![all_pages(|next| accounts.list_clusters(next)).await];
+    for place in accounts.members() {
+        lists.push(all_pages(|next| accounts.list_clusters_in(&place, next)).await);
+    }
+    let (mut all, mut failure) = (Vec::new(), None);
+    for list in lists {
+        match list {
+            Ok(clusters) => all.extend(clusters),
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    (all, failure)
+}
+
+async fn all_pages<F: Future<Output = Result<ListPage<ClusterArn>, AwsError>>>(
+    list: impl Fn(Option<String>) -> F,
+) -> Result<Vec<ClusterArn>, AwsError> {
     let (mut all, mut next) = (Vec::new(), None);
     for _ in 0..MAX_PAGES {
-        let page = retry_throttled(|| clients.ecs.list_clusters(next.clone())).await?;
+        let page = retry_throttled(|| list(next.clone())).await?;
         all.extend(page.items);
         next = page.next;
         if next.is_none() {
@@ -218,11 +251,11 @@ async fn list_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError
 
 /// Describes every task with desired status RUNNING. One failed task fails the call, since it may be the only user of a
 /// definition.
-async fn running_tasks(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>, AwsError> {
+async fn running_tasks(accounts: &SdkAccounts, cluster: &ClusterArn) -> Result<Vec<Task>, AwsError> {
     let (mut ids, mut next): (Vec<TaskId>, _) = (Vec::new(), None);
     for _ in 0..MAX_PAGES {
         let page =
-            retry_throttled(|| clients.ecs.list_tasks(cluster, DesiredStatus::Running, next.clone())).await?;
+            retry_throttled(|| accounts.list_tasks(cluster, DesiredStatus::Running, next.clone())).await?;
         ids.extend(page.items.iter().map(TaskArn::id).cloned());
         next = page.next;
         if next.is_none() {
@@ -231,7 +264,7 @@ async fn running_tasks(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec
     }
     let mut tasks = Vec::new();
     for batch in ids.chunks(MAX_TASKS_PER_CALL) {
-        let described = retry_throttled(|| clients.ecs.describe_tasks(cluster, batch)).await?;
+        let described = retry_throttled(|| accounts.describe_tasks(cluster, batch)).await?;
         if let Some((id, reason)) = described.failed.first() {
             return Err(AwsError {
                 kind: AwsErrorKind::Unavailable,
@@ -280,15 +313,15 @@ fn record_use(scope: &AuditScope<'_>, facts: &mut AuditFacts, uses: &mut Uses, t
     });
 }
 
-async fn roles(clients: &AwsClients, facts: &mut AuditFacts) {
+async fn roles(accounts: &SdkAccounts, facts: &mut AuditFacts) {
     let roles: BTreeSet<_> = facts.definitions.iter().flat_map(AuditedDefinition::roles).collect();
     // The simulator's quota is small, and only a login to Consul needs iam:GetRole.
     let consul = facts.definitions.iter().filter(|definition| is_of_consul(definition));
     let log_in: BTreeSet<_> = consul.flat_map(AuditedDefinition::roles).collect();
     for role in roles {
-        let tags = retry_throttled(|| clients.iam.role_tags(&role)).await;
+        let tags = retry_throttled(|| accounts.role_tags(&role)).await;
         let get_role = if log_in.contains(&role) {
-            Some(retry_throttled(|| clients.inspect.may_get_own_role(&role)).await)
+            Some(retry_throttled(|| accounts.may_get_own_role(&role)).await)
         } else {
             None
         };

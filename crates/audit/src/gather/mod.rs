@@ -17,14 +17,15 @@ use super::report::FindingLocation;
 use super::sidecar_report::SidecarReport;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{
-    AllowList, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, KumaRelease, LoginSettings, Presence,
+    AllowList, AwsAccountSpec, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, KumaRelease, LoginSettings, Presence,
 };
 use ecs_mesh_aws::inspect::Redacted;
-use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
+use ecs_mesh_aws::aws::{MemberAccount, MemberAccounts as _};
+use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, SdkAccounts};
 use ecs_mesh_consul_acl::desired::ROLE_TAGS;
 use ecs_mesh_controller::{NoSecrets, Secrets, read_file};
 use ecs_mesh_manifests::ManifestStatus;
-use ecs_mesh_model::ClusterArn;
+use ecs_mesh_model::{ClusterArn, RoleArn};
 use tokio::time::Instant;
 
 /// Time limit of the set-up of AWS clients: the SDK may request the Region from the EC2 instance, in several steps.
@@ -95,7 +96,7 @@ pub async fn gather(request: AuditRequest) -> AuditFacts {
             Ok(Ok(clients)) => {
                 facts.aws = Some(Ok(()));
                 let scope = aws::AuditScope { set: &set, named: &clusters, running_tasks: !has_files };
-                aws::ask(&clients, &scope, &mut facts).await;
+                aws::ask(&accounts(&clients, &set), &scope, &mut facts).await;
                 secrets = Arc::new(clients.secrets.clone());
             }
             Ok(Err(error)) => facts.aws = Some(Err(error.to_string())),
@@ -113,8 +114,29 @@ pub async fn check_sidecars(clients: &AwsClients, manifests: &ManifestStatus, en
     let set = Arc::clone(&manifests.set);
     let mut facts =
         AuditFacts { kuma: kuma_planes(&set), manifests: Some(manifests.clone()), ..AuditFacts::default() };
-    let (unread, failure) = aws::ask_until(clients, &set, end, &mut facts).await;
+    let accounts = accounts(clients, &set);
+    let (unread, failure) = aws::ask_until(&accounts, &set, end, &mut facts).await;
     SidecarReport { unread, failure, ..SidecarReport::of(&facts) }
+}
+
+/// The caller's account and those that the manifests declare.
+fn accounts(clients: &AwsClients, set: &ManifestSet) -> SdkAccounts {
+    let accounts = SdkAccounts::new(clients.clone(), "audit");
+    accounts.set_members(member_accounts(set));
+    accounts
+}
+
+/// The accounts that the set declares, as the clients of AWS take them.
+pub fn member_accounts(set: &ManifestSet) -> Vec<MemberAccount> {
+    let member = |spec: &Arc<AwsAccountSpec>| {
+        Some(MemberAccount {
+            // Assembling the set has checked it.
+            role: RoleArn::parse(&spec.assume_role).ok()?,
+            external_id: spec.external_id.clone(),
+            regions: spec.regions.iter().cloned().collect(),
+        })
+    };
+    set.aws_accounts.values().filter_map(member).collect()
 }
 
 fn read(path: &Path) -> Result<super::facts::AuditedDefinition, (FindingLocation, String)> {

@@ -118,8 +118,8 @@ pub trait QueueObserver: Send + Sync {
     /// Records the age of a received message and its receive count.
     fn record_received(&self, age: Option<Duration>, receives: u32);
 
-    /// Sets the state of the queue.
-    fn set_queue_state(&self, state: QueueState);
+    /// Sets the state of the queue of this name.
+    fn set_queue_state(&self, queue: &str, state: QueueState);
 }
 
 /// Consumes one queue.
@@ -157,7 +157,7 @@ impl QueueConsumer {
         }
         drop(done);
         let mut deleter = tokio::task::JoinSet::new();
-        let heartbeat = self.health.register("deleter");
+        let heartbeat = self.health.register(format!("deleter of {}", self.queue.name()));
         deleter.spawn(delete(Arc::clone(&self.queue), deletions, heartbeat));
         while tasks.join_next().await.is_some() {}
         if timeout(DELETE_DRAIN_TIMEOUT, deleter.join_next()).await.is_err() {
@@ -172,7 +172,7 @@ impl QueueConsumer {
         warnings: &ActiveWarnings<&'static str>,
         stop: CancellationToken,
     ) {
-        let heartbeat = self.health.register(format!("receiver {}", index + 1));
+        let heartbeat = self.health.register(format!("receiver {} of {}", index + 1, self.queue.name()));
         self.receive_until(index, &done, warnings, &stop, &heartbeat).await;
         heartbeat.unregister();
     }
@@ -205,7 +205,7 @@ impl QueueConsumer {
                 Ok(messages) => {
                     retry_delays = None;
                     warnings.retain(|_| false);
-                    self.observer.set_queue_state(QueueState::Ok);
+                    self.observer.set_queue_state(self.queue.name(), QueueState::Ok);
                     // A process that was frozen may have got messages that another one is responsible for by now.
                     if !self.handler.is_active() {
                         self.release(messages).await;
@@ -231,11 +231,11 @@ impl QueueConsumer {
                 }
                 Err(error) => {
                     self.observer.record_message("receive_error", error.kind.label());
-                    self.observer.set_queue_state(QueueState::Failing(error.kind.label()));
+                    self.observer.set_queue_state(self.queue.name(), QueueState::Failing(error.kind.label()));
                     if warnings.raise(error.kind.label(), ()) {
-                        warn!(%error, "receiving from the event queue failed; relying on sweeps");
+                        warn!(queue = self.queue.name(), %error, "receiving from the event queue failed; relying on sweeps");
                     } else {
-                        debug!(%error, "receiving from the event queue failed");
+                        debug!(queue = self.queue.name(), %error, "receiving from the event queue failed");
                     }
                     let delays = retry_delays.get_or_insert_with(|| {
                         let slow = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };

@@ -114,7 +114,7 @@ impl QueueObserver for Counts {
 
     fn record_received(&self, _age: Option<Duration>, _receives: u32) {}
 
-    fn set_queue_state(&self, _state: QueueState) {}
+    fn set_queue_state(&self, _queue: &str, _state: QueueState) {}
 }
 
 fn message(receipt: &str, body: &str) -> QueueMessage {

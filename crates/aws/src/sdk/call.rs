@@ -35,6 +35,11 @@ impl CallRunner {
         Self { observer, account: Arc::default() }
     }
 
+    /// For clients of another account, with the same observer.
+    pub(super) fn of_another_account(&self) -> Self {
+        Self::new(Arc::clone(&self.observer))
+    }
+
     /// Awaits the call and translates its failure.
     pub(super) async fn run<T, E>(
         &self,

@@ -33,6 +33,8 @@ pub enum CredentialStep {
     Container,
     /// The instance profile of an EC2 instance.
     Instance,
+    /// A role of another account, which these clients assume: its ARN.
+    AssumedRole(String),
     /// Credentials that the caller gave.
     Fixed,
 }
@@ -46,6 +48,7 @@ impl fmt::Display for CredentialStep {
             Self::WebIdentity => f.write_str("the web identity (AWS_WEB_IDENTITY_TOKEN_FILE)"),
             Self::Container => f.write_str("the container's credentials (the task role on ECS)"),
             Self::Instance => f.write_str("the EC2 instance's role"),
+            Self::AssumedRole(role) => write!(f, "the assumed role {role}"),
             Self::Fixed => f.write_str("fixed credentials"),
         }
     }
@@ -67,7 +70,7 @@ impl CredentialStep {
                 "; check the task role and its trust policy, or the container's credentials endpoint"
             }
             Self::Instance => "; give the task a task role, or the instance an instance profile",
-            Self::Fixed => "",
+            Self::AssumedRole(_) | Self::Fixed => "",
         }
     }
 }

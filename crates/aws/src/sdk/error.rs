@@ -121,6 +121,11 @@ const HINTS_BY_CODE: &[(&str, &str)] = &[
 
 /// Permissions to grant, by operation.
 const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
+    (
+        "sts:AssumeRole",
+        "; let the operator's task role use sts:AssumeRole on this role, and let the role's trust policy admit that role with \
+         the externalId of the AwsAccount",
+    ),
     ("ecs:ListClusters", "; give the operator's task role ecs:ListClusters on *"),
     ("ecs:DescribeClusters", "; give the operator's task role ecs:DescribeClusters on cluster/CLUSTER"),
     ("ecs:ListTasks", "; give the operator's task role ecs:ListTasks on * with the condition ecs:cluster"),
@@ -210,6 +215,9 @@ pub(super) fn translate<E>(
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
+    if let Some(error) = failed_credentials(failure) {
+        return error;
+    }
     let (kind, code, message) = match failure {
         SdkError::ServiceError(_) | SdkError::ResponseError(_) => answered(failure),
         SdkError::TimeoutError(_) => {
@@ -231,6 +239,18 @@ where
 pub(super) fn partial(code: &str, message: &str) -> (AwsErrorKind, String) {
     let known = CODES.iter().find(|(known, _)| *known == code);
     (known.map_or(AwsErrorKind::Invalid, |(_, kind)| *kind), clean(message))
+}
+
+/// The failed call that was to give the credentials of this one.
+fn failed_credentials(failure: &(dyn Error + 'static)) -> Option<AwsError> {
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        if let Some(failed) = error.downcast_ref::<AwsError>() {
+            return Some(failed.clone());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// For a response: AWS's code determines the kind, else the HTTP status.

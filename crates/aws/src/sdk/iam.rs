@@ -65,7 +65,7 @@ impl SdkIam {
             resource: role.as_str().to_owned(),
             code: "OtherAccount".to_owned(),
             message: format!("the role is not in the operator's account {own}"),
-            hint: "; iam:GetRole reads roles of the caller's account only: run an operator in the role's account",
+            hint: "; iam:GetRole reads roles of the caller's account only: declare an AwsAccount for the role's account",
         })
     }
 }

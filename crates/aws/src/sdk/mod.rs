@@ -4,6 +4,7 @@
 //! Credentials, Region and endpoint come from the SDK's default chain, so `AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL`
 //! and a task role work as usual.
 
+mod accounts;
 mod address;
 mod call;
 mod credentials;
@@ -14,6 +15,7 @@ mod error;
 mod event_bus;
 mod iam;
 mod inspect;
+mod member;
 mod operation;
 mod queue;
 mod s3;
@@ -41,8 +43,9 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provi
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 pub use aws_sdk_ecs::config::Credentials;
-use aws_sdk_ecs::config::SharedHttpClient;
+use aws_sdk_ecs::config::{SharedHttpClient, SharedIdentityCache};
 
+pub use accounts::SdkAccounts;
 pub use call::AwsCallObserver;
 pub use credentials::CredentialStep;
 pub use dynamodb::SdkDynamoDb;
@@ -58,6 +61,7 @@ pub use secrets::SdkSecrets;
 pub use setup::{CallerIdentity, EventRule, EventTarget, FoundCredentials, SdkSetup};
 pub use ssm::{PathParameter, SdkParameterStore};
 
+use crate::aws::MemberAccount;
 use call::CallRunner;
 use credentials::{CredentialChain, CredentialSource};
 use ecs_mesh_controller::ProxyVariables;
@@ -158,6 +162,7 @@ pub struct AwsClients {
     /// SQS configuration, for [`Self::queue`].
     sqs: aws_sdk_sqs::Config,
     calls: CallRunner,
+    config: SdkConfig,
     region: String,
 }
 
@@ -174,9 +179,16 @@ impl AwsClients {
         if !roots && !is_plain_http {
             return Err(ConnectError::NoRoots);
         }
-        let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
+        if config.region().is_none() {
+            return Err(ConnectError::NoRegion);
+        }
+        Ok(Self::new(config, calls, used))
+    }
+
+    fn new(config: SdkConfig, calls: CallRunner, used: CredentialSource) -> Self {
+        let region = config.region().map(ToString::to_string).unwrap_or_default();
         let (ecs, iam) = (aws_sdk_ecs::Client::new(&config), aws_sdk_iam::Client::new(&config));
-        Ok(Self {
+        Self {
             inspect: SdkInspect::new(ecs.clone(), iam.clone(), calls.clone()),
             ecs: SdkEcs::new(ecs, calls.clone()),
             dynamodb: SdkDynamoDb::new(&config, calls.clone()),
@@ -188,10 +200,34 @@ impl AwsClients {
             secret_store: SdkSecretStore::new(&config, calls.clone()),
             parameter_store: SdkParameterStore::new(&config, calls.clone()),
             objects: SdkObjectStore::new(config.clone(), calls.clone()),
-            setup: SdkSetup::new(config, calls.clone(), used),
+            setup: SdkSetup::new(config.clone(), calls.clone(), used),
             calls,
+            config,
             region,
-        })
+        }
+    }
+
+    /// The clients of the same account in another Region.
+    fn in_region(&self, region: &str) -> Self {
+        let config = self.config.to_builder().region(Region::new(region.to_owned())).build();
+        Self::new(config, self.calls.clone(), self.setup.source())
+    }
+
+    /// The clients of another account in this Region, by a role that the caller of these clients assumes. The first call
+    /// that needs credentials assumes it, and the SDK does so again before they expire. They share the connection pool.
+    pub fn member(&self, account: &MemberAccount, session: &str, region: &str) -> Self {
+        let calls = self.calls.of_another_account();
+        let used = CredentialSource::default();
+        used.set(CredentialStep::AssumedRole(account.role.as_str().to_owned()));
+        let credentials = member::AssumedCredentials::new(&self.config, account, session, calls.clone());
+        let config = self
+            .config
+            .to_builder()
+            .region(Region::new(region.to_owned()))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .identity_cache(identity_cache())
+            .build();
+        Self::new(config, calls, used)
     }
 
     /// The Region in use.
@@ -226,6 +262,10 @@ impl AwsClients {
     }
 }
 
+fn identity_cache() -> SharedIdentityCache {
+    IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build()
+}
+
 async fn config(
     options: AwsOptions,
     roots: bool,
@@ -240,7 +280,7 @@ async fn config(
         .http_client(http_client(roots, proxy))
         .timeout_config(timeouts)
         .retry_config(RetryConfig::disabled())
-        .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
+        .identity_cache(identity_cache())
         // A long poll is a stalled stream by design; the time-outs above bound every call.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // All its characters are allowed in an application name.

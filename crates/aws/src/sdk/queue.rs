@@ -29,6 +29,7 @@ pub struct SdkQueue {
     client: Client,
     calls: CallRunner,
     url: String,
+    name: String,
 }
 
 /// The settings of a queue that matter to the operator.
@@ -44,7 +45,14 @@ pub struct QueueAttributes {
 
 impl SdkQueue {
     pub(super) fn new(client: Client, calls: CallRunner, url: &str) -> Self {
-        Self { client, calls, url: url.to_owned() }
+        let name = url.rsplit('/').next().unwrap_or_default().to_owned();
+        Self { client, calls, url: url.to_owned(), name }
+    }
+
+    /// The same queue by another name in metrics, where several queues have the same.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     /// The queue's URL.
@@ -87,6 +95,10 @@ impl SdkQueue {
 
 #[async_trait]
 impl EventQueue for SdkQueue {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError> {
         let long_poll = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)

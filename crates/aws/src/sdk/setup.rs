@@ -77,6 +77,10 @@ impl SdkSetup {
         Self { config, calls, used }
     }
 
+    pub(super) fn source(&self) -> CredentialSource {
+        self.used.clone()
+    }
+
     /// Source and expiry of the credentials. Reads the credentials' source.
     pub async fn credentials(&self) -> Result<FoundCredentials, AwsError> {
         let failed = |reason: &str, hint| AwsError {

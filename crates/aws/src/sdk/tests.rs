@@ -1,5 +1,6 @@
 //! The SDK's clients against a scripted HTTP server on loopback, without AWS.
 
+mod accounts;
 mod dynamodb;
 mod failures;
 mod hosts;

@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use crate::catalogue::{CERTIFICATES, CREDENTIALS, IDENTITY, REGION, SCOPE};
-use crate::facts::{AwsFacts, AwsUnavailable, DoctorFacts};
+use crate::catalogue::{ASSUME_ROLE, CERTIFICATES, CREDENTIALS, IDENTITY, REGION, SCOPE};
+use crate::facts::{AwsFacts, AwsUnavailable, DoctorFacts, MemberFacts};
 use crate::report::CheckResult;
 use crate::scope::{DoctorScope, partition_of};
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::ClusterArn;
 
@@ -23,6 +24,7 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let trust = CERTIFICATES.ok("AWS", "found, or the configured endpoint needs none");
     let mut checks = vec![REGION.ok("AWS", &aws.region), trust, credentials(aws), identity(aws)];
     checks.extend(scope(facts, aws));
+    checks.extend(members(facts, aws));
     checks
 }
 
@@ -69,7 +71,8 @@ fn scope(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
     let account = aws.caller.as_ref().ok().map(|caller| caller.account.as_str());
     let partition = aws.caller.as_ref().ok().and_then(|caller| caller.arn.split(':').nth(1));
     let partition = partition.unwrap_or_else(|| partition_of(&aws.region));
-    let mut checks = unreadable_clusters(scope, aws, account, partition);
+    let set = &facts.manifests.set;
+    let mut checks = unreadable_clusters(set, scope, account, partition);
     if let Some(check) = queue(scope, aws, account) {
         checks.push(check);
     }
@@ -80,28 +83,52 @@ fn scope(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
     checks
 }
 
-/// Clusters outside the caller's partition, account or Region.
+/// The accounts that the manifests declare: whether the caller may assume their roles, and is then in them.
+fn members(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
+    let Some(observations) = &aws.observations else { return Vec::new() };
+    let member = |MemberFacts { place, identity }: &MemberFacts| {
+        let name = facts.manifests.set.aws_account(&place.account).map_or("", |(name, _)| name);
+        let subject = format!("{name}: {place}");
+        match identity {
+            Ok(caller) if caller.account == *place.account => ASSUME_ROLE.ok(&subject, &caller.arn),
+            Ok(caller) => {
+                let found = format!("the role's session is in account {}", caller.account);
+                ASSUME_ROLE.error(&subject, found, "correct spec.account or spec.assumeRole of the AwsAccount")
+            }
+            Err(error) => super::failed(ASSUME_ROLE, &subject, error),
+        }
+    };
+    observations.members.iter().map(member).collect()
+}
+
+/// Clusters that no credentials reach: of another partition, or of an account or Region that is not declared.
 fn unreadable_clusters(
+    set: &ManifestSet,
     scope: &DoctorScope,
-    aws: &AwsFacts,
     account: Option<&str>,
     partition: &str,
 ) -> Vec<CheckResult> {
     let literal = scope.clusters.iter().filter(|cluster| cluster.glob.is_literal());
     let named = literal.filter_map(|cluster| ClusterArn::parse(cluster.glob.as_str()).ok());
     let outside = named.filter_map(|cluster| {
-        let (what, theirs, ours) = if cluster.partition() != partition {
-            ("partition", cluster.partition(), partition)
-        } else if account.is_some_and(|account| account != cluster.account()) {
-            ("account", cluster.account(), account.unwrap_or_default())
-        } else if cluster.region() != aws.region {
-            ("Region", cluster.region(), aws.region.as_str())
+        let declared = set.aws_account(cluster.account());
+        let (found, fix) = if cluster.partition() != partition {
+            let found = format!("the cluster is in partition {}, the caller in {partition}", cluster.partition());
+            (found, "run an operator in that partition; or correct MeshBinding.spec.selector.clusters")
+        } else if let Some((name, spec)) = declared {
+            if spec.regions.iter().any(|region| *region == cluster.region()) {
+                return None;
+            }
+            let found = format!("the cluster is in {}, which AwsAccount {name} does not list", cluster.region());
+            (found, "add the Region to spec.regions of the AwsAccount")
+        } else if let Some(account) = account.filter(|account| *account != cluster.account()) {
+            let found = format!("the cluster is in account {}, the caller in {account}", cluster.account());
+            let fix = "declare an AwsAccount with a role that the caller may assume; or correct \
+                       MeshBinding.spec.selector.clusters";
+            (found, fix)
         } else {
             return None;
         };
-        let found = format!("the cluster is in {what} {theirs}, the caller in {ours}");
-        let fix = "run an operator there, with credentials of that account and --region; or correct \
-                    MeshBinding.spec.selector.clusters";
         Some(SCOPE.error(cluster.as_str(), found, fix))
     });
     outside.collect()

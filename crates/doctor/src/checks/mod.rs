@@ -22,8 +22,10 @@ use super::report::{CheckKind, CheckResult};
 pub fn examine(facts: &DoctorFacts) -> DoctorReport {
     let mut checks = manifests::check(facts);
     checks.extend(aws::check(facts));
-    checks.extend(queue::check(facts));
-    checks.extend(events::check(facts));
+    for facts in std::iter::once(facts).chain(&facts.more_queues) {
+        checks.extend(queue::check(facts));
+        checks.extend(events::check(facts));
+    }
     checks.extend(permissions::check(facts));
     checks.extend(lease::check(facts));
     checks.extend(team_events::check(facts));
@@ -69,5 +71,5 @@ fn slow_down(operation: &str) -> String {
 
 /// Whether the operator itself never makes this call.
 fn is_called_by_doctor_only(error: &AwsError) -> bool {
-    error.operation.starts_with("events:") || error.operation.starts_with("sts:")
+    error.operation.starts_with("events:") || error.operation == "sts:GetCallerIdentity"
 }

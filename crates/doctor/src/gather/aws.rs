@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use super::hosts::try_hosts;
 use crate::catalogue;
-use crate::facts::{Attributes, AwsFacts, AwsObservations, QueueFacts, ReadAttempt, RuleFacts};
-use crate::scope::{DoctorScope, TokenStoreScope, iam_region};
+use crate::facts::{
+    Attributes, AwsFacts, AwsObservations, MemberFacts, QueueFacts, ReadAttempt, RuleFacts,
+};
+use crate::scope::{DoctorScope, TokenStoreScope, iam_region, named_clusters};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneType, TokenStoreKind};
-use ecs_mesh_audit::check_sidecars;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _};
-use ecs_mesh_aws::sdk::AwsClients;
+use ecs_mesh_audit::{check_sidecars, member_accounts};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ClusterStatus, Ecs as _, Iam as _, MemberAccounts as _};
+use ecs_mesh_aws::sdk::{AwsClients, SdkAccounts};
 use ecs_mesh_aws::token_store::TokenStore;
 use ecs_mesh_kuma::OPERATOR_LABEL;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{
-    ClusterArn, ContainerInstanceArn, DesiredStatus, OperatorId, RoleArn, Task, TaskArn, TaskDefinitionArn,
+    AccountRegion, ClusterArn, ContainerInstanceArn, DesiredStatus, OperatorId, RoleArn, Task, TaskArn, TaskDefinitionArn,
     TaskHost, TaskId,
 };
 use tokio::time::Instant;
@@ -64,7 +66,10 @@ async fn observe(
             _ => AwsObservations::default(),
         }
     };
-    let (observations, mut reads) = tokio::join!(of_queue, reads(clients, &manifests.set));
+    let accounts = SdkAccounts::new(clients.clone(), operator.as_str());
+    accounts.set_members(member_accounts(&manifests.set));
+    let (observations, (mut reads, members)) =
+        tokio::join!(of_queue, reads_of_all(&accounts, &manifests.set));
     for store in scope.map(|scope| &scope.token_stores).into_iter().flatten() {
         try_token_store(clients, store, &mut reads).await;
     }
@@ -80,11 +85,11 @@ async fn observe(
         Some(scope) if answers => former_tokens(clients, scope, operator).await,
         _ => BTreeMap::new(),
     };
-    AwsObservations { reads, former_tokens, sidecars, ..observations }
+    AwsObservations { reads, members, former_tokens, sidecars, ..observations }
 }
 
 /// The queue, its rules, and the targets' dead-letter queues.
-async fn queue_and_rules(clients: &AwsClients, url: &str, scope: &DoctorScope) -> AwsObservations {
+pub(super) async fn queue_and_rules(clients: &AwsClients, url: &str, scope: &DoctorScope) -> AwsObservations {
     let arn = scope.queue_arn().unwrap_or_default();
     let home = iam_region(&scope.partition).filter(|home| scope.region.as_deref() != Some(home));
     let forwarding = async {
@@ -146,11 +151,49 @@ async fn rules(clients: &AwsClients, region: Option<&str>, target: &str) -> Resu
     Ok(rules)
 }
 
-/// Attempts every read call of the operator.
-async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
+/// Attempts every read call of the operator, in its own account and in each that is declared. One that does not answer, or
+/// whose role cannot be assumed, is left out of the rest.
+async fn reads_of_all(accounts: &SdkAccounts, set: &ManifestSet) -> (Vec<ReadAttempt>, Vec<MemberFacts>) {
+    let declared = accounts.members();
+    let named = set.bindings.values().flat_map(|binding| named_clusters(&binding.spec.selector.clusters));
+    let undeclared = |place: &AccountRegion| declared.iter().all(|other| other.account != place.account);
+    let mut own: BTreeSet<AccountRegion> =
+        named.map(|cluster| AccountRegion::of(&cluster)).filter(undeclared).collect();
+    let caller = accounts.own();
+    own.retain(|place| *place.region != *caller.region());
+    let is_own = |cluster: &ClusterArn| undeclared(&AccountRegion::of(cluster));
+    let mut all = reads(caller, set, &is_own).await;
+    let (mut members, mut reads_elsewhere) = (Vec::new(), Vec::new());
+    for place in own {
+        if let Ok(clients) = accounts.clients(&place).await {
+            reads_elsewhere.extend(reads(&clients, set, &is_own).await);
+        }
+    }
+    for place in declared {
+        let clients = accounts.clients(&place).await;
+        let identity = match &clients {
+            Ok(clients) => clients.setup.caller().await,
+            Err(error) => Err(error.clone()),
+        };
+        if let (Ok(clients), Ok(_)) = (&clients, &identity) {
+            let is_there = |cluster: &ClusterArn| *cluster.account() == *place.account;
+            reads_elsewhere.extend(reads(clients, set, &is_there).await);
+        }
+        members.push(MemberFacts { place, identity });
+    }
+    all.extend(reads_elsewhere);
+    (all, members)
+}
+
+/// Attempts every read call of the operator on the clusters of one account and Region.
+async fn reads(
+    clients: &AwsClients,
+    set: &ManifestSet,
+    is_there: &dyn Fn(&ClusterArn) -> bool,
+) -> Vec<ReadAttempt> {
     let mut reads = Vec::new();
     let mut found = DescribedFacts::default();
-    for cluster in clusters(clients, set, &mut reads).await.iter().take(MAX_CLUSTERS) {
+    for cluster in clusters(clients, set, is_there, &mut reads).await.iter().take(MAX_CLUSTERS) {
         try_cluster(clients, cluster, &mut reads, &mut found).await;
         if reads.last().is_some_and(is_unavailable) {
             return reads;
@@ -160,7 +203,7 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
         }
     }
     if found.definitions.is_empty() {
-        try_no_definition(clients, set, &mut reads).await;
+        try_no_definition(clients, set, is_there, &mut reads).await;
     }
     try_definitions(clients, &mut found, &mut reads).await;
     reads.extend(try_hosts(&clients.ecs, &clients.ec2, clients.region(), &found.hosts()).await);
@@ -184,6 +227,7 @@ fn is_unavailable(read: &ReadAttempt) -> bool {
 async fn clusters(
     clients: &AwsClients,
     set: &ManifestSet,
+    is_there: &dyn Fn(&ClusterArn) -> bool,
     reads: &mut Vec<ReadAttempt>,
 ) -> BTreeSet<ClusterArn> {
     let globs: BTreeSet<_> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
@@ -207,8 +251,8 @@ async fn clusters(
             outcome,
         });
     }
-    // Clusters of other Regions are reported by `aws.scope`.
-    clusters_found.retain(|cluster| cluster.region() == clients.region());
+    // Those that the caller cannot read at all are reported by `aws.scope`.
+    clusters_found.retain(|cluster| cluster.region() == clients.region() && is_there(cluster));
     clusters_found
 }
 
@@ -333,9 +377,15 @@ async fn try_deployments(clients: &AwsClients, cluster: &ClusterArn, reads: &mut
 }
 
 /// Without running tasks, the answer about a missing definition shows whether the call is allowed.
-async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<ReadAttempt>) {
-    let mut globs = set.bindings.values().flat_map(|b| &b.spec.selector.clusters);
-    let Some(cluster) = globs.find_map(|glob| ClusterArn::parse(glob.as_str()).ok()) else { return };
+async fn try_no_definition(
+    clients: &AwsClients,
+    set: &ManifestSet,
+    is_there: &dyn Fn(&ClusterArn) -> bool,
+    reads: &mut Vec<ReadAttempt>,
+) {
+    let globs = set.bindings.values().flat_map(|b| &b.spec.selector.clusters);
+    let mut named = globs.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok());
+    let Some(cluster) = named.find(|cluster| is_there(cluster)) else { return };
     let (partition, region, account) = (cluster.partition(), clients.region(), cluster.account());
     let text = format!("arn:{partition}:ecs:{region}:{account}:task-definition/ecs-mesh-operator-doctor:1");
     let Ok(arn) = TaskDefinitionArn::parse(&text) else { return };

@@ -82,6 +82,7 @@ impl TokenLife {
             ecs: Arc::clone(&aws) as _,
             ec2: Arc::clone(&aws) as _,
             iam: Arc::clone(&aws) as _,
+            accounts: Arc::new(()),
             token_stores: TokenStores::new(Arc::clone(&store) as _, store as _),
             connect: self.shared.connect(OPERATOR),
             lease: Arc::clone(&env.lease) as _,
