@@ -41,6 +41,11 @@ fn stack_task_role_matches_the_reference() {
 }
 
 #[test]
+fn member_role_reads_its_clusters_alone() {
+    check("member");
+}
+
+#[test]
 fn queue_policies_allow_only_the_stacks_rules() {
     check("queue_policy");
 }

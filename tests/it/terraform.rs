@@ -69,6 +69,11 @@ fn team_events_module_creates_what_the_template_creates() {
 }
 
 #[test]
+fn member_module_creates_what_the_template_creates() {
+    check("member", PLUGINS);
+}
+
+#[test]
 fn operator_accepts_the_workload_modules_output() {
     check("workload", PLUGINS);
 }

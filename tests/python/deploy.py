@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 MAIN = ROOT / "deploy/cloudformation/ecs-mesh-operator.yaml"
 ROLE_EVENTS = ROOT / "deploy/cloudformation/role-events.yaml"
 TEAM_EVENTS = ROOT / "deploy/cloudformation/team-events.yaml"
+MEMBER = ROOT / "deploy/cloudformation/member-account.yaml"
 DASHBOARD = ROOT / "deploy/cloudformation/dashboard.yaml"
 POLICY = ROOT / "deploy/iam/protect-role-tags.json"
 PERMISSIONS = ROOT / "docs/reference/permissions.md"
@@ -101,6 +102,21 @@ VALUES = {
         ["", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{UUID}"],
         ["alias/mesh", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/mesh"],
     ),
+    "MemberRoleArns": (
+        ["", "arn:aws:iam::444455556666:role/ecs-mesh-member", "arn:aws-cn:iam::444455556666:role/mesh/member"],
+        ["ecs-mesh-member", "arn:aws:iam::444455556666:role/*", "arn:aws:iam::1:role/member"],
+    ),
+    "MemberAccountIds": (["", "444455556666"], ["4444", "arn:aws:iam::444455556666:root"]),
+    "OperatorRoleArn": (
+        ["arn:aws:iam::111122223333:role/ecs-mesh-operator-eu-west-1"],
+        ["", "ecs-mesh-operator", "arn:aws:iam::111122223333:role/*", "arn:aws:iam::111122223333:root"],
+    ),
+    "ExternalId": (["mesh-7", "a/b:c=d"], ["", "a b"]),
+    "EventBusArn": (
+        [f"arn:aws:events:{REGION}:111122223333:event-bus/default", ""],
+        ["default", f"arn:aws:events:{REGION}:111122223333:rule/x"],
+    ),
+    "RoleName": (["ecs-mesh-member", ""], ["-member", "a b", "role/member"]),
     "RunInCluster": (["demo", CLUSTERS[0]], ["", "arn:aws:ecs:eu-west-1:1:cluster/demo", "a b"]),
     "AlarmTopicArn": (["", f"arn:aws:sns:{REGION}:{ACCOUNT}:pages"], ["pages", f"arn:aws:sns:{REGION}:{ACCOUNT}:q.fifo"]),
     "TeamEventsBusArn": (
@@ -228,6 +244,51 @@ def create_stack(client, **more):
     return outputs, made
 
 
+MEMBER_PARAMETERS = {
+    "OperatorRoleArn": VALUES["OperatorRoleArn"][0][0],
+    "ExternalId": "mesh-7",
+    "EventBusArn": VALUES["EventBusArn"][0][0],
+    "WatchedClusterArns": ",".join(CLUSTERS),
+    "MeshRoleArns": f"arn:aws:iam::{ACCOUNT}:role/mesh/*",
+    "HoldDeployments": "true",
+    "HostMode": "true",
+}
+
+
+def create_member(client, **more):
+    """Creates the stack of a member account. Returns outputs, and resources by logical id."""
+    stacks = client("cloudformation")
+    stacks.create_stack(
+        StackName="member",
+        TemplateBody=MEMBER.read_text(),
+        Parameters=[
+            {"ParameterKey": name, "ParameterValue": value} for name, value in (MEMBER_PARAMETERS | more).items()
+        ],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    [stack] = stacks.describe_stacks(StackName="member")["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE", stack
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    found = stacks.describe_stack_resources(StackName="member")["StackResources"]
+    return outputs, {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in found if "LogicalResourceId" in one}
+
+
+def described_member(client, role):
+    """What a member account has: who may assume the role, what it may do, and what is forwarded where."""
+    iam, events = client("iam"), client("events")
+    trust = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+    statements = {}
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        statements |= {one["Sid"]: plain(one) for one in inline_policy(client, role, name)["Statement"]}
+    [admits] = trust["Statement"]
+    admits = plain({key: admits[key] for key in ("Effect", "Principal", "Action", "Condition")})
+    forwarded = []
+    for rule in events.list_rules()["Rules"]:
+        targets = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+        forwarded.append([plain(json.loads(rule["EventPattern"])), [target["Arn"] for target in targets]])
+    return {"trust": admits, "statements": statements, "forwarded": sorted(forwarded, key=sorted_json)}
+
+
 def inline_policy(client, role, name=None):
     iam = client("iam")
     names = iam.list_role_policies(RoleName=role)["PolicyNames"]
@@ -273,7 +334,7 @@ def plain(value):
 
 def lint():
     """cfn-lint accepts the templates, and the policy as part of a template."""
-    for path in (MAIN, ROLE_EVENTS, TEAM_EVENTS, DASHBOARD):
+    for path in (MAIN, ROLE_EVENTS, MEMBER, TEAM_EVENTS, DASHBOARD):
         code, output = cfn_lint(path)
         assert (code, output) == (0, ""), output
     policy = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": json.loads(POLICY.read_text())}}
@@ -298,10 +359,11 @@ def images():
 
 def parameters():
     """cfn-lint names each missing parameter. Each pattern accepts and rejects the values above, and is described."""
-    for path in (MAIN, ROLE_EVENTS, TEAM_EVENTS, DASHBOARD):
+    for path in (MAIN, ROLE_EVENTS, MEMBER, TEAM_EVENTS, DASHBOARD):
         declared = template(path)["Parameters"]
         good = {name: VALUES[name][0][0] for name in declared if name in VALUES}
         lists = ("WatchedClusterArns", "MeshRoleArns", "TaskRolePolicyArns", "DetailTypes")
+        lists += ("MemberRoleArns", "MemberAccountIds")
         good |= {name: [value] for name, value in good.items() if name in lists}
         good |= {"WatchedClusterArns": CLUSTERS} if path == MAIN else {}
         good |= {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]} if path == MAIN else {}
@@ -414,6 +476,38 @@ def role():
     assert (found["DecryptThem"]["Action"], found["DecryptThem"]["Resource"]) == ("kms:Decrypt", key), found
     # The operator reads Consul's secrets itself: ECS needs none.
     assert not start & {"ReadTheToken", "DecryptTheToken"} and not task["containerDefinitions"][0].get("secrets"), start
+
+
+def member():
+    """The role of a member account has what the reference says for its clusters, and trusts the operator's role alone."""
+    with moto() as (client, _):
+        outputs, made = create_member(client)
+        found = described_member(client, made["MemberRole"])
+        _, made = create_member_in_second_region(client)
+    assert outputs["RoleArn"] == f"arn:aws:iam::{ACCOUNT}:role/ecs-mesh-member", outputs
+    assert "MemberRole" not in made and "TaskRule" in made, made
+    expected = {one["Sid"]: one for one in documented("The operator's task role")["Statement"]}
+    expected |= {one["Sid"]: one for one in documented("Held deployments", "###")}
+    expected |= {one["Sid"]: one for one in documented("Tasks in network mode host", "###")}
+    assert set(found["statements"]) == set(expected) - {"ConsumeQueue"}, found["statements"].keys()
+    for name, statement in found["statements"].items():
+        assert plain(statement["Action"]) == plain(expected[name]["Action"]), name
+    [trust] = documented("Member accounts", "###", 1)["Statement"]
+    principal, condition = VALUES["OperatorRoleArn"][0][0], {"StringEquals": {"sts:ExternalId": "mesh-7"}}
+    trust |= {"Principal": {"AWS": principal}, "Condition": condition}
+    assert found["trust"] == plain(trust), found["trust"]
+    assert [targets for _, targets in found["forwarded"]] == [[MEMBER_PARAMETERS["EventBusArn"]]] * 2, found
+    with moto() as (client, _):
+        roles = VALUES["MemberRoleArns"][0][1]
+        _, made = create_stack(client, MemberRoleArns=roles, MemberAccountIds="444455556666")
+        [found] = inline_policy(client, made["TaskRole"], "member-accounts")["Statement"]
+    expected = documented("Member accounts", "###")
+    assert plain(found) == plain(expected | {"Resource": roles}), found
+
+
+def create_member_in_second_region(client):
+    client("cloudformation").delete_stack(StackName="member")
+    return create_member(client, RoleName="")
 
 
 def queue_policy():
@@ -541,7 +635,10 @@ spec:
   selector: {{clusters: ["{CLUSTERS[0]}"]}}
 """
 
-CHECKS = {check.__name__: check for check in (lint, images, parameters, role, queue_policy, service, stack, dashboard)}
+CHECKS = {
+    check.__name__: check
+    for check in (lint, images, parameters, role, member, queue_policy, service, stack, dashboard)
+}
 
 if __name__ == "__main__":
     CHECKS[sys.argv[1]]()

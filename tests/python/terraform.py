@@ -361,6 +361,33 @@ def with_names(value, names):
     return names[value["Ref"]] if "Ref" in value else {key: with_names(one, names) for key, one in value.items()}
 
 
+def member():
+    """Terraform and CloudFormation create the same role and the same rules in a member account, on moto."""
+    with deploy.moto() as (client, _):
+        _, made = deploy.create_member(client)
+        expected = deploy.described_member(client, made["MemberRole"])
+    with deploy.moto() as (client, url), copied(url) as terraform:
+        arguments = {
+            "operator_role_arn": deploy.MEMBER_PARAMETERS["OperatorRoleArn"],
+            "external_id": deploy.MEMBER_PARAMETERS["ExternalId"],
+            "event_bus_arn": deploy.MEMBER_PARAMETERS["EventBusArn"],
+            "watched_cluster_arns": CLUSTERS,
+            "mesh_role_arns": [deploy.MEMBER_PARAMETERS["MeshRoleArns"]],
+            "hold_deployments": True,
+            "host_mode": True,
+        }
+        terraform.write("member-account", arguments)
+        terraform.init()
+        terraform.run("apply", "-auto-approve", "-input=false", "-no-color")
+        found = deploy.described_member(client, "ecs-mesh-member")
+    different = [
+        f"{part}\nTerraform:      {sorted_json(found[part])}\nCloudFormation: {sorted_json(expected[part])}"
+        for part in expected
+        if found[part] != expected[part]
+    ]
+    assert not different, "\n".join(different)
+
+
 def make_boundary(client):
     document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
     client("iam").create_policy(PolicyName="boundary", PolicyDocument=json.dumps(document))
@@ -673,7 +700,7 @@ CHECKS = {
     check.__name__: check
     for check in (
         *(wiring, readmes, checkov, role_tags, inputs, validate, preconditions),
-        *(cloudformation, team_events, workload),
+        *(cloudformation, team_events, member, workload),
     )
 }
 
