@@ -3,6 +3,7 @@
 //!
 //! Tests assert no durations: they wait for expected events up to [`harness::TIMEOUT`].
 
+mod accounts;
 mod consul;
 mod consul_failures;
 mod consul_harness;
