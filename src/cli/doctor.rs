@@ -9,7 +9,8 @@ use super::output::{print, to_json};
 use super::team_events::TeamEventArgs;
 use super::terminal;
 use ecs_mesh_doctor::{
-    DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, QueueLocation, examine, gather, token_policy,
+    DoctorRequest, DoctorScope, EventPatterns, IamPolicy, PolicyPrincipal, QueueLocation, examine, gather,
+    token_policy,
 };
 use ecs_mesh_lease::LeaseLocation;
 use ecs_mesh_manifests::ManifestStatus;
@@ -162,7 +163,8 @@ impl DoctorArgs {
             return Ok(ExitCode::SUCCESS);
         }
         let region = self.common.region.clone().or_else(region_of_environment);
-        let scope = DoctorScope::new(&manifests.set, self.queue_url.first().map(String::as_str), region.as_deref())?;
+        let scope =
+            DoctorScope::new(&manifests.set, self.queue_url.first().map(String::as_str), region.as_deref())?;
         let lease = match &self.lease {
             LeaseLocation::DynamoDb(table) => Some((table.clone(), self.lease_operator()?.clone())),
             LeaseLocation::None | LeaseLocation::Consul(_) => None,

@@ -191,6 +191,7 @@ async fn run_doctor(
 
 /// Checks of what no set-up here has: data plane tokens, a lease, and manifests outside files.
 const UNUSED: [&str; 6] = [
+    "aws.assume-role",
     "lease.store",
     "manifests.source",
     "permissions.list-tokens",

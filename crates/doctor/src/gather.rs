@@ -103,8 +103,17 @@ pub async fn gather(request: DoctorRequest) -> DoctorFacts {
     let of_control_planes = control_planes(&set, &allowed, &operator, &secrets);
     let (aws, control_planes, lease, team_events) =
         tokio::join!(of_aws, of_control_planes, of_lease, of_team_events);
-    let mut facts =
-        DoctorFacts { manifests, sources, queue_url, scope, aws, control_planes, lease, team_events, more_queues: Vec::new() };
+    let mut facts = DoctorFacts {
+        manifests,
+        sources,
+        queue_url,
+        scope,
+        aws,
+        control_planes,
+        lease,
+        team_events,
+        more_queues: Vec::new(),
+    };
     for url in more {
         let scope = DoctorScope::new(&set, Some(&url), known.as_deref()).map(DoctorScope::of_one_queue);
         let aws = match (&clients, &facts.aws, &scope) {

@@ -168,8 +168,7 @@ fn deployments(scope: &DoctorScope, reader: PolicyPrincipal) -> [IamStatement; 2
 
 /// The addresses of container instances. `ec2:DescribeInstances` has no resource types.
 fn hosts(scope: &DoctorScope) -> [IamStatement; 2] {
-    let instances =
-        unique(scope.own_clusters().map(|cluster| cluster.container_instances(&scope.partition)));
+    let instances = unique(scope.own_clusters().map(|cluster| cluster.container_instances(&scope.partition)));
     [
         statement("DescribeContainerInstances", ["ecs:DescribeContainerInstances"], instances),
         statement("DescribeInstances", ["ec2:DescribeInstances"], ["*"]),

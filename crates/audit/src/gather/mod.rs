@@ -17,10 +17,11 @@ use super::report::FindingLocation;
 use super::sidecar_report::SidecarReport;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{
-    AllowList, AwsAccountSpec, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, KumaRelease, LoginSettings, Presence,
+    AllowList, AwsAccountSpec, ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, KumaRelease,
+    LoginSettings, Presence,
 };
-use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_aws::aws::{MemberAccount, MemberAccounts as _};
+use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, SdkAccounts};
 use ecs_mesh_consul_acl::desired::ROLE_TAGS;
 use ecs_mesh_controller::{NoSecrets, Secrets, read_file};

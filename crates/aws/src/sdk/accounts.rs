@@ -18,14 +18,14 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::AwsClients;
-use crate::inspect::{AuditApi, AuthorizationDetails, FullTaskDefinition, SimulationResult};
 use crate::aws::{
     AwsError, AwsErrorKind, ClusterStatus, DescribeContainerInstancesOutput, DescribeServicesOutput,
     DescribeTasksOutput, Ec2, Ecs, Iam, ListPage, MemberAccount, MemberAccounts, TaskProtectionOutput,
 };
+use crate::inspect::{AuditApi, AuthorizationDetails, FullTaskDefinition, SimulationResult};
 use ecs_mesh_model::{
-    AccountRegion, ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, RoleArn,
-    Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
+    AccountRegion, ClusterArn, ContainerInstanceArn, DesiredStatus, InterfaceAddresses, RoleArn, Tags,
+    TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
 };
 
 /// Pause between two calls that ask for the operator's own account, while they fail.

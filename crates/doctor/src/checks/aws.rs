@@ -93,7 +93,11 @@ fn members(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
             Ok(caller) if caller.account == *place.account => ASSUME_ROLE.ok(&subject, &caller.arn),
             Ok(caller) => {
                 let found = format!("the role's session is in account {}", caller.account);
-                ASSUME_ROLE.error(&subject, found, "correct spec.account or spec.assumeRole of the AwsAccount")
+                ASSUME_ROLE.error(
+                    &subject,
+                    found,
+                    "correct spec.account or spec.assumeRole of the AwsAccount",
+                )
             }
             Err(error) => super::failed(ASSUME_ROLE, &subject, error),
         }
@@ -113,13 +117,15 @@ fn unreadable_clusters(
     let outside = named.filter_map(|cluster| {
         let declared = set.aws_account(cluster.account());
         let (found, fix) = if cluster.partition() != partition {
-            let found = format!("the cluster is in partition {}, the caller in {partition}", cluster.partition());
+            let found =
+                format!("the cluster is in partition {}, the caller in {partition}", cluster.partition());
             (found, "run an operator in that partition; or correct MeshBinding.spec.selector.clusters")
         } else if let Some((name, spec)) = declared {
             if spec.regions.iter().any(|region| *region == cluster.region()) {
                 return None;
             }
-            let found = format!("the cluster is in {}, which AwsAccount {name} does not list", cluster.region());
+            let found =
+                format!("the cluster is in {}, which AwsAccount {name} does not list", cluster.region());
             (found, "add the Region to spec.regions of the AwsAccount")
         } else if let Some(account) = account.filter(|account| *account != cluster.account()) {
             let found = format!("the cluster is in account {}, the caller in {account}", cluster.account());

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use super::hosts::try_hosts;
 use crate::catalogue;
-use crate::facts::{
-    Attributes, AwsFacts, AwsObservations, MemberFacts, QueueFacts, ReadAttempt, RuleFacts,
-};
+use crate::facts::{Attributes, AwsFacts, AwsObservations, MemberFacts, QueueFacts, ReadAttempt, RuleFacts};
 use crate::scope::{DoctorScope, TokenStoreScope, iam_region, named_clusters};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneType, TokenStoreKind};
@@ -18,8 +16,8 @@ use ecs_mesh_aws::token_store::TokenStore;
 use ecs_mesh_kuma::OPERATOR_LABEL;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{
-    AccountRegion, ClusterArn, ContainerInstanceArn, DesiredStatus, OperatorId, RoleArn, Task, TaskArn, TaskDefinitionArn,
-    TaskHost, TaskId,
+    AccountRegion, ClusterArn, ContainerInstanceArn, DesiredStatus, OperatorId, RoleArn, Task, TaskArn,
+    TaskDefinitionArn, TaskHost, TaskId,
 };
 use tokio::time::Instant;
 

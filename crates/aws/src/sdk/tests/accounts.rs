@@ -31,8 +31,7 @@ fn assumed(key: &str) -> String {
 #[tokio::test]
 async fn call_has_the_credentials_of_its_account_and_region() {
     let none = json!({"taskArns": []}).to_string();
-    let world =
-        SdkFixture::answering([(200, assumed("ASIAMEMBER")), (200, none.clone()), (200, none)]).await;
+    let world = SdkFixture::answering([(200, assumed("ASIAMEMBER")), (200, none.clone()), (200, none)]).await;
     let accounts = accounts(&world);
     for _ in 0..2 {
         accounts.list_tasks(&cluster(MEMBER), DesiredStatus::Running, None).await.unwrap();
