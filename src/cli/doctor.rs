@@ -173,8 +173,14 @@ impl DoctorArgs {
         let team_events_bus = self.team_events.team_events_bus.clone();
         let more_queues = self.queue_url.iter().skip(1).map(|url| QueueLocation::parse(url));
         let more_queues = more_queues.collect::<Result<_, _>>()?;
-        let scope =
-            DoctorScope { reads_hosts: self.host_mode, lease, manifest_sources, team_events_bus, more_queues, ..scope };
+        let scope = DoctorScope {
+            reads_hosts: self.host_mode,
+            lease,
+            manifest_sources,
+            team_events_bus,
+            more_queues,
+            ..scope
+        };
         let scope = match &self.account {
             Some(account) => scope.of_member(&manifests.set, account)?,
             None => scope,

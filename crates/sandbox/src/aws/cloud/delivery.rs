@@ -171,8 +171,7 @@ impl Cloud {
 
     /// Delivers the event to the targets of matching rules of the bus: queues of this account and Region, and what may be in another.
     fn dispatch(&mut self, bus: Option<&str>, event: &Value, now: Timestamp) {
-        let matching =
-            self.rules.values().filter(|rule| rule.bus.as_deref() == bus && rule.accepts(event));
+        let matching = self.rules.values().filter(|rule| rule.bus.as_deref() == bus && rule.accepts(event));
         let targets: Vec<(String, Option<String>)> =
             matching.flat_map(super::EventBridgeRule::destinations).collect();
         if targets.is_empty() {
