@@ -36,7 +36,7 @@ struct WaitingEvent {
 }
 
 /// Sends the events of the outbox.
-pub(super) struct Delivery {
+pub(super) struct TeamEventDelivery {
     bus: Arc<dyn EventBus>,
     lease: Arc<dyn Lease>,
     metrics: Arc<Metrics>,
@@ -49,7 +49,7 @@ pub(super) struct Delivery {
     warnings: ActiveWarnings<(), String>,
 }
 
-impl Delivery {
+impl TeamEventDelivery {
     pub(super) fn new(
         bus: Arc<dyn EventBus>,
         lease: Arc<dyn Lease>,

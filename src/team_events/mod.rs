@@ -39,7 +39,7 @@ pub use event::{
 };
 pub use render::TeamEventSender;
 
-use delivery::Delivery;
+use delivery::TeamEventDelivery;
 use groups::TeamEventGroups;
 use render::bus_event;
 
@@ -111,7 +111,7 @@ impl TeamEvents {
             metrics: Arc::clone(&deps.metrics),
             warnings: ActiveWarnings::default(),
         };
-        let delivery = Delivery::new(deps.bus, deps.lease, deps.metrics, deps.seed);
+        let delivery = TeamEventDelivery::new(deps.bus, deps.lease, deps.metrics, deps.seed);
         let mut tasks = JoinSet::new();
         tasks.spawn(collector.run(received, stop.clone()));
         tasks.spawn(delivery.run(outbox, stop.clone()));

@@ -371,8 +371,9 @@ def parameters():
         assert (code, output) == (0, ""), output
         given = {name: value for name, value in good.items() if "Default" in declared[name]}
         code, output = cfn_lint_with(path, given)
-        assert code != 0, "cfn-lint accepts a template without its required parameters"
-        for name in (name for name, has in declared.items() if "Default" not in has):
+        required = [name for name, has in declared.items() if "Default" not in has]
+        assert bool(code) == bool(required), f"cfn-lint without the required parameters of {path.name}: {output}"
+        for name in required:
             assert f"'{name}' is a required property" in output, f"{name} missing: {output}"
         for name, has in declared.items():
             if "AllowedPattern" not in has:
