@@ -28,7 +28,7 @@ const STDIN: &str = "-";
 /// Arguments of `import`.
 #[derive(clap::Args)]
 pub(super) struct ImportArgs {
-    /// What to import
+    /// Kind of input
     #[arg(value_enum, value_name = "KIND")]
     kind: ImportKind,
 
@@ -78,7 +78,7 @@ enum ImportKind {
     AppMesh,
     /// Kuma's Dataplanes and zone proxies, their templates, and task definitions and CloudFormation with such templates
     Dataplanes,
-    /// What a live Consul has for logins of ECS tasks
+    /// ACL objects of a live Consul for logins of ECS tasks
     Consul,
 }
 

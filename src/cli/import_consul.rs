@@ -1,4 +1,4 @@
-//! Reads what a live Consul has for `import consul`. Reads only.
+//! Reads the ACL objects of a live Consul for `import consul`. Reads only.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ impl ConsulArgs {
         set_up(connection, config)
     }
 
-    /// What the flags say, and the permission to read what they name.
+    /// The connection that the flags describe, and the permission to read the files and variables that they name.
     fn given(&self, address: &str) -> (ConsulConnection, AllowList) {
         let connection = ConsulConnection {
             address: address.to_owned(),

@@ -1,4 +1,4 @@
-//! What all imports have in common: options, the result, and its validation.
+//! The common parts of all imports: options, the result, and its validation.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::output::{self, ImportedManifest};
 use crate::place::ImportError;
 use crate::report::ImportReport;
 
-/// What the input does not say.
+/// Facts that the input does not have.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
     /// Name of the `ControlPlane`.

@@ -130,7 +130,7 @@ impl Serialize for GroupedEntry<'_> {
 pub struct ImportReport {
     /// The fields, by fate, place and path.
     pub entries: Vec<ImportEntry>,
-    /// What the validation of the manifests warns of.
+    /// Warnings of the manifests' validation, and of files that were not read.
     pub warnings: Vec<String>,
 }
 

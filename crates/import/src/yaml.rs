@@ -9,12 +9,14 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, Tagged};
 use crate::place::SourceError;
 use crate::tree::{SourceEntry, SourceNode, SourceValue, child};
 
-/// Maximum number of values in a document, with aliases expanded.
-const MAX_NODES: usize = 200_000;
+/// Maximum number of values in a document, with aliases expanded: room for a list of ten thousand Dataplanes.
+const MAX_NODES: usize = 2_000_000;
+/// Maximum number of the parser's events in a document.
+const MAX_EVENTS: usize = 4 * MAX_NODES;
 /// Maximum number of values from aliases in a document.
 const MAX_FROM_ALIASES: usize = 10_000;
 
-/// What stands for `{{` and `}}` while the text is parsed: YAML reads braces without quotes as a mapping. Both are of
+/// Stand-ins for `{{` and `}}` while the text is parsed: YAML reads braces without quotes as a mapping. Both are of
 /// Unicode's private use area, which no template contains.
 const OPEN: char = '\u{e000}';
 const CLOSE: char = '\u{e001}';
@@ -96,6 +98,7 @@ fn parse(chunk: &str, lines_before: u32) -> Result<SourceNode, SourceError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: MAX_NODES,
+            max_events: MAX_EVENTS,
             max_depth: crate::json::MAX_DEPTH,
         },
         alias_limits: serde_saphyr::alias_limits! {

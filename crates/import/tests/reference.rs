@@ -8,7 +8,7 @@ use ecs_mesh_import::{FieldFate, FieldRule, resource_rules};
 const START: &str = "<!-- fields of imports -->\n";
 const END: &str = "<!-- end of fields -->\n";
 
-/// What a kind is in the text above its table.
+/// The system that has resources of a kind.
 fn source(kind: &str) -> &'static str {
     match kind {
         "Dataplane" | "ZoneIngress" | "ZoneEgress" => "Kuma",

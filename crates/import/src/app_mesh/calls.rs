@@ -1,4 +1,4 @@
-//! What calls what: from the backends of virtual nodes and the routes of virtual gateways to outbounds.
+//! Calls between workloads: from the backends of virtual nodes and the routes of virtual gateways to outbounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;

@@ -1,4 +1,4 @@
-//! What the resources say, with the places where they say it.
+//! The contents of the resources, with the places that have them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
@@ -41,7 +41,7 @@ pub(crate) struct VirtualService<'a> {
     pub(crate) provider: Option<ServiceProvider<'a>>,
 }
 
-/// What stands behind a virtual service.
+/// The target of a virtual service.
 pub(crate) enum ServiceProvider<'a> {
     Node(NamedPlace<'a>),
     Router(NamedPlace<'a>),

@@ -13,7 +13,7 @@ const FIRST_INBOUND_PORT: u16 = 15_000;
 /// The range of ports on loopback for services whose own port is taken.
 const LISTEN_PORTS: std::ops::Range<u16> = 20_000..30_000;
 
-/// What the virtual nodes are as services.
+/// The services that the virtual nodes are.
 #[derive(Default)]
 pub(crate) struct Services {
     /// The service of each virtual node.

@@ -17,7 +17,7 @@ const KEYS: [&str; 6] = [
     "AllowedSTSHeaderValues",
 ];
 
-/// What a `ConsulAuth` declares of a method.
+/// The settings of a method that a `ConsulAuth` declares.
 pub(super) struct ReadMethod {
     pub(super) principals: Vec<String>,
     pub(super) entity_details: bool,

@@ -32,7 +32,7 @@ pub enum ConsulAuthPart {
     Client,
     /// Logins of a kind of gateway.
     Gateway(GatewayKind),
-    /// What requests without a token may read.
+    /// Reads by requests without a token.
     Anonymous,
 }
 
@@ -54,7 +54,7 @@ pub struct FoundAclObject {
     pub policies: Option<Vec<String>>,
 }
 
-/// What a live Consul has.
+/// The ACL objects of a live Consul.
 #[derive(Clone, Debug)]
 pub struct ConsulSetUp {
     /// How to reach it.

@@ -19,7 +19,7 @@ const STAYS: &str = "it stays in the task definition";
 /// The types of resource that are imported.
 pub(super) const TYPES: [&str; 3] = ["Dataplane", "ZoneIngress", "ZoneEgress"];
 
-/// What is known of the tasks of a proxy, from the definition that has its template.
+/// The tasks of a proxy, as far as the definition shows them that has its template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TaskContext {
     /// ECS services.
@@ -201,7 +201,7 @@ impl FoundProxies {
         }
     }
 
-    /// Which service runs which task definition of the template.
+    /// Adds a service to the context of the task definition that it runs.
     fn add_service(
         &mut self,
         template: &StackTemplate<'_>,
