@@ -240,7 +240,7 @@ impl AwsClients {
         self.calls.account()
     }
 
-    /// This event bus. An ARN also determines the Region: PutEvents is sent to the Region of the bus.
+    /// This event bus. An ARN also determines the Region: `PutEvents` is sent to the Region of the bus.
     pub fn event_bus(&self, bus: &EventBusRef) -> SdkEventBus {
         let mut config = self.events.to_builder();
         if let Some(region) = bus.region() {
