@@ -367,6 +367,7 @@ pub struct QueueMessage {
 #[async_trait]
 pub trait EventQueue: Send + Sync {
     /// The queue's name, for metrics.
+    #[allow(clippy::unnecessary_literal_bound, reason = "other queues own their name")]
     fn name(&self) -> &str {
         "events"
     }

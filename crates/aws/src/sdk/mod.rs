@@ -215,6 +215,7 @@ impl AwsClients {
 
     /// The clients of another account in this Region, by a role that the caller of these clients assumes. The first call
     /// that needs credentials assumes it, and the SDK does so again before they expire. They share the connection pool.
+    #[must_use]
     pub fn member(&self, account: &MemberAccount, session: &str, region: &str) -> Self {
         let calls = self.calls.of_another_account();
         let used = CredentialSource::default();

@@ -198,7 +198,7 @@ impl Cloud {
     /// dropped.
     pub(in crate::aws) fn take_forwarded(&mut self, event: &ForwardedEvent, now: Timestamp) {
         if let Some(queue) = event.target.strip_prefix(&self.arn("sqs", "")) {
-            self.deliver(&queue.to_owned(), &event.body, now);
+            self.deliver(queue, &event.body, now);
         } else if event.target == self.arn("events", "event-bus/default")
             && let Ok(event) = serde_json::from_str(&event.body)
         {

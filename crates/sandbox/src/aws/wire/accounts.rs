@@ -11,6 +11,7 @@ use ecs_mesh_model::{RoleArn, Timestamp};
 impl AwsFront {
     /// Adds an account, or another Region of one, with faults of its own. IAM of an account is in the part that was added
     /// first. Its rules may forward events to a queue or to the default bus of the first account.
+    #[must_use]
     pub fn add_account(&self, cloud: Arc<Mutex<Cloud>>, faults: Arc<dyn AwsFaults>) -> Self {
         let member = Self { cloud, faults, is_member: true, members: Arc::default(), ..self.clone() };
         self.members.lock().unwrap_or_else(PoisonError::into_inner).push(member.clone());
