@@ -13,8 +13,10 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ECS_MES
 pub const COMMIT: &str = env!("ECS_MESH_BUILD_COMMIT");
 
 pub mod cli;
+mod listener;
 pub mod manifest_stores;
 pub mod operator;
+pub mod read_api;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod team_events;

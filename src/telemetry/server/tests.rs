@@ -1,7 +1,7 @@
 use std::net::TcpListener as StdListener;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::telemetry::state::tests::state;

@@ -10,19 +10,43 @@ use ecs_mesh_model::SecretRef;
 /// A secret without the text that the reference names. Never contains anything of the secret; a parser's error may, so
 /// none is kept.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SecretTextError {
+pub enum SecretTextError {
+    /// The secret cannot be read.
     #[error(transparent)]
     Read(#[from] SecretError),
+    /// The reference names a key, and the text is no JSON object.
     #[error("reading the secret {arn}: its text is no JSON object, so it has no key {key:?}")]
-    NotJson { arn: String, key: String },
+    NotJson {
+        /// The secret.
+        arn: String,
+        /// The key.
+        key: String,
+    },
+    /// The JSON object lacks the key.
     #[error("reading the secret {arn}: its JSON object has no key {key:?}")]
-    NoKey { arn: String, key: String },
+    NoKey {
+        /// The secret.
+        arn: String,
+        /// The key.
+        key: String,
+    },
+    /// The key's value is neither text nor a number.
     #[error("reading the secret {arn}: expected text or a number under the key {key:?}, found {found}")]
-    NotText { arn: String, key: String, found: &'static str },
+    NotText {
+        /// The secret.
+        arn: String,
+        /// The key.
+        key: String,
+        /// The kind of the value.
+        found: &'static str,
+    },
 }
 
 /// Reads the text that the reference names.
-pub(super) async fn read_secret(
+///
+/// # Errors
+/// The secret cannot be read, or lacks the text. No error contains anything of it.
+pub async fn read_secret(
     secrets: &dyn Secrets,
     secret: &SecretRef,
 ) -> Result<String, SecretTextError> {

@@ -1,0 +1,193 @@
+//! The read API: the operator's view of tasks, services, registrations and changes, over HTTP.
+//!
+//! Guarantees that readers never slow a reconcile: they share snapshots ([`cache`]), answers are rendered on threads of their
+//! own, two at a time, and no lock of the operator is held meanwhile. Connections, rates and sizes are limited. A listener
+//! that is not on loopback needs a bearer token. `docs/reference/api.md` describes the API for its users.
+
+mod access;
+mod answers;
+mod assets;
+mod cache;
+mod history;
+mod routes;
+mod source;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::listener::{ConnectionHandle, ConnectionLimits, LimitedListener, TlsFiles, TlsKeys, bind};
+use ecs_mesh_controller::Secrets;
+use routes::{ApiState, router};
+use token::ReadToken;
+
+pub use history::{DEFAULT_HISTORY_ENTRIES, History, HistoryEntry, HistoryRecord};
+pub use source::{ReadSource, ReadTaskFacts, Snapshot, SnapshotLists};
+pub use token::{ReadTokenError, ReadTokenSource};
+
+/// Time for responses in flight at shutdown. Streams end at once.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Limits of connections. A stream has none of the age.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    open: 64,
+    request: Duration::from_secs(3),
+    bytes: 64 * 1024,
+    age: Duration::from_secs(30),
+    stall: Duration::from_secs(20),
+};
+
+/// How the API is served.
+#[derive(Clone, Debug)]
+pub struct ReadApiOptions {
+    /// The address.
+    pub address: SocketAddr,
+    /// The token that readers must present.
+    pub token: Option<ReadTokenSource>,
+    /// The files of the certificate chain and of its key; without them, there is no TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadApiError {
+    /// Other machines could read without a token.
+    #[error(
+        "the address of the API, {0}, is not on loopback, so readers need a token; help: set --api-token-file or \
+         --api-token-secret, or use an address such as 127.0.0.1:9103"
+    )]
+    NeedsToken(SocketAddr),
+    /// The token cannot be read.
+    #[error(transparent)]
+    Token(#[from] ReadTokenError),
+    /// The certificate or the key cannot be used.
+    #[error("{0}")]
+    Tls(String),
+}
+
+/// The running server. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct ReadServer {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl ReadServer {
+    /// Checks the options, reads token and certificate, and serves; binds the address as soon as it is free. `seed` feeds the
+    /// jitter of retries.
+    ///
+    /// # Errors
+    /// The options are not safe, or token or certificate cannot be used.
+    pub async fn start(
+        options: ReadApiOptions,
+        secrets: Arc<dyn Secrets>,
+        source: Arc<dyn ReadSource>,
+        seed: u64,
+    ) -> Result<Self, ReadApiError> {
+        let prepared = Prepared::new(&options, secrets, source).await?;
+        let address = options.address;
+        Ok(prepared.spawn(async move { bind(address, seed, "api", "--api-address").await }))
+    }
+
+    /// Serves at a listener that is bound, whose address replaces that of the options.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn serve(
+        listener: TcpListener,
+        options: ReadApiOptions,
+        secrets: Arc<dyn Secrets>,
+        source: Arc<dyn ReadSource>,
+    ) -> Result<Self, ReadApiError> {
+        let address = listener.local_addr().unwrap_or(options.address);
+        let prepared = Prepared::new(&ReadApiOptions { address, ..options }, secrets, source).await?;
+        Ok(prepared.spawn(async move { listener }))
+    }
+
+    /// Finishes the responses in flight and stops.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let end = async { while self.tasks.join_next().await.is_some() {} };
+        // A slow client must not delay shutdown.
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, end).await;
+    }
+}
+
+/// What a server needs before it listens.
+struct Prepared {
+    state: Arc<ApiState>,
+    keys: Option<Arc<TlsKeys>>,
+    limits: ConnectionLimits,
+}
+
+impl Prepared {
+    async fn new(
+        options: &ReadApiOptions,
+        secrets: Arc<dyn Secrets>,
+        source: Arc<dyn ReadSource>,
+    ) -> Result<Self, ReadApiError> {
+        let is_loopback = options.address.ip().to_canonical().is_loopback();
+        if !is_loopback && options.token.is_none() {
+            return Err(ReadApiError::NeedsToken(options.address));
+        }
+        let token = match options.token.clone() {
+            Some(source) => Some(ReadToken::load(source, secrets).await?),
+            None => None,
+        };
+        let keys = match options.tls.clone() {
+            Some((certificate, key)) => {
+                let loaded = TlsKeys::load(TlsFiles { certificate, key }).await;
+                Some(Arc::new(loaded.map_err(|error| ReadApiError::Tls(error.to_string()))?))
+            }
+            None => None,
+        };
+        let state = Arc::new(ApiState::new(source, token, options.address));
+        Ok(Self { state, keys, limits: LIMITS })
+    }
+
+    fn spawn(self, listener: impl Future<Output = TcpListener> + Send + 'static) -> ReadServer {
+        let Self { state, keys, limits } = self;
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        if let Some(keys) = keys.clone() {
+            let stopped = stop.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = keys.keep_current() => {}
+                }
+            });
+        }
+        let (notices, stopped) = (Arc::clone(&state), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = notices.notices.run(&notices.cache) => {}
+            }
+        });
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            let listener = tokio::select! {
+                biased;
+                () = stopped.cancelled() => return,
+                listener = listener => listener,
+            };
+            let listener = LimitedListener::new(listener, limits).with_tls(keys);
+            let service = router(state).into_make_service_with_connect_info::<ConnectionHandle>();
+            let served = axum::serve(listener, service).with_graceful_shutdown(stopped.cancelled_owned());
+            if let Err(error) = served.await {
+                error!(%error, "read API stopped unexpectedly; the operator continues");
+            }
+        });
+        ReadServer { tasks, stop }
+    }
+}

@@ -1,0 +1,332 @@
+//! The paths of the API: who may ask, what is asked, and the answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST,
+    IF_NONE_MATCH, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant};
+
+use super::access::{ClientRates, is_loopback_host};
+use super::answers::{self, ListKind};
+use super::assets::{self, Asset};
+use super::cache::SnapshotCache;
+use super::source::ReadSource;
+use super::stream::{ChangeNotices, EventStream};
+use super::token::ReadToken;
+use crate::listener::ConnectionHandle;
+use ecs_mesh_read_api::{ErrorCodeView, ErrorView, decode};
+
+/// Most bytes of a request's target, and of its whole head.
+const MAX_TARGET: usize = 2 * 1024;
+const MAX_HEAD: usize = 8 * 1024;
+
+/// Most streams.
+const MAX_STREAMS: usize = 32;
+
+/// Answers that are rendered at a time.
+const MAX_RENDERING: usize = 2;
+
+/// The shortest interval of reads of registrations at control planes, over all readers.
+const REGISTRATION_INTERVAL: Duration = Duration::from_secs(1);
+
+const JSON: &str = "application/json";
+/// The page loads what this listener serves, and nothing else.
+const PAGE_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
+
+/// Shared by all requests.
+pub(super) struct ApiState {
+    source: Arc<dyn ReadSource>,
+    pub(super) cache: SnapshotCache,
+    pub(super) notices: Arc<ChangeNotices>,
+    token: Option<ReadToken>,
+    /// The listener is on loopback, so requests must name it.
+    is_loopback: bool,
+    rates: ClientRates,
+    streams: Arc<Semaphore>,
+    rendering: Arc<Semaphore>,
+    last_registrations: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl ApiState {
+    pub(super) fn new(source: Arc<dyn ReadSource>, token: Option<ReadToken>, address: SocketAddr) -> Self {
+        Self {
+            cache: SnapshotCache::new(Arc::clone(&source)),
+            source,
+            notices: Arc::default(),
+            token,
+            is_loopback: address.ip().to_canonical().is_loopback(),
+            rates: ClientRates::default(),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            rendering: Arc::new(Semaphore::new(MAX_RENDERING)),
+            last_registrations: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+/// All paths.
+pub(super) fn router(state: Arc<ApiState>) -> Router {
+    Router::new().fallback(answer).with_state(state)
+}
+
+async fn answer(
+    State(state): State<Arc<ApiState>>,
+    ConnectInfo(connection): ConnectInfo<ConnectionHandle>,
+    request: Request,
+) -> Response {
+    let (parts, _body) = request.into_parts();
+    let path = parts.uri.path();
+    let result = async {
+        check_request(&state, &connection, &parts.method, &parts.uri, &parts.headers)?;
+        let Some(path) = path.strip_prefix("/api/") else {
+            return asset(path, &parts.headers);
+        };
+        check_token(&state, &parts.headers).await?;
+        let path = path.strip_prefix("v1/").ok_or_else(not_found)?;
+        api(&state, &connection, path, parts.uri.query().unwrap_or_default(), &parts).await
+    };
+    result.await.unwrap_or_else(|error| error_response(&error))
+}
+
+fn check_request(
+    state: &ApiState,
+    connection: &ConnectionHandle,
+    method: &Method,
+    uri: &axum::http::Uri,
+    headers: &HeaderMap,
+) -> Result<(), ErrorView> {
+    if !state.rates.admit(connection.peer().ip()) {
+        let message = "too many requests from this address; try again in a second";
+        return Err(ErrorView::new(ErrorCodeView::TooManyRequests, message));
+    }
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let head: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if target > MAX_TARGET || head + target > MAX_HEAD {
+        let message = format!(
+            "the request is too long: at most {MAX_TARGET} bytes of path and query, and {MAX_HEAD} bytes of head"
+        );
+        return Err(ErrorView::new(ErrorCodeView::TooLarge, message));
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    if state.is_loopback && !host.is_some_and(is_loopback_host) {
+        let message = "the Host header must name this machine's loopback, such as localhost:9103";
+        return Err(ErrorView::new(ErrorCodeView::Forbidden, message));
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Err(ErrorView::new(ErrorCodeView::MethodNotAllowed, "only GET and HEAD are allowed"));
+    }
+    Ok(())
+}
+
+async fn check_token(state: &ApiState, headers: &HeaderMap) -> Result<(), ErrorView> {
+    let Some(token) = &state.token else { return Ok(()) };
+    let presented = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let presented = presented.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match presented {
+        Some(presented) if token.accepts(presented).await => Ok(()),
+        Some(_) => Err(ErrorView::new(ErrorCodeView::Unauthorized, "the bearer token is not the API's")),
+        None => {
+            let message = "send the API's token: Authorization: Bearer TOKEN";
+            Err(ErrorView::new(ErrorCodeView::Unauthorized, message))
+        }
+    }
+}
+
+async fn api(
+    state: &Arc<ApiState>,
+    connection: &ConnectionHandle,
+    path: &str,
+    query: &str,
+    parts: &axum::http::request::Parts,
+) -> Result<Response, ErrorView> {
+    let segments: Option<Vec<String>> = path.split('/').map(decode_segment).collect();
+    let segments = segments.ok_or_else(not_found)?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let now = || state.source.status().now.0;
+    let body = match segments.as_slice() {
+        ["stream"] => {
+            no_parameters(query)?;
+            return stream(state, connection, &parts.method, &parts.headers);
+        }
+        ["status"] => {
+            no_parameters(query)?;
+            let source = Arc::clone(&state.source);
+            render(state, move || answers::object(source.status())).await?
+        }
+        ["topology"] => {
+            let (snapshot, query) = (snapshot(state).await?, query.to_owned());
+            render(state, move || answers::topology(&snapshot, &query)).await?
+        }
+        ["tasks", task] => {
+            no_parameters(query)?;
+            let (snapshot, task) = (snapshot(state).await?, (*task).to_owned());
+            let source = Arc::clone(&state.source);
+            render(state, move || {
+                let view = answers::find_task(&snapshot, &task)?;
+                answers::task(view, source.task_facts(view), source.history())
+            })
+            .await?
+        }
+        ["tasks", task, "registrations"] => {
+            no_parameters(query)?;
+            registrations(state, task).await?
+        }
+        ["services", control_plane, mesh, name] => {
+            no_parameters(query)?;
+            let place = [*control_plane, *mesh, *name].map(str::to_owned);
+            let (snapshot, source) = (snapshot(state).await?, Arc::clone(&state.source));
+            render(state, move || {
+                answers::service(&snapshot, source.history(), (&place[0], &place[1], &place[2]))
+            })
+            .await?
+        }
+        [list] => {
+            let kind = ListKind::of(list).ok_or_else(not_found)?;
+            let (snapshot, query, at) = (snapshot(state).await?, query.to_owned(), now());
+            let source = Arc::clone(&state.source);
+            render(state, move || answers::list(kind, &snapshot, source.history(), &query, at)).await?
+        }
+        _ => return Err(not_found()),
+    };
+    Ok(response(StatusCode::OK, JSON, Body::from(body)))
+}
+
+/// A segment of a path, in which `+` is no space.
+fn decode_segment(segment: &str) -> Option<String> {
+    decode(&segment.replace('+', "%2B"))
+}
+
+fn no_parameters(query: &str) -> Result<(), ErrorView> {
+    match query.split('&').find(|pair| !pair.is_empty()) {
+        None => Ok(()),
+        Some(pair) => {
+            let name: String = pair.split('=').next().unwrap_or_default().chars().take(60).collect();
+            Err(ErrorView::parameter(&name, format!("unknown parameter {name:?}; none is allowed here")))
+        }
+    }
+}
+
+fn not_found() -> ErrorView {
+    let message = "no such path; below /api/v1/ are status, tasks, services, bindings, identities, outbounds, warnings, \
+                   changes, topology and stream";
+    ErrorView::new(ErrorCodeView::NotFound, message)
+}
+
+fn defect() -> ErrorView {
+    ErrorView::new(ErrorCodeView::NotReady, "the answer could not be rendered; the log has the cause")
+}
+
+async fn snapshot(state: &ApiState) -> Result<Arc<super::source::Snapshot>, ErrorView> {
+    state.cache.get().await.ok_or_else(defect)
+}
+
+/// Renders on a thread for blocking work, a few answers at a time.
+async fn render(
+    state: &ApiState,
+    work: impl FnOnce() -> Result<Vec<u8>, ErrorView> + Send + 'static,
+) -> Result<Vec<u8>, ErrorView> {
+    // The semaphore is never closed, so this is always a permit.
+    let permit = Arc::clone(&state.rendering).acquire_owned().await.ok();
+    let rendered = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    rendered.await.map_err(|_| defect())?
+}
+
+async fn registrations(state: &Arc<ApiState>, task: &str) -> Result<Vec<u8>, ErrorView> {
+    let snapshot = snapshot(state).await?;
+    let view = answers::find_task(&snapshot, task)?;
+    {
+        let mut last = state.last_registrations.lock().await;
+        if last.is_some_and(|at| at.elapsed() < REGISTRATION_INTERVAL) {
+            let message = "registrations are read at control planes once a second over all readers; try again";
+            return Err(ErrorView::new(ErrorCodeView::TooManyRequests, message));
+        }
+        *last = Some(Instant::now());
+    }
+    let read = state.source.registrations(view).await?;
+    render(state, move || answers::object(read)).await
+}
+
+fn stream(
+    state: &Arc<ApiState>,
+    connection: &ConnectionHandle,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, ErrorView> {
+    const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+    if method == Method::HEAD {
+        return Ok(response(StatusCode::OK, "text/event-stream", Body::empty()));
+    }
+    let permit = Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
+        let message = format!("{MAX_STREAMS} streams are open, and no more are allowed; try again later");
+        ErrorView::new(ErrorCodeView::TooManyRequests, message)
+    })?;
+    let last_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.trim().parse().ok());
+    connection.begin_stream();
+    let stream = EventStream {
+        last_id,
+        source: Arc::clone(&state.source),
+        notices: Arc::clone(&state.notices),
+        permit,
+    };
+    Ok(response(StatusCode::OK, "text/event-stream", Body::new(stream.into_body())))
+}
+
+fn asset(path: &str, headers: &HeaderMap) -> Result<Response, ErrorView> {
+    let Asset { content_type, content, etag } = assets::find(path).ok_or_else(not_found)?;
+    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let is_known = known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag));
+    let mut found = if is_known {
+        response(StatusCode::NOT_MODIFIED, content_type, Body::empty())
+    } else {
+        response(StatusCode::OK, content_type, Body::from(content))
+    };
+    let headers = found.headers_mut();
+    // Compared at each load: another version of the program has another page.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ETAG, HeaderValue::from_static(etag));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(found)
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let headers = [
+        (CONTENT_TYPE, content_type),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // A connection has a limited age.
+        (CONNECTION, "close"),
+    ];
+    (status, headers, body).into_response()
+}
+
+fn error_response(error: &ErrorView) -> Response {
+    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut body = serde_json::to_vec(error).unwrap_or_default();
+    body.push(b'\n');
+    let mut response = response(status, JSON, Body::from(body));
+    let header = match error.code {
+        ErrorCodeView::Unauthorized => Some((WWW_AUTHENTICATE, "Bearer")),
+        ErrorCodeView::MethodNotAllowed => Some((ALLOW, "GET, HEAD")),
+        ErrorCodeView::TooManyRequests | ErrorCodeView::NotReady => Some((RETRY_AFTER, "1")),
+        _ => None,
+    };
+    if let Some((name, value)) = header {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
