@@ -27,6 +27,8 @@ pub struct RegistryEntry {
     pub content_hash: Option<ContentHash>,
     /// The service of the registration, for reports.
     pub service: Option<Arc<str>>,
+    /// Whether it gets traffic, as of the last list or read; unknown since a write.
+    pub ready: Option<bool>,
     /// The removal that was sent and not acknowledged.
     pub unacknowledged: Option<Arc<PlanStep>>,
     /// Whether complete manifests have declared the registration since the operator started.
@@ -70,7 +72,7 @@ impl RegistryEntry {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        (self.content_hash, self.seen_at) = (content_hash, now);
+        (self.content_hash, self.seen_at, self.ready) = (content_hash, now, None);
     }
 }
 
@@ -146,7 +148,9 @@ impl Registry {
     /// Records the server's registration.
     pub fn record_seen(&self, task: &TaskArn, seen: &RegistrationSummary, now: Timestamp) {
         self.put(task, &seen.id, seen.service.clone(), seen.drained, Some(seen.content_hash), now);
-        self.update_entry(task, &seen.id, |entry| entry.has_writer_mark = seen.has_writer_mark);
+        self.update_entry(task, &seen.id, |entry| {
+            (entry.has_writer_mark, entry.ready) = (seen.has_writer_mark, seen.ready)
+        });
     }
 
     /// Records a create before it is sent: if the response is lost, the next list still finds it, owned by this binding.
@@ -199,6 +203,7 @@ impl Registry {
             has_writer_mark: false,
             content_hash: None,
             service: None,
+            ready: None,
             unacknowledged: None,
             was_declared: false,
             was_exact: false,

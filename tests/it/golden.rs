@@ -306,6 +306,7 @@ async fn rendered(
         service: None,
         created_at: None,
         drained: None,
+        ready: None,
         has_writer_mark: true,
         normal: create.normal,
         stored,

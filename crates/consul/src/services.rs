@@ -91,6 +91,7 @@ impl NodeService {
             service: Some(intern(&self.name)),
             created_at: None,
             drained: None,
+            ready: None,
             has_writer_mark: false,
             normal: Value::Null,
             stored: json!({"Service": &*self.name, "ModifyIndex": self.modify_index}),

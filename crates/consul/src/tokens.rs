@@ -126,6 +126,7 @@ impl LoginToken {
             service: self.service_identities.first().map(|identity| intern(&identity.service_name)),
             created_at: Timestamp::parse(&self.create_time),
             drained: None,
+            ready: None,
             has_writer_mark: false,
             normal: Value::Null,
             stored: json!({"AuthMethod": self.auth_method, "CreateTime": self.create_time}),

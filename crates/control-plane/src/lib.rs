@@ -68,6 +68,8 @@ pub struct Registration {
     pub created_at: Option<Timestamp>,
     /// The reason if this operator drained the registration.
     pub drained: Option<DrainReason>,
+    /// Whether it gets traffic; `None` where the registration does not say so.
+    pub ready: Option<bool>,
     /// Whether the copy carries the mark of the operator as its writer. Without the mark, the task registers itself.
     pub has_writer_mark: bool,
     /// The normal form, for comparison.

@@ -23,6 +23,8 @@ pub struct RegistrationSummary {
     pub service: Option<Arc<str>>,
     /// The reason if this operator drained the registration.
     pub drained: Option<DrainReason>,
+    /// Whether it gets traffic; `None` where the registration does not say so.
+    pub ready: Option<bool>,
     /// Whether it carries the mark of the operator as its writer.
     pub has_writer_mark: bool,
     /// The hash of its normal form.
@@ -37,6 +39,7 @@ impl From<&Registration> for RegistrationSummary {
             cluster_name: registration.cluster_name.clone(),
             service: registration.service.clone(),
             drained: registration.drained,
+            ready: registration.ready,
             has_writer_mark: registration.has_writer_mark,
             content_hash: ContentHash::of(&registration.normal),
         }

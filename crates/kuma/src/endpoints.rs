@@ -81,6 +81,14 @@ pub(super) fn has_readiness(stored: &Value) -> bool {
     is_filled("/networking/inbound") || is_filled("/networking/listeners")
 }
 
+/// Whether clients are routed to all inbounds and listeners of a stored registration; `None` where it has none.
+pub(super) fn readiness(stored: &Value) -> Option<bool> {
+    let all = |path| stored.pointer(path).and_then(Value::as_array).into_iter().flatten();
+    let mut parts = all("/networking/inbound").chain(all("/networking/listeners")).peekable();
+    parts.peek()?;
+    Some(parts.all(is_ready))
+}
+
 /// Whether clients are routed to the inbound or listener: the server omits `state: Ready` and `ready: false`.
 fn is_ready(inbound: &Value) -> bool {
     let state = inbound.get("state").and_then(Value::as_str).is_none_or(|state| state == "Ready");

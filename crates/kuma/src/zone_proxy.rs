@@ -108,6 +108,7 @@ pub(super) fn registration(
         service: None,
         created_at: text("creationTime").and_then(Timestamp::parse),
         drained: labels::read_drain_reason(&stored),
+        ready: None,
         has_writer_mark: labels::has_writer_mark(&stored),
         normal: normalise(&stored),
         stored,

@@ -103,6 +103,7 @@ impl FakeTokens {
             cluster_name: None,
             service: Some("web".into()),
             drained: None,
+            ready: None,
             has_writer_mark: false,
             content_hash,
         }
@@ -145,6 +146,7 @@ impl ControlPlane for FakeTokens {
             service: Some("web".into()),
             created_at: None,
             drained: None,
+            ready: None,
             has_writer_mark: false,
             normal: json!({}),
             stored: json!({}),

@@ -31,8 +31,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub use client::HttpTransport;
 pub use client_source::ClientError;
 pub use item_stream::{ItemHandler, ItemStream, TooLarge};
-pub use secret_text::{SecretTextError, read_secret};
 pub use quote::{describe_body, describe_json_error, quote, quote_name};
+pub use secret_text::{SecretTextError, read_secret};
 pub use settings::{AddressRule, ConnectionSettings, Credential, Product, SettingsError, TextSources};
 pub use transport::{
     BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,

@@ -46,10 +46,7 @@ pub enum SecretTextError {
 ///
 /// # Errors
 /// The secret cannot be read, or lacks the text. No error contains anything of it.
-pub async fn read_secret(
-    secrets: &dyn Secrets,
-    secret: &SecretRef,
-) -> Result<String, SecretTextError> {
+pub async fn read_secret(secrets: &dyn Secrets, secret: &SecretRef) -> Result<String, SecretTextError> {
     let request = SecretRequest {
         arn: secret.arn(),
         version_stage: secret.version_stage(),
