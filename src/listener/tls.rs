@@ -53,7 +53,11 @@ pub(crate) struct TlsFiles {
 impl TlsFiles {
     fn read(&self) -> Result<[Vec<u8>; 2], TlsFileError> {
         let read = |file: &PathBuf, flag| {
-            read_file(file, MAX_BYTES).map_err(|source| TlsFileError::Read { file: file.clone(), flag, source })
+            read_file(file, MAX_BYTES).map_err(|source| TlsFileError::Read {
+                file: file.clone(),
+                flag,
+                source,
+            })
         };
         Ok([read(&self.certificate, "--api-tls-cert-file")?, read(&self.key, "--api-tls-key-file")?])
     }
@@ -64,8 +68,8 @@ impl TlsFiles {
         if chain.is_empty() {
             return Err(TlsFileError::NoCertificate { file: self.certificate.clone() });
         }
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_| TlsFileError::NoKey { file: self.key.clone() })?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsFileError::NoKey { file: self.key.clone() })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -146,7 +150,8 @@ impl TlsKeys {
 async fn read(lane: &BlockingLane, files: &TlsFiles) -> Result<[Vec<u8>; 2], TlsFileError> {
     let reader = files.clone();
     let read = lane.run(READ_TIMEOUT, move || reader.read()).await;
-    let timed_out = || TlsFileError::TimedOut { certificate: files.certificate.clone(), key: files.key.clone() };
+    let timed_out =
+        || TlsFileError::TimedOut { certificate: files.certificate.clone(), key: files.key.clone() };
     read.ok_or_else(timed_out)?
 }
 
@@ -157,11 +162,7 @@ pub(super) enum MaybeTls {
 }
 
 impl AsyncRead for MaybeTls {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),

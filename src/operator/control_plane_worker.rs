@@ -18,12 +18,13 @@ use self::task_state::TaskState;
 use super::dataplane_checks::DataplaneChecks;
 use super::deps::Connected;
 use super::drain_gate::DrainGate;
+use super::evaluated_tasks::EvaluatedTasks;
 use super::journal::{Journal, JournalEvent, JournalSubject};
 use super::registry::Registry;
 use super::tokens::TokenTarget;
 use super::warnings::{GroupCount, Novelty, WarningDeduper};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
-use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
+use ecs_mesh_api::{BackendKind, ControlPlaneSpec, ControlPlaneType};
 use ecs_mesh_consul_acl::reconcile::AclTarget;
 use ecs_mesh_control_plane::{
     CallError, ControlPlane, FailedSegment, MeshError, MeshErrorKind, SupportedLease,
@@ -32,9 +33,9 @@ use ecs_mesh_controller::{
     ActiveWarnings, Backoff, Circuit, CircuitConfig, CircuitState, Lease, TokenBucket, WorkQueue,
     WriteObstacle,
 };
-use ecs_mesh_core::intent::RegistrationId;
+use ecs_mesh_core::intent::{Evaluation, MeshServices, RegistrationId};
 use ecs_mesh_core::plan::{GuardState, RemovalGuard};
-use ecs_mesh_model::{ClusterArn, MeshName, SidecarOutbounds, TaskArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, MeshName, SidecarOutbounds, TaskArn, Timestamp, intern};
 
 pub(super) use self::task_state::RegistrationLock;
 
@@ -65,6 +66,8 @@ pub struct ControlPlaneWorker {
     pub(super) drains: DrainGate,
     /// The Dataplanes of tasks that the operator does not own.
     pub(super) dataplanes: DataplaneChecks,
+    /// The last evaluations, for readers.
+    pub(super) evaluated: EvaluatedTasks,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, RemovalGuard>>,
     lists: ListState,
@@ -95,6 +98,8 @@ struct WorkerWarnings {
     reported_outbounds: ActiveWarnings<(MeshName, String)>,
     /// The meshes whose services have addresses that sidecars cannot bind.
     unbindable: ActiveWarnings<MeshName>,
+    /// The services of each mesh, as last listed.
+    mesh_services: Mutex<BTreeMap<MeshName, Arc<BTreeSet<Arc<str>>>>>,
 }
 
 impl WritePermits {
@@ -131,6 +136,7 @@ impl ControlPlaneWorker {
             registry: Registry::default(),
             drains: DrainGate::new(Arc::clone(&client), circuit.clone()),
             dataplanes: DataplaneChecks::default(),
+            evaluated: EvaluatedTasks::default(),
             client,
             acl,
             tokens: tokens.map(|issuer| Arc::new(TokenTarget::new(issuer))),
@@ -568,6 +574,34 @@ impl ControlPlaneWorker {
         lock(&self.warnings.unknown_outbounds).retain(|mesh, _| bound.contains(mesh));
         self.warnings.reported_outbounds.retain(|(mesh, _)| bound.contains(mesh));
         self.warnings.unbindable.retain(|mesh| bound.contains(mesh));
+        lock(&self.warnings.mesh_services).retain(|mesh, _| bound.contains(mesh));
+    }
+
+    /// Records an evaluation of a task for readers, where there may be any.
+    pub(super) fn record_evaluation(&self, task: &TaskArn, evaluation: &Evaluation) {
+        if self.journal.is_observed() {
+            self.evaluated.record(task, evaluation);
+        }
+    }
+
+    /// Records the services of a mesh for readers, where there may be any.
+    pub(super) fn record_mesh_services(&self, mesh: &MeshName, known: &MeshServices) {
+        if self.journal.is_observed() {
+            let named = known.names.iter().flatten().map(String::as_str);
+            let resources = known.resources.iter().filter(|one| one.kind == BackendKind::MeshService);
+            let all = named.chain(resources.map(|one| one.name.as_str())).map(intern).collect();
+            lock(&self.warnings.mesh_services).insert(mesh.clone(), Arc::new(all));
+        }
+    }
+
+    /// The services of each mesh, as last listed.
+    pub(super) fn mesh_services(&self) -> BTreeMap<MeshName, Arc<BTreeSet<Arc<str>>>> {
+        lock(&self.warnings.mesh_services).clone()
+    }
+
+    /// Whether the last sweep found that the mesh does not know the service of an outbound.
+    pub(super) fn is_unknown_outbound(&self, mesh: &MeshName, service: &str) -> bool {
+        lock(&self.warnings.unknown_outbounds).get(mesh).is_some_and(|unknown| unknown.contains_key(service))
     }
 
     /// The number of outbound services that are unknown, by mesh.

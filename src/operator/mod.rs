@@ -20,6 +20,7 @@
 //! | `plan` | a dry run that ends |
 //! | `once` | a run that ends |
 //! | `recorder` | logs and counts changes, or records them in a dry run |
+//! | `evaluated_tasks`, `read_view` | the views of the read API |
 //! | `journal` | passes changes and warnings to those who show or forward them |
 
 mod accounts;
@@ -33,6 +34,7 @@ mod deployments;
 mod deps;
 mod drain_gate;
 mod dry_run;
+mod evaluated_tasks;
 mod event_handler;
 mod fact_waiters;
 mod journal;
@@ -41,6 +43,7 @@ mod manifest_applier;
 mod once;
 mod outbound_check;
 mod plan;
+mod read_view;
 mod recorder;
 mod registry;
 mod role_watcher;
@@ -127,6 +130,7 @@ pub use plan::{
     ExplainedState, KnownRegistrationState, PlanOptions, PlanProgress, PlanProgressCounts, PlanSelection,
     TaskExplanation,
 };
+pub use read_view::OperatorReads;
 pub use tokens::TokenStores;
 
 /// How an operator runs.

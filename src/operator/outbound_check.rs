@@ -86,6 +86,7 @@ async fn missing(
     // Kuma 3.x names a service by its workload label.
     let workloads = CalledWorkloads::of(manifests, &worker.name, mesh, outbounds.services());
     let known = worker.call(worker.client.list_callable(mesh)).await?;
+    worker.record_mesh_services(mesh, &known);
     if outbounds.are_bound && known.names.is_none() {
         report_addresses(context, worker, mesh, &known.resources);
     }

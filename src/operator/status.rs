@@ -71,6 +71,18 @@ impl StatusTracker {
         }
     }
 
+    /// The manifests that were last applied.
+    pub(super) fn manifests(&self) -> Option<Arc<ManifestStatus>> {
+        self.lock().manifests.clone()
+    }
+
+    /// The clusters that bindings select, with the last complete sweep of each.
+    pub(super) fn sweeps_of_clusters(&self) -> Vec<(ClusterArn, Option<Timestamp>)> {
+        let inner = self.lock();
+        let clusters = inner.clusters.iter().flatten();
+        clusters.map(|cluster| (cluster.clone(), inner.last_full_sweep.get(cluster).copied())).collect()
+    }
+
     /// Records a complete sweep of the cluster.
     pub(super) fn record_full_sweep(&self, cluster: &ClusterArn, at: Timestamp) {
         self.lock().last_full_sweep.insert(cluster.clone(), at);

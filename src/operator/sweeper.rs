@@ -179,6 +179,7 @@ impl Sweeper {
             |task: &TaskArn| workers.values().any(|p| p.registry.contains(task) || p.is_unsearched(task));
         self.context.aws.store.expire(needed, self.context.now());
         workers.values().for_each(|worker| worker.dataplanes.retain(|task| tasks.contains(task)));
+        workers.values().for_each(|worker| worker.evaluated.retain(|task| tasks.contains(task)));
         let dropped = self.context.aws.store.dropped();
         if dropped > dropped_before {
             self.context.metrics().record_warning("task_limit");

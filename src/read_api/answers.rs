@@ -9,10 +9,10 @@ use super::history::History;
 use super::source::{ReadTaskFacts, Snapshot};
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_read_api::{
-    BindingFilter, ChangeFilter, ChangeView, EdgeView, ErrorCodeView, ErrorView, Filter, IdentityFilter, ListView,
-    ObjectView, OutboundFilter, PageItem, Query, ResourceView, ServiceDetailView, ServiceFilter, ServiceView,
-    TaskDetailView, TaskFilter, TaskView, TopologyFilter, TopologyServiceView, TopologyView, WarningFilter,
-    page,
+    BindingFilter, ChangeFilter, ChangeView, EdgeView, ErrorCodeView, ErrorView, Filter, IdentityFilter,
+    ListView, ObjectView, OutboundFilter, PageItem, Query, ResourceView, ServiceDetailView, ServiceFilter,
+    ServiceView, TaskDetailView, TaskFilter, TaskView, TopologyFilter, TopologyServiceView, TopologyView,
+    WarningFilter, page,
 };
 
 /// Most changes on the page of a task or a service.
@@ -119,7 +119,8 @@ pub(super) fn service(
     history: &History,
     (control_plane, mesh, name): (&str, &str, &str),
 ) -> Result<Vec<u8>, ErrorView> {
-    let is_here = |at: &str, of: Option<&Arc<str>>| at == control_plane && of.map_or("-", AsRef::as_ref) == mesh;
+    let is_here =
+        |at: &str, of: Option<&Arc<str>>| at == control_plane && of.map_or("-", AsRef::as_ref) == mesh;
     let found = snapshot
         .services
         .iter()
@@ -152,7 +153,8 @@ fn newest(changes: &[Arc<ChangeView>], matches: impl Fn(&ChangeView) -> bool) ->
 /// The graph of services.
 pub(super) fn topology(snapshot: &Snapshot, query: &str) -> Result<Vec<u8>, ErrorView> {
     let filter = TopologyFilter::parse(query)?;
-    let matching: Vec<&ServiceView> = snapshot.services.iter().filter(|service| filter.matches(service)).collect();
+    let matching: Vec<&ServiceView> =
+        snapshot.services.iter().filter(|service| filter.matches(service)).collect();
     let shown = &matching[..matching.len().min(MAX_SERVICES)];
     let mut nodes = BTreeMap::new();
     let mut callers: BTreeMap<_, Vec<usize>> = BTreeMap::new();

@@ -139,14 +139,11 @@ fn newest_first(changes: Option<&VecDeque<Arc<ChangeView>>>) -> Vec<Arc<ChangeVi
 impl Ring {
     fn index(&mut self, change: &Arc<ChangeView>) {
         self.changes += 1;
-        for (index, key) in [
-            (&mut self.by_task, &change.task),
-            (&mut self.by_service, &change.service),
-            (&mut self.by_service, &change.ecs_service.clone().filter(|name| change.service.as_ref() != Some(name))),
-        ] {
-            if let Some(key) = key {
-                index.entry(Arc::clone(key)).or_default().push_back(Arc::clone(change));
-            }
+        if let Some(task) = &change.task {
+            self.by_task.entry(Arc::clone(task)).or_default().push_back(Arc::clone(change));
+        }
+        for service in services_of(change) {
+            self.by_service.entry(Arc::clone(service)).or_default().push_back(Arc::clone(change));
         }
     }
 
@@ -154,21 +151,27 @@ impl Ring {
         let Some(entry) = self.entries.pop_front() else { return };
         let HistoryRecord::Change(change) = entry.record else { return };
         self.changes -= 1;
-        for (index, key) in [
-            (&mut self.by_task, &change.task),
-            (&mut self.by_service, &change.service),
-            (&mut self.by_service, &change.ecs_service),
-        ] {
-            let Some(key) = key else { continue };
-            let Some(changes) = index.get_mut(key) else { continue };
-            // The oldest entry of the ring is the oldest of its task and of its service.
-            if changes.front().is_some_and(|oldest| oldest.id == change.id) {
-                changes.pop_front();
-            }
-            if changes.is_empty() {
-                index.remove(key);
-            }
+        if let Some(task) = &change.task {
+            drop_first(&mut self.by_task, task);
         }
+        for service in services_of(&change) {
+            drop_first(&mut self.by_service, service);
+        }
+    }
+}
+
+/// The names under which a change is found by its service: that in the mesh, and that in ECS where it is another.
+fn services_of(change: &ChangeView) -> impl Iterator<Item = &Arc<str>> {
+    let of_ecs = change.ecs_service.as_ref().filter(|name| change.service.as_ref() != Some(*name));
+    change.service.iter().chain(of_ecs)
+}
+
+/// Drops the first change of an index: the oldest entry of the ring is the oldest of its task and of its services.
+fn drop_first(index: &mut BTreeMap<Arc<str>, VecDeque<Arc<ChangeView>>>, key: &Arc<str>) {
+    let Some(changes) = index.get_mut(key) else { return };
+    changes.pop_front();
+    if changes.is_empty() {
+        index.remove(key);
     }
 }
 
@@ -230,9 +233,15 @@ pub(super) mod tests {
         for id in 1..=5 {
             history.record(change(id, "t", "s"));
         }
-        for (after, first, has_gap) in [(0, Some(3), true), (1, Some(3), true), (2, Some(3), false), (4, Some(5), false)] {
+        for (after, first, has_gap) in
+            [(0, Some(3), true), (1, Some(3), true), (2, Some(3), false), (4, Some(5), false)]
+        {
             let unsent = history.after(after);
-            assert_eq!((unsent.entries.first().map(|entry| entry.id), unsent.has_gap), (first, has_gap), "{after}");
+            assert_eq!(
+                (unsent.entries.first().map(|entry| entry.id), unsent.has_gap),
+                (first, has_gap),
+                "{after}"
+            );
         }
         assert!(history.after(5).entries.is_empty());
     }

@@ -40,7 +40,8 @@ const REGISTRATION_INTERVAL: Duration = Duration::from_secs(1);
 
 const JSON: &str = "application/json";
 /// The page loads what this listener serves, and nothing else.
-const PAGE_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
+const PAGE_POLICY: &str =
+    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
 
 /// Shared by all requests.
 pub(super) struct ApiState {
@@ -153,7 +154,6 @@ async fn api(
     let segments: Option<Vec<String>> = path.split('/').map(decode_segment).collect();
     let segments = segments.ok_or_else(not_found)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let now = || state.source.status().now.0;
     let body = match segments.as_slice() {
         ["stream"] => {
             no_parameters(query)?;
@@ -193,7 +193,7 @@ async fn api(
         }
         [list] => {
             let kind = ListKind::of(list).ok_or_else(not_found)?;
-            let (snapshot, query, at) = (snapshot(state).await?, query.to_owned(), now());
+            let (snapshot, query, at) = (snapshot(state).await?, query.to_owned(), state.source.now());
             let source = Arc::clone(&state.source);
             render(state, move || answers::list(kind, &snapshot, source.history(), &query, at)).await?
         }
@@ -251,7 +251,8 @@ async fn registrations(state: &Arc<ApiState>, task: &str) -> Result<Vec<u8>, Err
     {
         let mut last = state.last_registrations.lock().await;
         if last.is_some_and(|at| at.elapsed() < REGISTRATION_INTERVAL) {
-            let message = "registrations are read at control planes once a second over all readers; try again";
+            let message =
+                "registrations are read at control planes once a second over all readers; try again";
             return Err(ErrorView::new(ErrorCodeView::TooManyRequests, message));
         }
         *last = Some(Instant::now());
@@ -280,7 +281,7 @@ fn stream(
         last_id,
         source: Arc::clone(&state.source),
         notices: Arc::clone(&state.notices),
-        permit,
+        _permit: permit,
     };
     Ok(response(StatusCode::OK, "text/event-stream", Body::new(stream.into_body())))
 }

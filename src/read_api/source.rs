@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::history::History;
+use ecs_mesh_model::Timestamp;
 use ecs_mesh_read_api::{
     BindingView, ChangedView, ErrorView, EvidenceView, IdentityView, OutboundView, PageItem, RoleTagView,
     ServiceView, StatusView, TaskRegistrationsView, TaskView, VerdictView, WarningView,
@@ -22,6 +23,9 @@ pub trait ReadSource: Send + Sync {
 
     /// The facts behind a task's view. Called on a thread for blocking work.
     fn task_facts(&self, task: &TaskView) -> ReadTaskFacts;
+
+    /// The wall-clock time.
+    fn now(&self) -> Timestamp;
 
     /// The status alone, as of now.
     fn status(&self) -> StatusView;

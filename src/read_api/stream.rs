@@ -61,7 +61,9 @@ impl ChangeNotices {
             let mut before = None;
             while self.sender.receiver_count() > 0 {
                 let Some(now) = cache.get().await else { break };
-                if let Some(before) = before.replace(Arc::clone(&now)).filter(|before| !Arc::ptr_eq(before, &now)) {
+                if let Some(before) =
+                    before.replace(Arc::clone(&now)).filter(|before| !Arc::ptr_eq(before, &now))
+                {
                     let changed = now.changed_since(&before);
                     if changed != ChangedView::default() {
                         self.send(StreamEventView::Tasks(changed));
@@ -93,7 +95,7 @@ pub(super) struct EventStream {
     pub(super) source: Arc<dyn ReadSource>,
     pub(super) notices: Arc<ChangeNotices>,
     /// A place among the streams.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) _permit: OwnedSemaphorePermit,
 }
 
 impl EventStream {

@@ -1,0 +1,435 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::history::tests::change;
+use super::*;
+use ecs_mesh_controller::NoSecrets;
+use ecs_mesh_model::Timestamp;
+use ecs_mesh_read_api::{
+    CountsView, ErrorView, HistoryView, LeaseRoleView, ManifestsView, StatusView, TaskRegistrationsView,
+    TaskStateView, TaskView,
+};
+
+/// A source of these tasks.
+struct FakeReads {
+    tasks: Mutex<Vec<TaskView>>,
+    history: Arc<History>,
+    snapshots: AtomicUsize,
+}
+
+fn task(number: usize) -> TaskView {
+    let name = format!("{number:032x}");
+    let state = if number.is_multiple_of(3) { TaskStateView::Held } else { TaskStateView::Registered };
+    TaskView {
+        arn: format!("arn:aws:ecs:eu-west-1:111122223333:task/demo/{name}").into(),
+        name: name.into(),
+        cluster: "arn:aws:ecs:eu-west-1:111122223333:cluster/demo".into(),
+        account: "111122223333".into(),
+        region: "eu-west-1".into(),
+        ecs_service: Some("web".into()),
+        definition: None,
+        last_status: Some("RUNNING".into()),
+        desired_status: Some("RUNNING".into()),
+        address: None,
+        role: None,
+        created_at: None,
+        state,
+        reason: None,
+        workloads: vec!["web".into()],
+        binding: Some("demo".into()),
+        control_plane: Some("kuma".into()),
+        service: Some("web".into()),
+        registrations: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+impl FakeReads {
+    fn new(tasks: usize) -> Arc<Self> {
+        let tasks = Mutex::new((0..tasks).map(task).collect());
+        Arc::new(Self { tasks, history: Arc::new(History::new(100)), snapshots: AtomicUsize::new(0) })
+    }
+}
+
+#[async_trait]
+impl ReadSource for FakeReads {
+    fn snapshot(&self) -> Snapshot {
+        self.snapshots.fetch_add(1, Ordering::Relaxed);
+        let tasks = self.tasks.lock().unwrap().clone();
+        Snapshot::new(self.status(), SnapshotLists { tasks, ..SnapshotLists::default() })
+    }
+
+    fn task_facts(&self, _task: &TaskView) -> ReadTaskFacts {
+        ReadTaskFacts::default()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.status().now.0
+    }
+
+    fn status(&self) -> StatusView {
+        let at = Timestamp::parse("2026-11-22T03:24:21Z").unwrap();
+        StatusView {
+            operator: "op".into(),
+            version: "0".into(),
+            started_at: at.into(),
+            now: at.into(),
+            role: LeaseRoleView::Single,
+            leader: None,
+            epoch: None,
+            ready: true,
+            pending: Vec::new(),
+            control_planes: Vec::new(),
+            guards: Vec::new(),
+            clusters: Vec::new(),
+            manifests: ManifestsView::default(),
+            counts: CountsView::default(),
+            history: HistoryView::default(),
+        }
+    }
+
+    fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    async fn registrations(&self, task: &TaskView) -> Result<TaskRegistrationsView, ErrorView> {
+        Ok(TaskRegistrationsView { name: Arc::clone(&task.name), registrations: Vec::new() })
+    }
+}
+
+const LOOPBACK: &str = "127.0.0.1:0";
+
+fn options() -> ReadApiOptions {
+    ReadApiOptions { address: LOOPBACK.parse().unwrap(), token: None, tls: None }
+}
+
+async fn serve_with(
+    source: &Arc<FakeReads>,
+    options: ReadApiOptions,
+    limits: ConnectionLimits,
+) -> (ReadServer, SocketAddr) {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let source = Arc::clone(source) as Arc<dyn ReadSource>;
+    let prepared =
+        Prepared::new(&ReadApiOptions { address, ..options }, Arc::new(NoSecrets), source).await.unwrap();
+    (Prepared { limits, ..prepared }.spawn(async move { listener }), address)
+}
+
+async fn serve(source: &Arc<FakeReads>) -> (ReadServer, SocketAddr) {
+    serve_with(source, options(), LIMITS).await
+}
+
+/// Sends a request with these further lines, and returns status, head and body.
+async fn request(address: SocketAddr, line: &str, more: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let host = if more.to_lowercase().contains("host:") { "" } else { "host: localhost\r\n" };
+    stream.write_all(format!("{line} HTTP/1.1\r\n{host}{more}\r\n").as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, head.to_lowercase(), body.to_owned())
+}
+
+async fn get(address: SocketAddr, path: &str) -> (u16, Value) {
+    let (status, _, body) = request(address, &format!("GET {path}"), "").await;
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn list_is_paged_while_tasks_come_and_go() {
+    let source = FakeReads::new(250);
+    let (_server, address) = serve(&source).await;
+    let mut path = "/api/v1/tasks?limit=60".to_owned();
+    let mut seen = Vec::new();
+    loop {
+        let (status, page) = get(address, &path).await;
+        assert_eq!((status, &page["kind"]), (200, &"TaskList".into()));
+        seen.extend(page["items"].as_array().unwrap().iter().map(|task| task["name"].clone()));
+        let Some(next) = page["continue"].as_str() else { break };
+        path = format!("/api/v1/tasks?limit=60&continue={next}");
+        // The last task of the page stops.
+        let last = seen.last().unwrap().clone();
+        source.tasks.lock().unwrap().retain(|task| *task.name != *last.as_str().unwrap());
+    }
+    assert_eq!(seen.len(), 250);
+    let (_, held) = get(address, "/api/v1/tasks?state=held&limit=1&q=00").await;
+    assert_eq!(held["items"].as_array().unwrap().len(), 1);
+    assert!(held["total"].as_u64().unwrap() > 50);
+}
+
+#[tokio::test]
+async fn refused_request_has_a_code_and_the_parameter() {
+    let (_server, address) = serve(&FakeReads::new(3)).await;
+    for (path, status, code, parameter) in [
+        ("/api/v1/tasks?limit=1000000", 400, "invalidParameter", Some("limit")),
+        ("/api/v1/tasks?colour=red", 400, "invalidParameter", Some("colour")),
+        ("/api/v1/status?limit=1", 400, "invalidParameter", Some("limit")),
+        ("/api/v1/changes?since=yesterday", 400, "invalidParameter", Some("since")),
+        ("/api/v1/tasks/none", 404, "notFound", None),
+        ("/api/v1/services/kuma/default/none", 404, "notFound", None),
+        ("/api/v1/pods", 404, "notFound", None),
+        ("/api/v2/tasks", 404, "notFound", None),
+        ("/api/v1/tasks/%zz", 404, "notFound", None),
+        ("/secrets", 404, "notFound", None),
+        (&format!("/api/v1/tasks?q={}", "x".repeat(3_000)), 414, "tooLarge", None),
+    ] {
+        let (found, error) = get(address, path).await;
+        assert_eq!(
+            (found, &error["kind"], &error["code"]),
+            (status, &"Error".into(), &code.into()),
+            "{path}"
+        );
+        assert_eq!(error["parameter"].as_str(), parameter, "{path}");
+    }
+    let (status, head, _) = request(address, "POST /api/v1/tasks", "content-length: 0\r\n").await;
+    assert!(status == 405 && head.contains("allow: get, head"), "{head}");
+    let (status, head, body) = request(address, "HEAD /api/v1/tasks", "").await;
+    assert!(status == 200 && head.contains("application/json") && body.is_empty(), "{head}");
+    let (status, ..) =
+        request(address, "GET /api/v1/tasks", &format!("x-long: {}\r\n", "x".repeat(9_000))).await;
+    assert_eq!(status, 414);
+}
+
+#[tokio::test]
+async fn loopback_answers_loopback_hosts_alone() {
+    let (_server, address) = serve(&FakeReads::new(1)).await;
+    for (host, status) in [("localhost", 200), ("127.0.0.1:9103", 200), ("rebound.example", 403)] {
+        let (found, head, _) = request(address, "GET /api/v1/status", &format!("host: {host}\r\n")).await;
+        assert_eq!(found, status, "{host}");
+        assert!(!head.contains("access-control"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn address_beyond_loopback_needs_a_token() {
+    let source = FakeReads::new(1);
+    let start = |options: ReadApiOptions| {
+        let source = Arc::clone(&source) as Arc<dyn ReadSource>;
+        async move { ReadServer::start(options, Arc::new(NoSecrets), source, 1).await }
+    };
+    let everywhere = ReadApiOptions { address: "0.0.0.0:0".parse().unwrap(), ..options() };
+    let error = start(everywhere.clone()).await.unwrap_err();
+    assert!(matches!(error, ReadApiError::NeedsToken(_)), "{error}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "a-token-of-readers").unwrap();
+    let token = Some(ReadTokenSource::File(file));
+    start(ReadApiOptions { token: token.clone(), ..everywhere }).await.unwrap().stop().await;
+    let (_server, address) = serve_with(&source, ReadApiOptions { token, ..options() }, LIMITS).await;
+    for (header, status) in [
+        ("", 401),
+        ("authorization: Bearer another-token-of-readers\r\n", 401),
+        ("authorization: Basic a-token-of-readers\r\n", 401),
+        ("authorization: Bearer a-token-of-readers\r\n", 200),
+    ] {
+        let (found, head, body) = request(address, "GET /api/v1/status", header).await;
+        assert_eq!((found, head.contains("www-authenticate: bearer")), (status, status == 401), "{header}");
+        assert!(!body.contains("token-of-readers"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn readers_share_a_snapshot() {
+    let source = FakeReads::new(10);
+    let (_server, address) = serve(&source).await;
+    let readers: Vec<_> = (0..20).map(|_| tokio::spawn(get(address, "/api/v1/services"))).collect();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap().0, 200);
+    }
+    assert!(source.snapshots.load(Ordering::Relaxed) < 10);
+}
+
+/// A stream, and the text that it has sent.
+struct StreamReader {
+    stream: TcpStream,
+    text: String,
+}
+
+impl StreamReader {
+    async fn open(address: SocketAddr, more: &str) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /api/v1/stream HTTP/1.1\r\nhost: localhost\r\n{more}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        Self { stream, text: String::new() }
+    }
+
+    /// Reads until the text appears.
+    async fn read_until(&mut self, text: &str) {
+        while !self.text.contains(text) {
+            let mut buffer = [0; 4_096];
+            let read = self.stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "the stream ended before {text}: {}", self.text);
+            self.text += std::str::from_utf8(&buffer[..read]).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn stream_sends_changes_and_resumes_from_the_ring() {
+    let source = FakeReads::new(2);
+    for id in 1..=3 {
+        source.history.record(change(id, "t", "web"));
+    }
+    let (_server, address) = serve(&source).await;
+    let mut stream = StreamReader::open(address, "last-event-id: 1\r\n").await;
+    stream.read_until("id: 3\n").await;
+    assert!(stream.text.contains("event: status\n") && !stream.text.contains("event: change\nid: 1\n"));
+    source.history.record(change(4, "t", "web"));
+    stream.read_until("event: change\nid: 4\n").await;
+    // The ring has 100 entries.
+    for id in 5..=200 {
+        source.history.record(change(id, "t", "web"));
+    }
+    let mut late = StreamReader::open(address, "last-event-id: 4\r\n").await;
+    late.read_until("id: 200\n").await;
+    assert!(late.text.contains("event: reset\nid: 100\n"), "{}", late.text);
+    let mut foreign = StreamReader::open(address, "last-event-id: 100000\r\n").await;
+    foreign.read_until("event: reset\nid: 200\n").await;
+    let mut fresh = StreamReader::open(address, "").await;
+    fresh.read_until("event: status\nid: 200\n").await;
+}
+
+#[tokio::test]
+async fn stream_names_tasks_whose_views_changed() {
+    let source = FakeReads::new(3);
+    let (_server, address) = serve(&source).await;
+    let mut stream = StreamReader::open(address, "").await;
+    stream.read_until("event: status").await;
+    // Until the search has seen a first snapshot, a change is no difference.
+    while source.snapshots.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    source.tasks.lock().unwrap()[1].state = TaskStateView::Rejected;
+    stream.read_until("event: tasks").await;
+    stream.read_until(&format!("{:032x}", 1)).await;
+    assert!(!stream.text.contains(&format!("{:032x}", 2)));
+}
+
+#[tokio::test]
+async fn streams_are_limited_and_leave_room_for_requests() {
+    let (_server, address) = serve(&FakeReads::new(1)).await;
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        let mut stream = StreamReader::open(address, "").await;
+        stream.read_until("event: status").await;
+        open.push(stream);
+    }
+    let (status, error) = get(address, "/api/v1/stream").await;
+    assert_eq!((status, &error["code"]), (429, &"tooManyRequests".into()));
+    for _ in 0..100 {
+        assert_eq!(get(address, "/api/v1/status").await.0, 200);
+    }
+    for stream in &mut open {
+        let still_open = stream.stream.try_read(&mut [0]);
+        assert!(still_open.is_err(), "the stream is open and silent");
+    }
+}
+
+#[tokio::test]
+async fn stalled_reader_of_a_stream_is_disconnected() {
+    let source = FakeReads::new(1);
+    let limits = ConnectionLimits { stall: Duration::from_millis(50), ..LIMITS };
+    let (_server, address) = serve_with(&source, options(), limits).await;
+    let mut stalled = StreamReader::open(address, "").await;
+    stalled.read_until("event: status").await;
+    // More than the buffers of both sockets hold.
+    let large = "x".repeat(16 * 1024);
+    for id in 1..=2_000 {
+        source.history.record(change(id, &large, "web"));
+        tokio::task::yield_now().await;
+    }
+    // A stream holds the history for as long as it is served.
+    let ended = async {
+        while Arc::strong_count(&source.history) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), ended).await.expect("disconnected");
+}
+
+#[tokio::test]
+async fn slow_request_is_disconnected_and_holds_up_no_other() {
+    let source = FakeReads::new(1);
+    let limits = ConnectionLimits { open: 4, request: Duration::from_millis(100), ..LIMITS };
+    let (_server, address) = serve_with(&source, options(), limits).await;
+    let mut slow = Vec::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /api/v1/st").await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(get(address, "/api/v1/status").await.0, 200);
+    for mut stream in slow {
+        // An end or a reset.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    let mut endless = TcpStream::connect(address).await.unwrap();
+    endless.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+    let chunk = [b'x'; 4_096];
+    let mut sent = 0;
+    while endless.write_all(&chunk).await.is_ok() {
+        sent += chunk.len();
+        assert!(sent < 64 * 1024 * 1024, "an endless head is cut off");
+        if endless.try_read(&mut [0; 64]).is_ok() {
+            break;
+        }
+    }
+}
+
+/// A certificate for localhost, in files.
+fn certificate(directory: &std::path::Path) -> (PathBuf, PathBuf, rcgen::CertifiedKey<rcgen::KeyPair>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (certificate, key, made)
+}
+
+#[tokio::test]
+async fn tls_serves_the_certificate_that_the_files_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate_file, key_file, made) = certificate(directory.path());
+    let source = FakeReads::new(1);
+    let tls = Some((certificate_file.clone(), key_file.clone()));
+    let (_server, address) =
+        serve_with(&source, ReadApiOptions { tls: tls.clone(), ..options() }, LIMITS).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    // A client that speaks no TLS holds up no other.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut response = Vec::new();
+    // The server may close without a close_notify.
+    let _ = stream.read_to_end(&mut response).await;
+    assert!(response.starts_with(b"HTTP/1.1 200"));
+
+    let keys = TlsKeys::load(TlsFiles { certificate: certificate_file.clone(), key: key_file.clone() })
+        .await
+        .unwrap();
+    assert!(!keys.reload().await.unwrap(), "nothing has changed");
+    certificate(directory.path());
+    assert!(keys.reload().await.unwrap());
+    std::fs::write(&key_file, "hunter2").unwrap();
+    let error = keys.reload().await.unwrap_err().to_string();
+    assert!(error.contains("no private key") && !error.contains("hunter2"), "{error}");
+    let refused = Prepared::new(&ReadApiOptions { tls, ..options() }, Arc::new(NoSecrets), source).await;
+    assert!(matches!(refused.err(), Some(ReadApiError::Tls(_))));
+}

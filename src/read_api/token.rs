@@ -56,7 +56,9 @@ pub enum ReadTokenError {
     #[error("{0} (--api-token-secret)")]
     Secret(#[from] SecretTextError),
     /// The text is no token.
-    #[error("the token of the API: expected {MIN_CHARACTERS} to {MAX_CHARACTERS} printable ASCII characters on one line, found {0} bytes")]
+    #[error(
+        "the token of the API: expected {MIN_CHARACTERS} to {MAX_CHARACTERS} printable ASCII characters on one line, found {0} bytes"
+    )]
     Invalid(usize),
 }
 

@@ -73,6 +73,17 @@ fn constant(schema: &Value, kind: &str) -> Value {
 mod tests {
     use super::*;
 
+    /// `UPDATE_GOLDEN=1 cargo test -p ecs-mesh-read-api` renews the file.
+    #[test]
+    fn published_schema_is_that_of_the_types() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/api.schema.json");
+        let text = format!("{:#}\n", schema());
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "UPDATE_GOLDEN=1 renews it");
+    }
+
     #[test]
     fn schema_has_each_kind_once() {
         let schema = schema();

@@ -200,6 +200,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
 
     fn evaluated(&self, evaluation: &Evaluation) {
         self.1.evaluated(evaluation);
+        self.0.worker.record_evaluation(self.0.task, evaluation);
     }
 
     fn write_decision(&self, lease: &dyn Lease) -> WriteDecision {

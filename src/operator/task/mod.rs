@@ -152,7 +152,13 @@ impl<'a> TaskRun<'a> {
             }
             _ => return Requeue::Forget,
         };
-        if facts.is_err() { Requeue::After(FACT_RECHECK) } else { Requeue::Forget }
+        match facts {
+            Ok(evaluation) => {
+                self.worker.record_evaluation(self.task, &evaluation);
+                Requeue::Forget
+            }
+            Err(FactPending) => Requeue::After(FACT_RECHECK),
+        }
     }
 
     async fn attempt(&self) -> Result<Requeue, FactPending> {

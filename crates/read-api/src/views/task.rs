@@ -116,6 +116,9 @@ pub enum DrainedView {
     /// ECS stops the task.
     #[serde(rename = "stopping")]
     Stopping,
+    /// An event reported the stop, and ECS could not be asked.
+    #[serde(rename = "unconfirmed")]
+    Unconfirmed,
     /// The role does not allow the task.
     #[serde(rename = "revoked")]
     Revoked,
@@ -124,7 +127,12 @@ pub enum DrainedView {
     NotDesired,
 }
 
-labels!(DrainedView { Stopping => "stopping", Revoked => "revoked", NotDesired => "not-desired", });
+labels!(DrainedView {
+    Stopping => "stopping",
+    Unconfirmed => "unconfirmed",
+    Revoked => "revoked",
+    NotDesired => "not-desired",
+});
 
 /// An active warning of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

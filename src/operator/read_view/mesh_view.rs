@@ -1,0 +1,375 @@
+//! Views of services, outbounds and bindings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::OperatorReads;
+use crate::operator::context::WorkerMap;
+use crate::operator::control_plane_worker::ControlPlaneWorker;
+use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet, OutboundClaim, OutboundConflict};
+use ecs_mesh_api::{
+    CalledBackend, ControlPlaneType, LifecyclePolicy, OutboundListener, ReachableBackend, RoleTagMode,
+    WorkloadSpec,
+};
+use ecs_mesh_core::intent::workloads_in;
+use ecs_mesh_core::plan::GuardState;
+use ecs_mesh_model::{MeshName, intern};
+use ecs_mesh_read_api::{
+    BindingView, GuardView, OutboundStateView, OutboundView, RegistrationCountsView, ServiceStateFacts,
+    ServiceStateView, ServiceView, TaskCountsView, TaskStateView, TaskView,
+};
+
+/// A service of a mesh: the control plane, the mesh where there is one, and the name.
+type ServicePlace = (Arc<str>, Option<Arc<str>>, Arc<str>);
+
+/// What is known of a service.
+#[derive(Default)]
+struct ServiceFacts {
+    registrations: RegistrationCountsView,
+    tasks: TaskCountsView,
+    workloads: BTreeSet<Arc<str>>,
+    bindings: BTreeSet<Arc<str>>,
+    ecs_services: BTreeSet<Arc<str>>,
+    outbounds: BTreeSet<Arc<str>>,
+    callers: BTreeSet<Arc<str>>,
+    is_called: bool,
+    is_in_mesh: bool,
+}
+
+/// Collects services and outbounds.
+#[derive(Default)]
+pub(super) struct MeshViews {
+    services: BTreeMap<ServicePlace, ServiceFacts>,
+    outbounds: Vec<OutboundView>,
+}
+
+impl MeshViews {
+    /// The services and outbounds that the manifests declare, and the services that the meshes have.
+    pub(super) fn new(workers: &WorkerMap, manifests: &ManifestSet) -> Self {
+        let mut views = Self::default();
+        for binding in manifests.bindings.values() {
+            let Some(worker) = workers.get(binding.spec.control_plane.as_str()) else { continue };
+            for (name, workload) in workloads_in(manifests, binding) {
+                views.add_workload(manifests, worker, binding, name, workload);
+            }
+        }
+        for worker in workers.values() {
+            for (mesh, services) in worker.mesh_services() {
+                let mesh = mesh_of(worker, &mesh);
+                for service in services.iter() {
+                    let place = (Arc::clone(&worker.name), mesh.clone(), Arc::clone(service));
+                    views.services.entry(place).or_default().is_in_mesh = true;
+                }
+            }
+        }
+        views
+    }
+
+    fn add_workload(
+        &mut self,
+        manifests: &ManifestSet,
+        worker: &ControlPlaneWorker,
+        binding: &Binding,
+        name: &Arc<str>,
+        workload: &WorkloadSpec,
+    ) {
+        let mesh = mesh_of(worker, &binding.spec.mesh);
+        let here = |service: &str| (Arc::clone(&worker.name), mesh.clone(), intern(service));
+        let own = here(workload.service.as_str());
+        let facts = self.services.entry(own.clone()).or_default();
+        facts.workloads.insert(Arc::clone(name));
+        facts.bindings.insert(Arc::clone(&binding.name));
+        // Nothing at Consul is made of outbounds.
+        if worker.kind == ControlPlaneType::Consul {
+            return;
+        }
+        for declared in declared_outbounds(manifests, name, workload) {
+            let unknown = worker.is_unknown_outbound(&binding.spec.mesh, &declared.to);
+            let view = OutboundView {
+                from: Arc::clone(name),
+                to: Arc::clone(&declared.to),
+                control_plane: Arc::clone(&worker.name),
+                mesh: mesh.clone(),
+                port: declared.port,
+                listen: declared.listen,
+                declared_by: declared.by,
+                state: match (&declared.conflict, unknown) {
+                    (Some(_), _) => OutboundStateView::Discarded,
+                    (None, true) => OutboundStateView::UnknownTarget,
+                    (None, false) => OutboundStateView::Ok,
+                },
+                reason: declared
+                    .conflict
+                    .or_else(|| unknown.then(|| "the mesh has no such service".to_owned())),
+            };
+            let to = here(&declared.to);
+            let called = self.services.entry(to.clone()).or_default();
+            called.is_called = true;
+            called.callers.insert(Arc::clone(&own.2));
+            self.services.entry(own.clone()).or_default().outbounds.insert(Arc::clone(&to.2));
+            self.outbounds.push(view);
+        }
+    }
+
+    /// Adds tasks and their registrations.
+    pub(super) fn add_tasks(&mut self, tasks: &[TaskView]) {
+        for task in tasks {
+            let mut places = BTreeSet::new();
+            for known in &task.registrations {
+                let Some(service) = &known.service else { continue };
+                let place = (Arc::clone(&known.control_plane), known.mesh.clone(), Arc::clone(service));
+                let facts = self.services.entry(place.clone()).or_default();
+                facts.is_in_mesh = true;
+                let counts = &mut facts.registrations;
+                counts.total += 1;
+                counts.drained += usize::from(known.drained.is_some());
+                counts.ready += usize::from(known.ready == Some(true));
+                counts.unknown += usize::from(known.ready.is_none());
+                facts.bindings.extend(task.binding.clone());
+                places.insert(place);
+            }
+            let evaluated = task.control_plane.as_ref().zip(task.service.as_ref());
+            if let Some((control_plane, service)) = evaluated.filter(|_| places.is_empty()) {
+                let mut all = self.services.keys();
+                let place = all.find(|(at, _, name)| at == control_plane && name == service).cloned();
+                places.extend(place);
+            }
+            for place in places {
+                let facts = self.services.entry(place).or_default();
+                count_task(&mut facts.tasks, task);
+                facts.ecs_services.extend(task.ecs_service.clone());
+            }
+        }
+    }
+
+    /// The views, with the states that follow from all that was added.
+    pub(super) fn finish(self) -> (Vec<ServiceView>, Vec<OutboundView>) {
+        let Self { services, mut outbounds } = self;
+        for outbound in outbounds.iter_mut().filter(|outbound| outbound.state == OutboundStateView::Ok) {
+            let place =
+                (Arc::clone(&outbound.control_plane), outbound.mesh.clone(), Arc::clone(&outbound.to));
+            let counts = services.get(&place).map(|facts| facts.registrations).unwrap_or_default();
+            // Of a service that others register, nothing is known of its readiness.
+            if counts.total > 0 && counts.ready + counts.unknown == 0 {
+                outbound.state = OutboundStateView::NoReadyTarget;
+                outbound.reason = Some("no registration of the service is ready".to_owned());
+            }
+        }
+        (services.into_iter().map(|(place, facts)| facts.view(place)).collect(), outbounds)
+    }
+}
+
+/// The mesh for readers; none at Consul.
+fn mesh_of(worker: &ControlPlaneWorker, mesh: &MeshName) -> Option<Arc<str>> {
+    (worker.kind != ControlPlaneType::Consul).then(|| intern(mesh.as_str()))
+}
+
+fn count_task(counts: &mut TaskCountsView, task: &TaskView) {
+    if matches!(task.state, TaskStateView::Ignored | TaskStateView::Stopped) {
+        return;
+    }
+    counts.total += 1;
+    counts.rejected += usize::from(task.state == TaskStateView::Rejected);
+    counts.held += usize::from(task.state == TaskStateView::Held);
+    counts.pending += usize::from(task.state == TaskStateView::Pending);
+    counts.warnings += usize::from(!task.warnings.is_empty());
+}
+
+impl ServiceFacts {
+    fn view(self, (control_plane, mesh, name): ServicePlace) -> ServiceView {
+        let declared = !self.workloads.is_empty();
+        let state = ServiceStateView::of(&ServiceStateFacts {
+            registrations: self.registrations,
+            tasks: self.tasks,
+            is_expected: declared || self.is_called,
+            is_declared: declared,
+            is_in_mesh: self.is_in_mesh,
+        });
+        let all = |names: BTreeSet<Arc<str>>| names.into_iter().collect();
+        ServiceView {
+            name,
+            control_plane,
+            mesh,
+            state,
+            registrations: self.registrations,
+            tasks: self.tasks,
+            workloads: all(self.workloads),
+            bindings: all(self.bindings),
+            ecs_services: all(self.ecs_services),
+            outbounds: all(self.outbounds),
+            callers: all(self.callers),
+            declared,
+        }
+    }
+}
+
+/// An outbound of a workload.
+struct DeclaredOutbound {
+    to: Arc<str>,
+    port: Option<u16>,
+    listen: Option<Arc<str>>,
+    by: Arc<str>,
+    conflict: Option<String>,
+}
+
+/// The outbounds of a workload, those that conflict included.
+fn declared_outbounds(
+    manifests: &ManifestSet,
+    name: &Arc<str>,
+    workload: &WorkloadSpec,
+) -> Vec<DeclaredOutbound> {
+    match manifests.declared_reach(name, workload) {
+        DeclaredReach::EveryBackend => Vec::new(),
+        DeclaredReach::Backends(backends) => {
+            backends.iter().map(|backend| bound_outbound(manifests, name, backend)).collect()
+        }
+        DeclaredReach::Listeners(merged) => {
+            let resolved = merged.resolved.iter().map(|one| {
+                let by = declared_by(manifests, name, &one.backend);
+                listener_outbound(one, by, None)
+            });
+            let discarded = merged.conflicts.iter().flat_map(|conflict| {
+                let claims: Vec<&OutboundClaim> = match conflict {
+                    OutboundConflict::Contradiction { first, second } => vec![first, second],
+                    OutboundConflict::PortInUse { claim, .. } => vec![claim],
+                    OutboundConflict::NoListener { .. } => Vec::new(),
+                };
+                let reason = conflict.to_string();
+                claims.into_iter().map(move |claim| {
+                    let by = document(name, claim.list.as_deref());
+                    listener_outbound(&claim.outbound, by, Some(reason.clone()))
+                })
+            });
+            resolved.chain(discarded).collect()
+        }
+    }
+}
+
+fn listener_outbound(one: &OutboundListener, by: Arc<str>, conflict: Option<String>) -> DeclaredOutbound {
+    let listen = std::net::SocketAddr::new(one.listen.address, one.listen.port.get());
+    DeclaredOutbound {
+        to: backend_name(&one.backend),
+        port: Some(one.port.get()),
+        listen: Some(listen.to_string().into()),
+        by,
+        conflict,
+    }
+}
+
+fn bound_outbound(manifests: &ManifestSet, name: &Arc<str>, backend: &ReachableBackend) -> DeclaredOutbound {
+    let (to, port, by) = match backend {
+        ReachableBackend::One { backend, port } => (
+            backend_name(backend),
+            port.map(std::num::NonZeroU16::get),
+            declared_by(manifests, name, backend),
+        ),
+        ReachableBackend::All { kind, labels } => {
+            let backend = CalledBackend::Labelled { kind: *kind, labels: labels.clone() };
+            (backend_name(&backend), None, document(name, None))
+        }
+    };
+    DeclaredOutbound { to, port, listen: None, by, conflict: None }
+}
+
+fn backend_name(backend: &CalledBackend) -> Arc<str> {
+    match backend {
+        CalledBackend::Service(service) => intern(service.as_str()),
+        CalledBackend::Resource { name, .. } => intern(name),
+        CalledBackend::Labelled { .. } => intern(&backend.to_string()),
+    }
+}
+
+/// The document that declares a call of this backend: the first list that does, or else the workload itself.
+fn declared_by(manifests: &ManifestSet, name: &Arc<str>, backend: &CalledBackend) -> Arc<str> {
+    let calls = |outbound: &ecs_mesh_api::Outbound| match backend {
+        CalledBackend::Service(service) => outbound.service.as_ref() == Some(service),
+        CalledBackend::Resource { name, .. } => {
+            outbound.backend.as_ref().is_some_and(|called| called.name.as_ref() == Some(name))
+        }
+        CalledBackend::Labelled { labels, .. } => {
+            outbound.backend.as_ref().is_some_and(|called| called.labels == *labels)
+        }
+    };
+    let mut lists = manifests.outbound_lists.iter().filter(|(_, list)| {
+        list.workloads.iter().any(|glob| glob.matches(name)) && list.outbounds.iter().any(calls)
+    });
+    document(name, lists.next().map(|(list, _)| &**list))
+}
+
+fn document(workload: &str, list: Option<&str>) -> Arc<str> {
+    match list {
+        Some(list) => intern(&format!("OutboundList/{list}")),
+        None => intern(&format!("Workload/{workload}")),
+    }
+}
+
+impl OperatorReads {
+    /// The bindings in force.
+    pub(super) fn bindings(
+        &self,
+        workers: &WorkerMap,
+        manifests: &ManifestSet,
+        tasks: &[TaskView],
+    ) -> Vec<BindingView> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let counted = tasks.iter().filter(|task| task.state != TaskStateView::Stopped);
+        for binding in counted.filter_map(|task| task.binding.as_deref()) {
+            *counts.entry(binding).or_default() += 1;
+        }
+        let guards: BTreeMap<Arc<str>, GuardView> = self
+            .guards(workers, manifests)
+            .into_iter()
+            .map(|guard| (Arc::clone(&guard.binding), guard))
+            .collect();
+        let view = |binding: &Arc<Binding>| {
+            let spec = &binding.spec;
+            let worker = workers.get(spec.control_plane.as_str());
+            BindingView {
+                name: Arc::clone(&binding.name),
+                control_plane: intern(&spec.control_plane),
+                mesh: worker.and_then(|worker| mesh_of(worker, &spec.mesh)),
+                clusters: spec.selector.clusters.iter().map(|glob| intern(glob.as_str())).collect(),
+                policy: match spec.policy {
+                    LifecyclePolicy::Sync => "sync",
+                    LifecyclePolicy::UpsertOnly => "upsert-only",
+                    LifecyclePolicy::CreateOnly => "create-only",
+                }
+                .into(),
+                role_tags_mode: match spec.role_tags.mode {
+                    RoleTagMode::Enforce => "enforce",
+                    RoleTagMode::Warn => "warn",
+                    RoleTagMode::Off => "off",
+                }
+                .into(),
+                paused: spec.paused,
+                tasks: counts.get(&*binding.name).copied().unwrap_or_default(),
+                registrations: worker.map_or(0, |worker| worker.registry.owned_by(&binding.name).possible),
+                guard: guards.get(&binding.name).cloned(),
+            }
+        };
+        manifests.bindings.values().map(view).collect()
+    }
+
+    /// The guards of all bindings that guard something.
+    pub(super) fn guards(&self, workers: &WorkerMap, manifests: &ManifestSet) -> Vec<GuardView> {
+        let (now, wall) = (self.context.now(), self.context.wall());
+        let of_worker = |worker: &Arc<ControlPlaneWorker>| {
+            let name = Arc::clone(&worker.name);
+            let states = worker.guard_states(manifests, now, wall).into_iter();
+            states.map(move |(binding, state)| {
+                let released = manifests.bindings.get(&binding).and_then(|known| known.guard_released_until);
+                let GuardState { held, admitted, limit, .. } = state;
+                GuardView {
+                    control_plane: Arc::clone(&name),
+                    binding,
+                    tripped: held > 0,
+                    withdrawn: admitted,
+                    limit,
+                    held,
+                    release_until: released.filter(|until| wall < *until).map(Into::into),
+                }
+            })
+        };
+        workers.values().flat_map(of_worker).collect()
+    }
+}
