@@ -7,6 +7,7 @@
 #![allow(clippy::doc_markdown)]
 
 mod allow;
+mod api_args;
 mod audit;
 mod audit_text;
 #[cfg(feature = "sandbox")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::api_args::ApiArgs;
 use super::common::{CommonArgs, RateArgs};
 use super::lease::{LeaseArgs, LeaseCandidate};
 use super::output::print;
@@ -57,6 +58,9 @@ pub(super) struct RunArgs {
 
     #[command(flatten)]
     team_events: TeamEventArgs,
+
+    #[command(flatten)]
+    api: ApiArgs,
 
     /// SQS queue of EventBridge events, also several; without one the operator relies on periodic sweeps
     #[arg(long, env = "ECS_MESH_QUEUE_URL", value_name = "URL", value_delimiter = ',')]
@@ -132,6 +136,7 @@ impl RunArgs {
         let operator =
             self.common.operator(&aws, Arc::clone(&metrics), &self.rates, recorder, None, lease.as_ref());
         let team_events = self.start_team_events(&operator, &aws, &metrics);
+        let api = self.api.serve(&operator, Arc::new(aws.secrets.clone())).await?;
         let standing = candidate.map(|candidate| candidate.stand(&health));
         let options = self.options();
         let immediate = signals.immediate.clone();
@@ -148,6 +153,9 @@ impl RunArgs {
         // After the last write. A process that a second signal stops has dropped its writes.
         if let Some(standing) = standing {
             standing.release().await;
+        }
+        if let Some(api) = api {
+            api.stop().await;
         }
         server.stop().await;
         ended.map(|()| ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::broken_pipe::{CancelOnBrokenPipe, PIPE_CLOSED};
@@ -102,6 +103,10 @@ pub(super) struct SandboxArgs {
     /// Listen address of the operator's status page, /metrics, /healthz and /readyz: IP:PORT, or none
     #[arg(long, default_value = "none", conflicts_with = "serve")]
     metrics_address: ListenAddress,
+
+    /// Listen address of the operator's read API and its page: IP:PORT on loopback, or none
+    #[arg(long, default_value = "127.0.0.1:0", conflicts_with = "serve")]
+    api_address: ListenAddress,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -316,6 +321,14 @@ impl SandboxArgs {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Binds the read API before the demo begins, so that its first lines can name the address.
+    async fn bind_api(&self) -> Result<Option<TcpListener>, String> {
+        let ListenAddress::At(address) = self.api_address else { return Ok(None) };
+        let bound = TcpListener::bind(address).await;
+        let help = "help: choose another --api-address, or none";
+        bound.map(Some).map_err(|error| format!("binding the read API at {address}: {error}; {help}"))
+    }
+
     async fn run_demo(
         &self,
         endpoints: &Arc<Endpoints>,
@@ -325,8 +338,13 @@ impl SandboxArgs {
         log: Arc<LogStats>,
     ) -> Result<ExitCode, String> {
         let text = self.output == SandboxOutput::Text;
+        let api = self.bind_api().await?;
         if text {
-            print(&self.introduction(endpoints, world.as_ref(), mesh))?;
+            let mut introduction = self.introduction(endpoints, world.as_ref(), mesh);
+            if let Some(address) = api.as_ref().and_then(|listener| listener.local_addr().ok()) {
+                introduction = format!("page: http://{address}/\n{introduction}");
+            }
+            print(&introduction)?;
         }
         let (stop, cancelled) = (signals.stop.clone(), CancellationToken::new());
         let is_terminal = std::io::stdout().is_terminal();
@@ -363,6 +381,7 @@ impl SandboxArgs {
                 connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), kuma)
             }),
             metrics_address: self.metrics_address,
+            api,
             log,
         };
         let summary = Box::pin(demo.run(&directory.0, signals.stop.clone())).await?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,12 +17,14 @@ use super::mesh_changes::{MeshChanges, MeshPlan, Scene};
 use super::replicas::{self, DemoCandidate, DemoReplica, DemoReplicas};
 use super::summary::{DemoSummary, Latencies};
 use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions, TokenStores};
+use crate::read_api::{DEFAULT_HISTORY_ENTRIES, ReadApiOptions, ReadServer};
 use crate::telemetry::log::LogStats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
 use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, Credentials};
 use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_manifests::{ManifestSources, WatchOptions, watch};
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_sandbox::aws::Cloud;
@@ -67,6 +70,8 @@ pub struct Demo {
     pub connect: Box<dyn Fn(OperatorId, Arc<Metrics>) -> ConnectFn>,
     /// Listen address of the operator's metrics.
     pub metrics_address: ListenAddress,
+    /// The listener of the read API, of the first copy of the operator.
+    pub api: Option<TcpListener>,
     /// The counts of the log's lines.
     pub log: Arc<LogStats>,
 }
@@ -96,7 +101,7 @@ impl Demo {
     ///
     /// # Errors
     /// Describes why the operator cannot start.
-    pub async fn run(self, directory: &Path, stop: CancellationToken) -> Result<DemoSummary, String> {
+    pub async fn run(mut self, directory: &Path, stop: CancellationToken) -> Result<DemoSummary, String> {
         let services = self.world.as_ref().map(|world| world.services().to_vec()).unwrap_or_default();
         let token = directory.join(TOKEN);
         std::fs::write(&token, MANAGEMENT_TOKEN)
@@ -108,7 +113,8 @@ impl Demo {
         let metrics = Arc::new(Metrics::new(Arc::clone(&self.log)));
         let (tap, latencies) = mpsc::unbounded_channel();
         let server = MetricsServer::start(self.metrics_address, Arc::clone(&metrics), self.seed);
-        let replicas = self.start_replicas(&metrics, &tap, directory).await?;
+        let api = self.api.take();
+        let (replicas, api) = self.start_replicas(&metrics, &tap, directory, api).await?;
         drop(tap);
         let config = OracleConfig {
             operator: OPERATOR.to_owned(),
@@ -160,21 +166,25 @@ impl Demo {
         let left = if interrupted { Vec::new() } else { state.pending_work(&endpoints) };
         let metrics: Vec<Arc<Metrics>> = state.replicas.metrics().cloned().collect();
         std::mem::take(&mut state.replicas).stop().await;
+        if let Some(api) = api {
+            api.stop().await;
+        }
         server.stop().await;
         Ok(state.summary(&endpoints, &metrics, latencies, left, began.elapsed(), interrupted))
     }
 
-    /// Starts the replicas. The first one has the metrics that are served.
+    /// Starts the replicas. The first one has the metrics and the read API that are served.
     async fn start_replicas(
         &self,
         first: &Arc<Metrics>,
         tap: &mpsc::UnboundedSender<Duration>,
         directory: &Path,
-    ) -> Result<DemoReplicas, String> {
+        mut api: Option<TcpListener>,
+    ) -> Result<(DemoReplicas, Option<ReadServer>), String> {
         if self.replicas > 1 {
             replicas::create_table(&self.endpoints)?;
         }
-        let mut all = Vec::new();
+        let (mut all, mut server) = (Vec::new(), None);
         for index in 0..self.replicas {
             let further = || Arc::new(Metrics::new(Arc::clone(&self.log)));
             let metrics = if index == 0 { Arc::clone(first) } else { further() };
@@ -188,11 +198,14 @@ impl Demo {
                 None
             };
             let operator = self.operator(&metrics, candidate.as_ref(), seed).await?;
+            if let Some(listener) = api.take() {
+                server = Some(serve_reads(listener, &operator).await?);
+            }
             let stop = CancellationToken::new();
             let run = self.run_operator(Arc::clone(&operator), &metrics, directory, stop.clone()).await?;
             all.push(DemoReplica::start(name, operator, metrics, candidate, run, stop));
         }
-        Ok(DemoReplicas::new(all))
+        Ok((DemoReplicas::new(all), server))
     }
 
     async fn operator(
@@ -252,6 +265,16 @@ impl Demo {
             let _ = operator.run(Some(queue), manifests, RunOptions::default(), stop).await;
         })
     }
+}
+
+/// Serves the read API of this operator.
+async fn serve_reads(listener: TcpListener, operator: &Operator) -> Result<ReadServer, String> {
+    let address =
+        listener.local_addr().map_err(|error| format!("reading the address of the API: {error}"))?;
+    let options = ReadApiOptions { address, token: None, tls: None };
+    let reads = operator.reads(DEFAULT_HISTORY_ENTRIES);
+    let server = ReadServer::serve(listener, options, Arc::new(NoSecrets), reads).await;
+    server.map_err(|error| error.to_string())
 }
 
 impl DemoState {

@@ -78,6 +78,7 @@ impl OperatorProcess {
             .env("HOME", directory)
             // Many operators run at once, and the default port is one.
             .env("ECS_MESH_METRICS_ADDRESS", "none")
+            .env("ECS_MESH_API_ADDRESS", "none")
             .env("ECS_MESH_ALLOW_DIR", format!("{},{}", directory.display(), std::env::temp_dir().display()))
             .envs(environment)
             .stdin(Stdio::piped())

@@ -20,6 +20,7 @@ mod outside;
 mod permissions;
 mod plan;
 mod probes;
+mod read_api;
 mod replicas;
 mod servers;
 mod shutdown;

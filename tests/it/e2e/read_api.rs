@@ -1,0 +1,132 @@
+//! The read API of a running operator, over the wire.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::harness::{OperatorProcess, eventually};
+
+/// Sends a request, and reads until the end of the answer or until `is_enough` of it.
+async fn get(address: &str, path: &str, is_enough: impl Fn(&str) -> bool) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut answer, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => answer.extend_from_slice(&buffer[..count]),
+        }
+        if is_enough(&String::from_utf8_lossy(&answer)) {
+            break;
+        }
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+async fn json(address: &str, path: &str) -> Value {
+    let answer = get(address, path, |_| false).await;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))
+}
+
+/// The address in the first lines of the sandbox's output: that of the page, whose URL ends with a slash.
+async fn address_of(sandbox: &OperatorProcess) -> String {
+    eventually("the address of the page", || async {
+        let text = sandbox.stdout();
+        let mut urls = text.split("http://").skip(1).filter_map(|rest| rest.split_whitespace().next());
+        urls.find_map(|url| url.strip_suffix('/')).map(str::to_owned)
+    })
+    .await
+}
+
+/// The events of a stream, as the schema names their data.
+fn events(text: &str) -> Vec<(String, Value)> {
+    let blocks = text.split("\n\n").filter_map(|block| {
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+        Some((field("event: ")?.to_owned(), serde_json::from_str(field("data: ")?).ok()?))
+    });
+    blocks.filter(|(name, _)| name != "reset").collect()
+}
+
+/// Validates answers and events against the published schema, if a validator is installed.
+fn assert_fits_schema(answers: &[Value], events: &[(String, Value)]) {
+    let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
+        let error = "SCHEMA_TEST_PYTHON does not name a Python with jsonschema";
+        let _ = writeln!(std::io::stderr(), "skipped: validation of answers against their schema: {error}");
+        return;
+    };
+    let program = "import json, sys, jsonschema\n\
+                   data = json.load(open(sys.argv[1])); schema = json.load(open(sys.argv[2]))\n\
+                   for one in data['answers']:\n    \
+                   jsonschema.validate(one, {**schema, 'oneOf': [{'$ref': '#/$defs/' + one['kind']}]})\n\
+                   for name, one in data['events']:\n    \
+                   jsonschema.validate(one, {'$defs': schema['$defs'], '$ref': '#/$defs/Event.' + name})";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let data = json!({"answers": answers, "events": events});
+    std::fs::write(file.path(), data.to_string()).unwrap();
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/api.schema.json");
+    let validated = Command::new(python).args(["-c", program]).arg(file.path()).arg(schema).output().unwrap();
+    assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stderr));
+}
+
+#[tokio::test]
+async fn answers_of_a_running_operator_fit_the_schema() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["sandbox", "--duration", "40s", "--tasks", "30", "--seed", "5"];
+    let environment = BTreeMap::from([("ECS_MESH_SANDBOX_API_ADDRESS".to_owned(), "127.0.0.1:0".to_owned())]);
+    let sandbox = OperatorProcess::start(directory.path(), "sandbox", &environment, &arguments);
+    let address = address_of(&sandbox).await;
+    let has_all = |text: &str| {
+        ["status", "change", "tasks"].iter().all(|name| {
+            // The last event may be cut off.
+            text.rsplit_once("\n\n")
+                .is_some_and(|(complete, _)| complete.contains(&format!("event: {name}\n")))
+        })
+    };
+    let stream = get(&address, "/api/v1/stream", has_all).await;
+    assert!(has_all(&stream), "{stream}");
+    let events = events(&stream);
+    let mut answers = Vec::new();
+    for path in [
+        "status",
+        "topology",
+        "tasks?limit=1000&all=true",
+        "tasks?state=registered",
+        "services",
+        "bindings",
+        "identities",
+        "outbounds",
+        "warnings",
+        "changes?since=1h&limit=1000",
+        "tasks?limit=0",
+        "pods",
+    ] {
+        answers.push(json(&address, &format!("/api/v1/{path}")).await);
+    }
+    let registered = answers[3]["items"][0].clone();
+    let name = registered["name"].as_str().expect("a task is registered").to_owned();
+    assert_eq!(registered["registrations"][0]["kind"], "dataplane", "{registered}");
+    let detail = json(&address, &format!("/api/v1/tasks/{name}")).await;
+    assert!(detail["verdict"][0]["text"].as_str().unwrap().contains("registered"), "{detail}");
+    assert_eq!(detail["history"][0]["kind"], "create", "{detail}");
+    let stored = json(&address, &format!("/api/v1/tasks/{name}/registrations")).await;
+    assert!(stored["registrations"][0]["body"]["networking"].is_object(), "{stored}");
+    let service = &answers[4]["items"][0];
+    let path = format!(
+        "/api/v1/services/{}/{}/{}",
+        service["controlPlane"].as_str().unwrap(),
+        service["mesh"].as_str().unwrap(),
+        service["name"].as_str().unwrap()
+    );
+    let of_service = json(&address, &path).await;
+    assert_eq!(of_service["name"], service["name"]);
+    assert!(!answers[1]["edges"].as_array().unwrap().is_empty(), "{}", answers[1]);
+    assert!(answers[9]["total"].as_u64().unwrap() > 0, "{}", answers[9]);
+    answers.extend([detail, stored, of_service]);
+    assert_fits_schema(&answers, &events);
+}
