@@ -10,6 +10,7 @@ mod identities;
 mod machine;
 mod phases;
 mod process;
+mod readers;
 mod report;
 mod setup;
 mod takeover;
@@ -95,6 +96,7 @@ enum BenchPhase {
     Steady,
     Start,
     Takeover,
+    Readers,
     Idle,
     Consul,
 }
@@ -218,6 +220,12 @@ impl BenchArgs {
             progress(&format!("a takeover with {} tasks and {} roles …", plan.start.0, plan.start.1));
             takeovers.push(plan.takeover()?);
         }
+        let mut readers = Vec::new();
+        if wanted(BenchPhase::Readers) {
+            let count = if self.quick { 10 } else { 100 };
+            progress(&format!("{count} readers of the API with {} tasks …", plan.start.0));
+            readers.push(plan.readers(count)?);
+        }
         if wanted(BenchPhase::Idle) {
             for tasks in &plan.idle_tasks {
                 progress(&format!("{tasks} idle tasks for {:?} …", plan.idle));
@@ -226,8 +234,17 @@ impl BenchArgs {
         }
         let identities =
             if wanted(BenchPhase::Consul) { self.identities(plan)? } else { IdentityResults::default() };
-        let report =
-            BenchReport { machine, bursts, steady, starts, takeovers, idle, identities, targets: Vec::new() };
+        let report = BenchReport {
+            machine,
+            bursts,
+            steady,
+            starts,
+            takeovers,
+            readers,
+            idle,
+            identities,
+            targets: Vec::new(),
+        };
         Ok(if self.quick { report } else { report.judged() })
     }
 }

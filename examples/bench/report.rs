@@ -8,6 +8,7 @@ use crate::control::{LatencySummary, WriteKind};
 use crate::identities::{GradualStopsResult, IdentityResults, MassStopResult};
 use crate::machine::Machine;
 use crate::phases::{BurstResult, IdleResult, StartResult, SteadyResult, Stream};
+use crate::readers::ReadersResult;
 use crate::takeover::TakeoverResult;
 
 /// All results.
@@ -18,6 +19,7 @@ pub(crate) struct BenchReport {
     pub steady: Vec<SteadyResult>,
     pub starts: Vec<StartResult>,
     pub takeovers: Vec<TakeoverResult>,
+    pub readers: Vec<ReadersResult>,
     pub idle: Vec<IdleResult>,
     pub identities: IdentityResults,
     pub targets: Vec<BenchTarget>,
@@ -76,6 +78,17 @@ impl BenchReport {
             let mesh = if *warm { "warm" } else { "empty" };
             let what = format!("start with {tasks} tasks and {roles} roles, {mesh} mesh: share of the floor");
             targets.push(BenchTarget::at_most(&what, 110.0, "%", seconds / floor_s * 100.0));
+        }
+        for result in &self.readers {
+            let ReadersResult { tasks, readers, failed, .. } = result;
+            let what = format!("p99 to create with {readers} readers at {tasks} tasks, of that without");
+            targets.push(BenchTarget::at_most(&what, 105.0, "%", result.percent()));
+            targets.push(BenchTarget {
+                what: format!("requests of {readers} readers that failed"),
+                limit: "none".to_owned(),
+                measured: failed.to_string(),
+                met: *failed == 0,
+            });
         }
         for TakeoverResult { tasks, roles, leads_after_s, bound_s, .. } in &self.takeovers {
             let what = format!("takeover after a crash with {tasks} tasks and {roles} roles");
@@ -137,6 +150,7 @@ impl BenchReport {
         write_steady(out, &self.steady)?;
         write_starts(out, &self.starts)?;
         write_takeovers(out, &self.takeovers)?;
+        write_readers(out, &self.readers)?;
         write_idle(out, "Idle", &self.idle)?;
         self.identities.write(out)?;
         for BenchTarget { what, limit, measured, met } in &self.targets {
@@ -355,6 +369,25 @@ fn write_takeovers(out: &mut String, takeovers: &[TakeoverResult]) -> std::fmt::
              after the takeover; standby {:.1} MB\n  {}\n",
             memory.resident,
             calls.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+fn write_readers(out: &mut String, readers: &[ReadersResult]) -> std::fmt::Result {
+    for result in readers {
+        let ReadersResult {
+            tasks, readers, p99_without_ms, p99_with_ms, creates, requests_per_second, ..
+        } = result;
+        writeln!(
+            out,
+            "Readers of the API: {tasks} tasks, {readers} readers with {requests_per_second:.0} requests/s, {} failed: p99 to \
+             create {p99_with_ms:.1} ms, {p99_without_ms:.1} ms without readers ({:.0} %), of {creates} creates; operator \
+             {:.2} s of CPU a second, {:.2} s without\n",
+            result.failed,
+            result.percent(),
+            result.cpu_with,
+            result.cpu_without,
         )?;
     }
     Ok(())

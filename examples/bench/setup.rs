@@ -1,6 +1,7 @@
 //! One sandbox and one client: the operator or the bare loop.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -25,6 +26,8 @@ pub(crate) struct BenchManifestOptions {
     pub consul: bool,
     /// Between sweeps, and between readings of a role's tags.
     pub interval: Duration,
+    /// The listen address of the read API; none by default, as in the image.
+    pub api_address: Option<SocketAddr>,
 }
 
 /// The defaults of `cleanup.sweepInterval` and `roleTags.recheck`.
@@ -32,7 +35,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_mins(10);
 
 impl Default for BenchManifestOptions {
     fn default() -> Self {
-        Self { by_tag: false, consul: false, interval: INTERVAL }
+        Self { by_tag: false, consul: false, interval: INTERVAL, api_address: None }
     }
 }
 
@@ -92,6 +95,8 @@ impl BenchSetup {
         let manifests = self.write_manifests(options)?;
         let mut command = Command::new(operator);
         command.envs(of_the_image());
+        let address = options.api_address;
+        command.envs(address.map(|address| ("ECS_MESH_API_ADDRESS", address.to_string())));
         command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--manifests"]);
         command.arg(&manifests).args(["--queue-url", &self.sandbox.place.queue_url]);
         self.start(&mut command)
