@@ -6,9 +6,9 @@
 
 mod access;
 mod answers;
-mod assets;
 mod cache;
 mod history;
+mod page;
 mod routes;
 mod source;
 mod stream;

@@ -17,8 +17,8 @@ use tokio::time::{Duration, Instant};
 
 use super::access::{ClientRates, is_loopback_host};
 use super::answers::{self, ListKind};
-use super::assets::{self, Asset};
 use super::cache::SnapshotCache;
+use super::page::{self, Asset, PAGE_POLICY};
 use super::source::ReadSource;
 use super::stream::{ChangeNotices, EventStream};
 use super::token::ReadToken;
@@ -39,9 +39,6 @@ const MAX_RENDERING: usize = 2;
 const REGISTRATION_INTERVAL: Duration = Duration::from_secs(1);
 
 const JSON: &str = "application/json";
-/// The page loads what this listener serves, and nothing else.
-const PAGE_POLICY: &str =
-    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
 
 /// Shared by all requests.
 pub(super) struct ApiState {
@@ -287,7 +284,7 @@ fn stream(
 }
 
 fn asset(path: &str, headers: &HeaderMap) -> Result<Response, ErrorView> {
-    let Asset { content_type, content, etag } = assets::find(path).ok_or_else(not_found)?;
+    let Asset { content_type, content, etag } = page::find(path).ok_or_else(not_found)?;
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let is_known = known.is_some_and(|known| known.split(',').any(|one| one.trim() == etag));
     let mut found = if is_known {
