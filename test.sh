@@ -44,6 +44,10 @@ provide FAKETIME_TEST_LIB "$PWD/.tools/faketime/usr/lib/x86_64-linux-gnu/faketim
     b09481e7690680966005330c3f907bba4b5eefc35e1faaea4783cc55655d1150
 provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
     .ci/consul .tools/consul
+provide BROWSER_TEST_PYTHON "$PWD/.venv/browser/bin/python" "the live page in a browser, by Playwright" \
+    .ci/venv .venv/browser tests/python/requirements-browser.txt
+provide BROWSER_TEST_CHROMIUM "$PWD/.tools/chromium/chromium" "the live page in a browser, Chromium" \
+    .ci/chromium .tools/chromium/chromium
 [[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||
     skipped+=("replay of recordings: skipped because ECS_MESH_RECORDINGS is not set")
 [[ -n "${CONSUL_BIN:-}" ]] ||

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod audit;
+mod browser;
 mod conformance;
 mod consul_real;
 mod consul_replay;

@@ -373,20 +373,24 @@ impl Harness {
 
     /// Creates the task role of a service with the tags that allow it in the mesh.
     pub(super) async fn role(&self, service: &str) {
+        let tags = [
+            tag("kuma.io/type", "dataplane"),
+            tag("kuma.io/mesh", "default"),
+            tag("kuma.io/service", service),
+        ];
+        self.role_with(service, &tags).await;
+    }
+
+    /// Creates the task role of a service with these tags.
+    pub(crate) async fn role_with(&self, service: &str, tags: &[aws_sdk_iam::types::Tag]) {
         let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
             "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]}"#;
         let role = self.iam().create_role().role_name(format!("{service}-task"));
-        role.assume_role_policy_document(trust)
-            .tags(tag("kuma.io/type", "dataplane"))
-            .tags(tag("kuma.io/mesh", "default"))
-            .tags(tag("kuma.io/service", service))
-            .send()
-            .await
-            .unwrap();
+        role.assume_role_policy_document(trust).set_tags(Some(tags.to_vec())).send().await.unwrap();
     }
 
     /// Registers a task definition of the service's family.
-    pub(super) async fn define(&self, service: &str) {
+    pub(crate) async fn define(&self, service: &str) {
         let app = ContainerDefinition::builder().name("app").image("app:1").memory(128).build();
         let definition = self.ecs().register_task_definition().family(service);
         definition
@@ -399,7 +403,7 @@ impl Harness {
     }
 
     /// Creates the service.
-    pub(super) async fn serve(&self, cluster: &str, service: &str, count: i32) {
+    pub(crate) async fn serve(&self, cluster: &str, service: &str, count: i32) {
         let request = self.ecs().create_service().cluster(cluster).service_name(service);
         request
             .task_definition(service)

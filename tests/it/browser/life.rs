@@ -1,0 +1,62 @@
+//! The page of a real operator in the sandbox.
+
+use super::driver::Browser;
+use crate::e2e::harness::{Harness, control_plane, document, workload};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_follows_the_life_of_tasks() {
+    let Some(mut browser) = Browser::start("the page of an operator in the sandbox") else { return };
+    let harness = Harness::start().await;
+    let cluster = harness.variable("ECS_MESH_CLUSTER_ARN");
+    let binding = format!(
+        "{{controlPlane: kuma, mesh: default, selector: {{clusters: [\"{cluster}\"]}}, \
+         cleanup: {{sweepInterval: 10s, graceAge: 20s, drain: 1s, settle: 1s}}}}"
+    );
+    let base = [
+        control_plane("kuma", harness.variable("KUMA_API_URL"), ""),
+        document("MeshBinding", "harness", &binding),
+        workload("app", "app"),
+        workload("bare", "bare"),
+    ];
+    harness.manifest("base.yaml", &base.concat());
+    let environment = harness.environment.clone();
+    let operator = harness.operator_with("operator", &environment, &["--api-address", "127.0.0.1:0"]);
+    let line = operator.line(&[("level", "INFO"), ("server", "api"), ("address", "127.0.0.1:")]).await;
+    browser.open(&format!("http://{}/#/tasks", line["address"].as_str().unwrap()));
+    browser.expect_text(".shown", "0 tasks");
+
+    // Created.
+    harness.deploy("app", 3).await;
+    let before = harness.running(3).await;
+    browser.expect_count(".tbody .tr:has-text(\"Registered\")", 3);
+    for id in &before {
+        browser.expect(&format!(".tbody .tr:has-text(\"{id}\")"));
+    }
+    // Rejected: the role has no tags.
+    harness.define("bare").await;
+    harness.role_with("bare", &[]).await;
+    harness.serve("sandbox", "bare", 1).await;
+    browser.expect_count(".tbody .tr:has-text(\"Rejected\")", 1);
+    browser.go("#/warnings");
+    browser.expect_text(".warning-card", "bare");
+    browser.go("#/services");
+    // No sidecar of this world connects.
+    browser.expect_text(".tbody .tr:has-text(\"app\")", "0/3");
+
+    // Drained, then removed.
+    browser.go("#/tasks?q=app");
+    browser.expect_count(".tbody .tr", 3);
+    harness.scale("app", 2).await;
+    // This world's tasks stop within a second, so that the drain is seen among the changes. ECS shows a stopped task for an
+    // hour, and its registration is gone.
+    browser.expect_count(".tbody .tr:has-text(\"Stopped\")", 1);
+    browser.expect(".tbody .tr:has-text(\"Stopped\"):has-text(\"none\")");
+    browser.expect_count(".tbody .tr:has-text(\"Registered\")", 2);
+    let after = harness.running(3).await;
+    let gone = before.iter().find(|id| !after.contains(id)).unwrap();
+    browser.go(&format!("#/changes?q={gone}"));
+    let kinds =
+        [".change:has-text(\"create\")", ".change:has-text(\"drain\")", ".change:has-text(\"remove\")"];
+    kinds.iter().for_each(|kind| browser.expect(kind));
+    browser.finish();
+}
