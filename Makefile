@@ -7,7 +7,7 @@ BENCH ?=
 AT ?=
 SIM_TESTS = $(if $(AT),simulation::$(AT)::invariants_hold_for_every_seed,invariants_hold_for_every_seed)
 
-.PHONY: help check test sim fuzz replay fmt lint deny sandbox bench build-times deflake golden docs
+.PHONY: help check test sim fuzz replay fmt lint deny sandbox bench build-times deflake golden screenshots docs
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -50,6 +50,12 @@ build-times: ## How long builds take and how large the program is: COLD=--cold a
 
 deflake: ## All tests TIMES=10 times, until a failure
 	for n in $$(seq $(TIMES)); do echo "-- $$n of $(TIMES)"; ./test.sh --quiet || exit 1; done
+
+screenshots: ## Renew docs/images from a run of the sandbox
+	.ci/venv .venv/browser tests/python/requirements-browser.txt
+	.ci/chromium .tools/chromium/chromium
+	cargo build --locked
+	.venv/browser/bin/python docs/images/renew
 
 golden: ## Renew the golden files; review the diff
 	INSTA_UPDATE=always cargo test --workspace --locked --lib
