@@ -13,10 +13,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Map, Value, json};
 
 use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
-use super::endpoints;
 use super::labels::{self, CLUSTER_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL};
 use super::normalise::{inbounds_mut, listeners_mut, normalise, without_additions};
 use super::reachable::{self, backend_ref, mesh_service};
+use super::readiness::stored_readiness;
 use super::stored::{MalformedRegistration, display_name, rendered};
 use super::zone_proxy;
 use ecs_mesh_api::{
@@ -161,7 +161,7 @@ pub(super) fn registration(stored: Value) -> Result<Registration, MalformedRegis
         service,
         created_at: text("creationTime").and_then(Timestamp::parse),
         drained: labels::read_drain_reason(&stored),
-        ready: endpoints::readiness(&stored),
+        ready: stored_readiness(&stored),
         has_writer_mark: labels::has_writer_mark(&stored),
         normal: normalise(&stored),
         stored,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::dataplane::{self, SERVICE_TAG, WORKLOAD_LABEL};
 use super::labels;
 use super::list::ListFilter;
+use super::readiness::is_ready;
 use super::stored::MalformedRegistration;
 use ecs_mesh_control_plane::OwnedEndpoint;
 use ecs_mesh_core::plan::ServiceEndpoint;
@@ -79,21 +80,6 @@ pub(super) fn read(
 pub(super) fn has_readiness(stored: &Value) -> bool {
     let is_filled = |path| stored.pointer(path).and_then(Value::as_array).is_some_and(|all| !all.is_empty());
     is_filled("/networking/inbound") || is_filled("/networking/listeners")
-}
-
-/// Whether clients are routed to all inbounds and listeners of a stored registration; `None` where it has none.
-pub(super) fn readiness(stored: &Value) -> Option<bool> {
-    let all = |path| stored.pointer(path).and_then(Value::as_array).into_iter().flatten();
-    let mut parts = all("/networking/inbound").chain(all("/networking/listeners")).peekable();
-    parts.peek()?;
-    Some(parts.all(is_ready))
-}
-
-/// Whether clients are routed to the inbound or listener: the server omits `state: Ready` and `ready: false`.
-fn is_ready(inbound: &Value) -> bool {
-    let state = inbound.get("state").and_then(Value::as_str).is_none_or(|state| state == "Ready");
-    let health = inbound.get("health").is_none_or(|health| health["ready"] == true);
-    state && health
 }
 
 /// Whether a connection of the sidecar has not ended. After a hard kill clients are still routed to the inbound.

@@ -40,6 +40,7 @@ mod list;
 mod normalise;
 mod previous_operator;
 mod reachable;
+mod readiness;
 mod rolling_upgrade;
 mod sidecars;
 mod stored;
