@@ -46,8 +46,11 @@ pub(super) async fn ask(
     let (credentials, caller) = tokio::join!(clients.setup.credentials(), clients.setup.caller());
     // With rejected credentials every further call fails after the same wait.
     let is_known = !matches!(&caller, Err(error) if error.kind == AwsErrorKind::Credentials);
-    let observations =
-        if is_known { Some(observe(clients, manifests, queue_url, scope, operator).await) } else { None };
+    let observations = if is_known {
+        Some(Box::pin(observe(clients, manifests, queue_url, scope, operator)).await)
+    } else {
+        None
+    };
     AwsFacts { region: clients.region().to_owned(), credentials, caller, observations }
 }
 
