@@ -83,7 +83,7 @@ impl AuditArgs {
             target: self.target_version,
             sources: if self.offline { SourcesAllowed::Offline } else { SourcesAllowed::All },
         };
-        let report = examine(&gather(request).await);
+        let report = examine(&Box::pin(gather(request)).await);
         print(&render(&report, self.output)?)?;
         Ok(ExitCode::from(report.exit_code()))
     }

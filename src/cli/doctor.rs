@@ -124,7 +124,7 @@ impl DoctorArgs {
             lease: self.lease.clone(),
             team_events_bus: self.team_events.team_events_bus.clone(),
         };
-        let report = examine(&gather(request).await);
+        let report = examine(&Box::pin(gather(request)).await);
         match self.output {
             DoctorOutput::Json => print(&to_json(&report)?)?,
             DoctorOutput::Text => {

@@ -47,7 +47,7 @@ impl ExplainArgs {
         let selection = selection(&self.target);
         let options =
             PlanOptions { timeout: self.timeout, selection: selection.clone(), ..PlanOptions::default() };
-        let (report, operator) = plan(&self.common, &self.rates, options, None).await?;
+        let (report, operator) = Box::pin(plan(&self.common, &self.rates, options, None)).await?;
         let tasks = operator.explain(&selection, &report.changes);
         let missing: Vec<String> =
             report.unresolved.iter().map(|input| format!("{}: {}", input.subject, input.error)).collect();

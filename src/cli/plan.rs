@@ -103,7 +103,7 @@ impl PlanArgs {
             concurrency: usize::from(self.concurrency),
             selection,
         };
-        let (report, _) = plan(&self.common, &self.rates, options, self.target_version).await?;
+        let (report, _) = Box::pin(plan(&self.common, &self.rates, options, self.target_version)).await?;
         let code = exit_code(&report);
         print(&self.text(report)?)?;
         Ok(code)

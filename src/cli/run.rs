@@ -169,7 +169,7 @@ impl RunArgs {
                 concurrency: usize::from(self.concurrency),
                 ..PlanOptions::default()
             };
-            let (report, _) = plan(&self.common, &self.rates, options, None).await?;
+            let (report, _) = Box::pin(plan(&self.common, &self.rates, options, None)).await?;
             let report = report.without_unchanged();
             print(&render(&report, PlanDetail::Changes))?;
             return Ok(plan_exit_code(&report));
