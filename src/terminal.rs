@@ -1,6 +1,7 @@
 //! The width of the terminal, and paragraphs that fit it.
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal as _;
 
 use terminal_size::{Width, terminal_size_of};
 use textwrap::{Options, WordSplitter};
@@ -19,6 +20,11 @@ pub(crate) fn width() -> usize {
     let columns = std::env::var("COLUMNS").ok();
     let terminal = terminal_size_of(std::io::stdout()).map(|(Width(width), _)| usize::from(width));
     choose_width(columns.as_deref(), terminal)
+}
+
+/// The longest line of a table: the width of the terminal. A pipe has none, since programs need whole values.
+pub(crate) fn line_limit() -> Option<usize> {
+    std::io::stdout().is_terminal().then(width)
 }
 
 fn choose_width(columns: Option<&str>, terminal: Option<usize>) -> usize {

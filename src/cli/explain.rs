@@ -5,21 +5,45 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::Style;
+use clap::builder::Resettable;
+use serde_json::Value;
 
+use super::api_client_args::{ApiClientArgs, notice};
 use super::common::{CommonArgs, RateArgs};
 use super::duration;
 use super::output::{print, to_json};
 use super::plan::plan;
 use crate::operator::{PlanOptions, PlanSelection, TaskExplanation};
+use ecs_mesh_client::get::{GetError, find_task};
+use ecs_mesh_client::http::ApiClient;
+use ecs_mesh_client::output::{document, explanation};
+use ecs_mesh_client::resource::ResourceKind;
+use ecs_mesh_client::{ApiError, Pages};
 use ecs_mesh_core::plan::report::render_change;
 use ecs_mesh_model::{Glob, RoleArn, TaskArn};
 
+/// Most tasks of a service that are explained by a running operator.
+const MAX_TASKS: usize = 50;
+
+/// The operator id where none is given.
+const NO_OPERATOR: &str = "unset";
+
 /// Arguments of `explain`.
 #[derive(clap::Args)]
+// A running operator has its own id and manifests: a plan alone needs them.
+#[command(mut_arg("operator_id", |arg| arg.required(false).default_value(NO_OPERATOR).hide_default_value(true)))]
+#[command(mut_arg("manifests", |arg| arg.required_unless_present(Resettable::<clap::Id>::Reset)))]
 pub(super) struct ExplainArgs {
     /// Task (id or ARN) or service (name in ECS or in the mesh) to explain
     #[arg(value_name = "TARGET")]
     target: String,
+
+    /// Make a plan, even if a running operator could answer
+    #[arg(long)]
+    offline: bool,
+
+    #[command(flatten)]
+    api: ApiClientArgs,
 
     #[command(flatten)]
     common: CommonArgs,
@@ -28,10 +52,10 @@ pub(super) struct ExplainArgs {
     rates: RateArgs,
 
     /// Output format: `text` or `json`
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(short, long, value_enum, default_value = "text")]
     output: ExplainOutput,
 
-    /// Overall time limit
+    /// Overall time limit of the plan
     #[arg(long, default_value = "5m", value_parser = duration)]
     timeout: Duration,
 }
@@ -44,6 +68,50 @@ enum ExplainOutput {
 
 impl ExplainArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
+        if self.offline {
+            return Box::pin(self.explain_by_plan(None)).await;
+        }
+        // Only where no operator answers at all, a plan takes its place: another failure would hide a difference.
+        match self.explain_live().await {
+            Err(GetError::Api(error)) if error.is_refused() => {
+                Box::pin(self.explain_by_plan(Some(&error))).await
+            }
+            Err(error) => Err(format!("{error}; help: --offline makes a plan instead")),
+            Ok(code) => Ok(code),
+        }
+    }
+
+    /// Explains by what the running operator knows.
+    async fn explain_live(&self) -> Result<ExitCode, GetError> {
+        let client = self.api.clone().client()?;
+        let selection = selection(&self.target);
+        let (tasks, omitted) = match selection.tasks.first() {
+            Some(task) => (find_task(&client, task.as_str()).await?.into_iter().collect(), 0),
+            None => tasks_of_services(&client, &selection.services).await?,
+        };
+        if tasks.is_empty() {
+            return Err(GetError::Missing { kind: ResourceKind::Tasks, names: vec![self.target.clone()] });
+        }
+        let source = format!("live operator at {}", client.address());
+        let text = match self.output {
+            ExplainOutput::Json => {
+                document::to_json(&serde_json::json!({"source": source, "tasks": tasks, "unresolved": []}))
+            }
+            ExplainOutput::Text => {
+                let tasks: String = tasks.iter().map(explanation::render_task).collect();
+                format!("source: {source}\n\n{tasks}")
+            }
+        };
+        print(&text).map_err(|error| GetError::Output(std::io::Error::other(error)))?;
+        if omitted > 0 {
+            notice(&format!("{omitted} more tasks; help: name one of `get tasks --query {}`", self.target));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Explains by a plan of these tasks, since no operator answers, unless that was not tried.
+    async fn explain_by_plan(self, unreachable: Option<&ApiError>) -> Result<ExitCode, String> {
+        self.check_plan_arguments(unreachable)?;
         let selection = selection(&self.target);
         let options =
             PlanOptions { timeout: self.timeout, selection: selection.clone(), ..PlanOptions::default() };
@@ -59,11 +127,61 @@ impl ExplainArgs {
             ));
         }
         print(&match self.output {
-            ExplainOutput::Json => to_json(&serde_json::json!({"tasks": tasks, "unresolved": missing}))?,
-            ExplainOutput::Text => render_text(&tasks, &missing),
+            ExplainOutput::Json => {
+                to_json(&serde_json::json!({"source": "plan", "tasks": tasks, "unresolved": missing}))?
+            }
+            ExplainOutput::Text => format!("source: plan\n\n{}", render_text(&tasks, &missing)),
         })?;
         Ok(if report.complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+
+    fn check_plan_arguments(&self, unreachable: Option<&ApiError>) -> Result<(), String> {
+        let manifests = &self.common.manifests;
+        let has_manifests = !manifests.manifests.is_empty() || manifests.manifests_content.is_some();
+        if has_manifests && self.common.operator_id.as_str() != NO_OPERATOR {
+            return Ok(());
+        }
+        let before = unreachable.map(|error| format!("{error}; ")).unwrap_or_default();
+        Err(format!("{before}a plan instead needs --operator-id and --manifests"))
+    }
+}
+
+/// The tasks of the services, at most [`MAX_TASKS`], and how many more there are.
+async fn tasks_of_services(client: &ApiClient, services: &[Glob]) -> Result<(Vec<Value>, usize), GetError> {
+    let mut query = vec![("all".to_owned(), "true".to_owned())];
+    if let [service] = services
+        && service.is_literal()
+    {
+        query.push(("q".to_owned(), service.as_str().to_owned()));
+    }
+    let mut pages = Pages::new(client, ResourceKind::Tasks, &query);
+    let mut ids = Vec::new();
+    while let Some(page) = pages.next_page().await? {
+        let is_of_service = |task: &&Value| services.iter().any(|service| is_task_of(task, service));
+        ids.extend(
+            page.items
+                .iter()
+                .filter(is_of_service)
+                .filter_map(|task| task["name"].as_str().map(str::to_owned)),
+        );
+    }
+    let omitted = ids.len().saturating_sub(MAX_TASKS);
+    let mut tasks = Vec::new();
+    for id in ids.iter().take(MAX_TASKS) {
+        tasks.extend(find_task(client, id).await?);
+    }
+    Ok((tasks, omitted))
+}
+
+/// Whether a task belongs to a service, by its name in ECS or in the mesh, or is of the Workload of that name.
+fn is_task_of(task: &Value, service: &Glob) -> bool {
+    let of_mesh = task["registrations"].as_array().into_iter().flatten().map(|one| &one["service"]);
+    let workloads = task["workloads"].as_array().into_iter().flatten();
+    let names =
+        of_mesh.chain(workloads).chain([&task["service"], &task["ecsService"]]).filter_map(Value::as_str);
+    names
+        .into_iter()
+        .any(|name| service.matches(name) || name.rsplit('/').next().is_some_and(|end| service.matches(end)))
 }
 
 /// An ARN or the id of a task, or else a service.
@@ -146,6 +264,24 @@ fn render_task(text: &mut String, explained: &TaskExplanation) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn task_belongs_to_each_name_of_its_service() {
+        let task = serde_json::json!({
+            "service": "kv_demo_svc_80", "ecsService": "demo/kv-service", "workloads": ["kv"],
+            "registrations": [{"service": "kv-zone"}],
+        });
+        for (name, expected) in [
+            ("kv_demo_svc_80", true),
+            ("kv-service", true),
+            ("kv", true),
+            ("kv-zone", true),
+            ("kv*", true),
+            ("web", false),
+        ] {
+            assert_eq!(is_task_of(&task, &Glob::new(name)), expected, "{name}");
+        }
+    }
 
     #[test]
     fn target_is_a_task_or_a_service() {

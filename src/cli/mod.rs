@@ -8,10 +8,12 @@
 
 mod allow;
 mod api_args;
+mod api_client_args;
 mod audit;
 mod audit_text;
 #[cfg(feature = "sandbox")]
 mod broken_pipe;
+mod changes;
 mod common;
 mod completion;
 mod crds;
@@ -21,6 +23,7 @@ mod doctor_text;
 #[cfg(feature = "sandbox")]
 mod documented_commands;
 mod explain;
+mod get;
 mod healthcheck;
 mod import;
 mod import_consul;
@@ -37,6 +40,7 @@ mod reference;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod status;
 mod team_events;
 mod validate;
 mod variables;
@@ -54,7 +58,7 @@ use crate::terminal;
 #[command(name = "ecs-mesh-operator", version = crate::VERSION, about, max_term_width = 100)]
 struct Cli {
     /// Log level (error, warn, info, debug, trace) or filters such as `info,ecs_mesh=debug`
-    /// [default: info; audit, doctor, explain, import, plan: error; sandbox: warn]
+    /// [default: info; audit, changes, doctor, explain, get, import, plan, status: error; sandbox: warn]
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -72,8 +76,14 @@ enum Command {
     Run(run::RunArgs),
     /// Show what a run would change (writes nothing)
     Plan(plan::PlanArgs),
-    /// Explain what a run would make of a task or a service, and why (writes nothing)
-    Explain(explain::ExplainArgs),
+    /// Show the state of a running operator
+    Status(status::StatusArgs),
+    /// Show objects of a running operator: tasks, services, bindings, identities, outbounds, warnings or changes
+    Get(Box<get::GetArgs>),
+    /// Show what an operator changed: from a running operator, or from its log
+    Changes(Box<changes::ChangesArgs>),
+    /// Explain a task or a service, and why it is so: from a running operator, or by a plan (writes nothing)
+    Explain(Box<explain::ExplainArgs>),
     /// Check the health of a running operator; for a container health check
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Check permissions, queue, event rules and control planes; or print the required policies
@@ -94,6 +104,23 @@ enum Command {
     /// Print the manual page
     #[command(hide = true)]
     Man(man::ManArgs),
+}
+
+impl Command {
+    /// The findings of these commands are in their output; a log would repeat them.
+    fn reports_itself(&self) -> bool {
+        matches!(
+            self,
+            Self::Plan(_)
+                | Self::Explain(_)
+                | Self::Doctor(_)
+                | Self::Audit(_)
+                | Self::Status(_)
+                | Self::Get(_)
+                | Self::Changes(_)
+                | Self::Import(_)
+        )
+    }
 }
 
 /// Runs the program.
@@ -118,15 +145,9 @@ pub fn main() -> ExitCode {
     let logging = match (&cli.command, cli.log.as_deref()) {
         #[cfg(feature = "sandbox")]
         (Command::Sandbox(_), None) => log::init_for_demo(),
-        // The findings of these commands are in their output; a log would repeat them.
-        (
-            Command::Plan(_)
-            | Command::Explain(_)
-            | Command::Doctor(_)
-            | Command::Audit(_)
-            | Command::Import(_),
-            None,
-        ) => log::init(cli.log_format, "error,ecs_mesh_manifests=off"),
+        (command, None) if command.reports_itself() => {
+            log::init(cli.log_format, "error,ecs_mesh_manifests=off")
+        }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     let log = match logging {
@@ -149,7 +170,10 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => Box::pin(args.run(log.stats())).await,
             Command::Plan(args) => args.run().await,
-            Command::Explain(args) => args.run().await,
+            Command::Status(args) => args.run().await,
+            Command::Get(args) => args.run().await,
+            Command::Changes(args) => args.run().await,
+            Command::Explain(args) => Box::pin(args.run()).await,
             Command::Healthcheck(args) => args.run().await,
             Command::Doctor(args) => Box::pin(args.run()).await,
             Command::Audit(args) => Box::pin(args.run()).await,

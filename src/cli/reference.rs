@@ -58,7 +58,7 @@ const ENVIRONMENT_INTRODUCTION: &str = "# Environment variables
 
 Every flag has an environment variable; a flag wins over its variable. The variables of the operator are `ECS_MESH_` and the \
 flag's name, and mean the same for every command that has the flag. A flag that `run` does not have, and each flag of `sandbox`, has its \
-command's name between the two. Switches take `true` or `false`; lists are separated by commas. [Command line](cli.md) tells what the flags \
+command's name between the two; those that say where a running operator is are the same for each command. Switches take `true` or `false`; lists are separated by commas. [Command line](cli.md) tells what the flags \
 mean.
 
 ";

@@ -358,9 +358,10 @@ async fn plan_and_explain_cover_the_selected_tasks() {
     assert!(of_task[0]["task"].as_str().unwrap().ends_with(&tasks[0]), "{of_task:?}");
     assert_eq!(plan(vec!["--cluster=sand*".to_owned()]).await.len(), 4);
 
-    let (code, out, err) = harness.run_to_end(&["explain", "kv", "--output", "json"]).await;
+    let (code, out, err) = harness.run_to_end(&["explain", "kv", "--offline", "--output", "json"]).await;
     let explained: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
     assert_eq!((code, explained["tasks"].as_array().unwrap().len()), (0, 2), "{explained}");
+    assert_eq!(explained["source"], "plan");
     let task = &explained["tasks"][0];
     assert_eq!(
         (&task["ecs"]["lastStatus"], &task["workloads"]),
@@ -372,7 +373,7 @@ async fn plan_and_explain_cover_the_selected_tasks() {
         (&json!([]), &json!("create")),
         "{task}"
     );
-    let (code, _, err) = harness.run_to_end(&["explain", "nothing"]).await;
+    let (code, _, err) = harness.run_to_end(&["explain", "nothing", "--offline"]).await;
     assert!(code == 1 && err.contains("no task or service"), "{err}");
     assert_eq!(harness.dataplanes().await.len(), 0, "a plan wrote something");
 }
