@@ -73,7 +73,7 @@ impl Replica {
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let wanted = lines.filter(|line| line["message"] == message && line["complete"] != false);
         wanted
-            .filter_map(|line| Timestamp::parse(line["timestamp"].as_str()?).ok())
+            .filter_map(|line| Timestamp::parse(line["timestamp"].as_str()?))
             .map(|at| Duration::from_secs_f64(at.as_secs_f64()))
             .collect()
     }

@@ -118,7 +118,8 @@ impl ImportArgs {
                     return Err("import consul reads a live Consul, and no PATH: give --address".to_owned());
                 }
                 let address = self.address.as_deref();
-                let found = self.consul.read(address, &options.control_plane, &self.cluster).await?;
+                let found =
+                    Box::pin(self.consul.read(address, &options.control_plane, &self.cluster)).await?;
                 import_consul(&found, &options).map_err(|error| error.to_string())?
             }
         };
@@ -227,7 +228,7 @@ fn write_all(directory: &Path, manifests: &[ImportedManifest], force: bool) -> R
                 new.push((path, manifest));
             }
             Err(ReadFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                new.push((path, manifest))
+                new.push((path, manifest));
             }
             Err(error) => return Err(format!("reading {}: {error}", path.display())),
         }

@@ -73,7 +73,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator: watch ECS task changes and reconcile control planes until SIGTERM or SIGINT
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Show what a run would change (writes nothing)
     Plan(plan::PlanArgs),
     /// Show the state of a running operator
@@ -180,7 +180,7 @@ pub fn main() -> ExitCode {
             #[cfg(feature = "sandbox")]
             Command::Sandbox(args) => Box::pin(args.run(log.stats())).await,
             Command::Crds(args) => args.run(),
-            Command::Validate(args) => args.run().await,
+            Command::Validate(args) => Box::pin(args.run()).await,
             Command::Import(args) => Box::pin(args.run()).await,
             Command::Completion(args) => args.run(),
             Command::Man(args) => args.run(),

@@ -149,7 +149,7 @@ impl Registry {
     pub fn record_seen(&self, task: &TaskArn, seen: &RegistrationSummary, now: Timestamp) {
         self.put(task, &seen.id, seen.service.clone(), seen.drained, Some(seen.content_hash), now);
         self.update_entry(task, &seen.id, |entry| {
-            (entry.has_writer_mark, entry.ready) = (seen.has_writer_mark, seen.ready)
+            (entry.has_writer_mark, entry.ready) = (seen.has_writer_mark, seen.ready);
         });
     }
 

@@ -20,7 +20,7 @@ use super::answers::{self, ListKind};
 use super::cache::SnapshotCache;
 use super::page::{self, Asset, PAGE_POLICY};
 use super::source::ReadSource;
-use super::stream::{ChangeNotices, EventStream};
+use super::stream::{ChangeNotices, ReaderStream};
 use super::token::ReadToken;
 use crate::listener::ConnectionHandle;
 use ecs_mesh_read_api::{ErrorCodeView, ErrorView, decode};
@@ -274,7 +274,7 @@ fn stream(
     })?;
     let last_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.trim().parse().ok());
     connection.begin_stream();
-    let stream = EventStream {
+    let stream = ReaderStream {
         last_id,
         source: Arc::clone(&state.source),
         notices: Arc::clone(&state.notices),

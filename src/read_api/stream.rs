@@ -89,7 +89,7 @@ fn differs(before: &StatusView, after: &StatusView) -> bool {
 }
 
 /// One stream.
-pub(super) struct EventStream {
+pub(super) struct ReaderStream {
     /// The id of the last entry that the client has.
     pub(super) last_id: Option<u64>,
     pub(super) source: Arc<dyn ReadSource>,
@@ -98,7 +98,7 @@ pub(super) struct EventStream {
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
-impl EventStream {
+impl ReaderStream {
     /// The body, which ends when the client or the server does.
     pub(super) fn into_body(self) -> EventBody {
         let (sender, chunks) = mpsc::channel(MAX_CHUNKS);

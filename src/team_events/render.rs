@@ -29,7 +29,7 @@ impl TeamEventSender {
     /// The event of a group.
     pub(super) fn render(&self, due: &DueGroup) -> TeamEvent {
         let subject = &due.latest.subject;
-        let cluster = subject.task.as_ref().map(|task| task.cluster());
+        let cluster = subject.task.as_ref().map(ecs_mesh_model::TaskArn::cluster);
         let origin = TeamEventOrigin {
             schema_version: TEAM_EVENT_SCHEMA_VERSION,
             operator: self.operator.as_str().to_owned(),
@@ -38,7 +38,7 @@ impl TeamEventSender {
         };
         let text = |part: &Option<std::sync::Arc<str>>| part.as_deref().map(str::to_owned);
         let service = subject.ecs_service.as_ref();
-        let tasks = due.examples.iter().map(|task| task.to_string());
+        let tasks = due.examples.iter().map(ToString::to_string);
         TeamEvent {
             source: TeamEventSource::EcsMesh,
             detail_type: due.kind,
@@ -109,7 +109,7 @@ fn service_arn(service: &EcsServiceRef) -> String {
     format!("arn:{partition}:ecs:{region}:{account}:service/{}/{name}", cluster.name())
 }
 
-/// The event as an entry of PutEvents.
+/// The event as an entry of `PutEvents`.
 pub(super) fn bus_event(
     event: &TeamEvent,
     at: ecs_mesh_model::Timestamp,

@@ -190,7 +190,7 @@ async fn run_doctor(
 }
 
 /// Checks of what no set-up here has: data plane tokens, a lease, and manifests outside files.
-const UNUSED: [&str; 6] = [
+const UNUSED: [&str; 7] = [
     "aws.assume-role",
     "lease.store",
     "manifests.source",

@@ -45,7 +45,7 @@ impl TaskViews<'_> {
         let registered = self.workers.values().flat_map(|worker| worker.registry.tasks());
         let all: BTreeSet<TaskArn> = store.all().into_iter().chain(registered).collect();
         self.reads.journal.retain(|task| all.contains(task));
-        let evaluated: Vec<(&Arc<ControlPlaneWorker>, BTreeMap<TaskArn, Arc<EvaluatedTask>>)> =
+        let evaluated: Vec<_> =
             self.workers.values().map(|worker| (worker, worker.evaluated.all())).collect();
         let (mut tasks, mut identities) = (Vec::with_capacity(all.len()), Vec::new());
         for task in &all {

@@ -693,7 +693,8 @@ async fn page_counts_when_a_later_page_fails() {
     *fixture.ecs.list_ends_after.lock().unwrap() = Some(1);
     let pulse = operator.context.metrics().health().register("sweep");
     let (known, registered) = (BTreeSet::new(), BTreeSet::new());
-    assert!(!operator.sweeper.sweep_cluster(&cluster, &known, &registered, &pulse).await, "it is not whole");
+    let (_, is_whole) = operator.sweeper.sweep_cluster(&cluster, &known, &registered, &pulse).await;
+    assert!(!is_whole);
     let life =
         operator.context.aws.store.snapshot(&task_arn(1), Duration::ZERO, fixture.clock.now()).liveness;
     assert_eq!(life, TaskLiveness::Live, "the page shows the task, and is described");

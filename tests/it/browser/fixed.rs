@@ -104,6 +104,10 @@ pub(super) const ANYWHERE: &str = "127.0.0.1:0";
 
 #[async_trait]
 impl ReadSource for FixedSource {
+    fn now(&self) -> ecs_mesh_model::Timestamp {
+        crate::e2e::servers::now()
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.status(), self.lists.lock().unwrap().clone())
     }

@@ -22,7 +22,7 @@ mod plan;
 mod probes;
 mod read_api;
 mod replicas;
-mod servers;
+pub(crate) mod servers;
 mod shutdown;
 mod startup;
 mod task_lifecycle;
