@@ -130,10 +130,10 @@ impl Plan {
         Ok(TakeoverResult {
             tasks,
             roles,
-            leads_after_s: (acquired - crash).as_secs_f64(),
+            leads_after_s: acquired.saturating_sub(crash).as_secs_f64(),
             bound_s: (LEASE_DURATION + RETRY_PERIOD).as_secs_f64(),
             registered_after_s: done.last_written.as_secs_f64(),
-            swept_after_s: (swept - acquired).as_secs_f64(),
+            swept_after_s: swept.saturating_sub(acquired).as_secs_f64(),
             calls: done.calls.into_iter().filter(|(_, count)| *count > 0).collect(),
             memory,
         })

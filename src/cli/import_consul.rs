@@ -309,7 +309,7 @@ mod tests {
         std::fs::write(&token_file, MANAGEMENT_TOKEN).unwrap();
         let arguments = Arguments::parse_from(["import", "--token-file", token_file.to_str().unwrap()]);
         let clusters = [cluster.to_owned()];
-        let found = arguments.consul.read(Some(url), "consul", &clusters).await.unwrap();
+        let found = Box::pin(arguments.consul.read(Some(url), "consul", &clusters)).await.unwrap();
         let clusters = vec![ecs_mesh_model::Glob::new(cluster)];
         let options =
             ImportOptions { control_plane: "consul".to_owned(), clusters, ..ImportOptions::default() };
@@ -373,7 +373,7 @@ mod tests {
     async fn import_adopts_what_a_live_consul_has() {
         let (endpoints, url) = consul().await;
         let cluster = endpoints.cluster.clone();
-        let imported = import(&url, &cluster).await;
+        let imported = Box::pin(import(&url, &cluster)).await;
         let set = set(&imported);
         let spec = &set.consul_auths["ecs"];
         let tokens = spec.service_tokens.as_ref().unwrap();

@@ -426,7 +426,7 @@ fn largest_batch_fits_into_a_call() {
         reason: "rejected",
         key: String::new(),
         message: long.clone(),
-        rules: ecs_mesh_core::intent::RoleRule::ALL.map(|rule| rule.label()).to_vec(),
+        rules: ecs_mesh_core::intent::RoleRule::ALL.map(ecs_mesh_core::intent::RoleRule::label).to_vec(),
         fix: Some(long),
     });
     let event = bus_event(&rendered(about, event), Timestamp(0)).unwrap();

@@ -83,15 +83,10 @@ impl FixedSource {
     }
 }
 
-/// A server with a runtime of its own.
+/// A server with a runtime of its own. Dropping it ends the server and its connections.
 pub(super) struct ServerProcess {
     _server: ReadServer,
     runtime: Option<tokio::runtime::Runtime>,
-}
-
-impl ServerProcess {
-    /// Ends the server and its connections.
-    pub(super) fn kill(self) {}
 }
 
 impl Drop for ServerProcess {

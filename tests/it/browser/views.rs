@@ -114,7 +114,7 @@ async fn page_says_since_when_it_is_disconnected() {
     browser.open(&format!("{url}#/tasks"));
     browser.expect_text(".connection", "Live");
     browser.expect_text(".shown", "10 tasks");
-    server.kill();
+    drop(server);
     browser.expect_text(".banner.bad", "Disconnected since");
     browser.expect_text(".banner.bad", "The page shows the state of");
     browser.expect_text(".connection", "Disconnected since");

@@ -40,7 +40,7 @@ impl Accounts {
             });
             let cloud = Cloud::new(config, endpoints.front.with(|_, now| now));
             let front = endpoints.front.add_account(Arc::new(Mutex::new(cloud)), Arc::new(NoAwsFaults));
-            front.with(|cloud, now| fill(cloud, now));
+            front.with(fill);
             front
         };
         // IAM of the account is in its first part.
@@ -228,11 +228,9 @@ async fn account_without_a_manifest_is_named() {
     let without = others.split("apiVersion").filter(|text| !text.contains("kind: Nothing"));
     let without = without.collect::<Vec<_>>().join("apiVersion");
     let cluster = format!("arn:aws:ecs:eu-west-1:{MEMBER}:cluster/prod");
-    let other = format!(
-        "{{account: '777788889999', assumeRole: 'arn:aws:iam::777788889999:role/ecs-mesh', regions: [eu-west-1]}}"
-    );
+    let other = "{account: '777788889999', assumeRole: 'arn:aws:iam::777788889999:role/ecs-mesh', regions: [eu-west-1]}";
     let binding = binding("other", "kuma", &cluster, "");
-    accounts.harness.manifest("all.yaml", &(without + &binding + &document("AwsAccount", "team-b", &other)));
+    accounts.harness.manifest("all.yaml", &(without + &binding + &document("AwsAccount", "team-b", other)));
     serve(&accounts.endpoints.front, "sandbox", 1);
     let operator = accounts.operator(&[]);
     let refused = operator.line(&[("account", MEMBER), ("error", "AwsAccount")]).await;
