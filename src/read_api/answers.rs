@@ -197,7 +197,7 @@ fn topology_service(service: &ServiceView) -> TopologyServiceView {
         state: service.state,
         ready: service.registrations.ready + service.registrations.unknown,
         total: service.registrations.total,
-        trouble: service.tasks.rejected + service.tasks.held + service.tasks.warnings,
+        trouble: service.tasks.attention,
         binding: service.bindings.first().cloned(),
     }
 }

@@ -157,7 +157,7 @@ impl Prepared {
 
     fn spawn(self, listener: impl Future<Output = TcpListener> + Send + 'static) -> ReadServer {
         let Self { state, keys, limits } = self;
-        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let (mut tasks, stop) = (JoinSet::new(), state.stop.clone());
         if let Some(keys) = keys.clone() {
             let stopped = stop.clone();
             tasks.spawn(async move {

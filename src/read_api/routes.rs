@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::access::{ClientRates, is_loopback_host};
 use super::answers::{self, ListKind};
@@ -52,6 +53,8 @@ pub(super) struct ApiState {
     streams: Arc<Semaphore>,
     rendering: Arc<Semaphore>,
     last_registrations: tokio::sync::Mutex<Option<Instant>>,
+    /// Ends the server, its streams included.
+    pub(super) stop: CancellationToken,
 }
 
 impl ApiState {
@@ -66,6 +69,7 @@ impl ApiState {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             rendering: Arc::new(Semaphore::new(MAX_RENDERING)),
             last_registrations: tokio::sync::Mutex::default(),
+            stop: CancellationToken::new(),
         }
     }
 }
@@ -278,6 +282,7 @@ fn stream(
         last_id,
         source: Arc::clone(&state.source),
         notices: Arc::clone(&state.notices),
+        stop: state.stop.clone(),
         _permit: permit,
     };
     Ok(response(StatusCode::OK, "text/event-stream", Body::new(stream.into_body())))

@@ -1,7 +1,7 @@
 //! Server-sent events: the history as it grows, and which views changed.
 //!
-//! A stream reads the ring at its own pace, so a slow client holds up no other and costs a buffer of a few events. It is told
-//! to read again (`reset`) where the ring has moved past it, and disconnected when it takes nothing for a while.
+//! A stream reads the ring at its own pace, so a slow client holds up no other and costs a buffer of a few events. A client
+//! that the ring has moved past gets `reset`, and reads again. One that takes nothing for a while is disconnected.
 
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
 
 use super::cache::SnapshotCache;
 use super::history::{History, HistoryEntry, HistoryRecord};
@@ -94,6 +95,8 @@ pub(super) struct ReaderStream {
     pub(super) last_id: Option<u64>,
     pub(super) source: Arc<dyn ReadSource>,
     pub(super) notices: Arc<ChangeNotices>,
+    /// Ends the stream with the server.
+    pub(super) stop: CancellationToken,
     /// A place among the streams.
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -130,6 +133,7 @@ impl ReaderStream {
             let chunk = tokio::select! {
                 biased;
                 () = sender.closed() => return,
+                () = self.stop.cancelled() => return,
                 grown = followed.changed() => {
                     if grown.is_err() {
                         return;

@@ -8,8 +8,8 @@ use crate::operator::context::WorkerMap;
 use crate::operator::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet, OutboundClaim, OutboundConflict};
 use ecs_mesh_api::{
-    CalledBackend, ControlPlaneType, LifecyclePolicy, OutboundListener, ReachableBackend, RoleTagMode,
-    WorkloadSpec,
+    CalledBackend, ControlPlaneType, LifecyclePolicy, OutboundListener, ProxyRole, ReachableBackend,
+    RoleTagMode, WorkloadSpec, ZoneProxyForm,
 };
 use ecs_mesh_core::intent::workloads_in;
 use ecs_mesh_core::plan::GuardState;
@@ -73,7 +73,12 @@ impl MeshViews {
         name: &Arc<str>,
         workload: &WorkloadSpec,
     ) {
-        let mesh = mesh_of(worker, &binding.spec.mesh);
+        let form = worker.client.zone_proxy_form().unwrap_or_default();
+        let mesh = match &workload.proxy_role() {
+            // A resource of its own is of no mesh.
+            ProxyRole::Zone(proxy) if form.of(proxy) == ZoneProxyForm::Resource => None,
+            _ => mesh_of(worker, &binding.spec.mesh),
+        };
         let here = |service: &str| (Arc::clone(&worker.name), mesh.clone(), intern(service));
         let own = here(workload.service.as_str());
         let facts = self.services.entry(own.clone()).or_default();
@@ -173,6 +178,8 @@ fn count_task(counts: &mut TaskCountsView, task: &TaskView) {
     counts.held += usize::from(task.state == TaskStateView::Held);
     counts.pending += usize::from(task.state == TaskStateView::Pending);
     counts.warnings += usize::from(!task.warnings.is_empty());
+    let is_stuck = matches!(task.state, TaskStateView::Rejected | TaskStateView::Held);
+    counts.attention += usize::from(is_stuck || !task.warnings.is_empty());
 }
 
 impl ServiceFacts {

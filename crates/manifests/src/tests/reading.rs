@@ -31,7 +31,7 @@ fn reference_manifests_load() {
     let blocks = reference.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     // The first example shows the fields of all kinds, and has no spec.
     let manifests: Vec<&str> = blocks.filter(|block| !block.contains("spec: {}")).collect();
-    assert_eq!(manifests.len(), 7);
+    assert_eq!(manifests.len(), 8);
     assert_eq!(errors_of(&manifests.join("---\n")), "");
 }
 

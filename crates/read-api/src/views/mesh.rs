@@ -144,6 +144,9 @@ pub struct TaskCountsView {
     pub pending: usize,
     /// Those with an active warning.
     pub warnings: usize,
+    /// Those that are rejected, held or have a warning, each once.
+    #[serde(default)]
+    pub attention: usize,
 }
 
 /// A service with its tasks and history.

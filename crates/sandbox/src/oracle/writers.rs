@@ -32,7 +32,8 @@ impl WritingProcesses {
 
     /// The number of processes.
     pub(super) fn count(&self) -> usize {
-        self.former.len() + usize::from(self.current.is_some())
+        let is_new = |current: &String| !self.former.contains(current);
+        self.former.len() + usize::from(self.current.as_ref().is_some_and(is_new))
     }
 }
 
