@@ -24,7 +24,7 @@ use super::source::ReadSource;
 use super::stream::{ChangeNotices, ReaderStream};
 use super::token::ReadToken;
 use crate::listener::ConnectionHandle;
-use ecs_mesh_read_api::{ErrorCodeView, ErrorView, decode};
+use ecs_mesh_read_api::{CountsView, ErrorCodeView, ErrorView, decode};
 
 /// Most bytes of a request's target, and of its whole head.
 const MAX_TARGET: usize = 2 * 1024;
@@ -162,8 +162,16 @@ async fn api(
         }
         ["status"] => {
             no_parameters(query)?;
-            let source = Arc::clone(&state.source);
-            render(state, move || answers::object(source.status())).await?
+            let (source, known) = (Arc::clone(&state.source), state.cache.get().await);
+            render(state, move || {
+                let mut status = source.status();
+                // The rest is of this moment. What takes a pass over all tasks is of the shared snapshot.
+                if let Some(known) = known {
+                    status.counts = CountsView { changes: status.counts.changes, ..known.status.counts };
+                }
+                answers::object(status)
+            })
+            .await?
         }
         ["topology"] => {
             let (snapshot, query) = (snapshot(state).await?, query.to_owned());

@@ -28,8 +28,6 @@ enum Cell {
     Age(&'static str),
     /// A time to the second.
     Time(&'static str),
-    /// A count out of a total.
-    Ratio(&'static str, &'static str),
     /// Something made of several fields.
     Of(fn(&Value) -> String),
 }
@@ -42,7 +40,7 @@ const fn wide(name: &'static str, shrink: Shrink, cell: Cell) -> TableColumn {
     TableColumn { head: ColumnHead { name, shrink }, is_wide: true, cell }
 }
 
-use Cell::{Age, At, Of, Ratio, Time};
+use Cell::{Age, At, Of, Time};
 use Shrink::{Name, Never, Text};
 
 const TASKS: &[TableColumn] = &[
@@ -63,7 +61,7 @@ const TASKS: &[TableColumn] = &[
 const SERVICES: &[TableColumn] = &[
     column("NAME", Name, At("/name")),
     column("STATE", Never, At("/state")),
-    column("READY", Never, Ratio("/registrations/ready", "/registrations/total")),
+    column("READY", Never, Of(service_ready)),
     column("TASKS", Never, At("/tasks/total")),
     column("CONTROL-PLANE", Name, At("/controlPlane")),
     column("MESH", Name, At("/mesh")),
@@ -165,10 +163,6 @@ impl TableColumn {
             At(pointer) => text_at(object, pointer),
             Of(make) => make(object),
             Time(pointer) => seconds(&text_at(object, pointer)),
-            Ratio(part, total) => match (object.pointer(part), object.pointer(total)) {
-                (Some(part), Some(total)) => format!("{part}/{total}"),
-                _ => String::new(),
-            },
             Age(pointer) => {
                 let since = Timestamp::parse(&text_at(object, pointer));
                 since.map(|since| age(since, now)).unwrap_or_default()
@@ -216,8 +210,27 @@ fn short_task(object: &Value) -> String {
 
 fn registrations_ready(task: &Value) -> String {
     let Some(all) = task["registrations"].as_array() else { return String::new() };
-    let ready = all.iter().filter(|one| one["ready"] == true && one["drained"].is_null()).count();
-    format!("{ready}/{}", all.len())
+    let in_service = all.iter().filter(|one| one["drained"].is_null());
+    let (known, unknown): (Vec<_>, Vec<_>) = in_service.partition(|one| one["ready"].is_boolean());
+    let ready = known.iter().filter(|one| one["ready"] == true).count();
+    ready_of(ready, unknown.len(), all.len())
+}
+
+fn service_ready(service: &Value) -> String {
+    let count = |name: &str| {
+        let count = service["registrations"][name].as_u64();
+        count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
+    };
+    ready_of(count("ready"), count("unknown"), count("total"))
+}
+
+/// `READY/TOTAL`. `?` stands for registrations whose readiness has not been read since they were written.
+fn ready_of(ready: usize, unknown: usize, total: usize) -> String {
+    match (ready, unknown) {
+        (ready, 0) => format!("{ready}/{total}"),
+        (0, _) => format!("?/{total}"),
+        (ready, unknown) => format!("{ready}+{unknown}?/{total}"),
+    }
 }
 
 fn task_service(task: &Value) -> String {
@@ -306,6 +319,16 @@ mod tests {
         let rejected =
             json!({"reason": {"key": "k", "message": "tag is absent"}, "warnings": [{"message": "w"}]});
         assert_eq!(cell(ResourceKind::Tasks, &rejected, "REASON"), "tag is absent");
+    }
+
+    #[test]
+    fn ready_marks_what_was_not_read_since_a_write() {
+        let task = json!({"registrations": [{"ready": true}, {}, {"drained": "stopping"}]});
+        assert_eq!(cell(ResourceKind::Tasks, &task, "READY"), "1+1?/3");
+        for (ready, unknown, expected) in [(0, 0, "0/3"), (0, 3, "?/3"), (2, 0, "2/3"), (1, 2, "1+2?/3")] {
+            let service = json!({"registrations": {"ready": ready, "unknown": unknown, "total": 3}});
+            assert_eq!(cell(ResourceKind::Services, &service, "READY"), expected);
+        }
     }
 
     #[test]
