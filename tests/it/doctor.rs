@@ -189,8 +189,9 @@ async fn run_doctor(
     }
 }
 
-/// Checks of what no set-up here has: data plane tokens, a lease, and manifests outside files.
-const UNUSED: [&str; 7] = [
+/// Checks of what no set-up here has: other accounts, data plane tokens, a lease, manifests outside files, and events to
+/// teams.
+const UNUSED: [&str; 8] = [
     "aws.assume-role",
     "lease.store",
     "manifests.source",
@@ -198,6 +199,7 @@ const UNUSED: [&str; 7] = [
     "permissions.read-token-tags",
     "permissions.store-tokens",
     "control-plane.tokens",
+    "team-events.bus",
 ];
 
 /// The names of all checks.

@@ -226,7 +226,7 @@ SHAPES = {
 }
 
 # Calls of which the sandbox has the members that the operator reads alone.
-PARTIAL = {"ec2.DescribeInstances"}
+PARTIAL = {"ec2.DescribeInstances", "events.DescribeEventBus"}
 
 # call -> members that both others return and the sandbox omits
 OMITTED = {
