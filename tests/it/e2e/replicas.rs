@@ -385,7 +385,7 @@ async fn unusable_lease_is_reported_and_nothing_is_written() {
         .await;
     assert!(line["error"].as_str().unwrap().contains("partition key operatorId of type S"), "{line}");
     operator.wait_for_sweep(true).await;
-    let address = operator.line(&[("address", "127.0.0.1:"), ("message", "metrics")]).await;
+    let address = operator.line(&[("address", "127.0.0.1:"), ("server", "metrics")]).await;
     let url = format!("http://{}/readyz", address["address"].as_str().unwrap());
     let answer = harness.http.get(url).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 503);
@@ -433,7 +433,7 @@ async fn two_operators_without_a_lease_notice_each_other() {
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     for operator in [&one, &other] {
-        let address = operator.line(&[("address", "127.0.0.1:"), ("message", "metrics")]).await;
+        let address = operator.line(&[("address", "127.0.0.1:"), ("server", "metrics")]).await;
         let url = format!("http://{}", address["address"].as_str().unwrap());
         let readiness = harness.http.get(format!("{url}/readyz")).send().await.unwrap();
         assert_eq!(readiness.status().as_u16(), 503);
