@@ -1,6 +1,6 @@
 //! The read API: the operator's view of tasks, services, registrations and changes, over HTTP.
 //!
-//! Guarantees that readers never slow a reconcile: they share snapshots ([`cache`]), answers are rendered on threads of their
+//! Guarantees that readers never slow a reconcile: they share snapshots (`cache`), answers are rendered on threads of their
 //! own, two at a time, and no lock of the operator is held meanwhile. Connections, rates and sizes are limited. A listener
 //! that is not on loopback needs a bearer token. `docs/reference/api.md` describes the API for its users.
 

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz`, `/readyz` and a status page over HTTP.
 //!
 //! The server never blocks the operator: a taken port is logged as an error and retried. No client keeps another one out: a
-//! slow or silent one loses its connection ([`crate::listener`]), and only one `/metrics` is rendered at a time. It answers until shutdown is complete, so that the shutdown can be observed.
+//! slow or silent one loses its connection (`crate::listener`), and only one `/metrics` is rendered at a time. It answers until shutdown is complete, so that the shutdown can be observed.
 
 mod handlers;
 mod status_page;
