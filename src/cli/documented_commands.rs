@@ -110,7 +110,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// What clap refuses in a command line, if anything.
+/// Clap's refusal of a command line, if any.
 fn refusal(documented: &DocumentedCommand) -> Option<String> {
     // A reader puts a value of their own where the page has a variable.
     let words = documented.words.iter().map(|word| word.replace('$', ""));

@@ -67,7 +67,7 @@ struct SweptTasks {
     registered: BTreeSet<TaskArn>,
 }
 
-/// Whose clusters were listed.
+/// The accounts of the listed clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ListedClusters {
     /// Those of all accounts.

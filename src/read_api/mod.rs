@@ -123,7 +123,7 @@ impl ReadServer {
     }
 }
 
-/// What a server needs before it listens.
+/// The parts that a server needs before it listens.
 struct Prepared {
     state: Arc<ApiState>,
     keys: Option<Arc<TlsKeys>>,

@@ -15,7 +15,7 @@ pub const TEAM_EVENT_SCHEMA_VERSION: u32 = 1;
 pub struct TeamEvent {
     /// Always `ecs-mesh.dev`.
     pub source: TeamEventSource,
-    /// What happened.
+    /// The kind of event.
     pub detail_type: TeamEventKind,
     /// The ARNs of the ECS service, where one started the tasks, and of the tasks in `detail.tasks`.
     pub resources: Vec<String>,

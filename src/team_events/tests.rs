@@ -234,7 +234,7 @@ fn guard_group_ends_with_the_hold() {
 
 // Delivery
 
-/// What the bus answers to a call.
+/// The answer of the bus to a call.
 enum BusAnswer {
     Fails(AwsErrorKind),
     /// Refuses these entries.

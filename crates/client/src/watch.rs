@@ -76,7 +76,7 @@ pub async fn watch<W: Write>(
     }
 }
 
-/// What has to be read again.
+/// The objects to read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pending {
     None,
@@ -176,7 +176,7 @@ impl<W: Write> Watch<'_, W> {
                 Ok(Some(page)) => page,
                 Ok(None) => break,
                 Err(error) => {
-                    // What was not read is not gone.
+                    // An object that was not read is not gone.
                     gone.extend(std::mem::take(&mut self.shown));
                     self.shown = gone;
                     return Err(error.into());

@@ -22,7 +22,7 @@ use ecs_mesh_read_api::{
 /// A service of a mesh: the control plane, the mesh where there is one, and the name.
 type ServicePlace = (Arc<str>, Option<Arc<str>>, Arc<str>);
 
-/// What is known of a service.
+/// The known facts of a service.
 #[derive(Default)]
 struct ServiceFacts {
     registrations: RegistrationCountsView,

@@ -28,7 +28,7 @@ const BLOCKING: [&str; 5] =
 /// The prefixes of tags that decide about identities.
 const IDENTITY_TAGS: [&str; 2] = ["kuma.io/", "consul.hashicorp.com."];
 
-/// What the views of tasks are made of.
+/// The inputs of the views of tasks.
 pub(super) struct TaskViews<'a> {
     pub(super) reads: &'a OperatorReads,
     pub(super) workers: &'a WorkerMap,

@@ -1,4 +1,4 @@
-//! What the views show, and what they say when the operator does not answer.
+//! The views in a browser, also while the operator does not answer.
 
 use super::driver::Browser;
 use super::fixed::{ANYWHERE, FixedSource, HOSTILE, small_mesh, task, task_id};

@@ -14,7 +14,7 @@ use crate::field::text_at;
 /// Tasks whose service is remembered: those of a day in a large account, in about 20 MB.
 const MAX_TASKS: usize = 50_000;
 
-/// What a log contained.
+/// The contents of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogSummary {
     /// Lines, empty ones included.
@@ -109,7 +109,7 @@ impl<R: Read> LogReader<R> {
         }
     }
 
-    /// What was read so far.
+    /// The contents read so far.
     pub fn summary(&self) -> LogSummary {
         self.summary
     }

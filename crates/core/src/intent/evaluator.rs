@@ -157,7 +157,7 @@ pub struct Evaluation {
     pub binding: Option<Arc<Binding>>,
     /// The owner of the task's Dataplane. Only the operator's own are created, updated and drained.
     pub owner: DataplaneOwner,
-    /// What the task is in the mesh, once that is known.
+    /// The workload of the task in the mesh, once known.
     pub workload: Option<SelectedWorkload>,
     /// The verdict.
     pub verdict: Verdict,

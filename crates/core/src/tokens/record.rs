@@ -324,7 +324,7 @@ impl TokenRecord {
     /// The tags to write.
     pub fn tags(&self) -> BTreeMap<String, String> {
         let Self { owner: TokenOwner { operator, control_plane, mesh, workload }, .. } = self;
-        // What a tag had before stays there unless the tag is written.
+        // A tag keeps its earlier value unless it is written.
         let mut texts = prior_texts(&self.prior).into_iter();
         let prior = PRIOR_TAGS.map(|tag| (tag, texts.next().unwrap_or_default()));
         [

@@ -225,7 +225,7 @@ pub struct GuardView {
     pub release_until: Option<TimeView>,
 }
 
-/// What stands for a task at a control plane.
+/// An object that stands for a task at a control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityView {

@@ -128,7 +128,7 @@ pub struct Cloud {
     event_buses: BTreeSet<String>,
     /// By name; of another bus than the default one by `BUS/NAME`.
     rules: BTreeMap<String, EventBridgeRule>,
-    /// What `PutEvents` answers for its next entries.
+    /// The answers of `PutEvents` for its next entries.
     scripted_put_events: VecDeque<Option<&'static str>>,
     sessions: BTreeMap<String, StsSession>,
     secrets: BTreeMap<String, StoredSecret>,
