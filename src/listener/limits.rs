@@ -6,6 +6,9 @@
 //!
 //! A response without an end is a stream: [`ConnectionHandle::begin_stream`] takes its age limit away, and limits the time for
 //! which its client may take nothing.
+//!
+//! A connection has one request, in HTTP/1. The limits count connections, and HTTP/2 would have hundreds of requests in one:
+//! its first bytes end the connection.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -54,15 +57,16 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Most TLS handshakes at a time. Further connections wait in the system's backlog.
-const MAX_HANDSHAKES: usize = 32;
+/// The first bytes of HTTP/2. The server accepts it where another crate turns that feature of the HTTP library on.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// A listener that enforces the limits, with TLS where it has keys.
 pub(crate) struct LimitedListener {
     listener: TcpListener,
     limits: ConnectionLimits,
     tls: Option<Arc<TlsKeys>>,
-    /// Handshakes in progress, each with its connection's peer.
+    /// Handshakes in progress, each with its connection's peer. Each has a slot of a pool, which bounds their number: one that
+    /// loses its slot ends.
     handshakes: JoinSet<Option<(LimitedConnection, SocketAddr)>>,
     local: ConnectionPool,
     remote: ConnectionPool,
@@ -97,7 +101,6 @@ impl Listener for LimitedListener {
 
     async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
         loop {
-            let has_room = self.handshakes.len() < MAX_HANDSHAKES;
             let (stream, peer) = tokio::select! {
                 biased;
                 Some(done) = self.handshakes.join_next() => match done {
@@ -105,7 +108,7 @@ impl Listener for LimitedListener {
                     // The client or its handshake failed.
                     Ok(None) | Err(_) => continue,
                 },
-                accepted = Listener::accept(&mut self.listener), if has_room => accepted,
+                accepted = Listener::accept(&mut self.listener) => accepted,
             };
             let slot = PoolSlot::take(self.pool(&stream, peer), self.limits.open);
             let limits = self.limits;
@@ -135,7 +138,18 @@ impl Listener for LimitedListener {
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionHandle {
     peer: SocketAddr,
-    is_stream: Arc<AtomicBool>,
+    pool: ConnectionPool,
+    id: u64,
+    response: Arc<ResponseState>,
+}
+
+/// The state of a connection's response, as its handler sets it.
+#[derive(Debug, Default)]
+struct ResponseState {
+    /// The handler works on it.
+    has_begun: AtomicBool,
+    /// It has no end.
+    is_stream: AtomicBool,
 }
 
 impl ConnectionHandle {
@@ -144,9 +158,16 @@ impl ConnectionHandle {
         self.peer
     }
 
+    /// The request is complete and has an answer, which takes a while: the time to send a request is over, and the connection
+    /// makes room after those that have sent none.
+    pub(crate) fn begin_response(&self) {
+        self.response.has_begun.store(true, Ordering::Relaxed);
+        self.pool.mark_answered(self.id);
+    }
+
     /// The response has no end: its age is not limited any more.
     pub(crate) fn begin_stream(&self) {
-        self.is_stream.store(true, Ordering::Relaxed);
+        self.response.is_stream.store(true, Ordering::Relaxed);
     }
 }
 
@@ -178,8 +199,7 @@ struct OpenConnection {
     _close: oneshot::Sender<()>,
     /// The request was received.
     is_answered: bool,
-    /// The response has no end.
-    is_stream: Arc<AtomicBool>,
+    response: Arc<ResponseState>,
 }
 
 impl ConnectionPool {
@@ -198,7 +218,7 @@ impl OpenConnections {
     /// The connection that makes room.
     fn victim(&self) -> Option<u64> {
         let idle = self.open.iter().find(|(_, open)| !open.is_answered);
-        let brief = || self.open.iter().find(|(_, open)| !open.is_stream.load(Ordering::Relaxed));
+        let brief = || self.open.iter().find(|(_, open)| !open.response.is_stream.load(Ordering::Relaxed));
         idle.or_else(brief).or_else(|| self.open.iter().next()).map(|(id, _)| *id)
     }
 }
@@ -210,13 +230,13 @@ struct PoolSlot {
     id: u64,
     /// Completes when the connection has to make room.
     closed: oneshot::Receiver<()>,
-    is_stream: Arc<AtomicBool>,
+    response: Arc<ResponseState>,
 }
 
 impl PoolSlot {
     fn take(pool: &ConnectionPool, limit: usize) -> Self {
         let (close, closed) = oneshot::channel();
-        let is_stream = Arc::<AtomicBool>::default();
+        let response = Arc::<ResponseState>::default();
         let mut connections = pool.lock();
         if connections.open.len() >= limit {
             let victim = connections.victim();
@@ -224,10 +244,10 @@ impl PoolSlot {
         }
         let id = connections.next;
         connections.next += 1;
-        let open = OpenConnection { _close: close, is_answered: false, is_stream: Arc::clone(&is_stream) };
+        let open = OpenConnection { _close: close, is_answered: false, response: Arc::clone(&response) };
         connections.open.insert(id, open);
         drop(connections);
-        Self { pool: pool.clone(), id, closed, is_stream }
+        Self { pool: pool.clone(), id, closed, response }
     }
 }
 
@@ -247,6 +267,8 @@ pub(crate) struct LimitedConnection {
     deadline: Pin<Box<Sleep>>,
     /// Bytes of the request so far.
     received: usize,
+    /// All bytes so far are the first ones of HTTP/2.
+    may_be_http2: bool,
     is_answered: bool,
     /// A stream whose client takes nothing at the moment.
     is_stalled: bool,
@@ -263,6 +285,7 @@ impl LimitedConnection {
             opened: Instant::now(),
             deadline: Box::pin(tokio::time::sleep(limits.request)),
             received: 0,
+            may_be_http2: true,
             is_answered: false,
             is_stalled: false,
             is_over: false,
@@ -270,19 +293,39 @@ impl LimitedConnection {
     }
 
     fn handle(&self) -> ConnectionHandle {
-        ConnectionHandle { peer: self.peer, is_stream: Arc::clone(&self.slot.is_stream) }
+        let PoolSlot { pool, id, response, .. } = &self.slot;
+        ConnectionHandle { peer: self.peer, pool: pool.clone(), id: *id, response: Arc::clone(response) }
     }
 
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.slot.response.has_begun.load(Ordering::Relaxed) {
+            self.begin_answer();
+        }
         // The deadline of a stream counts only while its client takes nothing.
-        let is_timed = !self.is_answered || self.is_stalled || !self.slot.is_stream.load(Ordering::Relaxed);
+        let is_timed =
+            !self.is_answered || self.is_stalled || !self.slot.response.is_stream.load(Ordering::Relaxed);
         self.is_over = self.is_over
             || (is_timed && self.deadline.as_mut().poll(cx).is_ready())
             || Pin::new(&mut self.slot.closed).poll(cx).is_ready();
         if self.is_over { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 
-    /// Nothing is written before the request is complete.
+    /// Counts bytes of the request, whose number and beginning are limited.
+    fn note_request(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let rest = HTTP2_PREFACE.get(self.received..).unwrap_or_default();
+        let compared = rest.len().min(bytes.len());
+        self.may_be_http2 = self.may_be_http2 && rest[..compared] == bytes[..compared];
+        self.received += bytes.len();
+        let error = match () {
+            () if self.received > self.limits.bytes => io::ErrorKind::FileTooLarge,
+            () if self.may_be_http2 && self.received >= HTTP2_PREFACE.len() => io::ErrorKind::Unsupported,
+            () => return Ok(()),
+        };
+        self.is_over = true;
+        Err(error.into())
+    }
+
+    /// The request is complete: its handler says so, or else the first byte that is written.
     fn begin_answer(&mut self) {
         if !self.is_answered {
             self.is_answered = true;
@@ -294,7 +337,7 @@ impl LimitedConnection {
 
     /// Begins or ends the time for which the client of a stream takes nothing.
     fn note_progress(&mut self, is_pending: bool) {
-        if is_pending && !self.is_stalled && self.slot.is_stream.load(Ordering::Relaxed) {
+        if is_pending && !self.is_stalled && self.slot.response.is_stream.load(Ordering::Relaxed) {
             let end = Instant::now() + self.limits.stall;
             self.deadline.as_mut().reset(end);
         }
@@ -311,11 +354,7 @@ impl AsyncRead for LimitedConnection {
         self.check(cx)?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.received += buf.filled().len() - before;
-        if self.received > self.limits.bytes {
-            self.is_over = true;
-            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
-        }
+        self.note_request(&buf.filled()[before..])?;
         read
     }
 }
@@ -368,7 +407,7 @@ mod tests {
         let pool = ConnectionPool::default();
         let mut all: Vec<_> = (0..3).map(|_| PoolSlot::take(&pool, 3)).collect();
         all.iter().for_each(|slot| pool.mark_answered(slot.id));
-        all[0].is_stream.store(true, Ordering::Relaxed);
+        all[0].response.is_stream.store(true, Ordering::Relaxed);
         let _fourth = PoolSlot::take(&pool, 3);
         assert_eq!(all.iter_mut().map(is_closed).collect::<Vec<_>>(), [false, true, false]);
     }

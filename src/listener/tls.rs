@@ -37,6 +37,8 @@ pub(crate) enum TlsFileError {
     TimedOut { certificate: PathBuf, key: PathBuf },
     #[error("parsing {}: no certificate found; help: use PEM text with the chain, the server's certificate first", file.display())]
     NoCertificate { file: PathBuf },
+    #[error("parsing {}: certificate {number} of the chain is malformed; help: use PEM text with the chain, the server's certificate first", file.display())]
+    BadCertificate { file: PathBuf, number: usize },
     #[error("parsing {}: no private key found; help: use PEM text of PKCS #8, PKCS #1 or SEC 1, without a passphrase", file.display())]
     NoKey { file: PathBuf },
     #[error("{} and {}: {source}", certificate.display(), key.display())]
@@ -63,8 +65,11 @@ impl TlsFiles {
     }
 
     fn config(&self, [certificate, key]: &[Vec<u8>; 2]) -> Result<Arc<ServerConfig>, TlsFileError> {
+        // A chain without its malformed part would be served, and clients would not find its issuer.
+        let bad = |number| TlsFileError::BadCertificate { file: self.certificate.clone(), number };
+        let chain = CertificateDer::pem_slice_iter(certificate).enumerate();
         let chain: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(certificate).filter_map(Result::ok).collect();
+            chain.map(|(index, found)| found.map_err(|_| bad(index + 1))).collect::<Result<_, _>>()?;
         if chain.is_empty() {
             return Err(TlsFileError::NoCertificate { file: self.certificate.clone() });
         }
@@ -131,7 +136,8 @@ impl TlsKeys {
             tokio::time::sleep(REREAD).await;
             match self.reload().await {
                 Ok(changed) => {
-                    if changed || last_error.take().is_some() {
+                    let was_failing = last_error.take().is_some();
+                    if changed || was_failing {
                         info!(file = %self.files.certificate.display(), "certificate of the API read again");
                     }
                 }
