@@ -50,11 +50,17 @@ fn split(text: &str) -> Option<ArnParts<'_>> {
         resource: parts.next()?,
     };
     let sane = found.partition.starts_with("aws")
+        && is_region_or_none(found.region)
         && found.account.len() == 12
         && found.account.bytes().all(|b| b.is_ascii_digit())
         && text.len() <= 2048
         && text.bytes().all(|b| b.is_ascii_graphic());
     sane.then_some(found)
+}
+
+/// A Region, which becomes a part of host names, or none, as of IAM.
+fn is_region_or_none(text: &str) -> bool {
+    text.len() <= 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn shape(kind: &'static str, text: &str, expected: &'static str) -> ArnError {
@@ -427,6 +433,17 @@ mod tests {
             "arn:aws:ecs:eu-west-1:111122223333:service/3f2a",
         ] {
             assert!(TaskArn::parse_in(text, &cluster).is_err(), "{text} was accepted");
+        }
+    }
+
+    #[test]
+    fn region_that_is_no_part_of_a_host_name_is_rejected() {
+        for region in
+            ["evil.example/", "x@evil.example", "EU-WEST-1", "eu_west_1", "eu-west-1#", &"e".repeat(33)]
+        {
+            let arn = |resource: &str| format!("arn:aws:ecs:{region}:111122223333:{resource}");
+            assert!(ClusterArn::parse(&arn("cluster/prod")).is_err(), "{region}");
+            assert!(TaskArn::parse(&arn("task/prod/3f2a")).is_err(), "{region}");
         }
     }
 
