@@ -30,6 +30,7 @@ mod intern;
 mod kuma_sidecar;
 mod links;
 mod name;
+mod printable;
 mod reason;
 #[cfg(feature = "schema")]
 mod schema;
@@ -61,6 +62,7 @@ pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
     is_label_value, short_digest,
 };
+pub use printable::{is_unsafe, printable};
 pub use reason::Reason;
 pub use secret_ref::{SecretRef, SecretRefError};
 pub use sidecar_dataplane::SidecarDataplane;

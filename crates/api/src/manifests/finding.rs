@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use ecs_mesh_model::printable;
+
 /// An error or warning about the sources, with its location.
 ///
 /// Prints as `FILE:LINE (document N, KIND/NAME): FIELD: MESSAGE`, without the parts that are unknown. Values are truncated,
@@ -40,17 +42,18 @@ impl ManifestFinding {
 
 impl fmt::Display for ManifestFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        // The key of an object in a bucket may have any characters.
+        f.write_str(&printable(&self.file.to_string_lossy()))?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
         match (self.document, &self.subject) {
-            (Some(number), Some(subject)) => write!(f, " (document {number}, {subject})")?,
+            (Some(number), Some(subject)) => write!(f, " (document {number}, {})", printable(subject))?,
             (Some(number), None) => write!(f, " (document {number})")?,
             (None, _) => {}
         }
         if !self.path.is_empty() {
-            write!(f, ": {}", self.path)?;
+            write!(f, ": {}", printable(&self.path))?;
         }
         write!(f, ": {}", self.message)
     }
@@ -110,5 +113,23 @@ pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((cut, _)) => format!("{:?}…", &text[..cut]),
         None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn location_is_printable_whatever_an_object_is_called() {
+        let file = Path::new("s3://bucket/mesh/a\u{1b}[2J\n\u{202e}.yaml");
+        let finding = ManifestFinding {
+            subject: Some("Workload/\u{9b}31m".into()),
+            document: Some(1),
+            path: "spec.\u{7}".to_owned(),
+            ..ManifestFinding::about_file(file, "is empty")
+        };
+        let text = finding.to_string();
+        assert!(!text.chars().any(ecs_mesh_model::is_unsafe), "{text:?}");
     }
 }

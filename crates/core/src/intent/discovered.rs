@@ -14,7 +14,7 @@ use ecs_mesh_api::{
     Backend, BackendKind, Inbound, Listen, Outbound, Probe, Protocol, ProxyKind, Reach, WorkloadSelector,
     WorkloadSpec,
 };
-use ecs_mesh_model::{Reason, ServiceName, Tags, TaskContainer};
+use ecs_mesh_model::{Reason, ServiceName, Tags, TaskContainer, printable};
 
 /// The workload that a task describes.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +66,7 @@ struct TagValue<'a> {
 
 impl TagValue<'_> {
     fn refused(&self, allowed: &str) -> String {
-        format!("{self} is {:?}, allowed is {allowed}", self.text)
+        format!("{self} is {}, allowed is {allowed}", quoted(self.text))
     }
 
     fn parsed<T: std::str::FromStr>(&self, allowed: &str) -> Result<T, String> {
@@ -86,10 +86,30 @@ impl TagValue<'_> {
 
 impl fmt::Display for TagValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = shown_key(self.key);
         match self.container {
-            Some(container) => write!(f, "docker label {} of container {container}", self.key),
-            None => write!(f, "ECS tag {}", self.key),
+            Some(container) => write!(f, "docker label {key} of container {container}"),
+            None => write!(f, "ECS tag {key}"),
         }
+    }
+}
+
+/// Characters of a key or value that a message repeats: a label may have thousands, and each task keeps its message.
+const SHOWN: usize = 120;
+
+/// A key, which may have any characters in a label.
+fn shown_key(key: &str) -> String {
+    match key.char_indices().nth(SHOWN) {
+        Some((cut, _)) => format!("{}…", printable(&key[..cut])),
+        None => printable(key).into_owned(),
+    }
+}
+
+/// A value in quotes.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+        None => format!("{text:?}"),
     }
 }
 
@@ -114,10 +134,8 @@ impl<'a> Description<'a> {
             match values.get(&key) {
                 // Either may be intended.
                 Some(other) if value.container.is_some() && other.text != value.text => {
-                    return Err(format!(
-                        "{other} is {:?}, and {value} is {:?}; keep one",
-                        other.text, value.text
-                    ));
+                    let (first, second) = (quoted(other.text), quoted(value.text));
+                    return Err(format!("{other} is {first}, and {value} is {second}; keep one"));
                 }
                 Some(_) => {}
                 None => {

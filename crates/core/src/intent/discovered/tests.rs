@@ -97,6 +97,20 @@ fn task_without_keys_describes_nothing() {
 }
 
 #[test]
+fn message_is_short_and_printable_whatever_labels_have() {
+    let long = "x".repeat(60_000);
+    let keys = ["service\u{1b}[2J\u{202e}", "inbound.1.tag.\u{9b}31m\nkey", &long];
+    for key in keys {
+        for value in ["web\u{1b}]0;title\u{7}", &long] {
+            let labels = [("service", value), (key, value), ("inbound.1.port", value)];
+            let message = describe(&[("app", &[8080], &labels)], &[]).unwrap_err();
+            assert!(!message.chars().any(ecs_mesh_model::is_unsafe), "{message:?}");
+            assert!(message.len() < 1_000, "{}: {message}", message.len());
+        }
+    }
+}
+
+#[test]
 fn wrong_key_or_value_is_named_with_its_place() {
     type Row<'a> = (&'a [Container<'a>], &'a [(&'a str, &'a str)], &'a str);
     let labelled: &[Container<'_>] = &[("app", &[8080], &[("inbound.1.port", "x")])];
