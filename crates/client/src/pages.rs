@@ -9,6 +9,9 @@ use crate::resource::ResourceKind;
 /// Items of a page: half of the most that an operator gives, so that the first rows come soon.
 pub(crate) const PAGE_ITEMS: usize = 500;
 
+/// Most pages of a list: a million objects, of which an operator has some ten thousand.
+const MAX_PAGES: usize = 2_000;
+
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
@@ -26,6 +29,7 @@ pub struct Pages<'a> {
     kind: ResourceKind,
     query: Vec<(String, String)>,
     next: Next,
+    read: usize,
 }
 
 enum Next {
@@ -37,7 +41,7 @@ enum Next {
 impl<'a> Pages<'a> {
     /// The list of this kind, with the filters of `query`.
     pub fn new(client: &'a ApiClient, kind: ResourceKind, query: &[(String, String)]) -> Self {
-        Self { client, kind, query: query.to_vec(), next: Next::First }
+        Self { client, kind, query: query.to_vec(), next: Next::First, read: 0 }
     }
 
     /// The next page; `None` after the last one.
@@ -61,8 +65,13 @@ impl<'a> Pages<'a> {
         let Some(Value::Array(items)) = items.filter(is_objects) else {
             return Err(malformed("the answer is no list of objects"));
         };
+        self.read += 1;
         self.next = match (list["continue"].as_str(), &self.next) {
             (None, _) => Next::End,
+            // A page that another follows has items.
+            (Some(_), _) if items.is_empty() || self.read == MAX_PAGES => {
+                return Err(malformed("the list does not end"));
+            }
             (Some(token), Next::After(last)) if token == last => {
                 return Err(malformed("the list does not end"));
             }

@@ -2,8 +2,9 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// A line of the operator has a few hundred bytes; a control plane's answer in one is cut before that.
-const MAX_LINE_BYTES: usize = 1024 * 1024;
+/// A line of the operator has a few hundred bytes; a control plane's answer in one is cut before that. Log services take no
+/// longer events than this.
+const MAX_LINE_BYTES: usize = 256 * 1024;
 
 /// A line of the input.
 #[derive(Debug, PartialEq, Eq)]

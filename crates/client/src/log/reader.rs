@@ -13,6 +13,8 @@ use crate::field::text_at;
 
 /// Tasks whose service is remembered: those of a day in a large account, in about 20 MB.
 const MAX_TASKS: usize = 50_000;
+/// The longest ARN of a task, and name of a service, that are remembered. Longer ones are none.
+const MAX_NAME_BYTES: usize = 512;
 
 /// The contents of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,7 +135,10 @@ impl TaskServices {
             if let Some(service) = self.by_task.get(&task) {
                 change["service"] = service.clone();
             }
-        } else if !change["service"].is_null() && !self.by_task.contains_key(&task) {
+        } else if change["service"].as_str().is_some_and(|name| name.len() <= MAX_NAME_BYTES)
+            && task.len() <= MAX_NAME_BYTES
+            && !self.by_task.contains_key(&task)
+        {
             if self.order.len() == MAX_TASKS
                 && let Some(oldest) = self.order.pop_front()
             {
@@ -268,6 +273,10 @@ mod tests {
             tasks.complete(serde_json::json!({"task": number.to_string(), "service": "kv"}));
         }
         assert_eq!((tasks.by_task.len(), tasks.order.len()), (MAX_TASKS, MAX_TASKS));
+        let long = "x".repeat(1_000);
+        tasks.complete(serde_json::json!({"task": long, "service": "kv"}));
+        tasks.complete(serde_json::json!({"task": "short", "service": long}));
+        assert!(!tasks.by_task.contains_key("short") && !tasks.by_task.contains_key(&long));
         assert_eq!(tasks.complete(serde_json::json!({"task": "0"}))["service"], Value::Null);
     }
 }

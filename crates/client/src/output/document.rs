@@ -161,7 +161,8 @@ impl ListWriter {
     }
 
     fn json_head(&self, out: &mut dyn Write) -> io::Result<()> {
-        let (version, kind) = (Value::from(&*self.api_version), Value::from(&*self.kind));
+        let text = |text: &str| escape(&Value::from(text).to_string());
+        let (version, kind) = (text(&self.api_version), text(&self.kind));
         write!(out, "{{\n  \"apiVersion\": {version},\n  \"kind\": {kind},\n  \"items\": [")
     }
 
@@ -231,6 +232,16 @@ mod tests {
                 };
                 assert_eq!(read, expected, "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn head_of_a_list_has_no_character_that_a_terminal_obeys() {
+        for syntax in [Syntax::Json, Syntax::Yaml] {
+            let mut out = Vec::new();
+            ListWriter::new(syntax, "v\u{9b}2J", "List\u{202e}").finish(&mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert!(!text.contains(|c| c != '\n' && is_unsafe(c)), "{text:?}");
         }
     }
 

@@ -44,11 +44,24 @@ async fn answer_of_another_server_is_an_error() {
 #[tokio::test]
 async fn list_without_an_end_is_an_error() {
     let operator = FakeOperator::start(Vec::new()).await;
-    for _ in 0..2 {
-        operator.reply("/api", Reply::Whole(200, "", r#"{"items":[],"continue":"x"}"#.to_owned()));
+    let item = r#"{"name":"a"}"#;
+    // The same page again, pages without items, and page after page.
+    for (items, tokens) in
+        [(item, vec![7; 3]), ("", (0..9).collect()), (item, (0..2_500).collect::<Vec<u32>>())]
+    {
+        let replies = tokens.len();
+        for token in tokens {
+            let page = format!(r#"{{"items":[{items}],"continue":"{token}"}}"#);
+            operator.reply("/api/v1/services", Reply::Whole(200, "", page));
+        }
+        let before = operator.seen().len();
+        let all = request(ResourceKind::Services, &[], &[]);
+        let (_, result) = printed(&operator, &all, ObjectFormat::Name).await;
+        assert!(matches!(result, Err(GetError::Api(ApiError::Malformed { .. }))), "{items} {replies}");
+        let read = operator.seen().len() - before;
+        assert!(read < replies, "{items}: {read} of {replies}");
+        operator.forget_replies();
     }
-    let (_, result) = printed(&operator, &request(ResourceKind::Tasks, &[], &[]), ObjectFormat::Name).await;
-    assert!(matches!(result, Err(GetError::Api(ApiError::Malformed { .. }))));
 }
 
 #[tokio::test]

@@ -96,6 +96,11 @@ impl FakeOperator {
         self.state.lock().unwrap().replies.push_back((path.to_owned(), reply));
     }
 
+    /// Forgets the answers that were given and not sent.
+    pub(super) fn forget_replies(&self) {
+        self.state.lock().unwrap().replies.clear();
+    }
+
     /// Waits until one more stream is open.
     pub(super) async fn stream_opened(&self) {
         self.opened.acquire().await.unwrap().forget();
