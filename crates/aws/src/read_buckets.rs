@@ -6,6 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{AccountRegion, ClusterArn};
 
+/// Most accounts and Regions with a bucket of their own. Further ones share one: events name accounts and Regions, and a
+/// forged one may name any.
+const MAX_PLACES: usize = 1_024;
+
 /// The token buckets of one group of reads, by account and Region. Shared by its clones.
 #[derive(Clone, Debug)]
 pub struct ReadBuckets(Arc<Mutex<Buckets>>);
@@ -56,11 +60,16 @@ impl ReadBuckets {
         if let Some(bucket) = buckets.shared.as_ref().or_else(|| buckets.by_place.get(place)) {
             return bucket.clone();
         }
+        let place =
+            if buckets.by_place.len() < MAX_PLACES { place.clone() } else { AccountRegion::new("", "") };
+        if let Some(bucket) = buckets.by_place.get(&place) {
+            return bucket.clone();
+        }
         let rate = buckets.rate_of(&place.account);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
         let burst = (rate * buckets.burst_seconds).clamp(1.0, 1e6) as u32;
         let bucket = TokenBucket::new(rate * buckets.share, burst);
-        buckets.by_place.insert(place.clone(), bucket.clone());
+        buckets.by_place.insert(place, bucket.clone());
         bucket
     }
 
@@ -121,6 +130,15 @@ mod tests {
         buckets.of(&other).acquire(1).await;
         buckets.of(&AccountRegion::new("1", "eu-north-1")).acquire(1).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn accounts_of_forged_events_share_a_bucket() {
+        let buckets = ReadBuckets::new(1.0, 1.0);
+        for account in 0..10 * MAX_PLACES {
+            drop(buckets.of(&AccountRegion::new(&account.to_string(), "eu-west-1")));
+        }
+        assert_eq!(buckets.lock().by_place.len(), MAX_PLACES + 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,9 @@ use ecs_mesh_model::{
     TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
 };
 
+/// Most sessions with the operator's own credentials that are kept. There are fewer Regions; a forged event may name any.
+const MAX_OWN_SESSIONS: usize = 128;
+
 /// Pause between two calls that ask for the operator's own account, while they fail.
 const OWN_ACCOUNT_RETRY: Duration = Duration::from_secs(30);
 
@@ -91,7 +94,7 @@ impl SdkAccounts {
             None if self.own.region() == &*place.region => self.own.clone(),
             None => self.own.in_region(&place.region),
         };
-        sessions.open.insert(place.clone(), clients.clone());
+        sessions.keep(place, &clients);
         Ok(clients)
     }
 
@@ -137,6 +140,17 @@ impl SdkAccounts {
 }
 
 impl Sessions {
+    /// Keeps a session. Of those with the own credentials all go before one too many comes, since they are made anew without a
+    /// call.
+    fn keep(&mut self, place: &AccountRegion, clients: &AwsClients) {
+        let is_own = |place: &AccountRegion| !self.members.contains_key(&*place.account);
+        if is_own(place) && self.open.keys().filter(|open| is_own(open)).count() >= MAX_OWN_SESSIONS {
+            let members = &self.members;
+            self.open.retain(|open, _| members.contains_key(&*open.account));
+        }
+        self.open.insert(place.clone(), clients.clone());
+    }
+
     fn must_know_own_account(&self, place: &AccountRegion) -> bool {
         !self.members.is_empty()
             && !self.members.contains_key(&*place.account)
@@ -322,4 +336,12 @@ fn undeclared_account(operation: &'static str, place: &AccountRegion) -> AwsErro
 fn unlisted_region(operation: &'static str, place: &AccountRegion) -> AwsError {
     let message = format!("the AwsAccount of {} does not list {}", place.account, place.region);
     AwsError { hint: "; add it to spec.regions", ..refused(operation, place, "UnlistedRegion", message) }
+}
+
+#[cfg(test)]
+impl SdkAccounts {
+    /// The sessions that are kept.
+    pub(super) fn session_count(&self) -> usize {
+        self.lock().open.len()
+    }
 }

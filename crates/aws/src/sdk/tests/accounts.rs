@@ -92,3 +92,15 @@ async fn own_account_needs_no_manifest_in_any_region() {
     assert!(seen[1].authorization.contains("/eu-north-1/ecs/"), "{}", seen[1].authorization);
     assert_eq!(seen.len(), 2);
 }
+
+#[tokio::test]
+async fn accounts_of_forged_events_keep_few_sessions() {
+    let world = SdkFixture::answering([]).await;
+    // Without an AwsAccount, each account is taken for the own one.
+    let accounts = SdkAccounts::new(world.aws.clone(), "prod");
+    for number in 0..300 {
+        let place = AccountRegion::new(&format!("{number:012}"), "eu-west-1");
+        accounts.clients(&place).await.unwrap();
+    }
+    assert!(accounts.session_count() <= 128, "{}", accounts.session_count());
+}
