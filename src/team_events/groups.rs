@@ -141,8 +141,10 @@ struct Group {
 }
 
 impl Group {
-    fn is_due(&self, now: Timestamp) -> bool {
-        self.told == 0 || self.has_doubled() && self.told_at.age_at(now) >= COUNT_INTERVAL
+    /// When the next event is due, once the group has grown enough. It is the same until then.
+    fn due_at(&self) -> Timestamp {
+        let interval = i64::try_from(COUNT_INTERVAL.as_millis()).unwrap_or(i64::MAX);
+        if self.told == 0 { Timestamp(i64::MIN) } else { Timestamp(self.told_at.0.saturating_add(interval)) }
     }
 
     fn has_doubled(&self) -> bool {
@@ -166,8 +168,9 @@ pub(super) struct DueGroup {
 pub(super) struct TeamEventGroups {
     groups: BTreeMap<GroupKey, Group>,
     members: BTreeMap<Member, GroupKey>,
-    /// Groups that have grown enough.
-    grown: BTreeSet<GroupKey>,
+    /// Groups that have grown enough, by the time at which they are due: a look at those that are due costs nothing for the
+    /// others, however many there are.
+    grown: BTreeSet<(Timestamp, GroupKey)>,
     pruned_at: Timestamp,
 }
 
@@ -186,7 +189,7 @@ impl TeamEventGroups {
                     key.kind == TeamEventKind::ControlPlaneUnsupported && key.control_plane == *control_plane
                 };
                 self.groups.retain(|key, _| !is_over(key));
-                self.grown.retain(|key| !is_over(key));
+                self.grown.retain(|(_, key)| !is_over(key));
                 true
             }
             _ => GroupKey::of(entry).is_none_or(|key| self.join(key, entry, now)),
@@ -236,7 +239,7 @@ impl TeamEventGroups {
             self.members.insert(member, key.clone());
         }
         if group.has_doubled() {
-            self.grown.insert(key);
+            self.grown.insert((group.due_at(), key));
         }
         true
     }
@@ -254,13 +257,16 @@ impl TeamEventGroups {
         if self.pruned_at.age_at(now) >= GROUP_ENDS_AFTER {
             self.prune(now);
         }
-        let is_due = |key: &&GroupKey| self.groups.get(key).is_some_and(|group| group.is_due(now));
-        let due: Vec<GroupKey> = self.grown.iter().filter(is_due).cloned().collect();
-        due.into_iter().filter_map(|key| self.tell(&key, now)).collect()
+        let mut due = Vec::new();
+        while self.grown.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.grown.pop_first()
+        {
+            due.extend(self.tell(&key, now));
+        }
+        due
     }
 
     fn tell(&mut self, key: &GroupKey, now: Timestamp) -> Option<DueGroup> {
-        self.grown.remove(key);
         let group = self.groups.get_mut(key)?;
         (group.told, group.told_at) = (group.count, now);
         Some(DueGroup {
@@ -282,6 +288,6 @@ impl TeamEventGroups {
         };
         self.groups.retain(|key, group| lasts(key, group));
         let groups = &self.groups;
-        self.grown.retain(|key| groups.contains_key(key));
+        self.grown.retain(|(_, key)| groups.contains_key(key));
     }
 }
