@@ -12,6 +12,19 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_core::plan::Evidence;
 use ecs_mesh_model::{EcsServiceRef, RoleArn, TaskArn, Timestamp};
 
+/// Longest text of an entry that subscribers keep or send, in characters. The audit log has the rest.
+const MAX_TEXT: usize = 1_000;
+/// Most paths of changed fields that subscribers keep or send.
+pub(crate) const MAX_FIELDS: usize = 20;
+
+/// The text, with an ellipsis where it is longer than subscribers keep.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT - 1) {
+        Some((end, last)) if text.len() > end + last.len_utf8() => format!("{}…", &text[..end]),
+        _ => text.to_owned(),
+    }
+}
+
 /// One record of the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JournalEntry {
@@ -228,6 +241,15 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_ends_with_an_ellipsis() {
+        for (length, expected) in [(0, 0), (999, 999), (1_000, 1_000), (1_001, 1_000), (5_000, 1_000)] {
+            let text = "ü".repeat(length);
+            let short = shortened(&text);
+            assert_eq!((short.chars().count(), short.ends_with('…')), (expected, length > 1_000), "{length}");
+        }
+    }
 
     #[derive(Default)]
     struct Sequence(Mutex<Vec<u64>>);

@@ -109,6 +109,7 @@ use ecs_mesh_controller::{Lease, ShutdownSummary};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::ClusterArn;
 
+use crate::telemetry::metrics::Metrics;
 use context::{Context, RoleRecheck, WorkerMap};
 use event_handler::TaskEventHandler;
 use manifest_applier::ManifestApplier;
@@ -124,6 +125,7 @@ pub use journal::{
     ChangeCause, ChangeResult, Journal, JournalChange, JournalEntry, JournalEvent, JournalHold,
     JournalSubject, JournalSubscriber, JournalWarning,
 };
+pub(crate) use journal::{MAX_FIELDS, shortened};
 pub use leadership::{Replicas, StandbyReads};
 pub use once::OnceReport;
 pub use plan::{
@@ -199,6 +201,11 @@ impl Operator {
     /// Whether this process may write.
     pub fn lease(&self) -> Arc<dyn Lease> {
         Arc::clone(&self.context.process.lease)
+    }
+
+    /// The metrics of this process.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.context.metrics()
     }
 
     /// The journal of this run.

@@ -5,14 +5,9 @@ use super::event::{
     TeamEventSubject, TeamEventTasks,
 };
 use super::groups::{DueGroup, HELD_BY_GUARD};
-use crate::operator::JournalEvent;
+use crate::operator::{JournalEvent, MAX_FIELDS, shortened};
 use ecs_mesh_aws::aws::BusEvent;
 use ecs_mesh_model::{EcsServiceRef, OperatorId};
-
-/// Longest message or fix, in characters.
-const MAX_TEXT: usize = 1_000;
-/// Most paths of changed fields.
-const MAX_FIELDS: usize = 20;
 
 /// The sender that events name.
 #[derive(Clone)]
@@ -93,13 +88,6 @@ fn cause(event: &JournalEvent) -> TeamEventCause {
         },
         JournalEvent::Resolved { .. } | JournalEvent::Supported => TeamEventCause::default(),
     }
-}
-
-fn shortened(text: &str) -> String {
-    if text.chars().count() <= MAX_TEXT {
-        return text.to_owned();
-    }
-    text.chars().take(MAX_TEXT - 1).chain(['…']).collect()
 }
 
 /// The ARN of the service.

@@ -5,7 +5,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::operator::journal::{
-    ChangeResult, JournalChange, JournalEntry, JournalEvent, JournalSubject, JournalSubscriber,
+    ChangeResult, JournalChange, JournalEntry, JournalEvent, JournalSubject, JournalSubscriber, MAX_FIELDS,
+    shortened,
 };
 use crate::read_api::{History, HistoryEntry, HistoryRecord};
 use ecs_mesh_aws::store::MAX_TASKS;
@@ -107,8 +108,8 @@ impl JournalSubscriber for ReadersJournal {
     fn receive(&self, entry: &Arc<JournalEntry>) {
         let warning = |key: &str, message: &str, fix: Option<&str>| ActiveWarning {
             key: key.to_owned(),
-            message: message.into(),
-            fix: fix.map(Into::into),
+            message: shortened(message).into(),
+            fix: fix.map(|fix| shortened(fix).into()),
             service: entry.subject.service.clone(),
             since: entry.at,
         };
@@ -145,7 +146,7 @@ fn change_view(entry: &JournalEntry, change: &JournalChange) -> ChangeView {
     let (result, error) = match &change.result {
         ChangeResult::Success => (ChangeResultView::Success, None),
         ChangeResult::SuccessResponseLost => (ChangeResultView::SuccessResponseLost, None),
-        ChangeResult::Error(error) => (ChangeResultView::Error, Some(error.clone())),
+        ChangeResult::Error(error) => (ChangeResultView::Error, Some(shortened(error))),
     };
     ChangeView {
         id: entry.sequence,
@@ -162,8 +163,8 @@ fn change_view(entry: &JournalEntry, change: &JournalChange) -> ChangeView {
         workload: workload.clone(),
         role: role.as_ref().map(RoleArn::as_str).map(intern),
         binding: binding.clone(),
-        reason: ReasonView { key: intern(change.cause.label()), message: change.message.clone() },
-        fields: change.fields.clone(),
+        reason: ReasonView { key: intern(change.cause.label()), message: shortened(&change.message) },
+        fields: change.fields.iter().take(MAX_FIELDS).map(|field| shortened(field)).collect(),
         result,
         error,
     }
@@ -239,5 +240,79 @@ impl ActiveTaskWarnings {
         views
             .map(|(view, services)| WarningView { services: services.into_iter().collect(), ..view })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::journal::{ChangeCause, JournalWarning};
+
+    const TASK: &str = "arn:aws:ecs:eu-west-1:111122223333:task/demo/0123456789abcdef0123456789abcdef";
+
+    fn entry(sequence: u64, event: JournalEvent) -> Arc<JournalEntry> {
+        let subject = JournalSubject {
+            control_plane: Some("kuma".into()),
+            task: Some(TaskArn::parse(TASK).unwrap()),
+            ..JournalSubject::default()
+        };
+        Arc::new(JournalEntry { sequence, at: Timestamp(0), subject, event })
+    }
+
+    /// The size of all entries in JSON.
+    fn size(journal: &ReadersJournal) -> usize {
+        let changes = journal.history.changes();
+        changes.iter().map(|change| serde_json::to_vec(&**change).unwrap().len()).sum()
+    }
+
+    #[test]
+    fn entry_is_small_however_much_a_change_says() {
+        let journal = ReadersJournal::new(History::new(10));
+        let long = "x".repeat(1024 * 1024);
+        let change = JournalChange {
+            object: "registration",
+            change: "update",
+            cause: ChangeCause::Declared,
+            message: long.clone(),
+            fields: vec![long.clone(); 500],
+            result: ChangeResult::Error(long.clone()),
+        };
+        journal.receive(&entry(1, JournalEvent::Change(change)));
+        assert!((1_000..32 * 1024).contains(&size(&journal)), "{}", size(&journal));
+        let warning = JournalWarning {
+            reason: "rejected",
+            key: "k".to_owned(),
+            message: long.clone(),
+            rules: Vec::new(),
+            fix: Some(long),
+        };
+        journal.receive(&entry(2, JournalEvent::Warning(warning)));
+        let task = TaskArn::parse(TASK).unwrap();
+        let shown = journal.active().of_task(&task, &["kuma".into()]);
+        let TaskWarningView { message, fix, .. } = &shown[0].1;
+        assert!(message.len() < 2_000 && fix.as_ref().unwrap().len() < 2_000);
+    }
+
+    #[test]
+    fn warning_holds_until_it_is_resolved() {
+        let journal = ReadersJournal::new(History::new(10));
+        let warning = |message: &str| {
+            JournalEvent::Warning(JournalWarning {
+                reason: "rejected",
+                key: "k".to_owned(),
+                message: message.to_owned(),
+                rules: Vec::new(),
+                fix: None,
+            })
+        };
+        let task = TaskArn::parse(TASK).unwrap();
+        let of_task = || journal.active().of_task(&task, &["kuma".into()]);
+        journal.receive(&entry(1, warning("first")));
+        journal.receive(&entry(2, warning("second")));
+        assert_eq!(of_task().iter().map(|(_, view)| &*view.message).collect::<Vec<_>>(), ["second"]);
+        journal.receive(&entry(3, JournalEvent::Resolved { reason: "name_conflict" }));
+        assert_eq!(of_task().len(), 1, "another condition");
+        journal.receive(&entry(4, JournalEvent::Resolved { reason: "rejected" }));
+        assert!(of_task().is_empty());
     }
 }
