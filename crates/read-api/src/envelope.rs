@@ -93,6 +93,20 @@ impl ErrorCodeView {
             Self::NotReady => 503,
         }
     }
+
+    /// The code as a label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::InvalidParameter => "invalid_parameter",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge => "too_large",
+            Self::TooManyRequests => "too_many_requests",
+            Self::NotReady => "not_ready",
+        }
+    }
 }
 
 /// An error.

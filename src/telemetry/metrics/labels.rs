@@ -236,6 +236,18 @@ pub(super) const TEAM_EVENT_TYPES: [&str; 6] = [
 /// Why an event to teams was dropped.
 pub(super) const TEAM_EVENT_DROP_REASONS: [&str; 5] =
     ["queue_full", "too_many_groups", "refused", "unavailable", "not_leader"];
+/// How requests to the read API were answered: `ok`, or the code of the error.
+pub(super) const API_RESULTS: [&str; 9] = [
+    "ok",
+    "invalid_parameter",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "method_not_allowed",
+    "too_large",
+    "too_many_requests",
+    "not_ready",
+];
 /// Why a task is ignored.
 pub(super) const IGNORE_REASONS: [&str; 6] = [
     "no_binding",

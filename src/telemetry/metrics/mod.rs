@@ -3,6 +3,7 @@
 //! Counters and histograms are kept here and start at 0. Gauges (queues, registrations, guards) are read from the operator
 //! at each scrape (`collect`).
 
+mod api;
 mod aws;
 mod changes;
 mod collect;
@@ -31,6 +32,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
+pub use api::ApiMetrics;
 pub use changes::ChangeMetrics;
 pub use control_plane::ControlPlaneMetrics;
 pub use deployments::DeploymentMetrics;
@@ -80,6 +82,8 @@ pub struct Metrics {
     control_planes: ControlPlaneFamilies,
     /// Events to teams.
     pub team_events: TeamEventMetrics,
+    /// Requests to the read API.
+    pub api: ApiMetrics,
 }
 
 /// The sources of a scrape. The operator is created after its metrics and dropped before them, so the reference is weak.
@@ -151,6 +155,7 @@ impl Metrics {
             sweeps: SweepMetrics::register(r),
             control_planes: ControlPlaneFamilies::register(r),
             team_events: TeamEventMetrics::register(r),
+            api: ApiMetrics::register(r),
             registry,
         }
     }
