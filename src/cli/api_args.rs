@@ -56,7 +56,8 @@ impl ApiArgs {
         };
         let tls = self.api_tls_cert_file.clone().zip(self.api_tls_key_file.clone());
         let reads = operator.reads(usize::try_from(self.history_entries).unwrap_or(usize::MAX));
-        let options = ReadApiOptions { address, token, tls };
+        let metrics = operator.metrics().api.clone();
+        let options = ReadApiOptions { address, token, tls, metrics };
         let server = ReadServer::start(options, secrets, reads, fastrand::u64(..)).await;
         server.map(Some).map_err(|error| error.to_string())
     }

@@ -15,9 +15,10 @@ const MIN_AGE: Duration = Duration::from_millis(250);
 const AGE_PER_COST: u32 = 20;
 
 /// The last snapshot.
+#[derive(Clone)]
 pub(super) struct SnapshotCache {
     source: Arc<dyn ReadSource>,
-    last: Mutex<Option<CachedSnapshot>>,
+    last: Arc<Mutex<Option<CachedSnapshot>>>,
 }
 
 struct CachedSnapshot {
@@ -27,14 +28,23 @@ struct CachedSnapshot {
 
 impl SnapshotCache {
     pub(super) fn new(source: Arc<dyn ReadSource>) -> Self {
-        Self { source, last: Mutex::default() }
+        Self { source, last: Arc::default() }
     }
 
     /// A snapshot that is fresh enough. Concurrent callers wait for one; `None` if it failed, which is a defect.
     pub(super) async fn get(&self) -> Option<Arc<Snapshot>> {
+        if let Some(fresh) = fresh(self.last.lock().await.as_ref()) {
+            return Some(fresh);
+        }
+        // A caller whose client goes away stops waiting. The snapshot is finished all the same: otherwise the next caller would
+        // begin another one beside it, and clients that come and go would have many made at once.
+        tokio::spawn(self.clone().make()).await.ok().flatten()
+    }
+
+    async fn make(self) -> Option<Arc<Snapshot>> {
         let mut last = self.last.lock().await;
-        if let Some(cached) = last.as_ref().filter(|cached| Instant::now() < cached.fresh_until) {
-            return Some(Arc::clone(&cached.snapshot));
+        if let Some(fresh) = fresh(last.as_ref()) {
+            return Some(fresh);
         }
         let source = Arc::clone(&self.source);
         let began = Instant::now();
@@ -44,4 +54,8 @@ impl SnapshotCache {
         *last = Some(CachedSnapshot { snapshot: Arc::clone(&snapshot), fresh_until: Instant::now() + age });
         Some(snapshot)
     }
+}
+
+fn fresh(last: Option<&CachedSnapshot>) -> Option<Arc<Snapshot>> {
+    last.filter(|cached| Instant::now() < cached.fresh_until).map(|cached| Arc::clone(&cached.snapshot))
 }

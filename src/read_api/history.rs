@@ -89,7 +89,7 @@ impl History {
     }
 
     /// All changes, the newest first.
-    pub(super) fn changes(&self) -> Vec<Arc<ChangeView>> {
+    pub(crate) fn changes(&self) -> Vec<Arc<ChangeView>> {
         let ring = self.lock();
         let changes = ring.entries.iter().rev().filter_map(|entry| match &entry.record {
             HistoryRecord::Change(change) => Some(Arc::clone(change)),

@@ -1,7 +1,7 @@
 //! The read API: the operator's view of tasks, services, registrations and changes, over HTTP.
 //!
 //! Guarantees that readers never slow a reconcile: they share snapshots (`cache`), answers are rendered on threads of their
-//! own, two at a time, and no lock of the operator is held meanwhile. Connections, rates and sizes are limited. A listener
+//! own in a limited part of the time (`render_gate`), and no lock of the operator is held meanwhile. Connections, rates and sizes are limited. A listener
 //! that is not on loopback needs a bearer token. `docs/reference/api.md` describes the API for its users.
 
 mod access;
@@ -9,6 +9,7 @@ mod answers;
 mod cache;
 mod history;
 mod page;
+mod render_gate;
 mod routes;
 mod source;
 mod stream;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::listener::{ConnectionHandle, ConnectionLimits, LimitedListener, TlsFiles, TlsKeys, bind};
+use crate::telemetry::metrics::ApiMetrics;
 use ecs_mesh_controller::Secrets;
 use routes::{ApiState, router};
 use token::ReadToken;
@@ -56,6 +58,8 @@ pub struct ReadApiOptions {
     pub token: Option<ReadTokenSource>,
     /// The files of the certificate chain and of its key; without them, there is no TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Counts requests.
+    pub metrics: ApiMetrics,
 }
 
 /// Why the API cannot be served.
@@ -151,7 +155,7 @@ impl Prepared {
             }
             None => None,
         };
-        let state = Arc::new(ApiState::new(source, token, options.address));
+        let state = Arc::new(ApiState::new(source, token, options));
         Ok(Self { state, keys, limits: LIMITS })
     }
 

@@ -1,6 +1,5 @@
 //! The paths of the API: who may ask, what is asked, and the answer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,14 +15,17 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::access::{ClientRates, is_loopback_host};
+use super::ReadApiOptions;
+use super::access::{ClientRates, is_loopback_host, is_of_another_origin};
 use super::answers::{self, ListKind};
 use super::cache::SnapshotCache;
 use super::page::{self, Asset, PAGE_POLICY};
+use super::render_gate::RenderGate;
 use super::source::ReadSource;
 use super::stream::{ChangeNotices, ReaderStream};
 use super::token::ReadToken;
 use crate::listener::ConnectionHandle;
+use crate::telemetry::metrics::ApiMetrics;
 use ecs_mesh_read_api::{CountsView, ErrorCodeView, ErrorView, decode};
 
 /// Most bytes of a request's target, and of its whole head.
@@ -33,13 +35,15 @@ const MAX_HEAD: usize = 8 * 1024;
 /// Most streams.
 const MAX_STREAMS: usize = 32;
 
-/// Answers that are rendered at a time.
-const MAX_RENDERING: usize = 2;
-
 /// The shortest interval of reads of registrations at control planes, over all readers.
 const REGISTRATION_INTERVAL: Duration = Duration::from_secs(1);
 
 const JSON: &str = "application/json";
+
+/// The content security policy of answers, which are no documents.
+const ANSWER_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Shared by all requests.
 pub(super) struct ApiState {
@@ -51,24 +55,30 @@ pub(super) struct ApiState {
     is_loopback: bool,
     rates: ClientRates,
     streams: Arc<Semaphore>,
-    rendering: Arc<Semaphore>,
+    rendering: RenderGate,
     last_registrations: tokio::sync::Mutex<Option<Instant>>,
+    metrics: ApiMetrics,
     /// Ends the server, its streams included.
     pub(super) stop: CancellationToken,
 }
 
 impl ApiState {
-    pub(super) fn new(source: Arc<dyn ReadSource>, token: Option<ReadToken>, address: SocketAddr) -> Self {
+    pub(super) fn new(
+        source: Arc<dyn ReadSource>,
+        token: Option<ReadToken>,
+        options: &ReadApiOptions,
+    ) -> Self {
         Self {
             cache: SnapshotCache::new(Arc::clone(&source)),
             source,
             notices: Arc::default(),
             token,
-            is_loopback: address.ip().to_canonical().is_loopback(),
+            is_loopback: options.address.ip().to_canonical().is_loopback(),
             rates: ClientRates::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-            rendering: Arc::new(Semaphore::new(MAX_RENDERING)),
+            rendering: RenderGate::default(),
             last_registrations: tokio::sync::Mutex::default(),
+            metrics: options.metrics.clone(),
             stop: CancellationToken::new(),
         }
     }
@@ -92,10 +102,14 @@ async fn answer(
             return asset(path, &parts.headers);
         };
         check_token(&state, &parts.headers).await?;
+        // Those who may read keep their connections, whatever the others do.
+        connection.begin_response();
         let path = path.strip_prefix("v1/").ok_or_else(not_found)?;
         api(&state, &connection, path, parts.uri.query().unwrap_or_default(), &parts).await
     };
-    result.await.unwrap_or_else(|error| error_response(&error))
+    let result = result.await;
+    state.metrics.record_request(result.as_ref().map_or_else(|error| error.code.label(), |_| "ok"));
+    result.unwrap_or_else(|error| error_response(&error))
 }
 
 fn check_request(
@@ -117,9 +131,14 @@ fn check_request(
         );
         return Err(ErrorView::new(ErrorCodeView::TooLarge, message));
     }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok()).filter(|_| hosts.next().is_none());
     if state.is_loopback && !host.is_some_and(is_loopback_host) {
         let message = "the Host header must name this machine's loopback, such as localhost:9103";
+        return Err(ErrorView::new(ErrorCodeView::Forbidden, message));
+    }
+    if uri.path().starts_with("/api/") && is_of_another_origin(headers) {
+        let message = "pages of other origins may not use the API";
         return Err(ErrorView::new(ErrorCodeView::Forbidden, message));
     }
     if method != Method::GET && method != Method::HEAD {
@@ -245,13 +264,7 @@ async fn render(
     state: &ApiState,
     work: impl FnOnce() -> Result<Vec<u8>, ErrorView> + Send + 'static,
 ) -> Result<Vec<u8>, ErrorView> {
-    // The semaphore is never closed, so this is always a permit.
-    let permit = Arc::clone(&state.rendering).acquire_owned().await.ok();
-    let rendered = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        work()
-    });
-    rendered.await.map_err(|_| defect())?
+    state.rendering.run(work).await.ok_or_else(defect)?
 }
 
 async fn registrations(state: &Arc<ApiState>, task: &str) -> Result<Vec<u8>, ErrorView> {
@@ -284,7 +297,8 @@ fn stream(
         let message = format!("{MAX_STREAMS} streams are open, and no more are allowed; try again later");
         ErrorView::new(ErrorCodeView::TooManyRequests, message)
     })?;
-    let last_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.trim().parse().ok());
+    let last_id =
+        headers.get(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()).trim().to_owned());
     connection.begin_stream();
     let stream = ReaderStream {
         last_id,
@@ -319,6 +333,8 @@ fn response(status: StatusCode, content_type: &'static str, body: Body) -> Respo
         (CONTENT_TYPE, content_type),
         (CACHE_CONTROL, "no-store"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_SECURITY_POLICY, ANSWER_POLICY),
+        (RESOURCE_POLICY, "same-origin"),
         // A connection has a limited age.
         (CONNECTION, "close"),
     ];

@@ -2,6 +2,9 @@
 //!
 //! A stream reads the ring at its own pace, so a slow client holds up no other and costs a buffer of a few events. A client
 //! that the ring has moved past gets `reset`, and reads again. One that takes nothing for a while is disconnected.
+//!
+//! Numbers of entries begin again with each process. The id of an event names the process, too, so that a client that comes
+//! back to another one gets `reset`.
 
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -31,6 +34,9 @@ const MAX_BEHIND: usize = 16;
 
 /// Chunks that wait for the client.
 const MAX_CHUNKS: usize = 4;
+
+/// Bytes of entries after which a chunk ends.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Finds changed views while there are streams.
 pub(super) struct ChangeNotices {
@@ -89,10 +95,32 @@ fn differs(before: &StatusView, after: &StatusView) -> bool {
     StatusView { now: after.now, ..before.clone() } != *after
 }
 
+/// The process whose entries a stream sends, as ids of events name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct EntryOrigin(i64);
+
+impl EntryOrigin {
+    fn of(status: &StatusView) -> Self {
+        Self(status.started_at.0.0)
+    }
+
+    /// The id of an event that follows this entry.
+    fn event_id(&self, entry: u64) -> String {
+        format!("{entry}-{:x}", self.0)
+    }
+
+    /// The entry of an event's id; `None` if the id is of another process, or none.
+    fn entry(&self, event_id: &str) -> Option<u64> {
+        let (entry, _) = event_id.split_once('-')?;
+        let entry = entry.parse().ok()?;
+        (self.event_id(entry) == event_id).then_some(entry)
+    }
+}
+
 /// One stream.
 pub(super) struct ReaderStream {
-    /// The id of the last entry that the client has.
-    pub(super) last_id: Option<u64>,
+    /// The id of the last event that the client has.
+    pub(super) last_id: Option<String>,
     pub(super) source: Arc<dyn ReadSource>,
     pub(super) notices: Arc<ChangeNotices>,
     /// Ends the stream with the server.
@@ -113,24 +141,27 @@ impl ReaderStream {
         let history = Arc::clone(self.source.history());
         let mut followed = history.follow();
         let mut changed = self.notices.subscribe();
-        let mut sent = self.last_id.unwrap_or(*followed.borrow_and_update());
-        // An id of another process, or of one that has restarted.
-        let is_foreign = sent > *followed.borrow();
-        let status = StreamEventView::Status(Box::new(self.source.status()));
-        let mut first = String::from("retry: 2000\n\n");
-        if is_foreign {
-            sent = *followed.borrow();
-            write_event(&mut first, sent, &StreamEventView::Reset);
+        let status = self.source.status();
+        let origin = EntryOrigin::of(&status);
+        let newest = *followed.borrow_and_update();
+        let known = self.last_id.as_deref().map(|id| origin.entry(id).filter(|entry| *entry <= newest));
+        let mut sent = known.flatten().unwrap_or(newest);
+        let mut first = EventText::new(origin);
+        first.text.push_str("retry: 2000\n\n");
+        if known == Some(None) {
+            first.write(sent, &StreamEventView::Reset);
         }
-        write_event(&mut first, sent, &status);
-        if sender.send(first.into()).await.is_err() {
+        first.write(sent, &StreamEventView::Status(Box::new(status)));
+        let origin = first.origin.clone();
+        if sender.send(first.text.into()).await.is_err() {
             return;
         }
         followed.mark_changed();
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let chunk = tokio::select! {
+            let mut chunk = EventText::new(origin.clone());
+            tokio::select! {
                 biased;
                 () = sender.closed() => return,
                 () = self.stop.cancelled() => return,
@@ -138,45 +169,61 @@ impl ReaderStream {
                     if grown.is_err() {
                         return;
                     }
-                    let chunk = unsent(&history, &mut sent);
+                    sent = chunk.write_unsent(&history, sent);
                     if *followed.borrow() > sent {
                         followed.mark_changed();
                     }
-                    chunk
                 }
-                event = changed.recv() => {
-                    let mut chunk = String::new();
-                    match event {
-                        Ok(event) => write_event(&mut chunk, sent, &event),
-                        Err(broadcast::error::RecvError::Lagged(_)) => {
-                            write_event(&mut chunk, sent, &StreamEventView::Reset);
-                        }
-                        Err(broadcast::error::RecvError::Closed) => return,
-                    }
-                    chunk
-                }
-                _ = heartbeat.tick() => ":\n\n".to_owned(),
-            };
-            if !chunk.is_empty() && sender.send(chunk.into()).await.is_err() {
+                event = changed.recv() => match event {
+                    Ok(event) => chunk.write(sent, &event),
+                    Err(broadcast::error::RecvError::Lagged(_)) => chunk.write(sent, &StreamEventView::Reset),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                _ = heartbeat.tick() => chunk.text.push_str(":\n\n"),
+            }
+            if !chunk.text.is_empty() && sender.send(chunk.text.into()).await.is_err() {
                 return;
             }
         }
     }
 }
 
-/// The next entries as events.
-fn unsent(history: &History, sent: &mut u64) -> String {
-    let next = history.after(*sent);
-    let mut chunk = String::new();
-    if next.has_gap {
-        let before = next.entries.first().map_or(*sent, |entry| entry.id.saturating_sub(1));
-        write_event(&mut chunk, before, &StreamEventView::Reset);
+/// Events as they are sent.
+struct EventText {
+    origin: EntryOrigin,
+    text: String,
+}
+
+impl EventText {
+    fn new(origin: EntryOrigin) -> Self {
+        Self { origin, text: String::new() }
     }
-    for entry in &next.entries {
-        write_event(&mut chunk, entry.id, &event(entry));
-        *sent = entry.id;
+
+    /// Writes an event that follows this entry.
+    fn write(&mut self, entry: u64, event: &StreamEventView) {
+        let (name, id, data) = (event.name(), self.origin.event_id(entry), event.data());
+        // Writing to a String cannot fail. JSON has no line break.
+        let _ = write!(self.text, "event: {name}\nid: {id}\ndata: {data}\n\n");
     }
-    chunk
+
+    /// Writes the next entries, as many as a chunk has. Returns the last one.
+    fn write_unsent(&mut self, history: &History, sent: u64) -> u64 {
+        let next = history.after(sent);
+        let mut last = sent;
+        if next.has_gap {
+            let before = next.entries.first().map_or(sent, |entry| entry.id.saturating_sub(1));
+            self.write(before, &StreamEventView::Reset);
+            last = before;
+        }
+        for entry in &next.entries {
+            if self.text.len() >= CHUNK_BYTES {
+                break;
+            }
+            self.write(entry.id, &event(entry));
+            last = entry.id;
+        }
+        last
+    }
 }
 
 fn event(entry: &HistoryEntry) -> StreamEventView {
@@ -185,11 +232,6 @@ fn event(entry: &HistoryEntry) -> StreamEventView {
         HistoryRecord::Warning(warning) => StreamEventView::Warning(Box::new((**warning).clone())),
         HistoryRecord::Resolved(resolved) => StreamEventView::Resolved((**resolved).clone()),
     }
-}
-
-fn write_event(out: &mut String, id: u64, event: &StreamEventView) {
-    // Writing to a String cannot fail. JSON has no line break.
-    let _ = write!(out, "event: {}\nid: {id}\ndata: {}\n\n", event.name(), event.data());
 }
 
 /// The body of a stream.
@@ -204,5 +246,37 @@ impl Body for EventBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::history::tests::change;
+    use super::*;
+
+    #[test]
+    fn event_id_is_of_one_process() {
+        let origin = EntryOrigin(1_796_000_000_000);
+        assert_eq!(origin.entry(&origin.event_id(7)), Some(7));
+        for foreign in ["", "7", "-", "x-1a2b", "7-", "+7-1a229f8c800", &EntryOrigin(1).event_id(7)] {
+            assert_eq!(origin.entry(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn chunk_is_bounded_however_long_entries_are() {
+        let history = History::new(1_000);
+        let long = "x".repeat(4_096);
+        (1..=256).for_each(|id| history.record(change(id, &long, "web")));
+        let (mut sent, mut chunks) = (0, 0);
+        while sent < 256 {
+            let mut chunk = EventText::new(EntryOrigin(1));
+            sent = chunk.write_unsent(&history, sent);
+            assert!(chunk.text.len() < CHUNK_BYTES + 16 * 1024, "{}", chunk.text.len());
+            chunks += 1;
+        }
+        assert!(chunks > 10, "{chunks}");
     }
 }

@@ -1,5 +1,5 @@
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -20,6 +20,8 @@ struct FakeReads {
     tasks: Mutex<Vec<TaskView>>,
     history: Arc<History>,
     snapshots: AtomicUsize,
+    /// Snapshots wait for as long as it is set.
+    is_held: AtomicBool,
 }
 
 fn task(number: usize) -> TaskView {
@@ -52,7 +54,8 @@ fn task(number: usize) -> TaskView {
 impl FakeReads {
     fn new(tasks: usize) -> Arc<Self> {
         let tasks = Mutex::new((0..tasks).map(task).collect());
-        Arc::new(Self { tasks, history: Arc::new(History::new(100)), snapshots: AtomicUsize::new(0) })
+        let history = Arc::new(History::new(100));
+        Arc::new(Self { tasks, history, snapshots: AtomicUsize::new(0), is_held: AtomicBool::new(false) })
     }
 }
 
@@ -60,6 +63,9 @@ impl FakeReads {
 impl ReadSource for FakeReads {
     fn snapshot(&self) -> Snapshot {
         self.snapshots.fetch_add(1, Ordering::Relaxed);
+        while self.is_held.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
         let tasks = self.tasks.lock().unwrap().clone();
         Snapshot::new(self.status(), SnapshotLists { tasks, ..SnapshotLists::default() })
     }
@@ -105,7 +111,8 @@ impl ReadSource for FakeReads {
 const LOOPBACK: &str = "127.0.0.1:0";
 
 fn options() -> ReadApiOptions {
-    ReadApiOptions { address: LOOPBACK.parse().unwrap(), token: None, tls: None }
+    let metrics = crate::telemetry::metrics::Metrics::default().api.clone();
+    ReadApiOptions { address: LOOPBACK.parse().unwrap(), token: None, tls: None, metrics }
 }
 
 async fn serve_with(
@@ -200,11 +207,45 @@ async fn refused_request_has_a_code_and_the_parameter() {
 #[tokio::test]
 async fn loopback_answers_loopback_hosts_alone() {
     let (_server, address) = serve(&FakeReads::new(1)).await;
-    for (host, status) in [("localhost", 200), ("127.0.0.1:9103", 200), ("rebound.example", 403)] {
-        let (found, head, _) = request(address, "GET /api/v1/status", &format!("host: {host}\r\n")).await;
-        assert_eq!(found, status, "{host}");
-        assert!(!head.contains("access-control"), "{head}");
+    for (host, status) in [
+        ("localhost", 200),
+        ("127.0.0.1:9103", 200),
+        ("rebound.example", 403),
+        ("localhost\r\nhost: rebound.example", 403),
+    ] {
+        for path in ["/api/v1/status", "/"] {
+            let (found, head, _) =
+                request(address, &format!("GET {path}"), &format!("host: {host}\r\n")).await;
+            assert_eq!(found, status, "{host} {path}");
+            assert!(!head.contains("access-control"), "{head}");
+        }
     }
+    // A client of HTTP/1.0 may name no host.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /api/v1/status HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 403"), "{answer}");
+}
+
+#[tokio::test]
+async fn page_of_another_origin_gets_nothing() {
+    let (_server, address) = serve(&FakeReads::new(1)).await;
+    let from = |lines: &str| format!("host: localhost:9103\r\n{lines}\r\n");
+    for (lines, status) in [
+        ("sec-fetch-site: cross-site", 403),
+        ("origin: https://evil.example", 403),
+        ("sec-fetch-site: same-origin\r\norigin: http://localhost:9103", 200),
+    ] {
+        for path in ["/api/v1/status", "/api/v1/tasks/none/registrations", "/api/v1/stream"] {
+            let (found, head, body) = request(address, &format!("HEAD {path}"), &from(lines)).await;
+            assert_eq!(found == 403, status == 403, "{lines} {path} {head} {body}");
+            assert!(head.contains("cross-origin-resource-policy: same-origin"), "{head}");
+        }
+    }
+    // Another site may have a link to the page.
+    let (status, head, _) = request(address, "GET /", &from("sec-fetch-site: cross-site")).await;
+    assert!(status == 200 && head.contains("frame-ancestors 'none'"), "{head}");
 }
 
 #[tokio::test]
@@ -214,25 +255,57 @@ async fn address_beyond_loopback_needs_a_token() {
         let source = Arc::clone(&source) as Arc<dyn ReadSource>;
         async move { ReadServer::start(options, Arc::new(NoSecrets), source, 1).await }
     };
-    let everywhere = ReadApiOptions { address: "0.0.0.0:0".parse().unwrap(), ..options() };
-    let error = start(everywhere.clone()).await.unwrap_err();
-    assert!(matches!(error, ReadApiError::NeedsToken(_)), "{error}");
+    let at = |address: &str| ReadApiOptions { address: address.parse().unwrap(), ..options() };
+    for address in
+        ["0.0.0.0:0", "[::]:0", "[::ffff:0.0.0.0]:0", "[::ffff:10.0.0.1]:0", "10.0.0.1:0", "[fe80::1]:0"]
+    {
+        let error = start(at(address)).await.unwrap_err();
+        assert!(matches!(error, ReadApiError::NeedsToken(_)), "{error}");
+    }
+    start(at("[::ffff:127.0.0.1]:0")).await.unwrap().stop().await;
+    let everywhere = at("0.0.0.0:0");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, "a-token-of-readers").unwrap();
     let token = Some(ReadTokenSource::File(file));
     start(ReadApiOptions { token: token.clone(), ..everywhere }).await.unwrap().stop().await;
-    let (_server, address) = serve_with(&source, ReadApiOptions { token, ..options() }, LIMITS).await;
+    let options = ReadApiOptions { token, ..options() };
+    let (_server, address) = serve_with(&source, options.clone(), LIMITS).await;
     for (header, status) in [
         ("", 401),
         ("authorization: Bearer another-token-of-readers\r\n", 401),
         ("authorization: Basic a-token-of-readers\r\n", 401),
         ("authorization: Bearer a-token-of-readers\r\n", 200),
     ] {
-        let (found, head, body) = request(address, "GET /api/v1/status", header).await;
-        assert_eq!((found, head.contains("www-authenticate: bearer")), (status, status == 401), "{header}");
+        for path in ["status", "tasks", "stream", "no-such-path", "../v1/status", "tasks/0/registrations"] {
+            let line = format!("HEAD /api/v1/{path}");
+            let (found, head, _) = request(address, &line, header).await;
+            let is_refused = (found == 401, head.contains("www-authenticate: bearer"));
+            assert_eq!(is_refused, (status == 401, status == 401), "{header} {path}: {head}");
+        }
+        let (found, _, body) = request(address, "GET /api/v1/status", header).await;
+        assert_eq!(found, status, "{header}");
         assert!(!body.contains("token-of-readers"), "{body}");
     }
+    assert_eq!((options.metrics.request_count("unauthorized"), options.metrics.request_count("ok")), (21, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_over_a_rate_is_refused_until_it_waits() {
+    let (_server, address) = serve(&FakeReads::new(1)).await;
+    let registrations = format!("/api/v1/tasks/{:032x}/registrations", 0);
+    // The control planes are asked once a second, whoever asks.
+    for (path, expected) in [(&registrations, 200), (&registrations, 429)] {
+        assert_eq!(get(address, path).await.0, expected, "{path}");
+    }
+    let mut refused = 0;
+    for _ in 0..1_000 {
+        let (status, head, _) = request(address, "GET /api/v1/none", "").await;
+        refused += usize::from(status == 429 && head.contains("retry-after: 1"));
+    }
+    assert!(refused > 100, "{refused}");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(get(address, &registrations).await.0, 200);
 }
 
 #[tokio::test]
@@ -244,6 +317,33 @@ async fn readers_share_a_snapshot() {
         assert_eq!(reader.await.unwrap().0, 200);
     }
     assert!(source.snapshots.load(Ordering::Relaxed) < 10);
+}
+
+#[tokio::test]
+async fn clients_that_come_and_go_cause_one_snapshot() {
+    let source = FakeReads::new(10);
+    let cache = super::cache::SnapshotCache::new(Arc::clone(&source) as _);
+    let reader = || {
+        tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.get().await.is_some() }
+        })
+    };
+    source.is_held.store(true, Ordering::Relaxed);
+    for _ in 0..20 {
+        let gone = reader();
+        while source.snapshots.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        gone.abort();
+        let _ = gone.await;
+    }
+    let last = reader();
+    assert_eq!(source.snapshots.load(Ordering::Relaxed), 1);
+    source.is_held.store(false, Ordering::Relaxed);
+    assert!(last.await.unwrap());
+    assert_eq!(source.snapshots.load(Ordering::Relaxed), 1);
 }
 
 /// A stream, and the text that it has sent.
@@ -278,22 +378,35 @@ async fn stream_sends_changes_and_resumes_from_the_ring() {
         source.history.record(change(id, "t", "web"));
     }
     let (_server, address) = serve(&source).await;
-    let mut stream = StreamReader::open(address, "last-event-id: 1\r\n").await;
-    stream.read_until("id: 3\n").await;
-    assert!(stream.text.contains("event: status\n") && !stream.text.contains("event: change\nid: 1\n"));
+    let process = format!("-{:x}", source.status().started_at.0.0);
+    let mut stream = StreamReader::open(address, &format!("last-event-id: 1{process}\r\n")).await;
+    stream.read_until(&format!("id: 3{process}\n")).await;
+    assert!(stream.text.contains("event: status\n") && !stream.text.contains("event: change\nid: 1-"));
     source.history.record(change(4, "t", "web"));
-    stream.read_until("event: change\nid: 4\n").await;
+    stream.read_until("event: change\nid: 4-").await;
     // The ring has 100 entries.
     for id in 5..=200 {
         source.history.record(change(id, "t", "web"));
     }
-    let mut late = StreamReader::open(address, "last-event-id: 4\r\n").await;
-    late.read_until("id: 200\n").await;
-    assert!(late.text.contains("event: reset\nid: 100\n"), "{}", late.text);
-    let mut foreign = StreamReader::open(address, "last-event-id: 100000\r\n").await;
-    foreign.read_until("event: reset\nid: 200\n").await;
+    let mut late = StreamReader::open(address, &format!("last-event-id: 4{process}\r\n")).await;
+    late.read_until("id: 200-").await;
+    assert!(late.text.contains("event: reset\nid: 100-"), "{}", late.text);
     let mut fresh = StreamReader::open(address, "").await;
-    fresh.read_until("event: status\nid: 200\n").await;
+    fresh.read_until("event: status\nid: 200-").await;
+    assert!(!fresh.text.contains("event: reset"), "{}", fresh.text);
+}
+
+#[tokio::test]
+async fn stream_of_another_process_begins_with_reset() {
+    let source = FakeReads::new(2);
+    (1..=9).for_each(|id| source.history.record(change(id, "t", "web")));
+    let (_server, address) = serve(&source).await;
+    // A number that the ring has says nothing: another process has counted it.
+    for foreign in ["5-1", "5", "100000-1", "18446744073709551615-1", "\u{fc}", "-"] {
+        let mut stream = StreamReader::open(address, &format!("last-event-id: {foreign}\r\n")).await;
+        stream.read_until("event: status").await;
+        assert!(stream.text.contains("event: reset\nid: 9-"), "{foreign}: {}", stream.text);
+    }
 }
 
 #[tokio::test]
@@ -354,6 +467,53 @@ async fn stalled_reader_of_a_stream_is_disconnected() {
     tokio::time::timeout(Duration::from_mins(1), ended).await.expect("disconnected");
 }
 
+#[tokio::test(start_paused = true)]
+async fn answer_may_take_longer_than_a_request() {
+    let source = FakeReads::new(1);
+    let limits = ConnectionLimits { open: 4, ..LIMITS };
+    let (_server, address) = serve_with(&source, options(), limits).await;
+    source.is_held.store(true, Ordering::Relaxed);
+    let waiting = tokio::spawn(get(address, "/api/v1/tasks"));
+    while source.snapshots.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Clients that send nothing make room for each other, and not the one that waits.
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::advance(LIMITS.request * 2).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    source.is_held.store(false, Ordering::Relaxed);
+    assert_eq!(waiting.await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn http2_is_refused() {
+    let (_server, address) = serve(&FakeReads::new(1)).await;
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // An empty SETTINGS frame, which a server of HTTP/2 answers with its own.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    for size in [1, 5, PREFACE.len()] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for piece in PREFACE.chunks(size).chain([SETTINGS]) {
+            // Fails once the server has closed the connection.
+            let _ = stream.write_all(piece).await;
+            tokio::task::yield_now().await;
+        }
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(&[0]), "{size}: {answer:?}");
+    }
+    assert_eq!(get(address, "/api/v1/status").await.0, 200);
+}
+
 #[tokio::test]
 async fn slow_request_is_disconnected_and_holds_up_no_other() {
     let source = FakeReads::new(1);
@@ -398,8 +558,9 @@ async fn tls_serves_the_certificate_that_the_files_have() {
     let (certificate_file, key_file, made) = certificate(directory.path());
     let source = FakeReads::new(1);
     let tls = Some((certificate_file.clone(), key_file.clone()));
+    let limits = ConnectionLimits { request: Duration::from_hours(1), ..LIMITS };
     let (_server, address) =
-        serve_with(&source, ReadApiOptions { tls: tls.clone(), ..options() }, LIMITS).await;
+        serve_with(&source, ReadApiOptions { tls: tls.clone(), ..options() }, limits).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -410,11 +571,16 @@ async fn tls_serves_the_certificate_that_the_files_have() {
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    // A client that speaks no TLS holds up no other.
-    let mut silent = TcpStream::connect(address).await.unwrap();
-    silent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    // Clients that do not finish the handshake hold up no other.
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&[22]).await.unwrap();
+        silent.push(stream);
+    }
     let stream = TcpStream::connect(address).await.unwrap();
-    let mut stream = connector.connect(name, stream).await.unwrap();
+    let connected = tokio::time::timeout(Duration::from_mins(1), connector.connect(name, stream)).await;
+    let mut stream = connected.expect("silent clients hold it up").unwrap();
     stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut response = Vec::new();
     // The server may close without a close_notify.
@@ -427,9 +593,24 @@ async fn tls_serves_the_certificate_that_the_files_have() {
     assert!(!keys.reload().await.unwrap(), "nothing has changed");
     certificate(directory.path());
     assert!(keys.reload().await.unwrap());
+    let chain = std::fs::read_to_string(&certificate_file).unwrap();
+    // A chain whose second certificate is cut off, and the key of another certificate.
+    let cut = format!("{chain}-----BEGIN CERTIFICATE-----\nhunter2\n");
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().signing_key;
+    for (file, content, part) in [
+        (&certificate_file, cut, "certificate 2 "),
+        (&certificate_file, String::new(), "no certificate"),
+        (&key_file, "hunter2".to_owned(), "no private key"),
+        (&key_file, other.serialize_pem(), "key.pem: "),
+    ] {
+        let before = std::fs::read(file).unwrap();
+        std::fs::write(file, content).unwrap();
+        let error = keys.reload().await.unwrap_err().to_string();
+        assert!(error.contains(part) && !error.contains("hunter2"), "{error}");
+        std::fs::write(file, before).unwrap();
+        assert!(!keys.reload().await.unwrap(), "the last pair stays in use");
+    }
     std::fs::write(&key_file, "hunter2").unwrap();
-    let error = keys.reload().await.unwrap_err().to_string();
-    assert!(error.contains("no private key") && !error.contains("hunter2"), "{error}");
     let refused = Prepared::new(&ReadApiOptions { tls, ..options() }, Arc::new(NoSecrets), source).await;
     assert!(matches!(refused.err(), Some(ReadApiError::Tls(_))));
 }

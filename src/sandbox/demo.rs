@@ -271,7 +271,8 @@ impl Demo {
 async fn serve_reads(listener: TcpListener, operator: &Operator) -> Result<ReadServer, String> {
     let address =
         listener.local_addr().map_err(|error| format!("reading the address of the API: {error}"))?;
-    let options = ReadApiOptions { address, token: None, tls: None };
+    let metrics = operator.metrics().api.clone();
+    let options = ReadApiOptions { address, token: None, tls: None, metrics };
     let reads = operator.reads(DEFAULT_HISTORY_ENTRIES);
     let server = ReadServer::serve(listener, options, Arc::new(NoSecrets), reads).await;
     server.map_err(|error| error.to_string())

@@ -12,7 +12,7 @@ use crate::{PageItem, ReasonView, ResourceView, TimeView};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangeView {
-    /// Grows with each record of this process; the id of the stream's event.
+    /// Grows with each record of this process; the ids of the stream's events begin with it.
     pub id: u64,
     /// When it was made.
     pub time: TimeView,
@@ -52,7 +52,7 @@ pub struct ChangeView {
     pub binding: Option<Arc<str>>,
     /// Why it was made.
     pub reason: ReasonView,
-    /// The paths of the fields that an update changed.
+    /// The paths of the fields that an update changed, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
     /// How it ended.
