@@ -6,6 +6,7 @@
 
 mod driver;
 mod fixed;
+mod hostile;
 mod keyboard;
 mod life;
 mod scale;

@@ -13,6 +13,7 @@ use ecs_mesh_operator::read_api::{
     History, HistoryEntry, HistoryRecord, ReadApiOptions, ReadServer, ReadSource, ReadTaskFacts,
     ReadTokenSource, Snapshot, SnapshotLists,
 };
+use ecs_mesh_operator::telemetry::metrics::{ApiMetrics, Metrics};
 use ecs_mesh_read_api::{
     ChangeView, ErrorView, OutboundView, ServiceView, StatusView, TaskRegistrationsView, TaskView,
     WarningView,
@@ -26,12 +27,15 @@ pub(super) struct FixedSource {
     lists: Mutex<SnapshotLists>,
     status: Mutex<StatusView>,
     history: Arc<History>,
+    /// The server's requests.
+    pub(super) metrics: ApiMetrics,
 }
 
 impl FixedSource {
     pub(super) fn new(lists: SnapshotLists) -> Arc<Self> {
         let history = Arc::new(History::new(1_000));
-        Arc::new(Self { lists: Mutex::new(lists), status: Mutex::new(status("leader")), history })
+        let metrics = Metrics::default().api.clone();
+        Arc::new(Self { lists: Mutex::new(lists), status: Mutex::new(status("leader")), history, metrics })
     }
 
     /// Changes the views; the stream tells readers.
@@ -63,7 +67,9 @@ impl FixedSource {
     ) -> (ReadServer, String) {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let options = ReadApiOptions { address, token: token.map(ReadTokenSource::File), tls: None };
+        let token = token.map(ReadTokenSource::File);
+        let metrics = self.metrics.clone();
+        let options = ReadApiOptions { address, token, tls: None, metrics };
         let server =
             ReadServer::serve(listener, options, Arc::new(NoSecrets), Arc::clone(self) as _).await.unwrap();
         (server, format!("http://{address}/"))

@@ -21,6 +21,7 @@ mod permissions;
 mod plan;
 mod probes;
 mod read_api;
+mod read_api_access;
 mod replicas;
 pub(crate) mod servers;
 mod shutdown;

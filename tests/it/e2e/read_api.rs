@@ -10,10 +10,25 @@ use tokio::net::TcpStream;
 
 use super::harness::{OperatorProcess, eventually};
 
+/// No part of an answer is enough: its end is.
+pub(super) fn is_whole(_: &str) -> bool {
+    false
+}
+
 /// Sends a request, and reads until the end of the answer or until `is_enough` of it.
 async fn get(address: &str, path: &str, is_enough: impl Fn(&str) -> bool) -> String {
+    get_with(address, path, "", is_enough).await
+}
+
+/// The same with further lines of the head.
+pub(super) async fn get_with(
+    address: &str,
+    path: &str,
+    lines: &str,
+    is_enough: impl Fn(&str) -> bool,
+) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let (mut answer, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
@@ -29,7 +44,7 @@ async fn get(address: &str, path: &str, is_enough: impl Fn(&str) -> bool) -> Str
 }
 
 async fn json(address: &str, path: &str) -> Value {
-    let answer = get(address, path, |_| false).await;
+    let answer = get(address, path, is_whole).await;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))
 }
