@@ -57,6 +57,8 @@ provide BROWSER_TEST_CHROMIUM "$PWD/.tools/chromium/chromium" "the live page in 
 [[ -n "${KUMA_DP_BIN:-}" && -n "${ENVOY_BIN:-}" ]] ||
     skipped+=("requests through real sidecars: skipped because KUMA_DP_BIN and ENVOY_BIN do not name kuma-dp and Envoy")
 
+# Most integration tests wait for processes and leases most of the time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
 # An optimised profile, so that hundreds of simulated runs take minutes. One failure does not hide others.
 cargo test --workspace --locked --profile sim --no-fail-fast "$@"
 

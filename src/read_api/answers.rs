@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::history::History;
@@ -25,7 +26,7 @@ const MAX_TASK_NAMES: usize = 200;
 const MAX_SERVICES: usize = 2_000;
 const MAX_EDGES: usize = 10_000;
 
-/// The lists that a snapshot or the history has.
+/// The lists that a snapshot has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ListKind {
     Tasks,
@@ -34,7 +35,6 @@ pub(super) enum ListKind {
     Identities,
     Outbounds,
     Warnings,
-    Changes,
 }
 
 impl ListKind {
@@ -47,20 +47,13 @@ impl ListKind {
             "identities" => Self::Identities,
             "outbounds" => Self::Outbounds,
             "warnings" => Self::Warnings,
-            "changes" => Self::Changes,
             _ => return None,
         })
     }
 }
 
-/// One page of a list.
-pub(super) fn list(
-    kind: ListKind,
-    snapshot: &Snapshot,
-    history: &History,
-    query: &str,
-    now: Timestamp,
-) -> Result<Vec<u8>, ErrorView> {
+/// One page of a list of the snapshot.
+pub(super) fn list(kind: ListKind, snapshot: &Snapshot, query: &str) -> Result<Bytes, ErrorView> {
     match kind {
         ListKind::Tasks => items(&snapshot.tasks, query, TaskFilter::matches),
         ListKind::Services => items(&snapshot.services, query, ServiceFilter::matches),
@@ -68,7 +61,6 @@ pub(super) fn list(
         ListKind::Identities => items(&snapshot.identities, query, IdentityFilter::matches),
         ListKind::Outbounds => items(&snapshot.outbounds, query, OutboundFilter::matches),
         ListKind::Warnings => items(&snapshot.warnings, query, WarningFilter::matches),
-        ListKind::Changes => changes(history, query, now),
     }
 }
 
@@ -76,12 +68,13 @@ fn items<T: PageItem + Serialize, F: Filter>(
     all: &[T],
     query: &str,
     matches: impl Fn(&F, &T) -> bool,
-) -> Result<Vec<u8>, ErrorView> {
+) -> Result<Bytes, ErrorView> {
     let query = Query::<F>::parse(query)?;
     json(&page(all, &query.paging, |item| matches(&query.filter, item)))
 }
 
-fn changes(history: &History, query: &str, now: Timestamp) -> Result<Vec<u8>, ErrorView> {
+/// One page of the changes that the history has.
+pub(super) fn changes(history: &History, query: &str, now: Timestamp) -> Result<Bytes, ErrorView> {
     let Query { paging, filter } = Query::<ChangeFilter>::parse(query)?;
     let all = match (&filter.task, &filter.service) {
         (Some(task), _) if task.starts_with("arn:") => history.changes_of_task(task),
@@ -103,7 +96,7 @@ pub(super) fn find_task<'s>(snapshot: &'s Snapshot, task: &str) -> Result<&'s Ta
 }
 
 /// A task with what its state rests on.
-pub(super) fn task(view: &TaskView, facts: ReadTaskFacts, history: &History) -> Result<Vec<u8>, ErrorView> {
+pub(super) fn task(view: &TaskView, facts: ReadTaskFacts, history: &History) -> Result<Bytes, ErrorView> {
     object(TaskDetailView {
         task: view.clone(),
         evidence: facts.evidence,
@@ -118,7 +111,7 @@ pub(super) fn service(
     snapshot: &Snapshot,
     history: &History,
     (control_plane, mesh, name): (&str, &str, &str),
-) -> Result<Vec<u8>, ErrorView> {
+) -> Result<Bytes, ErrorView> {
     let is_here =
         |at: &str, of: Option<&Arc<str>>| at == control_plane && of.map_or("-", AsRef::as_ref) == mesh;
     let found = snapshot
@@ -151,7 +144,7 @@ fn newest(changes: &[Arc<ChangeView>], matches: impl Fn(&ChangeView) -> bool) ->
 }
 
 /// The graph of services.
-pub(super) fn topology(snapshot: &Snapshot, query: &str) -> Result<Vec<u8>, ErrorView> {
+pub(super) fn topology(snapshot: &Snapshot, query: &str) -> Result<Bytes, ErrorView> {
     let filter = TopologyFilter::parse(query)?;
     let matching: Vec<&ServiceView> =
         snapshot.services.iter().filter(|service| filter.matches(service)).collect();
@@ -203,15 +196,15 @@ fn topology_service(service: &ServiceView) -> TopologyServiceView {
 }
 
 /// One object.
-pub(super) fn object<T: ResourceView + Serialize>(object: T) -> Result<Vec<u8>, ErrorView> {
+pub(super) fn object<T: ResourceView + Serialize>(object: T) -> Result<Bytes, ErrorView> {
     json(&ObjectView::from(object))
 }
 
-fn json(value: &impl Serialize) -> Result<Vec<u8>, ErrorView> {
+fn json(value: &impl Serialize) -> Result<Bytes, ErrorView> {
     let mut body = serde_json::to_vec(value).map_err(|error| {
         // Keys are strings, and no value of a view fails: a defect.
         ErrorView::new(ErrorCodeView::NotReady, format!("rendering the answer: {error}"))
     })?;
     body.push(b'\n');
-    Ok(body)
+    Ok(body.into())
 }

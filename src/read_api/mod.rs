@@ -1,7 +1,7 @@
 //! The read API: the operator's view of tasks, services, registrations and changes, over HTTP.
 //!
-//! Guarantees that readers never slow a reconcile: they share snapshots (`cache`), answers are rendered on threads of their
-//! own in a limited part of the time (`render_gate`), and no lock of the operator is held meanwhile. Connections, rates and sizes are limited. A listener
+//! Guarantees that readers never slow a reconcile: they share snapshots and answers (`cache`), all of which one thread of low
+//! priority makes (`read_thread`), and no lock of the operator is held while an answer is rendered. Connections, rates and sizes are limited. A listener
 //! that is not on loopback needs a bearer token. `docs/reference/api.md` describes the API for its users.
 
 mod access;
@@ -9,7 +9,7 @@ mod answers;
 mod cache;
 mod history;
 mod page;
-mod render_gate;
+mod read_thread;
 mod routes;
 mod source;
 mod stream;
@@ -30,6 +30,7 @@ use tracing::error;
 use crate::listener::{ConnectionHandle, ConnectionLimits, LimitedListener, TlsFiles, TlsKeys, bind};
 use crate::telemetry::metrics::ApiMetrics;
 use ecs_mesh_controller::Secrets;
+use read_thread::ReadThread;
 use routes::{ApiState, router};
 use token::ReadToken;
 
@@ -42,7 +43,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Limits of connections. A stream has none of the age.
 const LIMITS: ConnectionLimits = ConnectionLimits {
-    open: 64,
+    open: 128,
     request: Duration::from_secs(3),
     bytes: 64 * 1024,
     age: Duration::from_secs(30),
@@ -77,6 +78,9 @@ pub enum ReadApiError {
     /// The certificate or the key cannot be used.
     #[error("{0}")]
     Tls(String),
+    /// The system has no thread for readers.
+    #[error("starting the readers' thread: {0}")]
+    Thread(#[source] std::io::Error),
 }
 
 /// The running server. Dropping it stops it at once.
@@ -155,7 +159,8 @@ impl Prepared {
             }
             None => None,
         };
-        let state = Arc::new(ApiState::new(source, token, options));
+        let thread = ReadThread::start().map_err(ReadApiError::Thread)?;
+        let state = Arc::new(ApiState::new(source, thread, token, options));
         Ok(Self { state, keys, limits: LIMITS })
     }
 
@@ -175,7 +180,7 @@ impl Prepared {
         tasks.spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = notices.notices.run(&notices.cache) => {}
+                () = notices.notices.run(&notices.views) => {}
             }
         });
         let stopped = stop.clone();

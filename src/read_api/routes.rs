@@ -11,6 +11,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -18,15 +19,15 @@ use tokio_util::sync::CancellationToken;
 use super::ReadApiOptions;
 use super::access::{ClientRates, is_loopback_host, is_of_another_origin};
 use super::answers::{self, ListKind};
-use super::cache::SnapshotCache;
+use super::cache::{AnsweredSnapshot, SharedViews};
 use super::page::{self, Asset, PAGE_POLICY};
-use super::render_gate::RenderGate;
-use super::source::ReadSource;
+use super::read_thread::ReadThread;
+use super::source::{ReadSource, Snapshot};
 use super::stream::{ChangeNotices, ReaderStream};
 use super::token::ReadToken;
 use crate::listener::ConnectionHandle;
 use crate::telemetry::metrics::ApiMetrics;
-use ecs_mesh_read_api::{CountsView, ErrorCodeView, ErrorView, decode};
+use ecs_mesh_read_api::{ErrorCodeView, ErrorView, decode};
 
 /// Most bytes of a request's target, and of its whole head.
 const MAX_TARGET: usize = 2 * 1024;
@@ -48,14 +49,13 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 /// Shared by all requests.
 pub(super) struct ApiState {
     source: Arc<dyn ReadSource>,
-    pub(super) cache: SnapshotCache,
+    pub(super) views: SharedViews,
     pub(super) notices: Arc<ChangeNotices>,
     token: Option<ReadToken>,
     /// The listener is on loopback, so requests must name it.
     is_loopback: bool,
     rates: ClientRates,
     streams: Arc<Semaphore>,
-    rendering: RenderGate,
     last_registrations: tokio::sync::Mutex<Option<Instant>>,
     metrics: ApiMetrics,
     /// Ends the server, its streams included.
@@ -65,18 +65,18 @@ pub(super) struct ApiState {
 impl ApiState {
     pub(super) fn new(
         source: Arc<dyn ReadSource>,
+        thread: ReadThread,
         token: Option<ReadToken>,
         options: &ReadApiOptions,
     ) -> Self {
         Self {
-            cache: SnapshotCache::new(Arc::clone(&source)),
+            views: SharedViews::new(&source, thread),
             source,
             notices: Arc::default(),
             token,
             is_loopback: options.address.ip().to_canonical().is_loopback(),
             rates: ClientRates::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-            rendering: RenderGate::default(),
             last_registrations: tokio::sync::Mutex::default(),
             metrics: options.metrics.clone(),
             stop: CancellationToken::new(),
@@ -181,27 +181,15 @@ async fn api(
         }
         ["status"] => {
             no_parameters(query)?;
-            let (source, known) = (Arc::clone(&state.source), state.cache.get().await);
-            render(state, move || {
-                let mut status = source.status();
-                // The rest is of this moment. What takes a pass over all tasks is of the shared snapshot.
-                if let Some(known) = known {
-                    status.counts = CountsView { changes: status.counts.changes, ..known.status.counts };
-                }
-                answers::object(status)
-            })
-            .await?
+            answers::object(state.views.status().await.ok_or_else(defect)?)?
         }
-        ["topology"] => {
-            let (snapshot, query) = (snapshot(state).await?, query.to_owned());
-            render(state, move || answers::topology(&snapshot, &query)).await?
-        }
+        ["topology"] => render_once(state, (path, query), answers::topology).await?,
         ["tasks", task] => {
             no_parameters(query)?;
-            let (snapshot, task) = (snapshot(state).await?, (*task).to_owned());
+            let (known, task) = (snapshot(state).await?, (*task).to_owned());
             let source = Arc::clone(&state.source);
             render(state, move || {
-                let view = answers::find_task(&snapshot, &task)?;
+                let view = answers::find_task(&known.snapshot, &task)?;
                 answers::task(view, source.task_facts(view), source.history())
             })
             .await?
@@ -213,17 +201,20 @@ async fn api(
         ["services", control_plane, mesh, name] => {
             no_parameters(query)?;
             let place = [*control_plane, *mesh, *name].map(str::to_owned);
-            let (snapshot, source) = (snapshot(state).await?, Arc::clone(&state.source));
+            let (known, source) = (snapshot(state).await?, Arc::clone(&state.source));
             render(state, move || {
-                answers::service(&snapshot, source.history(), (&place[0], &place[1], &place[2]))
+                answers::service(&known.snapshot, source.history(), (&place[0], &place[1], &place[2]))
             })
             .await?
         }
+        ["changes"] => {
+            let (source, query, at) = (Arc::clone(&state.source), query.to_owned(), state.source.now());
+            render(state, move || answers::changes(source.history(), &query, at)).await?
+        }
         [list] => {
             let kind = ListKind::of(list).ok_or_else(not_found)?;
-            let (snapshot, query, at) = (snapshot(state).await?, query.to_owned(), state.source.now());
-            let source = Arc::clone(&state.source);
-            render(state, move || answers::list(kind, &snapshot, source.history(), &query, at)).await?
+            let work = move |snapshot: &Snapshot, query: &str| answers::list(kind, snapshot, query);
+            render_once(state, (path, query), work).await?
         }
         _ => return Err(not_found()),
     };
@@ -255,21 +246,37 @@ fn defect() -> ErrorView {
     ErrorView::new(ErrorCodeView::NotReady, "the answer could not be rendered; the log has the cause")
 }
 
-async fn snapshot(state: &ApiState) -> Result<Arc<super::source::Snapshot>, ErrorView> {
-    state.cache.get().await.ok_or_else(defect)
+async fn snapshot(state: &ApiState) -> Result<Arc<AnsweredSnapshot>, ErrorView> {
+    state.views.snapshot.get().await.ok_or_else(defect)
 }
 
-/// Renders on a thread for blocking work, a few answers at a time.
+/// Renders on the readers' thread.
 async fn render(
     state: &ApiState,
-    work: impl FnOnce() -> Result<Vec<u8>, ErrorView> + Send + 'static,
-) -> Result<Vec<u8>, ErrorView> {
-    state.rendering.run(work).await.ok_or_else(defect)?
+    work: impl FnOnce() -> Result<Bytes, ErrorView> + Send + 'static,
+) -> Result<Bytes, ErrorView> {
+    state.views.thread.render(work).await.ok_or_else(defect)?
 }
 
-async fn registrations(state: &Arc<ApiState>, task: &str) -> Result<Vec<u8>, ErrorView> {
-    let snapshot = snapshot(state).await?;
-    let view = answers::find_task(&snapshot, task)?;
+/// Renders an answer that depends on snapshot and query alone, once for all readers of the snapshot.
+async fn render_once(
+    state: &ApiState,
+    (path, query): (&str, &str),
+    work: impl FnOnce(&Snapshot, &str) -> Result<Bytes, ErrorView> + Send + 'static,
+) -> Result<Bytes, ErrorView> {
+    let known = snapshot(state).await?;
+    let target = format!("{path}?{query}");
+    if let Some(body) = known.answer(&target) {
+        return Ok(body);
+    }
+    let query = query.to_owned();
+    let rendered = move || known.answer_or_make(&target, |snapshot| work(snapshot, &query));
+    state.views.thread.render(rendered).await.ok_or_else(defect)?
+}
+
+async fn registrations(state: &Arc<ApiState>, task: &str) -> Result<Bytes, ErrorView> {
+    let known = snapshot(state).await?;
+    let view = answers::find_task(&known.snapshot, task)?;
     {
         let mut last = state.last_registrations.lock().await;
         if last.is_some_and(|at| at.elapsed() < REGISTRATION_INTERVAL) {
@@ -303,6 +310,7 @@ fn stream(
     let stream = ReaderStream {
         last_id,
         source: Arc::clone(&state.source),
+        views: state.views.clone(),
         notices: Arc::clone(&state.notices),
         stop: state.stop.clone(),
         _permit: permit,

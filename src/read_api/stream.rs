@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::cache::SnapshotCache;
+use super::cache::{AnsweredSnapshot, SharedViews};
 use super::history::{History, HistoryEntry, HistoryRecord};
 use super::source::ReadSource;
 use ecs_mesh_read_api::{ChangedView, StatusView, StreamEventView};
@@ -59,7 +59,7 @@ impl ChangeNotices {
     }
 
     /// Compares snapshots for as long as there are streams, and waits for one otherwise.
-    pub(super) async fn run(&self, cache: &SnapshotCache) {
+    pub(super) async fn run(&self, views: &SharedViews) {
         let mut begun = self.begun.subscribe();
         loop {
             if begun.changed().await.is_err() {
@@ -67,17 +67,17 @@ impl ChangeNotices {
             }
             let mut before = None;
             while self.sender.receiver_count() > 0 {
-                let Some(now) = cache.get().await else { break };
-                if let Some(before) =
-                    before.replace(Arc::clone(&now)).filter(|before| !Arc::ptr_eq(before, &now))
-                {
-                    let changed = now.changed_since(&before);
-                    if changed != ChangedView::default() {
-                        self.send(StreamEventView::Tasks(changed));
-                    }
-                    if differs(&before.status, &now.status) {
-                        self.send(StreamEventView::Status(Box::new(now.status.clone())));
-                    }
+                let Some(now) = views.snapshot.get().await else { break };
+                let before = before.replace(Arc::clone(&now)).filter(|before| !Arc::ptr_eq(before, &now));
+                if let Some(before) = before {
+                    let compare = move || events_between(&before, &now);
+                    views
+                        .thread
+                        .collect(compare)
+                        .await
+                        .into_iter()
+                        .flatten()
+                        .for_each(|event| self.send(event));
                 }
                 tokio::time::sleep(CHANGED_INTERVAL).await;
             }
@@ -88,6 +88,16 @@ impl ChangeNotices {
         // Fails only without a stream.
         let _ = self.sender.send(Arc::new(event));
     }
+}
+
+/// The changed views and the status, if they differ.
+fn events_between(before: &AnsweredSnapshot, now: &AnsweredSnapshot) -> Vec<StreamEventView> {
+    let (before, now) = (&before.snapshot, &now.snapshot);
+    let changed = now.changed_since(before);
+    let tasks = (changed != ChangedView::default()).then_some(StreamEventView::Tasks(changed));
+    let status =
+        differs(&before.status, &now.status).then(|| StreamEventView::Status(Box::new(now.status.clone())));
+    tasks.into_iter().chain(status).collect()
 }
 
 /// Whether more than the time differs.
@@ -122,6 +132,7 @@ pub(super) struct ReaderStream {
     /// The id of the last event that the client has.
     pub(super) last_id: Option<String>,
     pub(super) source: Arc<dyn ReadSource>,
+    pub(super) views: SharedViews,
     pub(super) notices: Arc<ChangeNotices>,
     /// Ends the stream with the server.
     pub(super) stop: CancellationToken,
@@ -141,7 +152,7 @@ impl ReaderStream {
         let history = Arc::clone(self.source.history());
         let mut followed = history.follow();
         let mut changed = self.notices.subscribe();
-        let status = self.source.status();
+        let Some(status) = self.views.status().await else { return };
         let origin = EntryOrigin::of(&status);
         let newest = *followed.borrow_and_update();
         let known = self.last_id.as_deref().map(|id| origin.entry(id).filter(|entry| *entry <= newest));
@@ -251,7 +262,6 @@ impl Body for EventBody {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::super::history::tests::change;
     use super::*;

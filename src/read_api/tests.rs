@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::cache::AnsweredSnapshot;
 use super::history::tests::change;
 use super::*;
 use ecs_mesh_controller::NoSecrets;
@@ -319,14 +320,50 @@ async fn readers_share_a_snapshot() {
     assert!(source.snapshots.load(Ordering::Relaxed) < 10);
 }
 
+fn shared_views(source: &Arc<FakeReads>) -> super::cache::SharedViews {
+    let source: Arc<dyn ReadSource> = Arc::clone(source) as _;
+    super::cache::SharedViews::new(&source, ReadThread::start().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_snapshot_is_answered_while_the_next_is_made() {
+    let source = FakeReads::new(10);
+    let views = shared_views(&source);
+    let first = views.snapshot.get().await.unwrap();
+    source.is_held.store(true, Ordering::Relaxed);
+    tokio::time::advance(Duration::from_millis(251)).await;
+    let meanwhile = views.snapshot.get().await.unwrap();
+    assert!(Arc::ptr_eq(&first, &meanwhile));
+    source.is_held.store(false, Ordering::Relaxed);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let later = views.snapshot.get().await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &later));
+}
+
+#[tokio::test]
+async fn equal_requests_are_rendered_once() {
+    let snapshot = AnsweredSnapshot::from(FakeReads::new(1).snapshot());
+    let refused = || ErrorView::parameter("limit", "no number".to_owned());
+    assert_eq!(snapshot.answer_or_make("tasks?limit=x", |_| Err(refused())), Err(refused()));
+    let [large, other] = [5, 4].map(|megabytes| bytes::Bytes::from(vec![0; megabytes << 20]));
+    for (target, body, is_kept) in
+        [("a", &large, true), ("b", &other, false), ("tasks?limit=x", &"[]".into(), true)]
+    {
+        assert_eq!(snapshot.answer_or_make(target, |_| Ok(body.clone())), Ok(body.clone()));
+        assert_eq!(snapshot.answer(target), is_kept.then(|| body.clone()), "{target}");
+    }
+    let again = snapshot.answer_or_make("a", |_| panic!("it was rendered"));
+    assert_eq!(again, Ok(large));
+}
+
 #[tokio::test]
 async fn clients_that_come_and_go_cause_one_snapshot() {
     let source = FakeReads::new(10);
-    let cache = super::cache::SnapshotCache::new(Arc::clone(&source) as _);
+    let views = shared_views(&source);
     let reader = || {
         tokio::spawn({
-            let cache = cache.clone();
-            async move { cache.get().await.is_some() }
+            let snapshot = Arc::clone(&views.snapshot);
+            async move { snapshot.get().await.is_some() }
         })
     };
     source.is_held.store(true, Ordering::Relaxed);
