@@ -134,9 +134,9 @@ pub struct KumaConnection {
     pub tls_server_name: Option<TlsServerName>,
     /// Format of Dataplanes, where the server's version does not decide it.
     ///
-    /// Such as a preview, a build from source, a release before 2.7 or another major version, to which nothing is written
-    /// otherwise. Ignored where the version is 2.7 or later, or 3.x. What the server offers must not contradict it, and the
-    /// first write is read back.
+    /// Such as a preview, a build from source, a release before 2.7 or another major version, to which nothing is
+    /// written otherwise. Ignored where the version is 2.7 or later, or 3.x. The server's features must not contradict
+    /// it, and the first write is read back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<ApiDialect>,
     /// Proxy for calls to the API.
@@ -149,6 +149,25 @@ pub struct KumaConnection {
     #[serde(default = "default_timeout")]
     #[schemars(extend("x-allowed" = limits::TIMEOUT.description))]
     pub timeout: HumanDuration,
+}
+
+impl KumaConnection {
+    /// A connection to this address with the defaults of a manifest: without a CA and a token.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            ca_file: None,
+            ca_env: None,
+            ca_secret: None,
+            token_file: None,
+            token_env: None,
+            token_secret: None,
+            tls_server_name: None,
+            dialect: None,
+            proxy: ControlPlaneProxy::default(),
+            timeout: default_timeout(),
+        }
+    }
 }
 
 fn default_timeout() -> HumanDuration {
@@ -228,4 +247,25 @@ pub struct ConsulConnection {
     #[serde(default = "default_timeout")]
     #[schemars(extend("x-allowed" = limits::TIMEOUT.description))]
     pub timeout: HumanDuration,
+}
+
+impl ConsulConnection {
+    /// A connection to this address with the defaults of a manifest: without a CA and a token.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            ca_file: None,
+            ca_env: None,
+            ca_secret: None,
+            token_file: None,
+            token_env: None,
+            token_secret: None,
+            tls_server_name: None,
+            datacenter: None,
+            partition: None,
+            namespaces: Vec::new(),
+            proxy: ControlPlaneProxy::default(),
+            timeout: default_timeout(),
+        }
+    }
 }

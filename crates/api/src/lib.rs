@@ -43,6 +43,7 @@ mod proxy;
 pub mod schema;
 mod token_policy;
 mod workload;
+pub mod yaml;
 
 pub use allow_list::{AllowList, RefusedSource};
 pub use aws_account::{AccountReadRates, AwsAccountSpec};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ecs_mesh_api::manifests::ManifestScope;
-use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection};
+use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
 use ecs_mesh_model::{Glob, MeshName, Tags};
 
 use crate::output::{self, ImportedManifest};
@@ -46,19 +46,7 @@ impl ImportOptions {
         let address = self.address.clone().unwrap_or_else(|| PLACEHOLDER_ADDRESS.to_owned());
         let comment =
             if self.address.is_some() { "" } else { "Replace the address, and add the CA and the token." };
-        let kuma = KumaConnection {
-            address,
-            ca_file: None,
-            ca_env: None,
-            ca_secret: None,
-            token_file: None,
-            token_env: None,
-            token_secret: None,
-            tls_server_name: None,
-            dialect: None,
-            proxy: ecs_mesh_api::ControlPlaneProxy::default(),
-            timeout: HumanDuration(std::time::Duration::from_secs(5)),
-        };
+        let kuma = KumaConnection::new(address);
         let spec = ControlPlaneSpec {
             kind: ControlPlaneType::Kuma,
             kuma: Some(kuma),

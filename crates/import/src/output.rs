@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestScope, assemble, read_file};
+use ecs_mesh_api::yaml::scalar;
 use ecs_mesh_api::{
     API_VERSION, BindingSelector, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec,
-    WorkloadSpec,
+    WorkloadSelector, WorkloadSpec,
 };
 use serde::Serialize;
 
@@ -104,6 +105,23 @@ pub(crate) fn binding(control_plane: &str, selector: BindingSelector) -> MeshBin
     }
 }
 
+/// Narrows a binding to the tasks of its workloads where there are several bindings, which must not select the same task.
+/// Whether that is possible: services and families narrow each other, so only one of them helps.
+#[must_use]
+pub(crate) fn narrow(selector: &mut BindingSelector, workloads: Vec<WorkloadSelector>) -> bool {
+    if workloads.iter().all(|one| one.families.is_empty()) {
+        selector.services = workloads.into_iter().flat_map(|one| one.services).collect();
+    } else if workloads.iter().all(|one| one.services.is_empty()) {
+        selector.families = workloads.into_iter().flat_map(|one| one.families).collect();
+    } else {
+        return false;
+    }
+    true
+}
+
+/// The reason where [`narrow`] is not possible.
+pub(crate) const NOT_NARROWED: &str = "there are several meshes: narrow the selectors of their bindings, so that none selects a task of another";
+
 /// A workload with the same required fields, and defaults.
 fn workload(spec: &WorkloadSpec) -> WorkloadSpec {
     WorkloadSpec { selector: spec.selector.clone(), ..new_workload(spec.service.clone()) }
@@ -113,7 +131,7 @@ fn workload(spec: &WorkloadSpec) -> WorkloadSpec {
 pub(crate) fn new_workload(service: ecs_mesh_model::ServiceName) -> WorkloadSpec {
     WorkloadSpec {
         bindings: Vec::new(),
-        selector: ecs_mesh_api::WorkloadSelector::default(),
+        selector: WorkloadSelector::default(),
         service,
         workload: None,
         proxy: ecs_mesh_api::ProxyKind::default(),
@@ -225,15 +243,6 @@ fn write_item(text: &mut String, item: &SourceNode, indent: usize) {
     }
 }
 
-/// The text as a YAML scalar: in quotes unless it is plainly a text.
-fn scalar(text: &str) -> String {
-    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
-        && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
-            .contains(&text.to_ascii_lowercase().as_str());
-    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
-}
-
 /// Validates the manifests as `validate` does. Warnings, or the errors.
 pub(crate) fn validate(
     manifests: &[ImportedManifest],
@@ -254,21 +263,6 @@ pub(crate) fn validate(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_that_could_be_something_else_are_quoted() {
-        for (text, written) in [
-            ("kv", "kv"),
-            ("v1.2", "v1.2"),
-            ("1.10", "\"1.10\""),
-            ("true", "\"true\""),
-            ("a: b", "\"a: b\""),
-            ("", "\"\""),
-            ("*:cluster/*", "\"*:cluster/*\""),
-        ] {
-            assert_eq!(scalar(text), written);
-        }
-    }
 
     #[test]
     fn block_reads_as_the_same_tree() {

@@ -1,10 +1,8 @@
 //! Reads the YAML documents of a text. Tags such as `!Sub` become the functions that CloudFormation means by them, and
 //! placeholders of kuma-dp's templates stay readable.
 
-use std::fmt;
-
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, Tagged};
+use ecs_mesh_api::yaml::{ParsedNode, ParsedValue, chunks, line_number, written};
+use serde_saphyr::{DuplicateKeyPolicy, Location, NonFiniteFloatPolicy, Spanned, Tagged};
 
 use crate::place::SourceError;
 use crate::tree::{SourceEntry, SourceNode, SourceValue, child};
@@ -69,31 +67,6 @@ fn unmask(text: &str) -> String {
     text.replace(OPEN, "{{ ").replace(CLOSE, " }}")
 }
 
-/// Cuts the text before each line that starts a document.
-fn chunks(text: &str) -> Vec<(u32, &str)> {
-    let mut found = Vec::new();
-    let (mut start, mut start_line, mut offset) = (0, 0, 0);
-    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
-        let is_mark = line
-            .strip_prefix("---")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
-        if is_mark && offset > start {
-            found.push((start_line, &text[start..offset]));
-            (start, start_line) = (offset, number);
-        }
-        offset += line.len();
-    }
-    found.push((start_line, &text[start..]));
-    found.retain(|(_, chunk)| !is_blank(chunk));
-    found
-}
-
-fn is_blank(chunk: &str) -> bool {
-    chunk.lines().map(str::trim).all(|line| {
-        matches!(line, "---" | "...") || line.starts_with('%') || line.is_empty() || line.starts_with('#')
-    })
-}
-
 fn parse(chunk: &str, lines_before: u32) -> Result<SourceNode, SourceError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -110,14 +83,14 @@ fn parse(chunk: &str, lines_before: u32) -> Result<SourceNode, SourceError> {
         // A snippet could show a secret next to the error.
         with_snippet: false,
     };
-    match serde_saphyr::from_str_with_options::<TaggedValue>(chunk, options) {
+    match serde_saphyr::from_str_with_options::<ParsedNode>(chunk, options) {
         Ok(raw) => YamlTreeReader { chunk, lines_before }.node(raw, ""),
         Err(error) => {
             let text = error.to_string();
             let cause = text.split(" at line ").next().unwrap_or_default();
             let cause = cause.rsplit_once(": line ").map_or(cause, |(before, _)| before);
             Err(SourceError {
-                line: Some(lines_before + error.location().map_or(1, |at| line_of(at.line()))),
+                line: Some(lines_before + error.location().map_or(1, |at| line_number(at.line()))),
                 column: error.location().and_then(|at| usize::try_from(at.column()).ok()),
                 path: String::new(),
                 message: format!("not valid YAML: {}", unmask(cause)),
@@ -126,12 +99,6 @@ fn parse(chunk: &str, lines_before: u32) -> Result<SourceNode, SourceError> {
     }
 }
 
-fn line_of(line: u64) -> u32 {
-    u32::try_from(line).unwrap_or(u32::MAX).max(1)
-}
-
-type TaggedValue = Spanned<Tagged<ParsedValue>>;
-
 /// Converts the parser's output, with lines counted from the start of the file.
 struct YamlTreeReader<'a> {
     chunk: &'a str,
@@ -139,13 +106,14 @@ struct YamlTreeReader<'a> {
 }
 
 impl YamlTreeReader<'_> {
-    fn node(&self, raw: TaggedValue, path: &str) -> Result<SourceNode, SourceError> {
+    fn node(&self, raw: ParsedNode, path: &str) -> Result<SourceNode, SourceError> {
         let Spanned { value: Tagged(value, tag), referenced, defined } = raw;
-        let line = self.lines_before + line_of(referenced.line());
+        let line = self.lines_before + line_number(referenced.line());
         let value = match value {
             ParsedValue::Null => SourceValue::Null,
             ParsedValue::Bool(value) => SourceValue::Bool(value),
-            ParsedValue::Number(text) => SourceValue::Number(self.written(defined).unwrap_or(text)),
+            ParsedValue::Unsigned(number) => self.number(defined, number.to_string()),
+            ParsedValue::Float(number) => self.number(defined, number.to_string()),
             ParsedValue::Text(text) => SourceValue::Text(unmask(&text)),
             ParsedValue::List(items) => SourceValue::List(
                 items
@@ -159,15 +127,20 @@ impl YamlTreeReader<'_> {
         Ok(apply_tag(tag.as_deref(), SourceNode { line, value }))
     }
 
+    /// A number as it is written in the file.
+    fn number(&self, at: Location, parsed: String) -> SourceValue {
+        SourceValue::Number(written(self.chunk, at).unwrap_or(parsed))
+    }
+
     fn entries(
         &self,
-        raw: Vec<(Spanned<String>, TaggedValue)>,
+        raw: Vec<(Spanned<String>, ParsedNode)>,
         path: &str,
     ) -> Result<Vec<SourceEntry>, SourceError> {
         let mut lines = std::collections::BTreeMap::new();
         let mut entries = Vec::with_capacity(raw.len());
         for (key, value) in raw {
-            let line = self.lines_before + line_of(key.referenced.line());
+            let line = self.lines_before + line_number(key.referenced.line());
             let key = unmask(&key.value);
             let path = child(path, &key);
             if let Some(first) = lines.insert(key.clone(), line) {
@@ -177,14 +150,6 @@ impl YamlTreeReader<'_> {
             entries.push(SourceEntry { node: self.node(value, &path)?, key });
         }
         Ok(entries)
-    }
-
-    /// The text of a scalar as written in the file.
-    fn written(&self, at: serde_saphyr::Location) -> Option<String> {
-        let span = at.span();
-        let start = usize::try_from(span.byte_offset()?).ok()?;
-        let length = usize::try_from(span.byte_len()?).ok()?;
-        self.chunk.get(start..start.checked_add(length)?).map(|text| text.trim().to_owned())
     }
 }
 
@@ -198,76 +163,6 @@ fn apply_tag(tag: Option<&str>, node: SourceNode) -> SourceNode {
         _ => format!("Fn::{name}"),
     };
     SourceNode { line: node.line, value: SourceValue::Map(vec![SourceEntry { key, node }]) }
-}
-
-/// A value as the parser returns it.
-enum ParsedValue {
-    Null,
-    Bool(bool),
-    Number(String),
-    Text(String),
-    List(Vec<TaggedValue>),
-    Map(Vec<(Spanned<String>, TaggedValue)>),
-}
-
-impl<'de> Deserialize<'de> for ParsedValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ParsedVisitor)
-    }
-}
-
-struct ParsedVisitor;
-
-impl<'de> Visitor<'de> for ParsedVisitor {
-    type Value = ParsedValue;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<ParsedValue, E> {
-        Ok(ParsedValue::Null)
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<ParsedValue, E> {
-        Ok(ParsedValue::Null)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<ParsedValue, E> {
-        Ok(ParsedValue::Bool(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<ParsedValue, E> {
-        Ok(ParsedValue::Number(value.to_string()))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<ParsedValue, E> {
-        Ok(ParsedValue::Number(value.to_string()))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<ParsedValue, E> {
-        Ok(ParsedValue::Number(value.to_string()))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<ParsedValue, E> {
-        Ok(ParsedValue::Text(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<ParsedValue, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(ParsedValue::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<ParsedValue, A::Error> {
-        let mut map = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            map.push(entry);
-        }
-        Ok(ParsedValue::Map(map))
-    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,10 @@
 //! An invalid document does not hide the others of its file. Parsing is bounded: aliases cannot expand a small file into a
 //! large tree. JSON is a subset of YAML and uses the same parser.
 
-use std::fmt;
-
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, Tagged};
 
 use super::finding::quoted;
+use crate::yaml::{ParsedNode, ParsedValue, chunks, line_number, written};
 
 /// Maximum number of values in a document, with aliases expanded.
 const MAX_NODES: usize = 100_000;
@@ -96,7 +94,7 @@ pub(super) enum YamlValue {
     Anything(StandIn),
 }
 
-/// The value that a stand-in reads as. What is true of both readings does not depend on the stand-in.
+/// The value that a stand-in reads as. A rule that holds for both readings does not depend on the stand-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StandIn {
     /// `x`, 1, `false`, or the first name allowed.
@@ -253,36 +251,6 @@ pub(super) fn documents(text: &str) -> Vec<YamlDocument> {
     found
 }
 
-/// Cuts the text before each line that starts a document. YAML allows no `---` at the start of a line elsewhere, not
-/// even within a quoted text.
-fn chunks(text: &str) -> Vec<(u32, &str)> {
-    let mut found = Vec::new();
-    let (mut start, mut start_line) = (0, 0);
-    let mut offset = 0;
-    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
-        let marks = line
-            .strip_prefix("---")
-            .is_some_and(|rest| rest.trim_start().len() < rest.len() || rest.is_empty());
-        if marks && offset > start {
-            found.push((start_line, &text[start..offset]));
-            (start, start_line) = (offset, number);
-        }
-        offset += line.len();
-    }
-    found.push((start_line, &text[start..]));
-    found.retain(|(_, chunk)| !is_blank(chunk));
-    found
-}
-
-fn is_blank(chunk: &str) -> bool {
-    chunk.lines().map(str::trim_end).all(|line| {
-        matches!(line, "---" | "...")
-            || line.starts_with('%')
-            || line.is_empty()
-            || line.trim_start().starts_with('#')
-    })
-}
-
 fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<YamlError>) -> Result<YamlNode, YamlError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -299,10 +267,10 @@ fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<YamlError>) -> Res
         // A snippet could show a secret next to the error.
         with_snippet: false,
     };
-    match serde_saphyr::from_str_with_options::<Spanned<RawValue>>(chunk, options) {
+    match serde_saphyr::from_str_with_options::<ParsedNode>(chunk, options) {
         Ok(raw) => Ok(YamlReader { chunk, lines_before, duplicates }.node(raw, &mut Vec::new())),
         Err(error) => Err(YamlError {
-            line: lines_before + error.location().map_or(1, |at| line_of(at.line())),
+            line: lines_before + error.location().map_or(1, |at| line_number(at.line())),
             path: Vec::new(),
             message: describe_error(&error),
         }),
@@ -336,10 +304,6 @@ fn describe_error(error: &serde_saphyr::Error) -> String {
     }
 }
 
-fn line_of(line: u64) -> u32 {
-    u32::try_from(line).unwrap_or(u32::MAX).max(1)
-}
-
 /// Converts parser output to [`YamlNode`]s, with lines counted from the start of the file.
 struct YamlReader<'a> {
     chunk: &'a str,
@@ -348,28 +312,29 @@ struct YamlReader<'a> {
 }
 
 impl YamlReader<'_> {
-    fn node(&mut self, raw: Spanned<RawValue>, path: &mut Vec<PathStep>) -> YamlNode {
-        let line = self.lines_before + line_of(raw.referenced.line());
+    fn node(&mut self, raw: ParsedNode, path: &mut Vec<PathStep>) -> YamlNode {
+        let Spanned { value: Tagged(value, _), referenced, defined } = raw;
+        let line = self.lines_before + line_number(referenced.line());
         let mut text = String::new();
-        let value = match raw.value {
-            RawValue::Null => YamlValue::Null,
-            RawValue::Text(written) => {
-                text = written;
+        let value = match value {
+            ParsedValue::Null => YamlValue::Null,
+            ParsedValue::Text(found) => {
+                text = found;
                 YamlValue::Text
             }
-            RawValue::Bool(value) => {
+            ParsedValue::Bool(value) => {
                 text = value.to_string();
                 YamlValue::Bool(value)
             }
-            RawValue::Unsigned(value) => {
-                text = self.written(raw.defined).unwrap_or_else(|| value.to_string());
+            ParsedValue::Unsigned(value) => {
+                text = written(self.chunk, defined).unwrap_or_else(|| value.to_string());
                 YamlValue::Unsigned(value)
             }
-            RawValue::Float(value) => {
-                text = self.written(raw.defined).unwrap_or_else(|| value.to_string());
+            ParsedValue::Float(value) => {
+                text = written(self.chunk, defined).unwrap_or_else(|| value.to_string());
                 YamlValue::Float(value)
             }
-            RawValue::List(items) => {
+            ParsedValue::List(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for (index, item) in items.into_iter().enumerate() {
                     path.push(PathStep::Index(index));
@@ -378,20 +343,20 @@ impl YamlReader<'_> {
                 }
                 YamlValue::List(list)
             }
-            RawValue::Map(entries) => YamlValue::Map(self.entries(entries, path)),
+            ParsedValue::Map(entries) => YamlValue::Map(self.entries(entries, path)),
         };
         YamlNode { line, text, value }
     }
 
     fn entries(
         &mut self,
-        raw: Vec<(Spanned<String>, Spanned<RawValue>)>,
+        raw: Vec<(Spanned<String>, ParsedNode)>,
         path: &mut Vec<PathStep>,
     ) -> Vec<YamlEntry> {
         let mut lines = std::collections::BTreeMap::new();
         let mut entries = Vec::with_capacity(raw.len());
         for (key, value) in raw {
-            let line = self.lines_before + line_of(key.referenced.line());
+            let line = self.lines_before + line_number(key.referenced.line());
             path.push(PathStep::Key(key.value.clone()));
             if let Some(first) = lines.get(&key.value) {
                 let message = format!("given twice, first on line {first}: keep one of them");
@@ -403,86 +368,5 @@ impl YamlReader<'_> {
             path.pop();
         }
         entries
-    }
-
-    /// The text of a scalar as written in the file.
-    fn written(&self, at: serde_saphyr::Location) -> Option<String> {
-        let span = at.span();
-        let start = usize::try_from(span.byte_offset()?).ok()?;
-        let length = usize::try_from(span.byte_len()?).ok()?;
-        self.chunk.get(start..start.checked_add(length)?).map(|text| text.trim().to_owned())
-    }
-}
-
-/// A value as the parser returns it.
-enum RawValue {
-    Null,
-    Bool(bool),
-    Unsigned(u64),
-    Float(f64),
-    Text(String),
-    List(Vec<Spanned<RawValue>>),
-    Map(Vec<(Spanned<String>, Spanned<RawValue>)>),
-}
-
-impl<'de> Deserialize<'de> for RawValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = RawValue;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<RawValue, E> {
-        Ok(RawValue::Null)
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<RawValue, E> {
-        Ok(RawValue::Null)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<RawValue, E> {
-        Ok(RawValue::Bool(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<RawValue, E> {
-        Ok(RawValue::Unsigned(value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<RawValue, E> {
-        // No field accepts a negative number, so precision does not matter; the text is kept.
-        #[allow(clippy::cast_precision_loss)]
-        Ok(u64::try_from(value).map_or(RawValue::Float(value as f64), RawValue::Unsigned))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<RawValue, E> {
-        Ok(RawValue::Float(value))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<RawValue, E> {
-        Ok(RawValue::Text(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawValue, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(RawValue::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawValue, A::Error> {
-        let mut map = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            map.push(entry);
-        }
-        Ok(RawValue::Map(map))
     }
 }

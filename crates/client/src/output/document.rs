@@ -94,24 +94,9 @@ fn write_below(text: &mut String, value: &Value, depth: usize) {
     }
 }
 
-/// Words that YAML reads as another type, in any case.
-const OTHER_TYPES: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-
-/// A plain scalar where every reader takes it for this string, or else a JSON string, which YAML reads the same.
+/// The text as a scalar, with escapes for characters that a terminal obeys; those are never plain.
 fn scalar(text: &str) -> String {
-    let is_word =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | ' ' | '(' | ')');
-    let starts_as_word = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
-    let ends_as_word =
-        text.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ')' | '/' | '-' | '_'));
-    let is_plain = starts_as_word && ends_as_word && text.chars().all(is_word) && !text.contains(": ");
-    let lower = text.to_ascii_lowercase();
-    // `.inf` and `0x1F` do not start with a letter; `1e3` neither.
-    if is_plain && !OTHER_TYPES.contains(&lower.as_str()) {
-        return text.to_owned();
-    }
-    // A string can always be written.
-    escape(&serde_json::to_string(text).unwrap_or_default())
+    escape(&ecs_mesh_api::yaml::scalar(text))
 }
 
 /// The syntax of a list of documents.

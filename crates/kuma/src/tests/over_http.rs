@@ -20,7 +20,7 @@ use crate::{
     HttpMethod, HttpTransport, KumaControlPlane, NoObserver, Transport, TransportError, TransportErrorKind,
     settings,
 };
-use ecs_mesh_api::{AllowList, ControlPlaneProxy, HumanDuration, KumaConnection};
+use ecs_mesh_api::{AllowList, HumanDuration, KumaConnection};
 use ecs_mesh_control_plane::http::SettingsError;
 use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
@@ -46,19 +46,7 @@ async fn server<R: IntoResponse + Send + 'static>(
 }
 
 pub(super) fn at(address: impl std::fmt::Display) -> KumaConnection {
-    KumaConnection {
-        address: format!("http://{address}"),
-        ca_file: None,
-        ca_env: None,
-        ca_secret: None,
-        token_file: None,
-        token_env: None,
-        token_secret: None,
-        tls_server_name: None,
-        dialect: None,
-        proxy: ControlPlaneProxy::None,
-        timeout: HumanDuration(Duration::from_secs(5)),
-    }
+    KumaConnection::new(format!("http://{address}"))
 }
 
 fn allow_all() -> AllowList {
