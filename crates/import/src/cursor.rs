@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use crate::cloudformation::is_of_stack;
 use crate::place::DocumentPlace;
 use crate::report::{FieldFate, FieldRule, ImportEntry};
 use crate::tree::{SourceNode, child, without_indexes};
@@ -15,6 +16,8 @@ const UNKNOWN: &str = "this importer does not know the field";
 const EMPTY: &str = "it is empty";
 /// The reason for a field whose rule did not get to read it.
 const UNREAD: &str = "the importer did not use the value";
+/// The reason for a value that a template leaves to its stack.
+const OF_STACK: &str = "only a stack knows the value: write it into the input, or into the manifest";
 
 /// Makes the key of a resource of a key as it is written.
 type KeyFunction = fn(&str) -> String;
@@ -105,10 +108,9 @@ impl TrackedResource {
                 continue;
             }
             let is_used = ancestors(&path).any(|path| used.contains(path));
-            let rule = rules
-                .iter()
-                .filter(|rule| covers(rule.path, &without_indexes(&path)))
-                .max_by_key(|rule| rule.path.len());
+            let field = without_indexes(&path);
+            let rule =
+                rules.iter().filter(|rule| covers(rule.path, &field)).max_by_key(|rule| rule.path.len());
             found.push(match rule {
                 Some(rule) if rule.fate == FieldFate::NoCounterpart || is_used => {
                     let path =
@@ -122,13 +124,16 @@ impl TrackedResource {
                         ..self.entry(path, self.line_of(path).unwrap_or(line))
                     }
                 }
-                None if self.is_empty(&path)
-                    && rules.iter().any(|rule| covers(&without_indexes(&path), rule.path)) =>
-                {
+                None if self.is_empty(&path) && rules.iter().any(|rule| covers(&field, rule.path)) => {
                     ImportEntry { reason: EMPTY.to_owned(), ..self.entry(&path, line) }
                 }
                 rule => {
-                    let reason = if rule.is_some() { UNREAD } else { UNKNOWN };
+                    let text = self.node_at(&path).and_then(SourceNode::as_text).unwrap_or_default();
+                    let reason = match rule {
+                        _ if is_of_stack(&text) => OF_STACK,
+                        Some(_) => UNREAD,
+                        None => UNKNOWN,
+                    };
                     ImportEntry { reason: reason.to_owned(), action: true, ..self.entry(&path, line) }
                 }
             });
@@ -216,7 +221,7 @@ impl<'a> Cursor<'a> {
         keys.iter().try_fold(self.clone(), |cursor, key| cursor.get(key))
     }
 
-    /// The items of the list at a key. One value that is no list counts as its only item.
+    /// The items of the list at a key; none of another value.
     pub(crate) fn list(&self, key: &str) -> Vec<Self> {
         let Some(list) = self.get(key) else { return Vec::new() };
         let items = list.node.items().iter().enumerate();

@@ -40,6 +40,10 @@ fn app_mesh_input_of_no_use_is_an_error_with_its_place() {
         ("", None, "has no document"),
         ("{\"virtualNode\": {\n\"meshName\": ", Some(2), "ends within the document"),
         ("[1]", Some(1), "no object"),
+        ("[]", Some(1), "names no resource"),
+        (r#"{"virtualNodes": []}"#, Some(1), "names no resource"),
+        (r#"{"virtualNodeName": "kv", "spec": {}}"#, Some(1), "meshName: is missing"),
+        ("Resources: {Logs: {Type: 'AWS::Logs::LogGroup'}}", Some(1), "no resource of type"),
         (r#"{"taskDefinition": {}}"#, Some(1), "taskDefinition"),
         (r#"{"virtualNode": {"virtualNodeName": "kv"}}"#, Some(1), "is missing"),
         (&format!("{same}\n{}", node("{\"listeners\": []}")), Some(2), "with another spec"),
@@ -77,6 +81,39 @@ fn odd_field_is_reported_as_without_a_counterpart() {
 }
 
 #[test]
+fn document_of_something_else_is_a_line_beside_others() {
+    let other = "Resources: {Logs: {Type: 'AWS::Logs::LogGroup'}}\n";
+    let files = [SourceFile::new("a.json", node("{}")), SourceFile::new("b.yaml", other)];
+    let imported = import_app_mesh(&files, &options()).unwrap();
+    assert!(!entry(&imported, "Resources").action);
+    let dataplane = "type: ZoneEgress\nname: egress\nnetworking: {address: 1.2.3.4, port: 10002}\n";
+    let files = [SourceFile::new("a.yaml", dataplane), SourceFile::new("b.yaml", other)];
+    let imported = import_dataplanes(&files, &options()).unwrap();
+    let found = imported.report.entries.iter().find(|entry| &*entry.file == "b.yaml").unwrap();
+    assert!(!found.action && found.reason.contains("no resource"), "{found:?}");
+}
+
+#[test]
+fn resource_without_a_mesh_is_of_the_only_one() {
+    let text = r#"{"virtualNodeName": "web", "spec": {}}"#;
+    let files = [SourceFile::new("a.json", node("{}")), SourceFile::new("b.json", text)];
+    let imported = import_app_mesh(&files, &options()).unwrap();
+    assert_eq!(imported.manifests.iter().filter(|manifest| manifest.kind == "Workload").count(), 2);
+    let found =
+        imported.report.entries.iter().find(|entry| &*entry.file == "b.json" && entry.path == "meshName");
+    assert!(found.unwrap().action);
+}
+
+#[test]
+fn value_that_only_a_stack_knows_is_reported_as_such() {
+    let text = "Resources:\n  Kv:\n    Type: AWS::AppMesh::VirtualNode\n    Properties:\n      MeshName: m\n      \
+                Spec: {Listeners: !If [Stage, [], []]}\n";
+    let imported = import_app_mesh(&[SourceFile::new("a.yaml", text)], &options()).unwrap();
+    let found = entry(&imported, "Resources.Kv.Properties.Spec.Listeners");
+    assert!(found.action && found.reason.starts_with("only a stack knows"), "{found:?}");
+}
+
+#[test]
 fn every_leaf_of_the_input_has_a_line() {
     let spec = r#"{"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}], "x": 1}"#;
     let imported = app_mesh(&node(spec)).unwrap();
@@ -107,7 +144,9 @@ fn dataplane_input_of_no_use_is_an_error_with_its_place() {
         ("type: Dataplane\nnetworking: {address: [\n", None, "not valid YAML"),
         ("apiVersion: kuma.io/v1alpha1\nkind: Dataplane\n", Some(1), "Universal form"),
         ("containerDefinitions: [{name: app}]\n", Some(1), "no template"),
-        ("Resources: {Logs: {Type: 'AWS::Logs::LogGroup'}}\n", Some(1), "no task definition"),
+        ("Resources: {Logs: {Type: 'AWS::Logs::LogGroup'}}\n", Some(1), "no resource"),
+        ("[]\n", None, "no Dataplane"),
+        ("type: Mesh\nname: default\n", None, "no Dataplane"),
         ("a: 1\na: 2\n", Some(2), "given twice"),
         ("- hello\n", Some(1), "no fields"),
     ] {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
-use super::model::{AppMeshModel, NameInMesh, NamedPlace, ServiceProvider};
+use super::model::{AppMeshModel, CallPlace, NameInMesh, NamedPlace, ServiceProvider};
 use super::services::{CalledPort, Services, nodes_behind};
 
 const UNKNOWN_SERVICE: &str = "no virtual service of that name is in the input: add the answer that describes it, or an outbound by hand";
 const BEHIND_NOTHING: &str = "no virtual node behind the virtual service is in the input";
 const NO_LISTENER: &str = "the virtual nodes behind the virtual service have no listener";
+const NO_SUCH_PORT: &str = "the virtual nodes behind the virtual service have no listener on the port that the route or target names";
 const LOOPBACK: &str =
     "the app calls the sidecar, at the address and port of `listen`, instead of the DNS name";
 
@@ -21,56 +22,59 @@ pub(crate) fn add_calls(
     model: &AppMeshModel<'_>,
     services: &Services,
     (mesh, caller): (&str, &str),
-    places: &[NamedPlace<'_>],
+    places: &[CallPlace<'_>],
 ) {
-    for place in places {
-        let key = (mesh.to_owned(), place.name.clone());
-        match called_ports(model, services, &key) {
+    for CallPlace { service, port } in places {
+        let key = (mesh.to_owned(), service.name.clone());
+        let port = port.as_ref().and_then(crate::cursor::Cursor::port);
+        match called_ports(model, services, &key, port) {
             Ok(ports) => {
-                place.cursor.changed("outbounds", LOOPBACK, true);
+                service.cursor.changed("outbounds", LOOPBACK, true);
                 for port in ports {
                     calls.entry(port).or_default().insert(caller.to_owned());
                 }
             }
-            Err(reason) => place.cursor.lost("outbounds", reason),
+            Err(reason) => service.cursor.lost("outbounds", reason),
         }
     }
 }
 
-/// The ports that a virtual service is called by.
+/// The app's ports that a virtual service is called by: those behind one port of it, or else behind all.
 fn called_ports(
     model: &AppMeshModel<'_>,
     services: &Services,
     key: &NameInMesh,
+    port: Option<NonZeroU16>,
 ) -> Result<Vec<CalledPort>, &'static str> {
-    if !model.services.contains_key(key) {
-        return Err(UNKNOWN_SERVICE);
-    }
+    let Some(virtual_service) = model.services.get(key) else { return Err(UNKNOWN_SERVICE) };
     let service = services.of_virtual_service.get(key).ok_or(BEHIND_NOTHING)?;
     let in_mesh = (key.0.clone(), service.clone());
     let all = services.inbound_ports.get(&in_mesh).filter(|ports| !ports.is_empty()).ok_or(NO_LISTENER)?;
-    let routed = routed_ports(model, key);
-    let ports = all.keys().filter(|port| routed.is_empty() || routed.contains(port));
+    let routed = match &virtual_service.provider {
+        Some(ServiceProvider::Router(router)) => routed_ports(model, (&key.0, &router.name), port),
+        _ => port.map(|port| BTreeSet::from([port])),
+    };
+    let ports = all.keys().filter(|port| routed.as_ref().is_none_or(|routed| routed.contains(port)));
     let called = |app_port: &NonZeroU16| CalledPort {
         mesh: key.0.clone(),
         service: service.clone(),
         app_port: *app_port,
     };
-    Ok(ports.map(called).collect())
+    let found: Vec<CalledPort> = ports.map(called).collect();
+    if found.is_empty() { Err(NO_SUCH_PORT) } else { Ok(found) }
 }
 
-/// The ports that the routes name, where there is more than one.
-fn routed_ports(model: &AppMeshModel<'_>, (mesh, name): &NameInMesh) -> BTreeSet<NonZeroU16> {
-    let service = model.services.get(&(mesh.clone(), name.clone()));
-    let Some(ServiceProvider::Router(router)) = service.and_then(|service| service.provider.as_ref()) else {
-        return BTreeSet::new();
-    };
-    let routes = model.routers.get(&(mesh.clone(), router.name.clone()));
-    routes
-        .into_iter()
-        .flatten()
-        .flat_map(|route| route.targets.iter().filter_map(|target| target.port))
-        .collect()
+/// The app's ports that a router's routes lead to, from one of its ports or from all. `None` where a target names no port,
+/// since it then has only one.
+fn routed_ports(
+    model: &AppMeshModel<'_>,
+    (mesh, router): (&str, &str),
+    port: Option<NonZeroU16>,
+) -> Option<BTreeSet<NonZeroU16>> {
+    let routes = model.routers.get(&(mesh.to_owned(), router.to_owned()))?;
+    let is_for = |own: Option<NonZeroU16>| port.is_none() || own.is_none() || own == port;
+    let targets = routes.iter().filter(|route| is_for(route.port)).flat_map(|route| &route.targets);
+    targets.map(|target| target.port).collect()
 }
 
 /// Notes where a virtual service leads.

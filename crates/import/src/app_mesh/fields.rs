@@ -8,6 +8,9 @@ const METADATA: &str = "AWS's record of the resource";
 const STATUS: &str = "the state of the resource at AWS";
 const TAGS: &str = "AWS tags of the App Mesh resource";
 const MTLS: &str = "certificates are those of the mesh: `mtls` of the Mesh, and MeshTLS for its mode";
+const CREATED: &str = "an argument of the call that created the resource";
+const SHARED: &str =
+    "the mesh is of another account: an AwsAccount manifest lets the operator read that account's tasks";
 const POOL: &str = "limits of connections and requests";
 const OUTLIERS: &str = "ejection of endpoints that fail";
 const HEALTH: &str = "active checks by the callers; the operator's probe is a TCP connection";
@@ -18,6 +21,8 @@ const MESH: &[Rule] = &[
     Rule::needless("metadata", METADATA),
     Rule::needless("status", STATUS),
     Rule::needless("tags", TAGS),
+    Rule::needless("clientToken", CREATED),
+    Rule::instead("meshOwner", "AwsAccount", SHARED),
     Rule::needless("spec.egressFilter", "traffic that is not intercepted is not filtered"),
     Rule::carried("spec.serviceDiscovery.ipPreference", "MeshBinding.spec.addressFamily"),
 ];
@@ -28,6 +33,8 @@ const VIRTUAL_NODE: &[Rule] = &[
     Rule::needless("metadata", METADATA),
     Rule::needless("status", STATUS),
     Rule::needless("tags", TAGS),
+    Rule::needless("clientToken", CREATED),
+    Rule::instead("meshOwner", "AwsAccount", SHARED),
     Rule::carried("spec.listeners[].portMapping.port", "Workload.spec.inbounds[].containerPort"),
     Rule::carried("spec.listeners[].portMapping.protocol", "Workload.spec.inbounds[].protocol"),
     Rule::carried("spec.listeners[].healthCheck.protocol", "Workload.spec.probe"),
@@ -45,6 +52,11 @@ const VIRTUAL_NODE: &[Rule] = &[
         "Workload.spec.selector.services",
         "the ECS service is expected to have the name of the Cloud Map service",
     ),
+    Rule::changed(
+        "spec.serviceDiscovery.awsCloudMap.attributes",
+        "Workload.spec.selector",
+        "attributes that ECS gives to its tasks select the ECS service or the family",
+    ),
     Rule::needless("spec.serviceDiscovery", "the operator registers the address of each task"),
 ];
 
@@ -58,6 +70,8 @@ const VIRTUAL_SERVICE: &[Rule] = &[
     Rule::needless("metadata", METADATA),
     Rule::needless("status", STATUS),
     Rule::needless("tags", TAGS),
+    Rule::needless("clientToken", CREATED),
+    Rule::instead("meshOwner", "AwsAccount", SHARED),
     Rule::carried("spec.provider.virtualNode.virtualNodeName", "Workload.spec.service"),
     Rule::carried("spec.provider.virtualRouter.virtualRouterName", "Workload.spec.service"),
 ];
@@ -68,6 +82,8 @@ const VIRTUAL_ROUTER: &[Rule] = &[
     Rule::needless("metadata", METADATA),
     Rule::needless("status", STATUS),
     Rule::needless("tags", TAGS),
+    Rule::needless("clientToken", CREATED),
+    Rule::instead("meshOwner", "AwsAccount", SHARED),
     Rule::needless("spec.listeners", "callers use the inbound port of the called service"),
 ];
 
@@ -81,6 +97,8 @@ const ROUTE: &[Rule] = &[
     Rule::needless("metadata", METADATA),
     Rule::needless("status", STATUS),
     Rule::needless("tags", TAGS),
+    Rule::needless("clientToken", CREATED),
+    Rule::instead("meshOwner", "AwsAccount", SHARED),
     Rule::instead("spec.priority", "MeshHTTPRoute", "the order of routes"),
     Rule::instead("spec.httpRoute.match", "MeshHTTPRoute", "matches of requests"),
     Rule::instead("spec.http2Route.match", "MeshHTTPRoute", "matches of requests"),
@@ -110,6 +128,8 @@ const ROUTE: &[Rule] = &[
 const WEIGHT: &str = "the split between versions; without it, each ready task gets the same part";
 const LISTENER: &str =
     "the gateway program beside the sidecar listens; a built-in gateway of Kuma 2.x has a MeshGateway";
+const GATEWAY_TLS: &str = "certificates of the gateway program, or of the load balancer before it";
+const GATEWAY_HEALTH: &str = "checks of the gateway by its callers: those of the load balancer before it";
 const GATEWAY_MATCH: &str =
     "routes of the gateway program; a built-in gateway of Kuma 2.x has MeshHTTPRoutes";
 
@@ -119,7 +139,12 @@ const VIRTUAL_GATEWAY: &[Rule] = &[
     Rule::needless("metadata", METADATA),
     Rule::needless("status", STATUS),
     Rule::needless("tags", TAGS),
-    Rule::instead("spec.listeners", "MeshGateway", LISTENER),
+    Rule::needless("clientToken", CREATED),
+    Rule::instead("meshOwner", "AwsAccount", SHARED),
+    Rule::instead("spec.listeners[].portMapping", "MeshGateway", LISTENER),
+    Rule::instead("spec.listeners[].tls", "MeshGateway", GATEWAY_TLS),
+    Rule::instead("spec.listeners[].healthCheck", "load balancer", GATEWAY_HEALTH),
+    Rule::instead("spec.listeners[].connectionPool", "MeshCircuitBreaker", POOL),
     Rule::instead("spec.backendDefaults.clientPolicy", "MeshTLS", MTLS),
     Rule::instead("spec.logging", "MeshAccessLog", LOG),
 ];
@@ -131,6 +156,8 @@ const GATEWAY_ROUTE: &[Rule] = &[
     Rule::needless("metadata", METADATA),
     Rule::needless("status", STATUS),
     Rule::needless("tags", TAGS),
+    Rule::needless("clientToken", CREATED),
+    Rule::instead("meshOwner", "AwsAccount", SHARED),
     Rule::instead("spec.priority", "MeshHTTPRoute", GATEWAY_MATCH),
     Rule::instead("spec.httpRoute.match", "MeshHTTPRoute", GATEWAY_MATCH),
     Rule::instead("spec.http2Route.match", "MeshHTTPRoute", GATEWAY_MATCH),

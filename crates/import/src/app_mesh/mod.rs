@@ -17,7 +17,7 @@ pub(crate) use fields::RULES;
 
 use crate::import::{ImportFailure, ImportOptions, Imported, PLACEHOLDER_ADDRESS};
 use crate::names::{NameRule, assign};
-use crate::output::{ImportedManifest, binding};
+use crate::output::{self, ImportedManifest, binding};
 use crate::report::{FieldFate, ImportEntry, ImportReport};
 use crate::source::SourceFile;
 use model::AppMeshModel;
@@ -44,33 +44,39 @@ pub fn import_app_mesh(files: &[SourceFile], options: &ImportOptions) -> Result<
     let model = AppMeshModel::of(&resources);
     let names = WorkloadNames::of(&model);
     let mut manifests = vec![options.control_plane()];
-    manifests.extend(bindings(&model, &resources, &names, options));
+    let (bindings, mut unclear) = bindings(&model, &resources, &names, options);
+    manifests.extend(bindings);
     manifests.extend(workloads::manifests(&model, &names, options));
+    unclear.extend(placeholders(&resources, options));
     let mut entries = std::mem::take(&mut resources.entries);
     for (id, resource) in &resources.found {
         entries.extend(resource.entries(fields::rules_of(id.kind)));
     }
-    entries.extend(placeholders(&resources, options));
+    entries.extend(unclear);
     Imported::validated(manifests, ImportReport::of(entries), ManifestScope::Complete)
 }
 
-/// A binding for each mesh, paused until a person has read it.
+/// A binding for each mesh, paused until a person has read it, and the lines for those whose selector is to be corrected.
 fn bindings(
     model: &AppMeshModel<'_>,
     resources: &Resources,
     names: &WorkloadNames,
     options: &ImportOptions,
-) -> Vec<ImportedManifest> {
+) -> (Vec<ImportedManifest>, Vec<ImportEntry>) {
     let mesh_names =
         assign(NameRule::Manifest, &model.meshes.keys().map(|m| (m.clone(), m.clone())).collect());
-    let mut manifests = Vec::new();
+    let first = first_of_each_mesh(resources);
+    let (mut manifests, mut unclear) = (Vec::new(), Vec::new());
     for (mesh, family) in &model.meshes {
         let at_kuma = options.mesh.clone().or_else(|| MeshName::parse(&mesh_names[mesh]).ok());
         let mut selector =
             BindingSelector { clusters: clusters(mesh, resources, options), ..BindingSelector::default() };
-        if model.meshes.len() > 1 {
-            // Two bindings must not select the same task.
-            selector.services = names.ecs_services(mesh).map(Glob::new).collect();
+        if model.meshes.len() > 1
+            && !output::narrow(&mut selector, names.selectors(mesh))
+            && let Some(id) = first.get(mesh.as_str())
+        {
+            let target = "MeshBinding.spec.selector";
+            unclear.push(to_decide(resources, id, target, output::NOT_NARROWED.to_owned()));
         }
         let mut spec = binding(&options.control_plane, selector);
         spec.mesh = at_kuma.unwrap_or_default();
@@ -79,7 +85,22 @@ fn bindings(
         let comment = format!("App Mesh {mesh}. Set paused: false once `plan` shows what you expect.");
         manifests.push(ImportedManifest::mesh_binding(&names.bindings[mesh], &comment, &spec));
     }
-    manifests
+    (manifests, unclear)
+}
+
+/// A line at a mesh's first resource that asks for a decision.
+fn to_decide(resources: &Resources, id: &ResourceId, target: &str, reason: String) -> ImportEntry {
+    let resource = &resources.found[id];
+    let entry = resource.entry("meshName", resource.root.line);
+    ImportEntry { fate: FieldFate::Changed, target: target.to_owned(), reason, action: true, ..entry }
+}
+
+fn first_of_each_mesh(resources: &Resources) -> BTreeMap<&str, &ResourceId> {
+    let mut first: BTreeMap<&str, &ResourceId> = BTreeMap::new();
+    for id in resources.found.keys() {
+        first.entry(&id.mesh).or_insert(id);
+    }
+    first
 }
 
 /// The clusters of the options, or else all of the accounts and Regions that the resources' ARNs name.
@@ -93,6 +114,9 @@ fn clusters(mesh: &str, resources: &Resources, options: &ImportOptions) -> Vec<G
             let arn = resource.root.at(&["metadata", "arn"])?.as_text()?;
             let parts: Vec<&str> = arn.splitn(6, ':').collect();
             let ["arn", partition, "appmesh", region, account, _] = parts.as_slice() else { return None };
+            // A shared mesh's resources have the tasks of the account that created them.
+            let owner = model::other_owner(&resource.root);
+            let account = owner.as_deref().unwrap_or(account);
             Some(format!("arn:{partition}:ecs:{region}:{account}:cluster/*"))
         })
         .collect();
@@ -104,17 +128,10 @@ fn clusters(mesh: &str, resources: &Resources, options: &ImportOptions) -> Vec<G
 
 /// Lines for what the input does not say, at the first resource of each mesh.
 fn placeholders(resources: &Resources, options: &ImportOptions) -> Vec<ImportEntry> {
-    let mut first: BTreeMap<&str, &ResourceId> = BTreeMap::new();
-    for id in resources.found.keys() {
-        first.entry(&id.mesh).or_insert(id);
-    }
+    let first = first_of_each_mesh(resources);
     let mut entries = Vec::new();
-    let mut add = |id: &ResourceId, target: &str, reason: String| {
-        let resource = &resources.found[id];
-        let entry = resource.entry("meshName", resource.root.line);
-        let (target, fate) = (target.to_owned(), FieldFate::Changed);
-        entries.push(ImportEntry { fate, target, reason, action: true, ..entry });
-    };
+    let mut add =
+        |id: &ResourceId, target: &str, reason| entries.push(to_decide(resources, id, target, reason));
     if let (None, Some(id)) = (&options.address, first.values().next()) {
         let reason = format!("App Mesh does not say it: replace {PLACEHOLDER_ADDRESS}, or give --address");
         add(id, "ControlPlane.spec.kuma.address", reason);

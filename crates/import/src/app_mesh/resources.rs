@@ -1,6 +1,6 @@
 //! Finds App Mesh's resources in documents: answers of the AWS CLI, its input, and CloudFormation templates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cloudformation::{PART_OF_TEMPLATE, StackTemplate};
 use crate::cursor::TrackedResource;
@@ -77,6 +77,15 @@ const KINDS: [KindNames; 7] = [
     KindNames { kind: AppMeshKind::Mesh, name: "Mesh", described: "mesh", listed: "meshes", keys: &[] },
 ];
 
+/// The start of the types of resource in CloudFormation.
+const TYPE_PREFIX: &str = "AWS::AppMesh::";
+
+/// Whether the document has the fields that name a resource of this kind in its mesh.
+fn has_names(names: &KindNames, root: &SourceNode) -> bool {
+    let keys: &[&str] = if names.keys.is_empty() { &["meshName"] } else { names.keys };
+    keys.iter().all(|key| root.get(key).is_some())
+}
+
 /// A resource's kind, mesh and name; the name of a route begins with that of its router.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ResourceId {
@@ -85,10 +94,21 @@ pub(crate) struct ResourceId {
     pub(crate) names: Vec<String>,
 }
 
+/// A resource of the CLI's input whose mesh is an option of the command.
+struct WithoutMesh {
+    names: &'static KindNames,
+    place: DocumentPlace,
+    path: String,
+    node: SourceNode,
+}
+
 /// All resources of the input.
 #[derive(Default)]
 pub(crate) struct Resources {
     pub(crate) found: BTreeMap<ResourceId, TrackedResource>,
+    without_mesh: Vec<WithoutMesh>,
+    /// Templates without a resource of App Mesh.
+    others: Vec<(DocumentPlace, String, u32)>,
     /// Listed, and described nowhere so far.
     listed: Vec<(ResourceId, ImportEntry)>,
     pub(crate) entries: Vec<ImportEntry>,
@@ -99,15 +119,69 @@ impl Resources {
     /// The resources of the documents.
     pub(crate) fn of(documents: Vec<SourceDocument>) -> Self {
         let mut resources = Self::default();
+        let first = documents.first().map(|document| document.place.clone());
         for document in documents {
             resources.add_document(document);
         }
+        resources.add_without_mesh();
+        resources.note_others(first.as_ref());
         for (id, entry) in std::mem::take(&mut resources.listed) {
             if !resources.found.contains_key(&id) {
                 resources.entries.push(entry);
             }
         }
         resources
+    }
+
+    /// Resources that do not name their mesh belong to the only one that others name.
+    fn add_without_mesh(&mut self) {
+        let meshes: BTreeSet<String> = self.found.keys().map(|id| id.mesh.clone()).collect();
+        for WithoutMesh { names, place, path, mut node } in std::mem::take(&mut self.without_mesh) {
+            let line = node.line;
+            let (Some(mesh), 1) = (meshes.first(), meshes.len()) else {
+                let message = "is missing, and the rest of the input does not name exactly one mesh: add it to the document";
+                let path = child(&path, "meshName");
+                self.errors.push(ImportError { path, ..ImportError::about(&place, line, message) });
+                continue;
+            };
+            if let SourceValue::Map(entries) = &mut node.value {
+                let node = SourceNode { line, value: SourceValue::Text(mesh.clone()) };
+                entries.push(SourceEntry { key: "meshName".to_owned(), node });
+            }
+            self.add_resource(names, &place, &path, node, |resource| {
+                let reason =
+                    "the document does not name its mesh: it is taken to be the only one of the input";
+                resource.cursor().get("meshName").iter().for_each(|mesh| {
+                    mesh.changed("Workload.spec.bindings", reason, true);
+                });
+                resource
+            });
+        }
+    }
+
+    /// A template of something else is a line of the report, and an error where the input has nothing but such.
+    fn note_others(&mut self, first: Option<&DocumentPlace>) {
+        let others = std::mem::take(&mut self.others);
+        let is_empty = self.found.is_empty() && self.listed.is_empty();
+        for (place, path, line) in &others {
+            if is_empty {
+                self.errors.push(unknown(
+                    place,
+                    *line,
+                    "the template has no resource of type AWS::AppMesh::…",
+                ));
+            } else {
+                let entry = ImportEntry::new(place, *line, &"Template".into(), path.clone());
+                let reason = "the template has no resource of App Mesh";
+                self.entries.push(ImportEntry { reason: reason.to_owned(), ..entry });
+            }
+        }
+        if let Some(place) = first
+            && is_empty
+            && self.errors.is_empty()
+        {
+            self.errors.push(unknown(place, 1, "the input names no resource"));
+        }
     }
 
     fn add_document(&mut self, SourceDocument { place, root }: SourceDocument) {
@@ -132,11 +206,12 @@ impl Resources {
         let root = SourceNode { line, value: SourceValue::Map(entries) };
         if root.get("spec").is_some()
             && root.get("kind").is_none()
-            && let Some(names) = KINDS.iter().find(|names| {
-                let mut keys = names.keys.iter().chain(&["meshName"]);
-                keys.all(|key| root.get(key).is_some())
-            })
+            && let Some(names) = KINDS.iter().find(|names| has_names(names, &root))
         {
+            if root.get("meshName").is_none() {
+                let (place, path) = (place.clone(), prefix.to_owned());
+                return self.without_mesh.push(WithoutMesh { names, place, path, node: root });
+            }
             return self.add(place, prefix, names, root);
         }
         self.add_answers(place, prefix, root);
@@ -160,17 +235,15 @@ impl Resources {
             } else if let Some(names) = KINDS.iter().find(|names| names.listed == key) {
                 self.add_list(place, &path, names, &node);
             } else {
-                let is_token = key == "nextToken" && node.value != SourceValue::Null;
-                let reason = if is_token {
-                    "the list is incomplete: call again for the rest"
-                } else if node.value == SourceValue::Null {
-                    continue;
-                } else {
-                    "this importer does not know the field"
+                let (reason, action) = match (key.as_str(), &node.value) {
+                    (_, SourceValue::Null) => continue,
+                    ("nextToken", _) => ("the list is incomplete: call again for the rest", true),
+                    ("ResponseMetadata", _) => ("a record of the call, which boto3 adds", false),
+                    _ => ("this importer does not know the field", true),
                 };
                 let subject = "answer of a call".into();
                 let entry = ImportEntry::new(place, node.line, &subject, path);
-                self.entries.push(ImportEntry { reason: reason.to_owned(), action: true, ..entry });
+                self.entries.push(ImportEntry { reason: reason.to_owned(), action, ..entry });
             }
         }
     }
@@ -238,18 +311,22 @@ impl Resources {
 
     /// The App Mesh resources of a CloudFormation template, whose fields begin with capitals.
     fn add_template(&mut self, place: &DocumentPlace, prefix: &str, root: &SourceNode) {
+        let path = child(prefix, "Resources");
+        let kind = |node: &SourceNode| node.get("Type").and_then(SourceNode::as_text).unwrap_or_default();
+        let resources = root.get("Resources").map(SourceNode::entries).unwrap_or_default();
+        if !resources.iter().any(|entry| kind(&entry.node).starts_with(TYPE_PREFIX)) {
+            return self.others.push((place.clone(), path, root.line));
+        }
         for entry in root.entries().iter().filter(|entry| entry.key != "Resources") {
             let entry =
                 ImportEntry::new(place, entry.node.line, &"Template".into(), child(prefix, &entry.key));
             self.entries.push(ImportEntry { reason: PART_OF_TEMPLATE.to_owned(), ..entry });
         }
         let template = StackTemplate::of(root);
-        let path = child(prefix, "Resources");
-        let mut found = false;
-        for entry in root.get("Resources").map(SourceNode::entries).unwrap_or_default() {
-            let kind = entry.node.get("Type").and_then(SourceNode::as_text).unwrap_or_default();
+        for entry in resources {
+            let kind = kind(&entry.node);
             let path = child(&path, &entry.key);
-            let names = kind.strip_prefix("AWS::AppMesh::");
+            let names = kind.strip_prefix(TYPE_PREFIX);
             let Some(names) = names.and_then(|name| KINDS.iter().find(|names| names.name == name)) else {
                 let subject = format!("{kind} {}", entry.key).into();
                 let reason = "a resource of the template that is not App Mesh's: it stays as it is";
@@ -257,7 +334,6 @@ impl Resources {
                 self.entries.push(ImportEntry { reason: reason.to_owned(), ..entry });
                 continue;
             };
-            found = true;
             let Some(properties) = entry.node.get("Properties") else {
                 self.errors.push(missing(place, entry.node.line, &child(&path, "Properties")));
                 continue;
@@ -267,13 +343,6 @@ impl Resources {
             self.add_resource(names, place, &path, node, |resource| {
                 resource.with_written(properties.clone(), camel_key)
             });
-        }
-        if !found {
-            self.errors.push(unknown(
-                place,
-                root.line,
-                "the template has no resource of type AWS::AppMesh::…",
-            ));
         }
     }
 }

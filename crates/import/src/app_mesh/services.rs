@@ -13,6 +13,8 @@ const FIRST_INBOUND_PORT: u16 = 15_000;
 /// The range of ports on loopback for services whose own port is taken.
 const LISTEN_PORTS: std::ops::Range<u16> = 20_000..30_000;
 
+const FIRST_UNPRIVILEGED_PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(1023);
+
 /// The services that the virtual nodes are.
 #[derive(Default)]
 pub(crate) struct Services {
@@ -157,7 +159,8 @@ pub(crate) fn choose_listen_ports(
         let own = called.app_port;
         let is_unique = counts[&(called.mesh.as_str(), own)] == 1;
         let is_free = callers.iter().all(|caller| !used_by(&called.mesh, caller).contains(&own));
-        if is_unique && is_free && reserved(own).is_none() {
+        // A sidecar without root's rights cannot listen below.
+        if is_unique && is_free && own >= FIRST_UNPRIVILEGED_PORT && reserved(own).is_none() {
             chosen.insert(called.clone(), own);
             taken.entry(called.mesh.clone()).or_default().insert(own);
         }

@@ -9,7 +9,7 @@ use ecs_mesh_api::{
 use ecs_mesh_model::{Glob, ServiceName, Tags};
 
 use super::calls::{CallsByPort, add_calls, note_services};
-use super::model::{AppMeshModel, NameInMesh, VirtualGateway, VirtualNode};
+use super::model::{AppMeshModel, NameInMesh, NodeDiscovery, VirtualGateway, VirtualNode};
 use super::note_name;
 use super::services::{CalledPort, Services, choose_listen_ports};
 use crate::cursor::Cursor;
@@ -17,15 +17,49 @@ use crate::import::ImportOptions;
 use crate::names::{NameRule, assign};
 use crate::output::{ImportedManifest, new_workload};
 
-/// A name that a manifest has, and the ECS service that it is expected to be.
+/// A name that a manifest has, and the tasks that it selects.
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     /// `metadata.name`.
     pub(super) name: String,
-    /// `selector.services`.
-    ecs_service: String,
-    /// Whether Cloud Map says the ECS service's name.
-    is_discovered: bool,
+    tasks: SelectedTasks,
+}
+
+/// The tasks of a virtual node or gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum SelectedTasks {
+    /// Of the ECS service that an attribute in Cloud Map names.
+    Service(String),
+    /// Of the family that an attribute in Cloud Map names.
+    Family(String),
+    /// Of the ECS service that is expected to have the name of the service in Cloud Map.
+    Discovered(String),
+    /// Of the ECS service that is expected to have the name of the resource.
+    Guessed(String),
+}
+
+impl SelectedTasks {
+    fn of_node(name: &str, discovery: &NodeDiscovery<'_>, is_unique: bool) -> Self {
+        match discovery {
+            NodeDiscovery { ecs_service: Some(service), .. } => Self::Service(service.name.clone()),
+            NodeDiscovery { family: Some(family), .. } => Self::Family(family.name.clone()),
+            NodeDiscovery { name: Some(name), .. } if is_unique && !name.is_empty() => {
+                Self::Discovered(name.clone())
+            }
+            _ => Self::Guessed(name.to_owned()),
+        }
+    }
+
+    fn selector(&self) -> WorkloadSelector {
+        match self {
+            Self::Family(family) => {
+                WorkloadSelector { families: vec![Glob::new(family)], ..WorkloadSelector::default() }
+            }
+            Self::Service(service) | Self::Discovered(service) | Self::Guessed(service) => {
+                WorkloadSelector { services: vec![Glob::new(service)], ..WorkloadSelector::default() }
+            }
+        }
+    }
 }
 
 /// The names of all manifests.
@@ -57,20 +91,18 @@ impl WorkloadNames {
         };
         let names = assign(NameRule::Manifest, &of_all().map(wanted).collect());
         let mut discovered: BTreeMap<&str, usize> = BTreeMap::new();
-        for name in model.nodes.values().filter_map(|node| node.discovery_name.as_deref()) {
+        for name in model.nodes.values().filter_map(|node| node.discovery.name.as_deref()) {
             *discovered.entry(name).or_default() += 1;
         }
         let node = |(key, node): (&NameInMesh, &VirtualNode<'_>)| {
             // Versions of a service often share a name in Cloud Map, and a task must be one workload.
-            let found =
-                node.discovery_name.as_deref().filter(|name| discovered[name] == 1 && !name.is_empty());
+            let is_unique = node.discovery.name.as_deref().is_some_and(|name| discovered[name] == 1);
             let name = names[&format!("node/{}/{}", key.0, key.1)].clone();
-            let ecs_service = found.unwrap_or(&key.1).to_owned();
-            (key.clone(), Named { name, ecs_service, is_discovered: found.is_some() })
+            (key.clone(), Named { name, tasks: SelectedTasks::of_node(&key.1, &node.discovery, is_unique) })
         };
         let gateway = |key: &NameInMesh| {
             let name = names[&format!("gateway/{}/{}", key.0, key.1)].clone();
-            (key.clone(), Named { name, ecs_service: key.1.clone(), is_discovered: false })
+            (key.clone(), Named { name, tasks: SelectedTasks::Guessed(key.1.clone()) })
         };
         Self {
             bindings,
@@ -79,10 +111,10 @@ impl WorkloadNames {
         }
     }
 
-    /// The ECS services of a mesh.
-    pub(super) fn ecs_services(&self, mesh: &str) -> impl Iterator<Item = &str> {
+    /// The selectors of a mesh's workloads.
+    pub(super) fn selectors(&self, mesh: &str) -> Vec<WorkloadSelector> {
         let all = self.nodes.iter().chain(&self.gateways);
-        all.filter(move |((own, _), _)| own == mesh).map(|(_, named)| named.ecs_service.as_str())
+        all.filter(|((own, _), _)| own == mesh).map(|(_, named)| named.tasks.selector()).collect()
     }
 }
 
@@ -106,7 +138,7 @@ pub(super) fn manifests(
         let mut spec = node_workload(key, node, &services, named);
         finish(&mut spec, key, named, names, &outbounds, options);
         note_selector(named, &node.resource.cursor(), "virtualNodeName", &key.1);
-        note_discovery(named, &node.resource.cursor());
+        note_discovery(named, node);
         let comment = format!("App Mesh {}, {}", node.resource.subject, node.resource.place.file);
         manifests.push(ImportedManifest::workload(&named.name, &comment, &spec));
     }
@@ -125,19 +157,36 @@ pub(super) fn manifests(
 fn note_selector(named: &Named, cursor: &Cursor<'_>, key: &str, source: &str) {
     let Some(cursor) = cursor.get(key) else { return };
     note_name(named, Some(&cursor), "Workload.metadata.name", source);
-    if !named.is_discovered {
+    if matches!(named.tasks, SelectedTasks::Guessed(_)) {
         let reason =
             "the ECS service is expected to have this name: correct the selector where it has another";
         cursor.changed("Workload.spec.selector.services", reason, true);
     }
 }
 
-fn note_discovery(named: &Named, cursor: &Cursor<'_>) {
+fn note_discovery(named: &Named, node: &VirtualNode<'_>) {
+    let places = [
+        (&node.discovery.ecs_service, matches!(named.tasks, SelectedTasks::Service(_))),
+        (&node.discovery.family, matches!(named.tasks, SelectedTasks::Family(_))),
+    ];
+    for (place, is_selected) in places {
+        let Some(place) = place else { continue };
+        if is_selected {
+            place.cursor.mark_used();
+        } else {
+            place.cursor.needless("the ECS service selects its tasks");
+        }
+    }
+    let cursor = node.resource.cursor();
     let Some(name) = cursor.at(&["spec", "serviceDiscovery", "awsCloudMap", "serviceName"]) else { return };
-    if named.is_discovered {
-        name.mark_used();
-    } else {
-        name.needless("several virtual nodes have that name in Cloud Map, so it selects none of them");
+    match named.tasks {
+        SelectedTasks::Discovered(_) => name.mark_used(),
+        SelectedTasks::Guessed(_) => {
+            name.needless("several virtual nodes have that name in Cloud Map, so it selects none of them");
+        }
+        SelectedTasks::Service(_) | SelectedTasks::Family(_) => {
+            name.needless("an attribute that ECS gives to the tasks selects them");
+        }
     }
 }
 
@@ -237,11 +286,7 @@ fn finish(
     options: &ImportOptions,
 ) {
     spec.bindings = vec![names.bindings[&key.0].clone()];
-    spec.selector = WorkloadSelector {
-        services: vec![Glob::new(&named.ecs_service)],
-        tags: options.task_tags.clone(),
-        ..WorkloadSelector::default()
-    };
+    spec.selector = WorkloadSelector { tags: options.task_tags.clone(), ..named.tasks.selector() };
     spec.outbounds = outbounds.own.get(&(key.0.clone(), named.name.clone())).cloned();
 }
 

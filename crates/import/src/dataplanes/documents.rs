@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use ecs_mesh_model::{ContainerStart, SidecarOutbounds, SidecarSetting};
 
 use super::templates::{embedded_documents, substituted};
-use crate::cloudformation::{PART_OF_TEMPLATE, StackTemplate};
+use crate::cloudformation::{PART_OF_TEMPLATE, StackTemplate, is_of_stack, references};
 use crate::cursor::TrackedResource;
 use crate::place::{DocumentPlace, ImportError};
 use crate::report::ImportEntry;
 use crate::source::SourceDocument;
-use crate::tree::{SourceNode, SourceValue, child};
+use crate::tree::{SourceEntry, SourceNode, SourceValue, child};
 
 /// The reason for what belongs to a task definition and not to the proxy.
 const STAYS: &str = "it stays in the task definition";
@@ -52,11 +52,37 @@ pub(super) struct FoundProxies {
     pub(super) clusters: Vec<String>,
     pub(super) entries: Vec<ImportEntry>,
     pub(super) errors: Vec<ImportError>,
+    /// Templates and task definitions without a proxy.
+    others: Vec<OtherDocument>,
+}
+
+/// A document of a known kind without a proxy.
+struct OtherDocument {
+    place: DocumentPlace,
+    path: String,
+    line: u32,
+    message: &'static str,
 }
 
 impl FoundProxies {
     pub(super) fn add_document(&mut self, SourceDocument { place, root }: &SourceDocument) {
         self.add_root(place, "", root);
+    }
+
+    /// A document without a proxy is a line of the report, and an error where the input has nothing but such.
+    pub(super) fn note_others(&mut self) {
+        for OtherDocument { place, path, line, message } in std::mem::take(&mut self.others) {
+            if self.proxies.is_empty() {
+                self.errors.push(ImportError { path, ..ImportError::about(&place, line, message) });
+            } else {
+                let entry = ImportEntry::new(&place, line, &"Document".into(), path);
+                self.entries.push(ImportEntry { reason: message.to_owned(), ..entry });
+            }
+        }
+    }
+
+    fn add_other(&mut self, place: &DocumentPlace, path: &str, line: u32, message: &'static str) {
+        self.others.push(OtherDocument { place: place.clone(), path: path.to_owned(), line, message });
     }
 
     fn add_root(&mut self, place: &DocumentPlace, prefix: &str, root: &SourceNode) {
@@ -153,8 +179,10 @@ impl FoundProxies {
         self.entries.push(ImportEntry { field: String::new(), reason, action, ..entry });
     }
 
-    /// The task definitions of a CloudFormation template, each with the services that run it.
+    /// The resources of a CloudFormation template: task definitions, each with the services that run it, and templates in the
+    /// texts of other resources, such as parameters, secrets and user data.
     fn add_stack(&mut self, place: &DocumentPlace, prefix: &str, root: &SourceNode) {
+        let (proxies, entries) = (self.proxies.len(), self.entries.len());
         for entry in root.entries().iter().filter(|entry| entry.key != "Resources") {
             self.add_entry(
                 place,
@@ -167,38 +195,64 @@ impl FoundProxies {
         }
         let template = StackTemplate::of(root);
         let resources = root.get("Resources").map(SourceNode::entries).unwrap_or_default();
-        let kind_of = |node: &SourceNode| node.get("Type").and_then(SourceNode::as_text).unwrap_or_default();
         let mut contexts: BTreeMap<String, TaskContext> = BTreeMap::new();
         for entry in resources.iter().filter(|entry| kind_of(&entry.node) == "AWS::ECS::Service") {
             self.add_service(&template, &entry.node, &mut contexts);
         }
+        let readers = SecretReader::of_all(&template, resources, &contexts);
         let path = child(prefix, "Resources");
-        let before = self.proxies.len();
         for entry in resources {
             let path = child(&path, &entry.key);
-            let kind = kind_of(&entry.node);
-            if kind == "AWS::ECS::TaskDefinition"
-                && let Some(properties) = entry.node.get("Properties")
+            let resolved = template.resolve(&entry.node);
+            let before = self.proxies.len();
+            if kind_of(&entry.node) == TASK_DEFINITION
+                && let Some(properties) = resolved.get("Properties")
             {
                 let context = contexts.get(&entry.key).cloned().unwrap_or_default();
-                let found = self.proxies.len();
-                self.add_definition(
-                    place,
-                    &child(&path, "Properties"),
-                    &template.resolve(properties),
-                    &context,
-                );
-                if self.proxies.len() > found {
-                    continue;
-                }
+                self.add_definition(place, &child(&path, "Properties"), properties, &context);
             }
-            let reason = "a resource of the template without a proxy's template: it stays as it is";
-            self.add_entry(place, &entry.node, path, &format!("{kind} {}", entry.key), reason, false);
+            if self.proxies.len() == before {
+                self.add_texts(place, &path, &resolved, &readers, &entry.key);
+            }
         }
-        if self.proxies.len() == before {
-            let message = "the template has no task definition with the template of a Dataplane, ZoneIngress or ZoneEgress";
-            self.errors.push(ImportError::about(place, root.line, message));
+        if self.proxies.len() == proxies {
+            self.entries.truncate(entries);
+            let message =
+                "the template has no resource with the template of a Dataplane, ZoneIngress or ZoneEgress";
+            self.add_other(place, prefix, root.line, message);
         }
+    }
+
+    /// The templates in the texts of a resource that is no task definition.
+    fn add_texts(
+        &mut self,
+        place: &DocumentPlace,
+        path: &str,
+        resource: &SourceNode,
+        readers: &[SecretReader],
+        id: &str,
+    ) {
+        let before = self.proxies.len();
+        let name = resource.at(&["Properties", "Name"]).and_then(SourceNode::as_text).unwrap_or_default();
+        let reader = readers.iter().find(|reader| reader.reads(id, &name));
+        for (at, line, text) in texts(resource, path) {
+            let context =
+                reader.map_or_else(|| SidecarContext::of_script(&text), |reader| reader.context.clone());
+            self.add_text(place, &at, line, &text, &context);
+        }
+        let reason = if self.proxies.len() > before {
+            "all else of the resource stays; take the template out of it when the service moves"
+        } else {
+            "a resource of the template without a proxy's template: it stays as it is"
+        };
+        self.add_entry(
+            place,
+            resource,
+            path.to_owned(),
+            &format!("{} {id}", kind_of(resource)),
+            reason,
+            false,
+        );
     }
 
     /// Adds a service to the context of the task definition that it runs.
@@ -209,12 +263,12 @@ impl FoundProxies {
         contexts: &mut BTreeMap<String, TaskContext>,
     ) {
         let Some(properties) = service.get("Properties") else { return };
-        let Some(definition) = properties.at(&["TaskDefinition", "Ref"]).and_then(SourceNode::as_text) else {
-            return;
-        };
+        let definition =
+            properties.get("TaskDefinition").and_then(|node| references(node).into_iter().next());
+        let Some(definition) = definition else { return };
         let properties = template.resolve(properties);
         let known =
-            |key: &str| properties.get(key).and_then(SourceNode::as_text).filter(|text| !text.contains("${"));
+            |key: &str| properties.get(key).and_then(SourceNode::as_text).filter(|text| !is_of_stack(text));
         contexts.entry(definition).or_default().services.extend(known("ServiceName"));
         self.clusters.extend(known("Cluster").filter(|cluster| cluster.starts_with("arn:")));
     }
@@ -227,9 +281,7 @@ impl FoundProxies {
         definition: &SourceNode,
         task: &TaskContext,
     ) {
-        let get = |node: &SourceNode, key: &str| either(node, key).cloned();
-        let family =
-            get(definition, "family").and_then(|node| node.as_text()).filter(|text| !text.contains("${"));
+        let family = family_of(definition);
         let containers_key = if definition.get("ContainerDefinitions").is_some() {
             "ContainerDefinitions"
         } else {
@@ -244,7 +296,7 @@ impl FoundProxies {
         }
         if self.proxies.len() == before && !prefix.ends_with("Properties") {
             let message = "the task definition has no template of a Dataplane, ZoneIngress or ZoneEgress";
-            self.errors.push(ImportError::about(place, definition.line, message));
+            self.add_other(place, prefix, definition.line, message);
         } else if self.proxies.len() > before {
             let subject = format!("TaskDefinition {}", family.as_deref().unwrap_or_default());
             let reason =
@@ -261,39 +313,131 @@ impl FoundProxies {
         task: TaskContext,
     ) {
         let parts = ContainerParts::of(container);
-        let start = parts.start();
-        let sidecar = start.kuma_sidecar();
-        let variables: BTreeMap<String, String> = sidecar
-            .iter()
-            .flat_map(|sidecar| sidecar.values("dataplane-var"))
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        let mut task = task;
-        task.binds_outbounds =
-            sidecar.as_ref().is_some_and(|sidecar| sidecar.outbounds() == SidecarOutbounds::Bound);
-        let mesh =
-            sidecar.as_ref().and_then(|sidecar| match sidecar.setting("mesh", "KUMA_DATAPLANE_MESH") {
-                SidecarSetting::Given(mesh) if !mesh.contains('$') => Some(mesh.to_owned()),
-                _ => None,
-            });
+        let context = SidecarContext::of(&parts.start(), task);
         for (text, place_in, line) in &parts.texts {
-            for document in embedded_documents(text) {
-                let at = format!("{path}.{place_in}");
-                match document {
-                    Ok(root) => {
-                        let root = substituted(&root, &variables, mesh.as_deref(), *line);
-                        self.add_resource(place, &at, root, task.clone());
-                    }
-                    Err(error) => {
-                        let error =
-                            crate::place::SourceError { line: Some(*line), column: None, path: at, ..error };
-                        self.errors.push(error.at(place));
-                    }
+            self.add_text(place, &format!("{path}.{place_in}"), *line, text, &context);
+        }
+    }
+
+    /// The templates in a text.
+    fn add_text(&mut self, place: &DocumentPlace, at: &str, line: u32, text: &str, context: &SidecarContext) {
+        for document in embedded_documents(text) {
+            match document {
+                Ok(root) => {
+                    let root = substituted(&root, &context.variables, context.mesh.as_deref(), line);
+                    self.add_resource(place, at, root, context.task.clone());
+                }
+                Err(error) => {
+                    let path = at.to_owned();
+                    let error = crate::place::SourceError { line: Some(line), column: None, path, ..error };
+                    self.errors.push(error.at(place));
                 }
             }
         }
     }
+}
+
+const TASK_DEFINITION: &str = "AWS::ECS::TaskDefinition";
+
+fn kind_of(resource: &SourceNode) -> String {
+    resource.get("Type").and_then(SourceNode::as_text).unwrap_or_default()
+}
+
+/// The texts in a value, with their paths and lines.
+fn texts(node: &SourceNode, path: &str) -> Vec<(String, u32, String)> {
+    let mut found = Vec::new();
+    collect_texts(node, path.to_owned(), &mut found);
+    found
+}
+
+fn collect_texts(node: &SourceNode, path: String, found: &mut Vec<(String, u32, String)>) {
+    if let SourceValue::Text(text) = &node.value {
+        found.push((path, node.line, text.clone()));
+        return;
+    }
+    for entry in node.entries() {
+        collect_texts(&entry.node, child(&path, &entry.key), found);
+    }
+    for (index, item) in node.items().iter().enumerate() {
+        collect_texts(item, format!("{path}[{index}]"), found);
+    }
+}
+
+/// The facts about a template that its sidecar's start has.
+#[derive(Clone, Default)]
+struct SidecarContext {
+    task: TaskContext,
+    variables: BTreeMap<String, String>,
+    mesh: Option<String>,
+}
+
+impl SidecarContext {
+    fn of(start: &ContainerStart<'_>, mut task: TaskContext) -> Self {
+        let Some(sidecar) = start.kuma_sidecar() else { return Self { task, ..Self::default() } };
+        let pairs = sidecar.values("dataplane-var").into_iter().filter_map(|pair| pair.split_once('='));
+        task.binds_outbounds = sidecar.outbounds() == SidecarOutbounds::Bound;
+        let mesh = match sidecar.setting("mesh", "KUMA_DATAPLANE_MESH") {
+            SidecarSetting::Given(mesh) if !mesh.contains('$') => Some(mesh.to_owned()),
+            _ => None,
+        };
+        Self { task, variables: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(), mesh }
+    }
+
+    /// Of a script, such as user data, that starts a sidecar.
+    fn of_script(text: &str) -> Self {
+        let start = ContainerStart { arguments: vec!["sh", "-c", text], ..ContainerStart::default() };
+        Self::of(&start, TaskContext::default())
+    }
+}
+
+/// A container that reads a parameter or a secret of the template.
+struct SecretReader {
+    /// The logical ids that the value's function refers to.
+    ids: Vec<String>,
+    /// The name or ARN, as far as the template says it.
+    value_from: String,
+    context: SidecarContext,
+}
+
+impl SecretReader {
+    fn of_all(
+        template: &StackTemplate<'_>,
+        resources: &[SourceEntry],
+        contexts: &BTreeMap<String, TaskContext>,
+    ) -> Vec<Self> {
+        let mut readers = Vec::new();
+        for entry in resources.iter().filter(|entry| kind_of(&entry.node) == TASK_DEFINITION) {
+            let Some(properties) = entry.node.get("Properties") else { continue };
+            let resolved = template.resolve(properties);
+            let family = family_of(&resolved);
+            let task = TaskContext { family, ..contexts.get(&entry.key).cloned().unwrap_or_default() };
+            let containers = resolved.get("ContainerDefinitions").map(SourceNode::items).unwrap_or_default();
+            let written = properties.get("ContainerDefinitions").map(SourceNode::items).unwrap_or_default();
+            for (container, written) in containers.iter().zip(written) {
+                let context = SidecarContext::of(&ContainerParts::of(container).start(), task.clone());
+                let secrets = |node: &SourceNode| node.get("Secrets").map(|list| list.items().to_vec());
+                let (resolved, written) = (secrets(container), secrets(written));
+                for (resolved, written) in resolved.into_iter().flatten().zip(written.into_iter().flatten()) {
+                    let value = resolved.get("ValueFrom").and_then(SourceNode::as_text);
+                    readers.push(Self {
+                        ids: written.get("ValueFrom").map(references).unwrap_or_default(),
+                        value_from: value.unwrap_or_default(),
+                        context: context.clone(),
+                    });
+                }
+            }
+        }
+        readers
+    }
+
+    fn reads(&self, id: &str, name: &str) -> bool {
+        let is_named = !name.is_empty() && !is_of_stack(name) && self.value_from.ends_with(name);
+        is_named || self.ids.iter().any(|known| known == id)
+    }
+}
+
+fn family_of(definition: &SourceNode) -> Option<String> {
+    either(definition, "family").and_then(SourceNode::as_text).filter(|text| !is_of_stack(text))
 }
 
 /// The value of a key, which CloudFormation begins with a capital.

@@ -16,7 +16,8 @@ pub(crate) use fields::RULES;
 
 use crate::import::{ImportFailure, ImportOptions, Imported, PLACEHOLDER_ADDRESS};
 use crate::names::{NameRule, assign};
-use crate::output::{ImportedManifest, binding};
+use crate::output::{self, ImportedManifest, binding};
+use crate::place::ImportError;
 use crate::report::{FieldFate, ImportEntry, ImportReport};
 use crate::source::SourceFile;
 use documents::{FoundProxies, FoundProxy, TaskContext};
@@ -43,6 +44,16 @@ pub fn import_dataplanes(files: &[SourceFile], options: &ImportOptions) -> Resul
         let (documents, failed) = file.documents();
         errors.extend(failed);
         documents.iter().for_each(|document| found.add_document(document));
+    }
+    if errors.is_empty() && found.errors.is_empty() {
+        found.note_others();
+        if found.proxies.is_empty()
+            && found.errors.is_empty()
+            && let Some(file) = files.first()
+        {
+            let message = "the input has no Dataplane, ZoneIngress or ZoneEgress";
+            errors.push(ImportError::about_file(&file.name, message));
+        }
     }
     errors.append(&mut found.errors);
     if !errors.is_empty() {
@@ -97,21 +108,6 @@ fn default_mesh(proxies: &[FoundProxy]) -> String {
     }
 }
 
-/// Two bindings must not select the same task. Services and families narrow each other, so only one of them helps.
-fn narrow(selector: &mut BindingSelector, mesh: &str, described: &[Described<'_>]) {
-    let of_mesh: Vec<&Described<'_>> = described.iter().filter(|one| one.mesh == mesh).collect();
-    let selected: Vec<WorkloadSelector> = of_mesh.iter().map(|one| selected(one)).collect();
-    if selected.iter().all(|one| one.families.is_empty()) {
-        selector.services = selected.into_iter().flat_map(|one| one.services).collect();
-    } else if selected.iter().all(|one| one.services.is_empty()) {
-        selector.families = selected.into_iter().flat_map(|one| one.families).collect();
-    } else if let Some(first) = of_mesh.first() {
-        let reason = "there are several meshes: narrow the selectors of their bindings, so that none selects a task of \
-                      another";
-        first.first.note("MeshBinding.spec.selector", reason);
-    }
-}
-
 fn manifests(
     described: &[Described<'_>],
     found: &FoundProxies,
@@ -126,7 +122,12 @@ fn manifests(
         let clusters = clusters(found, options);
         let mut selector = BindingSelector { clusters, ..BindingSelector::default() };
         if bindings.len() > 1 {
-            narrow(&mut selector, mesh, described);
+            let of_mesh = || described.iter().filter(|one| one.mesh == *mesh);
+            if !output::narrow(&mut selector, of_mesh().map(selected).collect())
+                && let Some(one) = of_mesh().next()
+            {
+                one.first.note("MeshBinding.spec.selector", output::NOT_NARROWED);
+            }
         }
         let mut spec = binding(&options.control_plane, selector);
         spec.mesh = options.mesh.clone().or_else(|| MeshName::parse(mesh).ok()).unwrap_or_default();
