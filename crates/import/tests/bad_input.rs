@@ -172,6 +172,9 @@ fn names_that_are_not_valid_are_changed_and_reported() {
     let imported = app_mesh(text).unwrap();
     let names: Vec<&str> = imported.manifests.iter().map(|manifest| manifest.name.as_str()).collect();
     assert_eq!(names, ["kuma", "my-mesh", "kv-1"]);
+    assert!(
+        imported.report.entries.iter().any(|entry| entry.target == "MeshBinding.spec.mesh" && entry.action)
+    );
     let changed =
         imported.report.of_fate(FieldFate::Changed).filter(|entry| entry.target == "Workload.metadata.name");
     assert_eq!(changed.count(), 1);

@@ -15,6 +15,7 @@ use ecs_mesh_model::{Glob, MeshName};
 
 pub(crate) use fields::RULES;
 
+use crate::cloudformation::is_of_stack;
 use crate::import::{ImportFailure, ImportOptions, Imported, PLACEHOLDER_ADDRESS};
 use crate::names::{NameRule, assign};
 use crate::output::{self, ImportedManifest, binding};
@@ -78,6 +79,11 @@ fn bindings(
             let target = "MeshBinding.spec.selector";
             unclear.push(to_decide(resources, id, target, output::NOT_NARROWED.to_owned()));
         }
+        if let (Some(reason), Some(id)) =
+            (unclear_name(mesh, &mesh_names[mesh], options), first.get(mesh.as_str()))
+        {
+            unclear.push(to_decide(resources, id, "MeshBinding.spec.mesh", reason));
+        }
         let mut spec = binding(&options.control_plane, selector);
         spec.mesh = at_kuma.unwrap_or_default();
         spec.address_family = family.unwrap_or_default();
@@ -86,6 +92,20 @@ fn bindings(
         manifests.push(ImportedManifest::mesh_binding(&names.bindings[mesh], &comment, &spec));
     }
     (manifests, unclear)
+}
+
+/// Why a person has to look at the name of the mesh at Kuma.
+fn unclear_name(mesh: &str, name: &str, options: &ImportOptions) -> Option<String> {
+    if options.mesh.is_some() || mesh == name {
+        return None;
+    }
+    Some(if is_of_stack(mesh) {
+        "only a stack knows the name of the mesh: give --mesh".to_owned()
+    } else {
+        format!(
+            "{mesh} is no name of a mesh at Kuma, so {name} is expected: give --mesh where it has another"
+        )
+    })
 }
 
 /// A line at a mesh's first resource that asks for a decision.
