@@ -21,7 +21,7 @@ const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// The standby's part of the read rates. With the default of 20 percent for three standbys, its caches are warm only
 /// after ten minutes.
 const STANDBY_PERCENT: &str = "50";
-/// Tasks that start while nobody leads.
+/// Tasks that start while there is no leader.
 const NEW_TASKS: usize = 100;
 
 const ACQUIRED: &str = "acquired the lease; this copy leads";

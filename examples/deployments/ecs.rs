@@ -36,7 +36,7 @@ const SIDECAR_STOP_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A task, as far as its processes follow it.
 #[derive(Clone, Debug)]
-pub(crate) struct TaskView {
+pub(crate) struct EmulatedTask {
     pub arn: Arc<str>,
     pub id: String,
     pub address: Option<Ipv4Addr>,
@@ -76,7 +76,7 @@ impl EmulatedEcs {
     }
 
     /// The tasks that ECS knows.
-    pub(crate) fn tasks(&self) -> Vec<TaskView> {
+    pub(crate) fn tasks(&self) -> Vec<EmulatedTask> {
         self.endpoints.with(|cloud, _, _| cloud.all_tasks().filter_map(|task| view(task)).collect())
     }
 
@@ -146,9 +146,9 @@ fn definition(role: &str) -> RegisterTaskDefinition {
     request
 }
 
-fn view(task: &CloudTask) -> Option<TaskView> {
+fn view(task: &CloudTask) -> Option<EmulatedTask> {
     let (app, sidecar) = (task.container(APP)?.clone(), task.container(SIDECAR)?.clone());
-    Some(TaskView {
+    Some(EmulatedTask {
         arn: Arc::clone(&task.arn),
         id: task.id().to_owned(),
         address: task.address(),

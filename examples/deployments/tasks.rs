@@ -9,7 +9,7 @@ use std::time::Duration;
 use ecs_mesh_api::HumanDuration;
 use ecs_mesh_sandbox::aws::{ContainerState, ContainerStatus};
 
-use crate::ecs::{APP, APP_PORT, EmulatedEcs, SIDECAR, TaskView};
+use crate::ecs::{APP, APP_PORT, EmulatedEcs, EmulatedTask, SIDECAR};
 use crate::mesh;
 use crate::network::Namespace;
 use crate::process::OwnedProcess;
@@ -82,7 +82,7 @@ impl TaskProcesses {
 
     fn follow_task(
         &mut self,
-        view: &TaskView,
+        view: &EmulatedTask,
         ecs: &EmulatedEcs,
         timeline: &mut Timeline,
     ) -> Result<(), String> {

@@ -334,8 +334,8 @@ impl ControlPlaneWorker {
         self.lists.record_format(self.client.registration_format());
     }
 
-    /// Records what sidecars have reported. What the lists do not have stays, as long as it is registered: a sidecar runs as
-    /// it was started.
+    /// Records what sidecars have reported. A report that the lists lack stays, as long as the task is registered: a
+    /// sidecar runs as it was started.
     pub(super) fn record_sidecars(&self, reported: Vec<(RegistrationId, SidecarOutbounds)>) {
         let registered = self.registry.ids();
         let mut all = lock(&self.reported_outbounds);

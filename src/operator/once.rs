@@ -69,7 +69,7 @@ pub struct OnceReport {
 enum WorkLeft {
     /// The sweep has not ended, or has missed something.
     Sweep,
-    /// So much is queued, or waits, at these parts.
+    /// The parts at which this much is queued, or waits.
     Work(Vec<String>),
     /// ECS does not list tasks that are registered; sweeps decide.
     MissingTasks(usize),

@@ -37,7 +37,7 @@ pub use selection::PlanSelection;
 pub struct PlanOptions {
     /// Time to retry failed reads before they count as unresolved.
     pub retry_timeout: Duration,
-    /// Overall time limit. What is not known then is unresolved.
+    /// Overall time limit. Facts that are not known then are unresolved.
     pub timeout: Duration,
     /// Concurrent reconciles per control plane.
     pub concurrency: usize,

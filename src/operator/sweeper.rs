@@ -708,7 +708,7 @@ impl Sweeper {
         })
     }
 
-    /// Reports a list that failed. What concerns the whole account is reported for the account.
+    /// Reports a list that failed. A failure of the whole account is reported for the account.
     fn report_failed_list(&self, what: &str, error: &AwsError) {
         if is_of_account(error) {
             self.context.record_unresolved(what, Some(error.to_string()));

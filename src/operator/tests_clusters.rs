@@ -77,7 +77,7 @@ fn unknown_cluster(n: usize) -> ClusterArn {
     ClusterArn::parse(&format!("arn:aws:ecs:eu-west-1:111122223333:cluster/unknown-{n}")).unwrap()
 }
 
-/// Whoever may write Dataplanes may name any cluster in their labels. Each known one costs lists.
+/// A writer of Dataplanes may name any cluster in their labels. Each known one costs lists.
 #[tokio::test(start_paused = true)]
 async fn flood_of_named_clusters_does_not_grow_the_operator() {
     const OVER: usize = 50;

@@ -363,7 +363,7 @@ impl MeshChanges {
 
     fn exclusive_mesh(&self) -> DemoCheck {
         let check = |status, message: String| DemoCheck::new(DemoSubject::ExclusiveMesh, status, message);
-        // Whatever changes: this is the line of a demo without an upgrade.
+        // For any change: this is the line of a demo without an upgrade.
         let losses = self.losses(false);
         if !losses.is_empty() {
             return check(

@@ -277,7 +277,7 @@ impl TeamEventGroups {
         })
     }
 
-    /// Ends groups without active warnings and recent entries. What was never told stays.
+    /// Ends groups without active warnings and recent entries. Entries that were never sent stay.
     fn prune(&mut self, now: Timestamp) {
         self.pruned_at = now;
         let lasts = |key: &GroupKey, group: &Group| {

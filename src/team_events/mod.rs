@@ -171,7 +171,7 @@ impl Collector {
         }
     }
 
-    /// Hands the groups that are due to the delivery. A standby hands over none, and keeps what it learns of control planes for
+    /// Hands the groups that are due to the delivery. A standby hands over none, and keeps the states of control planes for
     /// its own term.
     fn hand_over(&mut self) {
         if !self.lease.holds() {

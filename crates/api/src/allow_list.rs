@@ -11,7 +11,7 @@ use ecs_mesh_model::Glob;
 
 /// The environment variables and directories that `caEnv`, `tokenEnv`, `caFile` and `tokenFile` may name.
 ///
-/// Whoever reads a file checks where it is, too, once links are resolved ([`Self::check_location`]).
+/// A reader of a file checks where the file is, too, once links are resolved ([`Self::check_location`]).
 ///
 /// ```
 /// use ecs_mesh_api::AllowList;

@@ -79,7 +79,7 @@ catalogue! {
             TASK_ROLE;
         PLANE_UNKNOWN "AUDIT-CONTROL-PLANE-NO-ANSWER" Unknown
             "Kuma or Consul did not answer, or the manifests name neither"
-            "what is read there is checked against the manifests alone, or not at all: services, versions and upgrades at Kuma; auth methods, binding rules, policies and nodes at Consul"
+            "facts that are read there are checked against the manifests alone, or not at all: services, versions and upgrades at Kuma; auth methods, binding rules, policies and nodes at Consul"
             "give --manifests with a ControlPlane, a token that may read (at Consul also ACLs), and a MeshBinding"
             AWS_IAM;
     }
@@ -244,7 +244,7 @@ catalogue! {
             KUMA_DP_CONFIG;
         SIDECAR_OWNER "KUMA-SIDECAR-OWNER" Error
             "the sidecar gets its Dataplane in another way than dataplanes says"
-            "a sidecar with a template overwrites the Dataplane of the operator, which holds the task; one that starts by name waits 5 minutes for a Dataplane that nobody creates, and exits"
+            "a sidecar with a template overwrites the Dataplane of the operator, which holds the task; one that starts by name waits 5 minutes for a Dataplane that the operator does not create, and exits"
             "set dataplanes of the Workload or the MeshBinding to sidecar where the sidecar has a template, and to operator where it starts by name"
             DATAPLANE_OWNER;
         SIDECAR_REACH "KUMA-SIDECAR-REACH" Warning

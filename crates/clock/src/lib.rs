@@ -11,7 +11,7 @@
 //! let clock = Clock::simulated(Timestamp(1_000));
 //! tokio::time::advance(std::time::Duration::from_millis(234)).await;
 //! assert_eq!(clock.now(), Timestamp(1_234));
-//! // Somebody sets the machine's clock an hour back.
+//! // An administrator sets the machine's clock an hour back.
 //! clock.step_wall(-3_600_000);
 //! assert_eq!((clock.now(), clock.wall()), (Timestamp(1_234), Timestamp(1_234 - 3_600_000)));
 //! # });

@@ -111,7 +111,7 @@ pub struct WritePermit {
 }
 
 impl WritePermit {
-    /// Permits a write that takes `timeout` at most. What is left of the lease must exceed it, so that the write has ended
+    /// Permits a write that takes `timeout` at most. The rest of the lease must exceed it, so that the write has ended
     /// when another process may write.
     ///
     /// # Errors

@@ -447,8 +447,8 @@ impl<T: Transport> KumaControlPlane<T> {
         if self.capabilities.load().newer.is_some() { RESOURCE_READS } else { 1 }
     }
 
-    /// Reads a Dataplane, and prefers a complete answer where instances show different parts of it. What no answer shows is
-    /// dropped, and is to be written again.
+    /// Reads a Dataplane, and prefers a complete answer where instances show different parts of it. A field that no
+    /// answer shows is dropped, and is to be written again.
     async fn read_complete(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         let found = self.read_by_instances(id).await?;
         let known = self.capabilities.load();
@@ -572,8 +572,8 @@ impl<T: Transport> KumaControlPlane<T> {
         Ok(())
     }
 
-    /// Writes and reads back until nothing of the body is dropped. What the old instances need is then stored, and what the
-    /// new ones need is, too. Where no old instance answers, one write is enough.
+    /// Writes and reads back until nothing of the body is dropped. The fields of both the old and the new instances are
+    /// then stored. Where no old instance answers, one write is enough.
     async fn write_until_complete(
         &self,
         id: &RegistrationId,

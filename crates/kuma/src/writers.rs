@@ -1,8 +1,8 @@
 //! Notices another process that writes with the same operator id.
 //!
-//! Each write carries a label with the process that made it, which no comparison looks at, so nothing is written because of
-//! it. A registration that another process has written since this one listed them all shows that both run at once. What was
-//! there before is from a predecessor, by the server's own times: a list may skip items.
+//! Each write carries a label with the process that made it, which no comparison looks at, so nothing is written
+//! because of it. A registration that another process has written since this one listed them all shows that both run at
+//! once. An id that was there before is from a predecessor, by the server's own times: a list may skip items.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -86,7 +86,7 @@ impl WriterLog {
         let (now, writer) = (Instant::now(), label(&shown.stored, PROCESS_LABEL));
         let mut seen = self.lock();
         if !leads {
-            // The leader writes. What it wrote last is known after the first list of the own term.
+            // The leader writes. Its last writes are known after the first list of the own term.
             seen.has_baseline = false;
         }
         let before = seen.by_registration.get(&shown.id).map(|(writer, _)| writer.clone());

@@ -15,7 +15,7 @@
 //!
 //! let mut election = Election::new(HolderId::generate("host"), LeaseTiming::default(), ExpiryJudge::Observer);
 //! assert_eq!(election.next_step(Timestamp(0)), ElectionStep::Read);
-//! // Nobody has ever held the lease.
+//! // No process has ever held the lease.
 //! election.on_read(Timestamp(5), Some(None), 0.0);
 //! let ElectionStep::Write(write) = election.next_step(Timestamp(5)) else { unreachable!() };
 //! election.on_write(&write, (Timestamp(5), Timestamp(9)), Some(Some(1)), 0.0);

@@ -27,7 +27,7 @@ const PERMIT_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Whether a drain that is due may be sent now.
 pub(super) enum DueDrain {
-    /// Now. What the permit rests on, if it rests on other registrations.
+    /// Now, with the registrations that the permit rests on, if any.
     Now(Option<Replacements>),
     /// Not yet: too few others are ready.
     Held {

@@ -72,9 +72,9 @@ pub(super) struct TokenApply<'a> {
 }
 
 impl TokenApply<'_> {
-    /// Issues a token and stores it. Its id is in the tags before the text is stored: if this ends in between, the token may
-    /// have been read and can be revoked. A token whose id was not recorded was given to no task. Whatever fails in between,
-    /// the next attempt stores the same token.
+    /// Issues a token and stores it. Its id is in the tags before the text is stored: if this ends in between, the
+    /// token may have been read and can be revoked. A token whose id was not recorded was given to no task. After any
+    /// failure in between, the next attempt stores the same token.
     pub(super) async fn issue(&self, wanted: &WantedToken) -> Result<IssuedToken, TokenChangeError> {
         let Ok(identity) = &wanted.identity else { return Err(TokenChangeError::Stale) };
         self.check_unchanged().await?;

@@ -1,5 +1,5 @@
-//! Limits how often one warning or error is logged, whatever caused it: a flood of odd messages must not become a flood of
-//! lines. What a line means for the operator is in the metrics, which count each occurrence.
+//! Limits how often one warning or error is logged, whatever caused it: a flood of odd messages must not become a flood
+//! of lines. Metrics count each occurrence of what a line means.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What pages of other sites can do with a reader's browser, and texts that try to be markup.
+//! Pages of other sites in a reader's browser, and texts that try to be markup.
 
 use axum::Router;
 use axum::response::Html;

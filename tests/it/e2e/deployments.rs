@@ -18,7 +18,7 @@ use super::servers::now;
 pub(super) const HOLD: &str = ", deployments: {hold: true}";
 
 /// A service of two ready tasks, and an operator.
-pub(super) struct Deployment {
+pub(super) struct DeploymentHarness {
     // Declared before the harness, whose directory has its log.
     pub(super) operator: OperatorProcess,
     pub(super) harness: Harness,
@@ -26,7 +26,7 @@ pub(super) struct Deployment {
     pub(super) old: Vec<String>,
 }
 
-impl Deployment {
+impl DeploymentHarness {
     /// Registers the tasks by a binding with these further fields.
     pub(super) async fn start(more: &str) -> Self {
         let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
@@ -149,7 +149,7 @@ impl Deployment {
 
 #[tokio::test]
 async fn old_tasks_are_protected_until_replacements_are_ready() {
-    let deployment = Deployment::start(HOLD).await;
+    let deployment = DeploymentHarness::start(HOLD).await;
     let new = deployment.deploy("app-task").await;
     deployment.wait_for_protection(&deployment.old).await;
     let line = [("target", "audit"), ("change", "protect"), ("task", &*deployment.old[0]), ("until", "")];
@@ -178,7 +178,7 @@ async fn old_tasks_are_protected_until_replacements_are_ready() {
 
 #[tokio::test]
 async fn nothing_is_protected_without_the_opt_in() {
-    let deployment = Deployment::start("").await;
+    let deployment = DeploymentHarness::start("").await;
     let new = deployment.deploy("app-task").await;
     deployment
         .harness
@@ -192,7 +192,7 @@ async fn nothing_is_protected_without_the_opt_in() {
 
 #[tokio::test]
 async fn rejected_replacement_releases_the_old_tasks() {
-    let deployment = Deployment::start(HOLD).await;
+    let deployment = DeploymentHarness::start(HOLD).await;
     deployment.harness.role("next").await;
     let iam = deployment.harness.iam();
     // The mesh allows the role for the service that its tag names.
@@ -214,7 +214,7 @@ async fn rejected_replacement_releases_the_old_tasks() {
 
 #[tokio::test]
 async fn protection_by_others_is_left_alone() {
-    let deployment = Deployment::start(HOLD).await;
+    let deployment = DeploymentHarness::start(HOLD).await;
     let (theirs, ours) = (&deployment.old[0], &deployment.old[1]);
     let call = deployment.harness.ecs().update_task_protection().cluster("sandbox").tasks(theirs);
     call.protection_enabled(true).expires_in_minutes(60).send().await.unwrap();
@@ -233,10 +233,10 @@ async fn protection_by_others_is_left_alone() {
 
 #[tokio::test]
 async fn plan_shows_old_tasks_that_a_run_protects() {
-    let Deployment { endpoints, harness, mut operator, old } = Deployment::start(HOLD).await;
+    let DeploymentHarness { endpoints, harness, mut operator, old } = DeploymentHarness::start(HOLD).await;
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
-    let deployment = Deployment { operator, harness, endpoints, old };
+    let deployment = DeploymentHarness { operator, harness, endpoints, old };
     deployment.deploy("app-task").await;
 
     let (code, plan) = deployment.harness.plan().await;
@@ -248,7 +248,7 @@ async fn plan_shows_old_tasks_that_a_run_protects() {
 
 #[tokio::test]
 async fn service_without_room_is_reported_and_not_held() {
-    let deployment = Deployment::start(HOLD).await;
+    let deployment = DeploymentHarness::start(HOLD).await;
     let limits = DeploymentConfiguration::builder().minimum_healthy_percent(50).maximum_percent(100).build();
     let update = deployment.harness.ecs().update_service().cluster("sandbox").service("app");
     update.deployment_configuration(limits).force_new_deployment(true).send().await.unwrap();

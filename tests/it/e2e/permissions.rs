@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::deployments::{Deployment, HOLD};
+use super::deployments::{DeploymentHarness, HOLD};
 use super::harness::{binding, eventually, workload};
 use super::host_mode;
 
@@ -13,7 +13,7 @@ use super::host_mode;
 const RELEASE: &str = "sqs:ChangeMessageVisibility";
 
 /// The actions of the printed policy.
-async fn granted(deployment: &Deployment) -> BTreeSet<String> {
+async fn granted(deployment: &DeploymentHarness) -> BTreeSet<String> {
     let queue = deployment.harness.variable("ECS_MESH_QUEUE_URL");
     let arguments =
         ["doctor", "--print-iam-policy", "--host-mode", "--queue-url", queue, "--region", "eu-west-1"];
@@ -29,7 +29,7 @@ async fn granted(deployment: &Deployment) -> BTreeSet<String> {
 }
 
 /// The operations that the operator has called with success.
-async fn used(deployment: &Deployment) -> BTreeSet<String> {
+async fn used(deployment: &DeploymentHarness) -> BTreeSet<String> {
     let text = deployment.metrics().await;
     let series = text.lines().filter_map(|line| line.strip_prefix("ecs_mesh_aws_calls_total{operation=\""));
     let called = series.filter_map(|line| line.split_once("\",result=\"success\"} "));
@@ -38,7 +38,7 @@ async fn used(deployment: &Deployment) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn each_permission_is_used_and_none_is_missing() {
-    let mut deployment = Deployment::start(HOLD).await;
+    let mut deployment = DeploymentHarness::start(HOLD).await;
     // ECS describes a cluster whose tasks it cannot list.
     let gone = deployment.harness.variable("ECS_MESH_CLUSTER_ARN").replace("/sandbox", "/gone");
     deployment.harness.manifest("gone.yaml", &binding("gone", "kuma", &gone, ""));

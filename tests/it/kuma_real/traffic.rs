@@ -230,8 +230,8 @@ async fn requests_follow_the_registrations() {
     assert_eq!(summary(&listening, began).1, Vec::<String>::new());
     test.kuma.report("every backend", json!({"after_ms": bound_again}));
 
-    // 3.x names listeners by their backends, so it opens the last of two listeners for one port of a backend alone. What
-    // 2.x does depends on how it names them.
+    // 3.x names listeners by their backends, so it opens the last of two listeners for one port of a backend alone. The
+    // effect at 2.x depends on how it names them.
     if test.kuma.is_v3() {
         test.harness.manifest("all.yaml", &manifests(&test.harness, &LISTENERS, None));
         let third = test.processes.send_requests(LISTENING, &third);

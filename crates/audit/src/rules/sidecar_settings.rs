@@ -1,5 +1,5 @@
-//! Settings of Kuma's sidecars: name, mesh, outbounds, health check and stop. What a definition hides is reported once, by the
-//! rule of authentication.
+//! Settings of Kuma's sidecars: name, mesh, outbounds, health check and stop. A setting that a definition hides is
+//! reported once, by the rule of authentication.
 
 use super::membership::Membership;
 use crate::facts::AuditedDefinition;

@@ -1,7 +1,7 @@
 //! The services that a task may claim in its own tags.
 //!
-//! Whoever may deploy a task writes its tags and docker labels, so they prove nothing. The task's account, its role and its ECS
-//! service are what its deployer was given.
+//! The person who deploys a task writes its tags and docker labels, so they prove nothing. The task's account, its role
+//! and its ECS service are what its deployer was given.
 
 use ecs_mesh_api::{ServiceClaim, WorkloadSpec};
 use ecs_mesh_model::{RoleArn, Task};

@@ -6,8 +6,8 @@ use super::record::TokenId;
 
 /// The ids of revoked tokens, in the order and spelling of the stored list.
 ///
-/// A server compares the texts between commas, after the removal of one line break at the end. Whatever else is in the list
-/// is kept as it is.
+/// A server compares the texts between commas, after the removal of one line break at the end. All else in the list is
+/// kept as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevocationList(Vec<String>);
 

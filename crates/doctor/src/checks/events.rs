@@ -153,7 +153,7 @@ fn roles(scope: &DoctorScope, observations: &AwsObservations, rules: &[RuleFacts
     checks
 }
 
-/// A rule without which the operator learns later.
+/// A rule whose events shorten the time until a change is seen.
 struct ExpectedRule {
     id: CheckKind,
     /// Several rules together may cover them.

@@ -222,7 +222,7 @@ impl Simulation {
         let ((at, _), (index, start, event)) = self.events.pop_first().expect("candidates always have one");
         self.now = at;
         let candidate = &self.candidates[index];
-        // The process that this concerned is gone. What it sent before still arrives.
+        // The process that this concerned is gone. Its earlier requests still arrive.
         if event.is_local() {
             if candidate.start != start {
                 return;
@@ -373,7 +373,7 @@ impl Simulation {
                 self.publish(leader);
             }
             _ => {
-                // Somebody destroys the session at Consul. Records have none.
+                // An administrator destroys the session at Consul. Records have none.
                 match &mut self.store {
                     SimStore::Lock(lock) => lock.end_session(self.now),
                     SimStore::Records(_) => self.candidates[leader].frozen_until = until,

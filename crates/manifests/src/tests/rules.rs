@@ -223,7 +223,7 @@ fn bindings_with_overlapping_token_paths_are_refused() {
         found.contains("MeshBinding/second): spec.tokens.path: overlaps the path /mesh of MeshBinding first"),
         "{found}"
     );
-    // Whatever else they declare stays in force.
+    // All else that they declare stays in force.
     let documents =
         binding("first", "issue: true, path: /mesh") + &binding("second", "issue: true, path: /mesh/b");
     let directory =

@@ -1,4 +1,4 @@
-//! The releases that can be emulated. What each of them has is in the operator's own table.
+//! The releases that can be emulated. The operator's own table has the features of each.
 
 use std::fmt;
 use std::str::FromStr;

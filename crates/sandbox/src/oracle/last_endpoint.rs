@@ -97,7 +97,7 @@ impl KumaOracle {
         }
     }
 
-    /// Checks a drain that no role tags ask for. What the operator has drained or removed itself, it knows at once; that
+    /// Checks a drain that no role tags ask for. The operator knows its own drains and removals at once; that
     /// this registration has become ready, or another one is not ready any more, after [`READINESS_LAG`].
     pub(super) fn check_last_endpoint(
         &mut self,

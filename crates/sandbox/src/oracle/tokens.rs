@@ -158,7 +158,7 @@ impl TokenOracle {
     }
 
     fn check_revocation(&mut self, id: &str, now: Timestamp) {
-        // Nobody could connect with a token that was not stored.
+        // No sidecar could connect with a token that was not stored.
         let Some(token) = self.tokens.get(id).filter(|_| !self.by_others.contains_key(id)).cloned() else {
             return;
         };

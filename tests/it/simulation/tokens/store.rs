@@ -122,7 +122,7 @@ impl TokenStore for SimTokenStore {
         self.page(&format!("{path}/"), next).await
     }
 
-    /// Draws nothing, so that older seeds keep their lives. What it finds is counted, and changes no token.
+    /// Draws nothing, so that older seeds keep their lives. A find is counted, and changes no token.
     async fn list_tagged(&self, key: &str, value: &str, _: Option<String>) -> Result<EntryPage, AwsError> {
         if self.env.faults.aws_is_down(self.env.now()) {
             return Err(error(AwsErrorKind::Unavailable, "list_tagged"));
