@@ -29,6 +29,7 @@
 pub mod aws;
 pub mod consul;
 pub mod control_planes;
+mod cuttable;
 pub mod endpoints;
 pub mod fault_injection;
 pub mod kuma;

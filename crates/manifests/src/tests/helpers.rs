@@ -98,3 +98,19 @@ pub(super) fn errors_of(text: &str) -> String {
     let directory = TestDirectory::with(&[("a.yaml", text)]);
     directory.text(&directory.load().errors)
 }
+
+/// The set that stays in force.
+pub(super) fn kept(outcome: LoadOutcome) -> Loaded {
+    match outcome {
+        LoadOutcome::Kept(loaded) => loaded,
+        other => panic!("the set in force was not kept: {other:?}"),
+    }
+}
+
+/// The set that comes into force.
+pub(super) fn replaced(outcome: LoadOutcome) -> Loaded {
+    match outcome {
+        LoadOutcome::Replaced(loaded) => loaded,
+        other => panic!("no new set came into force: {other:?}"),
+    }
+}

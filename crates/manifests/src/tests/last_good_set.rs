@@ -1,21 +1,7 @@
 //! A bad manifest never removes anything.
 
-use super::helpers::{BINDING, TestDirectory, WORKLOAD};
-use crate::{LoadOutcome, Loaded, ManifestSources};
-
-fn kept(outcome: LoadOutcome) -> Loaded {
-    match outcome {
-        LoadOutcome::Kept(loaded) => loaded,
-        other => panic!("the set in force was not kept: {other:?}"),
-    }
-}
-
-fn replaced(outcome: LoadOutcome) -> Loaded {
-    match outcome {
-        LoadOutcome::Replaced(loaded) => loaded,
-        other => panic!("no new set came into force: {other:?}"),
-    }
-}
+use super::helpers::{BINDING, TestDirectory, WORKLOAD, kept, replaced};
+use crate::{LoadOutcome, ManifestSources};
 
 #[test]
 fn bad_edit_keeps_last_good_set() {

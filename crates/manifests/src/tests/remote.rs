@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD};
+use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD, kept, replaced};
 use crate::{
     LoadOutcome, Loaded, ManifestSource, ManifestSources, ManifestText, RemoteEntry, RemoteError, RemotePage,
     RemoteSource, RemoteStore, SourceObserver, WatchObservers, WatchOptions, watch, watch_observed,
@@ -138,20 +138,6 @@ async fn load(sources: &ManifestSources, before: Option<&Loaded>) -> LoadOutcome
 
 async fn first(sources: &ManifestSources) -> Loaded {
     load(sources, None).await.into_loaded().unwrap()
-}
-
-fn kept(outcome: LoadOutcome) -> Loaded {
-    match outcome {
-        LoadOutcome::Kept(loaded) => loaded,
-        other => panic!("the set in force was not kept: {other:?}"),
-    }
-}
-
-fn replaced(outcome: LoadOutcome) -> Loaded {
-    match outcome {
-        LoadOutcome::Replaced(loaded) => loaded,
-        other => panic!("no new set came into force: {other:?}"),
-    }
 }
 
 fn text(loaded: &Loaded) -> String {

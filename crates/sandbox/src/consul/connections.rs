@@ -1,46 +1,25 @@
-//! Connections that can be cut, with a limit for each client address.
+//! Connections with a limit for each client address.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
-use axum::body::Body;
 use axum::extract::connect_info::Connected;
-use axum::http::Response;
 use axum::serve::{IncomingStream, Listener};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::cuttable::{ConnectionCut, CuttableStream};
 
 /// Response to a connection above the limit.
 const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\
     Content-Length: 53\r\n\r\nThis address has as many connections as are allowed.\n";
 
-/// Closes a connection before the response is written.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ConnectionCut(Arc<AtomicBool>);
-
-impl ConnectionCut {
-    pub(super) fn now(&self) -> Response<Body> {
-        self.0.store(true, Ordering::Relaxed);
-        Response::new(Body::empty())
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            return Err(io::Error::from(io::ErrorKind::ConnectionReset));
-        }
-        Ok(())
-    }
-}
-
 impl Connected<IncomingStream<'_, PerClientListener>> for ConnectionCut {
     fn connect_info(stream: IncomingStream<'_, PerClientListener>) -> Self {
-        stream.io().cut.clone()
+        stream.io().cut()
     }
 }
 
@@ -70,19 +49,14 @@ impl PerClientListener {
 }
 
 impl Listener for PerClientListener {
-    type Io = ClientConnection;
+    type Io = CuttableStream<ConnectionSlot>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = Listener::accept(&mut self.listener).await;
             match self.slot(address.ip()) {
-                Some(slot) => {
-                    return (
-                        ClientConnection { stream, cut: ConnectionCut::default(), _slot: slot },
-                        address,
-                    );
-                }
+                Some(slot) => return (CuttableStream::new(stream, slot), address),
                 None => reject_connection(stream),
             }
         }
@@ -103,7 +77,7 @@ fn reject_connection(mut stream: TcpStream) {
 }
 
 /// A counted connection of an address.
-struct ConnectionSlot {
+pub(super) struct ConnectionSlot {
     address: IpAddr,
     open: Open,
 }
@@ -117,36 +91,5 @@ impl Drop for ConnectionSlot {
                 open.remove(&self.address);
             }
         }
-    }
-}
-
-pub(super) struct ClientConnection {
-    stream: TcpStream,
-    cut: ConnectionCut,
-    _slot: ConnectionSlot,
-}
-
-impl AsyncRead for ClientConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ClientConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.cut.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

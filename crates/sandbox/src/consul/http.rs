@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use ecs_mesh_model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
-use super::connections::{ConnectionCut, PerClientListener};
+use super::connections::PerClientListener;
 use super::message::{ConsulRequest, ConsulRequestTarget, ConsulResponse, TEXT};
 use super::server::ConsulServer;
+use crate::cuttable::ConnectionCut;
 
 /// Fault of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,27 +3,21 @@
 //! A dropped response closes the connection before a byte of the response is sent.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Response, header};
-use axum::serve::{IncomingStream, Listener};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use ecs_mesh_model::Timestamp;
 
 use super::message::{KumaRequest, KumaResponse};
 use super::problem::KumaProblem;
 use super::server::KumaCp;
+use crate::cuttable::{ConnectionCut, CuttableListener};
 
 /// Fault of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +71,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let app = Router::new().fallback(answer).with_state(KumaFront { cp, faults, clock });
-    axum::serve(SeverableListener(listener), app.into_make_service_with_connect_info::<KumaConnectionCut>())
+    axum::serve(CuttableListener(listener), app.into_make_service_with_connect_info::<ConnectionCut>())
         .with_graceful_shutdown(shutdown)
         .await
 }
@@ -91,7 +85,7 @@ struct KumaFront {
 
 async fn answer(
     State(front): State<KumaFront>,
-    ConnectInfo(cut): ConnectInfo<KumaConnectionCut>,
+    ConnectInfo(cut): ConnectInfo<ConnectionCut>,
     request: Request,
 ) -> Response<Body> {
     let fault = front.faults.decide(request.method().as_str(), request.uri().path());
@@ -139,75 +133,4 @@ fn sent(response: KumaResponse) -> Response<Body> {
         .body(Body::from(response.body));
     // Fails only for an invalid status of an injected fault.
     built.unwrap_or_else(|_| Response::new(Body::empty()))
-}
-
-/// Closes a connection before the response is written.
-#[derive(Clone, Debug, Default)]
-struct KumaConnectionCut(Arc<AtomicBool>);
-
-impl KumaConnectionCut {
-    fn now(&self) -> Response<Body> {
-        self.0.store(true, Ordering::Relaxed);
-        Response::new(Body::empty())
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            return Err(io::Error::from(io::ErrorKind::ConnectionReset));
-        }
-        Ok(())
-    }
-}
-
-impl Connected<IncomingStream<'_, SeverableListener>> for KumaConnectionCut {
-    fn connect_info(stream: IncomingStream<'_, SeverableListener>) -> Self {
-        stream.io().cut.clone()
-    }
-}
-
-/// A listener whose connections can be cut.
-struct SeverableListener(TcpListener);
-
-impl Listener for SeverableListener {
-    type Io = SeverableStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        (SeverableStream { stream, cut: KumaConnectionCut::default() }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
-struct SeverableStream {
-    stream: TcpStream,
-    cut: KumaConnectionCut,
-}
-
-impl AsyncRead for SeverableStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for SeverableStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.cut.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

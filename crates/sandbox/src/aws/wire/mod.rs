@@ -4,7 +4,6 @@
 //! timer advances the account at [`Cloud::next_deadline`].
 
 mod accounts;
-mod connection;
 mod dynamodb;
 mod ec2;
 mod ecs;
@@ -28,17 +27,17 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::Response;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::connection::{ConnectionCutter, CuttableListener};
 use self::request::AwsRequest;
 use super::cloud::ForwardedEvent;
 use super::{AwsApiError, AwsApiResult, Cloud};
+use crate::cuttable::{ConnectionCut, CuttableListener};
 use ecs_mesh_model::Timestamp;
 
 pub use self::faults::{AwsFault, AwsFaults, NoAwsFaults};
@@ -145,7 +144,7 @@ pub async fn serve(
     let service = Router::new()
         .fallback(answer)
         .with_state(state)
-        .into_make_service_with_connect_info::<ConnectionCutter>();
+        .into_make_service_with_connect_info::<ConnectionCut>();
     let served = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(async move {
         shutdown.await;
         stopping.cancel();
@@ -165,7 +164,7 @@ struct Endpoint {
 
 async fn answer(
     State(mut endpoint): State<Endpoint>,
-    ConnectInfo(connection): ConnectInfo<ConnectionCutter>,
+    ConnectInfo(connection): ConnectInfo<ConnectionCut>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -184,7 +183,7 @@ async fn answer(
     let admitted = endpoint.front.with(|cloud, now| cloud.admit(service, operation, now));
     let fault = endpoint.front.faults.decide(service, operation);
     let outcome = match fault {
-        AwsFault::Drop => return cut(&connection),
+        AwsFault::Drop => return connection.now(),
         AwsFault::Throttle => Err(AwsApiError::throttled(service)),
         AwsFault::InternalError => Err(AwsApiError::internal(service)),
         AwsFault::AccessDenied => Err(AwsApiError::denied(service, operation)),
@@ -199,7 +198,7 @@ async fn answer(
         },
     };
     let outcome = match fault {
-        AwsFault::DropAfterEffect => return cut(&connection),
+        AwsFault::DropAfterEffect => return connection.now(),
         AwsFault::ErrorAfterEffect => outcome.and(Err(AwsApiError::internal(service))),
         AwsFault::EmptyList => outcome.map(without_items),
         _ => outcome,
@@ -262,12 +261,6 @@ impl Endpoint {
             }
         }
     }
-}
-
-/// Cuts the connection, so that the returned response is never sent.
-fn cut(connection: &ConnectionCutter) -> Response {
-    connection.cut();
-    StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 
 fn without_items(mut answer: Value) -> Value {
