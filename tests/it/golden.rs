@@ -3,10 +3,8 @@
 //! `UPDATE_GOLDEN=1 cargo test --test it golden` renews the results.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -27,6 +25,8 @@ use ecs_mesh_model::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::golden_cases::{assert_comments, assert_outcomes};
 
 /// The input, above the line.
 #[derive(Deserialize)]
@@ -364,56 +364,15 @@ fn describe_finding(finding: &ManifestFinding) -> String {
 }
 
 /// Splits a file into input and result.
-fn halves(text: &str) -> (&str, Option<&str>) {
-    text.split_once("\n---\n").map_or((text, None), |(case, expected)| (case, Some(expected)))
-}
-
-fn check(path: &Path, update: bool) -> Result<(), String> {
-    let text = fs::read_to_string(path).unwrap();
-    let (above, expected) = halves(&text);
-    let case: IntentCase =
-        serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let found = serde_saphyr::to_string(&runtime.block_on(outcome(&case))).unwrap();
-    if update {
-        fs::write(path, format!("{}\n---\n{found}", above.trim_end())).unwrap();
-        return Ok(());
-    }
-    match expected {
-        None => Err("has no line `---` with an expectation below it".to_owned()),
-        Some(expected) if expected == found => Ok(()),
-        Some(expected) => Err(format!("expected\n{expected}\nfound\n{found}")),
-    }
-}
-
-fn cases() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/intent");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
-
 #[test]
 fn each_intent_matches_its_golden_file() {
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let mut wrong = String::new();
-    for path in cases() {
-        if let Err(reason) = check(&path, update) {
-            writeln!(wrong, "{}: {reason}", path.file_name().unwrap().display()).unwrap();
-        }
-    }
-    assert!(
-        wrong.is_empty(),
-        "{wrong}\nUPDATE_GOLDEN=1 renews the files; read the difference before committing it"
-    );
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_outcomes("intent", |case: &IntentCase| {
+        serde_saphyr::to_string(&runtime.block_on(outcome(case))).unwrap()
+    });
 }
 
 #[test]
 fn every_golden_file_has_a_case_and_a_comment() {
-    let paths = cases();
-    assert!(paths.len() >= 25, "{} cases are left", paths.len());
-    for path in paths {
-        assert_eq!(path.extension().unwrap(), "yaml", "{}", path.display());
-        assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} has no comment", path.display());
-    }
+    assert_comments("intent", 25);
 }

@@ -2,9 +2,7 @@
 //! `---` the desired objects. `UPDATE_GOLDEN=1` renews the objects.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
@@ -16,6 +14,8 @@ use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::golden_cases::{assert_comments, assert_outcomes};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -107,52 +107,12 @@ fn describe_object(object: &DesiredObject) -> Value {
     out
 }
 
-fn check(path: &Path, update: bool) -> Result<(), String> {
-    let text = fs::read_to_string(path).unwrap();
-    let (above, expected) =
-        text.split_once("\n---\n").map_or((text.as_str(), None), |(case, expected)| (case, Some(expected)));
-    let case: ConsulAuthCase =
-        serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
-    let found = serde_saphyr::to_string(&outcome(&case)).unwrap();
-    if update {
-        fs::write(path, format!("{}\n---\n{found}", above.trim_end())).unwrap();
-        return Ok(());
-    }
-    match expected {
-        None => Err("has no line `---` with an expectation below it".to_owned()),
-        Some(expected) if expected == found => Ok(()),
-        Some(expected) => Err(format!("expected\n{expected}\nfound\n{found}")),
-    }
-}
-
-fn cases() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/consul-auth");
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
-
 #[test]
 fn each_consul_auth_matches_its_golden_file() {
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let mut wrong = String::new();
-    for path in cases() {
-        if let Err(reason) = check(&path, update) {
-            writeln!(wrong, "{}: {reason}", path.file_name().unwrap().display()).unwrap();
-        }
-    }
-    assert!(
-        wrong.is_empty(),
-        "{wrong}\nUPDATE_GOLDEN=1 renews the files; read the difference before committing it"
-    );
+    assert_outcomes("consul-auth", |case: &ConsulAuthCase| serde_saphyr::to_string(&outcome(case)).unwrap());
 }
 
 #[test]
 fn every_golden_file_has_a_case_and_a_comment() {
-    let paths = cases();
-    assert!(paths.len() >= 10, "{} cases are left", paths.len());
-    for path in paths {
-        assert_eq!(path.extension().unwrap(), "yaml", "{}", path.display());
-        assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} has no comment", path.display());
-    }
+    assert_comments("consul-auth", 10);
 }

@@ -12,6 +12,7 @@ mod doctor;
 mod e2e;
 mod features;
 mod golden;
+mod golden_cases;
 mod golden_consul_auth;
 mod identity;
 mod kuma_real;
