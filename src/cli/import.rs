@@ -212,8 +212,22 @@ fn read_text(path: &Path) -> Result<String, String> {
     } else {
         read_file(path, MAX_FILE_BYTES).map_err(|error| error.to_string())?
     };
-    String::from_utf8(bytes)
-        .map_err(|error| format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+    decode(bytes)
+}
+
+/// The text of a file, or where it is none.
+fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("is UTF-16, as older versions of PowerShell write; help: save it as UTF-8, by \
+                    `aws … | Out-File -Encoding utf8 FILE`"
+            .to_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..valid];
+        let line = before.split(|byte| *byte == b'\n').count();
+        format!("is not UTF-8: line {line}, byte {valid} of the file; help: save it as UTF-8")
+    })
 }
 
 /// Writes all files, or none where one differs.
@@ -271,6 +285,13 @@ mod tests {
         assert!(!directory.path().join("mesh-binding-m.yaml").exists(), "nothing is written");
         write_all(directory.path(), &manifests, true).unwrap();
         assert_ne!(fs::read_to_string(&edited).unwrap(), "mine");
+    }
+
+    #[test]
+    fn file_in_another_encoding_is_an_error_with_its_place() {
+        assert!(decode(b"\xff\xfe{\0".to_vec()).unwrap_err().contains("UTF-16"));
+        assert!(decode(b"{\n\"a\": \"\xe4\"}".to_vec()).unwrap_err().contains("line 2, byte 8"));
+        assert_eq!(decode(b"{}".to_vec()), Ok("{}".to_owned()));
     }
 
     #[test]

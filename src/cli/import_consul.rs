@@ -3,13 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::allow::AllowArgs;
 use super::manifest_args::{aws_access, load, sources};
-use ecs_mesh_api::{
-    AllowList, ConsulAuthSpec, ConsulConnection, ControlPlaneProxy, GatewayKind, HumanDuration,
-};
+use ecs_mesh_api::{AllowList, ConsulAuthSpec, ConsulConnection, GatewayKind};
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_consul::{AuthConfig, ConsulControlPlane};
 use ecs_mesh_consul_acl::desired::{
@@ -23,9 +20,6 @@ use ecs_mesh_import::{ConsulAuthPart, ConsulSetUp, FoundAclObject};
 use ecs_mesh_manifests::ManifestSource;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 use serde_json::{Value, json};
-
-/// Longest wait for one answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Arguments of `import consul`.
 #[derive(clap::Args)]
@@ -81,19 +75,10 @@ impl ConsulArgs {
     /// The connection that the flags describe, and the permission to read the files and variables that they name.
     fn given(&self, address: &str) -> (ConsulConnection, AllowList) {
         let connection = ConsulConnection {
-            address: address.to_owned(),
             ca_file: self.ca_file.clone(),
-            ca_env: None,
-            ca_secret: None,
             token_file: self.token_file.clone(),
             token_env: self.token_env.clone(),
-            token_secret: None,
-            tls_server_name: None,
-            datacenter: None,
-            partition: None,
-            namespaces: Vec::new(),
-            proxy: ControlPlaneProxy::default(),
-            timeout: HumanDuration(TIMEOUT),
+            ..ConsulConnection::new(address)
         };
         let files = [&self.ca_file, &self.token_file].into_iter().flatten();
         let directories = files.filter_map(|file| Some(file.parent()?.to_owned()));

@@ -31,6 +31,7 @@ mod adoption;
 mod drifts;
 mod faults;
 pub(crate) mod fixture;
+mod import;
 mod lifecycle;
 mod logins;
 pub(crate) mod removal;

@@ -178,7 +178,7 @@ impl RealConsul {
     }
 
     /// Creates an auth method of this name for tasks.
-    pub(super) async fn create_auth_method(&self, method: &str) {
+    pub(crate) async fn create_auth_method(&self, method: &str) {
         let config = json!({
             "BoundAudiences": ["consul"], "BoundIssuer": "ecs-mesh-test", "JWTValidationPubKeys": [JWT_KEY],
             "ClaimMappings": {"service": "service"},

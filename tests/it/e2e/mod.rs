@@ -13,6 +13,7 @@ mod deployments;
 mod drain;
 pub(crate) mod harness;
 mod host_mode;
+mod import;
 mod manifests;
 mod messages;
 mod moto;

@@ -13,7 +13,7 @@ at_both_consuls! {
 }
 
 /// Objects as created by the older controller.
-async fn create_objects(fixture: &IdentityFixture) {
+pub(super) async fn create_objects(fixture: &IdentityFixture) {
     let objects: Value =
         serde_json::from_str(include_str!("../../fixtures/consul/older-controller.json")).unwrap();
     let list = |kind: &str| objects[kind].as_array().unwrap().clone();

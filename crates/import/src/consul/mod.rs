@@ -370,14 +370,13 @@ impl<'a> ConsulImport<'a> {
             None => false,
         };
         let mut names = BTreeSet::new();
-        let add =
-            |names: &mut BTreeSet<String>, object: &FoundAclObject, resource: &TrackedResource| match &object
-                .owner
-            {
+        let add = |names: &mut BTreeSet<String>, object: &FoundAclObject, resource: &TrackedResource| {
+            match &object.owner {
                 None => drop(names.insert(object.name.clone())),
                 Some(owner) => {
                     let reason = format!(
-                        "the object has the marker of operator {owner}, and only that one may change it"
+                        "the object has the marker of operator {owner}, and only that one may change it: nothing is \
+                         to do where it reads this manifest"
                     );
                     resource
                         .cursor()
@@ -385,7 +384,8 @@ impl<'a> ConsulImport<'a> {
                         .iter()
                         .for_each(|text| text.lost("", reason.clone()));
                 }
-            };
+            }
+        };
         for (method, resource) in
             self.methods.iter().filter(|(method, _)| methods.contains(&method.name.as_str()))
         {
