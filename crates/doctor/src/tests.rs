@@ -238,7 +238,10 @@ fn manifests_are_counted_by_kind() {
     let manifests = consul("");
     let facts = DoctorFacts { manifests, ..facts(QUEUE_URL, "eu-west-1") };
     let found = &of(&facts, "manifests")[0].message;
-    assert_eq!(found, "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists");
+    assert_eq!(
+        found,
+        "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists, 0 AwsAccounts"
+    );
 }
 
 fn place(set: &ManifestSet, queue: Option<&str>, region: Option<&str>) -> DoctorScope {

@@ -380,6 +380,7 @@ fn log_change(before: Option<&Loaded>, now: &Loaded) {
             workloads = set.workloads.len(),
             outbound_lists = set.outbound_lists.len(),
             consul_auths = set.consul_auths.len(),
+            aws_accounts = set.aws_accounts.len(),
             "manifests in force"
         );
     } else if before.is_some_and(|before| !before.has_rejected()) && now.has_rejected() {

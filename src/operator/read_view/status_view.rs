@@ -101,7 +101,8 @@ impl OperatorReads {
             + set.bindings.len()
             + set.workloads.len()
             + set.outbound_lists.len()
-            + set.consul_auths.len();
+            + set.consul_auths.len()
+            + set.aws_accounts.len();
         let texts = |findings: &[ecs_mesh_api::manifests::ManifestFinding]| {
             findings.iter().take(MAX_FINDINGS).map(ToString::to_string).collect()
         };

@@ -25,6 +25,7 @@ pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
         (set.bindings.len(), "MeshBinding"),
         (set.workloads.len(), "Workload"),
         (set.outbound_lists.len(), "OutboundList"),
+        (set.aws_accounts.len(), "AwsAccount"),
     ];
     let counted =
         |(count, kind): (usize, &str)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" });
