@@ -16,9 +16,9 @@ use ecs_mesh_api::{AllowList, ControlPlaneType, KumaRelease};
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, SdkAccounts};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
-use ecs_mesh_control_plane::MeshCallObserver;
+use ecs_mesh_control_plane::{MeshCallObserver, WriterId};
 use ecs_mesh_controller::{AlwaysHeld, Lease, Secrets};
-use ecs_mesh_kuma::{KumaControlPlane, WriterId};
+use ecs_mesh_kuma::KumaControlPlane;
 use ecs_mesh_manifests::{ManifestStatus, WatchObservers, WatchOptions, watch_observed};
 use ecs_mesh_model::OperatorId;
 
@@ -121,7 +121,7 @@ impl CommonArgs {
             self.allow.list(),
             Arc::clone(&metrics),
             Arc::new(aws.secrets.clone()),
-            KumaClientOptions {
+            ControlPlaneOptions {
                 previous_operator: self.previous_operator_id.clone(),
                 target,
                 writer: recorder.is_none().then(WriterId::generate),
@@ -132,6 +132,7 @@ impl CommonArgs {
         let accounts = Arc::new(SdkAccounts::new(aws.clone(), self.operator_id.as_str()));
         Operator::new(OperatorDeps {
             id: self.operator_id.clone(),
+            previous_id: self.previous_operator_id.clone().filter(|previous| *previous != self.operator_id),
             ecs: Arc::clone(&accounts) as _,
             ec2: Arc::clone(&accounts) as _,
             iam: Arc::clone(&accounts) as _,
@@ -156,12 +157,12 @@ impl CommonArgs {
     }
 }
 
-/// Options of Kuma's clients.
+/// Options of the control planes' clients.
 #[derive(Clone, Default)]
-pub(super) struct KumaClientOptions {
+pub(super) struct ControlPlaneOptions {
     /// The id that the operator had before.
     pub(super) previous_operator: Option<OperatorId>,
-    /// The release for which they plan an upgrade.
+    /// The release of Kuma for which they plan an upgrade.
     pub(super) target: Option<KumaRelease>,
     /// This process, where it writes.
     pub(super) writer: Option<WriterId>,
@@ -173,7 +174,7 @@ pub(super) fn connect(
     allowed: AllowList,
     metrics: Arc<Metrics>,
     secrets: Arc<dyn Secrets>,
-    kuma: KumaClientOptions,
+    options: ControlPlaneOptions,
 ) -> ConnectFn {
     Arc::new(move |name, spec| {
         let observer = metrics.control_plane(name) as Arc<dyn MeshCallObserver>;
@@ -182,13 +183,14 @@ pub(super) fn connect(
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
                 let client = KumaControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
-                let client = client.with_previous_operator(kuma.previous_operator.clone());
-                Connected::kuma(client.with_target(kuma.target).with_writer(kuma.writer.clone()))
+                let client = client.with_previous_operator(options.previous_operator.clone());
+                Connected::kuma(client.with_target(options.target).with_writer(options.writer.clone()))
             }
             ControlPlaneType::Consul => {
                 let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
                 let client = ConsulControlPlane::connect(connection, &allowed, operator, observer, secrets)?;
-                Connected::consul(client)
+                let client = client.with_previous_operator(options.previous_operator.clone());
+                Connected::consul(client.with_writer(options.writer.clone()))
             }
         })
     })

@@ -10,8 +10,8 @@ use ecs_mesh_api::{AllowList, ConsulAuthSpec, ConsulConnection, GatewayKind};
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_consul::{AuthConfig, ConsulControlPlane};
 use ecs_mesh_consul_acl::desired::{
-    AclContext, DatacenterRole, DesiredObjects, DesiredState, Edition, ObjectOwner, RuleKey, WellKnownRule,
-    allows_extra_policies, desired, owner, rule_name,
+    AclContext, DatacenterRole, DesiredObjects, DesiredState, Edition, ObjectOwner, OperatorIds, RuleKey,
+    WellKnownRule, allows_extra_policies, desired, owner, rule_name,
 };
 use ecs_mesh_control_plane::{MeshError, NoObserver};
 use ecs_mesh_controller::{NoSecrets, Secrets};
@@ -146,7 +146,7 @@ fn list<T: serde::Serialize>(what: &str, read: Result<Vec<T>, MeshError>) -> Res
 /// The objects that the operator makes where everything is declared, by which existing ones are recognised.
 struct MadeByOperator {
     objects: DesiredObjects,
-    operator: OperatorId,
+    operators: OperatorIds,
 }
 
 impl MadeByOperator {
@@ -160,22 +160,22 @@ impl MadeByOperator {
             "anonymousPolicy": "present",
         });
         let spec: ConsulAuthSpec = serde_json::from_value(everything).map_err(failed)?;
-        let operator = OperatorId::parse("import").map_err(|error| error.to_string())?;
+        let operators = OperatorIds::new(OperatorId::parse("import").map_err(|error| error.to_string())?);
         let edition = Edition::of(connection, &BTreeSet::new());
         let context = AclContext {
-            operator: &operator,
+            operators: &operators,
             clusters: &BTreeSet::new(),
             edition,
             datacenter: DatacenterRole::Primary,
         };
         let objects = desired(&spec, &context);
-        Ok(Self { objects, operator })
+        Ok(Self { objects, operators })
     }
 
     fn object(&self, kind: ObjectKind, body: Value, name: String) -> FoundAclObject {
-        let owner = match owner(kind, &body, &self.operator) {
+        let owner = match owner(kind, &body, &self.operators) {
             ObjectOwner::Unmarked => None,
-            ObjectOwner::Ours => Some(self.operator.as_str().to_owned()),
+            ObjectOwner::Ours => Some(self.operators.current().as_str().to_owned()),
             ObjectOwner::Other(other) => Some(other),
         };
         FoundAclObject { body, name, owner, part: None, selector: None, policies: None }
@@ -335,15 +335,16 @@ mod tests {
             Arc::new(NoSecrets),
         );
         let clusters = [ClusterArn::parse(cluster).unwrap()].into();
+        let operators = OperatorIds::new(operator);
         let context = AclContext {
-            operator: &operator,
+            operators: &operators,
             clusters: &clusters,
             edition: Edition::Community,
             datacenter: DatacenterRole::Primary,
         };
         let desired = desired(spec, &context);
         let snapshot = ConsulAclBackend::new(Arc::new(client.unwrap())).snapshot(&context, &desired).await;
-        let steps = plan_objects(&desired, &snapshot.actual, &operator);
+        let steps = plan_objects(&desired, &snapshot.actual, &operators);
         let changed = steps.iter().filter_map(|step| match &step.action {
             AclAction::Unchanged | AclAction::Unmanaged => None,
             AclAction::Update { fields, .. } => {

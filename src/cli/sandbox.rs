@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::broken_pipe::{CancelOnBrokenPipe, PIPE_CLOSED};
-use super::common::{KumaClientOptions, connect};
+use super::common::{ControlPlaneOptions, connect};
 use super::duration;
 use super::output::print;
 use super::terminal;
@@ -21,9 +21,9 @@ use crate::sandbox::{DemoManifests, EventOutput, EventPrinter, MANIFESTS, MeshPl
 use crate::telemetry::log::LogStats;
 use crate::telemetry::server::ListenAddress;
 use ecs_mesh_api::{AllowList, KumaFeature};
+use ecs_mesh_control_plane::WriterId;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
-use ecs_mesh_kuma::WriterId;
 use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes, Throttling};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
@@ -376,9 +376,9 @@ impl SandboxArgs {
             replicas: self.replicas,
             connect: Box::new(move |operator, metrics| {
                 // Each replica has a client of its own.
-                let kuma =
-                    KumaClientOptions { writer: Some(WriterId::generate()), ..KumaClientOptions::default() };
-                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), kuma)
+                let writer = Some(WriterId::generate());
+                let options = ControlPlaneOptions { writer, ..ControlPlaneOptions::default() };
+                connect(operator, allowed.clone(), metrics, Arc::new(NoSecrets), options)
             }),
             metrics_address: self.metrics_address,
             api,

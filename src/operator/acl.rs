@@ -18,7 +18,6 @@ use ecs_mesh_model::ClusterArn;
 pub(super) fn reconciler(context: &Arc<Context>, worker: &ControlPlaneWorker) -> Option<AclReconciler> {
     let process = &context.process;
     Some(AclReconciler {
-        operator: process.id.clone(),
         target: Arc::clone(worker.acl.as_ref()?),
         host: Arc::clone(context) as _,
         metrics: Arc::clone(&process.metrics) as _,

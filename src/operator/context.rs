@@ -69,6 +69,8 @@ pub(super) struct Context {
 /// Dependencies that no part changes.
 pub(super) struct Process {
     pub id: OperatorId,
+    /// The id that the operator had before.
+    pub previous_id: Option<OperatorId>,
     pub lease: Arc<dyn Lease>,
     /// The other copies, where a lease elects one of them.
     pub replicas: Option<Replicas>,
@@ -151,6 +153,7 @@ impl Context {
             Self {
                 process: Process {
                     id: deps.id.clone(),
+                    previous_id: deps.previous_id.clone(),
                     lease: Arc::clone(&deps.lease),
                     replicas: deps.replicas.clone(),
                     clock: deps.clock.clone(),

@@ -185,6 +185,11 @@ impl ControlPlaneWorker {
         if self.kind.tasks_register_themselves() { concurrency.max(MIN_CONSUL_WORKERS) } else { concurrency }
     }
 
+    /// Another process that has recently written here with this operator's id.
+    pub(super) fn foreign_writer(&self) -> Option<Arc<str>> {
+        self.client.foreign_writer().or_else(|| self.acl.as_ref()?.foreign_writer())
+    }
+
     // Calls
 
     /// Calls the control plane unless its circuit is open, and records the result in the circuit.

@@ -77,6 +77,8 @@ impl Default for ReadRates {
 pub struct OperatorDeps {
     /// The stable identity that marks this operator's registrations.
     pub id: OperatorId,
+    /// The id that it had before, whose registrations it takes over.
+    pub previous_id: Option<OperatorId>,
     /// ECS.
     pub ecs: Arc<dyn Ecs>,
     /// EC2.
@@ -111,6 +113,7 @@ impl OperatorDeps {
     pub(super) fn for_tests(ecs: Arc<dyn Ecs>) -> Self {
         Self {
             id: OperatorId::parse("op").unwrap(),
+            previous_id: None,
             ecs,
             ec2: Arc::new(ecs_mesh_aws::fakes::FakeEc2::default()),
             iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),

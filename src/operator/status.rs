@@ -166,7 +166,7 @@ impl OperatorStatus {
             version: worker.client.server_version(),
             circuit: worker.circuit_state(),
             synced: worker.is_fully_synced(),
-            foreign_writer: worker.client.foreign_writer(),
+            foreign_writer: worker.foreign_writer(),
             unsupported: worker.unsupported().map(|reason| reason.to_string()),
             unlisted_segments: worker.unlisted_segments(),
             controller: ControllerState {
@@ -206,7 +206,7 @@ impl OperatorStatus {
             return unsupported;
         }
         let foreign = workers.iter().filter_map(|(name, worker)| {
-            let writer = worker.client.foreign_writer()?;
+            let writer = worker.foreign_writer()?;
             Some(format!("another process ({writer}) writes to control plane {name} with this operator id"))
         });
         let foreign: Vec<String> = foreign.collect();

@@ -228,6 +228,7 @@ impl OperatorFixture {
         let ids = self.ids;
         OperatorDeps {
             id: OperatorId::parse(ids.0).unwrap(),
+            previous_id: ids.1.map(|id| OperatorId::parse(id).unwrap()),
             clock: self.clock.clone(),
             ec2: Arc::clone(&self.ec2) as _,
             accounts: Arc::new(()),

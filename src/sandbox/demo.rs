@@ -220,6 +220,7 @@ impl Demo {
         Ok(Operator::new(OperatorDeps {
             connect: (self.connect)(id.clone(), Arc::clone(metrics)),
             id,
+            previous_id: None,
             ecs: Arc::new(aws.ecs.clone()),
             ec2: Arc::new(aws.ec2.clone()),
             iam: Arc::new(aws.iam.clone()),

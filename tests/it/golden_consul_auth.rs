@@ -7,7 +7,7 @@ use std::fs;
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_consul_acl::desired::{
-    AclContext, DatacenterRole, DesiredObject, DesiredObjects, DesiredState, Edition, ObjectId,
+    AclContext, DatacenterRole, DesiredObject, DesiredObjects, DesiredState, Edition, ObjectId, OperatorIds,
     UndeclaredPolicy, desired, named_clusters,
 };
 use ecs_mesh_manifests::ManifestSources;
@@ -64,12 +64,12 @@ fn outcome(case: &ConsulAuthCase) -> Value {
     if !errors.is_empty() {
         return json!({ "manifestErrors": errors });
     }
-    let operator = OperatorId::parse("golden").unwrap();
+    let operators = OperatorIds::new(OperatorId::parse("golden").unwrap());
     let clusters = named_clusters(&set, "consul");
     let consul: &ConsulConnection = set.control_planes["consul"].consul.as_ref().unwrap();
     let namespaces = case.namespaces.iter().map(|name| name.as_str().into()).collect();
     let around = AclContext {
-        operator: &operator,
+        operators: &operators,
         clusters: &clusters,
         edition: Edition::of(consul, &namespaces),
         datacenter: match case.datacenter {

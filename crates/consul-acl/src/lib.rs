@@ -9,12 +9,12 @@
 //! | reconcile | [`reconcile`] | the loop: at start, after changes, at each sweep interval |
 //!
 //! ```
-//! use ecs_mesh_consul_acl::desired::DesiredObjects;
+//! use ecs_mesh_consul_acl::desired::{DesiredObjects, OperatorIds};
 //! use ecs_mesh_consul_acl::plan::{ActualObjects, plan_objects};
 //! use ecs_mesh_model::OperatorId;
 //!
-//! let operator = OperatorId::parse("op").unwrap();
-//! assert_eq!(plan_objects(&DesiredObjects::default(), &ActualObjects::default(), &operator), []);
+//! let operators = OperatorIds::new(OperatorId::parse("op").unwrap());
+//! assert_eq!(plan_objects(&DesiredObjects::default(), &ActualObjects::default(), &operators), []);
 //! ```
 
 #![forbid(unsafe_code)]

@@ -5,6 +5,7 @@ mod config;
 
 use serde_json::{Map, Value, json};
 
+use crate::desired::unsigned;
 use crate::hcl;
 use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::{FieldChange, diff};
@@ -200,6 +201,7 @@ fn tidy(value: &Value) -> Value {
             ("Meta", meta) => ("NodeMeta", meta.clone()),
             ("TokenLocality", Value::String(text)) if text == "local" => ("TokenLocality", json!("")),
             ("MaxTokenTTL", Value::String(text)) => ("MaxTokenTTL", json!(ttl(text))),
+            ("Description", Value::String(text)) => ("Description", json!(unsigned(text))),
             ("Selector", Value::String(text)) => ("Selector", json!(text.trim())),
             (name, Value::Array(changes)) if SETS.contains(&name) => (name, set(changes)),
             (name, Value::Object(_)) => (name, tidy(value)),

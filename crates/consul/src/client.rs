@@ -31,7 +31,7 @@ use ecs_mesh_control_plane::http::{HttpMethod, HttpTransport, SettingsError, Str
 use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, PartialList, Registration,
-    RegistrationSummary, RenderedRegistration, SupportGate, UnattributedTokenCount,
+    RegistrationSummary, RenderedRegistration, SupportGate, UnattributedTokenCount, WriterId,
 };
 use ecs_mesh_controller::{ActiveWarnings, BatchError, Batcher, Lease, Secrets, TokenBucket};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
@@ -51,6 +51,10 @@ const MAX_TOKEN_DELETES: usize = 3;
 pub struct ConsulControlPlane<T: StreamTransport + 'static> {
     pub(super) api: Arc<ConsulApi<T>>,
     pub(super) context: Arc<ClientContext>,
+    /// Another id whose ACL objects are this operator's, too.
+    previous_operator: Option<OperatorId>,
+    /// This process, where it writes.
+    writer: Option<WriterId>,
     tokens: Batcher<TokensOfTasks<T>>,
     services: Batcher<ServicesOfCluster<T>>,
     removals: Batcher<RemoveServices<T>>,
@@ -116,6 +120,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             removals: Batcher::new(removals, TXN_OPERATIONS_SINCE_1_14, None),
             api,
             context,
+            previous_operator: None,
+            writer: None,
             services,
             read_cache,
             token_semaphore: Semaphore::new(MAX_TOKEN_DELETES),
@@ -123,6 +129,19 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             support: Arc::default(),
             warnings: ActiveWarnings::default(),
         }
+    }
+
+    /// The same client for an operator that had this id before: ACL objects with its markers are owned, and the next write gives
+    /// each the new id. No operator with the previous id may run.
+    #[must_use]
+    pub fn with_previous_operator(self, previous: Option<OperatorId>) -> Self {
+        Self { previous_operator: previous.filter(|previous| *previous != self.context.operator), ..self }
+    }
+
+    /// The same client, which marks the ACL objects that it writes as written by this process. `None`: it writes nothing.
+    #[must_use]
+    pub fn with_writer(self, writer: Option<WriterId>) -> Self {
+        Self { writer, ..self }
     }
 
     /// Manages the login tokens of these auth methods from now on, instead of those of [`DEFAULT_METHOD`] and
@@ -149,6 +168,16 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     /// The operator id in the ownership markers of this client.
     pub fn operator(&self) -> &OperatorId {
         &self.context.operator
+    }
+
+    /// The id that the operator had before, if its ACL objects are owned.
+    pub fn previous_operator(&self) -> Option<&OperatorId> {
+        self.previous_operator.as_ref()
+    }
+
+    /// This process, where it writes.
+    pub fn writer(&self) -> Option<&WriterId> {
+        self.writer.as_ref()
     }
 
     /// The datacenter that the manifest names.

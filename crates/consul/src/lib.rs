@@ -46,7 +46,8 @@ pub use diagnostics::{
 };
 pub use objects::{
     ANONYMOUS_TOKEN, AclObjects, AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode,
-    ConsulNamespace, NODE_MARK, NamespaceAcls, ObjectLink, SYNTHETIC_NODE, TokenRefKind, TokenRefs,
+    ConsulNamespace, NODE_MARK, NODE_WRITER, NamespaceAcls, ObjectLink, SYNTHETIC_NODE, TokenRefKind,
+    TokenRefs,
 };
 pub use own_token::OwnToken;
 pub use permissions::{AclPermission, AclPermissions};

@@ -22,6 +22,7 @@ mod partial_list;
 mod registration_summary;
 pub mod skipped_items;
 mod support;
+mod writers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub use observer::{MeshCallObserver, NoObserver};
 pub use partial_list::{FailedSegment, ListSegment, PartialList, list_owned};
 pub use registration_summary::{ContentHash, RegistrationSummary};
 pub use support::{SupportGate, SupportedLease};
+pub use writers::{FOREIGN_WRITER_WINDOW, WriterId, WriterLog, WrittenObject};
 
 /// The owner of a registration, as its ownership labels show.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,7 +32,7 @@ use super::reachable;
 use super::rolling_upgrade::{HIDDEN_READS, RESOURCE_READS, RESOURCE_WRITES, RollingUpgrade, VERSION_READS};
 use super::sidecars;
 use super::upgrade::UpgradeScan;
-use super::writers::{WriterId, WriterLog};
+use super::writers::RegistrationWriters;
 use super::zone_proxy::{self, ZoneProxySegment};
 use ecs_mesh_api::{
     AllowList, ApiDialect, BackendKind, KumaConnection, KumaFeature, KumaRelease, ZoneProxyForm,
@@ -45,9 +45,9 @@ use ecs_mesh_control_plane::http::{
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
     ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, OwnedEndpoint, Registration,
-    RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate,
+    RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate, WriterId,
 };
-use ecs_mesh_controller::{ActiveWarnings, Lease, Secrets};
+use ecs_mesh_controller::{ActiveWarnings, Lease, LeaseTerm, Secrets};
 use ecs_mesh_core::intent::{DesiredProxy, DesiredRegistration, MeshBackend, MeshServices, RegistrationId};
 use ecs_mesh_core::plan::report::UpgradeCheck;
 use ecs_mesh_core::plan::{DrainReason, FieldChange};
@@ -89,7 +89,7 @@ pub struct KumaControlPlane<T> {
     target: Option<KumaRelease>,
     first_write: FirstWrite,
     rolling_upgrade: RollingUpgrade,
-    writers: WriterLog,
+    writers: RegistrationWriters,
     /// Checked before each write, since one call may make several.
     lease: OnceLock<Arc<dyn Lease>>,
     /// Warnings that were logged, with the version where they concern one.
@@ -140,7 +140,7 @@ impl<T: Transport> KumaControlPlane<T> {
             target: None,
             first_write: FirstWrite::default(),
             rolling_upgrade: RollingUpgrade::default(),
-            writers: WriterLog::default(),
+            writers: RegistrationWriters::of(None),
             lease: OnceLock::new(),
             warnings: ActiveWarnings::default(),
         }
@@ -202,12 +202,12 @@ impl<T: Transport> KumaControlPlane<T> {
     /// The same client, which marks what it writes as written by this process. `None`: it writes nothing.
     #[must_use]
     pub fn with_writer(self, writer: Option<WriterId>) -> Self {
-        Self { writers: WriterLog::of(writer), ..self }
+        Self { writers: RegistrationWriters::of(writer), ..self }
     }
 
-    /// Whether this process may write now, as far as the lease decides.
-    fn leads(&self) -> bool {
-        self.lease.get().is_none_or(|lease| lease.holds())
+    /// The term of the lease now.
+    fn term(&self) -> LeaseTerm {
+        self.lease.get().map_or(LeaseTerm::Unlimited, |lease| lease.term())
     }
 
     /// The release of the planned upgrade; `None` also where the server is of that release or a later one.
@@ -373,7 +373,7 @@ impl<T: Transport> KumaControlPlane<T> {
             match zone_proxy::registration(kind, item) {
                 Ok(found) if found.owner == RegistrationOwner::Foreign => {}
                 Ok(registration) => {
-                    self.writers.observe(&self.operator, self.leads(), &registration);
+                    self.writers.observe(&self.operator, &self.term(), &registration);
                     sink(RegistrationSummary::from(&self.claimed(registration)));
                 }
                 Err(malformed) => {
@@ -429,7 +429,7 @@ impl<T: Transport> KumaControlPlane<T> {
             }
             match dataplane::registration(item) {
                 Ok(registration) => {
-                    self.writers.observe(&self.operator, self.leads(), &registration);
+                    self.writers.observe(&self.operator, &self.term(), &registration);
                     sink(RegistrationSummary::from(&self.claimed(registration)));
                 }
                 Err(malformed) => {
@@ -512,7 +512,7 @@ impl<T: Transport> KumaControlPlane<T> {
             let other = quote_name(&registration.id.to_string());
             return Err(unexpected(&format!("the response contains {other} instead of {id}")));
         }
-        self.writers.observe(&self.operator, self.leads(), &registration);
+        self.writers.observe(&self.operator, &self.term(), &registration);
         Ok(Some(self.claimed(registration)))
     }
 
@@ -1222,10 +1222,10 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         _clusters: &BTreeSet<ClusterArn>,
         sink: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError> {
-        let (began, led) = (Instant::now(), self.leads());
+        let (began, term) = (Instant::now(), self.term());
         let failed = self.observed("list_owned", self.list_all_owned(sink)).await?;
         if failed.is_empty() {
-            self.writers.end_list(began, led && self.leads());
+            self.writers.end_list(began, &term);
         }
         Ok(failed)
     }

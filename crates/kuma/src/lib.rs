@@ -64,7 +64,6 @@ pub use labels::{
 };
 pub use normalise::normalise;
 pub use tokens::{NewToken, TokenIssuer, TokenRequest, TokenText};
-pub use writers::WriterId;
 
 pub use ecs_mesh_control_plane::http::{
     HttpMethod, HttpResponse, HttpTransport, Transport, TransportError, TransportErrorKind,

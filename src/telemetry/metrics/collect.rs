@@ -343,7 +343,7 @@ impl MetricWriter<'_> {
             .control_planes
             .iter()
             .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.foreign_writer.is_some())));
-        let help = "1 while another process writes registrations with this operator's id";
+        let help = "1 while another process writes registrations or ACL objects with this operator's id";
         self.gauges("ecs_mesh_foreign_writer", help, foreign)?;
         let unlisted = state
             .control_planes

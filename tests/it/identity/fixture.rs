@@ -304,6 +304,7 @@ impl IdentityFixture {
         });
         Operator::new(OperatorDeps {
             id,
+            previous_id: None,
             ecs: Arc::new(EmptyAccount),
             ec2: Arc::new(EmptyAccount),
             iam: Arc::new(EmptyAccount),

@@ -217,6 +217,7 @@ impl<S: Scenario> Driver<S> {
         let aws = Arc::new(SimAws(Arc::clone(&env)));
         let operator = Operator::new(OperatorDeps {
             recorder: None,
+            previous_id: None,
             id: OperatorId::parse(self.scenario.operator()).unwrap(),
             ecs: Arc::clone(&aws) as _,
             ec2: Arc::clone(&aws) as _,

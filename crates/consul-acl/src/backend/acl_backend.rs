@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::desired::{AclContext, DatacenterRole, DesiredObjects};
+use crate::desired::{AclContext, DatacenterRole, DesiredObjects, OperatorIds};
 use crate::plan::{AclStep, ActualObjects};
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, WriterId};
 use ecs_mesh_controller::WriteObstacle;
 
 /// A snapshot of the actual objects.
@@ -63,6 +63,12 @@ pub enum WriteResult {
 /// Access to the ACL objects of a control plane.
 #[async_trait]
 pub trait AclBackend: Send + Sync {
+    /// The operator ids whose objects are owned.
+    fn operators(&self) -> &OperatorIds;
+
+    /// This process, which each write names; `None` where nothing is written.
+    fn writer(&self) -> Option<&WriterId>;
+
     /// Sets the auth methods whose login tokens the operator removes.
     fn watch_auth_methods(&self, methods: BTreeSet<Arc<str>>);
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::snapshot::{anonymous, read};
 use super::{ConsulAclBackend, to_json};
 use crate::backend::{WriteGate, WriteResult};
-use crate::desired::{ObjectOwner, owner};
+use crate::desired::{ObjectOwner, owner, sign};
 use crate::normalise::does_the_same;
 use crate::plan::{AclAction, AclStep};
 use ecs_mesh_consul::{
@@ -42,6 +42,10 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         }
         match &step.action {
             AclAction::Create { body } | AclAction::Update { body, .. } => {
+                let mut body = body.clone();
+                if let Some(writer) = self.consul.writer() {
+                    sign(step.id.kind, &mut body, writer);
+                }
                 put(step, &objects, body).await?;
                 Ok(WriteResult::Done)
             }
@@ -85,7 +89,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
             (Some(before), Some(now)) if tidy(before) == tidy(&now) => now,
             (Some(_), Some(_)) => return Ok(Some("changed by another client since the plan".to_owned())),
         };
-        match (owner(step.id.kind, &found, self.consul.operator()), &step.action) {
+        match (owner(step.id.kind, &found, &self.operators), &step.action) {
             (ObjectOwner::Ours, AclAction::Remove) => self.in_use_reason(step, objects, &found).await,
             (ObjectOwner::Ours | ObjectOwner::Unmarked, AclAction::Update { .. }) => Ok(None),
             _ => Ok(Some("not owned by this operator".to_owned())),
@@ -99,8 +103,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         objects: &AclObjects<T>,
         found: &Value,
     ) -> Result<Option<String>, MeshError> {
-        let operator = self.consul.operator();
-        let is_ours = |kind, body: &Value| owner(kind, body, operator) == ObjectOwner::Ours;
+        let is_ours = |kind, body: &Value| owner(kind, body, &self.operators) == ObjectOwner::Ours;
         let in_use = match step.id.kind {
             ObjectKind::AuthMethod => {
                 let rules = objects.binding_rules(name(step)).await?;
@@ -128,13 +131,13 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         objects: &AclObjects<T>,
         found: &Value,
     ) -> Result<bool, MeshError> {
-        let operator = self.consul.operator();
+        let operators = &self.operators;
         let name = found["Name"].as_str().unwrap_or_default();
         let binds =
             |rule: &&BindingRule| rule.bind_type == of.as_str() && rule.bind_name.eq_ignore_ascii_case(name);
         let rules = objects.all_binding_rules().await?;
         let is_of_others = |rule: &BindingRule| {
-            owner(ObjectKind::BindingRule, &to_json(rule), operator) != ObjectOwner::Ours
+            owner(ObjectKind::BindingRule, &to_json(rule), operators) != ObjectOwner::Ours
         };
         if rules.iter().filter(binds).any(is_of_others) {
             return Ok(true);
@@ -147,7 +150,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
         }
         let mut methods = objects.auth_methods().await?;
         methods
-            .retain(|method| owner(ObjectKind::AuthMethod, &to_json(method), operator) == ObjectOwner::Ours);
+            .retain(|method| owner(ObjectKind::AuthMethod, &to_json(method), operators) == ObjectOwner::Ours);
         Ok(holders.of_others(|name| methods.iter().any(|method| method.name == name)).is_some())
     }
 }
@@ -190,9 +193,8 @@ async fn find_equivalent_rule<T: StreamTransport>(
 async fn put<T: StreamTransport>(
     step: &AclStep,
     objects: &AclObjects<T>,
-    body: &Value,
+    mut body: Value,
 ) -> Result<(), MeshError> {
-    let mut body = body.clone();
     if let Some(id) = step.server_id.as_deref().filter(|_| has_id(step.id.kind)) {
         body["ID"] = id.into();
     }

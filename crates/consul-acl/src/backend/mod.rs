@@ -17,21 +17,30 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::desired::{AclContext, DatacenterRole, DesiredObjects, ObjectScope};
+use crate::desired::{AclContext, DatacenterRole, DesiredObjects, ObjectScope, OperatorIds};
 use crate::plan::AclStep;
 pub use acl_backend::{AclBackend, AclSnapshot, WriteGate, WriteResult};
 use ecs_mesh_consul::AclObjects;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::http::StreamTransport;
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, WriterId};
 
 /// ACL objects over Consul's API.
 pub struct ConsulAclBackend<T: StreamTransport + 'static> {
     consul: Arc<ConsulControlPlane<T>>,
+    operators: OperatorIds,
 }
 
 #[async_trait]
 impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
+    fn operators(&self) -> &OperatorIds {
+        &self.operators
+    }
+
+    fn writer(&self) -> Option<&WriterId> {
+        self.consul.writer()
+    }
+
     fn watch_auth_methods(&self, methods: BTreeSet<Arc<str>>) {
         self.consul.watch_auth_methods(methods);
     }
@@ -73,7 +82,8 @@ impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
 impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
     /// Uses this client, which also records the calls.
     pub fn new(consul: Arc<ConsulControlPlane<T>>) -> Self {
-        Self { consul }
+        let operators = OperatorIds::new(consul.operator().clone());
+        Self { operators: operators.with_previous(consul.previous_operator().cloned()), consul }
     }
 
     /// The objects of a scope.

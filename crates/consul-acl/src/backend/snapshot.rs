@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::{ConsulAclBackend, to_json};
 use crate::backend::AclSnapshot;
 use crate::desired::{
-    AclContext, DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, UndeclaredPolicy, is_ours,
+    AclContext, DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, OperatorIds,
+    UndeclaredPolicy, is_ours,
 };
 use crate::plan::can_skip_read;
 use ecs_mesh_consul::ANONYMOUS_TOKEN;
@@ -13,7 +14,7 @@ use ecs_mesh_consul::{AclObjects, TokenRefKind};
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::{ClusterArn, OperatorId};
+use ecs_mesh_model::ClusterArn;
 
 /// Limit of unanswered calls, after which a snapshot makes no more calls. A throttling response ends it at once.
 const MAX_UNANSWERED: usize = 2;
@@ -26,7 +27,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
     ) -> AclSnapshot {
         let mut reader = SnapshotReader {
             backend: self,
-            operator: context.operator,
+            operators: context.operators,
             desired,
             snapshot: AclSnapshot::default(),
         };
@@ -58,7 +59,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
 
 struct SnapshotReader<'a, T: StreamTransport + 'static> {
     backend: &'a ConsulAclBackend<T>,
-    operator: &'a OperatorId,
+    operators: &'a OperatorIds,
     desired: &'a DesiredObjects,
     snapshot: AclSnapshot,
 }
@@ -98,7 +99,7 @@ impl<T: StreamTransport + 'static> SnapshotReader<'_, T> {
         let is_here = |object: &&DesiredObject| object.id.kind == kind && object.id.scope == *scope;
         let mut here = self.desired.objects.iter().filter(is_here).peekable();
         let actual = &self.snapshot.actual;
-        here.peek().is_none() || here.any(|object| !can_skip_read(&object.state, actual, self.operator))
+        here.peek().is_none() || here.any(|object| !can_skip_read(&object.state, actual, self.operators))
     }
 
     /// The reason for making no more calls, if any.
@@ -151,7 +152,7 @@ impl<T: StreamTransport + 'static> SnapshotReader<'_, T> {
         for stub in std::mem::take(bodies) {
             let name = stub["Name"].as_str().unwrap_or_default().to_owned();
             let id = self.id(kind, scope, &name);
-            if !self.is_wanted(&id) && !is_ours(kind, &stub, self.operator) {
+            if !self.is_wanted(&id) && !is_ours(kind, &stub, self.operators) {
                 complete.push(stub);
                 continue;
             }
@@ -204,7 +205,7 @@ impl<T: StreamTransport + 'static> SnapshotReader<'_, T> {
     /// Counts the tokens that would be removed too. A failure blocks nothing.
     async fn count_tokens(&mut self, id: &ObjectId, found: &Value, objects: &AclObjects<T>) {
         if self.may_be_removed(id)
-            && is_ours(id.kind, found, self.operator)
+            && is_ours(id.kind, found, self.operators)
             && self.stop_reason().is_none()
             && let Ok(count) = objects.tokens_of(&id.name).await
         {
@@ -224,7 +225,7 @@ impl<T: StreamTransport + 'static> SnapshotReader<'_, T> {
             TokenRefKind::Role => ObjectKind::Role,
             TokenRefKind::Policy => ObjectKind::Policy,
         };
-        for body in bodies.iter().filter(|body| is_ours(kind, body, self.operator)) {
+        for body in bodies.iter().filter(|body| is_ours(kind, body, self.operators)) {
             let id = self.id(kind, scope, body["Name"].as_str().unwrap_or_default());
             if !self.may_be_removed(&id) || self.stop_reason().is_some() {
                 continue;
@@ -238,7 +239,7 @@ impl<T: StreamTransport + 'static> SnapshotReader<'_, T> {
 
     /// Number of services on the node, which its removal would deregister. The node is kept if the number is unknown.
     async fn count_services(&mut self, scope: &ObjectScope, objects: &AclObjects<T>, bodies: &[Value]) {
-        for body in bodies.iter().filter(|body| is_ours(ObjectKind::Node, body, self.operator)) {
+        for body in bodies.iter().filter(|body| is_ours(ObjectKind::Node, body, self.operators)) {
             let Some(cluster) = body["Node"].as_str().and_then(|name| ClusterArn::parse(name).ok()) else {
                 continue;
             };

@@ -21,20 +21,23 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
 use ecs_mesh_consul::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::{ClusterArn, OperatorId};
+use ecs_mesh_model::ClusterArn;
 
 pub use object::{
     DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, RuleKey, UndeclaredPolicy,
 };
-pub use ownership::{ObjectOwner, is_ours, owner, strip_marks, with_mark};
+pub use ownership::{
+    ExistingObject, ObjectOwner, OperatorIds, is_ours, owner, sign, strip_marks, taken_over, unsigned,
+    with_mark, writer,
+};
 pub use templates::ROLE_TAGS;
 pub use well_known::{WellKnownRule, absent_by, allows_extra_policies, rule_name};
 
 /// Inputs beside the manifest.
 #[derive(Clone, Debug)]
 pub struct AclContext<'a> {
-    /// The operator's id, which marks the objects.
-    pub operator: &'a OperatorId,
+    /// The operator's ids, of which the current one marks the objects.
+    pub operators: &'a OperatorIds,
     /// The clusters whose nodes are registered: [`named_clusters`].
     pub clusters: &'a BTreeSet<ClusterArn>,
     /// The edition of Consul.
@@ -214,7 +217,7 @@ impl DesiredObjectsBuilder<'_> {
 
     /// A description with the ownership marker.
     fn with_mark(&self, text: &str) -> String {
-        with_mark(text, self.context.operator)
+        with_mark(text, self.context.operators.current())
     }
 
     fn add(&mut self, id: ObjectId, state: DesiredState) {
@@ -280,7 +283,7 @@ impl DesiredObjectsBuilder<'_> {
             "Node": cluster.as_str(),
             // A node needs an address. It is never called, and an existing one is kept.
             "Address": "127.0.0.1",
-            "NodeMeta": { SYNTHETIC_NODE: "true", NODE_MARK: self.context.operator.as_str() },
+            "NodeMeta": { SYNTHETIC_NODE: "true", NODE_MARK: self.context.operators.current().as_str() },
         });
         self.add(id, DesiredState::Present { body, needs: Vec::new() });
     }

@@ -3,7 +3,7 @@
 use super::*;
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{BindingSelector, GatewayKind, MeshBindingSpec};
-use ecs_mesh_model::Glob;
+use ecs_mesh_model::{Glob, OperatorId};
 
 const DEMO: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";
 
@@ -12,17 +12,19 @@ fn spec(text: serde_json::Value) -> ConsulAuthSpec {
 }
 
 fn around<'a>(
-    operator: &'a OperatorId,
+    operators: &'a OperatorIds,
     clusters: &'a BTreeSet<ClusterArn>,
     edition: Edition,
 ) -> AclContext<'a> {
-    AclContext { operator, clusters, edition, datacenter: DatacenterRole::Primary }
+    AclContext { operators, clusters, edition, datacenter: DatacenterRole::Primary }
 }
 
 #[test]
 fn object_follows_its_dependencies() {
-    let (operator, clusters) =
-        (OperatorId::parse("op").unwrap(), BTreeSet::from([ClusterArn::parse(DEMO).unwrap()]));
+    let (operator, clusters) = (
+        OperatorIds::new(OperatorId::parse("op").unwrap()),
+        BTreeSet::from([ClusterArn::parse(DEMO).unwrap()]),
+    );
     let spec = spec(json!({
         "controlPlane": "consul",
         "serviceTokens": {
@@ -50,7 +52,7 @@ fn object_follows_its_dependencies() {
 
 #[test]
 fn omitted_parts_are_not_declared() {
-    let (operator, clusters) = (OperatorId::parse("op").unwrap(), BTreeSet::new());
+    let (operator, clusters) = (OperatorIds::new(OperatorId::parse("op").unwrap()), BTreeSet::new());
     let around = around(&operator, &clusters, Edition::Community);
     assert_eq!(
         desired(&spec(json!({ "controlPlane": "consul" })), &around),

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::matching::name;
-use crate::desired::{ObjectId, ObjectScope, is_ours};
+use crate::desired::{ObjectId, ObjectScope, OperatorIds, is_ours};
 use ecs_mesh_consul::TokenRefs;
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::OperatorId;
 
 /// Objects as returned by the server, with Consul's field names.
 #[derive(Clone, Debug, Default)]
@@ -70,22 +69,22 @@ impl ActualObjects {
     }
 
     /// Names of owned objects of this kind; `None` if not all could be listed.
-    pub fn owned_names(&self, kind: ObjectKind, operator: &OperatorId) -> Option<BTreeSet<Arc<str>>> {
+    pub fn owned_names(&self, kind: ObjectKind, operators: &OperatorIds) -> Option<BTreeSet<Arc<str>>> {
         let mut ours = BTreeSet::new();
         for (_, part) in self.parts.iter().filter(|((listed, _), _)| *listed == kind) {
             let KindSnapshot::Listed(bodies) = part else { return None };
-            let marked = bodies.iter().filter(|body| is_ours(kind, body, operator));
+            let marked = bodies.iter().filter(|body| is_ours(kind, body, operators));
             ours.extend(marked.map(|body| Arc::from(name(kind, body))));
         }
         Some(ours)
     }
 
     /// Whether no owned object of this name is known to exist.
-    pub(super) fn has_none_of_ours(&self, id: &ObjectId, operator: &OperatorId) -> bool {
+    pub(super) fn has_none_of_ours(&self, id: &ObjectId, operators: &OperatorIds) -> bool {
         let is_it = |body: &&Value| id.name.eq_ignore_ascii_case(name(id.kind, body));
         match self.of(id.kind, &id.scope) {
             ListedKind::Listed(bodies) => {
-                !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operator))
+                !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operators))
             }
             ListedKind::Unknown(_) => false,
         }
@@ -116,7 +115,7 @@ impl ActualObjects {
     }
 
     /// All listed objects, with kind and scope.
-    pub(super) fn all(&self) -> impl Iterator<Item = (ObjectKind, &ObjectScope, &Value)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (ObjectKind, &ObjectScope, &Value)> {
         self.parts.iter().flat_map(|((kind, scope), part)| {
             let bodies = match part {
                 KindSnapshot::Listed(bodies) => bodies.as_slice(),
@@ -124,6 +123,12 @@ impl ActualObjects {
             };
             bodies.iter().map(move |body| (*kind, scope, body))
         })
+    }
+
+    /// The kinds and scopes of which all objects are listed.
+    pub(crate) fn listed_kinds(&self) -> impl Iterator<Item = (ObjectKind, ObjectScope)> {
+        let listed = self.parts.iter().filter(|(_, part)| matches!(part, KindSnapshot::Listed(_)));
+        listed.map(|((kind, scope), _)| (*kind, scope.clone()))
     }
 
     pub(super) fn unlisted_kinds(&self) -> impl Iterator<Item = (ObjectKind, &ObjectScope, &str)> {

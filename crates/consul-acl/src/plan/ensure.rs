@@ -332,7 +332,7 @@ fn without(kind: ObjectKind, declared: &Value, waiting: &BTreeMap<&ObjectId, Str
 }
 
 /// A field that lists omit and a comparison needs.
-fn missing_part(kind: ObjectKind, body: &Value) -> Option<&'static str> {
+pub(super) fn missing_part(kind: ObjectKind, body: &Value) -> Option<&'static str> {
     let field = match kind {
         ObjectKind::Policy => "Rules",
         ObjectKind::AuthMethod => "Config",

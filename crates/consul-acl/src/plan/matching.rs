@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::actual::ActualObjects;
 use crate::desired::{
-    DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, RuleKey, is_ours, rule_name,
+    DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectScope, OperatorIds, RuleKey, is_ours,
+    rule_name,
 };
 use crate::normalise;
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::OperatorId;
 
 pub(super) struct ObjectMatches<'a> {
     by_desired: BTreeMap<ObjectId, Vec<&'a Value>>,
@@ -20,7 +20,7 @@ pub(super) struct ObjectMatches<'a> {
 }
 
 impl<'a> ObjectMatches<'a> {
-    pub(super) fn of(desired: &DesiredObjects, actual: &'a ActualObjects, operator: &OperatorId) -> Self {
+    pub(super) fn of(desired: &DesiredObjects, actual: &'a ActualObjects, operators: &OperatorIds) -> Self {
         let mut matches = Self { by_desired: BTreeMap::new(), unmatched: Vec::new() };
         for (kind, scope, body) in actual.all() {
             match find(desired, kind, scope, body) {
@@ -28,15 +28,15 @@ impl<'a> ObjectMatches<'a> {
                 None => matches.unmatched.push((found_id(kind, scope, body), body)),
             }
         }
-        matches.match_changed_rules(desired, operator);
+        matches.match_changed_rules(desired, operators);
         matches
     }
 
     /// Matches each changed rule with the most similar missing rule of its auth method, the oldest first.
-    fn match_changed_rules(&mut self, desired: &DesiredObjects, operator: &OperatorId) {
+    fn match_changed_rules(&mut self, desired: &DesiredObjects, operators: &OperatorIds) {
         let (mut changed, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unmatched).into_iter().partition(|(id, body)| {
-                id.kind == ObjectKind::BindingRule && is_ours(id.kind, body, operator) && !is_once_ours(body)
+                id.kind == ObjectKind::BindingRule && is_ours(id.kind, body, operators) && !is_once_ours(body)
             });
         self.unmatched = rest;
         changed
@@ -49,7 +49,7 @@ impl<'a> ObjectMatches<'a> {
             let nearest = missing
                 .filter(|(object, _, rule)| object.id.scope == id.scope && is_of(body, &rule.auth_method))
                 .filter(|(object, ..)| {
-                    !self.of_desired(&object.id).iter().any(|found| is_ours(id.kind, found, operator))
+                    !self.of_desired(&object.id).iter().any(|found| is_ours(id.kind, found, operators))
                 })
                 .min_by_key(|(object, declared, _)| {
                     (normalise::difference(id.kind, body, declared).len(), &object.id)

@@ -32,6 +32,7 @@
 //! | owner | condition | step |
 //! |---|---|---|
 //! | this operator | its auth method is removed, or the whole `ConsulAuth` is absent | remove or hold, as above |
+//! | this operator, by its previous id | – | update of the marker (take over) |
 //! | this operator | grants as once declared | unmanaged |
 //! | this operator | grants more than was ever declared | undeclared |
 //! | unmarked or another operator | a binding rule of a declared auth method | unmanaged |
@@ -59,21 +60,25 @@ pub use actual::ActualObjects;
 pub use step::{AclAction, AclStep};
 
 use crate::desired::{
-    DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectOwner, ObjectScope, UndeclaredPolicy, owner,
+    DesiredObject, DesiredObjects, DesiredState, ObjectId, ObjectOwner, ObjectScope, OperatorIds,
+    UndeclaredPolicy, owner,
 };
 use actual::ListedKind;
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::OperatorId;
 use matching::ObjectMatches;
 
 /// Plans one step for each object, in a working order: dependencies are written first and removed last.
-pub fn plan_objects(desired: &DesiredObjects, actual: &ActualObjects, operator: &OperatorId) -> Vec<AclStep> {
-    let matches = ObjectMatches::of(desired, actual, operator);
-    let pending_removals = removal::pending_removals(desired, &matches, operator);
+pub fn plan_objects(
+    desired: &DesiredObjects,
+    actual: &ActualObjects,
+    operators: &OperatorIds,
+) -> Vec<AclStep> {
+    let matches = ObjectMatches::of(desired, actual, operators);
+    let pending_removals = removal::pending_removals(desired, &matches, operators);
     let mut planner = AclPlanner {
         desired,
         actual,
-        operator,
+        operators,
         matches,
         pending_removals,
         blocked: BTreeMap::new(),
@@ -89,15 +94,15 @@ pub fn plan_objects(desired: &DesiredObjects, actual: &ActualObjects, operator: 
 }
 
 /// Whether the object need not be read: no policy is to be attached, and no owned policy exists that could be detached.
-pub fn can_skip_read(state: &DesiredState, actual: &ActualObjects, operator: &OperatorId) -> bool {
+pub fn can_skip_read(state: &DesiredState, actual: &ActualObjects, operators: &OperatorIds) -> bool {
     let DesiredState::PolicyLinks { attach, detach } = state else { return false };
-    attach.is_empty() && detach.iter().all(|policy| actual.has_none_of_ours(policy, operator))
+    attach.is_empty() && detach.iter().all(|policy| actual.has_none_of_ours(policy, operators))
 }
 
 struct AclPlanner<'a> {
     desired: &'a DesiredObjects,
     actual: &'a ActualObjects,
-    operator: &'a OperatorId,
+    operators: &'a OperatorIds,
     matches: ObjectMatches<'a>,
     /// Owned objects that will be removed unless others use them.
     pending_removals: BTreeSet<ObjectId>,
@@ -123,7 +128,7 @@ impl<'a> AclPlanner<'a> {
             },
             DesiredState::PolicyLinks { attach, detach } => match self.candidates(id) {
                 Ok(found) => self.links(id, attach, detach, &found),
-                Err(_) if can_skip_read(&object.state, self.actual, self.operator) => {
+                Err(_) if can_skip_read(&object.state, self.actual, self.operators) => {
                     self.push(id, AclAction::Unchanged, "no owned policy exists that could be attached");
                 }
                 Err(error) => self.unknown(id, &error),
@@ -143,7 +148,7 @@ impl<'a> AclPlanner<'a> {
     }
 
     fn owner(&self, kind: ObjectKind, body: &Value) -> ObjectOwner {
-        owner(kind, body, self.operator)
+        owner(kind, body, self.operators)
     }
 
     fn push(&mut self, id: &ObjectId, action: AclAction, reason: impl Into<String>) -> &mut AclStep {
@@ -192,6 +197,9 @@ impl<'a> AclPlanner<'a> {
                         UndeclaredPolicy::Keep => "its auth method is removed",
                     };
                     self.remove(&id, body, reason);
+                }
+                ObjectOwner::Ours if self.operators.is_of_previous(id.kind, body) => {
+                    self.take_over(&id, body);
                 }
                 ObjectOwner::Ours => self.undeclared(&id, body),
                 ObjectOwner::Unmarked | ObjectOwner::Other(_) => self.foreign_rule(&id, body),

@@ -9,17 +9,18 @@ use super::actual::ListedKind;
 use super::ensure::{linked, names};
 use super::matching::{ObjectMatches, is_of, name};
 use super::{AclAction, AclPlanner};
-use crate::desired::{DesiredObjects, DesiredState, ObjectId, ObjectOwner, UndeclaredPolicy, owner};
+use crate::desired::{
+    DesiredObjects, DesiredState, ObjectId, ObjectOwner, OperatorIds, UndeclaredPolicy, owner,
+};
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::OperatorId;
 
 /// Owned objects that will be removed unless others use them.
 pub(super) fn pending_removals(
     desired: &DesiredObjects,
     matches: &ObjectMatches<'_>,
-    operator: &OperatorId,
+    operators: &OperatorIds,
 ) -> BTreeSet<ObjectId> {
-    let is_ours = |kind, body: &Value| owner(kind, body, operator) == ObjectOwner::Ours;
+    let is_ours = |kind, body: &Value| owner(kind, body, operators) == ObjectOwner::Ours;
     let mut pending_removals: BTreeSet<ObjectId> = desired
         .objects
         .iter()

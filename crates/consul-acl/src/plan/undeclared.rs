@@ -3,10 +3,12 @@
 use serde_json::Value;
 
 use super::actual::ListedKind;
-use super::ensure::linked;
+use super::ensure::{linked, missing_part};
 use super::matching::{is_of, name, text};
 use super::{AclAction, AclPlanner};
-use crate::desired::{DesiredState, ObjectId, ObjectOwner, RuleKey, absent_by, allows_extra_policies};
+use crate::desired::{
+    DesiredState, ObjectId, ObjectOwner, RuleKey, absent_by, allows_extra_policies, taken_over,
+};
 use crate::normalise;
 use ecs_mesh_core::plan::report::ObjectKind;
 
@@ -36,6 +38,18 @@ impl<'a> AclPlanner<'a> {
             format!("{subject} {}", self.declare_absent(id))
         };
         self.push_found(id, body, action, reason).warnings.extend(gives);
+    }
+
+    /// An object of the operator's previous id that is no longer declared. It gets the current id and stays.
+    pub(super) fn take_over(&mut self, id: &ObjectId, body: &'a Value) {
+        if let Some(field) = missing_part(id.kind, body) {
+            return self.unknown(id, &format!("only its list entry is known, which has no {field}"));
+        }
+        let after = taken_over(id.kind, body, self.operators);
+        let fields = normalise::difference(id.kind, body, &after);
+        let body_to_send = normalise::sendable(id.kind, &after);
+        let action = AclAction::Update { fields, body: body_to_send };
+        self.push_found(id, body, action, "owned by the previous operator id");
     }
 
     /// The manifest change that removes an owned object.

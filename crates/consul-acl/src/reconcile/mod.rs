@@ -7,6 +7,7 @@ mod apply;
 mod host;
 mod pass;
 mod report;
+mod sightings;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::AclBackend;
+use crate::desired::OperatorIds;
 use crate::plan::ActualObjects;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection};
@@ -25,7 +27,6 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 use ecs_mesh_controller::{Backoff, Circuit, Heartbeat, Lease, ShutdownSummary, TokenBucket};
 use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_model::OperatorId;
 
 pub use acl_state::{AclStatus, OBJECT_STATES};
 pub use host::{AclDryRun, AclHost, AclMetrics};
@@ -33,6 +34,7 @@ pub use host::{AclDryRun, AclHost, AclMetrics};
 use acl_state::AclState;
 use pass::{AclReconcile, ReconcileEnd};
 use report::AclReporter;
+use sightings::AclSightings;
 
 /// Time limit of one reconcile with all its writes; it is cancelled and retried later.
 const RECONCILE_TIMEOUT: Duration = Duration::from_mins(10);
@@ -50,6 +52,7 @@ pub struct AclTarget {
     circuit: Circuit,
     writes: TokenBucket,
     state: AclState,
+    sightings: AclSightings,
 }
 
 impl AclTarget {
@@ -61,7 +64,8 @@ impl AclTarget {
         circuit: Circuit,
         writes: TokenBucket,
     ) -> Self {
-        Self { name, connection, backend, circuit, writes, state: AclState::default() }
+        let sightings = AclSightings::new(backend.operators().clone(), backend.writer().cloned());
+        Self { name, connection, backend, circuit, writes, state: AclState::default(), sightings }
     }
 
     /// Requests a reconcile.
@@ -77,6 +81,11 @@ impl AclTarget {
     /// The status, for metrics.
     pub fn state(&self) -> AclStatus {
         self.state.status()
+    }
+
+    /// Another process that has recently written with this operator's id.
+    pub fn foreign_writer(&self) -> Option<Arc<str>> {
+        self.sightings.foreign_writer()
     }
 
     /// Watches the tokens of the declared and default auth methods, and of all owned ones, since an owned method issues
@@ -95,8 +104,6 @@ impl AclTarget {
 
 /// Reconciles the ACL objects of one control plane.
 pub struct AclReconciler {
-    /// The operator's id, which marks its objects.
-    pub operator: OperatorId,
     /// The objects.
     pub target: Arc<AclTarget>,
     /// The manifests in force, and the rest of the program.
@@ -174,8 +181,8 @@ impl AclReconciler {
     }
 
     /// Records the owned auth methods of a snapshot. New ones invalidate the sweep, so that their tokens are listed soon.
-    fn record_auth_methods(&self, actual: &ActualObjects) {
-        let Some(owned) = actual.owned_names(ObjectKind::AuthMethod, &self.operator) else { return };
+    fn record_auth_methods(&self, actual: &ActualObjects, operators: &OperatorIds) {
+        let Some(owned) = actual.owned_names(ObjectKind::AuthMethod, operators) else { return };
         let set = self.host.manifests();
         let before = self.target.methods(&set);
         self.target.state.set_auth_methods(owned);

@@ -12,8 +12,9 @@ use super::AclReconciler;
 use super::apply::Applier;
 use super::declared_auth;
 use super::report::{AclOutcome, AclReporter, counts};
+use super::sightings::SnapshotSeen;
 use crate::backend::{AclBackend, AclSnapshot};
-use crate::desired::{AclContext, DesiredObjects, Edition, desired};
+use crate::desired::{AclContext, DesiredObjects, Edition, OperatorIds, desired};
 use crate::plan::{AclAction, AclStep, plan_objects};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, Presence};
@@ -32,6 +33,14 @@ const REPLICATION_DELAYS: [Duration; 5] = [
     Duration::from_secs(8),
     Duration::from_secs(16),
 ];
+
+/// A snapshot, with all that it is compared by.
+struct SnapshotRead {
+    desired: DesiredObjects,
+    snapshot: AclSnapshot,
+    /// The ids whose objects are owned, as far as their processes have ended.
+    operators: OperatorIds,
+}
 
 /// How a reconcile ended.
 pub(super) enum ReconcileEnd {
@@ -61,13 +70,13 @@ impl AclReconcile<'_> {
         let mut passes = 0;
         let mut pauses = REPLICATION_DELAYS.iter();
         loop {
-            let (desired, snapshot) = match self.read(backend, &set, spec).await {
+            let SnapshotRead { desired, snapshot, operators } = match self.read(backend, &set, spec).await {
                 Ok(found) => found,
                 Err(at) => return self.unreachable(spec.is_some(), at),
             };
             report.report_lost_responses(REPLICATION_DELAYS.iter().sum(), &snapshot.actual);
-            self.acl.record_auth_methods(&snapshot.actual);
-            let mut steps = plan_objects(&desired, &snapshot.actual, &self.acl.operator);
+            self.acl.record_auth_methods(&snapshot.actual, &operators);
+            let mut steps = plan_objects(&desired, &snapshot.actual, &operators);
             if !set.complete {
                 block_removals(&mut steps);
             }
@@ -120,9 +129,10 @@ impl AclReconcile<'_> {
         backend: &dyn AclBackend,
         set: &ManifestSet,
         spec: Option<&Arc<ConsulAuthSpec>>,
-    ) -> Result<(DesiredObjects, AclSnapshot), Instant> {
+    ) -> Result<SnapshotRead, Instant> {
         let clusters = self.acl.host.clusters_at(set, &self.acl.target.name);
         let mut found = None;
+        let (began, term) = (Instant::now(), self.acl.lease.term());
         let read = async {
             let mut errors = Vec::new();
             let mut namespaces = BTreeSet::new();
@@ -139,7 +149,7 @@ impl AclReconcile<'_> {
             let edition = consul.map_or(Edition::Community, |consul| Edition::of(consul, &namespaces));
             let datacenter = backend.datacenter().await;
             let context =
-                AclContext { operator: &self.acl.operator, clusters: &clusters, edition, datacenter };
+                AclContext { operators: backend.operators(), clusters: &clusters, edition, datacenter };
             let mut desired = spec.map_or_else(|| context.nothing_declared(), |spec| desired(spec, &context));
             desired.manifests_incomplete = !set.complete;
             let mut auths = set.consul_auths.iter();
@@ -148,7 +158,14 @@ impl AclReconcile<'_> {
             let mut snapshot = backend.snapshot(&context, &desired).await;
             snapshot.errors.extend(errors);
             let unreachable = snapshot.unreachable().cloned();
-            found = Some((desired, snapshot));
+            let seen = SnapshotSeen {
+                actual: &snapshot.actual,
+                datacenter: &context.datacenter,
+                began,
+                term: &term,
+            };
+            let operators = self.acl.target.sightings.observe(&seen);
+            found = Some(SnapshotRead { desired, snapshot, operators });
             unreachable.map_or(Ok(()), Err)
         };
         match (call(&self.acl.target.circuit, read).await, found) {

@@ -220,7 +220,7 @@ impl AclReporter<'_> {
 
     /// Logs a change of an object for the audit trail.
     fn audit(&self, step: &AclStep, result: &'static str, error: Option<&str>) {
-        let operator = &self.acl.operator;
+        let operator = self.acl.target.backend.operators().current();
         let (control_plane, kind, name) = self.identify(step);
         let (version, change, scope) = (env!("CARGO_PKG_VERSION"), self.change(step), &step.id.scope);
         let (partition, namespace) = (scope.partition.as_deref(), scope.namespace.as_deref());
@@ -249,7 +249,7 @@ impl AclReporter<'_> {
             _ => {
                 let is_markable = !matches!(step.id.kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
                 let was_unmarked = step.before.as_ref().is_some_and(|body| {
-                    owner(step.id.kind, body, &self.acl.operator) == ObjectOwner::Unmarked
+                    owner(step.id.kind, body, self.acl.target.backend.operators()) == ObjectOwner::Unmarked
                 });
                 if is_markable && was_unmarked { "adopt" } else { "update" }
             }

@@ -333,7 +333,6 @@ impl AclReconcileFixture {
 
     fn reconciler(&self) -> AclReconciler {
         AclReconciler {
-            operator: OperatorId::parse("op").unwrap(),
             target: Arc::clone(&self.target),
             host: self.host.clone(),
             metrics: self.host.clone(),

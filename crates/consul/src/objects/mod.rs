@@ -41,6 +41,8 @@ pub const ANONYMOUS_TOKEN: &str = "00000000-0000-0000-0000-000000000002";
 pub const SYNTHETIC_NODE: &str = "synthetic-node";
 /// The node metadata with the id of the operator that owns the node.
 pub const NODE_MARK: &str = "ecs-mesh-operator";
+/// The node metadata with the process of the operator that wrote the node last.
+pub const NODE_WRITER: &str = "ecs-mesh-process";
 
 /// The maximum number of node names in a filter.
 const MAX_NAMES_IN_FILTER: usize = 64;

@@ -78,6 +78,7 @@ impl TokenLife {
         let store = Arc::clone(&self.store);
         let operator = Operator::new(OperatorDeps {
             recorder: None,
+            previous_id: None,
             id: OperatorId::parse(OPERATOR).unwrap(),
             ecs: Arc::clone(&aws) as _,
             ec2: Arc::clone(&aws) as _,

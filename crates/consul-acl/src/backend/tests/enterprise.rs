@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::backend::{WriteGate, WriteResult};
-use crate::desired::{AclContext, DatacenterRole, Edition, desired};
+use crate::desired::{AclContext, DatacenterRole, Edition, OperatorIds, desired};
 use crate::plan::{AclAction, AclStep, plan_objects};
 use ecs_mesh_api::ConsulAuthSpec;
 
@@ -117,9 +117,9 @@ async fn run(server: &Arc<FakeEnterprise>, auth: &Value) -> Vec<AclStep> {
     let consul = ConsulControlPlane::new(Arc::clone(server), &spec, operator(), Arc::new(NoObserver));
     let acl = ConsulAclBackend::new(Arc::new(consul));
     let auth: ConsulAuthSpec = serde_json::from_value(auth.clone()).unwrap();
-    let (operator, clusters) = (operator(), clusters());
+    let (operators, clusters) = (OperatorIds::new(operator()), clusters());
     let around = AclContext {
-        operator: &operator,
+        operators: &operators,
         clusters: &clusters,
         edition: Edition::of(&spec, &BTreeSet::new()),
         datacenter: DatacenterRole::Primary,
@@ -127,7 +127,7 @@ async fn run(server: &Arc<FakeEnterprise>, auth: &Value) -> Vec<AclStep> {
     let desired = desired(&auth, &around);
     let looked = acl.snapshot(&around, &desired).await;
     assert_eq!(looked.errors, []);
-    let steps = plan_objects(&desired, &looked.actual, &operator);
+    let steps = plan_objects(&desired, &looked.actual, &operators);
     for step in steps.iter().filter(|step| step.writes()) {
         assert_eq!(acl.apply(step, &|| WriteGate::Allowed).await.unwrap(), WriteResult::Done, "{step:#?}");
     }

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::fixture::{AclPlanFixture, everything};
-use crate::desired::ObjectScope;
+use crate::desired::{ExistingObject, ObjectScope, OperatorIds, is_ours};
 use crate::plan::{AclAction, AclStep};
 use ecs_mesh_core::plan::report::ObjectKind::{AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role};
+use ecs_mesh_model::OperatorId;
 
 /// A manifest that declares the older controller's objects.
 fn as_before(adopt: &[&str]) -> Value {
@@ -173,6 +174,55 @@ fn object_of_another_operator_is_never_changed() {
     }
     world.spec = None;
     assert!(world.plan().iter().all(|step| !step.writes()));
+}
+
+fn of_previous_id() -> OperatorIds {
+    let [new, old] = ["op-2", "op"].map(|id| OperatorId::parse(id).unwrap());
+    OperatorIds::new(new).with_previous(Some(old))
+}
+
+#[test]
+fn objects_of_the_previous_id_get_the_current_one() {
+    let mut spec = everything();
+    let mut world = AclPlanFixture::made(spec.clone());
+    let ids = of_previous_id();
+    let owned = world.objects.iter().filter(|(kind, _, body)| is_ours(*kind, body, &ids)).count();
+    // One gateway is not declared any more.
+    spec["serviceTokens"]["gateways"] = json!(["mesh-gateway"]);
+    for declared in [Some(spec), None] {
+        world.spec = declared;
+        let steps: Vec<_> = world.plan_as(&ids).into_iter().filter(AclStep::writes).collect();
+        assert_eq!(steps.len(), owned);
+        for step in &steps {
+            let AclAction::Update { fields, body } = &step.action else { panic!("{step:?}") };
+            let paths: Vec<&str> = fields.iter().map(|change| change.path.as_str()).collect();
+            assert!(paths == ["Description"] || paths == ["NodeMeta.ecs-mesh-operator"], "{step:?}");
+            assert!(body.to_string().contains("op-2"), "{step:?}");
+        }
+    }
+}
+
+#[test]
+fn objects_of_a_previous_operator_that_runs_are_left() {
+    let world = AclPlanFixture::made(everything());
+    let left = world.objects.iter().map(|(kind, _, body)| ExistingObject::of(*kind, body)).collect();
+    let writing = |ids: &OperatorIds| world.plan_as(ids).into_iter().filter(AclStep::writes).count();
+    assert!(writing(&of_previous_id()) > 0);
+    assert_eq!(writing(&of_previous_id().without(left)), 0);
+}
+
+#[test]
+fn policy_that_is_known_by_its_list_entry_is_not_taken_over() {
+    let mut world = AclPlanFixture::made(everything());
+    world.spec = None;
+    for (kind, _, body) in &mut world.objects {
+        if *kind == Policy {
+            body.as_object_mut().unwrap().remove("Rules");
+        }
+    }
+    let steps = world.plan_as(&of_previous_id());
+    let of_policies = || steps.iter().filter(|step| step.id.kind == Policy);
+    assert!(of_policies().count() > 0 && of_policies().all(|step| step.action == AclAction::Unknown));
 }
 
 #[test]

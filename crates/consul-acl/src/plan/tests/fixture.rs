@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::desired::{AclContext, DatacenterRole, DesiredObjects, Edition, ObjectId, ObjectScope, desired};
+use crate::desired::{
+    AclContext, DatacenterRole, DesiredObjects, Edition, ObjectId, ObjectScope, OperatorIds, desired,
+};
 use crate::plan::{AclAction, AclStep, ActualObjects, plan_objects};
 use ecs_mesh_api::ConsulAuthSpec;
 use ecs_mesh_consul::TokenRefs;
@@ -83,9 +85,9 @@ impl AclPlanFixture {
         world
     }
 
-    fn surroundings<'a>(&'a self, operator: &'a OperatorId) -> AclContext<'a> {
+    fn surroundings<'a>(&'a self, operators: &'a OperatorIds) -> AclContext<'a> {
         AclContext {
-            operator,
+            operators,
             clusters: &self.clusters,
             edition: self.edition.clone(),
             datacenter: self.datacenter.clone(),
@@ -93,8 +95,12 @@ impl AclPlanFixture {
     }
 
     pub(super) fn plan(&self) -> Vec<AclStep> {
-        let operator = OperatorId::parse("op").unwrap();
-        let around = self.surroundings(&operator);
+        let operators = OperatorIds::new(OperatorId::parse("op").unwrap());
+        self.plan_as(&operators)
+    }
+
+    pub(super) fn plan_as(&self, operators: &OperatorIds) -> Vec<AclStep> {
+        let around = self.surroundings(operators);
         let mut desired: DesiredObjects = match &self.spec {
             Some(spec) => {
                 let spec: ConsulAuthSpec = serde_json::from_value(spec.clone()).unwrap();
@@ -131,7 +137,7 @@ impl AclPlanFixture {
                 _ => {}
             }
         }
-        plan_objects(&desired, &actual, &operator)
+        plan_objects(&desired, &actual, operators)
     }
 
     /// All steps except unchanged objects, as `ACTION OBJECT`, with the fields concerned.
