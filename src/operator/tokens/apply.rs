@@ -14,8 +14,8 @@ use ecs_mesh_aws::token_store::{EntryTags, NewEntry};
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_controller::{Lease, WriteObstacle, WritePermit};
 use ecs_mesh_core::tokens::{
-    ClockOffset, EntryName, IssuedToken, RevocationList, StoredEntry, TokenId, TokenIdentity, TokenRecord,
-    TokenRecordError, WantedToken,
+    ClockOffset, EntryName, IssuedToken, OPERATOR_TAG, RevocationList, StoredEntry, TokenId, TokenIdentity,
+    TokenRecord, TokenRecordError, WantedToken,
 };
 use ecs_mesh_kuma::{NewToken, TokenRequest};
 
@@ -194,6 +194,13 @@ impl TokenApply<'_> {
     pub(super) async fn forget(&self, record: &TokenRecord, ids: &[TokenId]) -> Result<(), TokenChangeError> {
         self.check_unchanged().await?;
         self.set_tags(&record.without(ids).tags()).await
+    }
+
+    /// Writes the operator's id into the tags. Token and ids stay.
+    pub(super) async fn take_over(&self) -> Result<(), TokenChangeError> {
+        self.check_unchanged().await?;
+        let owner = (OPERATOR_TAG.to_owned(), self.of.context.process.id.as_str().to_owned());
+        self.set_tags(&[owner].into()).await
     }
 
     /// Removes the secret or parameter.

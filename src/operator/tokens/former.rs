@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::pass::TokenPass;
 use super::report::TokenReporter;
 use ecs_mesh_api::TokenStoreKind;
+use ecs_mesh_aws::aws::AwsError;
+use ecs_mesh_aws::metered_token_store::MeteredTokenStore;
 use ecs_mesh_core::tokens::{EntryName, OPERATOR_TAG};
 use ecs_mesh_model::Timestamp;
 
@@ -50,7 +52,7 @@ impl TokenPass<'_> {
             self.of.target.progress.notify_one();
             let store = self.of.stores.of(kind);
             let subject = format!("former tokens in {}", kind.as_str());
-            match store.list_tagged(OPERATOR_TAG, context.process.id.as_str()).await {
+            match self.list_of_operator(store).await {
                 Ok(names) => {
                     reporter.readable(&subject);
                     let stored = names.into_iter().map(|name| EntryName { store: kind, name: name.into() });
@@ -69,5 +71,15 @@ impl TokenPass<'_> {
         }
         self.of.target.with(|inner| inner.former = Some(FormerTokens { generation, at: now, found }));
         Some((FORMER, found))
+    }
+
+    /// All that is stored with the operator's id, or with the one that it had before.
+    async fn list_of_operator(&self, store: &MeteredTokenStore) -> Result<BTreeSet<String>, AwsError> {
+        let process = &self.of.context.process;
+        let mut names = store.list_tagged(OPERATOR_TAG, process.id.as_str()).await?;
+        if let Some(previous) = &process.previous_id {
+            names.extend(store.list_tagged(OPERATOR_TAG, previous.as_str()).await?);
+        }
+        Ok(names)
     }
 }

@@ -241,10 +241,9 @@ impl TokenPass<'_> {
         entries: &[TokenEntry],
         state: &mut PassState,
     ) -> BTreeMap<MeshName, RevocationList> {
-        let (worker, operator) = (&self.of.worker, &self.of.context.process.id);
-        let owners = entries.iter().filter_map(|entry| Some(&entry.record()?.owner));
-        let ours = owners.filter(|owner| owner.operator == *operator && owner.control_plane == worker.name);
-        let meshes: BTreeSet<&MeshName> = ours.map(|owner| &owner.mesh).collect();
+        let worker = &self.of.worker;
+        let ours = entries.iter().filter_map(|entry| entry.record()).filter(|record| self.is_ours(record));
+        let meshes: BTreeSet<&MeshName> = ours.map(|record| &record.owner.mesh).collect();
         let reporter = TokenReporter { of: self.of };
         let mut lists = BTreeMap::new();
         for mesh in meshes {
@@ -281,6 +280,7 @@ impl TokenPass<'_> {
         let revoked = ours.map_or(Some(&empty), |record| lists.get(&record.owner.mesh));
         let planned = plan_entry(&EntryInput {
             operator: &context.process.id,
+            previous: context.process.previous_id.as_ref(),
             control_plane: &worker.name,
             wanted: entry.wanted.as_ref(),
             settled: entry.settled,
@@ -347,7 +347,8 @@ impl TokenPass<'_> {
     }
 
     fn is_ours(&self, record: &TokenRecord) -> bool {
-        record.owner.operator == self.of.context.process.id
+        let (process, operator) = (&self.of.context.process, &record.owner.operator);
+        (*operator == process.id || process.previous_id.as_ref() == Some(operator))
             && record.owner.control_plane == self.of.worker.name
     }
 
@@ -379,6 +380,7 @@ impl TokenPass<'_> {
         let apply = TokenApply { of: self.of, name: &entry.name, stored: &entry.stored, revoked };
         match (action, &entry.wanted, entry.record()) {
             (TokenAction::Issue(_), Some(wanted), _) => apply.issue(wanted).await.map(Some),
+            (TokenAction::TakeOver, ..) => apply.take_over().await.map(|()| None),
             (TokenAction::Forget(ids), _, Some(record)) => apply.forget(record, ids).await.map(|()| None),
             (TokenAction::Remove, _, Some(_)) => apply.remove().await.map(|()| None),
             _ => Ok(None),
@@ -517,7 +519,7 @@ fn collect(change: &mut ListChange, action: &TokenAction, index: usize) {
             change.add.extend(tokens.iter().map(|token| (token.id.clone(), (index, true))));
         }
         TokenAction::Prune(ids) => change.remove.extend(ids.iter().map(|id| (id.clone(), index))),
-        TokenAction::Issue(_) | TokenAction::Forget(_) | TokenAction::Remove => {}
+        TokenAction::TakeOver | TokenAction::Issue(_) | TokenAction::Forget(_) | TokenAction::Remove => {}
     }
 }
 
@@ -525,7 +527,8 @@ fn collect(change: &mut ListChange, action: &TokenAction, index: usize) {
 pub(super) fn planned_change(action: &TokenAction) -> Change {
     match action {
         TokenAction::Issue(ecs_mesh_core::tokens::IssueReason::New) => Change::Create,
-        TokenAction::Issue(_)
+        TokenAction::TakeOver
+        | TokenAction::Issue(_)
         | TokenAction::RevokeReplaced(_)
         | TokenAction::Prune(_)
         | TokenAction::Forget(_) => Change::Update,

@@ -493,3 +493,34 @@ async fn policy_and_pause_withhold_changes() {
         assert_eq!(fixture.tokens_in("held"), 1, "{binding}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn previous_operator_id_hands_its_tokens_over() {
+    let mut fixture = issuing(&["a", "b"]).await;
+    let (first, text) = (fixture.current("a"), fixture.text("a"));
+    fixture.take_writes();
+    fixture.ids = ("op-2", None);
+    fixture.start();
+    sleep(SOON).await;
+    assert_eq!((fixture.tokens_in("conflict"), fixture.take_writes().len()), (2, 0));
+    // One workload is not declared any more: its token is taken over, and revoked like any other.
+    fixture.edit(&workloads(&["a"]));
+    fixture.ids = ("op-2", Some("op"));
+    fixture.start();
+    // Longer than cleanup.settle.
+    sleep(2 * SOON).await;
+    for workload in ["a", "b"] {
+        assert_eq!(fixture.record(workload).owner.operator.as_str(), "op-2", "{workload}");
+    }
+    assert_eq!(fixture.take_writes(), ["set_tags", "set_tags"]);
+    assert_eq!((fixture.current("a"), fixture.text("a")), (first.clone(), text));
+    assert_eq!((fixture.tokens_in("issued"), fixture.tokens_in("withdrawn")), (1, 1));
+    assert_eq!(fixture.revoked().await, fixture.current("b").to_string());
+    // Without the flag nothing is left to do until the rotation.
+    fixture.ids = ("op-2", None);
+    fixture.start();
+    sleep(SOON).await;
+    assert_eq!((fixture.take_writes().len(), fixture.issued_by_kuma()), (0, 2));
+    sleep(18 * HOUR).await;
+    assert_eq!(fixture.record("a").prior[0].token.id, first);
+}

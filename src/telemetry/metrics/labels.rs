@@ -103,7 +103,7 @@ labels!(
 );
 
 /// Changes of data plane tokens.
-pub(super) const TOKEN_CHANGES: [&str; 5] = ["create", "rotate", "revoke", "prune", "remove"];
+pub(super) const TOKEN_CHANGES: [&str; 6] = ["create", "update", "rotate", "revoke", "prune", "remove"];
 /// Changes of ACL objects.
 pub(super) const ACL_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
 /// Changes of the scale-in protection of tasks.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | yes | nothing | issue |
 //! | yes | without this operator's tags, or of another control plane, mesh or workload | conflict |
+//! | any | of this operator's previous id | take over: the tags get the current one |
 //! | yes | not stored after its tags were written | issue again: either token may have been read |
 //! | yes | bound to another workload or service, valid for longer than `validFor`, revoked, or close to its end | replace |
 //! | yes | else | keep; revoke replaced tokens after `overlap` |
@@ -79,6 +80,8 @@ pub struct WantedToken {
 pub struct EntryInput<'a> {
     /// This operator.
     pub operator: &'a OperatorId,
+    /// The id that it had before.
+    pub previous: Option<&'a OperatorId>,
     /// The control plane whose tokens are planned.
     pub control_plane: &'a str,
     /// The declared token; `None` if the manifests declare none.
@@ -127,6 +130,8 @@ impl IssueReason {
 /// A step. Steps are made in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenAction {
+    /// Write the operator's current id into the tags, in the place of its previous one.
+    TakeOver,
     /// Issue a token and store it.
     Issue(IssueReason),
     /// Add replaced tokens to the list of revoked ones.
@@ -146,7 +151,7 @@ impl TokenAction {
     pub fn is_permitted(&self, policy: LifecyclePolicy) -> bool {
         match policy {
             LifecyclePolicy::Sync => true,
-            LifecyclePolicy::UpsertOnly => matches!(self, Self::Issue(_)),
+            LifecyclePolicy::UpsertOnly => matches!(self, Self::Issue(_) | Self::TakeOver),
             LifecyclePolicy::CreateOnly => *self == Self::Issue(IssueReason::New),
         }
     }
@@ -154,6 +159,7 @@ impl TokenAction {
     /// The step as a value of metric labels and log fields.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::TakeOver => "update",
             Self::Issue(IssueReason::New) => "create",
             Self::Issue(_) => "rotate",
             Self::RevokeReplaced(_) | Self::Withdraw(_) => "revoke",
@@ -229,8 +235,10 @@ pub fn plan_entry(input: &EntryInput<'_>) -> Option<EntryPlan> {
         (StoredEntry::Recorded(record), _) => record,
     };
     let owner = &record.owner;
+    let is_previous = Some(&owner.operator) == input.previous;
+    let current = if is_previous { input.operator } else { &owner.operator };
     match input.wanted {
-        Some(wanted) if wanted.owner != *owner => {
+        Some(wanted) if wanted.owner != (TokenOwner { operator: current.clone(), ..owner.clone() }) => {
             let TokenOwner { operator, control_plane, mesh, workload } = owner;
             let reason = format!(
                 "the name is taken: its tags name operator {operator}, control plane {control_plane}, mesh {mesh} and workload \
@@ -238,14 +246,20 @@ pub fn plan_entry(input: &EntryInput<'_>) -> Option<EntryPlan> {
             );
             Some(EntryPlan::waiting(TokenState::Conflict, reason))
         }
-        Some(wanted) => Some(plan_wanted(wanted, record, input)),
         None if !is_own(record, input) => None,
+        _ if is_previous => Some(EntryPlan {
+            actions: vec![TokenAction::TakeOver],
+            ..EntryPlan::waiting(TokenState::Pending, "its tags name the operator's previous id")
+        }),
+        Some(wanted) => Some(plan_wanted(wanted, record, input)),
         None => Some(plan_withdrawn(record, input)),
     }
 }
 
 fn is_own(record: &TokenRecord, input: &EntryInput<'_>) -> bool {
-    record.owner.operator == *input.operator && *record.owner.control_plane == *input.control_plane
+    let operator = &record.owner.operator;
+    (operator == input.operator || Some(operator) == input.previous)
+        && *record.owner.control_plane == *input.control_plane
 }
 
 /// A secret within its recovery window can neither be read by tasks nor be written.
@@ -436,6 +450,7 @@ mod tests {
         let revoked = revoked.into().map(RevocationList::parse);
         plan_entry(&EntryInput {
             operator: &OperatorId::parse("op").unwrap(),
+            previous: Some(&OperatorId::parse("op-1").unwrap()),
             control_plane: "kuma",
             wanted,
             settled,
@@ -451,6 +466,7 @@ mod tests {
         let ids = |ids: Vec<&TokenId>| ids.into_iter().map(TokenId::as_str).collect::<Vec<_>>().join("+");
         let of_tokens = |tokens: &[IssuedToken]| ids(tokens.iter().map(|token| &token.id).collect());
         let action = |action: &TokenAction| match action {
+            TokenAction::TakeOver => "take over".to_owned(),
             TokenAction::Issue(reason) => format!("issue {reason:?}"),
             TokenAction::RevokeReplaced(tokens) => format!("revoke {}", of_tokens(tokens)),
             TokenAction::Withdraw(tokens) => format!("withdraw {}", of_tokens(tokens)),
@@ -603,6 +619,23 @@ mod tests {
     }
 
     #[test]
+    fn token_of_the_previous_id_is_taken_over_first() {
+        let of_previous = |hours_left: i64| {
+            let mut record = stored(hours_left, &[]);
+            record.owner.operator = OperatorId::parse("op-1").unwrap();
+            record
+        };
+        // A rotation that is due, and a withdrawal, wait for the next pass: tags name one owner at a time.
+        for (hours_left, wanted) in [(90, Some(wanted())), (10, Some(wanted())), (50, None)] {
+            let entry = StoredEntry::Recorded(of_previous(hours_left));
+            let planned = plan(wanted.as_ref(), &entry, "", true);
+            assert_eq!(show(planned), "pending, take over", "{hours_left}");
+        }
+        let entry = StoredEntry::deleting(&of_previous(50).tags());
+        assert_eq!(show(plan(None, &entry, "", true)), "withdrawn, withdraw now, due in 51h");
+    }
+
+    #[test]
     fn secret_scheduled_for_deletion_is_held_and_its_tokens_are_revoked() {
         let entry = StoredEntry::deleting(&stored(50, &[]).tags());
         assert_eq!(show(plan(Some(&wanted()), &entry, "", true)), "held");
@@ -623,6 +656,7 @@ mod tests {
     #[test]
     fn lifecycle_policy_permits_steps() {
         let steps = [
+            TokenAction::TakeOver,
             TokenAction::Issue(IssueReason::New),
             TokenAction::Issue(IssueReason::Rotation),
             TokenAction::Withdraw(Vec::new()),
@@ -630,8 +664,8 @@ mod tests {
             TokenAction::Remove,
         ];
         for (policy, permitted) in [
-            (LifecyclePolicy::Sync, &["create", "rotate", "revoke", "prune", "remove"][..]),
-            (LifecyclePolicy::UpsertOnly, &["create", "rotate"]),
+            (LifecyclePolicy::Sync, &["update", "create", "rotate", "revoke", "prune", "remove"][..]),
+            (LifecyclePolicy::UpsertOnly, &["update", "create", "rotate"]),
             (LifecyclePolicy::CreateOnly, &["create"]),
         ] {
             let labels = steps.iter().filter(|step| step.is_permitted(policy)).map(TokenAction::label);
