@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// Time limit of an expected event, long enough for a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
 /// Interval between checks of a condition.
-const POLL_INTERVAL: Duration = Duration::from_millis(25);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Polls `check` until it returns a value.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(expected: &str, check: impl Fn() -> F) -> T {

@@ -21,17 +21,22 @@ const ACCOUNT: &str = "111122223333";
 const PATTERN: &str = r#"{"source": ["aws.ecs"]}"#;
 
 /// A harness with moto as AWS and the sandbox's Kuma.
-struct MotoHarness {
+pub(super) struct MotoHarness {
     // Declared before the harness, since fields drop in order and moto writes into its directory.
     _moto: OperatorProcess,
-    harness: Harness,
+    pub(super) harness: Harness,
     subnet: String,
 }
 
 impl MotoHarness {
     async fn start_all(python: &OsStr) -> Self {
+        Self::start_as(python, Some(ACCOUNT)).await
+    }
+
+    /// With this account for every request; `None`: with that of the access key, which is moto's own for unknown keys.
+    pub(super) async fn start_as(python: &OsStr, account: Option<&str>) -> Self {
         let mut harness = Harness::start().await;
-        let moto = start(python, harness.directory.path());
+        let moto = start(python, harness.directory.path(), account);
         let url =
             eventually("moto's endpoint", || async { moto.stdout().lines().next().map(str::to_owned) }).await;
         harness.environment.insert("AWS_ENDPOINT_URL".to_owned(), url.clone());
@@ -40,7 +45,7 @@ impl MotoHarness {
         harness.environment.insert("ECS_MESH_CLUSTER_ARN".to_owned(), arn);
         let queue = create_queue_and_rules(&harness).await;
         harness.environment.insert("ECS_MESH_QUEUE_URL".to_owned(), queue);
-        Self { _moto: moto, subnet: subnet(&url).await, harness }
+        Self { _moto: moto, subnet: subnet(&url, "AKID", "eu-west-1").await, harness }
     }
 
     fn events(&self) -> aws_sdk_eventbridge::Client {
@@ -54,12 +59,8 @@ impl MotoHarness {
         assert_eq!(put.failed_entry_count(), 0, "{put:?}");
     }
 
-    async fn run(&self) -> Task {
-        let network = AwsVpcConfiguration::builder().subnets(&self.subnet).set_security_groups(Some(vec![]));
-        let request = self.harness.ecs().run_task().cluster("moto").task_definition("app");
-        let network = NetworkConfiguration::builder().awsvpc_configuration(network.build().unwrap()).build();
-        let started = request.launch_type(LaunchType::Fargate).network_configuration(network).send().await;
-        started.unwrap().tasks.unwrap().remove(0)
+    pub(super) async fn run(&self) -> Task {
+        run_task(&self.harness.ecs(), "moto", &self.subnet).await
     }
 
     async fn stop(&self, task: &Task) {
@@ -77,7 +78,7 @@ impl MotoHarness {
     }
 
     /// Sends the CloudTrail event of a call that changed a role.
-    async fn send_role_event(&self, call: &str, role: &str) {
+    pub(super) async fn send_role_event(&self, account: &str, call: &str, role: &str) {
         let detail = json!({
             "eventTime": now(), "eventSource": "iam.amazonaws.com", "eventName": call, "awsRegion": "us-east-1",
             "requestParameters": {"roleName": role}, "responseElements": null, "eventType": "AwsApiCall",
@@ -85,7 +86,7 @@ impl MotoHarness {
         // IAM's events come from us-east-1, and moto's from the Region of their bus.
         let event = json!({
             "version": "0", "id": "1", "detail-type": "AWS API Call via CloudTrail", "source": "aws.iam",
-            "account": ACCOUNT, "time": now(), "region": "us-east-1", "resources": [], "detail": detail,
+            "account": account, "time": now(), "region": "us-east-1", "resources": [], "detail": detail,
         });
         let queue = self.harness.variable("ECS_MESH_QUEUE_URL");
         let sent = self.harness.sqs().send_message().queue_url(queue).message_body(event.to_string());
@@ -93,10 +94,19 @@ impl MotoHarness {
     }
 }
 
-fn start(python: &OsStr, directory: &Path) -> OperatorProcess {
+/// Runs a task of the family `app`.
+pub(super) async fn run_task(ecs: &aws_sdk_ecs::Client, cluster: &str, subnet: &str) -> Task {
+    let network = AwsVpcConfiguration::builder().subnets(subnet).set_security_groups(Some(vec![]));
+    let network = NetworkConfiguration::builder().awsvpc_configuration(network.build().unwrap()).build();
+    let request = ecs.run_task().cluster(cluster).task_definition("app").launch_type(LaunchType::Fargate);
+    request.network_configuration(network).send().await.unwrap().tasks.unwrap().remove(0)
+}
+
+fn start(python: &OsStr, directory: &Path, account: Option<&str>) -> OperatorProcess {
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/moto_server.py")).arg("--patched");
-    let environment = [("MOTO_ACCOUNT_ID".to_owned(), ACCOUNT.to_owned())].into();
+    let account = account.map(|account| ("MOTO_ACCOUNT_ID".to_owned(), account.to_owned()));
+    let environment = account.into_iter().collect();
     OperatorProcess::launch(&mut command, directory, "moto", &environment)
 }
 
@@ -115,8 +125,10 @@ async fn create_queue_and_rules(harness: &Harness) -> String {
 
 /// One of moto's own subnets, since moto accepts no other. The request is raw, since the EC2 client is not a
 /// dependency and moto checks no signature.
-async fn subnet(url: &str) -> String {
-    let signed = "AWS4-HMAC-SHA256 Credential=AKID/20270101/eu-west-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
+pub(super) async fn subnet(url: &str, access_key: &str, region: &str) -> String {
+    let signed = format!(
+        "AWS4-HMAC-SHA256 Credential={access_key}/20270101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=0"
+    );
     let request = reqwest::Client::builder().no_proxy().build().unwrap().post(url);
     let form = "Action=DescribeSubnets&Version=2016-11-15";
     let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
@@ -157,12 +169,12 @@ fn now() -> String {
     Timestamp(i64::try_from(since.as_millis()).unwrap()).to_string()
 }
 
-fn address(task: &Task) -> &str {
+pub(super) fn address(task: &Task) -> &str {
     let mut details = task.attachments()[0].details().iter();
     details.find(|pair| pair.name() == Some("privateIPv4Address")).and_then(|pair| pair.value()).unwrap()
 }
 
-fn id(task: &Task) -> &str {
+pub(super) fn id(task: &Task) -> &str {
     task.task_arn().unwrap().rsplit('/').next().unwrap()
 }
 
@@ -200,11 +212,11 @@ async fn task_lifecycle_on_moto() {
 
     // A removed role tag removes the registrations, and a restored one registers again.
     harness.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
-    moto.send_role_event("UntagRole", "app-task").await;
+    moto.send_role_event(ACCOUNT, "UntagRole", "app-task").await;
     harness.wait_for_dataplanes("withdrawal of both", BTreeMap::is_empty).await;
     operator.line(&[("reason", "rejected"), ("error", "app-task"), ("error", "kuma.io/mesh")]).await;
     harness.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
-    moto.send_role_event("TagRole", "app-task").await;
+    moto.send_role_event(ACCOUNT, "TagRole", "app-task").await;
     harness.wait_for_dataplanes("registration of both", |found| found.len() == 2).await;
 
     // An event alone stops nothing, and a task is removed when ECS reports STOPPED.

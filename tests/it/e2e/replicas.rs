@@ -419,28 +419,40 @@ async fn two_operators_without_a_lease_notice_each_other() {
         operator.line(&[("message", "no lease: this must be the only copy with this operator id")]).await;
         operator.wait_for_sweep(true).await;
     }
-    let warned = |operator: &OperatorProcess| {
-        let message = "another process writes with this operator id";
-        !operator.lines(&[("level", "WARN"), ("message", message)]).is_empty()
-    };
     // Each writes some of the tasks that start: which of them receives an event is the queue's choice.
     let mut count = 1;
     let end = Instant::now() + super::harness::TIMEOUT;
-    while !(warned(&one) && warned(&other)) {
+    while !(has_noticed_another_writer(&one) && has_noticed_another_writer(&other)) {
         assert!(Instant::now() < end, "they do not notice each other:\n{}\n{}", one.stderr(), other.stderr());
         count = if count < 8 { count + 1 } else { 1 };
         harness.scale("app", count).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     for operator in [&one, &other] {
-        let address = operator.line(&[("address", "127.0.0.1:"), ("server", "metrics")]).await;
-        let url = format!("http://{}", address["address"].as_str().unwrap());
-        let readiness = harness.http.get(format!("{url}/readyz")).send().await.unwrap();
-        assert_eq!(readiness.status().as_u16(), 503);
-        assert!(readiness.text().await.unwrap().contains("with this operator id"));
-        let metrics = harness.http.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
-        assert!(metrics.contains("ecs_mesh_foreign_writer{control_plane=\"kuma\"} 1"), "{metrics}");
+        assert_foreign_writer_reported(&harness, operator, "kuma").await;
     }
+}
+
+/// Whether the operator has warned of another process with its id.
+pub(super) fn has_noticed_another_writer(operator: &OperatorProcess) -> bool {
+    let message = "another process writes with this operator id";
+    !operator.lines(&[("level", "WARN"), ("message", message)]).is_empty()
+}
+
+/// Checks readiness and metrics of an operator that has noticed another one.
+pub(super) async fn assert_foreign_writer_reported(
+    harness: &Harness,
+    operator: &OperatorProcess,
+    control_plane: &str,
+) {
+    let address = operator.line(&[("address", "127.0.0.1:"), ("server", "metrics")]).await;
+    let url = format!("http://{}", address["address"].as_str().unwrap());
+    let readiness = harness.http.get(format!("{url}/readyz")).send().await.unwrap();
+    assert_eq!(readiness.status().as_u16(), 503);
+    assert!(readiness.text().await.unwrap().contains("with this operator id"));
+    let metrics = harness.http.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
+    let gauge = format!("ecs_mesh_foreign_writer{{control_plane=\"{control_plane}\"}} 1");
+    assert!(metrics.contains(&gauge), "{metrics}");
 }
 
 /// `HANDOVERS=50 … fifty_forced_handovers --ignored --nocapture` prints the table of docs/benchmarks.md.
