@@ -7,10 +7,13 @@ use std::time::Duration;
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::dry_run::{DryRunRecorder, TaskPlan};
+use super::journal::{ChangeCause, ChangeResult, JournalChange, JournalEvent, JournalSubject};
 use super::recorder::Recorder;
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_consul_acl::reconcile::{AclDryRun, AclHost, AclMetrics, AclReconciler};
+use ecs_mesh_consul_acl::reconcile::{
+    AclChange, AclChangeResult, AclDryRun, AclHost, AclMetrics, AclReconciler,
+};
 use ecs_mesh_core::plan::report::{ObjectKind, PlannedChange};
 use ecs_mesh_model::ClusterArn;
 
@@ -44,6 +47,33 @@ impl AclHost for Context {
     fn invalidate_sweep(&self) {
         self.sweeps.invalidate();
     }
+
+    fn record_change(&self, change: AclChange<'_>) {
+        self.process.journal.record(|| journal_entry(&change));
+    }
+}
+
+/// The entry of a change. A binding rule has no name of its own at Consul, so its id follows.
+fn journal_entry(change: &AclChange<'_>) -> (JournalSubject, JournalEvent) {
+    let name = match change.id {
+        Some(id) if change.kind == ObjectKind::BindingRule => format!("{} ({id})", change.name).into(),
+        _ => change.name.into(),
+    };
+    let control_plane = Some(Arc::clone(change.control_plane));
+    let subject = JournalSubject { control_plane, name: Some(name), ..JournalSubject::default() };
+    let made = JournalChange {
+        object: change.kind.label(),
+        change: change.change,
+        cause: ChangeCause::Declared,
+        message: change.reason.to_owned(),
+        fields: change.fields.clone(),
+        result: match change.result {
+            AclChangeResult::Success => ChangeResult::Success,
+            AclChangeResult::ResponseLost => ChangeResult::SuccessResponseLost,
+            AclChangeResult::Error(error) => ChangeResult::Error(error.to_owned()),
+        },
+    };
+    (subject, JournalEvent::Change(made))
 }
 
 impl AclMetrics for Metrics {

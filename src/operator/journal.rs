@@ -87,7 +87,7 @@ pub enum JournalEvent {
 /// A write, and how it ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JournalChange {
-    /// The kind of object: `registration`, `protection`, `data_plane_token`, or a kind of ACL object such as `acl-role`.
+    /// The kind of object: `registration`, `protection`, `data_plane_token`, or a kind of ACL object such as `role` or `auth_method`.
     pub object: &'static str,
     /// The value of the log field `change`: `create`, `update`, `adopt`, `drain`, `remove`, `protect`, `unprotect`, or one of
     /// tokens.

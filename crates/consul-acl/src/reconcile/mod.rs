@@ -29,7 +29,7 @@ use ecs_mesh_controller::{Backoff, Circuit, Heartbeat, Lease, ShutdownSummary, T
 use ecs_mesh_core::plan::report::ObjectKind;
 
 pub use acl_state::{AclStatus, OBJECT_STATES};
-pub use host::{AclDryRun, AclHost, AclMetrics};
+pub use host::{AclChange, AclChangeResult, AclDryRun, AclHost, AclMetrics};
 
 use acl_state::AclState;
 use pass::{AclReconcile, ReconcileEnd};

@@ -10,19 +10,14 @@ use tracing::{debug, info, warn};
 use super::AclReconciler;
 use super::acl_state::ObjectKey;
 use super::apply::key;
+use super::host::{AclChange, AclChangeResult};
 use crate::desired::{ObjectOwner, owner};
 use crate::plan::{AclAction, AclStep, ActualObjects};
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_controller::WriteObstacle;
-use ecs_mesh_core::plan::report::ObjectKind;
-use ecs_mesh_core::plan::report::{Change, PlannedChange};
+use ecs_mesh_core::plan::FieldChange;
+use ecs_mesh_core::plan::report::{Change, ObjectKind, PlannedChange};
 
-/// Value of the log field `result`.
-const RESULT_SUCCESS: &str = "success";
-/// The write took effect, and its response was lost: a later snapshot shows it.
-const RESULT_RESPONSE_LOST: &str = "success_response_lost";
-/// The write failed, or its result is unknown: the field `error` has the cause.
-const RESULT_ERROR: &str = "error";
 const OUTCOME_UNKNOWN: &str = "; outcome unknown, the next pass verifies it";
 const ERROR_CANCELLED: &str = "cancelled before the response; outcome unknown, the next pass verifies it";
 
@@ -80,7 +75,7 @@ impl AclReporter<'_> {
     pub(super) fn report_lost_responses(&self, long_enough: Duration, actual: &ActualObjects) {
         for step in self.acl.target.state.take_confirmed(long_enough, |step| actual.has_taken_effect(step)) {
             self.acl.metrics.record_acl_change(step.id.kind, self.change(&step), true);
-            self.audit(&step, RESULT_RESPONSE_LOST, None);
+            self.audit(&step, AclChangeResult::ResponseLost);
         }
     }
 
@@ -88,7 +83,7 @@ impl AclReporter<'_> {
     pub(super) fn report_cancelled(&self) {
         for step in self.acl.target.state.take_unreported() {
             self.acl.metrics.record_acl_change(step.id.kind, self.change(&step), false);
-            self.audit(&step, RESULT_ERROR, Some(ERROR_CANCELLED));
+            self.audit(&step, AclChangeResult::Error(ERROR_CANCELLED));
         }
     }
 
@@ -149,7 +144,7 @@ impl AclReporter<'_> {
         match outcome {
             AclOutcome::Done => {
                 metrics.record_acl_change(step.id.kind, self.change(step), true);
-                self.audit(step, RESULT_SUCCESS, None);
+                self.audit(step, AclChangeResult::Success);
             }
             AclOutcome::Failed(error) => {
                 metrics.record_acl_change(step.id.kind, self.change(step), false);
@@ -157,7 +152,7 @@ impl AclReporter<'_> {
                 let suffix = if self.acl.target.state.is_unacknowledged(key) { OUTCOME_UNKNOWN } else { "" };
                 let error = format!("{}{suffix}", error.message);
                 if self.acl.target.state.warn_once(key, &error) {
-                    self.audit(step, RESULT_ERROR, Some(&error));
+                    self.audit(step, AclChangeResult::Error(&error));
                 } else {
                     let (control_plane, kind, name) = self.identify(step);
                     debug!(%control_plane, kind, name, error, "changing an ACL object failed again");
@@ -218,8 +213,9 @@ impl AclReporter<'_> {
         (&self.acl.target.name, step.id.kind.label(), &step.id.name)
     }
 
-    /// Logs a change of an object for the audit trail.
-    fn audit(&self, step: &AclStep, result: &'static str, error: Option<&str>) {
+    /// Logs a change of an object for the audit trail, and passes it on.
+    fn audit(&self, step: &AclStep, outcome: AclChangeResult<'_>) {
+        let (result, error) = (outcome.label(), outcome.error());
         let operator = self.acl.target.backend.operators().current();
         let (control_plane, kind, name) = self.identify(step);
         let (version, change, scope) = (env!("CARGO_PKG_VERSION"), self.change(step), &step.id.scope);
@@ -239,6 +235,16 @@ impl AclReporter<'_> {
         } else {
             log!(warn, "changing an ACL object failed");
         }
+        self.acl.host.record_change(AclChange {
+            control_plane: &self.acl.target.name,
+            kind: step.id.kind,
+            name: &step.id.name,
+            id,
+            change,
+            reason,
+            fields: changed_fields(step).iter().map(|change| change.path.clone()).collect(),
+            result: outcome,
+        });
     }
 
     /// The kind of change, as a log field and metric label.
@@ -257,14 +263,18 @@ impl AclReporter<'_> {
     }
 }
 
+/// The differing fields.
+fn changed_fields(step: &AclStep) -> &[FieldChange] {
+    match &step.action {
+        AclAction::Update { fields, .. } => fields,
+        AclAction::Conflict { difference } | AclAction::Drifted { difference } => difference,
+        _ => &[],
+    }
+}
+
 /// The paths of the differing fields, without values.
 fn paths(step: &AclStep) -> String {
-    let fields = match &step.action {
-        AclAction::Update { fields, .. } => fields.as_slice(),
-        AclAction::Conflict { difference } | AclAction::Drifted { difference } => difference.as_slice(),
-        _ => &[],
-    };
-    fields.iter().map(|change| change.path.as_str()).collect::<Vec<_>>().join(", ")
+    changed_fields(step).iter().map(|change| change.path.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// One of [`OBJECT_STATES`](super::OBJECT_STATES).

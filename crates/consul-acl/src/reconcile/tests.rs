@@ -268,6 +268,8 @@ fn manifests(service_tokens: Option<Value>) -> ManifestSet {
 struct Host {
     set: Mutex<Arc<ManifestSet>>,
     sweep_soon: tokio::sync::Notify,
+    /// Name, change and result of each recorded change.
+    changes: Mutex<Vec<(String, String, String)>>,
 }
 
 impl AclHost for Host {
@@ -285,6 +287,11 @@ impl AclHost for Host {
 
     fn invalidate_sweep(&self) {
         self.sweep_soon.notify_one();
+    }
+
+    fn record_change(&self, change: AclChange<'_>) {
+        let texts = [change.name, change.change, change.result.label()].map(str::to_owned);
+        self.changes.lock().unwrap().push(texts.into());
     }
 }
 
@@ -364,6 +371,7 @@ impl AclReconcileFixture {
 
     async fn pass(&self) -> PassSummary {
         let _logging = self.log_from_here();
+        self.host.changes.lock().unwrap().clear();
         let began = Instant::now();
         let stop = CancellationToken::new();
         let ended = AclReconcile { acl: &self.reconciler(), stop: &stop }.run().await;
@@ -376,6 +384,8 @@ impl AclReconcileFixture {
             ReconcileEnd::Retry(at) => at.map(|at| at.saturating_duration_since(Instant::now())),
         };
         let ended_well = matches!(ended, ReconcileEnd::Settled);
+        // The host receives what the audit log has.
+        assert_eq!(*self.host.changes.lock().unwrap(), audited(&self.log.text()));
         PassSummary { ended_well, not_before, states, took: began.elapsed(), log: self.log.text() }
     }
 }
