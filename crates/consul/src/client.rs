@@ -18,6 +18,7 @@ use super::api::ConsulApi;
 use super::connection::settings;
 use super::context::ClientContext;
 use super::errors::{self, ConsulCall};
+use super::members;
 use super::objects::AclObjects;
 use super::own_token::OwnToken;
 use super::removal::{self, ReadCache, RemoveServices, ServiceKey};
@@ -30,8 +31,8 @@ use ecs_mesh_api::{AllowList, ConsulConnection};
 use ecs_mesh_control_plane::http::{HttpMethod, HttpTransport, SettingsError, StreamTransport};
 use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
-    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, PartialList, Registration,
-    RegistrationSummary, RenderedRegistration, SupportGate, UnattributedTokenCount, WriterId,
+    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, MeshMember, PartialList,
+    Registration, RegistrationSummary, RenderedRegistration, SupportGate, UnattributedTokenCount, WriterId,
 };
 use ecs_mesh_controller::{ActiveWarnings, BatchError, Batcher, Lease, Secrets, TokenBucket};
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
@@ -500,6 +501,14 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
     /// The services in the catalog. (`mesh` is the single partition of this client.)
     async fn list_services(&self, _mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         self.observed("list_services", self.list_service_names()).await
+    }
+
+    async fn list_members(
+        &self,
+        _mesh: &MeshName,
+        sink: &mut (dyn FnMut(MeshMember) + Send),
+    ) -> Result<(), MeshError> {
+        self.observed("list_members", members::list(&self.api, &self.context, sink)).await
     }
 
     async fn refresh_capabilities(&self, _meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {

@@ -25,6 +25,7 @@ mod connection;
 mod context;
 mod diagnostics;
 mod errors;
+mod members;
 mod objects;
 mod own_token;
 mod permissions;

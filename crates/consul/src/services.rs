@@ -18,8 +18,9 @@ use super::segments::{ConsulSegment, RegistrationsFound, SegmentResults};
 use super::tokens::owner;
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport, TooLarge, segment};
 use ecs_mesh_control_plane::skipped_items::SkippedItems;
-use ecs_mesh_control_plane::{MeshError, Registration, RegistrationSummary};
+use ecs_mesh_control_plane::{MeshError, MeshMember, Registration, RegistrationOwner, RegistrationSummary};
 use ecs_mesh_controller::BatchCall;
+use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, intern};
 
 const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
@@ -75,6 +76,27 @@ impl NodeService {
             Some(Ok(arn)) if arn == task => ServiceOwner::Task(task),
             Some(_) => ServiceOwner::Malformed("its metadata's task-arn does not match its task-id and node"),
         }
+    }
+
+    /// The instance as a member of the mesh, on this node, which may be a cluster's.
+    pub(super) fn member(
+        self,
+        node: &str,
+        cluster: Option<&ClusterArn>,
+        ready: bool,
+        context: &ClientContext,
+    ) -> MeshMember {
+        if let Some(cluster) = cluster
+            && let ServiceOwner::Task(task) = self.owner(cluster)
+        {
+            let registration = self.registration(cluster, Some(&task), context);
+            let services = registration.service.into_iter().collect();
+            return MeshMember { id: registration.id, owner: registration.owner, services, ready };
+        }
+        let id =
+            RegistrationId { mesh: context.mesh.clone(), name: format!("service/{}@{node}", self.id).into() };
+        let services = vec![intern(&self.name)];
+        MeshMember { id, owner: RegistrationOwner::Foreign, services, ready }
     }
 
     fn registration(

@@ -109,6 +109,19 @@ pub struct OwnedEndpoint {
     pub owner: RegistrationOwner,
 }
 
+/// A registration of a mesh, of any owner, for those who look at the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshMember {
+    /// Mesh and name.
+    pub id: RegistrationId,
+    /// Its owner.
+    pub owner: RegistrationOwner,
+    /// Its services; a Dataplane may have several.
+    pub services: Vec<Arc<str>>,
+    /// Whether it serves, as far as the control plane can tell.
+    pub ready: bool,
+}
+
 /// The kind of a failed call to a control plane, which decides about retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MeshErrorKind {
@@ -305,6 +318,21 @@ pub trait ControlPlane: Send + Sync {
     async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {
         let _ = (mesh, service);
         Ok(Vec::new())
+    }
+
+    /// Lists the registrations of the mesh, of any owner, with their readiness. Decides nothing: only called for readers of the
+    /// operator. `sink` receives each as it is read, possibly twice. Registrations that are unreadable, or have no readiness in
+    /// this list, are absent.
+    ///
+    /// # Errors
+    /// If the list could not be read to its end; registrations received before are valid.
+    async fn list_members(
+        &self,
+        mesh: &MeshName,
+        sink: &mut (dyn FnMut(MeshMember) + Send),
+    ) -> Result<(), MeshError> {
+        let _ = (mesh, sink);
+        Ok(())
     }
 
     /// Lists how the sidecars of this operator's registrations in the mesh get their outbounds, as they have reported it.

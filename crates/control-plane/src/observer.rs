@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Receives every operation.
 pub trait MeshCallObserver: Send + Sync {
-    /// An operation (`list_owned`, `list_for_task`, `get`, `put`, `delete`, `list_services`, `list_backends`, `list_sidecars`,
+    /// An operation (`list_owned`, `list_for_task`, `get`, `put`, `delete`, `list_services`, `list_backends`, `list_sidecars`, `list_members`,
     /// `list_endpoints`, `refresh_capabilities`) ended with `success` or the label of a [`MeshErrorKind`](super::MeshErrorKind).
     fn call(&self, operation: &'static str, outcome: &'static str, took: Duration);
 

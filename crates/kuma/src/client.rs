@@ -26,6 +26,7 @@ use super::expressible;
 use super::first_write::{self, FIRST_WRITE_PAUSE, FIRST_WRITE_READS, FirstWrite};
 use super::labels::{self, DISPLAY_NAME_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use super::list::{self, ListFilter, MAX_PAGES, OFFSET, PageFlaw, page_path};
+use super::members;
 use super::normalise::normalise;
 use super::previous_operator::PreviousOperator;
 use super::reachable;
@@ -44,8 +45,8 @@ use ecs_mesh_control_plane::http::{
 };
 use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
-    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, OwnedEndpoint, Registration,
-    RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate, WriterId,
+    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, MeshMember, OwnedEndpoint,
+    Registration, RegistrationOwner, RegistrationSummary, RenderedRegistration, SupportGate, WriterId,
 };
 use ecs_mesh_controller::{ActiveWarnings, Lease, LeaseTerm, Secrets};
 use ecs_mesh_core::intent::{DesiredProxy, DesiredRegistration, MeshBackend, MeshServices, RegistrationId};
@@ -189,6 +190,15 @@ impl<T: Transport> KumaControlPlane<T> {
                 OwnedEndpoint { owner: previous.claim_owner(endpoint.owner, &self.operator), ..endpoint }
             }
             None => endpoint,
+        }
+    }
+
+    fn claimed_member(&self, member: MeshMember) -> MeshMember {
+        match &self.previous_operator {
+            Some(previous) => {
+                MeshMember { owner: previous.claim_owner(member.owner, &self.operator), ..member }
+            }
+            None => member,
         }
     }
 
@@ -755,6 +765,19 @@ impl<T: Transport> KumaControlPlane<T> {
         Ok(found)
     }
 
+    async fn list_all_members(
+        &self,
+        mesh: &MeshName,
+        sink: &mut (dyn FnMut(MeshMember) + Send),
+    ) -> Result<(), MeshError> {
+        let path = format!("/meshes/{}/dataplanes+insights", segment(mesh.as_str()));
+        let read = |item: Value| match members::read(item) {
+            Ok(member) => sink(self.claimed_member(member)),
+            Err(_) => self.observer.skipped("list_members"),
+        };
+        self.list(&path, None, RequestKind::Mesh, read).await
+    }
+
     async fn list_reported_outbounds(
         &self,
         mesh: &MeshName,
@@ -1281,6 +1304,14 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
 
     async fn list_endpoints(&self, mesh: &MeshName, service: &str) -> Result<Vec<OwnedEndpoint>, MeshError> {
         self.observed("list_endpoints", self.list_endpoints_of(mesh, service)).await
+    }
+
+    async fn list_members(
+        &self,
+        mesh: &MeshName,
+        sink: &mut (dyn FnMut(MeshMember) + Send),
+    ) -> Result<(), MeshError> {
+        self.observed("list_members", self.list_all_members(mesh, sink)).await
     }
 
     async fn list_sidecar_outbounds(

@@ -45,14 +45,7 @@ pub(super) fn read(
     naming: ServiceNaming,
 ) -> Result<Option<OwnedEndpoint>, MalformedRegistration> {
     let connected = is_connected(&overview);
-    let mut stored = overview;
-    // An overview has the resource's own fields below `dataplane`.
-    if let Some(networking) = stored.pointer_mut("/dataplane/networking").map(Value::take)
-        && let Some(top) = stored.as_object_mut()
-    {
-        top.insert("networking".to_owned(), networking);
-    }
-    let registration = dataplane::registration(stored)?;
+    let registration = dataplane::registration(stored_of(overview))?;
     let inbounds = registration.stored.pointer("/networking/inbound").and_then(Value::as_array);
     let listeners = registration.stored.pointer("/networking/listeners").and_then(Value::as_array);
     let is_labelled = labels::label(&registration.stored, WORKLOAD_LABEL) == Some(service);
@@ -75,6 +68,17 @@ pub(super) fn read(
     Ok(Some(OwnedEndpoint { endpoint, owner: registration.owner }))
 }
 
+/// The Dataplane of an overview, which has the resource's own fields below `dataplane`.
+pub(super) fn stored_of(overview: Value) -> Value {
+    let mut stored = overview;
+    if let Some(networking) = stored.pointer_mut("/dataplane/networking").map(Value::take)
+        && let Some(top) = stored.as_object_mut()
+    {
+        top.insert("networking".to_owned(), networking);
+    }
+    stored
+}
+
 /// Whether a stored registration has inbounds or listeners, and with them a readiness. A gateway, a client, a `ZoneIngress`
 /// and a `ZoneEgress` have none.
 pub(super) fn has_readiness(stored: &Value) -> bool {
@@ -83,7 +87,7 @@ pub(super) fn has_readiness(stored: &Value) -> bool {
 }
 
 /// Whether a connection of the sidecar has not ended. After a hard kill clients are still routed to the inbound.
-fn is_connected(overview: &Value) -> bool {
+pub(super) fn is_connected(overview: &Value) -> bool {
     let subscriptions = overview.pointer("/dataplaneInsight/subscriptions").and_then(Value::as_array);
     subscriptions.into_iter().flatten().any(|subscription| {
         subscription.get("connectTime").is_some() && subscription.get("disconnectTime").is_none()

@@ -37,6 +37,7 @@ mod expressible;
 mod first_write;
 mod labels;
 mod list;
+mod members;
 mod normalise;
 mod previous_operator;
 mod reachable;

@@ -183,7 +183,7 @@ pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
 /// Operations of control planes.
-pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 16] = [
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 17] = [
     "list_owned",
     "list_clusters",
     "list_for_task",
@@ -194,6 +194,7 @@ pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 16] = [
     "list_backends",
     "list_sidecars",
     "list_endpoints",
+    "list_members",
     "refresh_capabilities",
     "acl_snapshot",
     "acl_apply",

@@ -2,6 +2,7 @@
 
 mod calls;
 mod lookup;
+mod members;
 mod objects;
 mod over_http;
 mod recorded;
