@@ -19,7 +19,7 @@ use ecs_mesh_client::http::ApiClient;
 use ecs_mesh_client::output::{document, explanation};
 use ecs_mesh_client::resource::ResourceKind;
 use ecs_mesh_client::{ApiError, Pages};
-use ecs_mesh_core::plan::report::render_change;
+use ecs_mesh_core::plan::report::TaskVerdict;
 use ecs_mesh_model::{Glob, RoleArn, TaskArn};
 
 /// Most tasks of a service that are explained by a running operator.
@@ -116,7 +116,7 @@ impl ExplainArgs {
         let options =
             PlanOptions { timeout: self.timeout, selection: selection.clone(), ..PlanOptions::default() };
         let (report, operator) = Box::pin(plan(&self.common, &self.rates, options, None)).await?;
-        let tasks = operator.explain(&selection, &report.changes);
+        let tasks = operator.explain(&selection, &report);
         let missing: Vec<String> =
             report.unresolved.iter().map(|input| format!("{}: {}", input.subject, input.error)).collect();
         if tasks.is_empty() && missing.is_empty() {
@@ -208,7 +208,7 @@ fn render_text(tasks: &[TaskExplanation], missing: &[String]) -> String {
 }
 
 fn render_task(text: &mut String, explained: &TaskExplanation) {
-    let TaskExplanation { task, ecs, workloads, registrations, changes } = explained;
+    let TaskExplanation { task, ecs, workloads, registrations, changes, warnings } = explained;
     let bold = Style::new().bold();
     let _ = writeln!(text, "{bold}task {}/{}{bold:#}", task.cluster().name(), task.id());
     match ecs {
@@ -249,13 +249,14 @@ fn render_task(text: &mut String, explained: &TaskExplanation) {
         let drained = known.drained.map(|reason| format!(", drained ({reason})")).unwrap_or_default();
         let _ = writeln!(text, "  registration: {} at {}{service}{drained}", known.name, known.control_plane);
     }
-    for change in changes {
-        let _ = writeln!(text, "  verdict at control plane {}:", change.control_plane);
-        for line in render_change(change).lines() {
+    let verdicts = TaskVerdict::by_control_plane(changes, warnings);
+    for verdict in &verdicts {
+        let _ = writeln!(text, "  verdict at control plane {}:", verdict.control_plane);
+        for line in verdict.render().lines() {
             let _ = writeln!(text, "  {line}");
         }
     }
-    if changes.is_empty() {
+    if verdicts.is_empty() {
         text.push_str("  verdict: nothing is due\n");
     }
     text.push('\n');

@@ -38,7 +38,7 @@ struct Inner {
     counts: BTreeMap<(Arc<str>, &'static str), i64>,
 }
 
-/// The plan of one task, or of a control plane's ACL objects.
+/// The plan of one task, which is its verdict in a live run, or of a control plane's ACL objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct TaskPlan {
     items: Vec<PlannedChange>,
@@ -69,6 +69,14 @@ impl TaskPlan {
 
     pub(super) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    pub(super) fn changes(&self) -> &[PlannedChange] {
+        &self.items
+    }
+
+    pub(super) fn warnings(&self) -> &[Reason] {
+        &self.warnings
     }
 }
 

@@ -1,9 +1,11 @@
-//! The last evaluation of each task at one control plane, for readers. A reconcile records it; nothing is evaluated again to be
+//! The last evaluation and verdict of each task at one control plane, for readers. A reconcile records it; nothing is evaluated again to be
 //! shown.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::dry_run::TaskPlan;
+use super::recorder::is_settled;
 use ecs_mesh_core::intent::{Evaluation, HoldReason, IgnoreReason, RoleViolation, Verdict};
 use ecs_mesh_model::{DataplaneOwner, Reason, TaskArn, intern};
 use ecs_mesh_read_api::VerdictFacts;
@@ -20,12 +22,11 @@ pub(super) struct EvaluatedTask {
     /// The task belongs to another control plane, which has the verdict.
     pub(super) is_elsewhere: bool,
     pub(super) violations: Vec<RoleViolation>,
-    pub(super) warnings: Vec<String>,
 }
 
 impl EvaluatedTask {
     pub(super) fn of(evaluation: &Evaluation) -> Self {
-        let Evaluation { binding, owner, workload, verdict, warnings } = evaluation;
+        let Evaluation { binding, owner, workload, verdict, .. } = evaluation;
         let (facts, reason) = verdict_facts(verdict, *owner);
         let violations = match verdict {
             Verdict::Reject { violations, .. } => violations.clone(),
@@ -39,7 +40,6 @@ impl EvaluatedTask {
             reason,
             is_elsewhere: matches!(verdict, Verdict::Ignore(IgnoreReason::OtherControlPlane)),
             violations,
-            warnings: warnings.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -62,19 +62,31 @@ fn verdict_facts(verdict: &Verdict, owner: DataplaneOwner) -> (VerdictFacts, Opt
     }
 }
 
-/// The evaluations of one control plane.
+/// The verdict that the last reconcile of a task came to.
+#[derive(Clone, Debug)]
+pub(super) enum RecordedVerdict {
+    /// Each registration is as desired. Most are, and their verdict follows from the registry.
+    Settled,
+    /// What is due, or in the way; nothing where the task has no registration and needs none.
+    Changes(Arc<TaskPlan>),
+}
+
+/// The evaluations and verdicts of one control plane.
 #[derive(Debug, Default)]
-pub(super) struct EvaluatedTasks(Mutex<BTreeMap<TaskArn, Arc<EvaluatedTask>>>);
+pub(super) struct EvaluatedTasks {
+    evaluations: Mutex<BTreeMap<TaskArn, Arc<EvaluatedTask>>>,
+    verdicts: Mutex<BTreeMap<TaskArn, RecordedVerdict>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl EvaluatedTasks {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Arc<EvaluatedTask>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records an evaluation.
     pub(super) fn record(&self, task: &TaskArn, evaluation: &Evaluation) {
         let evaluated = EvaluatedTask::of(evaluation);
-        let mut all = self.lock();
+        let mut all = lock(&self.evaluations);
         match all.get_mut(task) {
             Some(known) if **known == evaluated => {}
             Some(known) => *known = Arc::new(evaluated),
@@ -82,18 +94,34 @@ impl EvaluatedTasks {
         }
     }
 
-    /// Forgets tasks that are not known any more.
-    pub(super) fn retain(&self, is_known: impl Fn(&TaskArn) -> bool) {
-        self.lock().retain(|task, _| is_known(task));
+    /// Records the verdict of a reconcile that has ended.
+    pub(super) fn record_verdict(&self, task: &TaskArn, verdict: TaskPlan) {
+        let verdict = if is_settled(&verdict) {
+            RecordedVerdict::Settled
+        } else {
+            RecordedVerdict::Changes(Arc::new(verdict))
+        };
+        lock(&self.verdicts).insert(task.clone(), verdict);
     }
 
-    /// A copy of all.
+    /// Forgets tasks that are not known any more.
+    pub(super) fn retain(&self, is_known: impl Fn(&TaskArn) -> bool) {
+        lock(&self.evaluations).retain(|task, _| is_known(task));
+        lock(&self.verdicts).retain(|task, _| is_known(task));
+    }
+
+    /// A copy of all evaluations.
     pub(super) fn all(&self) -> BTreeMap<TaskArn, Arc<EvaluatedTask>> {
-        self.lock().clone()
+        lock(&self.evaluations).clone()
     }
 
     /// The evaluation of a task.
     pub(super) fn get(&self, task: &TaskArn) -> Option<Arc<EvaluatedTask>> {
-        self.lock().get(task).cloned()
+        lock(&self.evaluations).get(task).cloned()
+    }
+
+    /// The verdict on a task.
+    pub(super) fn verdict(&self, task: &TaskArn) -> Option<RecordedVerdict> {
+        lock(&self.verdicts).get(task).cloned()
     }
 }

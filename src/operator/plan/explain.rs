@@ -9,7 +9,7 @@ use super::PlanSelection;
 use super::selection::may_describe;
 use crate::operator::Operator;
 use crate::operator::control_plane_worker::ControlPlaneWorker;
-use ecs_mesh_core::plan::report::PlanEntry;
+use ecs_mesh_core::plan::report::{PlanEntry, PlanReport, PlanWarning};
 use ecs_mesh_model::{RoleArn, Task, TaskArn, TaskHost};
 
 /// A task as ECS and the control planes show it, and what a run would make of it.
@@ -27,6 +27,9 @@ pub struct TaskExplanation {
     pub registrations: Vec<KnownRegistrationState>,
     /// The changes of a run at each control plane, or the reason why there are none.
     pub changes: Vec<PlanEntry>,
+    /// Valid states of the task that are probably unintended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<PlanWarning>,
 }
 
 /// The state of a task in ECS.
@@ -81,8 +84,9 @@ pub struct KnownRegistrationState {
 }
 
 impl Operator {
-    /// Explains the selected tasks by what a plan read, with that plan's changes.
-    pub fn explain(&self, selection: &PlanSelection, changes: &[PlanEntry]) -> Vec<TaskExplanation> {
+    /// Explains the selected tasks by what a plan read, with that plan's changes and warnings.
+    pub fn explain(&self, selection: &PlanSelection, report: &PlanReport) -> Vec<TaskExplanation> {
+        let PlanReport { changes, warnings, .. } = report;
         let workers = self.workers();
         let registered = workers.values().flat_map(|worker| worker.registry.tasks());
         let mut tasks: Vec<TaskArn> = self.context.aws.store.all().into_iter().chain(registered).collect();
@@ -99,6 +103,11 @@ impl Operator {
                 workloads: workloads.map(|(name, _)| Arc::clone(name)).collect(),
                 registrations: workers.values().flat_map(|worker| registrations(worker, &task)).collect(),
                 changes: changes.iter().filter(|entry| entry.task.as_ref() == Some(&task)).cloned().collect(),
+                warnings: warnings
+                    .iter()
+                    .filter(|warning| warning.task == task.to_string())
+                    .cloned()
+                    .collect(),
                 ecs: known.map(|known| self.state(&known)),
                 task,
             }

@@ -11,6 +11,7 @@ use super::super::apply::{ApplyOutcome, WriteCause, WriteDecision};
 use super::super::dataplane_checks::DataplaneFinding;
 use super::super::journal::{ChangeCause, ChangeResult, JournalChange, JournalEvent, JournalSubject};
 use super::super::warnings::{Novelty, group_key};
+use super::changes::TaskChanges;
 use super::dataplane::{
     AWAITING_SIDECAR, CHECK_REASONS, CheckProblem, LEFT_BEHIND, NOT_REVOCABLE, NOT_REVOCABLE_FIX,
     NOT_REVOCABLE_TEXT, check_problem, withheld_problem,
@@ -24,7 +25,10 @@ use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{Evaluation, HoldReason, IgnoreReason, RegistrationId, RoleViolation};
-use ecs_mesh_core::plan::{Action, Evidence, HeldRemoval, OwnerStep, PlanStep, SkippedAction};
+use ecs_mesh_core::plan::report::Change;
+use ecs_mesh_core::plan::{
+    Action, Decision, Evidence, HeldRemoval, OwnerStep, PendingConfirmation, PlanStep, SkippedAction,
+};
 use ecs_mesh_model::{Reason, RoleArn, TaskArn, Timestamp};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,7 +42,12 @@ pub(in crate::operator) struct LiveRecorder;
 
 impl Recorder for LiveRecorder {
     fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a> {
-        Box::new(LiveTaskRecorder(subject, TaskJournal::new(subject)))
+        let shows_verdict = subject.context.process.journal.is_observed();
+        Box::new(LiveTaskRecorder {
+            subject,
+            journal: TaskJournal::new(subject),
+            verdict: shows_verdict.then(|| TaskChanges::new(subject)),
+        })
     }
 
     fn of_service<'a>(self: Arc<Self>, subject: ServiceSubject<'a>) -> Box<dyn HoldRecorder + 'a> {
@@ -50,7 +59,12 @@ impl Recorder for LiveRecorder {
     fn retain_control_planes(&self, _control_planes: &BTreeSet<Arc<str>>) {}
 }
 
-struct LiveTaskRecorder<'a>(Subject<'a>, TaskJournal<'a>);
+struct LiveTaskRecorder<'a> {
+    subject: Subject<'a>,
+    journal: TaskJournal<'a>,
+    /// What is still due after the reconcile, where there may be readers of it.
+    verdict: Option<TaskChanges<'a>>,
+}
 
 struct LiveHoldRecorder<'a>(ServiceSubject<'a>);
 
@@ -121,7 +135,7 @@ impl HoldRecorder for LiveHoldRecorder<'_> {
 /// Logs a change of a registration. (A macro: target and message of a log line are constants.)
 macro_rules! log_change {
     ($recorder:expr, $step:expr, $owner:expr, $target:literal, $change:literal, $message:literal, $reason:expr, $result:expr) => {{
-        let Subject { context, worker, task } = $recorder.0;
+        let Subject { context, worker, task } = $recorder.subject;
         let service = match &$step.action {
             Action::Ensure { desired, .. } => desired.service.as_str(),
             _ => $owner.service.as_deref().unwrap_or_default(),
@@ -135,7 +149,14 @@ macro_rules! log_change {
     }};
 }
 
-impl LiveTaskRecorder<'_> {
+impl<'a> LiveTaskRecorder<'a> {
+    /// Adds to the verdict, where there may be readers of it.
+    fn show(&self, add: impl FnOnce(&TaskChanges<'a>)) {
+        if let Some(verdict) = &self.verdict {
+            add(verdict);
+        }
+    }
+
     /// Counts a warning, and logs it unless the same is already logged of a task with the same cause. Whether it is new
     /// for this task.
     fn warn_once(&self, reason: &'static str, why: &Reason) -> bool {
@@ -146,13 +167,13 @@ impl LiveTaskRecorder<'_> {
     fn warn_with(&self, reason: &'static str, why: &Reason, details: WarningDetails) -> bool {
         let novelty = self.count_warning(reason, why);
         if novelty != Novelty::Known {
-            self.1.warned(reason, why, details);
+            self.journal.warned(reason, why, details);
         }
         novelty != Novelty::Known
     }
 
     fn count_warning(&self, reason: &'static str, why: &Reason) -> Novelty {
-        let Subject { context, worker, task } = self.0;
+        let Subject { context, worker, task } = self.subject;
         context.metrics().record_warning(reason);
         let novelty = worker.record_warning(task, reason, &why.key, &why.message);
         if novelty == Novelty::New {
@@ -164,9 +185,9 @@ impl LiveTaskRecorder<'_> {
     }
 
     /// Records a successful change in the journal.
-    fn journal(&self, step: &PlanStep, owner: &OwnerInfo, change: &'static str, written: JournalWrite) {
+    fn record_change(&self, step: &PlanStep, owner: &OwnerInfo, change: &'static str, written: JournalWrite) {
         let JournalWrite { cause, message, fields, result } = written;
-        self.1.changed(RecordedChange { step, owner, change, cause, message, fields, result });
+        self.journal.changed(RecordedChange { step, owner, change, cause, message, fields, result });
     }
 }
 
@@ -194,13 +215,18 @@ impl JournalWrite {
 }
 
 impl TaskRecorder for LiveTaskRecorder<'_> {
-    fn start_attempt(&self) {}
+    fn start_attempt(&self) {
+        self.show(TaskChanges::clear);
+    }
 
-    fn finish(&self) {}
+    fn finish(&self) {
+        let Subject { worker, task, .. } = self.subject;
+        self.show(|verdict| worker.evaluated.record_verdict(task, verdict.take()));
+    }
 
     fn evaluated(&self, evaluation: &Evaluation) {
-        self.1.evaluated(evaluation);
-        self.0.worker.record_evaluation(self.0.task, evaluation);
+        self.journal.evaluated(evaluation);
+        self.subject.worker.record_evaluation(self.subject.task, evaluation);
     }
 
     fn write_decision(&self, lease: &dyn Lease) -> WriteDecision {
@@ -212,13 +238,14 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn outcome(&self, step: &PlanStep, owner: &OwnerInfo, outcome: &ApplyOutcome) {
+        self.show(|verdict| verdict.carried_out(step, outcome));
         let (_, why) = describe_step(step);
-        let metrics = self.0.context.metrics();
+        let metrics = self.subject.context.metrics();
         match outcome {
             ApplyOutcome::Created(_, cause) => {
                 metrics.changes.record_change("create");
                 let written = JournalWrite::of(&why, ChangeResult::Success).caused_by(*cause);
-                self.journal(step, owner, "create", written);
+                self.record_change(step, owner, "create", written);
                 log_change!(self, step, owner, "audit", "create", "registration created", why, SUCCESS);
             }
             ApplyOutcome::Updated(changes, cause) => {
@@ -226,7 +253,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
                 let fields: Vec<String> = changes.iter().map(|change| change.path.clone()).collect();
                 let reason = format!("differs in {}", fields.join(", "));
                 let written = JournalWrite::of(&reason, ChangeResult::Success).caused_by(*cause);
-                self.journal(step, owner, "update", JournalWrite { fields, ..written });
+                self.record_change(step, owner, "update", JournalWrite { fields, ..written });
                 log_change!(
                     self,
                     step,
@@ -240,7 +267,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             }
             ApplyOutcome::Drained => {
                 metrics.changes.record_change("drain");
-                self.journal(step, owner, "drain", JournalWrite::of(&why, ChangeResult::Success));
+                self.record_change(step, owner, "drain", JournalWrite::of(&why, ChangeResult::Success));
                 if step.needs_guard() {
                     log_change!(self, step, owner, "audit", "drain", "registration drained", why, SUCCESS);
                 } else {
@@ -264,7 +291,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
                 let answered = *outcome == ApplyOutcome::Removed;
                 let result = if answered { ChangeResult::Success } else { ChangeResult::SuccessResponseLost };
                 let label = result.label();
-                self.journal(step, owner, "remove", JournalWrite::of(&why, result));
+                self.record_change(step, owner, "remove", JournalWrite::of(&why, result));
                 log_change!(self, step, owner, "audit", "remove", "registration removed", why, label);
             }
             ApplyOutcome::UpdateNotAllowed(changes) => {
@@ -281,7 +308,7 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             | ApplyOutcome::Obstructed(_)
             | ApplyOutcome::RemovalFailed(_)
             | ApplyOutcome::Unconfirmed => {
-                let Subject { worker, task, .. } = self.0;
+                let Subject { worker, task, .. } = self.subject;
                 let mesh = worker.mesh_label(&step.id);
                 debug!(%task, mesh, name = %step.id.name, ?outcome, "nothing to do");
             }
@@ -289,14 +316,15 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn removal_failed(&self, step: &PlanStep, owner: &OwnerInfo, error: &MeshError) {
-        let Subject { context, worker, task } = self.0;
+        self.show(|verdict| verdict.removal_failed(step, error));
+        let Subject { context, worker, task } = self.subject;
         let (_, why) = describe_step(step);
         let message = format!("{} was not removed: {}", worker.display_name(&step.id), error.message);
         let key = format!("{} {}", error.kind.label(), group_key(&error.message));
         let novelty = worker.record_warning(task, "removal_failed", &key, &message);
         if novelty != Novelty::Known {
             let failed = ChangeResult::Error(error.message.clone());
-            self.journal(step, owner, "remove", JournalWrite::of(&why, failed));
+            self.record_change(step, owner, "remove", JournalWrite::of(&why, failed));
         }
         if novelty != Novelty::New {
             debug!(control_plane = %worker.name, %task, reason = "removal_failed", error = message, "removal failed");
@@ -311,35 +339,47 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
         );
     }
 
-    fn obstructed(&self, _step: &PlanStep, _registered: bool, obstacle: WriteObstacle) {
-        self.problem(obstacle.label(), &Reason::constant(obstacle.reason()));
+    fn obstructed(&self, step: &PlanStep, obstacle: WriteObstacle) {
+        self.show(|verdict| verdict.obstructed(step, obstacle));
+        self.warn_once(obstacle.label(), &Reason::constant(obstacle.reason()));
     }
 
     fn problem(&self, reason: &'static str, why: &Reason) {
+        self.show(|verdict| verdict.problem(why));
         self.warn_once(reason, why);
     }
 
     fn call_failed(&self, error: &MeshError) {
+        self.show(|verdict| verdict.call_failed(error));
         if error.kind.affects_one_registration() {
-            self.problem(error.kind.label(), &Reason::new(group_key(&error.message), &*error.message));
+            self.warn_once(error.kind.label(), &Reason::new(group_key(&error.message), &*error.message));
         } else {
-            self.0.context.metrics().record_warning(error.kind.label());
-            self.0.worker.warn_once(error);
+            self.subject.context.metrics().record_warning(error.kind.label());
+            self.subject.worker.warn_once(error);
         }
     }
 
-    fn unreachable(&self) {}
+    fn unreachable(&self) {
+        self.show(TaskChanges::unreachable);
+    }
 
     fn warnings(&self, all: &[Reason]) {
+        self.show(|verdict| verdict.warnings(all));
         self.warn_once("degraded", &Reason::join(all));
     }
 
     fn held(&self, reason: &HoldReason) {
+        self.show(|verdict| verdict.held(reason));
         self.warn_once(reason.label(), &reason.reason().with_prefix("held, registrations are kept"));
     }
 
+    fn awaits_address(&self) {
+        self.show(|verdict| verdict.held(&HoldReason::AddressPending));
+    }
+
     fn ignored(&self, reason: &IgnoreReason) {
-        let Subject { context, worker, task } = self.0;
+        self.show(|verdict| verdict.ignored(reason));
+        let Subject { context, worker, task } = self.subject;
         context.metrics().evaluations.record_ignored(reason.label());
         if reason.is_refusal() {
             self.warn_once(reason.label(), &Reason::constant(reason.to_string()));
@@ -349,7 +389,8 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn rejected(&self, violations: &[RoleViolation]) {
-        let metrics = self.0.context.metrics();
+        self.show(|verdict| verdict.rejected(violations));
+        let metrics = self.subject.context.metrics();
         for violation in violations {
             metrics.evaluations.record_violation(violation.rule.label());
         }
@@ -363,12 +404,13 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn name_conflict(&self, step: &PlanStep, owner: &RegistrationOwner) {
+        self.show(|verdict| verdict.name_conflict(step, owner));
         let (key, owner) = describe_owner(owner);
         let binding = &step.binding.name;
         let message = format!(
             "{} is already taken by {owner}; not touching it; remove it, or choose another spec.dataplaneName in \
              MeshBinding {binding}",
-            self.0.worker.display_name(&step.id),
+            self.subject.worker.display_name(&step.id),
         );
         let fix = format!("remove it, or choose another spec.dataplaneName in MeshBinding {binding}");
         let details = WarningDetails { fix: Some(fix), ..WarningDetails::default() };
@@ -376,10 +418,11 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn drain_held(&self, step: &PlanStep, ready: usize, needed: usize, was_held: bool) {
+        self.show(|verdict| verdict.drain_held(step, ready, needed));
         if was_held {
             return;
         }
-        let Subject { context, worker, task } = self.0;
+        let Subject { context, worker, task } = self.subject;
         context.metrics().changes.record_held_drain();
         info!(
             control_plane = %worker.name, mesh = worker.mesh_label(&step.id), name = %step.id.name, %task, ready,
@@ -388,17 +431,18 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn held_by_guard(&self, step: &PlanStep, held: &HeldRemoval) {
+        self.show(|verdict| verdict.held_by_guard(step, held));
         let (change, _) = describe_step(step);
         // The counts in the message grow while the cause stays the same.
         let key = format!("{change} {}", step.binding.name);
         if self.count_warning("held_by_guard", &Reason::new(key, guard_message(step, held))) != Novelty::Known
         {
-            self.1.held_by_guard(step, held);
+            self.journal.held_by_guard(step, held);
         }
     }
 
     fn settling(&self, waiting: &[RegistrationId], settle: Duration) {
-        let Subject { worker, task, .. } = self.0;
+        let Subject { worker, task, .. } = self.subject;
         let Some(first) = waiting.first() else { return worker.clear_warning(task, "settling") };
         let message = format!(
             "the manifests no longer ask for {}; it is withdrawn once they have been valid for {} without the document \
@@ -410,14 +454,18 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn skipped_by_policy(&self, step: &PlanStep) {
+        self.show(|verdict| verdict.skipped_by_policy(step));
         let (change, why) = describe_step(step);
-        let (name, policy) = (self.0.worker.display_name(&step.id), step.binding.spec.policy);
+        let (name, policy) = (self.subject.worker.display_name(&step.id), step.binding.spec.policy);
         let message = format!("{change} of {name} ({why}) skipped: policy {policy:?}");
         self.warn_once("skipped_by_policy", &Reason::new(format!("{change} {}", step.binding.name), message));
     }
 
     fn checked(&self, step: &OwnerStep, finding: &DataplaneFinding) {
-        let Subject { worker, task, .. } = self.0;
+        self.show(|verdict| {
+            verdict.checked(step, finding);
+        });
+        let Subject { worker, task, .. } = self.subject;
         let problem = check_problem(step, &worker.display_name(&step.id), finding);
         let current = problem.as_ref().map(|problem| problem.reason);
         for reason in CHECK_REASONS.into_iter().filter(|reason| Some(*reason) != current) {
@@ -430,13 +478,17 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn withheld(&self, step: &OwnerStep, action: SkippedAction, evidence: &Evidence) {
-        let problem = withheld_problem(step, &self.0.worker.display_name(&step.id), action, evidence);
+        self.show(|verdict| {
+            verdict.withheld(step, action, evidence);
+        });
+        let problem = withheld_problem(step, &self.subject.worker.display_name(&step.id), action, evidence);
         self.warn_once(problem.reason, &Reason::new(problem.key, problem.message));
     }
 
     fn awaits_sidecar(&self, step: &PlanStep, awaited: Option<&TaskArn>) {
-        let Subject { worker, task, .. } = self.0;
+        let Subject { worker, task, .. } = self.subject;
         let Some(other) = awaited else { return worker.clear_warning(task, AWAITING_SIDECAR) };
+        self.show(|verdict| verdict.awaits_sidecar(step, other));
         let message = format!(
             "remove of {} waits for the sidecar of task {other}, which is about to register the same name; for 5 minutes \
              after its start at most",
@@ -449,25 +501,51 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
     }
 
     fn not_revocable(&self) {
+        self.show(|verdict| verdict.warnings(&[Reason::constant(NOT_REVOCABLE_TEXT)]));
         let details = WarningDetails { fix: Some(NOT_REVOCABLE_FIX.to_owned()), ..WarningDetails::default() };
         self.warn_with(NOT_REVOCABLE, &Reason::constant(NOT_REVOCABLE_TEXT), details);
     }
 
     fn left_behind(&self, id: &RegistrationId) {
-        let name = self.0.worker.display_name(id);
+        let name = self.subject.worker.display_name(id);
         let message = format!(
             "{name} of the stopped task remains, and lacks ownership labels: it is not removed; remove it, or wait for the \
              control plane, and label the sidecar's template"
         );
+        self.show(|verdict| verdict.left_behind(id, &message));
         self.warn_once(LEFT_BEHIND, &Reason::new("a gone task left its Dataplane", message));
     }
 
     fn paused(&self, step: &PlanStep) -> bool {
+        self.show(|verdict| verdict.paused(step));
         let (change, why) = describe_step(step);
-        let (name, binding) = (self.0.worker.display_name(&step.id), &step.binding.name);
+        let (name, binding) = (self.subject.worker.display_name(&step.id), &step.binding.name);
         let message = format!("MeshBinding {binding} is paused: {change} of {name} ({why})");
         self.warn_once("paused", &Reason::new(format!("{change} {binding}"), message));
         false
+    }
+
+    fn no_change(&self, reason: &str, change: Change) {
+        self.show(|verdict| verdict.no_change(reason, change));
+    }
+
+    fn decided_later(&self, awaited: &PendingConfirmation, decision: &Decision) {
+        self.show(|verdict| {
+            let first = verdict.len();
+            verdict.decided(decision);
+            verdict.set_precondition_from(first, awaited);
+        });
+    }
+
+    fn stood_by(&self, evaluation: Option<&Evaluation>, decision: &Decision) {
+        self.show(|verdict| {
+            verdict.decided(decision);
+            evaluation.into_iter().for_each(|evaluation| verdict.evaluated(evaluation));
+        });
+    }
+
+    fn shows_verdict(&self) -> bool {
+        self.verdict.is_some()
     }
 
     fn plan(&self) -> Option<&TaskPlanRecorder<'_>> {

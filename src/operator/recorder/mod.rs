@@ -1,5 +1,6 @@
 //! Records what reconciles do and find. A live run logs and counts; a dry run collects a plan, and lets no write be sent.
 
+mod changes;
 mod dataplane;
 mod live;
 mod plan;
@@ -17,9 +18,14 @@ use ecs_mesh_api::HumanDuration;
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::{Lease, WriteObstacle};
 use ecs_mesh_core::intent::{Evaluation, HoldReason, IgnoreReason, RegistrationId, RoleViolation};
-use ecs_mesh_core::plan::{Action, DrainReason, Evidence, HeldRemoval, OwnerStep, PlanStep, SkippedAction};
+use ecs_mesh_core::plan::report::Change;
+use ecs_mesh_core::plan::{
+    Action, Decision, DrainReason, Evidence, HeldRemoval, OwnerStep, PendingConfirmation, PlanStep,
+    SkippedAction,
+};
 use ecs_mesh_model::{EcsServiceRef, Reason, RoleArn, TaskArn, Timestamp};
 
+pub(super) use changes::{is_settled, settled_change};
 pub(super) use live::LiveRecorder;
 pub(super) use plan::TaskPlanRecorder;
 
@@ -102,8 +108,8 @@ pub(super) trait TaskRecorder: Send + Sync {
     /// A removal was sent and failed.
     fn removal_failed(&self, step: &PlanStep, owner: &OwnerInfo, error: &MeshError);
 
-    /// This process may not write, so the step was not carried out. `registered`: the registration is known.
-    fn obstructed(&self, step: &PlanStep, registered: bool, obstacle: WriteObstacle);
+    /// This process may not write, so the step was not carried out.
+    fn obstructed(&self, step: &PlanStep, obstacle: WriteObstacle);
 
     /// Something is in the way, or an input could not be read; `reason` is a bounded label.
     fn problem(&self, reason: &'static str, why: &Reason);
@@ -119,6 +125,9 @@ pub(super) trait TaskRecorder: Send + Sync {
 
     /// The task is held: registrations are kept as they are.
     fn held(&self, reason: &HoldReason);
+
+    /// ECS has not attached the task's network interface yet.
+    fn awaits_address(&self);
 
     /// The task is not this operator's.
     fn ignored(&self, reason: &IgnoreReason);
@@ -158,6 +167,18 @@ pub(super) trait TaskRecorder: Send + Sync {
 
     /// The binding of a step is paused. Whether the step is carried out all the same, as a plan does.
     fn paused(&self, step: &PlanStep) -> bool;
+
+    /// Why nothing changes for the task, unless something else is recorded.
+    fn no_change(&self, reason: &str, change: Change);
+
+    /// The steps that follow once an observation is confirmed.
+    fn decided_later(&self, awaited: &PendingConfirmation, decision: &Decision);
+
+    /// A standby has evaluated the task, and carries out nothing of the decision.
+    fn stood_by(&self, evaluation: Option<&Evaluation>, decision: &Decision);
+
+    /// Whether the verdict is shown to anyone.
+    fn shows_verdict(&self) -> bool;
 
     /// The plan of this task, where this is a dry run.
     fn plan(&self) -> Option<&TaskPlanRecorder<'_>>;

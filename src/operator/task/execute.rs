@@ -77,8 +77,7 @@ impl TaskRun<'_> {
                         earlier(next, if by_operator { ROLE_CONFIRM_INTERVAL } else { NAME_CONFLICT_RETRY });
                 }
                 ApplyOutcome::Obstructed(obstacle) => {
-                    let registered = known.iter().any(|known| known.id == step.id);
-                    self.recorder.obstructed(step, registered, obstacle);
+                    self.recorder.obstructed(step, obstacle);
                     next = earlier(next, ROLE_CONFIRM_INTERVAL);
                 }
                 ApplyOutcome::RemovalFailed(error) => {

@@ -17,7 +17,7 @@ use super::context::{Context, ManifestsInForce};
 use super::control_plane_worker::ControlPlaneWorker;
 use super::deployments::NotedTask;
 use super::fact_waiters::AwsFact;
-use super::recorder::{Subject, TaskPlanRecorder, TaskRecorder};
+use super::recorder::{Subject, TaskRecorder};
 use super::registry::RegistryEntry;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
@@ -146,19 +146,27 @@ impl<'a> TaskRun<'a> {
         self.worker.clear_warnings(self.task);
         let known = self.known_registrations();
         let snapshot = self.snapshot(&known);
-        let facts = match (&snapshot.liveness, &snapshot.task) {
+        self.recorder.start_attempt();
+        let evaluation = match (&snapshot.liveness, &snapshot.task) {
             (TaskLiveness::Live, Some(task)) => {
-                self.evaluate(&self.manifests.set, task, !known.is_empty()).await
+                match self.evaluate(&self.manifests.set, task, !known.is_empty()).await {
+                    Ok(evaluation) => Some(evaluation),
+                    Err(FactPending) => return Requeue::After(FACT_RECHECK),
+                }
             }
-            _ => return Requeue::Forget,
+            _ => None,
         };
-        match facts {
-            Ok(evaluation) => {
-                self.worker.record_evaluation(self.task, &evaluation);
-                Requeue::Forget
+        evaluation.iter().for_each(|evaluation| self.worker.record_evaluation(self.task, evaluation));
+        if self.recorder.shows_verdict() {
+            let input = self.decision_input(&snapshot, &known, evaluation.as_ref());
+            self.recorder.stood_by(evaluation.as_ref(), &decide(&input));
+            if let Some((awaited, decision)) = decide_if_confirmed(&input, grace_age(&known)) {
+                self.recorder.decided_later(&awaited, &decision);
             }
-            Err(FactPending) => Requeue::After(FACT_RECHECK),
+            record_unchanged(self.recorder.as_ref(), &snapshot, &known);
         }
+        self.recorder.finish();
+        Requeue::Forget
     }
 
     async fn attempt(&self) -> Result<Requeue, FactPending> {
@@ -242,19 +250,18 @@ impl<'a> TaskRun<'a> {
                     Err(next) => return Ok(next),
                 }
             }
-            let Some(plan) = self.recorder.plan() else {
-                return Ok(self.requeue(&snapshot, evaluation.as_ref(), &decision, next).await);
-            };
-            if let Err(error) = self.preview(plan, &input).await {
+            let is_plan = self.recorder.plan().is_some();
+            if self.recorder.shows_verdict()
+                && let Err(error) = self.preview(&input).await
+            {
                 return Ok(self.requeue_after_error(&error));
             }
-            let next = self.requeue(&snapshot, evaluation.as_ref(), &decision, Requeue::Forget).await;
-            record_unchanged(plan, &snapshot, &known);
+            let next = if is_plan { Requeue::Forget } else { next };
+            let next = self.requeue(&snapshot, evaluation.as_ref(), &decision, next).await;
+            record_unchanged(self.recorder.as_ref(), &snapshot, &known);
             return Ok(next);
         }
-        if let Some(plan) = self.recorder.plan() {
-            plan.record_no_change("ECS contradicts its own answers about the task", Change::Unknown);
-        }
+        self.recorder.no_change("ECS contradicts its own answers about the task", Change::Unknown);
         // ECS is eventually consistent: its answers differ.
         Ok(Requeue::Backoff)
     }
@@ -537,9 +544,13 @@ impl<'a> TaskRun<'a> {
         }
     }
 
-    /// Dry run: also plans the changes that await a second confirmation.
-    async fn preview(&self, plan: &TaskPlanRecorder<'_>, input: &DecisionInput<'_>) -> Result<(), CallError> {
+    /// Also shows the changes that await a second confirmation. A dry run carries them out as far as their obstacles.
+    async fn preview(&self, input: &DecisionInput<'_>) -> Result<(), CallError> {
         let Some((awaited, decision)) = decide_if_confirmed(input, grace_age(input.known)) else {
+            return Ok(());
+        };
+        let Some(plan) = self.recorder.plan() else {
+            self.recorder.decided_later(&awaited, &decision);
             return Ok(());
         };
         let first = plan.len();
@@ -585,11 +596,9 @@ impl<'a> TaskRun<'a> {
                 self.recorder.rejected(violations);
                 if decision.recheck_role { earlier(next, ROLE_CONFIRM_INTERVAL) } else { next }
             }
-            Verdict::Hold(reason @ HoldReason::AddressPending) => {
+            Verdict::Hold(HoldReason::AddressPending) => {
                 let next = self.wait_for_address(snapshot).await;
-                if let Some(plan) = self.recorder.plan() {
-                    plan.record_no_change(&format!("{reason}; registered when it is"), Change::Hold);
-                }
+                self.recorder.awaits_address();
                 next
             }
             Verdict::Hold(reason @ HoldReason::Unknown(_)) => {
@@ -628,19 +637,19 @@ impl<'a> TaskRun<'a> {
     }
 }
 
-/// Dry run: a registered task for which nothing is due is in the plan, too.
-fn record_unchanged(plan: &TaskPlanRecorder<'_>, snapshot: &TaskSnapshot, known: &[KnownRegistration]) {
+/// A registered task for which nothing is due has a verdict, too.
+fn record_unchanged(recorder: &dyn TaskRecorder, snapshot: &TaskSnapshot, known: &[KnownRegistration]) {
     if known.is_empty() {
         return;
     }
     if known.iter().any(|known| known.binding.is_none()) {
-        plan.record_no_change("no MeshBinding owns the registration any more; it is kept", Change::Hold);
+        recorder.no_change("no MeshBinding owns the registration any more; it is kept", Change::Hold);
     }
     if snapshot.liveness == TaskLiveness::Unknown {
         let reason = "the cluster could not be listed completely, so nothing is known of the task";
-        plan.record_no_change(reason, Change::Unknown);
+        recorder.no_change(reason, Change::Unknown);
     }
-    plan.record_no_change("nothing is due", Change::Unchanged);
+    recorder.no_change("nothing is due", Change::Unchanged);
 }
 
 /// The longest grace age of the bindings that own the registrations.

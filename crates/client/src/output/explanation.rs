@@ -111,8 +111,11 @@ impl Explanation {
         for verdict in items(task, "verdict") {
             self.line(1, &format!("verdict at control plane {}:", text_at(verdict, "/controlPlane")));
             for line in text_at(verdict, "/text").lines() {
-                self.line(2, line);
+                self.line(1, line);
             }
+        }
+        if items(task, "verdict").next().is_none() {
+            self.line(1, "verdict: nothing is due");
         }
     }
 

@@ -6,6 +6,7 @@ mod groups;
 mod object;
 mod render;
 mod upgrade;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,9 @@ use super::FieldChange;
 use ecs_mesh_model::{Reason, TaskArn, Timestamp};
 
 pub use object::{ObjectKind, PlannedKind, StoredKind};
-pub use render::{PlanDetail, render, render_change};
+pub use render::{PlanDetail, render};
 pub use upgrade::{PlannedUpgrade, UpgradeBlocker, UpgradeBlockerKind, UpgradeCheck};
+pub use verdict::TaskVerdict;
 
 /// The change that a run would make to a registration or an object, or the kind of reason for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]

@@ -25,7 +25,7 @@ pub enum PlanDetail {
 }
 
 /// One change as text with colours, as [`render`] prints it below its location.
-pub fn render_change(planned: &PlanEntry) -> String {
+pub(super) fn render_change(planned: &PlanEntry) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write_change(&mut text, planned);
