@@ -22,6 +22,7 @@ use super::event_handler::HintedTasks;
 use super::fact_waiters::FactWaiters;
 use super::journal::Journal;
 use super::leadership::{Leadership, ReadLimits, Replicas};
+use super::mesh_members::ReaderDemand;
 use super::recorder::{LiveRecorder, Recorder};
 use super::status::StatusTracker;
 use super::tokens::TokenStores;
@@ -63,6 +64,7 @@ pub(super) struct Context {
     pub status: StatusTracker,
     pub leadership: Leadership,
     pub accounts: AccountReads,
+    pub readers: ReaderDemand,
     role_rechecks: mpsc::UnboundedSender<RoleRecheck>,
 }
 
@@ -184,6 +186,7 @@ impl Context {
                 status: StatusTracker::default(),
                 leadership,
                 accounts: AccountReads::default(),
+                readers: ReaderDemand::default(),
                 role_rechecks,
             }
         });

@@ -20,6 +20,7 @@ use super::deps::Connected;
 use super::drain_gate::DrainGate;
 use super::evaluated_tasks::EvaluatedTasks;
 use super::journal::{Journal, JournalEvent, JournalSubject};
+use super::mesh_members::OthersByMesh;
 use super::registry::Registry;
 use super::tokens::TokenTarget;
 use super::warnings::{GroupCount, Novelty, WarningDeduper};
@@ -43,7 +44,7 @@ pub(super) use self::task_state::RegistrationLock;
 const MIN_CONSUL_WORKERS: usize = 1_024;
 
 /// How long the service of an outbound must be unknown before it is reported: services start at their own pace.
-const UNKNOWN_OUTBOUND_WARN_AFTER: Duration = Duration::from_mins(1);
+pub(super) const UNKNOWN_OUTBOUND_WARN_AFTER: Duration = Duration::from_mins(1);
 
 /// The worker of one control plane.
 pub struct ControlPlaneWorker {
@@ -68,6 +69,8 @@ pub struct ControlPlaneWorker {
     pub(super) dataplanes: DataplaneChecks,
     /// The last evaluations, for readers.
     pub(super) evaluated: EvaluatedTasks,
+    /// The registrations of others, for readers.
+    pub(super) others: OthersByMesh,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, RemovalGuard>>,
     lists: ListState,
@@ -137,6 +140,7 @@ impl ControlPlaneWorker {
             drains: DrainGate::new(Arc::clone(&client), circuit.clone()),
             dataplanes: DataplaneChecks::default(),
             evaluated: EvaluatedTasks::default(),
+            others: OthersByMesh::default(),
             client,
             acl,
             tokens: tokens.map(|issuer| Arc::new(TokenTarget::new(issuer))),
@@ -604,9 +608,14 @@ impl ControlPlaneWorker {
         lock(&self.warnings.mesh_services).clone()
     }
 
-    /// Whether the last sweep found that the mesh does not know the service of an outbound.
-    pub(super) fn is_unknown_outbound(&self, mesh: &MeshName, service: &str) -> bool {
-        lock(&self.warnings.unknown_outbounds).get(mesh).is_some_and(|unknown| unknown.contains_key(service))
+    /// Since when sweeps find that the mesh does not know the service of an outbound; `None` if it does, or was not listed.
+    pub(super) fn unknown_outbound_since(&self, mesh: &MeshName, service: &str) -> Option<Timestamp> {
+        lock(&self.warnings.unknown_outbounds).get(mesh)?.get(service).copied()
+    }
+
+    /// Whether a sweep has compared the outbounds of the mesh with its services.
+    pub(super) fn has_compared_outbounds(&self, mesh: &MeshName) -> bool {
+        lock(&self.warnings.unknown_outbounds).contains_key(mesh)
     }
 
     /// The number of outbound services that are unknown, by mesh.

@@ -40,6 +40,7 @@ mod fact_waiters;
 mod journal;
 mod leadership;
 mod manifest_applier;
+mod mesh_members;
 mod once;
 mod outbound_check;
 mod plan;
@@ -73,6 +74,9 @@ mod tests_outbounds;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_owner;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests_reads;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
 mod tests_settle;
@@ -261,6 +265,7 @@ impl Operator {
         }
         loops.spawn(leadership::run(Arc::clone(context), stop.child_token()));
         loops.spawn(deployments::run(Arc::clone(context), stop.child_token()));
+        loops.spawn(mesh_members::run(Arc::clone(context), stop.child_token()));
         let queues: Vec<_> = queues.into_iter().collect();
         if queues.is_empty() {
             info!("no queue configured; relying on periodic sweeps");

@@ -14,6 +14,9 @@ use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{OwnedCount, PlanStep};
 use ecs_mesh_model::{TaskArn, Timestamp};
 
+/// How long a reading with the sidecar's connection counts more than what the registration itself shows.
+const READING_COUNTS_FOR: Duration = Duration::from_mins(5);
+
 /// One registration of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegistryEntry {
@@ -27,8 +30,8 @@ pub struct RegistryEntry {
     pub content_hash: Option<ContentHash>,
     /// The service of the registration, for reports.
     pub service: Option<Arc<str>>,
-    /// Whether it gets traffic, as of the last list or read; unknown since a write.
-    pub ready: Option<bool>,
+    /// Whether it serves, as last read, and when that was, on the steady clock. A write leaves it as it was.
+    pub readiness: Option<(bool, Timestamp)>,
     /// The removal that was sent and not acknowledged.
     pub unacknowledged: Option<Arc<PlanStep>>,
     /// Whether complete manifests have declared the registration since the operator started.
@@ -46,6 +49,21 @@ pub struct RegistryEntry {
 }
 
 impl RegistryEntry {
+    /// The name of the binding that owns the registration, once known.
+    pub fn binding(&self) -> Option<&Arc<str>> {
+        self.binding.as_ref()
+    }
+
+    /// Records the readiness that the registration itself shows. It lacks whether the sidecar is connected, so it does not
+    /// outdo a recent reading that had it.
+    fn record_stored_readiness(&mut self, ready: Option<bool>, now: Timestamp) {
+        let Some(ready) = ready else { return };
+        let is_recent = |(_, at): (bool, Timestamp)| at.age_at(now) < READING_COUNTS_FOR;
+        if !ready || !self.readiness.is_some_and(is_recent) {
+            self.readiness = Some((ready, now));
+        }
+    }
+
     /// Whether a list requested at `requested` that lacks the registration ends its entry. An unacknowledged removal keeps
     /// the entry, since the next lookup reports its outcome.
     fn may_be_forgotten(&self, requested: Timestamp) -> bool {
@@ -72,7 +90,7 @@ impl RegistryEntry {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        (self.content_hash, self.seen_at, self.ready) = (content_hash, now, None);
+        (self.content_hash, self.seen_at) = (content_hash, now);
     }
 }
 
@@ -149,7 +167,8 @@ impl Registry {
     pub fn record_seen(&self, task: &TaskArn, seen: &RegistrationSummary, now: Timestamp) {
         self.put(task, &seen.id, seen.service.clone(), seen.drained, Some(seen.content_hash), now);
         self.update_entry(task, &seen.id, |entry| {
-            (entry.has_writer_mark, entry.ready) = (seen.has_writer_mark, seen.ready);
+            entry.has_writer_mark = seen.has_writer_mark;
+            entry.record_stored_readiness(seen.ready, now);
         });
     }
 
@@ -203,7 +222,7 @@ impl Registry {
             has_writer_mark: false,
             content_hash: None,
             service: None,
-            ready: None,
+            readiness: None,
             unacknowledged: None,
             was_declared: false,
             was_exact: false,
@@ -214,6 +233,11 @@ impl Registry {
         });
         entry.update(service, drained, content_hash, now);
         inner.insert(task, entry);
+    }
+
+    /// Records the readiness of a registration, if it is known.
+    pub fn record_readiness(&self, task: &TaskArn, id: &RegistrationId, ready: bool, at: Timestamp) {
+        self.update_entry(task, id, |entry| entry.readiness = Some((ready, at)));
     }
 
     /// Records a removal before it is sent: its response may be lost.

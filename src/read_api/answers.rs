@@ -188,8 +188,10 @@ fn topology_service(service: &ServiceView) -> TopologyServiceView {
         control_plane: Arc::clone(&service.control_plane),
         mesh: service.mesh.clone(),
         state: service.state,
-        ready: service.registrations.ready + service.registrations.unknown,
+        ready: service.registrations.ready,
+        unknown: service.registrations.unknown,
         total: service.registrations.total,
+        others: service.others.map_or(0, |others| others.total),
         trouble: service.tasks.attention,
         binding: service.bindings.first().cloned(),
     }

@@ -112,7 +112,8 @@ impl SharedViews {
     /// The status. Numbers that take a pass over all tasks are those of the snapshot. `None` for a defect, as of each view.
     pub(super) async fn status(&self) -> Option<StatusView> {
         let (status, known) = (self.status.get().await?, self.snapshot.get().await?);
-        let counts = CountsView { changes: status.counts.changes, ..known.snapshot.status.counts };
+        let changes = status.history.changes;
+        let counts = known.snapshot.status.counts.map(|counts| CountsView { changes, ..counts });
         Some(StatusView { now: self.source.now().into(), counts, ..StatusView::clone(&status) })
     }
 }

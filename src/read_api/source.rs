@@ -54,13 +54,13 @@ pub struct ReadTaskFacts {
 /// All views at one moment, each list in the order of its keys.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    pub(super) status: StatusView,
-    pub(super) tasks: Vec<TaskView>,
-    pub(super) services: Vec<ServiceView>,
-    pub(super) bindings: Vec<BindingView>,
-    pub(super) identities: Vec<IdentityView>,
-    pub(super) outbounds: Vec<OutboundView>,
-    pub(super) warnings: Vec<WarningView>,
+    pub(crate) status: StatusView,
+    pub(crate) tasks: Vec<TaskView>,
+    pub(crate) services: Vec<ServiceView>,
+    pub(crate) bindings: Vec<BindingView>,
+    pub(crate) identities: Vec<IdentityView>,
+    pub(crate) outbounds: Vec<OutboundView>,
+    pub(crate) warnings: Vec<WarningView>,
 }
 
 /// The lists of a [`Snapshot`], in any order.

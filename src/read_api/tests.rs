@@ -68,7 +68,9 @@ impl ReadSource for FakeReads {
             std::thread::yield_now();
         }
         let tasks = self.tasks.lock().unwrap().clone();
-        Snapshot::new(self.status(), SnapshotLists { tasks, ..SnapshotLists::default() })
+        let counts = Some(CountsView { tasks: tasks.len(), ..CountsView::default() });
+        let status = StatusView { counts, ..self.status() };
+        Snapshot::new(status, SnapshotLists { tasks, ..SnapshotLists::default() })
     }
 
     fn task_facts(&self, _task: &TaskView) -> ReadTaskFacts {
@@ -95,7 +97,7 @@ impl ReadSource for FakeReads {
             guards: Vec::new(),
             clusters: Vec::new(),
             manifests: ManifestsView::default(),
-            counts: CountsView::default(),
+            counts: None,
             history: HistoryView::default(),
         }
     }
@@ -452,6 +454,7 @@ async fn stream_names_tasks_whose_views_changed() {
     let (_server, address) = serve(&source).await;
     let mut stream = StreamReader::open(address, "").await;
     stream.read_until("event: status").await;
+    stream.read_until("\"counts\":{\"tasks\":").await;
     // Until the search has seen a first snapshot, a change is no difference.
     while source.snapshots.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;

@@ -251,6 +251,8 @@ filter! {
         task: String => "task",
         /// Service, in the mesh or in ECS.
         service: String => "service",
+        /// `MeshBinding`.
+        binding: String => "binding",
         /// Kind of change or of object.
         kind: String => "kind",
         /// Text within name, service, workload, task or role.
@@ -439,6 +441,7 @@ impl ChangeFilter {
             && self.service.as_ref().is_none_or(|wanted| {
                 [&change.service, &change.ecs_service].into_iter().flatten().any(|name| **name == **wanted)
             })
+            && is(self.binding.as_ref(), change.binding.as_ref())
             && self.kind.as_ref().is_none_or(|kind| *change.kind == **kind || *change.object == **kind)
             && within(
                 self.search.as_ref(),

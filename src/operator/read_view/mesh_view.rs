@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::OperatorReads;
 use crate::operator::context::WorkerMap;
-use crate::operator::control_plane_worker::ControlPlaneWorker;
+use crate::operator::control_plane_worker::{ControlPlaneWorker, UNKNOWN_OUTBOUND_WARN_AFTER};
+use crate::operator::mesh_members::OtherMembers;
 use ecs_mesh_api::manifests::{Binding, DeclaredReach, ManifestSet, OutboundClaim, OutboundConflict};
 use ecs_mesh_api::{
     CalledBackend, ControlPlaneType, LifecyclePolicy, OutboundListener, ProxyRole, ReachableBackend,
@@ -13,10 +14,11 @@ use ecs_mesh_api::{
 };
 use ecs_mesh_core::intent::workloads_in;
 use ecs_mesh_core::plan::GuardState;
-use ecs_mesh_model::{MeshName, intern};
+use ecs_mesh_model::{MeshName, Timestamp, intern};
 use ecs_mesh_read_api::{
-    BindingView, GuardView, OutboundStateView, OutboundView, RegistrationCountsView, ServiceStateFacts,
-    ServiceStateView, ServiceView, TaskCountsView, TaskStateView, TaskView,
+    BindingView, GuardView, IdentityKindView, OtherRegistrationsView, OutboundStateView, OutboundView,
+    RegistrationCountsView, ServicePresence, ServiceStateFacts, ServiceStateView, ServiceView,
+    TaskCountsView, TaskStateView, TaskView, TimeView,
 };
 
 /// A service of a mesh: the control plane, the mesh where there is one, and the name.
@@ -34,6 +36,9 @@ struct ServiceFacts {
     callers: BTreeSet<Arc<str>>,
     is_called: bool,
     is_in_mesh: bool,
+    others: Option<OtherRegistrationsView>,
+    /// The oldest reading of a readiness.
+    observed_at: Option<TimeView>,
 }
 
 /// Collects services and outbounds.
@@ -41,16 +46,20 @@ struct ServiceFacts {
 pub(super) struct MeshViews {
     services: BTreeMap<ServicePlace, ServiceFacts>,
     outbounds: Vec<OutboundView>,
+    /// The control planes that were listed completely since the start.
+    read: BTreeSet<Arc<str>>,
 }
 
 impl MeshViews {
     /// The services and outbounds that the manifests declare, and the services that the meshes have.
-    pub(super) fn new(workers: &WorkerMap, manifests: &ManifestSet) -> Self {
-        let mut views = Self::default();
+    pub(super) fn new(workers: &WorkerMap, manifests: &ManifestSet, now: Timestamp) -> Self {
+        let read = workers.values().filter(|worker| worker.is_fully_synced());
+        let read = read.map(|worker| Arc::clone(&worker.name)).collect();
+        let mut views = Self { read, ..Self::default() };
         for binding in manifests.bindings.values() {
             let Some(worker) = workers.get(binding.spec.control_plane.as_str()) else { continue };
             for (name, workload) in workloads_in(manifests, binding) {
-                views.add_workload(manifests, worker, binding, name, workload);
+                views.add_workload(manifests, (worker, binding), (name, workload), now);
             }
         }
         for worker in workers.values() {
@@ -61,6 +70,15 @@ impl MeshViews {
                     views.services.entry(place).or_default().is_in_mesh = true;
                 }
             }
+            for (mesh, services) in worker.others.all() {
+                let mesh = mesh_of(worker, &mesh);
+                for (service, OtherMembers { total, ready }) in services.iter() {
+                    let place = (Arc::clone(&worker.name), mesh.clone(), Arc::clone(service));
+                    let facts = views.services.entry(place).or_default();
+                    facts.is_in_mesh = true;
+                    facts.others = Some(OtherRegistrationsView { total: *total, ready: *ready });
+                }
+            }
         }
         views
     }
@@ -68,10 +86,9 @@ impl MeshViews {
     fn add_workload(
         &mut self,
         manifests: &ManifestSet,
-        worker: &ControlPlaneWorker,
-        binding: &Binding,
-        name: &Arc<str>,
-        workload: &WorkloadSpec,
+        (worker, binding): (&ControlPlaneWorker, &Binding),
+        (name, workload): (&Arc<str>, &WorkloadSpec),
+        now: Timestamp,
     ) {
         let form = worker.client.zone_proxy_form().unwrap_or_default();
         let mesh = match &workload.proxy_role() {
@@ -89,7 +106,7 @@ impl MeshViews {
             return;
         }
         for declared in declared_outbounds(manifests, name, workload) {
-            let unknown = worker.is_unknown_outbound(&binding.spec.mesh, &declared.to);
+            let (state, reason) = outbound_state(worker, &binding.spec.mesh, &declared, now);
             let view = OutboundView {
                 from: Arc::clone(name),
                 to: Arc::clone(&declared.to),
@@ -98,14 +115,8 @@ impl MeshViews {
                 port: declared.port,
                 listen: declared.listen,
                 declared_by: declared.by,
-                state: match (&declared.conflict, unknown) {
-                    (Some(_), _) => OutboundStateView::Discarded,
-                    (None, true) => OutboundStateView::UnknownTarget,
-                    (None, false) => OutboundStateView::Ok,
-                },
-                reason: declared
-                    .conflict
-                    .or_else(|| unknown.then(|| "the mesh has no such service".to_owned())),
+                state,
+                reason,
             };
             let to = here(&declared.to);
             let called = self.services.entry(to.clone()).or_default();
@@ -120,7 +131,7 @@ impl MeshViews {
     pub(super) fn add_tasks(&mut self, tasks: &[TaskView]) {
         for task in tasks {
             let mut places = BTreeSet::new();
-            for known in &task.registrations {
+            for known in task.registrations.iter().filter(|known| known.kind != IdentityKindView::Token) {
                 let Some(service) = &known.service else { continue };
                 let place = (Arc::clone(&known.control_plane), known.mesh.clone(), Arc::clone(service));
                 let facts = self.services.entry(place.clone()).or_default();
@@ -130,6 +141,8 @@ impl MeshViews {
                 counts.drained += usize::from(known.drained.is_some());
                 counts.ready += usize::from(known.ready == Some(true));
                 counts.unknown += usize::from(known.ready.is_none());
+                let observed = known.readiness_observed_at;
+                facts.observed_at = facts.observed_at.into_iter().chain(observed).min();
                 facts.bindings.extend(task.binding.clone());
                 places.insert(place);
             }
@@ -149,18 +162,52 @@ impl MeshViews {
 
     /// The views, with the states that follow from all that was added.
     pub(super) fn finish(self) -> (Vec<ServiceView>, Vec<OutboundView>) {
-        let Self { services, mut outbounds } = self;
-        for outbound in outbounds.iter_mut().filter(|outbound| outbound.state == OutboundStateView::Ok) {
+        let Self { services, mut outbounds, read } = self;
+        for outbound in outbounds.iter_mut().filter(|outbound| outbound.state != OutboundStateView::Discarded)
+        {
             let place =
                 (Arc::clone(&outbound.control_plane), outbound.mesh.clone(), Arc::clone(&outbound.to));
-            let counts = services.get(&place).map(|facts| facts.registrations).unwrap_or_default();
+            let Some(facts) = services.get(&place).filter(|facts| facts.is_in_mesh) else { continue };
+            // Registered since the mesh was compared.
+            (outbound.state, outbound.reason) = (OutboundStateView::Ok, None);
+            let counts = facts.registrations;
             // Of a service that others register, nothing is known of its readiness.
             if counts.total > 0 && counts.ready + counts.unknown == 0 {
                 outbound.state = OutboundStateView::NoReadyTarget;
                 outbound.reason = Some("no registration of the service is ready".to_owned());
             }
         }
-        (services.into_iter().map(|(place, facts)| facts.view(place)).collect(), outbounds)
+        let view = |(place, facts): (ServicePlace, ServiceFacts)| {
+            let is_read = read.contains(&place.0);
+            facts.view(place, is_read)
+        };
+        (services.into_iter().map(view).collect(), outbounds)
+    }
+}
+
+/// The state of an outbound, by what sweeps found in the mesh, with the reason. A service may register a moment later, so it
+/// counts as unknown only after a while.
+fn outbound_state(
+    worker: &ControlPlaneWorker,
+    mesh: &MeshName,
+    declared: &DeclaredOutbound,
+    now: Timestamp,
+) -> (OutboundStateView, Option<String>) {
+    if let Some(conflict) = &declared.conflict {
+        return (OutboundStateView::Discarded, Some(conflict.clone()));
+    }
+    if !worker.has_compared_outbounds(mesh) {
+        return (
+            OutboundStateView::NotRead,
+            Some("the services of the mesh have not been read yet".to_owned()),
+        );
+    }
+    match worker.unknown_outbound_since(mesh, &declared.to) {
+        Some(since) if since.age_at(now) >= UNKNOWN_OUTBOUND_WARN_AFTER => {
+            (OutboundStateView::UnknownTarget, Some("the mesh has no such service".to_owned()))
+        }
+        Some(_) => (OutboundStateView::NotRead, Some("the mesh does not show the service yet".to_owned())),
+        None => (OutboundStateView::Ok, None),
     }
 }
 
@@ -183,14 +230,18 @@ fn count_task(counts: &mut TaskCountsView, task: &TaskView) {
 }
 
 impl ServiceFacts {
-    fn view(self, (control_plane, mesh, name): ServicePlace) -> ServiceView {
+    fn view(self, (control_plane, mesh, name): ServicePlace, is_read: bool) -> ServiceView {
         let declared = !self.workloads.is_empty();
         let state = ServiceStateView::of(&ServiceStateFacts {
             registrations: self.registrations,
             tasks: self.tasks,
             is_expected: declared || self.is_called,
             is_declared: declared,
-            is_in_mesh: self.is_in_mesh,
+            presence: match (self.is_in_mesh, is_read) {
+                (true, _) => ServicePresence::Present,
+                (false, true) => ServicePresence::Absent,
+                (false, false) => ServicePresence::NotRead,
+            },
         });
         let all = |names: BTreeSet<Arc<str>>| names.into_iter().collect();
         ServiceView {
@@ -199,6 +250,8 @@ impl ServiceFacts {
             mesh,
             state,
             registrations: self.registrations,
+            readiness_observed_at: self.observed_at,
+            others: self.others,
             tasks: self.tasks,
             workloads: all(self.workloads),
             bindings: all(self.bindings),

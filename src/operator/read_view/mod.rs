@@ -67,12 +67,15 @@ impl OperatorReads {
 #[async_trait]
 impl ReadSource for OperatorReads {
     fn snapshot(&self) -> Snapshot {
+        self.context.readers.record();
+        // Asked first: what a sweep finds later may be in the lists or not.
+        let is_swept = self.context.sweeps.has_ended();
         let workers = self.context.workers.load();
         let manifests = self.context.manifests.load();
         let warnings = self.journal.active();
         let tasks = TaskViews { reads: self, workers: &workers, warnings: &warnings };
         let (tasks, identities) = tasks.collect();
-        let mut views = MeshViews::new(&workers, &manifests);
+        let mut views = MeshViews::new(&workers, &manifests, self.context.now());
         views.add_tasks(&tasks);
         let (services, outbounds) = views.finish();
         let bindings = self.bindings(&workers, &manifests, &tasks);
@@ -84,7 +87,7 @@ impl ReadSource for OperatorReads {
             warnings: warnings.grouped(&tasks),
             tasks,
         };
-        let parts = StatusParts::of(&lists);
+        let parts = StatusParts::of(&lists, is_swept);
         Snapshot::new(self.status_view(Some(parts)), lists)
     }
 

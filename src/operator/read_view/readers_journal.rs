@@ -247,6 +247,8 @@ impl ActiveTaskWarnings {
 mod tests {
     use super::*;
     use crate::operator::journal::{ChangeCause, JournalWarning};
+    use ecs_mesh_core::plan::Evidence;
+    use ecs_mesh_model::{ClusterArn, EcsServiceRef, TaskId};
 
     const TASK: &str = "arn:aws:ecs:eu-west-1:111122223333:task/demo/0123456789abcdef0123456789abcdef";
 
@@ -314,5 +316,92 @@ mod tests {
         assert_eq!(of_task().len(), 1, "another condition");
         journal.receive(&entry(4, JournalEvent::Resolved { reason: "rejected" }));
         assert!(of_task().is_empty());
+    }
+
+
+    /// The entries of one task's life: as long as those of a demo.
+    fn life_of(task: &TaskArn, number: u64) -> Vec<JournalEvent> {
+        let change = |change, cause, message: &str, fields: &[&str]| {
+            JournalEvent::Change(JournalChange {
+                object: "registration",
+                change,
+                cause,
+                message: message.to_owned(),
+                fields: fields.iter().map(ToString::to_string).collect(),
+                result: ChangeResult::Success,
+            })
+        };
+        let (stopping, stopped) =
+            (ChangeCause::Evidence(Evidence::Stopping), ChangeCause::Evidence(Evidence::Stopped));
+        let mut life = vec![
+            change("create", ChangeCause::Declared, "the task runs", &[]),
+            change("drain", stopping, "ECS is stopping the task", &[]),
+            change("remove", stopped, "ECS reports that the task has stopped", &[]),
+        ];
+        if number.is_multiple_of(4) {
+            let fields = ["networking.outbound[0].port", "networking.outbound[0].tags.kuma.io/service"];
+            let message = format!("differs in {}", fields.join(", "));
+            life.insert(1, change("update", ChangeCause::Declared, &message, &fields));
+            let role = "arn:aws:iam::111122223333:role/mesh/shop-backend-task";
+            let message = format!(
+                "the task role is not allowed in the mesh: role {role} lacks the tag kuma.io/service"
+            );
+            life.push(JournalEvent::Warning(JournalWarning {
+                reason: "rejected",
+                key: "lacks the tag kuma.io/service".to_owned(),
+                message,
+                rules: vec!["kuma.io/service"],
+                fix: Some(format!(
+                    "aws iam tag-role --role-name {task} --tags Key=kuma.io/service,Value=shop"
+                )),
+            }));
+            life.push(JournalEvent::Resolved { reason: "rejected" });
+        }
+        life
+    }
+
+    /// Resident memory in KiB; `None` where there is no `/proc`.
+    fn resident() -> Option<u64> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Prints what `docs/reference/api.md` says of an entry's size. Other tests use memory meanwhile, hence the wide limit.
+    #[test]
+    fn history_entry_takes_less_than_two_kilobytes() {
+        const ENTRIES: u64 = 100_000;
+        let Some(before) = resident() else {
+            println!("skipped: this system has no /proc/self/status");
+            return;
+        };
+        let journal = ReadersJournal::new(History::new(100_000));
+        let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/production").unwrap();
+        let (mut sequence, mut number) = (0, 0);
+        while sequence < ENTRIES {
+            number += 1;
+            let task = cluster.task(TaskId::parse(&format!("{number:032x}")).unwrap());
+            let service = format!("shop-backend-{}", number % 400);
+            let subject = JournalSubject {
+                control_plane: Some("kuma".into()),
+                mesh: Some("default".into()),
+                binding: Some("production".into()),
+                task: Some(task.clone()),
+                ecs_service: Some(EcsServiceRef::new(&cluster, &service)),
+                service: Some(intern(&service)),
+                workload: Some(intern(&service)),
+                name: Some(format!("{service}-{number:032x}").into()),
+                role: RoleArn::parse(&format!("arn:aws:iam::111122223333:role/mesh/{service}")).ok(),
+            };
+            for event in life_of(&task, number) {
+                sequence += 1;
+                let at = Timestamp(i64::try_from(sequence).unwrap());
+                journal.receive(&Arc::new(JournalEntry { sequence, at, subject: subject.clone(), event }));
+            }
+        }
+        let grown = resident().unwrap().saturating_sub(before) * 1024;
+        println!("history: {} bytes an entry", grown / ENTRIES);
+        assert!(grown / ENTRIES < 2_048, "{} bytes an entry", grown / ENTRIES);
+        assert_eq!(journal.history().view().capacity, 100_000);
     }
 }

@@ -19,11 +19,12 @@ const MAX_FINDINGS: usize = 50;
 
 /// The numbers of a snapshot.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct StatusParts(CountsView);
+pub(super) struct StatusParts(Option<CountsView>);
 
 impl StatusParts {
-    pub(super) fn of(lists: &SnapshotLists) -> Self {
-        Self(CountsView {
+    /// The numbers of these lists; none where no sweep had ended before they were made.
+    pub(super) fn of(lists: &SnapshotLists, is_swept: bool) -> Self {
+        Self(is_swept.then(|| CountsView {
             tasks: lists.tasks.iter().filter(|task| task.state != TaskStateView::Ignored).count(),
             services: lists.services.len(),
             bindings: lists.bindings.len(),
@@ -31,7 +32,7 @@ impl StatusParts {
             outbounds: lists.outbounds.len(),
             warnings: lists.warnings.len(),
             changes: 0,
-        })
+        }))
     }
 }
 
@@ -78,7 +79,7 @@ impl OperatorReads {
             guards: self.guards(&workers, &manifests),
             clusters: self.clusters(),
             manifests: self.manifests(),
-            counts: CountsView { changes: history.changes, ..counts },
+            counts: counts.map(|counts| CountsView { changes: history.changes, ..counts }),
             history,
         }
     }

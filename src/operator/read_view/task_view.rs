@@ -8,11 +8,13 @@ use super::readers_journal::ActiveTaskWarnings;
 use super::{OperatorReads, identity_of};
 use crate::operator::context::WorkerMap;
 use crate::operator::control_plane_worker::ControlPlaneWorker;
-use crate::operator::evaluated_tasks::EvaluatedTask;
+use crate::operator::evaluated_tasks::{EvaluatedTask, RecordedVerdict};
+use crate::operator::recorder::settled_change;
 use crate::operator::registry::RegistryEntry;
 use crate::read_api::ReadTaskFacts;
 use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_core::intent::{Fact, RoleViolation};
+use ecs_mesh_core::plan::report::{Change, PlanEntry, PlannedChange, TaskVerdict};
 use ecs_mesh_core::plan::{DrainReason, TaskLiveness};
 use ecs_mesh_model::{RoleArn, Task, TaskArn, intern};
 use ecs_mesh_read_api::{
@@ -118,7 +120,7 @@ impl TaskViews<'_> {
         let (mut views, mut counts) = (Vec::new(), RegistrationFacts::default());
         for worker in self.workers.values() {
             for entry in worker.registry.entries(task) {
-                let view = registration(worker, &entry);
+                let view = registration(self.reads, worker, &entry);
                 counts.total += 1;
                 counts.drained += usize::from(view.drained.is_some());
                 counts.unconfirmed += usize::from(entry.content_hash.is_none());
@@ -166,15 +168,21 @@ fn is_leaving(snapshot: &TaskSnapshot) -> bool {
     matches!(snapshot.liveness, TaskLiveness::Leaving | TaskLiveness::StopUnconfirmed)
 }
 
-fn registration(worker: &ControlPlaneWorker, entry: &RegistryEntry) -> RegistrationView {
+fn registration(
+    reads: &OperatorReads,
+    worker: &ControlPlaneWorker,
+    entry: &RegistryEntry,
+) -> RegistrationView {
     let (name, kind) = identity_of(worker, &entry.id);
+    let readiness = entry.readiness.filter(|_| entry.drained.is_none());
     RegistrationView {
         control_plane: Arc::clone(&worker.name),
         mesh: worker.mesh_label(&entry.id).map(intern),
         name,
         service: entry.service.clone(),
         kind,
-        ready: if entry.drained.is_some() { Some(false) } else { entry.ready },
+        ready: if entry.drained.is_some() { Some(false) } else { readiness.map(|(ready, _)| ready) },
+        readiness_observed_at: readiness.map(|(_, at)| reads.wall_of(at).into()),
         drained: entry.drained.map(|(reason, _)| drained_view(reason)),
     }
 }
@@ -221,12 +229,11 @@ impl OperatorReads {
             workers.values().filter_map(|worker| Some((worker, worker.evaluated.get(task)?))).collect();
         let violations: Vec<RoleViolation> =
             evaluated.iter().flat_map(|(_, evaluated)| evaluated.violations.clone()).collect();
-        let verdict = evaluated
-            .iter()
-            .filter(|(_, evaluated)| !evaluated.is_elsewhere)
-            .map(|(worker, evaluated)| verdict_view(worker, task, evaluated, &snapshot));
+        let manifests = self.context.manifests.load();
+        let verdict =
+            |worker: &Arc<ControlPlaneWorker>| verdict_view(worker, task, worker.may_hold(&manifests, task));
         ReadTaskFacts {
-            verdict: verdict.collect(),
+            verdict: workers.values().filter_map(verdict).collect(),
             evidence: snapshot.task.as_ref().map(|shown| self.evidence(shown, &snapshot)),
             role_tags: self.role_tags(task, &violations),
         }
@@ -284,40 +291,34 @@ fn is_tag(rule: &str) -> bool {
     IDENTITY_TAGS.iter().any(|prefix| rule.starts_with(prefix))
 }
 
-/// The verdict in the words of `explain`.
-fn verdict_view(
-    worker: &ControlPlaneWorker,
-    task: &TaskArn,
-    evaluated: &EvaluatedTask,
-    snapshot: &TaskSnapshot,
-) -> VerdictView {
+/// The verdict at a control plane, as `explain` renders it of a plan; `None` where the task is none of its.
+fn verdict_view(worker: &ControlPlaneWorker, task: &TaskArn, may_hold: bool) -> Option<VerdictView> {
+    let evaluated = worker.evaluated.get(task);
+    let recorded = worker.evaluated.verdict(task);
     let entries = worker.registry.entries(task);
-    let service = evaluated.service.as_deref().unwrap_or("unknown");
-    let is_exact = |wanted: usize| {
-        let ready = entries.iter().filter(|entry| entry.drained.is_none() && entry.content_hash.is_some());
-        ready.count() >= wanted
-    };
-    let reason = evaluated.reason.as_ref().map(|(_, message)| message.clone()).unwrap_or_default();
-    let (change, mut text) = match evaluated.verdict {
-        _ if is_gone(snapshot) && entries.is_empty() => {
-            (None, "the task has stopped; nothing is due".to_owned())
-        }
-        _ if is_gone(snapshot) => (Some("remove"), "the task has stopped".to_owned()),
-        _ if is_leaving(snapshot) => (Some("drain"), "ECS is stopping the task".to_owned()),
-        VerdictFacts::Register { wanted } if is_exact(wanted) => {
-            (None, format!("registered as service {service}; nothing is due"))
-        }
-        VerdictFacts::Register { .. } => (Some("create"), format!("to be registered as service {service}")),
-        VerdictFacts::Admit => (None, "allowed in the mesh; the task registers itself".to_owned()),
-        VerdictFacts::Reject => (Some("reject"), reason),
-        VerdictFacts::Hold => (Some("hold"), reason),
-        VerdictFacts::Wait => (Some("unknown"), reason),
-        VerdictFacts::Ignore => (Some("ignore"), reason),
-        VerdictFacts::None => (Some("unknown"), "not evaluated yet".to_owned()),
-    };
-    for warning in &evaluated.warnings {
-        text.push_str("; warning: ");
-        text.push_str(warning);
+    if entries.is_empty() && evaluated.as_ref().is_some_and(|evaluated| evaluated.is_elsewhere) {
+        return None;
     }
-    VerdictView { control_plane: Arc::clone(&worker.name), text, change: change.map(intern) }
+    let (changes, warnings) = match recorded {
+        Some(RecordedVerdict::Settled) => {
+            (entries.iter().map(|entry| settled_change(worker, entry)).collect(), Vec::new())
+        }
+        Some(RecordedVerdict::Changes(plan)) => {
+            let warnings = plan.warnings().iter().map(ToString::to_string).collect();
+            (plan.changes().to_vec(), warnings)
+        }
+        None if may_hold => (vec![PlannedChange::new(Change::Unknown, "not evaluated yet")], Vec::new()),
+        None => return None,
+    };
+    let control_plane = Arc::clone(&worker.name);
+    let entry =
+        |change| PlanEntry { control_plane: Arc::clone(&control_plane), task: Some(task.clone()), change };
+    let changes = changes.into_iter().map(entry).collect();
+    let verdict = TaskVerdict { control_plane: Arc::clone(&control_plane), changes, warnings };
+    Some(VerdictView {
+        change: verdict.due().map(|due| intern(due.change.as_str())),
+        blocked_by: verdict.due().and_then(|due| due.blocked_by).map(|by| intern(by.as_str())),
+        text: anstream::adapter::strip_str(&verdict.render()).to_string(),
+        control_plane,
+    })
 }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::mesh_members::owner_task;
 use super::TaskRun;
-use ecs_mesh_control_plane::{CallError, OwnedEndpoint, RegistrationOwner};
+use ecs_mesh_control_plane::{CallError, OwnedEndpoint};
 use ecs_mesh_controller::BatchError;
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::{
     DrainCause, DrainPermit, DrainReason, DrainRequest, Evidence, PlanStep, ServiceEndpoint,
 };
-use ecs_mesh_model::{ClusterArn, ClusterId, Reason, TaskArn, TaskDefinition, Timestamp};
+use ecs_mesh_model::{ClusterArn, ClusterId, Reason, TaskDefinition, Timestamp};
 
 /// Interval at which a held drain is decided on again.
 pub(super) const HELD_DRAIN_RECHECK: Duration = Duration::from_secs(2);
@@ -147,7 +148,10 @@ impl TaskRun<'_> {
     /// The registrations of the service; `None` if they could not be read. The limit of the hold counts either way.
     async fn listed(&self, step: &PlanStep, service: &Arc<str>) -> Option<Arc<[OwnedEndpoint]>> {
         match self.worker.drains.endpoints(&step.id.mesh, service).await {
-            Ok(listed) if listed.iter().any(|found| found.endpoint.id == step.id) => Some(listed),
+            Ok(listed) if listed.iter().any(|found| found.endpoint.id == step.id) => {
+                self.record_readiness(&listed);
+                Some(listed)
+            }
             // Another release of the control plane may know the service by another name. A registration without a readiness,
             // such as a gateway, is in no such list: nothing is to be waited for.
             Ok(listed) => self.lacks_readiness(&step.id).await.then_some(listed),
@@ -159,6 +163,16 @@ impl TaskRun<'_> {
                     self.recorder.problem("readiness_unknown", &Reason::constant(error.message));
                 }
                 None
+            }
+        }
+    }
+
+    /// Records the readiness of the listed registrations for readers.
+    fn record_readiness(&self, listed: &[OwnedEndpoint]) {
+        let (clusters, now) = (self.context.clusters.by_id(), self.context.now());
+        for OwnedEndpoint { endpoint, owner } in listed {
+            if let Some(task) = owner_task(owner, &clusters) {
+                self.worker.registry.record_readiness(&task, &endpoint.id, endpoint.is_ready(), now);
             }
         }
     }
@@ -181,7 +195,7 @@ impl TaskRun<'_> {
         let clusters = self.context.clusters.by_id();
         let endpoint = |found: &OwnedEndpoint| {
             let mut endpoint = found.endpoint.clone();
-            if let Some(task) = owner_task(found, &clusters) {
+            if let Some(task) = owner_task(&found.owner, &clusters) {
                 endpoint.leaving = self.context.aws.store.is_leaving(&task);
             }
             if let Some(known) = known {
@@ -195,12 +209,6 @@ impl TaskRun<'_> {
 
     /// Whether this process has withdrawn the registration; `None` if it does not know it.
     fn withdrawn(&self, found: &OwnedEndpoint, clusters: &BTreeMap<ClusterId, ClusterArn>) -> Option<bool> {
-        self.worker.registry.is_withdrawn(&owner_task(found, clusters)?, &found.endpoint.id)
+        self.worker.registry.is_withdrawn(&owner_task(&found.owner, clusters)?, &found.endpoint.id)
     }
-}
-
-/// The task of a registration of this operator.
-fn owner_task(found: &OwnedEndpoint, clusters: &BTreeMap<ClusterId, ClusterArn>) -> Option<TaskArn> {
-    let RegistrationOwner::Owned(labels) = &found.owner else { return None };
-    Some(clusters.get(&labels.cluster)?.task(labels.task.clone()))
 }

@@ -128,9 +128,10 @@ impl ReadSource for FixedSource {
     fn status(&self) -> StatusView {
         let mut status = self.status.lock().unwrap().clone();
         let lists = self.lists.lock().unwrap();
-        status.counts.tasks = lists.tasks.len();
-        status.counts.services = lists.services.len();
-        status.counts.warnings = lists.warnings.len();
+        let counts = status.counts.get_or_insert_default();
+        counts.tasks = lists.tasks.len();
+        counts.services = lists.services.len();
+        counts.warnings = lists.warnings.len();
         status.history = self.history.view();
         status
     }

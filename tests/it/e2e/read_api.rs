@@ -127,7 +127,7 @@ async fn answers_of_a_running_operator_fit_the_schema() {
     let name = registered["name"].as_str().expect("a task is registered").to_owned();
     assert_eq!(registered["registrations"][0]["kind"], "dataplane", "{registered}");
     let detail = json(&address, &format!("/api/v1/tasks/{name}")).await;
-    assert!(detail["verdict"][0]["text"].as_str().unwrap().contains("registered"), "{detail}");
+    assert!(detail["verdict"][0]["text"].as_str().unwrap().contains("as desired"), "{detail}");
     assert_eq!(detail["history"][0]["kind"], "create", "{detail}");
     let stored = json(&address, &format!("/api/v1/tasks/{name}/registrations")).await;
     assert!(stored["registrations"][0]["body"]["networking"].is_object(), "{stored}");

@@ -21,8 +21,14 @@ pub struct ServiceView {
     pub mesh: Option<Arc<str>>,
     /// The state.
     pub state: ServiceStateView,
-    /// Its registrations.
+    /// Its registrations by this operator; Consul's tokens left out.
     pub registrations: RegistrationCountsView,
+    /// When the readiness of its registrations was read: the oldest of the readings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_observed_at: Option<TimeView>,
+    /// Its registrations by others; absent where none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<OtherRegistrationsView>,
     /// Its tasks.
     pub tasks: TaskCountsView,
     /// The `Workload`s that declare it.
@@ -53,6 +59,8 @@ impl PageItem for ServiceView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ServiceStateView {
+    /// The control plane has not been listed since the start, so nothing is known of it.
+    NotRead,
     /// All registrations are ready, as far as known, and no task is rejected or held.
     Ok,
     /// A part of it is not ready, or a task is rejected, held or has a warning.
@@ -66,6 +74,7 @@ pub enum ServiceStateView {
 }
 
 labels!(ServiceStateView {
+    NotRead => "notRead",
     Ok => "ok",
     Degraded => "degraded",
     Down => "down",
@@ -84,8 +93,19 @@ pub struct ServiceStateFacts {
     pub is_expected: bool,
     /// A `Workload` declares it.
     pub is_declared: bool,
-    /// The mesh has it, whoever registered it.
-    pub is_in_mesh: bool,
+    /// Whether the mesh has it, whoever registered it.
+    pub presence: ServicePresence,
+}
+
+/// Whether a mesh has a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServicePresence {
+    /// It has.
+    Present,
+    /// It has not.
+    Absent,
+    /// The control plane has not been listed since the start, and nothing else showed the service.
+    NotRead,
 }
 
 impl ServiceStateView {
@@ -93,6 +113,7 @@ impl ServiceStateView {
     ///
     /// | registrations of ours | in the mesh | state |
     /// |---|---|---|
+    /// | none, and the control plane was not listed yet | no | not read |
     /// | none | no, declared or called | missing |
     /// | none | yes, no Workload declares it | undeclared |
     /// | none | yes, a Workload declares it | down |
@@ -100,10 +121,11 @@ impl ServiceStateView {
     /// | some not ready, or tasks rejected, held or with warnings | | degraded |
     /// | else | | ok |
     pub fn of(facts: &ServiceStateFacts) -> Self {
-        let ServiceStateFacts { registrations, tasks, is_expected, is_declared, is_in_mesh } = *facts;
+        let ServiceStateFacts { registrations, tasks, is_expected, is_declared, presence } = *facts;
         if registrations.total == 0 {
-            return match (is_in_mesh, is_declared) {
-                (false, _) if is_expected => Self::Missing,
+            return match (presence, is_declared) {
+                (ServicePresence::NotRead, _) => Self::NotRead,
+                (ServicePresence::Absent, _) if is_expected => Self::Missing,
                 (_, true) => Self::Down,
                 (_, false) => Self::Undeclared,
             };
@@ -128,6 +150,16 @@ pub struct RegistrationCountsView {
     pub drained: usize,
     /// Those whose readiness is not known.
     pub unknown: usize,
+}
+
+/// Registrations of a service that are not this operator's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherRegistrationsView {
+    /// All.
+    pub total: usize,
+    /// Those that serve, as far as the control plane can tell.
+    pub ready: usize,
 }
 
 /// Tasks by state.
@@ -346,6 +378,8 @@ impl PageItem for OutboundView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OutboundStateView {
+    /// The services of the mesh have not been read since the start, or the mesh lacks the service for less than a minute.
+    NotRead,
     /// The destination has ready registrations, as far as known.
     Ok,
     /// The mesh has no such service.
@@ -357,6 +391,7 @@ pub enum OutboundStateView {
 }
 
 labels!(OutboundStateView {
+    NotRead => "notRead",
     Ok => "ok",
     UnknownTarget => "unknownTarget",
     NoReadyTarget => "noReadyTarget",
@@ -392,10 +427,16 @@ pub struct TopologyServiceView {
     pub mesh: Option<Arc<str>>,
     /// The state.
     pub state: ServiceStateView,
-    /// Its ready registrations, those of unknown readiness included.
+    /// Its ready registrations.
     pub ready: usize,
+    /// Those whose readiness is not known.
+    #[serde(default)]
+    pub unknown: usize,
     /// All its registrations.
     pub total: usize,
+    /// Its registrations by others.
+    #[serde(default)]
+    pub others: usize,
     /// Its tasks that are rejected, held or have a warning.
     pub trouble: usize,
     /// The first `MeshBinding` of its registrations or workloads, for grouping.
@@ -446,9 +487,12 @@ mod tests {
                 tasks: TaskCountsView { rejected: trouble, ..TaskCountsView::default() },
                 is_expected: expected,
                 is_declared: declared,
-                is_in_mesh: in_mesh,
+                presence: if in_mesh { ServicePresence::Present } else { ServicePresence::Absent },
             };
             assert_eq!(ServiceStateView::of(&facts), state, "{facts:?}");
+            let unread =
+                ServiceStateView::of(&ServiceStateFacts { presence: ServicePresence::NotRead, ..facts });
+            assert_eq!(unread, if counts.0 == 0 { S::NotRead } else { state }, "{facts:?}");
         }
     }
 }

@@ -9,9 +9,10 @@ mod task_state;
 
 pub use change::{ChangeResultView, ChangeView, WarningView};
 pub use mesh::{
-    BindingView, EdgeView, GuardView, IdentityKindView, IdentityStateView, IdentityView, OutboundStateView,
-    OutboundView, RegistrationCountsView, ServiceDetailView, ServiceStateFacts, ServiceStateView,
-    ServiceView, TaskCountsView, TopologyServiceView, TopologyView,
+    BindingView, EdgeView, GuardView, IdentityKindView, IdentityStateView, IdentityView,
+    OtherRegistrationsView, OutboundStateView, OutboundView, RegistrationCountsView, ServiceDetailView,
+    ServicePresence, ServiceStateFacts, ServiceStateView, ServiceView, TaskCountsView, TopologyServiceView,
+    TopologyView,
 };
 pub use status::{
     CircuitView, ClusterView, ControlPlaneTypeView, ControlPlaneView, CountsView, HistoryView, LeaseRoleView,

@@ -40,8 +40,9 @@ pub struct StatusView {
     pub clusters: Vec<ClusterView>,
     /// The manifests.
     pub manifests: ManifestsView,
-    /// The number of objects in each list.
-    pub counts: CountsView,
+    /// The number of objects in each list; absent until the first sweep has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountsView>,
     /// The history in memory.
     pub history: HistoryView,
 }

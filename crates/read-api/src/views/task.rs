@@ -102,9 +102,12 @@ pub struct RegistrationView {
     pub service: Option<Arc<str>>,
     /// The kind.
     pub kind: IdentityKindView,
-    /// Whether it gets traffic, as far as known.
+    /// Whether it serves, as far as known: clients are routed to it, and its sidecar is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
+    /// When the readiness was read; absent where it is not known, or follows from the drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_observed_at: Option<TimeView>,
     /// Why this operator took it out of load balancing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained: Option<DrainedView>,
@@ -223,11 +226,14 @@ pub struct RoleTagView {
 pub struct VerdictView {
     /// The `ControlPlane`.
     pub control_plane: Arc<str>,
-    /// The verdict for a person.
+    /// The verdict as `explain` prints it of a plan: a line for each part.
     pub text: String,
-    /// The change that is due, as in a plan; absent where none is.
+    /// The change that is due, or that something is in the way of, as in a plan; absent where none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Arc<str>>,
+    /// Why the change is withheld, as in a plan; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<Arc<str>>,
 }
 
 /// The registrations of a task as their control planes have them.

@@ -98,7 +98,8 @@ live.addEventListener("change", ({ detail }) => detail && tell({ change: detail 
 live.addEventListener("reset", () => tell({ isReset: true }));
 
 function showNavigation(current) {
-  const totals = { services: status?.counts.services, tasks: status?.counts.tasks, warnings: status?.counts.warnings };
+  const { services, tasks, warnings } = status?.counts ?? {};
+  const totals = { services, tasks, warnings };
   render(
     document.getElementById("nav"),
     h(

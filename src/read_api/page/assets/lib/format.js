@@ -22,6 +22,12 @@ export function plural(value, one, many = `${one}s`) {
   return `${count(value)} ${value === 1 ? one : many}`;
 }
 
+/** `3/4`. Of a part the readiness may not have been read: `3+1?/4`, and `?/4` where nothing is known. */
+export function readyOf({ ready, unknown = 0, total }) {
+  if (!unknown) return `${count(ready)}/${count(total)}`;
+  return ready ? `${count(ready)}+${count(unknown)}?/${count(total)}` : `?/${count(total)}`;
+}
+
 /** A time of day; with the date where it is another day. */
 export function clock(time) {
   const date = new Date(time);

@@ -2,7 +2,7 @@
 
 import dagre from "../vendor/dagre.esm.js";
 import { h, icon, render, s } from "./dom.js";
-import { count, plural } from "./format.js";
+import { count, plural, readyOf } from "./format.js";
 import { format, serviceHref, serviceId } from "./routes.js";
 import { edgeState, serviceState } from "./states.js";
 
@@ -307,15 +307,19 @@ function arrow(id, tone) {
 }
 
 /** `3 of 4 ready`, for people who listen. */
-export function registrationText({ state, total, ready }) {
+export function registrationText({ state, total, ready, unknown, others }) {
   if (state === "missing") return "not registered";
-  return state === "undeclared" && !total ? "not declared" : `${count(ready)} of ${count(total)} ready`;
+  if (state === "notRead") return "not read yet";
+  if (state === "undeclared" && !total) return others ? `not declared, ${count(others)} by others` : "not declared";
+  return `${count(ready)} of ${count(total)} ready${unknown ? `, ${count(unknown)} not read yet` : ""}`;
 }
 
-function nodeNumbers({ state, total, ready, trouble }) {
+function nodeNumbers({ state, total, ready, unknown, others, trouble }) {
   if (state === "missing") return "not registered";
+  if (state === "notRead") return "not read yet";
   const parts = state === "undeclared" ? ["not declared"] : [];
-  if (total || state !== "undeclared") parts.push(`${count(ready)}/${count(total)} ready`);
+  if (total || state !== "undeclared") parts.push(`${readyOf({ ready, unknown, total })} ready`);
+  else if (others) parts.push(`${count(others)} by others`);
   // Not the number: a rejected task with a warning counts twice.
   if (trouble) parts.push("trouble");
   return parts.join(" · ");

@@ -104,10 +104,11 @@ export function summarise(mesh, grouping) {
   const groups = new Map();
   for (const [id, service] of mesh.services) {
     const name = labels.get(id);
-    if (!groups.has(name)) groups.set(name, { name, members: [], ready: 0, total: 0, calls: new Set(), callers: new Set() });
+    if (!groups.has(name)) groups.set(name, { name, members: [], ready: 0, unknown: 0, total: 0, calls: new Set(), callers: new Set() });
     const group = groups.get(name);
     group.members.push(service);
     group.ready += service.ready;
+    group.unknown += service.unknown ?? 0;
     group.total += service.total;
   }
   for (const { from, to } of mesh.edges) {
@@ -118,7 +119,7 @@ export function summarise(mesh, grouping) {
   }
   for (const group of groups.values()) {
     group.members.sort((a, b) => severity(b.state) - severity(a.state) || a.name.localeCompare(b.name));
-    group.severity = Math.max(...group.members.map(({ state }) => (state === "undeclared" ? 0 : severity(state))));
+    group.severity = Math.max(...group.members.map(({ state }) => (severity(state) > 1 ? severity(state) : 0)));
   }
   return [...groups.values()].sort((a, b) => b.severity - a.severity || a.name.localeCompare(b.name));
 }

@@ -1,7 +1,7 @@
 // Parts that several views share.
 
 import { h, icon } from "./dom.js";
-import { arnName, clock, count, timeOf } from "./format.js";
+import { arnName, clock, count, plural, readyOf, timeOf } from "./format.js";
 import { serviceHref, taskHref } from "./routes.js";
 import { changeBadge, taskBadge } from "./states.js";
 
@@ -91,7 +91,13 @@ export function taskColumns({ withService = true } = {}) {
 
 function registrationCell({ registrations = [] }) {
   if (!registrations.length) return h("span", { class: "muted" }, "none");
-  return `${count(registrations.filter((one) => one.ready).length)}/${count(registrations.length)} ready`;
+  const ready = registrations.filter((one) => one.ready).length;
+  // A token has no readiness.
+  const total = registrations.filter(({ kind }) => kind !== "token").length;
+  const unknown = registrations.filter((one) => one.ready === undefined && one.kind !== "token").length;
+  if (!total) return plural(registrations.length, "token");
+  const times = registrations.map(({ readinessObservedAt }) => readinessObservedAt).filter(Boolean).sort();
+  return h("span", { title: times[0] && `read at ${times[0]}` }, `${readyOf({ ready, unknown, total })} ready`);
 }
 
 function ecsStatus({ lastStatus, desiredStatus }) {

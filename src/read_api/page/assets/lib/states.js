@@ -3,6 +3,7 @@
 import { h, icon } from "./dom.js";
 
 const SERVICE = {
+  notRead: ["quiet", "pending", "Not read yet"],
   ok: ["ok", "ok", "Ready"],
   degraded: ["warn", "warn", "Degraded"],
   down: ["bad", "bad", "Down"],
@@ -23,6 +24,7 @@ const TASK = {
 
 const EDGE = {
   ok: ["ok", "", ""],
+  notRead: ["quiet", "", ""],
   noReadyTarget: ["warn", "warn", "no ready target"],
   unknownTarget: ["bad", "missing", "unknown target"],
   discarded: ["quiet", "ignored", "discarded"],
@@ -61,5 +63,5 @@ export function changeBadge({ kind, result }) {
 
 /** How urgent a service's state is: the larger, the more. */
 export function severity(state) {
-  return { down: 5, missing: 4, degraded: 3, undeclared: 1, ok: 0 }[state] ?? 2;
+  return { down: 5, missing: 4, degraded: 3, undeclared: 1, notRead: 1, ok: 0 }[state] ?? 2;
 }

@@ -1,7 +1,7 @@
 // The topology, what needs attention, and the latest changes.
 
 import { h, icon, render } from "../lib/dom.js";
-import { count, plural } from "../lib/format.js";
+import { count, plural, readyOf } from "../lib/format.js";
 import { GraphView, registrationText } from "../lib/graph.js";
 import { GROUPINGS, MOST_NODES, drawing, groupDrawing, neighbourhood, summarise } from "../lib/mesh.js";
 import { card, changeItem, choice, figure, notice } from "../lib/parts.js";
@@ -176,7 +176,7 @@ export class Overview {
         "a",
         { class: "group-head", href: format([], { ...query, open: group.name }), "aria-label": `${group.name}: ${plural(group.members.length, "service")}, ${count(group.ready)} of ${count(group.total)} ready${urgent.length ? `, ${count(urgent.length)} need attention` : ""}` },
         h("span", { class: "group-name" }, group.name),
-        h("span", { class: "group-count" }, `${count(group.ready)}/${count(group.total)} ready`),
+        h("span", { class: "group-count" }, `${readyOf(group)} ready`),
       ),
       h("div", { class: "cells" }, group.members.slice(0, 120).map((service) => this.#cell(service)), group.members.length > 120 && h("span", { class: "hint" }, `and ${count(group.members.length - 120)} more`)),
       h("p", { class: "group-links" }, h("span", {}, `calls ${plural(group.calls.size, "group")}`), h("span", {}, `called by ${count(group.callers.size)}`), h("span", { class: "relation", "aria-hidden": "true" })),
@@ -234,16 +234,21 @@ export class Overview {
     if (!mesh || !status) return;
     const services = [...mesh.services.values()];
     const sum = (values) => values.reduce((all, value) => all + value, 0);
-    const [ready, total] = ["ready", "total"].map((key) => sum(services.map((service) => service[key])));
+    const [ready, unknown, total] = ["ready", "unknown", "total"].map((key) => sum(services.map((service) => service[key] ?? 0)));
     const troubled = services.filter(({ trouble }) => trouble).length;
     const states = SERVICE_STATES.map((state) => [state, services.filter((service) => service.state === state).length]).filter(([state, number]) => number && state !== "ok");
     const drained = sum(status.controlPlanes.map((plane) => plane.drained));
     const tripped = status.guards.filter((guard) => guard.tripped);
+    if (!status.counts) {
+      render(this.figures, ["Services", "Ready registrations", "Tasks", "Warnings"].map((name) => figure(name, "–", { note: "not read yet" })));
+      return;
+    }
     const { tasks, warnings } = status.counts;
+    const notes = [drained && `${count(drained)} drained`, unknown && `${count(unknown)} not read yet`].filter(Boolean);
     render(
       this.figures,
       figure("Services", count(services.length), { href: "#/services", note: states.map(([state, number]) => `${count(number)} ${serviceState(state).label.toLowerCase()}`).join(" · ") || "all ready" }),
-      figure("Ready registrations", [h("span", {}, count(ready)), h("small", {}, ` of ${count(total)}`)], { note: drained ? `${count(drained)} drained` : "none drained" }),
+      figure("Ready registrations", [h("span", {}, count(ready)), h("small", {}, ` of ${count(total)}`)], { note: notes.join(" · ") || "none drained" }),
       figure("Tasks", count(tasks), { href: "#/tasks", note: troubled ? `trouble in ${plural(troubled, "service")}` : "none in trouble", noteTone: troubled ? "bad" : "" }),
       figure("Warnings", count(warnings), { href: "#/warnings", tone: warnings ? "warn" : "", note: warnings ? "each with its cause" : "none" }),
       figure("Guard", tripped.length ? "Tripped" : "Within limits", { href: "#/status", tone: tripped.length ? "bad" : "", note: tripped.length ? `${count(sum(tripped.map((guard) => guard.held)))} removals held` : "no removal is held" }),
@@ -251,7 +256,7 @@ export class Overview {
   }
 
   #showAttention() {
-    const services = [...this.#mesh.services.values()].filter(({ state, trouble }) => severity(state) > 0 || trouble);
+    const services = [...this.#mesh.services.values()].filter(({ state, trouble }) => severity(state) > 1 || trouble);
     services.sort((a, b) => severity(b.state) - severity(a.state) || b.trouble - a.trouble || a.name.localeCompare(b.name));
     const warnings = this.#warnings?.items ?? [];
     if (!services.length && !warnings.length) {

@@ -2,7 +2,7 @@
 
 import { get, list, path } from "../lib/api.js";
 import { h, render } from "../lib/dom.js";
-import { count, plural } from "../lib/format.js";
+import { clock, count, plural } from "../lib/format.js";
 import { GraphView } from "../lib/graph.js";
 import { Refresher } from "../lib/live.js";
 import { neighbourhood } from "../lib/mesh.js";
@@ -87,9 +87,10 @@ export class Service {
     this.body.hidden = false;
     const { registrations, tasks: counts } = service;
     render(this.head, h("p", { class: "kind" }, "Service"), h("h1", {}, this.name), serviceBadge(service.state), h("a", { class: "button", href: format([], { focus: this.id, hops: 1 }) }, "Show in overview"));
+    const notes = [registrations.drained && `${count(registrations.drained)} drained`, registrations.unknown && `${count(registrations.unknown)} not read yet`, service.readinessObservedAt && `read ${clock(service.readinessObservedAt)}`];
     render(
       this.figures,
-      figure("Ready registrations", [h("span", {}, count(registrations.ready)), h("small", {}, ` of ${count(registrations.total)}`)], { note: [registrations.drained && `${count(registrations.drained)} drained`, registrations.unknown && `${count(registrations.unknown)} unknown`].filter(Boolean).join(" · ") || "none drained" }),
+      figure("Ready registrations", [h("span", {}, count(registrations.ready)), h("small", {}, ` of ${count(registrations.total)}`)], { note: notes.filter(Boolean).join(" · ") || "none drained" }),
       figure("Tasks", count(counts.total), { href: format(["tasks"], { service: this.name }), note: counts.pending ? `${count(counts.pending)} pending` : "none pending" }),
       figure("Rejected", count(counts.rejected), { tone: counts.rejected ? "bad" : "", note: "by role tags" }),
       figure("Held", count(counts.held), { tone: counts.held ? "warn" : "", note: "unchanged for now" }),
@@ -102,6 +103,7 @@ export class Service {
         ["Control plane", service.controlPlane],
         ["Mesh", service.mesh],
         ["Declared", service.declared ? "yes" : "no, it is not from these manifests"],
+        ["Of others", service.others && `${count(service.others.ready)} of ${count(service.others.total)} registrations ready`],
         ["Workloads", names(service.workloads)],
         ["Bindings", names(service.bindings)],
         ["ECS services", names(service.ecsServices)],

@@ -1,7 +1,7 @@
 // All services as a table.
 
 import { announce, h, render } from "../lib/dom.js";
-import { count } from "../lib/format.js";
+import { count, readyOf } from "../lib/format.js";
 import { meter } from "../lib/graph.js";
 import { filterBox, matches, toggles } from "../lib/parts.js";
 import { serviceHref, serviceId } from "../lib/routes.js";
@@ -23,8 +23,10 @@ const COLUMNS = [
 ];
 
 function readyCell(service) {
-  const { ready, total } = service.registrations;
-  return h("span", { class: "ready-cell" }, h("span", {}, `${count(ready)}/${count(total)}`), meter(ready, total));
+  const { registrations, others, readinessObservedAt } = service;
+  if (!registrations.total && others) return h("span", { class: "muted" }, `${count(others.ready)}/${count(others.total)} by others`);
+  const title = readinessObservedAt && `read at ${readinessObservedAt}`;
+  return h("span", { class: "ready-cell", title }, h("span", {}, readyOf(registrations)), meter(registrations.ready, registrations.total));
 }
 
 export class Services {

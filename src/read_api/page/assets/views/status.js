@@ -45,7 +45,7 @@ function operatorFacts({ operator, version, startedAt, now, role, leader, epoch,
     ["Started", h("span", {}, timeOf(startedAt), ` (${duration(Date.parse(now) - Date.parse(startedAt))} ago)`)],
     ["Lease", [ROLES[role] ?? role, role === "standby" && leader && `leader ${leader}`, epoch !== undefined && `term ${epoch}`].filter(Boolean).join(", ")],
     ["Waiting for", pending.length > 0 && h("ul", {}, pending.map((condition) => h("li", {}, condition)))],
-    ["Watches", `${count(counts.tasks)} tasks, ${count(counts.services)} services, ${count(counts.identities)} identities, ${count(counts.outbounds)} outbounds`],
+    ["Watches", !counts ? "not read yet" : `${count(counts.tasks)} tasks, ${count(counts.services)} services, ${count(counts.identities)} identities, ${count(counts.outbounds)} outbounds`],
     ["History", h("span", {}, `${count(history.changes)} of at most ${count(history.capacity)} entries`, history.oldest && [", since ", timeOf(history.oldest)])],
   ]);
 }

@@ -78,14 +78,14 @@ export class Task {
   }
 
   #showVerdict({ reason, verdict, warnings }) {
-    // The same sentence may be the reason, the verdict and a part of the warning: the last has the fix.
+    // The same sentence may be the reason and a part of the verdict or of a warning.
     const isSaid = (text, others) => others.some((other) => other.includes(text));
     const warned = warnings.map(({ message }) => message);
     render(
       this.verdict,
       reason && !isSaid(reason.message, [...warned, ...verdict.map(({ text }) => text)]) && h("p", { class: "reason" }, reason.message, " ", h("code", { class: "label" }, reason.key)),
       verdict.length === 0 && !reason && notice("The task has not been evaluated yet."),
-      verdict.length > 0 && h("ul", { class: "verdicts" }, verdict.map(({ controlPlane, text, change }) => h("li", { key: controlPlane }, h("span", { class: "plane" }, controlPlane), h("span", {}, isSaid(text, warned) ? "see the warning" : text), change && h("span", { class: "due" }, `due: ${change}`)))),
+      verdict.length > 0 && h("ul", { class: "verdicts" }, verdict.map(({ controlPlane, text, change }) => h("li", { key: controlPlane }, h("span", { class: "plane" }, controlPlane), h("span", { class: change ? "verdict-text due" : "verdict-text" }, text.trimEnd())))),
       warnings.map((warning) => h("div", { class: "warning", key: `${warning.reason}\n${warning.message}` }, h("p", {}, icon("warn", "icon warn"), h("span", {}, warning.message), h("code", { class: "label" }, warning.reason)), fixOf(warning.fix))),
     );
   }
@@ -98,8 +98,8 @@ export class Task {
     render(
       this.registrations,
       table(
-        ["Kind", "Service", "Control plane", "State", "Name"],
-        registrations.map((one) => [KINDS[one.kind] ?? one.kind, one.service ? serviceLink(one) : "–", [one.controlPlane, one.mesh].filter(Boolean).join(" / "), readiness(one), mono(one.name)]),
+        ["Kind", "Service", "Control plane", "State", "Read", "Name"],
+        registrations.map((one) => [KINDS[one.kind] ?? one.kind, one.service ? serviceLink(one) : "–", [one.controlPlane, one.mesh].filter(Boolean).join(" / "), readiness(one), timeOf(one.readinessObservedAt), mono(one.name)]),
       ),
     );
   }
@@ -158,9 +158,10 @@ export class Task {
   }
 }
 
-function readiness({ ready, drained }) {
+function readiness({ kind, ready, drained }) {
+  if (kind === "token") return "–";
   if (drained) return badge({ tone: "quiet", symbol: "drained", label: `Drained: ${drained}` });
-  if (ready === undefined) return badge({ tone: "quiet", symbol: "undeclared", label: "Unknown" });
+  if (ready === undefined) return badge({ tone: "quiet", symbol: "undeclared", label: "Not read yet" });
   return ready ? badge({ tone: "ok", symbol: "ok", label: "Ready" }) : badge({ tone: "warn", symbol: "pending", label: "Not ready" });
 }
 
