@@ -70,6 +70,7 @@ impl ChangesArgs {
             until: self.until,
             services: self.service.iter().map(Glob::new).collect(),
             tasks: self.task.iter().cloned().collect(),
+            binding: None,
             kinds: self.kind.iter().cloned().collect(),
             search: None,
         };

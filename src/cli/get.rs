@@ -56,7 +56,7 @@ struct FilterArgs {
     #[arg(long)]
     workload: Option<String>,
 
-    /// MeshBinding of tasks
+    /// MeshBinding of tasks or changes
     #[arg(long)]
     binding: Option<String>,
 
@@ -179,7 +179,7 @@ fn finish(result: Result<Option<usize>, GetError>, output: &OutputArgs) -> Resul
 }
 
 /// The kind and names of `KIND NAME…` or `KIND/NAME KIND/NAME…`.
-fn objects(first: &str, rest: Vec<String>) -> Result<(ResourceKind, Vec<String>), String> {
+pub(super) fn objects(first: &str, rest: Vec<String>) -> Result<(ResourceKind, Vec<String>), String> {
     let Some((kind, name)) = first.split_once('/') else {
         return Ok((ResourceKind::parse(first)?, rest));
     };
@@ -245,6 +245,7 @@ impl FilterArgs {
             until: self.until,
             services: self.service.iter().map(Glob::new).collect(),
             tasks: self.task.iter().cloned().collect(),
+            binding: self.binding.clone(),
             kinds: self.change_kind.iter().cloned().collect(),
             search: self.q.clone(),
         }

@@ -17,6 +17,7 @@ mod changes;
 mod common;
 mod completion;
 mod crds;
+mod describe;
 mod doctor;
 mod doctor_text;
 #[cfg(test)]
@@ -58,7 +59,7 @@ use crate::terminal;
 #[command(name = "ecs-mesh-operator", version = crate::VERSION, about, max_term_width = 100)]
 struct Cli {
     /// Log level (error, warn, info, debug, trace) or filters such as `info,ecs_mesh=debug`
-    /// [default: info; audit, changes, doctor, explain, get, import, plan, status: error; sandbox: warn]
+    /// [default: info; audit, changes, describe, doctor, explain, get, import, plan, status: error; sandbox: warn]
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -80,6 +81,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show objects of a running operator: tasks, services, bindings, identities, outbounds, warnings or changes
     Get(Box<get::GetArgs>),
+    /// Show everything about single objects of a running operator, with their changes and warnings as events
+    Describe(describe::DescribeArgs),
     /// Show what an operator changed: from a running operator, or from its log
     Changes(Box<changes::ChangesArgs>),
     /// Explain a task or a service, and why it is so: from a running operator, or by a plan (writes nothing)
@@ -117,6 +120,7 @@ impl Command {
                 | Self::Audit(_)
                 | Self::Status(_)
                 | Self::Get(_)
+                | Self::Describe(_)
                 | Self::Changes(_)
                 | Self::Import(_)
         )
@@ -172,6 +176,7 @@ pub fn main() -> ExitCode {
             Command::Plan(args) => args.run().await,
             Command::Status(args) => args.run().await,
             Command::Get(args) => args.run().await,
+            Command::Describe(args) => args.run().await,
             Command::Changes(args) => args.run().await,
             Command::Explain(args) => Box::pin(args.run()).await,
             Command::Healthcheck(args) => args.run().await,

@@ -19,6 +19,8 @@ pub struct ChangeSelector {
     pub services: Vec<Glob>,
     /// Tasks: ids, beginnings of ids, or ARNs.
     pub tasks: Vec<String>,
+    /// The `MeshBinding`.
+    pub binding: Option<String>,
     /// Kinds of changes or of objects.
     pub kinds: Vec<String>,
     /// Text within name, service, workload, task or role, in any case of letters.
@@ -29,6 +31,7 @@ impl ChangeSelector {
     /// Whether the change is wanted.
     pub fn matches(&self, change: &Value) -> bool {
         self.matches_time(Timestamp::parse(&text_at(change, "/time")))
+            && self.binding.as_ref().is_none_or(|binding| text_at(change, "/binding") == *binding)
             && self.matches_kind(&[text_at(change, "/kind"), text_at(change, "/object")])
             && self.matches_task(&text_at(change, "/task"))
             && self.matches_service(services_of(change).iter().map(String::as_str))

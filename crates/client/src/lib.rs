@@ -6,6 +6,7 @@
 //! | [`http`] | a token goes to the configured address alone, and no call waits without a limit |
 //! | [`get`] | a list is printed page by page; a named object that does not exist is an error |
 //! | [`watch`] | each change of a row is printed once, across lost connections |
+//! | [`describe`] | a named object that does not exist is an error; a history is bounded |
 //! | [`output`] | no text of others reaches a terminal as anything but text; a table fits the terminal |
 //! | [`resource`] | each kind has one name, by which an object is found again |
 //!
@@ -28,6 +29,7 @@
 
 mod address;
 pub mod change_selector;
+pub mod describe;
 mod error;
 pub mod field;
 pub mod get;

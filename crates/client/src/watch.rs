@@ -76,6 +76,47 @@ pub async fn watch<W: Write>(
     }
 }
 
+/// Shows the state of the operator, and then each state that differs, at most one a second, until `show` fails or a call fails
+/// for good. `notice` as in [`watch`].
+///
+/// # Errors
+/// If the first call fails, a later one for a reason that will not pass, or `show`.
+pub async fn watch_status(
+    client: &ApiClient,
+    show: &mut (dyn FnMut(&Value) -> std::io::Result<()> + Send),
+    notice: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), GetError> {
+    let mut stream = EventStream::open(client).await?;
+    let (mut latest, mut earliest, mut is_connected) = (None::<Value>, Instant::now(), true);
+    loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(earliest), if latest.is_some() => {
+                if let Some(status) = latest.take() {
+                    show(&status)?;
+                }
+                earliest = Instant::now() + MIN_LIST_INTERVAL;
+            }
+            signal = stream.next() => match signal? {
+                // Each stream begins with a state.
+                StreamSignal::Event(event) if event.name == "status" => {
+                    latest = serde_json::from_str(&event.data).ok().or(latest);
+                }
+                StreamSignal::Event(_) => {}
+                StreamSignal::Lost(error) => {
+                    if std::mem::replace(&mut is_connected, false) {
+                        notice(&format!("connection lost: {error}; trying again"));
+                    }
+                }
+                StreamSignal::Opened => {
+                    is_connected = true;
+                    notice("connected again");
+                }
+            },
+        }
+    }
+}
+
 /// The objects to read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pending {

@@ -50,6 +50,7 @@ const TASKS: &[TableColumn] = &[
     column("SERVICE", Name, Of(task_service)),
     column("AGE", Never, Age("/createdAt")),
     column("REASON", Text, Of(task_reason)),
+    wide("READ", Never, Of(oldest_reading)),
     wide("LAST-STATUS", Never, At("/lastStatus")),
     wide("CLUSTER", Name, Of(|task| last_segment(&text_at(task, "/cluster")))),
     wide("ECS-SERVICE", Name, Of(|task| last_segment(&text_at(task, "/ecsService")))),
@@ -65,6 +66,8 @@ const SERVICES: &[TableColumn] = &[
     column("TASKS", Never, At("/tasks/total")),
     column("CONTROL-PLANE", Name, At("/controlPlane")),
     column("MESH", Name, At("/mesh")),
+    wide("READ", Never, Time("/readinessObservedAt")),
+    wide("OTHERS", Never, At("/others/total")),
     wide("DRAINED", Never, At("/registrations/drained")),
     wide("REJECTED", Never, At("/tasks/rejected")),
     wide("HELD", Never, At("/tasks/held")),
@@ -210,10 +213,19 @@ fn short_task(object: &Value) -> String {
 
 fn registrations_ready(task: &Value) -> String {
     let Some(all) = task["registrations"].as_array() else { return String::new() };
-    let in_service = all.iter().filter(|one| one["drained"].is_null());
-    let (known, unknown): (Vec<_>, Vec<_>) = in_service.partition(|one| one["ready"].is_boolean());
+    // A token has no readiness.
+    let all: Vec<&Value> = all.iter().filter(|one| one["kind"] != "token").collect();
+    let in_service = all.iter().copied().filter(|one| one["drained"].is_null());
+    let (known, unknown): (Vec<&Value>, Vec<&Value>) = in_service.partition(|one| one["ready"].is_boolean());
     let ready = known.iter().filter(|one| one["ready"] == true).count();
     ready_of(ready, unknown.len(), all.len())
+}
+
+/// When the readiness of the registrations was read: the oldest of the readings.
+fn oldest_reading(task: &Value) -> String {
+    let all = task["registrations"].as_array().into_iter().flatten();
+    let times = all.filter_map(|one| Timestamp::parse(one["readinessObservedAt"].as_str()?));
+    times.min().map(|at| seconds(&at.to_string())).unwrap_or_default()
 }
 
 fn service_ready(service: &Value) -> String {

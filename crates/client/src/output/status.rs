@@ -58,7 +58,7 @@ fn head(text: &mut String, status: &Value) {
         ("role", format!("{}{leader}", at("/role"))),
         ("running", since(status, "/startedAt")),
         ("manifests", format!("{} documents", at("/manifests/documents"))),
-        ("objects", counts.join(", ")),
+        ("objects", if status["counts"].is_null() { "not read yet".to_owned() } else { counts.join(", ") }),
         ("history", if oldest.is_empty() { history } else { format!("{history}, of the last {oldest}") }),
     ] {
         // Writing to a String cannot fail, here and below.

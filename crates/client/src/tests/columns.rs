@@ -16,7 +16,7 @@ pub(super) fn sent<T: Serialize + DeserializeOwned>(object: Value) -> Value {
     serde_json::to_value(serde_json::from_value::<T>(object).unwrap()).unwrap()
 }
 
-fn complete(kind: ResourceKind) -> Value {
+pub(super) fn complete(kind: ResourceKind) -> Value {
     let time = "2026-11-30T02:00:00Z";
     let arn = "arn:aws:ecs:eu-west-1:111122223333:task/demo/0a";
     let mut full_task = task(1, "rejected");
@@ -28,6 +28,10 @@ fn complete(kind: ResourceKind) -> Value {
         ("createdAt", json!(time)),
         ("reason", json!({"key": "rejected", "message": "tag is absent"})),
         ("binding", json!("demo")),
+        (
+            "registrations",
+            json!([{"controlPlane": "kuma", "name": "0a", "kind": "dataplane", "readinessObservedAt": time}]),
+        ),
     ] {
         full_task[key] = value;
     }
@@ -50,6 +54,7 @@ fn complete(kind: ResourceKind) -> Value {
         ResourceKind::Services => sent::<ServiceView>(json!({
             "name": "kv", "controlPlane": "kuma", "mesh": "default", "state": "ok", "declared": true,
             "registrations": {"total": 3, "ready": 2, "drained": 1, "unknown": 0},
+            "readinessObservedAt": time, "others": {"total": 1, "ready": 0},
             "tasks": {"total": 3, "rejected": 1, "held": 1, "pending": 1, "warnings": 1},
             "workloads": ["kv"], "bindings": ["demo"], "ecsServices": ["demo/kv"], "outbounds": ["web"], "callers": ["web"],
         })),

@@ -2,6 +2,7 @@ use ecs_mesh_read_api::{StatusView, TaskDetailView};
 
 use super::columns::sent;
 use super::*;
+use crate::output::description::{Described, render_description};
 use crate::output::explanation::render_task;
 use crate::output::status::render_status;
 
@@ -92,4 +93,74 @@ fn explanation_shows_reason_broken_tags_fix_and_history() {
     let at = |kind: &str| text.find(&format!(" {kind} success")).unwrap();
     assert!(at("create") < at("drain"), "the oldest first: {text}");
     assert!(!text.contains('\u{1b}') && !text.contains("kuma.io/service"), "{text:?}");
+}
+
+fn described(object: Value, changes: Vec<Value>, warnings: Vec<Value>) -> Described {
+    Described { object, tasks: Vec::new(), all_tasks: 0, changes, warnings }
+}
+
+fn description(kind: ResourceKind, described: &Described, limit: Option<usize>) -> String {
+    let now = Timestamp::parse("2026-11-30T03:00:00Z").unwrap();
+    render_description(kind, described, now, limit).unwrap()
+}
+
+#[test]
+fn description_ends_with_changes_and_warnings_as_events() {
+    let mut object = task(1, "rejected");
+    for (key, value) in [
+        ("evidence", json!({"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "version": 4})),
+        (
+            "registrations",
+            json!([{"controlPlane": "kuma", "mesh": "default", "name": "0a", "service": "kv", "kind": "dataplane",
+                    "ready": true, "readinessObservedAt": "2026-11-30T02:59:50Z"}]),
+        ),
+        ("roleTags", json!([{"key": "kuma.io/mesh", "expected": "default", "ok": false}])),
+        (
+            "verdict",
+            json!([{"controlPlane": "kuma", "text": "  x reject\n      reason: a tag\u{1b}[2J\n", "change": "reject"}]),
+        ),
+        ("history", json!([])),
+    ] {
+        object[key] = value;
+    }
+    let mut failed = change(2, "remove");
+    (failed["result"], failed["error"]) = ("error".into(), "503".into());
+    let warning = json!({"reason": "rejected", "message": "a tag is absent", "fix": "aws iam tag-role"});
+    let all = described(sent::<TaskDetailView>(object), vec![change(1, "create"), failed], vec![warning]);
+    let text = description(ResourceKind::Tasks, &all, Some(100));
+    let row = |start: &str| {
+        text.lines().find(|line| line.trim().starts_with(start)).unwrap_or_else(|| panic!("{start}: {text}"))
+    };
+    assert!(row("dataplane").contains("ready") && row("dataplane").ends_with("10s"), "{text}");
+    assert!(row("kuma.io/mesh").contains("<unset>") && row("x reject").starts_with("  x"), "{text}");
+    let events: Vec<Vec<&str>> = text
+        .lines()
+        .skip_while(|line| *line != "Events:")
+        .skip(2)
+        .map(|line| line.split_whitespace().take(2).collect())
+        .collect();
+    assert_eq!(events, [["Normal", "create"], ["Warning", "remove"], ["Warning", "rejected"]], "{text}");
+    assert!(!text.contains('\u{1b}') && text.lines().all(|line| line.chars().count() <= 100), "{text:?}");
+}
+
+#[test]
+fn description_shows_each_value_of_each_kind() {
+    for kind in ResourceKind::ALL {
+        let object = super::columns::complete(kind);
+        let text = description(kind, &described(object.clone(), Vec::new(), Vec::new()), None);
+        let name = object["name"].as_str().or(object["id"].as_str()).unwrap_or_default();
+        assert!(text.lines().count() > 5 && text.contains(name), "{kind:?}: {text}");
+        let has_events =
+            !matches!(kind, ResourceKind::Outbounds | ResourceKind::Warnings | ResourceKind::Changes);
+        assert_eq!(text.contains("Events:"), has_events, "{kind:?}: {text}");
+    }
+}
+
+#[test]
+fn status_before_the_first_sweep_has_no_zeros() {
+    let mut status = status();
+    status.as_object_mut().unwrap().remove("counts");
+    let text = render_status(&status, None).unwrap();
+    let objects = text.lines().find(|line| line.starts_with("objects:")).unwrap();
+    assert!(!objects.contains('0') && objects.contains("not read yet"), "{objects}");
 }

@@ -3,7 +3,7 @@ use tokio::time::timeout;
 
 use super::server::{FakeOperator, Reply};
 use super::*;
-use crate::watch::watch;
+use crate::watch::{watch, watch_status};
 
 struct Watched {
     lines: mpsc::UnboundedReceiver<String>,
@@ -139,4 +139,33 @@ async fn watch_of_a_name_fails_when_it_does_not_exist() {
     let operator = FakeOperator::start(vec![task(1, "registered")]).await;
     let watched = Watched::start(&operator, request(ResourceKind::Tasks, &["none"], &[]), ObjectFormat::Name);
     assert!(matches!(watched.end().await, Err(GetError::Missing { names, .. }) if names == ["none"]));
+}
+
+#[tokio::test]
+async fn watched_status_is_shown_again_after_a_lost_stream() {
+    let operator = FakeOperator::start(Vec::new()).await;
+    let (shown, mut roles) = mpsc::unbounded_channel();
+    let (notice, mut notices) = mpsc::unbounded_channel();
+    let watching = client(&operator);
+    let task = tokio::spawn(async move {
+        let mut show = |status: &Value| {
+            let sent = shown.send(status["role"].as_str().unwrap_or_default().to_owned());
+            sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        };
+        watch_status(&watching, &mut show, &mut |text| notice.send(text.to_owned()).unwrap()).await
+    });
+    let status = |id: u64, role: &str| format!("id: {id}\nevent: status\ndata: {{\"role\": \"{role}\"}}\n\n");
+    operator.stream_opened().await;
+    operator.send(&status(1, "standby"));
+    assert_eq!(timeout(PATIENCE, roles.recv()).await.unwrap().as_deref(), Some("standby"));
+    operator.end_streams();
+    assert!(timeout(PATIENCE, notices.recv()).await.unwrap().unwrap().contains("lost"));
+    operator.stream_opened().await;
+    operator.send(&status(2, "leader"));
+    assert_eq!(timeout(PATIENCE, roles.recv()).await.unwrap().as_deref(), Some("leader"));
+    // The reader of the output has gone.
+    drop(roles);
+    operator.send(&status(3, "standby"));
+    let ended = timeout(PATIENCE, task).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(error) if error.is_closed_output()));
 }
