@@ -123,6 +123,12 @@ VALUES = {
         ["", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/ecs-mesh"],
         ["ecs-mesh", f"arn:aws:events:{REGION}:{ACCOUNT}:rule/ecs-mesh"],
     ),
+    "ApiTokenSecretArn": (
+        ["", f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:api-token-a1B2c3"],
+        ["api-token", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:api"],
+    ),
+    "ApiTlsCertFile": (["", "/etc/mesh/api.pem"], ["api.pem", "/etc/mesh/a b", "/"]),
+    "ApiTlsKeyFile": (["", "/etc/mesh/api-key.pem"], ["api-key.pem", "/"]),
     "EventBusName": (["default", "ecs-mesh"], ["", "a/b", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/ecs-mesh"]),
     "EcsServicePrefix": (["", "shop-", "x" * 255], ["shop/", "shop*", "x" * 256]),
     "DetailTypes": (["TaskRejected", "GuardTripped"], ["", "Taskrejected", "ControlPlaneUnsupported", "TaskRejected "]),
@@ -420,6 +426,26 @@ def role():
     assert plain(found) == plain(json.loads(expected)), f"{plain(found)}\ndiffers from the reference\n{expected}"
     environment = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
     assert environment["ECS_MESH_TEAM_EVENTS_BUS"] == bus, environment
+    secret, key = VALUES["ApiTokenSecretArn"][0][1], VALUES["SecretKeyArn"][0][1]
+    with moto() as (client, _):
+        _, made = create_stack(client, ApiAddress="0.0.0.0:9103", ApiTokenSecretArn=secret, SecretKeyArn=key)
+        found = {one["Sid"]: one for one in inline_policy(client, made["TaskRole"], "api-token")["Statement"]}
+        task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
+    expected = documented("Token of the read API", "###")
+    expected["Resource"] = secret
+    assert plain(found["ReadApiToken"]) == plain(expected), f"{found}\ndiffers from the reference\n{expected}"
+    assert found["DecryptApiToken"]["Resource"] == key, found
+    container = task["containerDefinitions"][0]
+    environment = {one["name"]: one["value"] for one in container["environment"]}
+    given = {name: value for name, value in environment.items() if "_API_" in name}
+    assert given == {"ECS_MESH_API_ADDRESS": "0.0.0.0:9103", "ECS_MESH_API_TOKEN_SECRET": secret}, environment
+    assert {one["containerPort"] for one in container["portMappings"]} == {9102, 9103}, container["portMappings"]
+    with moto() as (client, _):
+        _, made = create_stack(client)
+        task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
+        policies = client("iam").list_role_policies(RoleName=made["TaskRole"])["PolicyNames"]
+    [api] = [one["value"] for one in task["containerDefinitions"][0]["environment"] if "_API_" in one["name"]]
+    assert api == "none" and "api-token" not in policies, (api, policies)
     with moto() as (client, _):
         _, made = create_stack(client, HoldDeployments="true")
         found = inline_policy(client, made["TaskRole"], "hold-deployments")["Statement"]

@@ -169,6 +169,9 @@ SAME_PATTERN = {
     "token_kms_key_arn": "TokenKeyArn",
     "alarm_topic_arn": "AlarmTopicArn",
     "team_events_bus_arn": "TeamEventsBusArn",
+    "api_token_secret_arn": "ApiTokenSecretArn",
+    "api_tls_cert_file": "ApiTlsCertFile",
+    "api_tls_key_file": "ApiTlsKeyFile",
 }
 # The same of the module team-events.
 SAME_TEAM_PATTERN = {
@@ -190,6 +193,9 @@ OTHER_VALUES = {
 def inputs():
     """The inputs of operator and team-events accept and reject the same values as the parameters of CloudFormation."""
     values = OTHER_VALUES | {name: VALUES[one] for name, one in SAME_PATTERN.items()}
+    addresses = Module(TERRAFORM / "modules/operator").variable["api_address"]["validation"][0]["condition"]
+    allowed = template(MAIN)["Parameters"]["ApiAddress"]["AllowedValues"]
+    assert re.findall(r'"([^"]+)"', addresses) == allowed, f"api_address: {addresses} differs from {allowed}"
     check_inputs("operator", values, {"cluster_arn", "member_role_arns", "member_account_ids"})
     check_inputs("team-events", {name: VALUES[one] for name, one in SAME_TEAM_PATTERN.items()}, {"name"})
 
@@ -257,6 +263,10 @@ EVERYTHING = {
     "LogMode": ("log_mode", "non-blocking"),
     "AlarmTopicArn": ("alarm_topic_arn", VALUES["AlarmTopicArn"][0][1]),
     "TeamEventsBusArn": ("team_events_bus_arn", VALUES["TeamEventsBusArn"][0][1]),
+    "ApiAddress": ("api_address", "0.0.0.0:9103"),
+    "ApiTokenSecretArn": ("api_token_secret_arn", VALUES["ApiTokenSecretArn"][0][1]),
+    "ApiTlsCertFile": ("api_tls_cert_file", "/etc/mesh/api.pem"),
+    "ApiTlsKeyFile": ("api_tls_key_file", "/etc/mesh/api-key.pem"),
     "PermissionsBoundaryArn": ("permissions_boundary_arn", f"arn:aws:iam::{ACCOUNT}:policy/boundary"),
 }
 

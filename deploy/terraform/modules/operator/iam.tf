@@ -121,6 +121,35 @@ resource "aws_iam_role_policy" "consul_secrets" {
   policy = data.aws_iam_policy_document.consul_secrets[0].json
 }
 
+# The token of the read API's readers.
+data "aws_iam_policy_document" "api_token" {
+  count = var.api_token_secret_arn == null ? 0 : 1
+
+  statement {
+    sid       = "ReadApiToken"
+    actions   = ["secretsmanager:GetSecretValue"]
+    resources = [var.api_token_secret_arn]
+  }
+
+  dynamic "statement" {
+    for_each = var.secret_kms_key_arn == null ? [] : [1]
+
+    content {
+      sid       = "DecryptApiToken"
+      actions   = ["kms:Decrypt"]
+      resources = [var.secret_kms_key_arn]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "api_token" {
+  count = var.api_token_secret_arn == null ? 0 : 1
+
+  name   = "api-token"
+  role   = aws_iam_role.task.id
+  policy = data.aws_iam_policy_document.api_token[0].json
+}
+
 # Data plane tokens below token_path. The operator writes tokens and never reads one.
 data "aws_iam_policy_document" "token_secrets" {
   count = var.token_path != null && var.token_store == "secretsManager" ? 1 : 0

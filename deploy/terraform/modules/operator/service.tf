@@ -13,11 +13,15 @@ locals {
       ECS_MESH_OPERATOR_ID     = var.operator_id
       ECS_MESH_QUEUE_URL       = aws_sqs_queue.events.url
       ECS_MESH_MANIFESTS       = var.manifests_source
+      ECS_MESH_API_ADDRESS     = var.api_address
       ECS_MESH_METRICS_ADDRESS = "0.0.0.0:9102"
       ECS_MESH_LOG_FORMAT      = "json"
     },
     var.manifests_content == null ? {} : { ECS_MESH_MANIFESTS_CONTENT = var.manifests_content },
     var.team_events_bus_arn == null ? {} : { ECS_MESH_TEAM_EVENTS_BUS = var.team_events_bus_arn },
+    var.api_token_secret_arn == null ? {} : { ECS_MESH_API_TOKEN_SECRET = var.api_token_secret_arn },
+    var.api_tls_cert_file == null ? {} : { ECS_MESH_API_TLS_CERT_FILE = var.api_tls_cert_file },
+    var.api_tls_key_file == null ? {} : { ECS_MESH_API_TLS_KEY_FILE = var.api_tls_key_file },
     var.create_lease_table ? { ECS_MESH_LEASE = "dynamodb:${aws_dynamodb_table.leases[0].name}" } : {},
   )
 
@@ -34,10 +38,13 @@ locals {
     essential = true
     command   = ["run", "--graceful-shutdown-timeout", "20s"]
     # Longer than the graceful shutdown timeout, so that the operator stops in order before ECS kills it.
-    stopTimeout  = 30
-    environment  = [for name, value in merge(var.environment, local.environment) : { name = name, value = value }]
-    secrets      = [for arn in var.kuma_token_secret_arn[*] : { name = "KUMA_TOKEN", valueFrom = arn }]
-    portMappings = [{ name = "metrics", containerPort = 9102, hostPort = 9102, protocol = "tcp" }]
+    stopTimeout = 30
+    environment = [for name, value in merge(var.environment, local.environment) : { name = name, value = value }]
+    secrets     = [for arn in var.kuma_token_secret_arn[*] : { name = "KUMA_TOKEN", valueFrom = arn }]
+    portMappings = concat(
+      [{ name = "metrics", containerPort = 9102, hostPort = 9102, protocol = "tcp" }],
+      var.api_address == "none" ? [] : [{ name = "api", containerPort = 9103, hostPort = 9103, protocol = "tcp" }],
+    )
     # The image has no shell, so the program checks itself. ECS ignores the image's HEALTHCHECK.
     healthCheck = {
       command     = ["CMD", "/ecs-mesh-operator", "healthcheck", "--metrics-address", "127.0.0.1:9102"]
@@ -133,6 +140,14 @@ resource "aws_ecs_task_definition" "this" {
       error_message = "environment must not have variables that the module sets: ${join(", ", setintersection(keys(var.environment), keys(local.environment)))}."
     }
     precondition {
+      condition     = contains(["none", "127.0.0.1:9103"], var.api_address) || var.api_token_secret_arn != null
+      error_message = "An api_address that other machines can reach needs api_token_secret_arn."
+    }
+    precondition {
+      condition     = (var.api_tls_cert_file == null) == (var.api_tls_key_file == null)
+      error_message = "Give both api_tls_cert_file and api_tls_key_file, or neither."
+    }
+    precondition {
       condition     = var.prometheus_workspace_arn == null || local.memory >= 1024
       error_message = "memory must be at least 1024 with prometheus_workspace_arn: the collector shares the task's memory."
     }
@@ -206,6 +221,7 @@ resource "aws_ecs_service" "this" {
 
   # Without the policies the first task would start with denied calls.
   depends_on = [
+    aws_iam_role_policy.api_token,
     aws_iam_role_policy.collector,
     aws_iam_role_policy.consul_secrets,
     aws_iam_role_policy.lease,

@@ -366,6 +366,52 @@ variable "team_events_bus_arn" {
   }
 }
 
+# --- Read API and page ------------------------------------------------------------------------------------------------
+
+variable "api_address" {
+  description = "Listen address of the read API and its page. none serves nothing; on 127.0.0.1, containers of the task and forwarded ports reach it; 0.0.0.0:9103 and [::]:9103 need api_token_secret_arn, and inbound TCP 9103 in the security groups."
+  type        = string
+  default     = "none"
+
+  validation {
+    condition     = contains(["none", "127.0.0.1:9103", "0.0.0.0:9103", "[::]:9103"], var.api_address)
+    error_message = "api_address must be none, 127.0.0.1:9103, 0.0.0.0:9103 or [::]:9103."
+  }
+}
+
+variable "api_token_secret_arn" {
+  description = "The full ARN of the secret whose value is the token that readers of the API present, of at least 16 characters, and nothing else. The operator reads the secret itself, again when it changes."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.api_token_secret_arn == null || can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}$", var.api_token_secret_arn))
+    error_message = "api_token_secret_arn must be a full secret ARN with its last six characters, such as arn:aws:secretsmanager:eu-west-1:111122223333:secret:ecs-mesh/api-token-a1B2c3."
+  }
+}
+
+variable "api_tls_cert_file" {
+  description = "File of the image with the API's certificate chain in PEM. Without it, the API has no TLS."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.api_tls_cert_file == null || can(regex("^/[!-~]+$", var.api_tls_cert_file))
+    error_message = "api_tls_cert_file must be an absolute path, such as /etc/mesh/api.pem."
+  }
+}
+
+variable "api_tls_key_file" {
+  description = "File of the image with the private key of that certificate in PEM."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.api_tls_key_file == null || can(regex("^/[!-~]+$", var.api_tls_key_file))
+    error_message = "api_tls_key_file must be an absolute path, such as /etc/mesh/api-key.pem."
+  }
+}
+
 variable "tags" {
   description = "Tags of all resources."
   type        = map(string)

@@ -64,6 +64,25 @@ run "some_control_plane_is_needed" {
   expect_failures = [aws_ecs_task_definition.this]
 }
 
+run "api_of_other_machines_needs_a_token" {
+  command = plan
+
+  variables {
+    api_address = "0.0.0.0:9103"
+  }
+  expect_failures = [aws_ecs_task_definition.this]
+}
+
+run "api_key_needs_its_certificate" {
+  command = plan
+
+  variables {
+    api_address      = "127.0.0.1:9103"
+    api_tls_key_file = "/etc/mesh/api-key.pem"
+  }
+  expect_failures = [aws_ecs_task_definition.this]
+}
+
 run "own_variables_cannot_be_replaced" {
   command = plan
 
