@@ -318,7 +318,6 @@ mod tests {
         assert!(of_task().is_empty());
     }
 
-
     /// The entries of one task's life: as long as those of a demo.
     fn life_of(task: &TaskArn, number: u64) -> Vec<JournalEvent> {
         let change = |change, cause, message: &str, fields: &[&str]| {
