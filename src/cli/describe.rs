@@ -33,7 +33,7 @@ pub(super) struct DescribeArgs {
 
 impl DescribeArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
-        let groups = if self.kind == "-" { listed(self.names)? } else { vec![(self.kind, self.names)] };
+        let groups = if self.kind == "-" { listed(&self.names)? } else { vec![(self.kind, self.names)] };
         let client = self.api.client().map_err(|error| error.to_string())?;
         let (mut is_first, mut missing) = (true, false);
         for (kind, names) in groups {
@@ -72,7 +72,7 @@ impl DescribeArgs {
 }
 
 /// The names of standard input, one a line, as `get -o name` prints them.
-fn listed(names: Vec<String>) -> Result<Vec<(String, Vec<String>)>, String> {
+fn listed(names: &[String]) -> Result<Vec<(String, Vec<String>)>, String> {
     if !names.is_empty() {
         return Err("names are read from standard input: give none beside `-`".to_owned());
     }

@@ -26,7 +26,7 @@ pub(super) const MIN_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_PER_COST: u32 = 20;
 
 /// The limit of the lists of one control plane. What was read before counts.
-const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+const LIST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Whether someone reads.
 #[derive(Debug, Default)]
@@ -46,17 +46,20 @@ pub(super) struct OtherMembers {
     pub(super) ready: usize,
 }
 
+/// The services of each mesh that others have registered.
+type MembersByMesh = BTreeMap<MeshName, Arc<BTreeMap<Arc<str>, OtherMembers>>>;
+
 /// The registrations of others in each mesh of a control plane, by service, as last listed.
 #[derive(Debug, Default)]
-pub(super) struct OthersByMesh(Mutex<BTreeMap<MeshName, Arc<BTreeMap<Arc<str>, OtherMembers>>>>);
+pub(super) struct OthersByMesh(Mutex<MembersByMesh>);
 
 impl OthersByMesh {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<MeshName, Arc<BTreeMap<Arc<str>, OtherMembers>>>> {
+    fn lock(&self) -> MutexGuard<'_, MembersByMesh> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A copy of all.
-    pub(super) fn all(&self) -> BTreeMap<MeshName, Arc<BTreeMap<Arc<str>, OtherMembers>>> {
+    pub(super) fn all(&self) -> MembersByMesh {
         self.lock().clone()
     }
 

@@ -263,7 +263,7 @@ impl<'a> TaskChanges<'a> {
                 self.push(PlannedChange::with_reason(Change::Unknown, &reason.reason()));
             }
             HoldReason::AddressPending => {
-                self.no_change(&format!("{reason}; registered when it is"), Change::Hold)
+                self.no_change(&format!("{reason}; registered when it is"), Change::Hold);
             }
             _ => self.push(PlannedChange::with_reason(Change::Hold, &reason.reason())),
         }
@@ -392,7 +392,7 @@ pub(in crate::operator) fn settled_change(
         mesh: worker.mesh_label(&entry.id).map(str::to_owned),
         partition: worker.partition().map(str::to_owned),
         name: Some(entry.id.name.to_string()),
-        binding: entry.binding().map(|binding| binding.to_string()),
+        binding: entry.binding().map(ToString::to_string),
         service: entry.service.as_deref().map(str::to_owned),
         ..PlannedChange::new(Change::Unchanged, AS_DESIRED)
     }
