@@ -161,9 +161,9 @@ mod tests {
     async fn mapped_client_evicts_no_other() {
         let rates = ClientRates::default();
         let client = |n: u32| std::net::Ipv4Addr::from(n);
-        (0..1_024).for_each(|n| drop(rates.admit(client(n).into())));
+        (0..1_024).for_each(|n| assert!(rates.admit(client(n).into())));
         // A listener on [::] shows IPv4 clients so.
-        (0..1_024).for_each(|n| drop(rates.admit(client(n).to_ipv6_mapped().into())));
+        (0..1_024).for_each(|n| assert!(rates.admit(client(n).to_ipv6_mapped().into())));
         assert_eq!(rates.0.lock().unwrap().len(), MAX_CLIENTS);
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::aws::{MemberAccount, MemberAccounts as _};
+use ecs_mesh_model::AccountRegion;
 
 const MEMBER: &str = "arn:aws:ecs:eu-north-1:444455556666:cluster/prod";
 
