@@ -67,7 +67,7 @@ fn verdict_facts(verdict: &Verdict, owner: DataplaneOwner) -> (VerdictFacts, Opt
 pub(super) enum RecordedVerdict {
     /// Each registration is as desired. Most are, and their verdict follows from the registry.
     Settled,
-    /// What is due, or in the way; nothing where the task has no registration and needs none.
+    /// The changes that are due, or in the way; nothing where the task has no registration and needs none.
     Changes(Arc<TaskPlan>),
 }
 

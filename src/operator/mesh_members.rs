@@ -1,8 +1,8 @@
-//! Lists the members of each mesh, with their readiness, while someone reads the operator's view.
+//! Lists the members of each mesh, with their readiness, while readers ask for the operator's view.
 //!
 //! Guarantees that readers cost a control plane little: one list at a time for all readers, at most every [`MIN_PAUSE`], and at
 //! most a twentieth of the time. Without a reader, and by a standby, nothing is listed. A control plane that does not answer
-//! delays no other. What is found is shown, and decides nothing.
+//! delays no other. The found members are shown, and decide nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,10 +25,10 @@ pub(super) const MIN_PAUSE: Duration = Duration::from_secs(5);
 /// The pause is this many times as long as the lists took.
 const PAUSE_PER_COST: u32 = 20;
 
-/// The limit of the lists of one control plane. What was read before counts.
+/// The limit of the lists of one control plane. A list that was read before counts.
 const LIST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Whether someone reads.
+/// Whether there are readers.
 #[derive(Debug, Default)]
 pub(super) struct ReaderDemand(Notify);
 

@@ -1,6 +1,6 @@
 //! The mark of the writing process in Dataplanes and zone proxies: the label `ecs-mesh.dev/process`, which no comparison looks
-//! at. What was there before this process listed everything is from a predecessor, by the server's own times: a list may skip
-//! items.
+//! at. A registration from before this process listed everything is from a predecessor, by the server's own times: a list may
+//! skip items.
 
 use std::sync::Arc;
 

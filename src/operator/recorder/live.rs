@@ -62,7 +62,7 @@ impl Recorder for LiveRecorder {
 struct LiveTaskRecorder<'a> {
     subject: Subject<'a>,
     journal: TaskJournal<'a>,
-    /// What is still due after the reconcile, where there may be readers of it.
+    /// The changes that are still due after the reconcile, where there may be readers of it.
     verdict: Option<TaskChanges<'a>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the snapshots of one process show of other processes: one that writes with the same operator id, and one with the
+//! Other processes, as far as the snapshots of one process show them: one that writes with the same operator id, and one with the
 //! operator's previous id that still runs.
 //!
 //! Lists of ACL objects are complete, so an object that the list before did not have was written in between. A secondary
@@ -28,7 +28,7 @@ pub(super) struct SnapshotSeen<'s> {
     pub(super) term: &'s LeaseTerm,
 }
 
-/// What was seen since this process began.
+/// Objects and writers that were seen since this process began.
 pub(super) struct AclSightings {
     operators: OperatorIds,
     /// Times are the numbers of snapshots.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::render::render_change;
 use super::{Change, PlanEntry, PlanWarning, PlannedChange};
 
-/// What a run would change for a task now, or why it changes nothing.
+/// The changes that a run would make for a task now, or the reason for none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskVerdict {
     /// The `ControlPlane`.
