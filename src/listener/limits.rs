@@ -267,8 +267,8 @@ pub(crate) struct LimitedConnection {
     deadline: Pin<Box<Sleep>>,
     /// Bytes of the request so far.
     received: usize,
-    /// All bytes so far are the first ones of HTTP/2.
-    may_be_http2: bool,
+    /// How many of the first bytes of HTTP/2 were received, if there were no others.
+    http2_bytes: Option<usize>,
     is_answered: bool,
     /// A stream whose client takes nothing at the moment.
     is_stalled: bool,
@@ -285,7 +285,7 @@ impl LimitedConnection {
             opened: Instant::now(),
             deadline: Box::pin(tokio::time::sleep(limits.request)),
             received: 0,
-            may_be_http2: true,
+            http2_bytes: Some(0),
             is_answered: false,
             is_stalled: false,
             is_over: false,
@@ -312,13 +312,15 @@ impl LimitedConnection {
 
     /// Counts bytes of the request, whose number and beginning are limited.
     fn note_request(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let rest = HTTP2_PREFACE.get(self.received..).unwrap_or_default();
-        let compared = rest.len().min(bytes.len());
-        self.may_be_http2 = self.may_be_http2 && rest[..compared] == bytes[..compared];
+        self.http2_bytes = self.http2_bytes.and_then(|known| {
+            let rest = &HTTP2_PREFACE[known..];
+            let compared = rest.len().min(bytes.len());
+            (rest[..compared] == bytes[..compared]).then_some(known + compared)
+        });
         self.received += bytes.len();
         let error = match () {
             () if self.received > self.limits.bytes => io::ErrorKind::FileTooLarge,
-            () if self.may_be_http2 && self.received >= HTTP2_PREFACE.len() => io::ErrorKind::Unsupported,
+            () if self.http2_bytes == Some(HTTP2_PREFACE.len()) => io::ErrorKind::Unsupported,
             () => return Ok(()),
         };
         self.is_over = true;

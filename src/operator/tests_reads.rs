@@ -12,7 +12,6 @@ use crate::read_api::{ReadSource as _, Snapshot};
 use ecs_mesh_core::plan::report::{PlanReport, TaskVerdict};
 use ecs_mesh_model::{DesiredStatus, LastStatus, TaskId};
 use ecs_mesh_read_api::{OutboundStateView, ServiceStateView, ServiceView, TaskView};
-use ecs_mesh_sandbox::kuma::KumaRequest;
 
 const NO_SUCH_WORKLOAD: &str =
     "selector: {services: [none]}, service: none, inbounds: [{containerPort: 1, port: 1}]";
@@ -22,13 +21,6 @@ impl OperatorFixture {
     fn start_with_reads(&mut self) -> Arc<OperatorReads> {
         self.start();
         self.operator.as_ref().unwrap().reads(1_000)
-    }
-
-    /// Another owner writes a resource.
-    fn put(&self, path: &str, body: &serde_json::Value) {
-        let request = KumaRequest::json("PUT", path, body.to_string().into_bytes());
-        let answer = self.kuma.lock().unwrap().handle(self.clock.now(), &request);
-        assert!(answer.status < 300, "{}", String::from_utf8_lossy(&answer.body));
     }
 }
 
@@ -51,7 +43,7 @@ fn planned(report: &PlanReport) -> Vec<(String, String)> {
     tasks.dedup();
     let text = |task: &ecs_mesh_model::TaskArn| {
         let of_task = |of: Option<String>| of == Some(task.to_string());
-        let entries: Vec<_> =
+        let entries =
             report.changes.iter().filter(|entry| of_task(entry.task.as_ref().map(ToString::to_string)));
         let entries: Vec<_> = entries.cloned().collect();
         let warnings: Vec<_> =

@@ -17,7 +17,7 @@ const V3_0: Option<KumaRelease> = Some(KumaRelease::new(3, 0));
 
 impl OperatorFixture {
     /// Writes a resource as another client of the API.
-    fn put(&self, path: &str, body: &Value) {
+    pub(super) fn put(&self, path: &str, body: &Value) {
         let request = KumaRequest::json("PUT", path, body.to_string().into_bytes());
         let response = self.kuma.lock().unwrap().handle(self.clock.now(), &request);
         assert!(response.status < 300, "{path}: {}", String::from_utf8_lossy(&response.body));

@@ -337,7 +337,7 @@ async fn last_snapshot_is_answered_while_the_next_is_made() {
     let meanwhile = views.snapshot.get().await.unwrap();
     assert!(Arc::ptr_eq(&first, &meanwhile));
     source.is_held.store(false, Ordering::Relaxed);
-    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::advance(Duration::from_mins(1)).await;
     let later = views.snapshot.get().await.unwrap();
     assert!(!Arc::ptr_eq(&first, &later));
 }
@@ -535,10 +535,10 @@ async fn answer_may_take_longer_than_a_request() {
 
 #[tokio::test]
 async fn http2_is_refused() {
-    let (_server, address) = serve(&FakeReads::new(1)).await;
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     // An empty SETTINGS frame, which a server of HTTP/2 answers with its own.
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let (_server, address) = serve(&FakeReads::new(1)).await;
     for size in [1, 5, PREFACE.len()] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
