@@ -33,7 +33,7 @@ const LIST_TIMEOUT: Duration = Duration::from_mins(1);
 pub(super) struct ReaderDemand(Notify);
 
 impl ReaderDemand {
-    /// Someone reads now.
+    /// A reader asks now.
     pub(super) fn record(&self) {
         self.0.notify_one();
     }

@@ -105,7 +105,7 @@ async fn verdict_names_the_change_and_its_obstacle() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_missing_before_it_was_read() {
     let mut fixture = OperatorFixture::new(&[("web", 1)]);
-    let calls = "outbounds: [{service: kv, targetPort: 80, listenPort: 8080}]";
+    let calls = "outbounds: [{service: kv, targetPort: 80, listen: {port: 8080}}]";
     let inbound = "inbounds: [{containerPort: 8080, port: 15000, protocol: http}]";
     let spec = format!("selector: {{services: [web]}}, service: web, {inbound}, {calls}");
     fixture.edit(&document("Workload", "web", &spec));
@@ -151,7 +151,11 @@ async fn readiness_and_others_are_read_while_someone_reads() {
     let before = reads.snapshot();
     assert_eq!(service(&before, "web").registrations.total, 2);
     assert!(before.services.iter().all(|service| &*service.name != "legacy"));
-    assert!(fixture.kuma.lock().unwrap().connect_sidecar("default", &name, &address, fixture.clock.now()));
+    {
+        let (mut kuma, now) = (fixture.kuma.lock().unwrap(), fixture.clock.now());
+        assert!(kuma.connect_sidecar("default", &name, &address, now));
+        kuma.set_app_up("default", &name, 8080, true, now);
+    }
     sleep(Duration::from_secs(6)).await;
     let listed = reads.snapshot();
     sleep(Duration::from_secs(6)).await;

@@ -293,8 +293,17 @@ async fn address_beyond_loopback_needs_a_token() {
     assert_eq!((options.metrics.request_count("unauthorized"), options.metrics.request_count("ok")), (21, 4));
 }
 
+/// Keeps a paused clock still until the sender is dropped. It would go on by itself while a test waits for the readers' thread,
+/// of which the runtime does not know.
+fn hold_clock() -> std::sync::mpsc::Sender<()> {
+    let (sender, dropped) = std::sync::mpsc::channel();
+    tokio::task::spawn_blocking(move || dropped.recv());
+    sender
+}
+
 #[tokio::test(start_paused = true)]
 async fn reader_over_a_rate_is_refused_until_it_waits() {
+    let _clock = hold_clock();
     let (_server, address) = serve(&FakeReads::new(1)).await;
     let registrations = format!("/api/v1/tasks/{:032x}/registrations", 0);
     // The control planes are asked once a second, whoever asks.
@@ -509,6 +518,7 @@ async fn stalled_reader_of_a_stream_is_disconnected() {
 
 #[tokio::test(start_paused = true)]
 async fn answer_may_take_longer_than_a_request() {
+    let _clock = hold_clock();
     let source = FakeReads::new(1);
     let limits = ConnectionLimits { open: 4, ..LIMITS };
     let (_server, address) = serve_with(&source, options(), limits).await;

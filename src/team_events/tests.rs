@@ -345,6 +345,20 @@ async fn events_are_sent_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_of_a_flood_are_limited_per_second() {
+    let sending = Sending::start([]);
+    sending.reject(0..500);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after_a_second = sending.bus.calls.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let later = sending.bus.calls.lock().unwrap().len() - after_a_second;
+    // A burst of 10 and 5 a second from the first call on, which waits for others for a quarter of a second.
+    assert_eq!((after_a_second, later), (13, 20));
+    settle().await;
+    assert_eq!(sending.metrics.team_events.sent_count("TaskRejected"), 500);
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_entries_are_sent_again_alone() {
     let temporary = BusAnswer::Refuses(vec![(1, AwsErrorKind::Throttled), (2, AwsErrorKind::Unavailable)]);
     let final_ = BusAnswer::Refuses(vec![(0, AwsErrorKind::Denied)]);
