@@ -260,6 +260,14 @@ fn blocks(section: &str) -> Vec<Value> {
     filled.map(|block| serde_json::from_str(&block).unwrap()).collect()
 }
 
+/// The statements that the page adds to the operator's policy in the block with this one.
+fn added_with(sid: &str) -> Value {
+    let all = blocks("The operator's task role").into_iter();
+    let mut with =
+        all.filter(|block| block.as_array().is_some_and(|all| all.iter().any(|one| one["Sid"] == sid)));
+    with.next().unwrap()
+}
+
 #[test]
 fn iam_policy_lists_secrets_verbatim() {
     let page = PAGE.split("### Secrets of control planes\n").nth(1).unwrap();
@@ -338,7 +346,7 @@ fn documented_event_patterns_are_the_printed_ones() {
 #[test]
 fn held_deployments_need_what_is_documented() {
     let printed = policy(&[PROD], HOLD, PolicyPrincipal::Operator);
-    let added = blocks("The operator's task role").remove(1);
+    let added = added_with("ProtectTasks");
     let statements = printed["Statement"].as_array().unwrap();
     let added = added.as_array().unwrap();
     assert!(added.iter().all(|statement| statements.contains(statement)), "{printed}");
@@ -352,7 +360,7 @@ fn held_deployments_need_what_is_documented() {
 fn host_mode_needs_what_is_documented() {
     let scope = place(&manifests(&[PROD], "").set, None, None);
     let scope = DoctorScope { reads_hosts: true, ..scope };
-    let added = blocks("The operator's task role").remove(3);
+    let added = added_with("DescribeInstances");
     for principal in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
         let printed = serde_json::to_value(IamPolicy::new(&scope, principal, &["/mesh/"]).unwrap()).unwrap();
         let statements = printed["Statement"].as_array().unwrap();
@@ -417,9 +425,9 @@ fn stored_tokens_need_what_is_documented() {
     let secrets =
         ", tokens: {issue: true, path: /mesh/prod, kmsKey: 'arn:aws:kms:eu-west-1:111122223333:key/KEY'}";
     let parameters = ", tokens: {issue: true, path: /mesh/prod, store: parameterStore, kmsKey: alias/mesh}";
-    for (block, binding) in [(4, secrets), (5, parameters)] {
+    for (sid, binding) in [("StoreTokenSecrets", secrets), ("StoreTokenParameters", parameters)] {
         let printed = policy(&[PROD], binding, PolicyPrincipal::Operator);
-        let added = blocks("The operator's task role").remove(block);
+        let added = added_with(sid);
         let statements = printed["Statement"].as_array().unwrap();
         assert!(added.as_array().unwrap().iter().all(|one| statements.contains(one)), "{printed}");
         let readers = policy(&[PROD], binding, PolicyPrincipal::Doctor).to_string();
