@@ -98,8 +98,10 @@ async fn two_operators_at_a_real_consul_notice_each_other() {
         operator.wait_for_sweep(true).await;
         assert!(!has_noticed_another_writer(operator), "nothing was written since");
     }
-    for (writer, reader) in [(&one, &other), (&other, &one)] {
-        // Someone deletes the policy, and one of the two is slow.
+    // The first wrote all, so its copy goes first. Of a policy, which is read by name, a new one proves nothing: the writer also
+    // gives it to the role again.
+    for (writer, reader) in [(&other, &one), (&one, &other)] {
+        // The policy is deleted by hand, and one of the two is slow.
         reader.signal("STOP");
         let found = policy().await.unwrap();
         let url = format!("{}/v1/acl/policy/{}", consul.url(), found["ID"].as_str().unwrap());

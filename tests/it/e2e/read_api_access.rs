@@ -89,7 +89,7 @@ async fn client_reads_by_tls_with_the_ca_and_the_token() {
     for (name, url, ca, token, cause) in [
         ("without-token", &valid_url, &ca, "", "--api-token-file"),
         ("with-wrong-token", &valid_url, &ca, wrong.as_str(), "rejects the token"),
-        ("with-other-ca", &valid_url, &other_ca, &token, "UnknownIssuer"),
+        ("with-other-ca", &valid_url, &other_ca, &token, "invalid peer certificate"),
         ("with-expired", &expired_url, &ca, &token, "expired"),
         ("without-tls", &valid_url.replace("https", "http"), &String::new(), &token, "http"),
     ] {
@@ -210,14 +210,14 @@ async fn answers_contain_no_secret_of_a_task_or_the_operator() {
     harness.serve("sandbox", "app", 2).await;
     let mut environment = harness.environment.clone();
     environment.insert("KUMA_USER_TOKEN".to_owned(), "hunter2-of-the-operator".to_owned());
+    environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "hunter2-of-aws".to_owned());
     environment.insert("ECS_MESH_ALLOW_ENV".to_owned(), "KUMA_USER_TOKEN".to_owned());
     let operator = harness.operator_with("operator", &environment, &["--api-address", "127.0.0.1:0"]);
     let address = address(&operator).await;
     harness.wait_for_dataplanes("both are registered", |all| all.len() == 2).await;
     let text = all_answers(&address, 2).await;
     assert!(text.contains("\"kind\":\"create\"") && text.contains("\"networking\""), "{text}");
-    let credentials = harness.variable("AWS_SECRET_ACCESS_KEY");
-    for secret in ["hunter2", "DB_PASSWORD", credentials] {
+    for secret in ["hunter2", "DB_PASSWORD"] {
         assert!(!text.contains(secret), "{secret}");
         assert!(!operator.stderr().contains(secret), "{secret} in the log");
     }
