@@ -105,7 +105,7 @@ async fn verdict_names_the_change_and_its_obstacle() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_missing_before_it_was_read() {
     let mut fixture = OperatorFixture::new(&[("web", 1)]);
-    let calls = "outbounds: [{service: kv, targetPort: 80, listen: {port: 8080}}]";
+    let calls = "outbounds: [{service: kv, targetPort: 80, listen: {port: 8081}}]";
     let inbound = "inbounds: [{containerPort: 8080, port: 15000, protocol: http}]";
     let spec = format!("selector: {{services: [web]}}, service: web, {inbound}, {calls}");
     fixture.edit(&document("Workload", "web", &spec));

@@ -67,17 +67,17 @@ impl TeamEventDelivery {
             if self.waiting.is_empty() {
                 let Some(event) = outbox.recv().await else { return };
                 self.waiting.push_back(WaitingEvent { event, failures: 0 });
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(LINGER) => {}
+                self.fill_batch(&mut outbox);
+                // A full batch waits for the rate alone.
+                if self.waiting.len() < MAX_BATCH {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => {}
+                        () = tokio::time::sleep(LINGER) => {}
+                    }
                 }
             }
-            while self.waiting.len() < MAX_BATCH
-                && let Ok(event) = outbox.try_recv()
-            {
-                self.waiting.push_back(WaitingEvent { event, failures: 0 });
-            }
+            self.fill_batch(&mut outbox);
             self.limiter.acquire(1).await;
             let failed = self.send_batch().await;
             if !failed {
@@ -87,6 +87,15 @@ impl TeamEventDelivery {
             let seed = self.seed;
             let pause = self.delays.get_or_insert_with(|| RETRY.start(seed)).after_failure();
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Takes what is ready, up to a batch.
+    fn fill_batch(&mut self, outbox: &mut mpsc::Receiver<BusEvent>) {
+        while self.waiting.len() < MAX_BATCH
+            && let Ok(event) = outbox.try_recv()
+        {
+            self.waiting.push_back(WaitingEvent { event, failures: 0 });
         }
     }
 

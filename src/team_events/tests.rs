@@ -348,12 +348,13 @@ async fn events_are_sent_in_batches() {
 async fn calls_of_a_flood_are_limited_per_second() {
     let sending = Sending::start([]);
     sending.reject(0..500);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let after_a_second = sending.bus.calls.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let at_first = sending.bus.calls.lock().unwrap().len();
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let later = sending.bus.calls.lock().unwrap().len() - after_a_second;
-    // A burst of 10 and 5 a second from the first call on, which waits for others for a quarter of a second.
-    assert_eq!((after_a_second, later), (13, 20));
+    let later = sending.bus.calls.lock().unwrap().len() - at_first;
+    // A burst of 10, and 5 a second. The first batch may wait a quarter of a second for others.
+    assert!((10..=14).contains(&at_first), "{at_first}");
+    assert!((20..=21).contains(&later), "{later}");
     settle().await;
     assert_eq!(sending.metrics.team_events.sent_count("TaskRejected"), 500);
 }
