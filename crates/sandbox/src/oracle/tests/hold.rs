@@ -126,7 +126,7 @@ fn oracle_accepts_a_hold_until_replacements_are_ready() {
 }
 
 #[test]
-fn nobody_asked_for_the_protection() {
+fn protection_was_not_asked_for() {
     let mut fixture = HoldFixture::new();
     fixture.old.truncate(1);
     fixture.oracle.record_wanted(false, fixture.base.now);
