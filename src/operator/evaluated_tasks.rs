@@ -1,5 +1,5 @@
-//! The last evaluation and verdict of each task at one control plane, for readers. A reconcile records it; nothing is evaluated again to be
-//! shown.
+//! The last evaluation and verdict of each task at one control plane, for readers. A reconcile records both; nothing is
+//! evaluated again to be shown.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

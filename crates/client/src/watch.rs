@@ -62,11 +62,7 @@ pub async fn watch<W: Write>(
             }
             signal = stream.next() => match signal? {
                 StreamSignal::Event(event) => watch.receive(&event)?,
-                StreamSignal::Lost(error) => {
-                    if std::mem::replace(&mut is_connected, false) {
-                        notice(&format!("connection lost: {error}; trying again"));
-                    }
-                }
+                StreamSignal::Lost(error) => note_loss(&mut is_connected, error, notice),
                 StreamSignal::Opened => {
                     is_connected = true;
                     notice("connected again");
@@ -103,17 +99,20 @@ pub async fn watch_status(
                     latest = serde_json::from_str(&event.data).ok().or(latest);
                 }
                 StreamSignal::Event(_) => {}
-                StreamSignal::Lost(error) => {
-                    if std::mem::replace(&mut is_connected, false) {
-                        notice(&format!("connection lost: {error}; trying again"));
-                    }
-                }
+                StreamSignal::Lost(error) => note_loss(&mut is_connected, error, notice),
                 StreamSignal::Opened => {
                     is_connected = true;
                     notice("connected again");
                 }
             },
         }
+    }
+}
+
+/// Reports a lost connection, once until it is back.
+fn note_loss(is_connected: &mut bool, error: impl std::fmt::Display, notice: &mut (dyn FnMut(&str) + Send)) {
+    if std::mem::replace(is_connected, false) {
+        notice(&format!("connection lost: {error}; trying again"));
     }
 }
 

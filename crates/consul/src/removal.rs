@@ -174,7 +174,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
     }
 
     /// Removes each service with a call of its own. Stops when the servers no longer respond: a hung server would use up
-    /// the time limit for every service.
+    /// the time limit of each service.
     async fn remove_individually(
         &self,
         open: Vec<(ServiceKey, ServiceVersion)>,

@@ -33,7 +33,8 @@ impl MotoHarness {
         Self::start_as(python, Some(ACCOUNT)).await
     }
 
-    /// With this account for every request; `None`: with that of the access key, which is moto's own for unknown keys.
+    /// Starts moto with one account for all requests; with `None`, the access key determines the account, and an unknown key is of
+    /// moto's own.
     pub(super) async fn start_as(python: &OsStr, account: Option<&str>) -> Self {
         let mut harness = Harness::start().await;
         let moto = start(python, harness.directory.path(), account);

@@ -249,7 +249,7 @@ fn may_be_role(pattern: &str) -> bool {
         && resource.is_none_or(|resource| resource.starts_with("role/") || "role/".starts_with(resource))
 }
 
-/// Whether the pattern stands for every role of the account.
+/// Whether the pattern matches all roles of the account.
 fn is_every_role(pattern: &str) -> bool {
     pattern == "*" || pattern.ends_with(":role/*") || pattern.ends_with("::*")
 }
