@@ -71,6 +71,15 @@ impl Browser {
         self.command("go", json!({"fragment": fragment}));
     }
 
+    /// Holds the page's requests whose addresses match a pattern, until [`Self::release`].
+    pub(super) fn hold(&mut self, pattern: &str) {
+        self.command("hold", json!({"pattern": pattern}));
+    }
+
+    pub(super) fn release(&mut self) {
+        self.command("release", json!({}));
+    }
+
     pub(super) fn press(&mut self, keys: &[&str]) {
         self.command("press", json!({"keys": keys}));
     }

@@ -108,3 +108,25 @@ async fn search_opens_what_it_finds() {
     browser.expect_text("main h1", &task_id(9));
     browser.finish();
 }
+
+/// A slow operator: the text is typed before the mesh is there, and the tasks are found before the services.
+#[tokio::test(flavor = "multi_thread")]
+async fn search_finds_services_that_arrive_after_its_text() {
+    let Some(mut browser) = Browser::start("the page's search") else { return };
+    let (_server, url) = FixedSource::new(small_mesh()).serve_anywhere().await;
+    browser.open(&format!("{url}#/status"));
+    browser.expect_text(".nav-count", "6");
+    browser.hold("**/api/v1/topology*");
+    browser.press(&["/"]);
+    browser.type_text("orders");
+    browser.expect_text("#search-results [aria-selected=true]", "Task");
+    browser.release();
+    browser.expect_text("#search-results [aria-selected=true]", "Service");
+    browser.press(&["Enter"]);
+    browser.expect_text("main h1", "orders");
+
+    browser.press(&["/"]);
+    browser.type_text("no such name");
+    browser.expect_text("#search-results .none", "Nothing of this name");
+    browser.finish();
+}

@@ -89,6 +89,16 @@ class Driver:
         if text is not None:
             expect(found.first).to_contain_text(text, timeout=self.timeout)
 
+    def hold(self, pattern):
+        """Holds requests whose addresses match a pattern, until `release`."""
+        self.held, self.pattern = [], pattern
+        self.page.route(pattern, self.held.append)
+
+    def release(self):
+        self.page.unroute(self.pattern)
+        for route in self.held:
+            route.continue_()
+
     def texts(self, selector):
         return self.page.locator(selector).all_inner_texts()
 

@@ -13,6 +13,10 @@ const MOST_TASKS = 6;
 export class Search {
   #found = [];
   #active = -1;
+  // Whether a person has moved the choice.
+  #isMoved = false;
+  #isLooking = false;
+  #tasks = [];
   #timer = null;
   #abort = null;
   #end = null;
@@ -44,7 +48,8 @@ export class Search {
   }
 
   #open() {
-    this.#end ??= this.#sources.mesh.subscribe(() => {});
+    // The mesh may arrive after the text, and change while the results are open.
+    this.#end ??= this.#sources.mesh.subscribe(() => this.#list());
     if (this.input.value.trim()) this.#changed();
   }
 
@@ -60,22 +65,35 @@ export class Search {
     clearTimeout(this.#timer);
     this.#abort?.abort();
     const text = this.input.value.trim();
-    const services = this.#services(text);
-    this.#active = services.length ? 0 : -1;
-    this.#show(services);
-    if (text.length < 2) return;
+    this.#tasks = [];
+    this.#isMoved = false;
+    this.#isLooking = text.length >= 2;
+    this.#list();
+    if (!this.#isLooking) return;
     const abort = (this.#abort = new AbortController());
     this.#timer = setTimeout(async () => {
       try {
         const { items } = await list("tasks", { params: { q: text, all: true }, signal: abort.signal, most: MOST_TASKS });
-        const tasks = items.map((task) => ({ id: task.name, kind: "Task", mark: taskState(task.state), name: task.name, note: task.service, href: taskHref(task.name) }));
-        if (this.#active < 0 && tasks.length) this.#active = 0;
-        this.#show([...services, ...tasks]);
+        this.#tasks = items.map((task) => ({ id: task.name, kind: "Task", mark: taskState(task.state), name: task.name, note: task.service, href: taskHref(task.name) }));
+        this.#isLooking = false;
+        this.#list();
         announce(plural(this.#found.length, "result"));
       } catch {
+        if (abort.signal.aborted) return;
         // The services are there; the stream's state says whether the operator answers.
+        this.#isLooking = false;
+        this.#list();
       }
     }, 180);
+  }
+
+  /** Shows what is found so far. What was chosen stays chosen; at first, it is the first. */
+  #list() {
+    const chosen = this.#found[this.#active];
+    const found = [...this.#services(this.input.value.trim()), ...this.#tasks];
+    const index = this.#isMoved && chosen ? found.findIndex(({ id, kind }) => id === chosen.id && kind === chosen.kind) : -1;
+    this.#active = index >= 0 ? index : found.length ? 0 : -1;
+    this.#show(found);
   }
 
   #services(text) {
@@ -106,7 +124,7 @@ export class Search {
     this.input.setAttribute("aria-activedescendant", isOpen && this.#active >= 0 ? `result-${this.#active}` : "");
     render(
       this.results,
-      found.length === 0 && h("li", { class: "none" }, "Nothing of this name"),
+      found.length === 0 && h("li", { class: "none" }, this.#isLooking || !this.#sources.mesh.value ? "Looking…" : "Nothing of this name"),
       found.map(({ kind, mark, name, note, href, id }, index) =>
         h(
           "li",
@@ -134,6 +152,7 @@ export class Search {
       if (this.#found[this.#active]) this.#go(this.#found[this.#active].href);
       else if (text) this.#go(format(["tasks"], { q: text }));
     } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      this.#isMoved = true;
       const step = event.key === "ArrowDown" ? 1 : -1;
       this.#active = this.#found.length ? (this.#active + step + this.#found.length) % this.#found.length : -1;
       this.#show(this.#found);
