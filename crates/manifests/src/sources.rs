@@ -235,36 +235,17 @@ pub(super) fn evaluate(snapshot: SourceSnapshot, previous: Option<&Loaded>) -> L
     errors.sort();
     errors.dedup();
     let was_complete = set.complete || previous.is_some_and(|before| before.was_complete);
-    match previous {
+    let (outcome, set, manifests_by_file): (fn(Loaded) -> LoadOutcome, _, _) = match previous {
         Some(before) if !replaces(&set, is_valid, before) => {
             let manifests_by_file = if is_valid { counts } else { before.manifests_by_file.clone() };
-            let set = Arc::clone(&before.set);
-            LoadOutcome::Kept(Loaded {
-                set,
-                errors,
-                unread,
-                warnings,
-                files: count,
-                was_complete,
-                digest,
-                manifests_by_file,
-            })
+            (LoadOutcome::Kept, Arc::clone(&before.set), manifests_by_file)
         }
         _ => {
             let generation = previous.map_or(0, |before| before.set.generation) + 1;
-            let set = Arc::new(ManifestSet { generation, ..set });
-            LoadOutcome::Replaced(Loaded {
-                set,
-                errors,
-                unread,
-                warnings,
-                files: count,
-                was_complete,
-                digest,
-                manifests_by_file: counts,
-            })
+            (LoadOutcome::Replaced, Arc::new(ManifestSet { generation, ..set }), counts)
         }
-    }
+    };
+    outcome(Loaded { set, errors, unread, warnings, files: count, was_complete, digest, manifests_by_file })
 }
 
 /// Whether the new set comes into force. It is valid if no manifest and no file has an error; it is incomplete if it has no
