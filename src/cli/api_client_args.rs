@@ -40,13 +40,21 @@ pub(super) struct ApiClientArgs {
 impl ApiClientArgs {
     /// The client.
     pub(super) fn client(self) -> Result<ApiClient, ApiError> {
-        ApiClient::new(ApiClientSettings {
+        let client = ApiClient::new(ApiClientSettings {
             address: self.api_address,
             token_file: self.api_token_file,
             ca_file: self.api_ca_file,
             timeout: self.request_timeout,
             seed: fastrand::u64(..),
-        })
+        })?;
+        if client.exposes_token() {
+            notice(&format!(
+                "warning: the token is sent to {} without encryption; help: serve the API with \
+                 --api-tls-cert-file and use its https address",
+                client.address(),
+            ));
+        }
+        Ok(client)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, Response, redirect};
 use serde_json::Value;
-use url::Url;
+use url::{Host, Url};
 
 use crate::address::ApiAddress;
 use crate::error::ApiError;
@@ -82,6 +82,17 @@ impl ApiClient {
     /// The address, for people.
     pub fn address(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Whether the token is sent to another machine where others on the way can read it.
+    pub fn exposes_token(&self) -> bool {
+        let is_loopback = match self.base.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+            None => false,
+        };
+        self.token_file.is_some() && self.base.scheme() == "http" && !is_loopback
     }
 
     /// The limit of each call.

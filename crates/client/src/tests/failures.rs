@@ -118,3 +118,25 @@ async fn ca_must_be_a_certificate_and_the_address_secure() {
         assert!(matches!(ApiClient::new(settings), Err(ApiError::Settings(_))));
     }
 }
+
+#[test]
+fn token_for_another_machine_without_encryption_is_noticed() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let exposes = |address: &str, has_token: bool| {
+        let settings = ApiClientSettings {
+            address: address.parse().unwrap(),
+            token_file: has_token.then(|| "token".into()),
+            ca_file: None,
+            timeout: PATIENCE,
+            seed: 7,
+        };
+        ApiClient::new(settings).unwrap().exposes_token()
+    };
+    for address in ["http://10.0.0.7:9103", "operator.internal:9103", "http://[fd00::1]:9103"] {
+        assert!(exposes(address, true), "{address}");
+        assert!(!exposes(address, false), "{address}");
+    }
+    for address in ["127.0.0.1:9103", "http://localhost:9103", "http://[::1]:9103", "https://10.0.0.7:9103"] {
+        assert!(!exposes(address, true), "{address}");
+    }
+}
