@@ -16,7 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
+use crate::telemetry::metrics::ApiMetrics;
 use ecs_mesh_controller::{BlockingLane, ReadFileError, read_file};
 
 /// Interval at which the files are read again.
@@ -64,7 +67,7 @@ impl TlsFiles {
         Ok([read(&self.certificate, "--api-tls-cert-file")?, read(&self.key, "--api-tls-key-file")?])
     }
 
-    fn config(&self, [certificate, key]: &[Vec<u8>; 2]) -> Result<Arc<ServerConfig>, TlsFileError> {
+    fn parse(&self, [certificate, key]: &[Vec<u8>; 2]) -> Result<CurrentCertificate, TlsFileError> {
         // A chain without its malformed part would be served, and clients would not find its issuer.
         let bad = |number| TlsFileError::BadCertificate { file: self.certificate.clone(), number };
         let chain = CertificateDer::pem_slice_iter(certificate).enumerate();
@@ -73,6 +76,7 @@ impl TlsFiles {
         if chain.is_empty() {
             return Err(TlsFileError::NoCertificate { file: self.certificate.clone() });
         }
+        let expires_at = expiry(&chain[0]);
         let key =
             PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsFileError::NoKey { file: self.key.clone() })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -85,15 +89,28 @@ impl TlsFiles {
             source,
         })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok(CurrentCertificate { config: Arc::new(config), expires_at })
     }
+}
+
+/// What the files had when they were read last.
+struct CurrentCertificate {
+    config: Arc<ServerConfig>,
+    /// Since 1970; `None` where the certificate's period cannot be parsed.
+    expires_at: Option<Duration>,
+}
+
+/// The end of a certificate's validity, since 1970.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    Some(certificate.tbs_certificate().validity().not_after.to_unix_duration())
 }
 
 /// The current certificate and key.
 pub(crate) struct TlsKeys {
     files: TlsFiles,
     lane: BlockingLane,
-    config: ArcSwap<ServerConfig>,
+    current: ArcSwap<CurrentCertificate>,
     texts: std::sync::Mutex<[Vec<u8>; 2]>,
 }
 
@@ -108,13 +125,18 @@ impl TlsKeys {
     pub(crate) async fn load(files: TlsFiles) -> Result<Self, TlsFileError> {
         let lane = BlockingLane::default();
         let texts = read(&lane, &files).await?;
-        let config = ArcSwap::new(files.config(&texts)?);
-        Ok(Self { files, lane, config, texts: std::sync::Mutex::new(texts) })
+        let current = ArcSwap::from_pointee(files.parse(&texts)?);
+        Ok(Self { files, lane, current, texts: std::sync::Mutex::new(texts) })
     }
 
     /// The configuration of the next connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        self.config.load_full()
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// When clients begin to refuse the certificate, since 1970.
+    pub(crate) fn expires_at(&self) -> Option<Duration> {
+        self.current.load().expires_at
     }
 
     /// Reads the files again, and uses them if they changed. Returns whether they did.
@@ -124,19 +146,27 @@ impl TlsKeys {
         if *lock() == texts {
             return Ok(false);
         }
-        self.config.store(self.files.config(&texts)?);
+        self.current.store(Arc::new(self.files.parse(&texts)?));
         *lock() = texts;
         Ok(true)
     }
 
-    /// Reads the files again and again. Files that cannot be used leave the last ones in use.
-    pub(crate) async fn keep_current(&self) {
+    /// Reads the files again and again, and reports when the certificate expires. Files that cannot be used leave the last ones
+    /// in use.
+    pub(crate) async fn keep_current(&self, metrics: &ApiMetrics) {
+        let report = || {
+            if let Some(at) = self.expires_at() {
+                metrics.set_certificate_expiry(at);
+            }
+        };
+        report();
         let mut last_error = None;
         loop {
             tokio::time::sleep(REREAD).await;
             match self.reload().await {
                 Ok(changed) => {
                     let was_failing = last_error.take().is_some();
+                    report();
                     if changed || was_failing {
                         info!(file = %self.files.certificate.display(), "certificate of the API read again");
                     }

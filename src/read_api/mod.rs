@@ -168,11 +168,11 @@ impl Prepared {
         let Self { state, keys, limits } = self;
         let (mut tasks, stop) = (JoinSet::new(), state.stop.clone());
         if let Some(keys) = keys.clone() {
-            let stopped = stop.clone();
+            let (stopped, state) = (stop.clone(), Arc::clone(&state));
             tasks.spawn(async move {
                 tokio::select! {
                     () = stopped.cancelled() => {}
-                    () = keys.keep_current() => {}
+                    () = keys.keep_current(&state.metrics) => {}
                 }
             });
         }

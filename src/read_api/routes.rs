@@ -57,7 +57,7 @@ pub(super) struct ApiState {
     rates: ClientRates,
     streams: Arc<Semaphore>,
     last_registrations: tokio::sync::Mutex<Option<Instant>>,
-    metrics: ApiMetrics,
+    pub(super) metrics: ApiMetrics,
     /// Ends the server, its streams included.
     pub(super) stop: CancellationToken,
 }

@@ -609,8 +609,10 @@ async fn tls_serves_the_certificate_that_the_files_have() {
     let source = FakeReads::new(1);
     let tls = Some((certificate_file.clone(), key_file.clone()));
     let limits = ConnectionLimits { request: Duration::from_hours(1), ..LIMITS };
-    let (_server, address) =
-        serve_with(&source, ReadApiOptions { tls: tls.clone(), ..options() }, limits).await;
+    let metrics = crate::telemetry::metrics::Metrics::default();
+    let served = ReadApiOptions { tls: tls.clone(), metrics: metrics.api.clone(), ..options() };
+    assert!(!metrics.render().contains("certificate_expiry"), "absent without a certificate");
+    let (_server, address) = serve_with(&source, served, limits).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -636,6 +638,9 @@ async fn tls_serves_the_certificate_that_the_files_have() {
     // The server may close without a close_notify.
     let _ = stream.read_to_end(&mut response).await;
     assert!(response.starts_with(b"HTTP/1.1 200"));
+    // The first of January of the year 4096, which rcgen takes by default.
+    let expiry = "ecs_mesh_api_certificate_expiry_timestamp_seconds 67090118400.0";
+    assert!(metrics.render().contains(expiry), "{}", metrics.render());
 
     let keys = TlsKeys::load(TlsFiles { certificate: certificate_file.clone(), key: key_file.clone() })
         .await

@@ -1,7 +1,11 @@
 //! Metrics of the read API.
 
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::init_series;
@@ -11,13 +15,20 @@ use super::labels::{API_RESULTS, ResultLabels};
 #[derive(Clone, Debug)]
 pub struct ApiMetrics {
     requests: Family<ResultLabels, Counter>,
+    /// Without a series until there is a certificate.
+    certificate_expiry: Family<[(&'static str, &'static str); 0], Gauge<f64, AtomicU64>>,
 }
 
 impl ApiMetrics {
     /// Creates the metrics and registers them.
     pub(super) fn register(r: &mut Registry) -> Self {
-        let metrics = Self { requests: Family::default() };
+        let metrics = Self { requests: Family::default(), certificate_expiry: Family::default() };
         r.register("ecs_mesh_api_requests", "Requests to the read API by result", metrics.requests.clone());
+        r.register(
+            "ecs_mesh_api_certificate_expiry_timestamp_seconds",
+            "Expiry of the API's certificate; absent without TLS",
+            metrics.certificate_expiry.clone(),
+        );
         for result in API_RESULTS {
             init_series(&metrics.requests, &ResultLabels { result });
         }
@@ -28,6 +39,11 @@ impl ApiMetrics {
     pub fn record_request(&self, result: &'static str) {
         debug_assert!(API_RESULTS.contains(&result), "{result} is not in labels::API_RESULTS");
         self.requests.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Sets when the certificate expires, since 1970.
+    pub fn set_certificate_expiry(&self, at: Duration) {
+        self.certificate_expiry.get_or_create(&[]).set(at.as_secs_f64());
     }
 
     /// Requests with this result.
