@@ -23,8 +23,8 @@ const SECRET_TTL: Duration = Duration::from_mins(5);
 /// The shortest interval between reads that a wrong token causes.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The longest read of a file.
-const FILE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest read of a file. Readers wait for it, so that a replaced token is not accepted once more.
+const FILE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MIN_CHARACTERS: usize = 16;
 const MAX_CHARACTERS: usize = 4_096;
