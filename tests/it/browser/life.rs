@@ -1,6 +1,9 @@
 //! The page of a real operator in the sandbox.
 
+use aws_sdk_ecs::types::{ContainerDefinition, NetworkMode};
+
 use super::driver::Browser;
+use super::fixed::HOSTILE;
 use crate::e2e::harness::{Harness, control_plane, document, workload};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,5 +61,47 @@ async fn page_follows_the_life_of_tasks() {
     let kinds =
         [".change:has-text(\"create\")", ".change:has-text(\"drain\")", ".change:has-text(\"remove\")"];
     kinds.iter().for_each(|kind| browser.expect(kind));
+    browser.finish();
+}
+
+/// A team writes markup where the operator quotes it: into docker labels of its task definition.
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_labels_are_shown_as_text() {
+    let Some(mut browser) = Browser::start("docker labels in the page of an operator in the sandbox") else {
+        return;
+    };
+    let harness = Harness::start().await;
+    let cluster = harness.variable("ECS_MESH_CLUSTER_ARN");
+    let binding = format!(
+        "{{controlPlane: kuma, mesh: default, selector: {{clusters: [\"{cluster}\"]}}, discovery: tags, \
+         claims: [{{rolePath: \"/*\", services: [\"*\"]}}]}}"
+    );
+    let base = [
+        control_plane("kuma", harness.variable("KUMA_API_URL"), ""),
+        document("MeshBinding", "harness", &binding),
+    ];
+    harness.manifest("base.yaml", &base.concat());
+    harness.role("app").await;
+    let app = ContainerDefinition::builder().name("app").image("app:1").memory(128);
+    let app = app
+        .docker_labels("ecs-mesh.dev/service", HOSTILE)
+        .docker_labels("ecs-mesh.dev/inbound.1.port", HOSTILE)
+        .docker_labels(format!("ecs-mesh.dev/{HOSTILE}"), "1")
+        .build();
+    let definition = harness.ecs().register_task_definition().family("app").network_mode(NetworkMode::Awsvpc);
+    let role = "arn:aws:iam::111122223333:role/app-task";
+    definition.task_role_arn(role).container_definitions(app).send().await.unwrap();
+    harness.serve("sandbox", "app", 1).await;
+    let environment = harness.environment.clone();
+    let operator = harness.operator_with("operator", &environment, &["--api-address", "127.0.0.1:0"]);
+    let line = operator.line(&[("level", "INFO"), ("server", "api"), ("address", "127.0.0.1:")]).await;
+    let [task] = &harness.running(1).await[..] else { panic!("one task runs") };
+    browser.open(&format!("http://{}/", line["address"].as_str().unwrap()));
+    for (fragment, selector) in [("#/warnings", ".warning-card"), (&format!("#/tasks/{task}"), "main")] {
+        browser.go(fragment);
+        browser.expect_text(selector, "onerror=");
+        assert_eq!(browser.run("document.querySelectorAll('img').length"), 0, "{fragment}");
+    }
+    assert!(!browser.run("document.title").as_str().unwrap().starts_with("hit"));
     browser.finish();
 }

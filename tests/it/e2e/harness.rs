@@ -359,7 +359,7 @@ impl Harness {
         crate::sandbox_aws::sdk(self.variable("AWS_ENDPOINT_URL"))
     }
 
-    pub(super) fn ecs(&self) -> aws_sdk_ecs::Client {
+    pub(crate) fn ecs(&self) -> aws_sdk_ecs::Client {
         aws_sdk_ecs::Client::new(&self.sdk())
     }
 
@@ -372,7 +372,7 @@ impl Harness {
     }
 
     /// Creates the task role of a service with the tags that allow it in the mesh.
-    pub(super) async fn role(&self, service: &str) {
+    pub(crate) async fn role(&self, service: &str) {
         let tags = [
             tag("kuma.io/type", "dataplane"),
             tag("kuma.io/mesh", "default"),
