@@ -156,7 +156,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
     }
 }
 
-/// Waits for a change of the election; without one, for ever.
+/// Waits for a change of the election; without one, it never returns.
 async fn changed(election: Option<&mut watch::Receiver<ElectionStatus>>) {
     if let Some(election) = election
         && election.changed().await.is_ok()

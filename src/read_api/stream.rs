@@ -1,6 +1,6 @@
 //! Server-sent events: the history as it grows, and which views changed.
 //!
-//! A stream reads the ring at its own pace, so a slow client holds up no other and costs a buffer of a few events. A client
+//! A stream reads the ring at its own pace, so a slow client delays no other and costs a buffer of a few events. A client
 //! that the ring has moved past gets `reset`, and reads again. One that takes nothing for a while is disconnected.
 //!
 //! Numbers of entries begin again with each process. The id of an event names the process, too, so that a client that comes
