@@ -177,6 +177,8 @@ pub struct KumaOracle {
     overtaken: BTreeSet<String>,
     ready: ReadyRegistrations,
     processes: WritingProcesses,
+    /// The id of a cluster of another account, whose registrations another oracle judges.
+    elsewhere: Option<String>,
 }
 
 /// How long after an upgrade a write may still arrive: the version's age, and a slow call.
@@ -260,7 +262,14 @@ impl KumaOracle {
             untouchable: None,
             ready: ReadyRegistrations::default(),
             processes: WritingProcesses::default(),
+            elsewhere: None,
         }
+    }
+
+    /// Leaves the registrations of the cluster with this id to another oracle.
+    #[must_use]
+    pub fn without_cluster(self, id: impl Into<String>) -> Self {
+        Self { elsewhere: Some(id.into()), ..self }
     }
 
     /// The violations so far.
@@ -308,6 +317,11 @@ impl KumaOracle {
         self.max_owned = 0;
         self.guarded_since = None;
         self.enough_since = None;
+    }
+
+    /// Records that another replica leads from now on. It may have led before, and then writes by its earlier name again.
+    pub fn record_takeover(&mut self) {
+        self.processes = WritingProcesses::default();
     }
 
     fn record_owned(&mut self, owned: usize, at: Timestamp) {
@@ -482,8 +496,7 @@ impl KumaOracle {
         }
         let service = service_of(body).unwrap_or_default();
         let revoked = self.config.role_tags_at(service, entry.at, cloud, |tags| !allows(tags, service));
-        let undeclared =
-            self.undeclared.get(service).is_some_and(|(from, until)| (*from..=*until).contains(&entry.at));
+        let undeclared = self.is_undeclared(service, entry.at);
         if !revoked && !undeclared {
             let status = truth.map_or("MISSING", |task| task.last_status.as_str());
             let message =
@@ -560,7 +573,9 @@ impl KumaOracle {
     }
 
     fn is_ours(&self, body: &Value) -> bool {
-        label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str())
+        let is_elsewhere =
+            self.elsewhere.is_some() && label(body, CLUSTER_LABEL) == self.elsewhere.as_deref();
+        label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str()) && !is_elsewhere
     }
 
     /// Checks the state after a quiet period: leaked registrations (I1), and live tasks without a correct
@@ -603,6 +618,37 @@ impl KumaOracle {
             format!("{name} ({}) is registered, but its task is gone", service_of(body).unwrap_or("?"))
         });
         dataplanes.chain(self.zone_proxy_leaks(cloud, kuma, held, now)).collect()
+    }
+
+    /// Whether the manifests have no workload for the service at `at`, so that its registrations may be withdrawn.
+    pub fn is_undeclared(&self, service: &str, at: Timestamp) -> bool {
+        self.undeclared.get(service).is_some_and(|(from, until)| (*from..=*until).contains(&at))
+    }
+
+    /// Tasks that have been running for `within`, with role tags that have allowed them since before, and that are not
+    /// registered.
+    pub fn find_late(
+        &self,
+        cloud: &Cloud,
+        kuma: &KumaCp,
+        services: &[ScenarioService],
+        within: Duration,
+        now: Timestamp,
+    ) -> Vec<String> {
+        let registered: BTreeSet<&str> =
+            kuma.dataplanes().filter_map(|(_, _, body)| label(body, TASK_LABEL)).collect();
+        let is_due = |task: &&Arc<CloudTask>| {
+            task.last_status == LastStatus::Running
+                && task.desired_status == DesiredStatus::Running
+                && task.started_at.is_some_and(|at| at.age_at(now) >= within)
+                && !registered.contains(task.id())
+                && services.iter().any(|service| service.name == task.family && service.zone_proxy.is_none())
+                && !has_template(task)
+                && !self.config.role_tags_at(&task.family, now, cloud, |tags| !allows(tags, &task.family))
+        };
+        let late = cloud.all_tasks().filter(is_due);
+        late.map(|task| format!("task {} of {} is not registered after {within:?}", task.id(), task.family))
+            .collect()
     }
 
     /// Running tasks without a registration, with a wrong address, or drained. `held` names tasks that the guard
