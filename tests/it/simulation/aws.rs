@@ -20,11 +20,14 @@ use tokio::time::{Instant, sleep};
 use super::env::SimEnv;
 use super::faults::SimFault;
 use super::held_deployments::{STALE, shown};
+use super::replicas::RunningReplica;
 
 /// Time after its start in which a task may be missing from reads.
 const NEWBORN: Duration = Duration::from_secs(10);
 
-pub(super) struct SimAws(pub(super) Arc<SimEnv>);
+/// AWS, for a process of the operator: one of several replicas, or the only one.
+#[derive(Clone)]
+pub(super) struct SimAws(pub(super) Arc<SimEnv>, pub(super) Option<Arc<RunningReplica>>);
 
 pub(super) fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
     AwsError {
@@ -40,8 +43,13 @@ pub(super) fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
 impl SimAws {
     /// The delay and the faults of a call.
     async fn call(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
+        self.resumed().await;
         sleep(self.0.faults.latency()).await;
+        self.resumed().await;
         self.0.count_call(operation);
+        if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
+            replica.record_read(operation, &self.0);
+        }
         let failed = self.inject().await;
         if failed.is_some() && operation == "ecs:DescribeTasks" {
             self.0.faults.count(SimFault::FailedDescribe);
@@ -51,6 +59,13 @@ impl SimAws {
         match failed {
             Some(kind) => Err(error(kind, operation)),
             None => Ok(self.0.now()),
+        }
+    }
+
+    /// Waits while the calling process hangs.
+    async fn resumed(&self) {
+        if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
+            replica.resumed().await;
         }
     }
 
@@ -282,8 +297,15 @@ impl Ecs for SimAws {
         tasks: &[TaskId],
         minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
-        self.0.must_hold_the_lease(&format_args!("ecs:UpdateTaskProtection for {minutes:?} minutes"));
+        let what = format!("ecs:UpdateTaskProtection for {minutes:?} minutes");
+        if self.1.is_none() {
+            self.0.must_hold_the_lease(&what);
+        }
         let now = self.call("ecs:UpdateTaskProtection", cluster.as_str()).await?;
+        // What a replica sends is judged as it arrives.
+        if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
+            replica.judge(&what);
+        }
         let request = UpdateTaskProtection {
             cluster: cluster.to_string(),
             tasks: tasks.iter().map(ToString::to_string).collect(),
@@ -337,6 +359,9 @@ impl Iam for SimAws {
 #[async_trait]
 impl EventQueue for SimAws {
     async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError> {
+        if let Some(RunningReplica { replica, lease }) = self.1.as_deref() {
+            replica.record_receive(&**lease);
+        }
         self.call("sqs:ReceiveMessage", "").await?;
         let until = Instant::now() + Duration::from_secs(20);
         loop {
@@ -345,7 +370,11 @@ impl EventQueue for SimAws {
                 let request = ReceiveMessages { max: 10, visibility: None };
                 cloud.receive_message(QUEUE, request, self.0.now()).unwrap()
             };
-            for message in &received {
+            self.resumed().await;
+            let receipts = received.iter().map(|message| message.receipt_handle.as_str());
+            let is_for_caller =
+                self.1.as_deref().is_none_or(|running| running.replica.record_received(receipts));
+            for message in received.iter().filter(|_| is_for_caller) {
                 self.0.record_delivery(&message.body);
             }
             if !received.is_empty() || Instant::now() >= until {
@@ -369,6 +398,7 @@ impl EventQueue for SimAws {
         self.call("sqs:DeleteMessage", "").await?;
         let mut failed = Vec::new();
         for receipt in receipts {
+            self.1.iter().for_each(|running| running.replica.record_deleted(receipt));
             if self.0.faults.fires(SimFault::UndeletedMessage, 0.05) {
                 failed.push(receipt.clone());
             } else {

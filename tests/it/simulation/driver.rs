@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ecs_mesh_aws::aws::{Ecs, EventQueue, Iam, MemberAccounts};
+use ecs_mesh_controller::Lease;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
@@ -17,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::aws::SimAws;
 use super::env::{QUIET_PERIOD, SETTLE_TIME, SLOW_STEP, STEP, SimEnv, SimReport};
 use super::faults::SimFault;
+use super::members::{MemberAccess, SimAccounts};
+use super::replicas::{ReplicaFaults, RunningCandidate, RunningReplica};
 
 /// The operator's id.
 pub(super) const OPERATOR: &str = "simulated";
@@ -35,8 +39,13 @@ pub(super) trait Scenario {
         OPERATOR
     }
 
-    /// Creates control plane clients.
-    fn connect(&self) -> ConnectFn;
+    /// Creates control plane clients of a process: of one of several replicas, or of the only one.
+    fn connect(&self, replica: Option<&Arc<RunningReplica>>) -> ConnectFn;
+
+    /// The account that the operator reads beside its own, if there is one.
+    fn member(&self) -> Option<&Arc<MemberAccess>> {
+        None
+    }
 
     /// The first manifests.
     fn manifests(&self) -> ManifestStatus;
@@ -64,6 +73,9 @@ pub(super) trait Scenario {
     /// Records a restart of the operator.
     fn on_restart(&mut self);
 
+    /// Records that another replica leads, before it knows.
+    fn takeover_hook(&self) -> Box<dyn Fn() + Send + Sync>;
+
     /// Ends all faults.
     fn stop_faults(&mut self);
 
@@ -82,29 +94,42 @@ pub(super) trait Scenario {
     fn finish(self, report: &mut SimReport);
 }
 
+/// A process of the operator.
+pub(super) struct RunningOperator {
+    operator: Arc<Operator>,
+    pub(super) task: JoinHandle<()>,
+    pub(super) stop: CancellationToken,
+    /// Its part in the election, if it is one of several replicas.
+    pub(super) candidate: Option<RunningCandidate>,
+}
+
 /// A run in progress.
 pub(super) struct Driver<S> {
-    seed: u64,
+    pub(super) seed: u64,
     rng: fastrand::Rng,
-    scenario: S,
+    pub(super) scenario: S,
     manifests: watch::Sender<Arc<ManifestStatus>>,
-    operator: Option<(Arc<Operator>, JoinHandle<()>)>,
-    report: SimReport,
+    pub(super) operators: Vec<RunningOperator>,
+    pub(super) replicas: Option<ReplicaFaults>,
+    pub(super) report: SimReport,
 }
 
 impl<S: Scenario> Driver<S> {
     pub(super) fn new(seed: u64, rng: fastrand::Rng, scenario: S) -> Self {
         let manifests = watch::channel(Arc::new(scenario.manifests())).0;
-        Self { seed, rng, scenario, manifests, operator: None, report: SimReport::default() }
+        let replicas = ReplicaFaults::of_life(seed, scenario.env());
+        let operators = Vec::new();
+        Self { seed, rng, scenario, manifests, operators, replicas, report: SimReport::default() }
     }
 
     pub(super) async fn run(mut self) -> SimReport {
-        self.start_operator();
+        self.start_operators();
         self.run_events().await;
         let fixed = self.scenario.fix();
         self.publish(fixed);
         self.scenario.env().lease.acquire();
         self.scenario.env().faults.end();
+        self.end_replica_faults();
         self.scenario.stop_faults();
         self.advance(SETTLE_TIME).await;
         for _ in 0..MAX_EXTENSIONS {
@@ -154,7 +179,8 @@ impl<S: Scenario> Driver<S> {
             }
             if now >= lease_turns {
                 let env = self.scenario.env();
-                let held = env.lease.toggle();
+                // Replicas have an election.
+                let held = env.book.is_some() || env.lease.toggle();
                 env.record(|| format!("lease held: {held}"));
                 lease_turns = self.random_instant(if held { 60..200 } else { 3..25 });
             }
@@ -188,6 +214,7 @@ impl<S: Scenario> Driver<S> {
             if self.scenario.wants_restart() {
                 self.restart_operator();
             }
+            self.disturb_replicas().await;
         }
     }
 
@@ -200,8 +227,8 @@ impl<S: Scenario> Driver<S> {
         while Instant::now() < end {
             sleep(if time > STEP { SLOW_STEP } else { STEP }).await;
             self.scenario.step();
-            if let Some((operator, _)) = &self.operator {
-                self.scenario.observe(operator);
+            if let Some(operator) = self.acting_operator().map(|running| Arc::clone(&running.operator)) {
+                self.scenario.observe(&operator);
             }
         }
     }
@@ -212,49 +239,58 @@ impl<S: Scenario> Driver<S> {
         }
     }
 
-    fn start_operator(&mut self) {
+    pub(super) fn start_operator(&mut self, candidate: Option<RunningCandidate>) {
         let env = Arc::clone(self.scenario.env());
-        let aws = Arc::new(SimAws(Arc::clone(&env)));
+        let running = candidate.as_ref().map(|candidate| Arc::clone(&candidate.running));
+        let connect = self.scenario.connect(running.as_ref());
+        let (lease, clock): (Arc<dyn Lease>, _) = match &running {
+            Some(running) => (Arc::clone(&running.lease), running.replica.clock.clone()),
+            None => (Arc::clone(&env.lease) as _, env.clock.clone()),
+        };
+        let aws = Arc::new(SimAws(env, running.clone()));
+        let mut queues: Vec<Arc<dyn EventQueue>> = vec![Arc::clone(&aws) as _];
+        let (ecs, iam, accounts): (Arc<dyn Ecs>, Arc<dyn Iam>, Arc<dyn MemberAccounts>) =
+            match self.scenario.member() {
+                None => (Arc::clone(&aws) as _, Arc::clone(&aws) as _, Arc::new(())),
+                Some(access) => {
+                    let member = SimAws(Arc::clone(&access.env), running);
+                    queues.push(Arc::new(member.clone()));
+                    let own = (*aws).clone();
+                    let all = Arc::new(SimAccounts { own, member, access: Arc::clone(access) });
+                    (Arc::clone(&all) as _, Arc::clone(&all) as _, all)
+                }
+            };
         let operator = Operator::new(OperatorDeps {
             recorder: None,
             previous_id: None,
             id: OperatorId::parse(self.scenario.operator()).unwrap(),
-            ecs: Arc::clone(&aws) as _,
-            ec2: Arc::clone(&aws) as _,
-            iam: Arc::clone(&aws) as _,
-            accounts: Arc::new(()),
+            ecs,
+            ec2: aws,
+            iam,
+            accounts,
             token_stores: crate::fake_token_stores(),
-            connect: self.scenario.connect(),
-            lease: Arc::clone(&env.lease) as _,
-            replicas: None,
-            clock: env.clock.clone(),
+            connect,
+            lease,
+            replicas: candidate.as_ref().map(|candidate| candidate.replicas.clone()),
+            clock,
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),
             seed: self.seed.wrapping_add(self.report.restarts),
         });
         let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let options = RunOptions { receivers: 2, ..RunOptions::default() };
-            running.run(Some(aws as _), manifests, options, CancellationToken::new()).await.unwrap();
+            running.run(queues, manifests, options, stopped).await.unwrap();
         });
-        self.operator = Some((operator, task));
-    }
-
-    /// Kills the operator at its current await point and starts it again.
-    fn restart_operator(&mut self) {
-        if let Some((_, task)) = self.operator.take() {
-            task.abort();
-        }
-        self.report.restarts += 1;
-        self.scenario.on_restart();
-        self.scenario.env().restart();
-        self.start_operator();
+        self.operators.push(RunningOperator { operator, task, stop, candidate });
     }
 
     /// The tasks that a guard holds.
     fn held(&self) -> BTreeSet<String> {
-        let Some((operator, _)) = &self.operator else { return BTreeSet::new() };
-        let workers = operator.workers();
+        let Some(running) = self.acting_operator() else { return BTreeSet::new() };
+        let workers = running.operator.workers();
         workers
             .values()
             .flat_map(|plane| plane.tasks_held_by_guard())
@@ -263,9 +299,7 @@ impl<S: Scenario> Driver<S> {
     }
 
     fn finish(mut self) -> SimReport {
-        if let Some((_, task)) = self.operator.take() {
-            task.abort();
-        }
+        self.finish_replicas();
         let env = Arc::clone(self.scenario.env());
         self.report.violations.append(&mut env.writes_without_lease.lock().unwrap());
         self.scenario.finish(&mut self.report);

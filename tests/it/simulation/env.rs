@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::faults::{SimFault, SimFaults};
 use super::held_deployments::{self, SimHolds};
+use super::replicas::{HandoverCounts, LeaseBook};
 
 /// 2026-11-22T00:00:00Z.
 pub(super) const START: Timestamp = Timestamp(1_795_305_600_000);
@@ -52,6 +53,11 @@ impl SimLease {
     pub(super) fn toggle(&self) -> bool {
         !self.held.fetch_xor(true, Ordering::Relaxed)
     }
+
+    /// The obstacle of the audit log.
+    pub(super) fn audit_obstacle(&self) -> Option<WriteObstacle> {
+        self.audit_blocked.load(Ordering::Relaxed).then_some(WriteObstacle::AuditBacklog)
+    }
 }
 
 impl Lease for SimLease {
@@ -60,8 +66,7 @@ impl Lease for SimLease {
     }
 
     fn obstacle(&self) -> Option<WriteObstacle> {
-        let blocked = self.audit_blocked.load(Ordering::Relaxed).then_some(WriteObstacle::AuditBacklog);
-        (!self.holds()).then_some(WriteObstacle::NotLeader).or(blocked)
+        (!self.holds()).then_some(WriteObstacle::NotLeader).or_else(|| self.audit_obstacle())
     }
 }
 
@@ -70,15 +75,22 @@ pub(super) struct SimEnv {
     pub(super) cloud: Mutex<Cloud>,
     pub(super) faults: SimFaults,
     pub(super) cluster: ClusterArn,
+    /// The lease of a single process, and the audit log of all.
     pub(super) lease: Arc<SimLease>,
+    /// The lease that replicas share, in lives that have them.
+    pub(super) book: Option<Arc<LeaseBook>>,
     pub(super) writes_without_lease: Mutex<Vec<String>>,
     pub(super) holds: Mutex<SimHolds>,
     pub(super) clock: Clock,
-    /// The number of the operator's processes so far.
+    /// The wall clocks of the operator's machines, where each has its own.
+    clocks: Mutex<Vec<Clock>>,
+    /// Until when a fault of the replicas may keep them from acting.
+    disturbed_until: Mutex<Timestamp>,
+    /// The number of the operator's processes so far; of replicas, of the terms.
     process: AtomicU64,
     /// Whether the environment has the additional faults of Consul runs.
     pub(super) consul_checks: bool,
-    history: Mutex<Vec<String>>,
+    history: Arc<Mutex<Vec<String>>>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
     stops_delivered: Mutex<Vec<(String, Timestamp)>>,
     list_hook: Mutex<Option<Box<dyn Fn() + Send>>>,
@@ -87,15 +99,28 @@ pub(super) struct SimEnv {
 impl SimEnv {
     /// An account with a cluster and a queue; the seed decides the fault rate.
     pub(super) fn new(seed: u64, rng: &mut fastrand::Rng, consul_checks: bool) -> Self {
+        Self::of_account(seed, rng, consul_checks, None, |config| config)
+    }
+
+    /// The same, of another account, or with another fault rate.
+    pub(super) fn of_account(
+        seed: u64,
+        rng: &mut fastrand::Rng,
+        consul_checks: bool,
+        level: Option<f64>,
+        account: impl FnOnce(CloudConfig) -> CloudConfig,
+    ) -> Self {
         // One run in four has no faults, so that deadlines are checked as well.
-        let level = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
+        let drawn = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
+        let level = level.unwrap_or(drawn);
         let clock = Clock::simulated(START);
         let delivery = if level > 0.0 { harsh_delivery() } else { Delivery::default() };
         let reuse = [AddressReuse::Immediate, AddressReuse::Lifo, AddressReuse::Fifo][rng.usize(..3)];
         // ECS shows stopped tasks for at least one hour, then reports MISSING.
         let stopped_kept = Duration::from_secs(if rng.bool() { 3_600 } else { 100 });
         let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
-        let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
+        let config =
+            account(CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() });
         let mut cloud = Cloud::new(config, START);
         // At Consul nothing is held.
         let holds = !consul_checks && held_deployments::are_in(seed);
@@ -106,16 +131,29 @@ impl SimEnv {
             faults: SimFaults::new(seed, level),
             cluster: ClusterArn::parse(&cluster).unwrap(),
             lease: Arc::new(SimLease { held: AtomicBool::new(true), audit_blocked: AtomicBool::new(false) }),
+            book: None,
+            clocks: Mutex::default(),
+            disturbed_until: Mutex::new(START),
             writes_without_lease: Mutex::default(),
             holds: Mutex::new(SimHolds::new()),
             clock,
             process: AtomicU64::new(0),
             consul_checks,
-            history: Mutex::default(),
+            history: Arc::default(),
             calls: Mutex::default(),
             stops_delivered: Mutex::default(),
             list_hook: Mutex::default(),
         }
+    }
+
+    /// The same environment, for replicas that share a lease, if the seed asks for them.
+    pub(super) fn with_replicas(self, book: Option<LeaseBook>) -> Self {
+        Self { book: book.map(Arc::new), ..self }
+    }
+
+    /// The same environment, whose history is part of another's.
+    pub(super) fn with_history_of(self, other: &Self) -> Self {
+        Self { history: Arc::clone(&other.history), ..self }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -183,9 +221,27 @@ impl SimEnv {
         self.process.load(Ordering::Relaxed)
     }
 
-    /// Why nothing may be written now.
-    pub(super) fn lease_obstacle(&self) -> Option<WriteObstacle> {
-        self.lease.obstacle()
+    /// Whether no process may write now, or the one that may is disturbed.
+    pub(super) fn is_write_disturbed(&self) -> bool {
+        match &self.book {
+            None => self.lease.obstacle().is_some(),
+            Some(book) => {
+                let now = self.now();
+                let is_disturbed = now < *self.disturbed_until.lock().unwrap();
+                is_disturbed || book.leader(now).is_none() || self.lease.audit_obstacle().is_some()
+            }
+        }
+    }
+
+    /// Records that a fault of the replicas may keep them from acting.
+    pub(super) fn disturb_until(&self, until: Timestamp) {
+        let mut disturbed_until = self.disturbed_until.lock().unwrap();
+        *disturbed_until = (*disturbed_until).max(until);
+    }
+
+    /// Sets the machines' clocks.
+    pub(super) fn set_clocks(&self, clocks: Vec<Clock>) {
+        *self.clocks.lock().unwrap() = clocks;
     }
 
     /// Records a write without the lease, or while the audit log is blocked.
@@ -221,7 +277,10 @@ impl SimEnv {
     pub(super) fn step_clock(&self, rng: &mut fastrand::Rng) {
         if self.faults.are_enabled() {
             let millis = rng.i64(-172_800_000..172_800_000);
-            self.clock.step_wall(millis);
+            let clocks = self.clocks.lock().unwrap();
+            let one = if clocks.len() > 1 { clocks.get(rng.usize(..clocks.len())) } else { None };
+            one.unwrap_or(&self.clock).step_wall(millis);
+            drop(clocks);
             self.faults.count(SimFault::ClockStep);
             self.record(|| format!("the wall clock is stepped by {millis} ms"));
         }
@@ -322,6 +381,10 @@ pub(super) struct SimReport {
     pub(super) timed: u64,
     /// Protections of old tasks.
     pub(super) holds: HoldCounts,
+    /// Changes of the leader, where replicas share a lease.
+    pub(super) handovers: HandoverCounts,
+    /// Checks of the first account while the second one failed.
+    pub(super) confined: u64,
     /// Calls to ECS and to the control plane in the quiet phase.
     pub(super) silent_calls: (u64, u64),
 }

@@ -103,6 +103,32 @@ pub(super) enum SimFault {
     UnsupportedWhileHeld,
     /// A second operator registers tasks in the same mesh.
     SecondOperator,
+    /// The operator reads a second account and Region, by a role that it assumes.
+    MemberAccount,
+    /// The role of the second account is not to be assumed for some time.
+    MemberRoleDenied,
+    /// Its credentials are expired for some time.
+    MemberCredentials,
+    /// All its calls are throttled for some time.
+    MemberThrottled,
+    /// All its calls hang for some time.
+    MemberHangs,
+    /// The leader of two replicas is killed.
+    LeaderKilled,
+    /// The leader is stopped, and releases the lease.
+    LeaderStopped,
+    /// The leader's calls hang for longer than the lease.
+    LeaderHangs,
+    /// All replicas stand still for longer than the lease, while another process takes it, or none.
+    LeaderFrozen,
+    /// The leader cannot reach the store of the lease.
+    LeaderCutOff,
+    /// The standby is killed, hangs, or cannot reach the store.
+    StandbyDisturbed,
+    /// A call to the store of the lease fails, before or after its effect.
+    LeaseStoreError,
+    /// A write of the lease takes effect, and the response is lost.
+    LeaseStoreLostAnswer,
     /// The control plane shows a version that the operator does not support, for some time.
     UnsupportedVersion,
     /// The control plane is upgraded from 2.14 to 3.0.
@@ -200,6 +226,18 @@ impl SimFault {
         Self::UnsupportedWhileHeld,
     ];
 
+    /// Faults of lives with replicas.
+    pub(super) const OF_REPLICAS: &[Self] = &[
+        Self::LeaderKilled,
+        Self::LeaderStopped,
+        Self::LeaderHangs,
+        Self::LeaderFrozen,
+        Self::LeaderCutOff,
+        Self::StandbyDisturbed,
+        Self::LeaseStoreError,
+        Self::LeaseStoreLostAnswer,
+    ];
+
     /// Faults of lives of tokens.
     pub(super) const OF_TOKENS: &[Self] = &[
         Self::StoreThrottled,
@@ -229,6 +267,11 @@ impl SimFault {
             Self::DialectUpgrade,
             Self::RollingDeployment,
             Self::SecondOperator,
+            Self::MemberAccount,
+            Self::MemberRoleDenied,
+            Self::MemberCredentials,
+            Self::MemberThrottled,
+            Self::MemberHangs,
             Self::HostMode,
             Self::TemplateMode,
             Self::OwnerSwitch,

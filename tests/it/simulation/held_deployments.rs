@@ -260,7 +260,7 @@ impl HeldDeployments {
     pub(super) fn observe(env: &SimEnv, world: &World, cloud: &Cloud, kuma: &KumaCp) {
         let now = env.now();
         let is_disturbed =
-            env.lease_obstacle().is_some() || env.faults.aws_is_down(now) || env.faults.mesh_is_down(now);
+            env.is_write_disturbed() || env.faults.aws_is_down(now) || env.faults.mesh_is_down(now);
         let mut holds = env.holds.lock().unwrap();
         let services = world.services();
         holds.oracle.step(services, cloud, kuma, is_disturbed, now);

@@ -10,11 +10,14 @@ use tokio::time::sleep;
 
 use super::faults::SimFault;
 use super::life::KumaShared;
+use super::replicas::RunningReplica;
 
 /// Time limit of a call.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) struct SimKumaTransport(pub(super) Arc<KumaShared>);
+/// The transport of a process: one of several replicas, or the only one.
+#[derive(Clone)]
+pub(super) struct SimKumaTransport(pub(super) Arc<KumaShared>, pub(super) Option<Arc<RunningReplica>>);
 
 fn broken(kind: TransportErrorKind) -> TransportError {
     TransportError::new(kind, "simulated")
@@ -37,9 +40,35 @@ impl Transport for SimKumaTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
-        if method != HttpMethod::Get {
-            self.0.must_hold_the_lease(&format_args!("{method} {path}"));
+        let Some(RunningReplica { replica, lease }) = self.1.as_deref() else {
+            if method != HttpMethod::Get {
+                self.0.must_hold_the_lease(&format_args!("{method} {path}"));
+            }
+            return self.exchange(method, path, body).await;
+        };
+        replica.resumed().await;
+        if !method.writes() {
+            let answer = self.exchange(method, path, body).await;
+            replica.resumed().await;
+            return answer;
         }
+        let (transport, to, has_body) = (self.clone(), path.to_owned(), body.is_some());
+        let exchange = async move { transport.exchange(method, &to, body).await };
+        match replica.send_write(&**lease, TIMEOUT, has_body, exchange).await {
+            Ok(answer) => answer.unwrap_or_else(|| Err(broken(TransportErrorKind::Broken))),
+            Err(obstacle) => Err(broken(TransportErrorKind::Obstructed(obstacle))),
+        }
+    }
+}
+
+impl SimKumaTransport {
+    /// One request and its answer.
+    async fn exchange(
+        &self,
+        method: HttpMethod,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
         let (faults, process) = (&self.0.faults, self.0.process());
         sleep(faults.latency()).await;
         self.0.record(|| format!("{} {path}{}", method.as_str(), drain_of(body.as_deref())));
@@ -59,6 +88,9 @@ impl Transport for SimKumaTransport {
         if faults.fires(SimFault::RateLimited, 0.01) {
             let retry_after = Some(Duration::from_secs(2));
             return Ok(HttpResponse { status: 429, retry_after, body: Vec::new() });
+        }
+        if let (true, Some(running)) = (method.writes(), &self.1) {
+            running.replica.judge(&format_args!("{method} {path}"));
         }
         let request = KumaRequest::json(method.as_str(), path, body.unwrap_or_default());
         if method == HttpMethod::Put && faults.fires(SimFault::WriteConflict, 0.02) {

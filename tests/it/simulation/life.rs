@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +27,9 @@ use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, vi
 use super::faults::SimFault;
 use super::held_deployments::{HeldDeployments, HoldStrike};
 use super::kuma_transport::SimKumaTransport;
+use super::members::{self, MemberAccess, MemberRegistrations};
 use super::owners::Owners;
+use super::replicas::{self, RunningReplica};
 use super::two_operators;
 
 /// `cleanup.settle`.
@@ -35,11 +38,22 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long ListTasks hides tasks: longer than two sweeps and the grace age.
 const HIDDEN: Duration = Duration::from_secs(110);
 
+/// Time from RUNNING within which a task is registered where nothing is wrong with its account.
+const REGISTERED_WITHIN: Duration = Duration::from_secs(15);
+/// How long after an edit or a start of the operator that holds.
+const SETTLED: Duration = Duration::from_secs(20);
+
 /// State shared by operator and world.
 pub(super) struct KumaShared {
     pub(super) env: Arc<SimEnv>,
     pub(super) kuma: Arc<Mutex<KumaCp>>,
     oracle: Mutex<KumaOracle>,
+    /// The second account, in some lives.
+    member: Option<MemberRegistrations>,
+    /// Violations that no oracle records.
+    violations: Mutex<Vec<String>>,
+    /// How often the first account was checked while the second one failed.
+    confined: AtomicU64,
 }
 
 impl Deref for KumaShared {
@@ -61,30 +75,70 @@ impl KumaShared {
             max_fraction: 0.3,
             min_owned: 10,
         });
-        Self { env, kuma: Arc::new(Mutex::new(kuma)), oracle: Mutex::new(oracle) }
+        Self {
+            env,
+            kuma: Arc::new(Mutex::new(kuma)),
+            oracle: Mutex::new(oracle),
+            member: None,
+            violations: Mutex::default(),
+            confined: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells something to the oracles of all accounts.
+    fn with_oracles(&self, tell: impl Fn(&mut KumaOracle)) {
+        tell(&mut self.oracle.lock().unwrap());
+        self.member.iter().for_each(|member| tell(&mut member.oracle.lock().unwrap()));
     }
 
     /// Creates clients of this operator.
-    pub(super) fn connect(self: &Arc<Self>, operator: &'static str) -> ConnectFn {
-        let shared = Arc::clone(self);
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        operator: &'static str,
+        replica: Option<&Arc<RunningReplica>>,
+    ) -> ConnectFn {
+        let (shared, replica) = (Arc::clone(self), replica.cloned());
         Arc::new(move |_, _| {
             let id = OperatorId::parse(operator).unwrap();
-            let plane =
-                KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
+            let transport = SimKumaTransport(Arc::clone(&shared), replica.clone());
+            let plane = KumaControlPlane::new(transport, id, Arc::new(NoObserver));
             Ok(Connected::kuma(plane))
         })
+    }
+
+    /// Records that another process of the operator decides from now on.
+    fn record_restart(&self) {
+        let mut holds = self.holds.lock().unwrap();
+        if !holds.oracle.held_services().is_empty() {
+            self.faults.count(SimFault::KilledWhileHeld);
+        }
+        holds.oracle.record_restart(self.now());
+        drop(holds);
+        self.with_oracles(KumaOracle::record_restart);
     }
 
     /// Checks the latest writes, which this process of the operator has sent, against the current world.
     pub(super) fn check_writes(&self, process: u64) {
         let mut kuma = self.kuma.lock().unwrap();
         let journal = kuma.take_journal();
-        if !journal.is_empty() {
+        let has_ended = process < self.process();
+        let (of_member, own): (Vec<_>, Vec<_>) = journal
+            .into_iter()
+            .partition(|entry| self.member.as_ref().is_some_and(|member| member.has(entry)));
+        if !own.is_empty() {
             let mut cloud = self.cloud.lock().unwrap();
             cloud.step(self.clock.now());
             let mut oracle = self.oracle.lock().unwrap();
-            oracle.record_sender(process < self.process());
-            oracle.check_writes(journal, &cloud, &kuma);
+            oracle.record_sender(has_ended);
+            oracle.check_writes(own, &cloud, &kuma);
+        }
+        if let Some(member) = self.member.as_ref().filter(|_| !of_member.is_empty()) {
+            // A control plane that fails may delay a removal that was decided before.
+            if !self.faults.are_enabled() && !self.is_write_disturbed() {
+                let objections = of_member.iter().filter_map(|entry| member.objection(entry));
+                self.violations.lock().unwrap().extend(objections);
+            }
+            member.check_writes(of_member, has_ended, &kuma);
         }
     }
 }
@@ -136,6 +190,17 @@ fn zone_proxies(seed: u64, env: &SimEnv, may_have: bool) -> Vec<ScenarioService>
     ZoneProxyKind::ALL.into_iter().map(|kind| ScenarioService::of_zone_proxies(kind, form)).collect()
 }
 
+fn oracle_config(operator: &str, cluster: String, deleted_cluster: Option<String>) -> OracleConfig {
+    OracleConfig {
+        operator: operator.to_owned(),
+        cluster,
+        deleted_cluster,
+        tags_lag: Duration::from_secs(100),
+        max_fraction: 0.3,
+        min_owned: 10,
+    }
+}
+
 struct KumaScenario {
     shared: Arc<KumaShared>,
     /// The operator's id.
@@ -168,14 +233,23 @@ struct KumaScenario {
     owners: Owners,
     /// The operator is to be killed.
     kill: bool,
+    /// The tasks of the second account.
+    member_world: Option<World>,
+    /// When the manifests were edited last, or another process began to act.
+    last_change: Instant,
+    next_confinement: Instant,
 }
 
 impl KumaScenario {
     fn start(seed: u64, rng: &mut fastrand::Rng, operator: &'static str, kuma: &Arc<Mutex<KumaCp>>) -> Self {
         let is_alone = !two_operators::are_in(seed);
-        let env = SimEnv::new(seed, rng, false);
+        let has_member = is_alone && members::are_in(seed);
+        // Half of the lives with a second account have faults of that one alone.
+        let level = (has_member && seed.is_multiple_of(2)).then_some(0.0);
+        let env = SimEnv::of_account(seed, rng, false, level, |config| config)
+            .with_replicas(replicas::of_life(seed));
         // Two accounts may have the same addresses, and then the same host names.
-        let naming = if rng.bool() || !is_alone { Naming::TaskId } else { Naming::Hostname };
+        let naming = if rng.bool() || !is_alone || has_member { Naming::TaskId } else { Naming::Hostname };
         let shared_kuma = Arc::clone(kuma);
         let mut kuma = kuma.lock().unwrap();
         let cluster = env.cluster.to_string();
@@ -192,8 +266,10 @@ impl KumaScenario {
         }
         let held = HeldDeployments::of_life(seed, &env);
         let rollouts = if held.is_some() { Rollouts::Abrupt } else { rollouts };
+        let tasks = rng.usize(8..40);
         let world = WorldConfig {
-            tasks: rng.usize(8..40),
+            // A second account has about as many.
+            tasks: if has_member { tasks / 2 } else { tasks },
             seed,
             interval: (Duration::from_millis(500), Duration::from_secs(8)),
             naming,
@@ -207,7 +283,13 @@ impl KumaScenario {
         further.extend(zone_proxies(seed, &env, is_alone && held.is_none()));
         let world =
             World::start_with(world, further, &mut env.cloud.lock().unwrap(), &mut kuma, START).unwrap();
-        let deleted = (is_alone && deleted_cluster::is_in(seed, &env))
+        let member = has_member.then(|| {
+            MemberRegistrations::start(seed, &env, &mut kuma, |cluster| {
+                oracle_config(operator, cluster, None)
+            })
+        });
+        let (member, member_world) = member.unzip();
+        let deleted = (is_alone && !has_member && deleted_cluster::is_in(seed, &env))
             .then(|| deleted_cluster::delete(&mut env.cloud.lock().unwrap()));
         deleted.iter().for_each(|cluster| deleted_cluster::leave_dataplanes(cluster, &mut kuma));
         let care = ManifestOptions {
@@ -224,14 +306,11 @@ impl KumaScenario {
             hold: held.as_ref().and_then(HeldDeployments::manifest),
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
-        let oracle = KumaOracle::new(OracleConfig {
-            operator: operator.to_owned(),
-            cluster: cluster.clone(),
-            deleted_cluster: deleted.map(|cluster| cluster.to_string()),
-            tags_lag: Duration::from_secs(100),
-            max_fraction: 0.3,
-            min_owned: 10,
-        });
+        let deleted = deleted.map(|cluster| cluster.to_string());
+        let mut oracle = KumaOracle::new(oracle_config(operator, cluster.clone(), deleted));
+        if let Some(member) = &member {
+            oracle = oracle.without_cluster(member.cluster_id.as_str());
+        }
         let revocation =
             (env.faults.are_enabled() && own.u8(..3) == 0).then(|| in_a_while(&mut own, 40..110));
         let next_hiding = in_a_while(&mut own, 20..120);
@@ -251,7 +330,14 @@ impl KumaScenario {
             "2.14.3"
         };
         drop(kuma);
-        let shared = KumaShared { env: Arc::new(env), kuma: shared_kuma, oracle: Mutex::new(oracle) };
+        let shared = KumaShared {
+            env: Arc::new(env),
+            kuma: shared_kuma,
+            oracle: Mutex::new(oracle),
+            member,
+            violations: Mutex::default(),
+            confined: AtomicU64::new(0),
+        };
         Self {
             shared: Arc::new(shared),
             operator,
@@ -270,7 +356,33 @@ impl KumaScenario {
             held,
             owners,
             kill: false,
+            member_world,
+            last_change: Instant::now(),
+            next_confinement: Instant::now(),
         }
+    }
+
+    /// While calls to the second account fail and nothing else is wrong, tasks of the first one are registered in time.
+    fn check_confinement(&mut self) {
+        let Some(member) = &self.shared.member else { return };
+        let now = self.shared.now();
+        let is_quiet = self.last_change.elapsed() >= SETTLED
+            && self.undeclared.is_none()
+            && self.in_force.complete
+            && !self.shared.faults.are_enabled();
+        if !is_quiet || self.shared.is_write_disturbed() || Instant::now() < self.next_confinement {
+            return;
+        }
+        self.next_confinement = Instant::now() + Duration::from_secs(1);
+        if member.access.failing_since().is_none_or(|since| since.age_at(now) < REGISTERED_WITHIN) {
+            return;
+        }
+        let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
+        let oracle = self.shared.oracle.lock().unwrap();
+        let late = oracle.find_late(&cloud, &kuma, self.world.services(), REGISTERED_WITHIN, now);
+        self.shared.confined.fetch_add(1, Ordering::Relaxed);
+        let late = late.into_iter().map(|message| format!("while another account fails: {message}"));
+        self.shared.violations.lock().unwrap().extend(late);
     }
 
     /// Changes protections, and lets faults strike while a deployment is held.
@@ -298,7 +410,7 @@ impl KumaScenario {
         kuma.upgrade(EmulatedRelease::V3_0, now);
         kuma.set_version(self.version);
         drop(kuma);
-        self.shared.oracle.lock().unwrap().record_dialect_upgrade(now);
+        self.shared.with_oracles(|oracle| oracle.record_dialect_upgrade(now));
         self.shared.holds.lock().unwrap().oracle.record_disturbance(now);
         self.shared.faults.count(SimFault::DialectUpgrade);
         self.shared.record(|| "the control plane is upgraded to 3.0".to_owned());
@@ -310,32 +422,40 @@ impl KumaScenario {
         let now = self.shared.now();
         let is_on = Instant::now() >= from && Instant::now() < until;
         let mut kuma = self.shared.kuma.lock().unwrap();
-        let mut oracle = self.shared.oracle.lock().unwrap();
         let mut holds = self.shared.holds.lock().unwrap();
         match (is_on, self.upgraded) {
             (true, false) => {
                 kuma.set_version("4.0.1");
-                oracle.record_unsupported(Some(now));
+                self.shared.with_oracles(|oracle| oracle.record_unsupported(Some(now)));
                 holds.oracle.record_unsupported(Some(now));
                 self.shared.faults.count(SimFault::UnsupportedVersion);
             }
             (false, true) => {
                 kuma.set_version(self.version);
-                oracle.record_unsupported(None);
+                self.shared.with_oracles(|oracle| oracle.record_unsupported(None));
                 holds.oracle.record_unsupported(None);
             }
             _ => return,
         }
         self.upgraded = is_on;
-        drop((kuma, oracle, holds));
+        drop((kuma, holds));
         self.shared.record(|| format!("the control plane is upgraded: {is_on}"));
     }
 
     /// The manifests without the workloads of some services, optionally with an invalid document.
     fn written_down(&self, without: &[&str], broken: bool) -> ManifestStatus {
-        let services: Vec<_> =
-            self.world.services().iter().filter(|s| !without.contains(&s.name.as_str())).cloned().collect();
+        let mut services: Vec<ScenarioService> = self.world.services().to_vec();
+        for service in self.member_world.iter().flat_map(|world| world.services()) {
+            if services.iter().all(|known| known.name != service.name) {
+                services.push(service.clone());
+            }
+        }
+        services.retain(|service| !without.contains(&service.name.as_str()));
         let mut text = self.owners.apply_to(&manifests(&self.care, &services));
+        if let Some(member) = &self.shared.member {
+            let cluster = member.access.env.cluster.as_str();
+            text = format!("{text}---\n{}", members::manifest(&text, &self.care.cluster, cluster));
+        }
         if self.more_outbounds {
             text.push_str(MORE_OUTBOUNDS);
         }
@@ -350,9 +470,10 @@ impl KumaScenario {
 
     fn rewritten(&mut self, without: &[&str], broken: bool) -> ManifestStatus {
         self.generation += 1;
+        self.last_change = Instant::now();
         // Before the operator writes by these manifests.
         let untouchable = self.owners.untouchable(self.shared.now());
-        self.shared.oracle.lock().unwrap().set_untouchable(untouchable);
+        self.shared.with_oracles(|oracle| oracle.set_untouchable(untouchable));
         self.shared
             .record(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
         let status = self.written_down(without, broken);
@@ -405,8 +526,8 @@ impl Scenario for KumaScenario {
         self.operator
     }
 
-    fn connect(&self) -> ConnectFn {
-        self.shared.connect(self.operator)
+    fn connect(&self, replica: Option<&Arc<RunningReplica>>) -> ConnectFn {
+        self.shared.connect(self.operator, replica)
     }
 
     fn manifests(&self) -> ManifestStatus {
@@ -418,10 +539,14 @@ impl Scenario for KumaScenario {
             let mut cloud = self.shared.cloud.lock().unwrap();
             let mut kuma = self.shared.kuma.lock().unwrap();
             self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
-            let mut oracle = self.shared.oracle.lock().unwrap();
-            oracle.record_ready(&kuma, self.shared.now());
-            oracle.set_untouchable(self.owners.untouchable(self.shared.now()));
-            drop(oracle);
+            if let (Some(world), Some(member)) = (&mut self.member_world, &self.shared.member) {
+                member.step(world, &mut kuma, self.shared.now());
+            }
+            let (now, untouchable) = (self.shared.now(), self.owners.untouchable(self.shared.now()));
+            self.shared.with_oracles(|oracle| {
+                oracle.record_ready(&kuma, now);
+                oracle.set_untouchable(untouchable);
+            });
             if self.held.is_some() {
                 HeldDeployments::observe(&self.shared, &self.world, &cloud, &kuma);
             }
@@ -429,6 +554,10 @@ impl Scenario for KumaScenario {
         for event in self.world.take_events() {
             self.shared.record(|| format!("world {}", event.message));
         }
+        for event in self.member_world.iter_mut().flat_map(World::take_events) {
+            self.shared.record(|| format!("member's world {}", event.message));
+        }
+        self.check_confinement();
     }
 
     /// Hides live tasks from lists, and removes all role tags once.
@@ -438,6 +567,9 @@ impl Scenario for KumaScenario {
             self.shared.record(|| format!("ListTasks hides some tasks for {HIDDEN:?}"));
             self.shared.faults.hide_tasks(now.plus(HIDDEN));
             self.next_hiding = Instant::now() + HIDDEN + Duration::from_secs(40);
+        }
+        if let Some(fault) = self.shared.member.as_ref().and_then(|member| member.access.busy_step()) {
+            self.shared.faults.count(fault);
         }
         self.strike_holds();
         self.switch_version();
@@ -475,7 +607,7 @@ impl Scenario for KumaScenario {
                 let before = self.undeclared.take().filter(|(before, _)| *before == service);
                 let from = before.map_or(now.plus(SETTLE), |(_, from)| from);
                 let until = now.plus(Duration::from_mins(3));
-                self.shared.oracle.lock().unwrap().record_undeclared(&service, from, until);
+                self.shared.with_oracles(|oracle| oracle.record_undeclared(&service, from, until));
                 self.undeclared = Some((service.clone(), from));
                 self.owners.forget(&service);
                 HeldDeployments::record_undeclared(&self.shared, &service);
@@ -508,14 +640,24 @@ impl Scenario for KumaScenario {
         Some(self.rewritten(&[], false))
     }
 
+    fn member(&self) -> Option<&Arc<MemberAccess>> {
+        self.shared.member.as_ref().map(|member| &member.access)
+    }
+
     fn on_restart(&mut self) {
-        let mut holds = self.shared.holds.lock().unwrap();
-        if !holds.oracle.held_services().is_empty() {
-            self.shared.faults.count(SimFault::KilledWhileHeld);
-        }
-        holds.oracle.record_restart(self.shared.now());
-        drop(holds);
-        self.shared.oracle.lock().unwrap().record_restart();
+        self.last_change = Instant::now();
+        self.shared.record_restart();
+    }
+
+    fn takeover_hook(&self) -> Box<dyn Fn() + Send + Sync> {
+        let shared = Arc::downgrade(&self.shared);
+        Box::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.restart();
+                shared.record_restart();
+                shared.with_oracles(KumaOracle::record_takeover);
+            }
+        })
     }
 
     fn stop_faults(&mut self) {
@@ -524,7 +666,11 @@ impl Scenario for KumaScenario {
         if let Some(held) = &mut self.held {
             held.end(&self.shared);
         }
-        self.world.stop_events(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
+        let now = self.shared.now();
+        self.world.stop_events(&mut self.shared.cloud.lock().unwrap(), now);
+        if let (Some(world), Some(member)) = (&mut self.member_world, &self.shared.member) {
+            member.end(world, now);
+        }
     }
 
     fn settles_at(&self) -> Option<Timestamp> {
@@ -538,6 +684,9 @@ impl Scenario for KumaScenario {
         let (services, now) = (self.world.services(), self.shared.now());
         let left = oracle.check_after_quiet(&cloud, &kuma, services, &|id| held.contains(id), now);
         wrong.extend(left.into_iter().map(|message| format!("after quiet: {message}")));
+        if let (Some(world), Some(member)) = (&self.member_world, &self.shared.member) {
+            wrong.extend(member.check_after_quiet(world, &kuma, held, now));
+        }
         if self.held.is_some() {
             let left = HoldOracle::check_after_quiet(services, &cloud);
             wrong.extend(left.into_iter().map(|message| format!("I1 after quiet: {message}")));
@@ -546,7 +695,8 @@ impl Scenario for KumaScenario {
     }
 
     fn write_summary(&self) -> String {
-        format!("{:?}", self.shared.oracle.lock().unwrap().tally())
+        let of_member = self.shared.member.as_ref().map(|member| member.oracle.lock().unwrap().tally());
+        format!("{:?} {of_member:?}", self.shared.oracle.lock().unwrap().tally())
     }
 
     fn finish(self, report: &mut SimReport) {
@@ -558,6 +708,16 @@ impl Scenario for KumaScenario {
         report.created = oracle.tally().created;
         report.removed = oracle.tally().removed;
         report.tasks = self.world.task_counts().started;
+        report.violations.append(&mut self.shared.violations.lock().unwrap());
+        report.confined = self.shared.confined.load(Ordering::Relaxed);
+        if let (Some(world), Some(member)) = (&self.member_world, &self.shared.member) {
+            let oracle = member.oracle.lock().unwrap();
+            let found = oracle.violations().iter().map(|found| format!("member: {}", violation(found)));
+            report.violations.extend(found);
+            report.created += oracle.tally().created;
+            report.removed += oracle.tally().removed;
+            report.tasks += world.task_counts().started;
+        }
     }
 }
 

@@ -16,7 +16,9 @@ mod held_deployments;
 mod kuma_transport;
 mod life;
 mod manifest_sources;
+mod members;
 mod owners;
+mod replicas;
 mod tokens;
 mod two_operators;
 
@@ -164,7 +166,20 @@ fn replays(seed: u64, run: fn(u64) -> SimReport) {
     assert!(once.history.len() > 500, "seed {seed} hardly did anything");
 }
 
+/// Prints the counts of handovers, and checks that the faults of replicas struck where enough lives have replicas.
+fn add_replica_faults(reports: &[(u64, SimReport)], kinds: &mut Vec<SimFault>) {
+    let total = replicas::total(reports);
+    let with_replicas = reports.iter().filter(|(_, report)| report.handovers.writes > 0).count();
+    println!("{with_replicas} lives with replicas: {total:?}");
+    if with_replicas >= MANY {
+        kinds.extend(SimFault::OF_REPLICAS);
+    }
+}
+
 mod kuma {
+    /// Enough for a thousand forced handovers.
+    const HANDOVER_LIVES: u64 = 150;
+
     #[test]
     fn invariants_hold_for_every_seed() {
         let reports = super::run_all(&super::seeds(200, super::REGRESSIONS), super::life::run);
@@ -172,12 +187,19 @@ mod kuma {
         if reports.len() >= super::MANY * super::held_deployments::ONE_IN {
             kinds.extend(super::SimFault::WHILE_HELD);
         }
+        super::add_replica_faults(&reports, &mut kinds);
         super::assert_runs("kuma", &reports, &kinds);
         let total = |what: fn(&super::SimReport) -> u64| reports.iter().map(|(_, report)| what(report)).sum();
         let (protected, cleared): (u64, u64) = (total(|e| e.holds.protected), total(|e| e.holds.cleared));
         let kept: u64 = total(|e| e.holds.kept);
         println!(
             "{protected} old tasks protected, {cleared} cleared, {kept} undisturbed deployments kept endpoints"
+        );
+        let confined = total(|e| e.confined);
+        println!("{confined} checks of one account while another one failed");
+        assert!(
+            reports.len() < super::MANY * 5 || confined > 0,
+            "no account failed while another one was checked"
         );
         let enough = protected > 0 && cleared > 0 && kept > 0;
         assert!(
@@ -186,8 +208,29 @@ mod kuma {
         );
     }
 
+    /// Lives whose lease is short and taken from the leader again and again.
+    #[test]
+    fn deposed_leaders_write_nothing() {
+        let seeds: Vec<u64> = match super::number("SIM_HANDOVERS", HANDOVER_LIVES) {
+            // A seed of an earlier run.
+            seed if seed >= super::replicas::HANDOVERS => vec![seed],
+            lives => (0..lives).map(|n| super::replicas::HANDOVERS + n).collect(),
+        };
+        let reports = super::run_all(&seeds, super::life::run);
+        let total = super::replicas::total(&reports);
+        println!("{total:?}");
+        let failed: Vec<_> = reports.iter().filter(|(_, report)| !report.violations.is_empty()).collect();
+        for (seed, report) in &failed {
+            println!("SIM_HANDOVERS={seed}: {:#?}", report.violations.iter().take(6).collect::<Vec<_>>());
+        }
+        assert!(failed.is_empty(), "{} lives have violations", failed.len());
+        assert_eq!(total.deposed_writes, 0);
+        let is_full = seeds.len() as u64 >= HANDOVER_LIVES;
+        assert!(!is_full || total.forced >= 1_000, "too few handovers: {}", total.forced);
+    }
+
     #[test]
     fn seed_replays_exactly() {
-        [3, 6, 11].into_iter().for_each(|seed| super::replays(seed, super::life::run));
+        [3, 6, 11, 16].into_iter().for_each(|seed| super::replays(seed, super::life::run));
     }
 }

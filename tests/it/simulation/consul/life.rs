@@ -8,7 +8,6 @@ use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
-use ecs_mesh_controller::Lease as _;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Connected, Operator};
@@ -28,6 +27,7 @@ use super::super::env::{
     QUIET_PERIOD, START, SimEnv, SimReport, load_whatever, under_paused_clock, violation,
 };
 use super::super::faults::SimFault;
+use super::super::replicas::{self, RunningReplica};
 use super::declared::{self, Administrator};
 use super::shared::{ConsulShared, OperatorToken};
 use super::transport::SimConsulTransport;
@@ -119,7 +119,7 @@ fn slow(cloud: &mut Cloud, rng: &mut fastrand::Rng, stopped_kept: Option<Duratio
 
 impl ConsulScenario {
     fn start(seed: u64, rng: &mut fastrand::Rng) -> Self {
-        let env = SimEnv::new(seed, rng, true);
+        let env = SimEnv::new(seed, rng, true).with_replicas(replicas::of_life(seed));
         let (withdraws, without_sweeps) = (rng.bool(), rng.u8(..3) == 0);
         let cluster = env.cluster.to_string();
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
@@ -269,7 +269,7 @@ impl ConsulScenario {
         let stops_delivered = self.shared.take_stops_delivered();
         let consul = self.shared.consul.lock().unwrap();
         let mut oracle = self.shared.oracle.lock().unwrap();
-        if !(self.is_fair && self.bound && self.shared.lease.holds()) {
+        if !(self.is_fair && self.bound) || self.shared.is_write_disturbed() {
             self.undisturbed_since = now;
             oracle.record_disturbance();
         }
@@ -289,12 +289,12 @@ impl Scenario for ConsulScenario {
         &self.shared.env
     }
 
-    fn connect(&self) -> ConnectFn {
-        let shared = Arc::clone(&self.shared);
+    fn connect(&self, replica: Option<&Arc<RunningReplica>>) -> ConnectFn {
+        let (shared, replica) = (Arc::clone(&self.shared), replica.cloned());
         Arc::new(move |_, spec| {
             let id = OperatorId::parse(OPERATOR).unwrap();
             let connection: &ConsulConnection = spec.consul.as_ref().ok_or("no Consul")?;
-            let transport = SimConsulTransport(Arc::clone(&shared));
+            let transport = SimConsulTransport(Arc::clone(&shared), replica.clone());
             let plane = ConsulControlPlane::new(transport, connection, id, Arc::new(NoObserver));
             Ok(Connected::consul(plane))
         })
@@ -371,6 +371,17 @@ impl Scenario for ConsulScenario {
         self.shared.oracle.lock().unwrap().record_restart();
     }
 
+    fn takeover_hook(&self) -> Box<dyn Fn() + Send + Sync> {
+        let shared = Arc::downgrade(&self.shared);
+        Box::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.restart();
+                shared.disturb_until(shared.now().plus(BEGINS));
+                shared.oracle.lock().unwrap().record_restart();
+            }
+        })
+    }
+
     fn stop_faults(&mut self) {
         self.shared.token_is_good();
         self.world.stop_events(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
@@ -411,9 +422,10 @@ impl Scenario for ConsulScenario {
         let (ecs, mesh) = report.silent_calls;
         let more = if self.foreign_client.is_some() { CONSUL_CALLS.1 } else { 0 };
         let deleted = if self.deleted_cluster.is_some() { DELETED_CLUSTER_CALLS } else { (0, 0) };
-        if ecs > SWEEPS * (ECS_CALLS + deleted.0) || mesh > SWEEPS * (CONSUL_CALLS.0 + more + deleted.1) {
+        let sweeps = SWEEPS * if self.shared.book.is_some() { replicas::COUNT } else { 1 };
+        if ecs > sweeps * (ECS_CALLS + deleted.0) || mesh > sweeps * (CONSUL_CALLS.0 + more + deleted.1) {
             let message = format!("{ecs} calls to ECS and {mesh} to Consul in the quiet phase");
-            report.violations.push(format!("more than {SWEEPS} sweeps need: {message}"));
+            report.violations.push(format!("more than {sweeps} sweeps need: {message}"));
         }
         report.created = self.world.agent_counts().logins;
         report.removed = oracle.tally().tokens + oracle.tally().services;

@@ -14,7 +14,7 @@ mod shared;
 mod transport;
 
 use super::faults::SimFault;
-use super::{MANY, assert_runs, replays, run_all, seeds};
+use super::{MANY, add_replica_faults, assert_runs, replays, run_all, seeds};
 
 /// Seeds that found defects. They run every time.
 const REGRESSIONS: &[u64] = &[
@@ -40,7 +40,9 @@ const REGRESSIONS: &[u64] = &[
 #[test]
 fn invariants_hold_for_every_seed() {
     let reports = run_all(&seeds(60, REGRESSIONS), life::run);
-    assert_runs("consul", &reports, &SimFault::at_consul());
+    let mut kinds = SimFault::at_consul();
+    add_replica_faults(&reports, &mut kinds);
+    assert_runs("consul", &reports, &kinds);
     let timed: u64 = reports.iter().map(|(_, report)| report.timed).sum();
     println!("{timed} stops had a deadline");
     assert!(reports.len() < MANY || timed > 0, "too few stops had a deadline");
@@ -48,5 +50,5 @@ fn invariants_hold_for_every_seed() {
 
 #[test]
 fn seed_replays_exactly() {
-    [2, 5].into_iter().for_each(|seed| replays(seed, life::run));
+    [2, 5, 15].into_iter().for_each(|seed| replays(seed, life::run));
 }

@@ -12,6 +12,7 @@ use ecs_mesh_sandbox::consul::ConsulRequest;
 use tokio::time::sleep;
 
 use super::super::faults::SimFault;
+use super::super::replicas::RunningReplica;
 use super::shared::{ConsulShared, OperatorToken};
 
 /// Time limit of a call.
@@ -19,7 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Size of a response's chunks in bytes.
 const PART: usize = 500;
 
-pub(super) struct SimConsulTransport(pub(super) Arc<ConsulShared>);
+/// The transport of a process: one of several replicas, or the only one.
+#[derive(Clone)]
+pub(super) struct SimConsulTransport(pub(super) Arc<ConsulShared>, pub(super) Option<Arc<RunningReplica>>);
 
 fn broken(kind: TransportErrorKind) -> TransportError {
     TransportError::new(kind, "simulated")
@@ -82,6 +85,17 @@ impl SimConsulTransport {
     }
 }
 
+/// Keeps a response, for a caller that may have given up.
+#[derive(Default)]
+struct KeptResponse(Vec<(ResponseHead, Vec<u8>)>);
+
+impl BodySink for KeptResponse {
+    fn write(&mut self, head: &ResponseHead, chunk: &[u8]) -> bool {
+        self.0.push((*head, chunk.to_vec()));
+        true
+    }
+}
+
 #[async_trait]
 impl StreamTransport for SimConsulTransport {
     async fn stream(
@@ -91,9 +105,44 @@ impl StreamTransport for SimConsulTransport {
         body: Option<Vec<u8>>,
         sink: &mut dyn BodySink,
     ) -> Result<ResponseHead, TransportError> {
-        if method != HttpMethod::Get {
-            self.0.must_hold_the_lease(&format_args!("{method} {path}"));
+        let Some(RunningReplica { replica, lease }) = self.1.as_deref() else {
+            if method != HttpMethod::Get {
+                self.0.must_hold_the_lease(&format_args!("{method} {path}"));
+            }
+            return self.exchange(method, path, body, sink).await;
+        };
+        replica.resumed().await;
+        if !method.writes() {
+            let answer = self.exchange(method, path, body, sink).await;
+            replica.resumed().await;
+            return answer;
         }
+        let (transport, to, has_body) = (self.clone(), path.to_owned(), body.is_some());
+        let exchange = async move {
+            let mut kept = KeptResponse::default();
+            let answer = transport.exchange(method, &to, body, &mut kept).await;
+            (answer, kept)
+        };
+        match replica.send_write(&**lease, TIMEOUT, has_body, exchange).await {
+            Ok(None) => Err(broken(TransportErrorKind::Broken)),
+            Ok(Some((answer, kept))) => {
+                let is_complete = kept.0.iter().all(|(head, chunk)| sink.write(head, chunk));
+                if is_complete { answer } else { Err(broken(TransportErrorKind::TooLarge)) }
+            }
+            Err(obstacle) => Err(broken(TransportErrorKind::Obstructed(obstacle))),
+        }
+    }
+}
+
+impl SimConsulTransport {
+    /// One request and its answer.
+    async fn exchange(
+        &self,
+        method: HttpMethod,
+        path: &str,
+        body: Option<Vec<u8>>,
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
         let (faults, process) = (&self.0.faults, self.0.process());
         sleep(faults.latency()).await;
         self.0.count_call("mesh");
@@ -105,6 +154,9 @@ impl StreamTransport for SimConsulTransport {
         self.0.record(|| format!("{method} {path} as {token:?}"));
         if let Some(failed) = self.inject(sink).await {
             return failed;
+        }
+        if let (true, Some(running)) = (method.writes(), &self.1) {
+            running.replica.judge(&format_args!("{method} {path}"));
         }
         let request = ConsulRequest {
             method: method.as_str().to_owned(),

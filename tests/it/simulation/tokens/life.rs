@@ -74,7 +74,7 @@ impl TokenLife {
 
     fn run_operator(&mut self) {
         let env = Arc::clone(&self.shared.env);
-        let aws = Arc::new(SimAws(Arc::clone(&env)));
+        let aws = Arc::new(SimAws(Arc::clone(&env), None));
         let store = Arc::clone(&self.store);
         let operator = Operator::new(OperatorDeps {
             recorder: None,
@@ -85,7 +85,7 @@ impl TokenLife {
             iam: Arc::clone(&aws) as _,
             accounts: Arc::new(()),
             token_stores: TokenStores::new(Arc::clone(&store) as _, store as _),
-            connect: self.shared.connect(OPERATOR),
+            connect: self.shared.connect(OPERATOR, None),
             lease: Arc::clone(&env.lease) as _,
             replicas: None,
             clock: env.clock.clone(),
