@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -114,14 +115,35 @@ impl ReadLimits {
 
 /// Whether this process leads, as its loops have taken note of.
 pub(super) struct Leadership {
-    leads: watch::Sender<bool>,
+    leads: AtomicBool,
+    /// Wakes all that wait in the order in which they began, so that simulated lives replay. A watch channel wakes them in any.
+    changed: Notify,
     pub(super) limits: ReadLimits,
 }
 
 impl Leadership {
     /// The leadership of a process that starts.
     pub(super) fn new(leads: bool, limits: ReadLimits) -> Self {
-        Self { leads: watch::Sender::new(leads), limits }
+        Self { leads: AtomicBool::new(leads), changed: Notify::new(), limits }
+    }
+
+    fn set(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until this process leads, or no longer does.
+    async fn wait_until(&self, leads: bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // A change between the check and the wait counts.
+            changed.as_mut().enable();
+            if self.leads.load(Ordering::Acquire) == leads {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -134,7 +156,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
         let share = reads.map_or(1.0, |reads| reads.share(leads));
         context.leadership.limits.set_share(share);
     };
-    let mut known = *context.leadership.leads.borrow();
+    let mut known = context.leadership.leads.load(Ordering::Acquire);
     set_share(known);
     loop {
         heartbeat.expect_within(CHECK_INTERVAL + HEARTBEAT_SLACK);
@@ -145,7 +167,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
             if leads {
                 begin_term(&context);
             }
-            context.leadership.leads.send_replace(leads);
+            context.leadership.set(leads);
         }
         tokio::select! {
             biased;
@@ -191,13 +213,12 @@ pub(super) async fn receive(
     receivers: usize,
     stop: CancellationToken,
 ) {
-    let mut leads = context.leadership.leads.subscribe();
     let queue = consumer.queue.name().to_owned();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            waited = leads.wait_for(|leads| *leads) => if waited.is_err() { return },
+            () = context.leadership.wait_until(true) => {}
         }
         let term = stop.child_token();
         let receiving = consumer.clone().run(receivers, term.clone());
@@ -205,7 +226,7 @@ pub(super) async fn receive(
         tokio::select! {
             biased;
             () = &mut receiving => return,
-            _ = leads.wait_for(|leads| !*leads) => {}
+            () = context.leadership.wait_until(false) => {}
         }
         term.cancel();
         receiving.await;
