@@ -231,6 +231,13 @@ impl ConsulOracle {
         self.max_owned = self.owned;
     }
 
+    /// Records that another replica leads from now on. It has counted objects as a standby.
+    pub fn record_takeover(&mut self) {
+        let max_owned = self.max_owned;
+        self.record_restart();
+        self.max_owned = self.max_owned.max(max_owned);
+    }
+
     /// Whether the operator made this write.
     pub fn is_by_operator(&self, entry: &ConsulJournalEntry) -> bool {
         entry.by.as_deref() == Some(self.config.operator.as_str())

@@ -45,6 +45,8 @@ pub struct HoldCounts {
 struct OwnProtection {
     service: String,
     until: Timestamp,
+    /// The process that has set it.
+    process: Arc<str>,
 }
 
 /// The primary deployment of a service.
@@ -97,6 +99,8 @@ pub struct HoldOracle {
     /// Whether a held deployment must leave ready endpoints.
     keeps_endpoints: bool,
     own: BTreeMap<Arc<str>, OwnProtection>,
+    /// The process that leads.
+    process: Arc<str>,
     /// When each protection was set, by anyone.
     set_at: BTreeMap<Arc<str>, Timestamp>,
     deployments: BTreeMap<String, SeenDeployment>,
@@ -120,6 +124,7 @@ impl HoldOracle {
             patience: None,
             keeps_endpoints: false,
             own: BTreeMap::new(),
+            process: Arc::default(),
             set_at: BTreeMap::new(),
             deployments: BTreeMap::new(),
             undeclared: BTreeMap::new(),
@@ -147,7 +152,12 @@ impl HoldOracle {
 
     /// The services of which the client protects tasks now.
     pub fn held_services(&self) -> BTreeSet<&str> {
-        self.own.values().map(|own| own.service.as_str()).collect()
+        self.known().map(|own| own.service.as_str()).collect()
+    }
+
+    /// The protections that the process that leads has set.
+    fn known(&self) -> impl Iterator<Item = &OwnProtection> {
+        self.own.values().filter(|own| own.process == self.process)
     }
 
     /// Records whether the manifests ask for a hold.
@@ -177,6 +187,16 @@ impl HoldOracle {
     /// Records that another process begins: it does not know which protections the one before it has set.
     pub fn record_restart(&mut self, now: Timestamp) {
         self.own.clear();
+        self.record_other_process(now);
+    }
+
+    /// Records that this replica leads from now on. It knows which protections it has set if it has led before.
+    pub fn record_takeover(&mut self, process: &str, now: Timestamp) {
+        self.process = process.into();
+        self.record_other_process(now);
+    }
+
+    fn record_other_process(&mut self, now: Timestamp) {
         for deployment in self.deployments.values_mut() {
             (deployment.first_protection, deployment.excess_since) = (None, None);
         }
@@ -213,8 +233,9 @@ impl HoldOracle {
     ) {
         for shown in &answer.tasks {
             let Some(task) = cloud.task(&shown.arn) else { continue };
-            let own = self.own.remove(&shown.arn);
-            let replaced = before.get(&shown.arn).filter(|until| own.is_none_or(|own| own.until != **until));
+            let own = self.own.remove(&shown.arn).filter(|own| own.process == self.process);
+            let replaced =
+                before.get(&shown.arn).filter(|until| own.as_ref().is_none_or(|own| own.until != **until));
             let is_known = self.set_at.get(&shown.arn).is_some_and(|set_at| set_at.age_at(now) >= READ_LAG);
             if replaced.is_some() && is_known {
                 let how = if shown.until.is_some() { "replaced" } else { "cleared" };
@@ -257,7 +278,8 @@ impl HoldOracle {
             self.report(Invariant::I1, task, &message, now);
         }
         if !is_lost {
-            self.own.insert(Arc::clone(&task.arn), OwnProtection { service, until });
+            let process = Arc::clone(&self.process);
+            self.own.insert(Arc::clone(&task.arn), OwnProtection { service, until, process });
         }
     }
 
@@ -411,7 +433,7 @@ impl HoldOracle {
 
     /// Checks that no more tasks are protected than ready replacements are missing.
     fn check_excess(&mut self, service: &str, state: &EcsServiceState, cloud: &Cloud, now: Timestamp) {
-        let protected = self.own.values().filter(|own| own.service == service).count();
+        let protected = self.known().filter(|own| own.service == service).count();
         let is_needed = self.unwanted_since.is_none() && state.active && state.deployments.len() > 1;
         let Some(primary) = state.primary() else { return };
         let missing = match self.unsupported_since {

@@ -319,8 +319,12 @@ impl KumaOracle {
         self.enough_since = None;
     }
 
-    /// Records that another replica leads from now on. It may have led before, and then writes by its earlier name again.
+    /// Records that another replica leads from now on. It has counted registrations as a standby. It may have led before, and
+    /// then writes by its earlier name again.
     pub fn record_takeover(&mut self) {
+        let max_owned = self.max_owned;
+        self.record_restart();
+        self.max_owned = max_owned;
         self.processes = WritingProcesses::default();
     }
 
@@ -627,22 +631,24 @@ impl KumaOracle {
 
     /// Tasks that have been running for `within`, with role tags that have allowed them since before, and that are not
     /// registered.
-    pub fn find_late(
+    pub fn find_late<'s>(
         &self,
         cloud: &Cloud,
         kuma: &KumaCp,
-        services: &[ScenarioService],
+        services: impl IntoIterator<Item = &'s ScenarioService>,
         within: Duration,
         now: Timestamp,
     ) -> Vec<String> {
         let registered: BTreeSet<&str> =
             kuma.dataplanes().filter_map(|(_, _, body)| label(body, TASK_LABEL)).collect();
+        let services = services.into_iter().filter(|service| service.zone_proxy.is_none());
+        let services: BTreeSet<&str> = services.map(|service| service.name.as_str()).collect();
         let is_due = |task: &&Arc<CloudTask>| {
             task.last_status == LastStatus::Running
                 && task.desired_status == DesiredStatus::Running
                 && task.started_at.is_some_and(|at| at.age_at(now) >= within)
                 && !registered.contains(task.id())
-                && services.iter().any(|service| service.name == task.family && service.zone_proxy.is_none())
+                && services.contains(task.family.as_str())
                 && !has_template(task)
                 && !self.config.role_tags_at(&task.family, now, cloud, |tags| !allows(tags, &task.family))
         };
