@@ -59,7 +59,7 @@ provide BROWSER_TEST_CHROMIUM "$PWD/.tools/chromium/chromium" "the live page in 
 
 # Most integration tests wait for processes and leases most of the time.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
-# An optimised profile, so that hundreds of simulated runs take minutes. One failure does not hide others.
-cargo test --workspace --locked --profile sim --no-fail-fast "$@"
+# What simulated runs spend their time in is optimised. One failure does not hide others.
+cargo test --workspace --locked --profile ci --no-fail-fast "$@"
 
 ((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"
