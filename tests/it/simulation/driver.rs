@@ -20,7 +20,7 @@ use super::aws::SimAws;
 use super::env::{QUIET_PERIOD, SETTLE_TIME, SLOW_STEP, STEP, SimEnv, SimReport};
 use super::faults::SimFault;
 use super::members::{MemberAccess, SimAccounts};
-use super::replicas::{ReplicaFaults, RunningCandidate, RunningReplica};
+use super::replicas::{ReplicaFaults, RunningCandidate, RunningReplica, TakeoverHook};
 
 /// The operator's id.
 pub(super) const OPERATOR: &str = "simulated";
@@ -73,8 +73,8 @@ pub(super) trait Scenario {
     /// Records a restart of the operator.
     fn on_restart(&mut self);
 
-    /// Records that another replica leads, before it knows.
-    fn takeover_hook(&self) -> Box<dyn Fn() + Send + Sync>;
+    /// Records that this replica leads, before it knows.
+    fn takeover_hook(&self) -> TakeoverHook;
 
     /// Ends all faults.
     fn stop_faults(&mut self);
@@ -97,6 +97,8 @@ pub(super) trait Scenario {
 /// A process of the operator.
 pub(super) struct RunningOperator {
     operator: Arc<Operator>,
+    /// Of its own: a channel that processes share would wake them in any order.
+    manifests: watch::Sender<Arc<ManifestStatus>>,
     pub(super) task: JoinHandle<()>,
     pub(super) stop: CancellationToken,
     /// Its part in the election, if it is one of several replicas.
@@ -108,7 +110,7 @@ pub(super) struct Driver<S> {
     pub(super) seed: u64,
     rng: fastrand::Rng,
     pub(super) scenario: S,
-    manifests: watch::Sender<Arc<ManifestStatus>>,
+    manifests: Arc<ManifestStatus>,
     pub(super) operators: Vec<RunningOperator>,
     pub(super) replicas: Option<ReplicaFaults>,
     pub(super) report: SimReport,
@@ -116,7 +118,7 @@ pub(super) struct Driver<S> {
 
 impl<S: Scenario> Driver<S> {
     pub(super) fn new(seed: u64, rng: fastrand::Rng, scenario: S) -> Self {
-        let manifests = watch::channel(Arc::new(scenario.manifests())).0;
+        let manifests = Arc::new(scenario.manifests());
         let replicas = ReplicaFaults::of_life(seed, scenario.env());
         let operators = Vec::new();
         Self { seed, rng, scenario, manifests, operators, replicas, report: SimReport::default() }
@@ -233,9 +235,11 @@ impl<S: Scenario> Driver<S> {
         }
     }
 
-    fn publish(&self, status: Option<ManifestStatus>) {
-        if let Some(status) = status {
-            self.manifests.send_replace(Arc::new(status));
+    fn publish(&mut self, status: Option<ManifestStatus>) {
+        let Some(status) = status else { return };
+        self.manifests = Arc::new(status);
+        for running in &self.operators {
+            running.manifests.send_replace(Arc::clone(&self.manifests));
         }
     }
 
@@ -277,14 +281,15 @@ impl<S: Scenario> Driver<S> {
             rates: ReadRates::default(),
             seed: self.seed.wrapping_add(self.report.restarts),
         });
-        let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
+        let (manifests, published) = watch::channel(Arc::clone(&self.manifests));
+        let running = Arc::clone(&operator);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let options = RunOptions { receivers: 2, ..RunOptions::default() };
-            running.run(queues, manifests, options, stopped).await.unwrap();
+            running.run(queues, published, options, stopped).await.unwrap();
         });
-        self.operators.push(RunningOperator { operator, task, stop, candidate });
+        self.operators.push(RunningOperator { operator, manifests, task, stop, candidate });
     }
 
     /// The tasks that a guard holds.

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ZoneProxyForm, ZoneProxyKind};
 use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
+use ecs_mesh_lease::HolderId;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Connected};
@@ -25,11 +26,11 @@ use super::deleted_cluster;
 use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
 use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
 use super::faults::SimFault;
-use super::held_deployments::{HeldDeployments, HoldStrike};
+use super::held_deployments::{HeldDeployments, HoldStrike, SimHolds};
 use super::kuma_transport::SimKumaTransport;
 use super::members::{self, MemberAccess, MemberRegistrations};
 use super::owners::Owners;
-use super::replicas::{self, RunningReplica};
+use super::replicas::{self, RunningReplica, TakeoverHook};
 use super::two_operators;
 
 /// `cleanup.settle`.
@@ -108,13 +109,23 @@ impl KumaShared {
 
     /// Records that another process of the operator decides from now on.
     fn record_restart(&self) {
-        let mut holds = self.holds.lock().unwrap();
+        self.lock_holds_at_end().oracle.record_restart(self.now());
+        self.with_oracles(KumaOracle::record_restart);
+    }
+
+    /// Records that this replica leads from now on.
+    fn record_takeover(&self, holder: &HolderId) {
+        self.lock_holds_at_end().oracle.record_takeover(holder.as_str(), self.now());
+        self.with_oracles(KumaOracle::record_takeover);
+    }
+
+    /// The protections, when the process that may have set some no longer acts.
+    fn lock_holds_at_end(&self) -> MutexGuard<'_, SimHolds> {
+        let holds = self.holds.lock().unwrap();
         if !holds.oracle.held_services().is_empty() {
             self.faults.count(SimFault::KilledWhileHeld);
         }
-        holds.oracle.record_restart(self.now());
-        drop(holds);
-        self.with_oracles(KumaOracle::record_restart);
+        holds
     }
 
     /// Checks the latest writes, which this process of the operator has sent, against the current world.
@@ -163,6 +174,30 @@ fn driver(seed: u64, operator: &'static str, kuma: &Arc<Mutex<KumaCp>>) -> Drive
     let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let scenario = KumaScenario::start(seed, &mut rng, operator, kuma);
     Driver::new(seed, rng, scenario)
+}
+
+/// How services are deployed.
+fn rollouts(rng: &mut fastrand::Rng, env: &SimEnv) -> Rollouts {
+    if rng.u8(..3) != 0 {
+        return Rollouts::Simple;
+    }
+    // Stops and health checks take as long as at AWS.
+    env.faults.count(SimFault::RollingDeployment);
+    let mut cloud = env.cloud.lock().unwrap();
+    let life = cloud.config().life.clone();
+    let unchecked_healthy = Duration::from_secs([0, 5, 40][rng.usize(..3)]);
+    cloud.set_life(LifeTimes { unchecked_healthy, time_scale: 1.0, ..life });
+    Rollouts::Mixed
+}
+
+/// Sets the first version of the control plane. Listeners of zone proxies need 3.0.
+fn start_version(zone_form: Option<ZoneProxyForm>, kuma: &mut KumaCp) -> &'static str {
+    if zone_form != Some(ZoneProxyForm::Listener) {
+        return "2.14.3";
+    }
+    kuma.upgrade(EmulatedRelease::V3_0, START);
+    kuma.set_version("3.0.1");
+    "3.0.1"
 }
 
 /// Whether a service runs in network mode `host`, in some lives. Its tasks share an address, so names are not made of it.
@@ -255,15 +290,7 @@ impl KumaScenario {
         let cluster = env.cluster.to_string();
         // A source of its own, so that the rest of a life does not depend on it.
         let mut own = fastrand::Rng::with_seed(seed ^ 0x41D3);
-        let rollouts = if own.u8(..3) == 0 { Rollouts::Mixed } else { Rollouts::Simple };
-        if rollouts == Rollouts::Mixed {
-            // Stops and health checks take as long as at AWS.
-            env.faults.count(SimFault::RollingDeployment);
-            let mut cloud = env.cloud.lock().unwrap();
-            let life = cloud.config().life.clone();
-            let unchecked_healthy = Duration::from_secs([0, 5, 40][own.usize(..3)]);
-            cloud.set_life(LifeTimes { unchecked_healthy, time_scale: 1.0, ..life });
-        }
+        let rollouts = rollouts(&mut own, &env);
         let held = HeldDeployments::of_life(seed, &env);
         let rollouts = if held.is_some() { Rollouts::Abrupt } else { rollouts };
         let tasks = rng.usize(8..40);
@@ -322,13 +349,7 @@ impl KumaScenario {
         let zone_form = world.services().iter().find_map(|service| service.zone_proxy).map(|(_, form)| form);
         let dialect_upgrade = (is_alone && own.u8(..4) == 0).then(|| in_a_while(&mut own, 30..150));
         let dialect_upgrade = dialect_upgrade.filter(|_| zone_form.is_none());
-        let version = if zone_form == Some(ZoneProxyForm::Listener) {
-            kuma.upgrade(EmulatedRelease::V3_0, START);
-            kuma.set_version("3.0.1");
-            "3.0.1"
-        } else {
-            "2.14.3"
-        };
+        let version = start_version(zone_form, &mut kuma);
         drop(kuma);
         let shared = KumaShared {
             env: Arc::new(env),
@@ -379,7 +400,8 @@ impl KumaScenario {
         }
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         let oracle = self.shared.oracle.lock().unwrap();
-        let late = oracle.find_late(&cloud, &kuma, self.world.services(), REGISTERED_WITHIN, now);
+        let services = self.world.services().iter().filter(|service| !self.owners.is_observed(&service.name));
+        let late = oracle.find_late(&cloud, &kuma, services, REGISTERED_WITHIN, now);
         self.shared.confined.fetch_add(1, Ordering::Relaxed);
         let late = late.into_iter().map(|message| format!("while another account fails: {message}"));
         self.shared.violations.lock().unwrap().extend(late);
@@ -445,7 +467,7 @@ impl KumaScenario {
     /// The manifests without the workloads of some services, optionally with an invalid document.
     fn written_down(&self, without: &[&str], broken: bool) -> ManifestStatus {
         let mut services: Vec<ScenarioService> = self.world.services().to_vec();
-        for service in self.member_world.iter().flat_map(|world| world.services()) {
+        for service in self.member_world.iter().flat_map(World::services) {
             if services.iter().all(|known| known.name != service.name) {
                 services.push(service.clone());
             }
@@ -649,13 +671,12 @@ impl Scenario for KumaScenario {
         self.shared.record_restart();
     }
 
-    fn takeover_hook(&self) -> Box<dyn Fn() + Send + Sync> {
+    fn takeover_hook(&self) -> TakeoverHook {
         let shared = Arc::downgrade(&self.shared);
-        Box::new(move || {
+        Box::new(move |holder| {
             if let Some(shared) = shared.upgrade() {
                 shared.restart();
-                shared.record_restart();
-                shared.with_oracles(KumaOracle::record_takeover);
+                shared.record_takeover(holder);
             }
         })
     }

@@ -178,7 +178,7 @@ fn add_replica_faults(reports: &[(u64, SimReport)], kinds: &mut Vec<SimFault>) {
 
 mod kuma {
     /// Enough for a thousand forced handovers.
-    const HANDOVER_LIVES: u64 = 150;
+    const HANDOVER_LIVES: u64 = 120;
 
     #[test]
     fn invariants_hold_for_every_seed() {

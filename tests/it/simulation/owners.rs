@@ -71,9 +71,14 @@ impl Owners {
         env.record(|| format!("sidecars are deployed with a template: {template}, hidden: {hides_start}"));
     }
 
+    /// Whether nothing is registered for the service's tasks.
+    pub(super) fn is_observed(&self, service: &str) -> bool {
+        self.observed.as_ref().is_some_and(|(observed, _)| observed == service)
+    }
+
     /// The Workload of a service is gone, and with it the owner that it names.
     pub(super) fn forget(&mut self, service: &str) {
-        if self.observed.as_ref().is_some_and(|(observed, _)| observed == service) {
+        if self.is_observed(service) {
             self.observed = None;
         }
     }

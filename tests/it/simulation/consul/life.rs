@@ -27,7 +27,7 @@ use super::super::env::{
     QUIET_PERIOD, START, SimEnv, SimReport, load_whatever, under_paused_clock, violation,
 };
 use super::super::faults::SimFault;
-use super::super::replicas::{self, RunningReplica};
+use super::super::replicas::{self, RunningReplica, TakeoverHook};
 use super::declared::{self, Administrator};
 use super::shared::{ConsulShared, OperatorToken};
 use super::transport::SimConsulTransport;
@@ -371,13 +371,13 @@ impl Scenario for ConsulScenario {
         self.shared.oracle.lock().unwrap().record_restart();
     }
 
-    fn takeover_hook(&self) -> Box<dyn Fn() + Send + Sync> {
+    fn takeover_hook(&self) -> TakeoverHook {
         let shared = Arc::downgrade(&self.shared);
-        Box::new(move || {
+        Box::new(move |_| {
             if let Some(shared) = shared.upgrade() {
                 shared.restart();
                 shared.disturb_until(shared.now().plus(BEGINS));
-                shared.oracle.lock().unwrap().record_restart();
+                shared.oracle.lock().unwrap().record_takeover();
             }
         })
     }

@@ -54,7 +54,7 @@ impl HandoverCounts {
 }
 
 /// Runs at each change of the leader, before the new one knows of it.
-type TakeoverHook = Box<dyn Fn() + Send + Sync>;
+pub(in super::super) type TakeoverHook = Box<dyn Fn(&HolderId) + Send + Sync>;
 
 /// The shared record.
 pub(in super::super) struct LeaseBook {
@@ -98,8 +98,8 @@ impl LeaseBook {
     }
 
     /// Sets a hook that runs at each change of the leader.
-    pub(in super::super) fn on_takeover(&self, hook: impl Fn() + Send + Sync + 'static) {
-        *self.on_takeover.lock().unwrap() = Some(Box::new(hook));
+    pub(in super::super) fn on_takeover(&self, hook: TakeoverHook) {
+        *self.on_takeover.lock().unwrap() = Some(hook);
     }
 
     pub(in super::super) fn read(&self) -> Option<StoredRecord> {
@@ -121,7 +121,7 @@ impl LeaseBook {
             write.kind == LeaseWriteKind::Acquire && state.leader.as_ref() != Some(&write.writer);
         match write.kind {
             LeaseWriteKind::Acquire => {
-                state.record_acquisition(&write.writer, is_takeover, &self.timing, steady_since, now)
+                state.record_acquisition(&write.writer, is_takeover, &self.timing, steady_since, now);
             }
             LeaseWriteKind::Renew => {}
             LeaseWriteKind::Release => state.released = Some(now),
@@ -131,7 +131,7 @@ impl LeaseBook {
         state.renewed = now;
         drop(state);
         if is_takeover && let Some(hook) = &*self.on_takeover.lock().unwrap() {
-            hook();
+            hook(&write.writer);
         }
         Some(version)
     }
@@ -159,7 +159,7 @@ impl LeaseBook {
         self.state.lock().unwrap().leader.clone()
     }
 
-    /// Judges a write of this process that reaches its receiver now: why it must not, if so.
+    /// Judges a write of this process that reaches its receiver now.
     pub(in super::super) fn judge(&self, holder: &HolderId, what: &dyn std::fmt::Display, now: Timestamp) {
         let mut state = self.state.lock().unwrap();
         state.counts.writes += 1;

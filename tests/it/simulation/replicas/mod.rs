@@ -25,7 +25,7 @@ use super::two_operators;
 use book::ForcedBy;
 use replica::{ReplicaLease, SimLeaseStore, SimReplica};
 
-pub(super) use book::{HandoverCounts, LeaseBook};
+pub(super) use book::{HandoverCounts, LeaseBook, TakeoverHook};
 
 /// Replicas of a life.
 pub(super) const COUNT: u64 = 2;
@@ -54,7 +54,7 @@ pub(super) fn of_life(seed: u64) -> Option<LeaseBook> {
 
 /// Whether a life has replicas.
 fn are_in(seed: u64) -> bool {
-    seed >= HANDOVERS || (seed / 5) % 5 == 3 && !two_operators::are_in(seed)
+    (seed >= HANDOVERS || (seed / 5) % 5 == 3) && !two_operators::are_in(seed)
 }
 
 /// A replica that runs, and its lease.
@@ -270,9 +270,9 @@ impl<S: Scenario> Driver<S> {
         env.record(|| format!("{} is disturbed for {lasts:?}, hangs {hangs}", replica.holder));
         let until = env.now().plus(lasts);
         if hangs {
-            replica.hang_until(until)
+            replica.hang_until(until);
         } else {
-            replica.cut_off_until(until, lasts.as_millis() % 2 == 0)
+            replica.cut_off_until(until, lasts.as_millis().is_multiple_of(2));
         }
     }
 

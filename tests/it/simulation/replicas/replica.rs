@@ -47,10 +47,18 @@ struct ReplicaState {
     cut_off_until: Timestamp,
     cut_hangs: bool,
     steady_since: Timestamp,
-    /// Whether it has received as the leader, and since when it has received without the lease.
-    receives_without_lease_since: Option<Option<Timestamp>>,
+    received: Received,
     /// Messages that it received while it did not lead.
     received_as_standby: BTreeSet<String>,
+}
+
+/// How a process has received events.
+#[derive(Clone, Copy)]
+enum Received {
+    Never,
+    AsLeader,
+    /// Without the lease, which it held before, since then.
+    SinceLoss(Timestamp),
 }
 
 impl SimReplica {
@@ -61,7 +69,7 @@ impl SimReplica {
             cut_off_until: now,
             cut_hangs: false,
             steady_since: now.plus(RECOVERY),
-            receives_without_lease_since: None,
+            received: Received::Never,
             received_as_standby: BTreeSet::new(),
         };
         Arc::new(Self {
@@ -151,13 +159,17 @@ impl SimReplica {
     /// Records that a receive begins. A process that has led may take a moment to stop.
     pub(in super::super) fn record_receive(&self, lease: &dyn Lease) {
         let (now, mut state) = (self.env.now(), self.state.lock().unwrap());
-        if lease.holds() {
-            state.receives_without_lease_since = Some(None);
-            return;
-        }
-        let is_late = match &mut state.receives_without_lease_since {
-            None => true,
-            Some(since) => since.get_or_insert(now).age_at(now) > RECEIVE_LAG,
+        let is_late = match state.received {
+            _ if lease.holds() => {
+                state.received = Received::AsLeader;
+                return;
+            }
+            Received::Never => true,
+            Received::AsLeader => {
+                state.received = Received::SinceLoss(now);
+                false
+            }
+            Received::SinceLoss(since) => since.age_at(now) > RECEIVE_LAG,
         };
         drop(state);
         if is_late {
