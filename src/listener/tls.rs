@@ -19,7 +19,6 @@ use tracing::{info, warn};
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
-use crate::telemetry::metrics::ApiMetrics;
 use ecs_mesh_controller::{BlockingLane, ReadFileError, read_file};
 
 /// Interval at which the files are read again.
@@ -93,7 +92,7 @@ impl TlsFiles {
     }
 }
 
-/// What the files had when they were read last.
+/// The content of the files when they were read last.
 struct CurrentCertificate {
     config: Arc<ServerConfig>,
     /// Since 1970; `None` where the certificate's period cannot be parsed.
@@ -134,11 +133,6 @@ impl TlsKeys {
         Arc::clone(&self.current.load().config)
     }
 
-    /// When clients begin to refuse the certificate, since 1970.
-    pub(crate) fn expires_at(&self) -> Option<Duration> {
-        self.current.load().expires_at
-    }
-
     /// Reads the files again, and uses them if they changed. Returns whether they did.
     pub(crate) async fn reload(&self) -> Result<bool, TlsFileError> {
         let texts = read(&self.lane, &self.files).await?;
@@ -151,14 +145,10 @@ impl TlsKeys {
         Ok(true)
     }
 
-    /// Reads the files again and again, and reports when the certificate expires. Files that cannot be used leave the last ones
-    /// in use.
-    pub(crate) async fn keep_current(&self, metrics: &ApiMetrics) {
-        let report = || {
-            if let Some(at) = self.expires_at() {
-                metrics.set_certificate_expiry(at);
-            }
-        };
+    /// Reads the files again and again, and reports when the certificate expires, since 1970. Files that cannot be used leave
+    /// the last ones in use.
+    pub(crate) async fn keep_current(&self, report_expiry: impl Fn(Duration)) {
+        let report = || self.current.load().expires_at.into_iter().for_each(&report_expiry);
         report();
         let mut last_error = None;
         loop {

@@ -172,7 +172,7 @@ impl Prepared {
             tasks.spawn(async move {
                 tokio::select! {
                     () = stopped.cancelled() => {}
-                    () = keys.keep_current(&state.metrics) => {}
+                    () = keys.keep_current(|at| state.metrics.set_certificate_expiry(at)) => {}
                 }
             });
         }

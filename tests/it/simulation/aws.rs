@@ -302,7 +302,7 @@ impl Ecs for SimAws {
             self.0.must_hold_the_lease(&what);
         }
         let now = self.call("ecs:UpdateTaskProtection", cluster.as_str()).await?;
-        // What a replica sends is judged as it arrives.
+        // A write of a replica is judged as it arrives.
         if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
             replica.judge(&what);
         }
