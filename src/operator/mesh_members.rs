@@ -1,7 +1,7 @@
 //! Lists the members of each mesh, with their readiness, while readers ask for the operator's view.
 //!
 //! Guarantees that readers cost a control plane little: one list at a time for all readers, at most every [`MIN_PAUSE`], and at
-//! most a twentieth of the time. Without a reader, and by a standby, nothing is listed. A control plane that does not answer
+//! most a fortieth of the time. Without a reader, and by a standby, nothing is listed. A control plane that does not answer
 //! delays no other. The found members are shown, and decide nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ use ecs_mesh_model::{ClusterArn, ClusterId, MeshName, TaskArn};
 pub(super) const MIN_PAUSE: Duration = Duration::from_secs(5);
 
 /// The pause is this many times as long as the lists took.
-const PAUSE_PER_COST: u32 = 20;
+const PAUSE_PER_COST: u32 = 40;
 
 /// The limit of the lists of one control plane. A list that was read before counts.
 const LIST_TIMEOUT: Duration = Duration::from_mins(1);

@@ -16,8 +16,8 @@ use ecs_mesh_read_api::{CountsView, ErrorView, StatusView};
 /// The shortest age at which a view is replaced.
 const MIN_AGE: Duration = Duration::from_millis(250);
 
-/// A view is kept for this many times as long as it took: all readers together cost at most a twentieth of one core.
-const AGE_PER_COST: u32 = 20;
+/// A view is kept for this many times as long as it took: all readers together cost at most a fortieth of one core.
+const AGE_PER_COST: u32 = 40;
 
 /// Most bytes of the answers that are kept with a snapshot.
 const MAX_RENDERED: usize = 8 * 1024 * 1024;
