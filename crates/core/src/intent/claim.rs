@@ -36,7 +36,8 @@ impl<'a> ClaimingTask<'a> {
 }
 
 /// Whether the task may not have the names that its description gives it: the service, and the label that names the service in
-/// Kuma 3.x. Its ECS service's name needs no claim.
+/// Kuma 3.x. The name of its ECS service needs no claim, unless a claim of others names it: whoever may create ECS services in one
+/// of the binding's clusters chooses their names. A claim to all services (`*`) reserves none.
 #[must_use]
 pub fn service_claim_violation(
     claims: &[ServiceClaim],
@@ -44,10 +45,14 @@ pub fn service_claim_violation(
     task: ClaimingTask<'_>,
 ) -> Option<RoleViolation> {
     let globs = || claims.iter().filter(|claim| task.is_meant_by(claim)).flat_map(|claim| &claim.services);
-    let may_claim = |name: &str| task.service == Some(name) || globs().any(|glob| glob.matches(name));
+    let of_others =
+        || claims.iter().filter(|claim| !task.is_meant_by(claim)).flat_map(|claim| &claim.services);
+    let is_reserved = |name: &str| of_others().any(|glob| glob.as_str() != "*" && glob.matches(name));
+    let own = task.service.filter(|name| !is_reserved(name));
+    let may_claim = |name: &str| own == Some(name) || globs().any(|glob| glob.matches(name));
     let names = [Some(workload.service.as_str()), workload.workload.as_deref()];
     let refused = names.into_iter().flatten().find(|name| !may_claim(name))?;
-    let own = task.service.map(|name| format!("{name} (its ECS service)"));
+    let own = own.map(|name| format!("{name} (its ECS service)"));
     let allowed: Vec<String> = own.into_iter().chain(globs().map(|glob| glob.as_str().to_owned())).collect();
     let needed = if allowed.is_empty() { "no service".to_owned() } else { allowed.join(", ") };
     let (rule, role) = (RoleRule::ServiceClaim, task.role.cloned());
@@ -96,6 +101,16 @@ mod tests {
             (&[claim(None, &["111122223333"], &["*"])], other_account, "payments", false),
             (&[claim(None, &["999988887777"], &["*"])], TEAM_A, "payments", true),
             (&[claim(Some("*"), &["111122223333"], &["payments"])], TEAM_A, "payments", false),
+            // The ECS service of this task has the name of another team's service.
+            (&[claim(Some("/team-b/*"), &[], &["web"])], TEAM_A, "web", true),
+            (&[claim(None, &["999988887777"], &["w*"])], TEAM_A, "web", true),
+            (&[claim(None, &["999988887777"], &["*"])], TEAM_A, "web", false),
+            (
+                &[claim(Some("/team-b/*"), &[], &["web"]), claim(Some("/team-a/*"), &[], &["web"])],
+                TEAM_A,
+                "web",
+                false,
+            ),
         ] {
             let found = refused(claims, role, &[("service", service)]);
             assert_eq!(found.is_some(), is_refused, "{claims:?} {role} {service}: {found:?}");
