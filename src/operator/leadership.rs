@@ -51,7 +51,7 @@ impl Default for StandbyReads {
 
 impl StandbyReads {
     /// The share of the read rates of the leader, or of one standby.
-    fn share(self, leads: bool) -> f64 {
+    pub(super) fn share(self, leads: bool) -> f64 {
         let of_standbys = f64::from(self.percent.min(90)) / 100.0;
         if leads { 1.0 - of_standbys } else { of_standbys / f64::from(self.standbys.max(1)) }
     }

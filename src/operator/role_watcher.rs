@@ -101,8 +101,10 @@ fn warn_of_late_rechecks(context: &Context, warnings: &ActiveWarnings<String>, r
     for role in context.aws.store.roles() {
         *by_account.entry(role.account().to_owned()).or_default() += 1;
     }
+    // A standby acts on no role, so that the share of the leader counts for each copy.
+    let leaders_share = context.process.replicas.as_ref().map_or(1.0, |replicas| replicas.reads.share(true));
     for (account, roles) in by_account {
-        let reads_per_second = context.leadership.limits.role_rate(&set, &account);
+        let reads_per_second = leaders_share * context.leadership.limits.role_rate(&set, &account);
         if !exceeds_rate(roles, recheck, reads_per_second) {
             if warnings.clear(&account) {
                 info!(account, roles, "roles are read as often as roleTags.recheck again");
