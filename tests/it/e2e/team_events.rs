@@ -30,19 +30,25 @@ impl Team {
         let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
         let options = EndpointOptions { cloud, aws_faults, ..EndpointOptions::default() };
         let endpoints = Endpoints::start(options).await.unwrap();
-        endpoints.front.with(|cloud, now| {
-            cloud.create_event_bus(BUS).unwrap();
-            cloud.create_queue(TEAM, BTreeMap::new(), now).unwrap();
-            let rule = format!("{BUS}/{TEAM}");
-            cloud.put_rule(&rule, r#"{"source": ["ecs-mesh.dev"]}"#, true, None).unwrap();
-            let arn = cloud.queue_arn(TEAM).unwrap();
+        endpoints.front.with(|cloud, _| cloud.create_event_bus(BUS).unwrap());
+        let harness = Harness::with_endpoints(endpoints.environment());
+        let workloads = ["web", "api", "shop-web"].map(|name| workload(name, name));
+        harness.manifest("all.yaml", &(harness.base_manifests() + &workloads.concat()));
+        let team = Self { harness, endpoints, received: Mutex::default() };
+        team.forward(r#"{"source": ["ecs-mesh.dev"]}"#, TEAM);
+        team
+    }
+
+    /// Forwards what a rule of this pattern matches to a new queue.
+    fn forward(&self, pattern: &str, queue: &str) {
+        self.endpoints.front.with(|cloud, now| {
+            cloud.create_queue(queue, BTreeMap::new(), now).unwrap();
+            let rule = format!("{BUS}/{queue}");
+            cloud.put_rule(&rule, pattern, true, None).unwrap();
+            let arn = cloud.queue_arn(queue).unwrap();
             let target = RuleTarget { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
             cloud.put_targets(&rule, vec![target]).unwrap();
         });
-        let harness = Harness::with_endpoints(endpoints.environment());
-        let manifests = [harness.base_manifests(), workload("web", "web"), workload("api", "api")];
-        harness.manifest("all.yaml", &manifests.concat());
-        Self { harness, endpoints, received: Mutex::default() }
     }
 
     fn operator(&self, more: &[&str]) -> OperatorProcess {
@@ -74,16 +80,23 @@ impl Team {
     }
 
     async fn receive(&self) {
-        let path = self.endpoints.front.with(|cloud, _| cloud.queue_path(TEAM).unwrap());
+        let events = self.receive_from(TEAM).await;
+        self.received.lock().unwrap().extend(events);
+    }
+
+    /// Takes the next events out of a queue.
+    async fn receive_from(&self, queue: &str) -> Vec<Value> {
+        let path = self.endpoints.front.with(|cloud, _| cloud.queue_path(queue).unwrap());
         let url = format!("{}{path}", self.endpoints.aws_url);
         let sqs = self.harness.sqs();
         let batch = sqs.receive_message().queue_url(&url).max_number_of_messages(10).send().await.unwrap();
+        let mut events = Vec::new();
         for message in batch.messages() {
-            let event = serde_json::from_str(message.body().unwrap()).unwrap();
-            self.received.lock().unwrap().push(event);
+            events.push(serde_json::from_str(message.body().unwrap()).unwrap());
             let receipt = message.receipt_handle().unwrap();
             sqs.delete_message().queue_url(&url).receipt_handle(receipt).send().await.unwrap();
         }
+        events
     }
 
     fn put_events_calls(&self) -> u64 {
@@ -231,6 +244,41 @@ async fn tasks_are_registered_while_eventbridge_hangs() {
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
     assert_eq!(hung.answered.load(Ordering::SeqCst), 0);
+}
+
+/// The pattern of the template's rule, for a team whose services begin with `shop-`.
+fn published_pattern() -> String {
+    let template = include_str!("../../../deploy/cloudformation/team-events.yaml");
+    let (_, rule) = template.split_once("      EventPattern:\n").unwrap();
+    let (pattern, _) = rule.split_once("      Targets:").unwrap();
+    let (_, types) = template.split_once("  DetailTypes:").unwrap();
+    let default = types.lines().find_map(|line| line.trim().strip_prefix("Default: ")).unwrap();
+    let filled = pattern
+        .replace("!Ref DetailTypes", &format!("[{default}]"))
+        .replace("!Ref EcsServicePrefix", "shop-");
+    let parsed: Value = serde_saphyr::from_str(&filled).unwrap_or_else(|error| panic!("{error}: {filled}"));
+    parsed.to_string()
+}
+
+#[tokio::test]
+async fn published_rule_forwards_a_teams_rejections_alone() {
+    let team = Team::start(Arc::new(NoAwsFaults)).await;
+    team.forward(&published_pattern(), "shop");
+    team.deploy_rejected("web", 1).await;
+    team.deploy_rejected("shop-web", 1).await;
+    team.harness.deploy("app", 1).await;
+    let _operator = team.operator(&[]);
+    for service in ["web", "shop-web"] {
+        team.event("TaskRejected", &[("ecsService", json!(service))]).await;
+    }
+    team.event("TaskRegistered", &[("ecsService", json!("app"))]).await;
+    let received = eventually("an event of the team", || async {
+        let events = team.receive_from("shop").await;
+        (!events.is_empty()).then_some(events)
+    })
+    .await;
+    let found = received.iter().map(|event| (&event["detail-type"], &event["detail"]["ecsService"]));
+    assert_eq!(found.collect::<Vec<_>>(), [(&json!("TaskRejected"), &json!("shop-web"))]);
 }
 
 #[tokio::test]
