@@ -128,5 +128,15 @@ async fn search_finds_services_that_arrive_after_its_text() {
     browser.press(&["/"]);
     browser.type_text("no such name");
     browser.expect_text("#search-results .none", "Nothing of this name");
+    browser.press(&["Escape"]);
+
+    // An empty search leads nowhere, also after one that has found something.
+    browser.press(&["/"]);
+    browser.type_text(&task_id(9));
+    browser.expect_text("#search-results [aria-selected=true]", &task_id(9));
+    browser.press(&["Escape"]);
+    let before = browser.run("location.hash");
+    browser.press(&["/", "Enter"]);
+    assert_eq!(browser.run("location.hash"), before);
     browser.finish();
 }

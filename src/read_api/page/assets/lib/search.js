@@ -58,6 +58,9 @@ export class Search {
     this.#abort?.abort();
     this.#end?.();
     this.#end = null;
+    this.#tasks = [];
+    this.#isMoved = this.#isLooking = false;
+    this.#active = -1;
     this.#show([]);
   }
 
@@ -90,7 +93,7 @@ export class Search {
   /** Shows what is found so far. What was chosen stays chosen; at first, it is the first. */
   #list() {
     const chosen = this.#found[this.#active];
-    const found = [...this.#services(this.input.value.trim()), ...this.#tasks];
+    const found = !this.input.value.trim() ? [] : [...this.#services(this.input.value.trim()), ...this.#tasks];
     const index = this.#isMoved && chosen ? found.findIndex(({ id, kind }) => id === chosen.id && kind === chosen.kind) : -1;
     this.#active = index >= 0 ? index : found.length ? 0 : -1;
     this.#show(found);
