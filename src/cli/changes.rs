@@ -48,8 +48,8 @@ pub(super) struct ChangesArgs {
     #[arg(long)]
     kind: Option<String>,
 
-    /// Also show the log's warnings about tasks
-    #[arg(long, requires = "audit_log")]
+    /// Also show warnings about tasks; of a running operator also their ends
+    #[arg(long, conflicts_with = "watch")]
     warnings: bool,
 
     /// After the history, print each change until interrupted
@@ -87,6 +87,7 @@ impl ChangesArgs {
             ("service", self.service),
             ("task", self.task),
             ("kind", self.kind),
+            ("warnings", self.warnings.then(|| "true".to_owned())),
         ];
         let query = query.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
         let kind = ResourceKind::Changes;

@@ -139,7 +139,7 @@ pub(super) fn service(
 }
 
 fn newest(changes: &[Arc<ChangeView>], matches: impl Fn(&ChangeView) -> bool) -> Vec<ChangeView> {
-    let matching = changes.iter().filter(|change| matches(change)).take(MAX_HISTORY);
+    let matching = changes.iter().filter(|change| !change.is_warning() && matches(change)).take(MAX_HISTORY);
     matching.map(|change| ChangeView::clone(change)).collect()
 }
 

@@ -21,15 +21,17 @@ pub struct HistoryEntry {
     pub id: u64,
     /// When it was recorded.
     pub at: Timestamp,
-    /// The entry.
+    /// The entry as a list of changes has it.
+    pub change: Arc<ChangeView>,
+    /// The entry as the stream has it.
     pub record: HistoryRecord,
 }
 
-/// The content of an entry.
+/// The kind of an entry.
 #[derive(Clone, Debug)]
 pub enum HistoryRecord {
     /// A change.
-    Change(Arc<ChangeView>),
+    Change,
     /// A warning began or changed.
     Warning(Arc<WarningView>),
     /// A condition is over.
@@ -48,7 +50,7 @@ pub struct History {
 struct Ring {
     entries: VecDeque<HistoryEntry>,
     changes: usize,
-    /// Changes by task ARN and by service, the oldest first.
+    /// Changes and warnings by task ARN and by service, the oldest first.
     by_task: BTreeMap<Arc<str>, VecDeque<Arc<ChangeView>>>,
     by_service: BTreeMap<Arc<str>, VecDeque<Arc<ChangeView>>>,
 }
@@ -80,30 +82,23 @@ impl History {
         while ring.entries.len() >= self.capacity {
             ring.drop_oldest();
         }
-        if let HistoryRecord::Change(change) = &entry.record {
-            ring.index(change);
-        }
+        ring.index(&entry);
         ring.entries.push_back(entry);
         drop(ring);
         self.last.send_replace(id);
     }
 
-    /// All changes, the newest first.
+    /// All changes and warnings, the newest first.
     pub(crate) fn changes(&self) -> Vec<Arc<ChangeView>> {
-        let ring = self.lock();
-        let changes = ring.entries.iter().rev().filter_map(|entry| match &entry.record {
-            HistoryRecord::Change(change) => Some(Arc::clone(change)),
-            HistoryRecord::Warning(_) | HistoryRecord::Resolved(_) => None,
-        });
-        changes.collect()
+        self.lock().entries.iter().rev().map(|entry| Arc::clone(&entry.change)).collect()
     }
 
-    /// The changes of a task, by its ARN, the newest first.
+    /// The changes and warnings of a task, by its ARN, the newest first.
     pub(super) fn changes_of_task(&self, task: &str) -> Vec<Arc<ChangeView>> {
         newest_first(self.lock().by_task.get(task))
     }
 
-    /// The changes of a service in the mesh or in ECS, the newest first.
+    /// The changes and warnings of a service in the mesh or in ECS, the newest first.
     pub(super) fn changes_of_service(&self, service: &str) -> Vec<Arc<ChangeView>> {
         newest_first(self.lock().by_service.get(service))
     }
@@ -137,8 +132,8 @@ fn newest_first(changes: Option<&VecDeque<Arc<ChangeView>>>) -> Vec<Arc<ChangeVi
 }
 
 impl Ring {
-    fn index(&mut self, change: &Arc<ChangeView>) {
-        self.changes += 1;
+    fn index(&mut self, HistoryEntry { change, .. }: &HistoryEntry) {
+        self.changes += usize::from(!change.is_warning());
         if let Some(task) = &change.task {
             self.by_task.entry(Arc::clone(task)).or_default().push_back(Arc::clone(change));
         }
@@ -148,9 +143,8 @@ impl Ring {
     }
 
     fn drop_oldest(&mut self) {
-        let Some(entry) = self.entries.pop_front() else { return };
-        let HistoryRecord::Change(change) = entry.record else { return };
-        self.changes -= 1;
+        let Some(HistoryEntry { change, .. }) = self.entries.pop_front() else { return };
+        self.changes -= usize::from(!change.is_warning());
         if let Some(task) = &change.task {
             drop_first(&mut self.by_task, task);
         }
@@ -199,10 +193,10 @@ pub(super) mod tests {
             binding: None,
             reason: ReasonView { key: "declared".into(), message: "the task runs".to_owned() },
             fields: Vec::new(),
-            result: ChangeResultView::Success,
+            result: Some(ChangeResultView::Success),
             error: None,
         };
-        HistoryEntry { id, at: change.time.0, record: HistoryRecord::Change(Arc::new(change)) }
+        HistoryEntry { id, at: change.time.0, change: Arc::new(change), record: HistoryRecord::Change }
     }
 
     fn ids(changes: &[Arc<ChangeView>]) -> Vec<u64> {
@@ -225,6 +219,33 @@ pub(super) mod tests {
         }
         assert_eq!((ids(&history.changes_of_task("even")), history.lock().by_task.len()), (vec![], 1));
         assert_eq!(history.lock().by_service.len(), 1);
+    }
+
+    #[test]
+    fn warnings_are_found_by_task_and_listed_on_request() {
+        let history = History::new(10);
+        history.record(change(1, "t", "web"));
+        let HistoryEntry { change: view, .. } = change(2, "t", "web");
+        let view = ChangeView { kind: "resolved".into(), result: None, ..ChangeView::clone(&view) };
+        let ended =
+            ResolvedView { reason: "rejected".into(), control_plane: None, task: None, service: None };
+        let record = HistoryRecord::Resolved(Arc::new(ended));
+        history.record(HistoryEntry { id: 2, at: view.time.0, change: Arc::new(view), record });
+        assert_eq!(ids(&history.changes_of_task("t")), [2, 1]);
+        assert_eq!(history.view().changes, 1);
+        let listed = |query: &str| {
+            let body = super::super::answers::changes(&history, query, Timestamp(0)).unwrap();
+            let list: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            list["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["id"].as_u64().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(listed(""), [1]);
+        assert_eq!(listed("service=web&warnings=true"), [2, 1]);
+        assert_eq!(listed("warnings=true&kind=resolved"), [2]);
     }
 
     #[test]

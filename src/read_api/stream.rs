@@ -239,7 +239,7 @@ impl EventText {
 
 fn event(entry: &HistoryEntry) -> StreamEventView {
     match &entry.record {
-        HistoryRecord::Change(change) => StreamEventView::Change(Box::new((**change).clone())),
+        HistoryRecord::Change => StreamEventView::Change(Box::new((*entry.change).clone())),
         HistoryRecord::Warning(warning) => StreamEventView::Warning(Box::new((**warning).clone())),
         HistoryRecord::Resolved(resolved) => StreamEventView::Resolved((**resolved).clone()),
     }

@@ -257,6 +257,8 @@ filter! {
         kind: String => "kind",
         /// Text within name, service, workload, task or role.
         search: String => "q",
+        /// Whether warnings and their ends are listed as well.
+        warnings: bool => "warnings",
     }
 }
 
@@ -435,7 +437,8 @@ impl ChangeFilter {
     /// Whether the change matches, for a request at `now`.
     pub fn matches(&self, change: &ChangeView, now: Timestamp) -> bool {
         let at = change.time.0;
-        self.since.is_none_or(|since| at >= since.moment(now))
+        (self.warnings == Some(true) || !change.is_warning())
+            && self.since.is_none_or(|since| at >= since.moment(now))
             && self.until.is_none_or(|until| at <= until.moment(now))
             && is_task(self.task.as_ref(), change.task.as_deref())
             && self.service.as_ref().is_none_or(|wanted| {

@@ -114,7 +114,7 @@ impl JournalSubscriber for ReadersJournal {
             since: entry.at,
         };
         let record = match &entry.event {
-            JournalEvent::Change(change) => HistoryRecord::Change(Arc::new(change_view(entry, change))),
+            JournalEvent::Change(_) => HistoryRecord::Change,
             JournalEvent::Warning(raised) => {
                 self.begin(entry, raised.reason, warning(&raised.key, &raised.message, raised.fix.as_deref()))
             }
@@ -128,7 +128,18 @@ impl JournalSubscriber for ReadersJournal {
             }
             JournalEvent::Supported => self.end(entry, UNSUPPORTED),
         };
-        self.history.record(HistoryEntry { id: entry.sequence, at: entry.at, record });
+        let change = Arc::new(match (&entry.event, &record) {
+            (JournalEvent::Change(change), _) => change_view(entry, change),
+            (_, HistoryRecord::Warning(warning)) => {
+                warning_view(entry, "warning", &warning.reason, warning.message.to_string())
+            }
+            (_, HistoryRecord::Resolved(ended)) => {
+                let view = warning_view(entry, "resolved", &ended.reason, "the condition is over".to_owned());
+                ChangeView { service: ended.service.clone(), ..view }
+            }
+            (_, HistoryRecord::Change) => return,
+        });
+        self.history.record(HistoryEntry { id: entry.sequence, at: entry.at, change, record });
     }
 }
 
@@ -141,18 +152,37 @@ fn warning_id(control_plane: Option<&Arc<str>>, reason: &str, key: &str) -> Arc<
 }
 
 fn change_view(entry: &JournalEntry, change: &JournalChange) -> ChangeView {
-    let JournalSubject { control_plane, mesh, binding, task, ecs_service, service, workload, name, role } =
-        &entry.subject;
     let (result, error) = match &change.result {
         ChangeResult::Success => (ChangeResultView::Success, None),
         ChangeResult::SuccessResponseLost => (ChangeResultView::SuccessResponseLost, None),
         ChangeResult::Error(error) => (ChangeResultView::Error, Some(shortened(error))),
     };
     ChangeView {
+        object: intern(change.object),
+        fields: change.fields.iter().take(MAX_FIELDS).map(|field| shortened(field)).collect(),
+        result: Some(result),
+        error,
+        ..entry_view(
+            entry,
+            change.change,
+            ReasonView { key: intern(change.cause.label()), message: shortened(&change.message) },
+        )
+    }
+}
+
+/// A warning, or its end, as an entry of the history.
+fn warning_view(entry: &JournalEntry, kind: &str, reason: &Arc<str>, message: String) -> ChangeView {
+    entry_view(entry, kind, ReasonView { key: Arc::clone(reason), message })
+}
+
+fn entry_view(entry: &JournalEntry, kind: &str, reason: ReasonView) -> ChangeView {
+    let JournalSubject { control_plane, mesh, binding, task, ecs_service, service, workload, name, role } =
+        &entry.subject;
+    ChangeView {
         id: entry.sequence,
         time: entry.at.into(),
-        kind: intern(change.change),
-        object: intern(change.object),
+        kind: intern(kind),
+        object: intern("registration"),
         control_plane: control_plane.clone(),
         mesh: mesh.clone(),
         name: name.as_deref().map(display_name),
@@ -163,10 +193,10 @@ fn change_view(entry: &JournalEntry, change: &JournalChange) -> ChangeView {
         workload: workload.clone(),
         role: role.as_ref().map(RoleArn::as_str).map(intern),
         binding: binding.clone(),
-        reason: ReasonView { key: intern(change.cause.label()), message: shortened(&change.message) },
-        fields: change.fields.iter().take(MAX_FIELDS).map(|field| shortened(field)).collect(),
-        result,
-        error,
+        reason,
+        fields: Vec::new(),
+        result: None,
+        error: None,
     }
 }
 
@@ -316,6 +346,19 @@ mod tests {
         assert_eq!(of_task().len(), 1, "another condition");
         journal.receive(&entry(4, JournalEvent::Resolved { reason: "rejected" }));
         assert!(of_task().is_empty());
+        let all = journal.history.changes();
+        let found: Vec<_> =
+            all.iter().map(|one| (&*one.kind, &*one.reason.key, one.task.as_deref() == Some(TASK))).collect();
+        assert_eq!(
+            found,
+            [
+                ("resolved", "rejected", true),
+                ("resolved", "name_conflict", true),
+                ("warning", "rejected", true),
+                ("warning", "rejected", true),
+            ]
+        );
+        assert_eq!(journal.history.view().changes, 0);
     }
 
     /// The entries of one task's life: as long as those of a demo.

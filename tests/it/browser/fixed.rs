@@ -55,8 +55,9 @@ impl FixedSource {
             "name": task.name, "task": task.arn, "service": task.service, "result": "success",
             "reason": {"key": "desired", "message": format!("test change {id}")},
         }));
-        let record = HistoryRecord::Change(Arc::new(change));
-        self.history.record(HistoryEntry { id, at: ecs_mesh_model::Timestamp::parse(TIME).unwrap(), record });
+        let (change, record) = (Arc::new(change), HistoryRecord::Change);
+        let at = ecs_mesh_model::Timestamp::parse(TIME).unwrap();
+        self.history.record(HistoryEntry { id, at, change, record });
     }
 
     /// Serves at this address; port 0 takes a free one. Returns the page's URL.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::labels::labels;
 use crate::{PageItem, ReasonView, ResourceView, TimeView};
 
-/// A change that this operator made.
+/// A change that this operator made; on request also a warning about a task, or its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangeView {
@@ -16,7 +16,8 @@ pub struct ChangeView {
     pub id: u64,
     /// When it was made.
     pub time: TimeView,
-    /// The change: `create`, `update`, `adopt`, `drain`, `remove`, `protect`, `unprotect`, or one of tokens.
+    /// The change: `create`, `update`, `adopt`, `drain`, `remove`, `protect`, `unprotect`, or one of tokens; `warning` or
+    /// `resolved` for a warning and its end.
     pub kind: Arc<str>,
     /// The kind of object: `registration`, `protection`, `data_plane_token`, or a kind of ACL object.
     pub object: Arc<str>,
@@ -50,16 +51,25 @@ pub struct ChangeView {
     /// The `MeshBinding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Arc<str>>,
-    /// Why it was made.
+    /// Why it was made; the reason of a warning.
     pub reason: ReasonView,
     /// The paths of the fields that an update changed, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// How it ended.
-    pub result: ChangeResultView,
+    /// How it ended; absent for warnings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ChangeResultView>,
     /// The error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl ChangeView {
+    /// Whether this is a warning, or its end.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        self.result.is_none()
+    }
 }
 
 impl ResourceView for ChangeView {
