@@ -56,7 +56,7 @@ pub(super) struct RateArgs {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub definition_reads_per_second: u16,
     /// Rate limit for GetRole, in calls per second (AWS publishes no quota)
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, alias = "iam-reads-per-second", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub role_reads_per_second: u16,
 }
 

@@ -145,10 +145,10 @@ impl TlsKeys {
         Ok(true)
     }
 
-    /// Reads the files again and again, and reports when the certificate expires, since 1970. Files that cannot be used leave
-    /// the last ones in use.
-    pub(crate) async fn keep_current(&self, report_expiry: impl Fn(Duration)) {
-        let report = || self.current.load().expires_at.into_iter().for_each(&report_expiry);
+    /// Reads the files again and again, and reports when the certificate expires, since 1970, or `None` where its period cannot
+    /// be parsed. Files that cannot be used leave the last ones in use.
+    pub(crate) async fn keep_current(&self, report_expiry: impl Fn(Option<Duration>)) {
+        let report = || report_expiry(self.current.load().expires_at);
         report();
         let mut last_error = None;
         loop {

@@ -23,7 +23,7 @@ const SECRET_TTL: Duration = Duration::from_mins(5);
 /// The shortest interval between reads that a wrong token causes.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The longest read of a file. Readers wait for it, so that a replaced token is not accepted once more.
+/// The longest read of a file. Requests wait for the read, so a replaced token is not accepted.
 const FILE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MIN_CHARACTERS: usize = 16;

@@ -41,9 +41,12 @@ impl ApiMetrics {
         self.requests.get_or_create(&ResultLabels { result }).inc();
     }
 
-    /// Sets when the certificate expires, since 1970.
-    pub fn set_certificate_expiry(&self, at: Duration) {
-        self.certificate_expiry.get_or_create(&[]).set(at.as_secs_f64());
+    /// Sets when the certificate expires, since 1970; `None` where its period cannot be parsed.
+    pub fn set_certificate_expiry(&self, at: Option<Duration>) {
+        match at {
+            Some(at) => drop(self.certificate_expiry.get_or_create(&[]).set(at.as_secs_f64())),
+            None => drop(self.certificate_expiry.remove(&[])),
+        }
     }
 
     /// Requests with this result.
