@@ -92,7 +92,8 @@ class Driver:
     def hold(self, pattern):
         """Holds requests whose addresses match a pattern, until `release`."""
         self.held, self.pattern = [], pattern
-        self.page.route(pattern, self.held.append)
+        # A function of Python's own: Playwright sets attributes on it.
+        self.page.route(pattern, lambda route: self.held.append(route))
 
     def release(self):
         self.page.unroute(self.pattern)
