@@ -44,20 +44,33 @@ fn since(status: &Value, pointer: &str) -> String {
     Timestamp::parse(&text_at(status, pointer)).map(|at| age(at, now(status))).unwrap_or_default()
 }
 
+/// A number with its noun.
+fn counted(number: &str, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == "1" { one } else { many })
+}
+
 fn head(text: &mut String, status: &Value) {
     let at = |pointer: &str| text_at(status, pointer);
     let ready = if status["ready"] == true { "ready" } else { "not ready" };
     let leader = at("/leader");
     let leader = if leader.is_empty() { leader } else { format!(", leader {leader}") };
-    let history = format!("{} changes of at most {}", at("/history/changes"), at("/history/capacity"));
+    let changes = counted(&at("/history/changes"), "change", "changes");
+    let history = format!("{changes} of at most {}", at("/history/capacity"));
     let oldest = since(status, "/history/oldest");
-    let counts = ["tasks", "services", "bindings", "identities", "outbounds", "warnings"];
-    let counts = counts.map(|name| format!("{} {name}", at(&format!("/counts/{name}"))));
+    let counts = [
+        ("task", "tasks"),
+        ("service", "services"),
+        ("binding", "bindings"),
+        ("identity", "identities"),
+        ("outbound", "outbounds"),
+        ("warning", "warnings"),
+    ];
+    let counts = counts.map(|(one, many)| counted(&at(&format!("/counts/{many}")), one, many));
     for (name, value) in [
         ("operator", format!("{} {}, {ready}", at("/operator"), at("/version"))),
         ("role", format!("{}{leader}", at("/role"))),
         ("running", since(status, "/startedAt")),
-        ("manifests", format!("{} documents", at("/manifests/documents"))),
+        ("manifests", counted(&at("/manifests/documents"), "document", "documents")),
         ("objects", if status["counts"].is_null() { "not read yet".to_owned() } else { counts.join(", ") }),
         ("history", if oldest.is_empty() { history } else { format!("{history}, of the last {oldest}") }),
     ] {
