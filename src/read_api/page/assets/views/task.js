@@ -131,7 +131,7 @@ export class Task {
       this.tags,
       table(
         ["", "Tag", "Value", "Expected"],
-        roleTags.map(({ key, value, expected, ok }) => [badge(ok ? { tone: "ok", symbol: "ok", label: "Kept" } : { tone: "bad", symbol: "bad", label: "Violated" }), mono(key), value === undefined ? none.cloneNode(true) : mono(value), expected === undefined ? "–" : mono(expected)]),
+        roleTags.map(({ key, value, expected, ok }) => [badge(ok ? { tone: "ok", symbol: "ok", label: "Allowed" } : { tone: "bad", symbol: "bad", label: "Violated" }), mono(key), value === undefined ? none.cloneNode(true) : mono(value), expected === undefined ? "–" : mono(expected)]),
       ),
     );
   }
