@@ -1,4 +1,4 @@
-//! Views that readers share, so that their number costs the operator nothing.
+//! Views that readers share, so that making them costs the same for one reader and for hundreds.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! The read API: the operator's view of tasks, services, registrations and changes, over HTTP.
 //!
-//! Guarantees that readers never slow a reconcile: they share snapshots and answers (`cache`), all of which one thread of low
-//! priority makes (`read_thread`), and no lock of the operator is held while an answer is rendered. Connections, rates and sizes are
-//! limited. A listener that is not on loopback needs a bearer token. `docs/reference/api.md` describes the API for its users.
+//! Guarantees that the cost of readers is bounded, however many they are: they share snapshots and answers (`cache`), all of which
+//! one thread of low priority makes (`read_thread`), and no lock of the operator is held while an answer is rendered. They are not
+//! free for reconciles: `docs/benchmarks.md` has the measured delay. Connections, rates and sizes are limited. A listener that is not on loopback needs a bearer token. `docs/reference/api.md` describes the API for its users.
 
 mod access;
 mod answers;
