@@ -369,7 +369,7 @@ variable "team_events_bus_arn" {
 # --- Read API and page ------------------------------------------------------------------------------------------------
 
 variable "api_address" {
-  description = "Listen address of the read API and its page. none serves nothing; on 127.0.0.1, containers of the task and forwarded ports reach it; 0.0.0.0:9103 and [::]:9103 need api_token_secret_arn, and inbound TCP 9103 in the security groups."
+  description = "Listen address of the read API and its page. none serves nothing; on 127.0.0.1, only containers of the task reach it; 0.0.0.0:9103 and [::]:9103 need api_token_secret_arn, and inbound TCP 9103 in the security groups."
   type        = string
   default     = "none"
 
