@@ -1,5 +1,7 @@
 //! A log line as the read API's change.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::fields::LogFields;
@@ -9,6 +11,8 @@ use ecs_mesh_model::Timestamp;
 const WARNING: &str = "task needs attention";
 /// The reason of an update, before the paths of its fields.
 const DIFFERS: &str = "differs in ";
+/// Types of resources before the name of a zone proxy's registration, which has no mesh.
+const ZONE_PROXIES: [&str; 2] = ["zoneingress/", "zoneegress/"];
 
 /// A line's part in the history.
 #[derive(Debug, PartialEq)]
@@ -46,17 +50,22 @@ pub(super) fn entry(number: u64, fields: &LogFields) -> Entry {
         ("controlPlane", "control_plane"),
         ("mesh", "mesh"),
         ("task", "task"),
-        ("ecsService", "ecs_service"),
         ("service", "service"),
         ("workload", "workload"),
         ("role", "role"),
         ("binding", "binding"),
-        ("name", "name"),
         ("cluster", "cluster"),
     ] {
         if let Some(value) = fields.get(from) {
             set(key, value.into());
         }
+    }
+    if let Some(name) = name(fields) {
+        set("name", name.into());
+    }
+    // The log has the cluster before the service's name.
+    if let Some(service) = fields.get("ecs_service") {
+        set("ecsService", service.rsplit('/').next().unwrap_or(service).into());
     }
     if fields.get("cluster").is_none()
         && let Some(cluster) = fields.get("task").and_then(cluster)
@@ -88,6 +97,17 @@ fn object_kind(fields: &LogFields) -> &str {
         _ if fields.get("store").is_some() => "data_plane_token",
         _ => fields.get("kind").unwrap_or("registration"),
     }
+}
+
+/// The name of the object, as in the read API.
+fn name<'f>(fields: &'f LogFields) -> Option<Cow<'f, str>> {
+    let name = fields.get("name")?;
+    // Consul gives a binding rule an id and no name.
+    if fields.get("kind") == Some("binding_rule") {
+        let with_id = |id: &str| Cow::Owned(format!("{name} ({id})"));
+        return Some(fields.get("id").map_or(Cow::Borrowed(name), with_id));
+    }
+    Some(ZONE_PROXIES.into_iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name).into())
 }
 
 /// The ARN of the cluster of a task's ARN.

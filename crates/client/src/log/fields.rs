@@ -6,13 +6,14 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Fields that changes and warnings have.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "timestamp",
     "target",
     "message",
     "control_plane",
     "mesh",
     "name",
+    "id",
     "task",
     "role",
     "service",

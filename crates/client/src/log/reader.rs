@@ -194,17 +194,35 @@ mod tests {
     fn updates_acl_objects_and_tokens_keep_their_fields() {
         let log = [
             r#""change":"update","result":"success","reason":"differs in a.b, c","name":"x""#,
-            r#""change":"update","result":"error","kind":"acl-role","name":"kv","fields":"Policies","reason":"drift","error":"403""#,
+            r#""change":"update","result":"error","kind":"role","name":"kv","fields":"Policies","reason":"drift","error":"403""#,
             r#""change":"rotate","result":"success","store":"secretsManager","name":"kv","reason":"due","workload":"kv""#,
         ]
         .map(line)
         .join("\n");
         let (found, _) = read(&log, ChangeSelector::default(), false);
         assert_eq!(found[0]["fields"], serde_json::json!(["a.b", "c"]));
-        assert_eq!((&found[1]["object"], &found[1]["name"]), (&"acl-role".into(), &"kv".into()));
+        assert_eq!((&found[1]["object"], &found[1]["name"]), (&"role".into(), &"kv".into()));
         assert_eq!((&found[1]["fields"][0], &found[1]["error"]), (&"Policies".into(), &"403".into()));
         assert_eq!((&found[2]["object"], &found[2]["workload"]), (&"data_plane_token".into(), &"kv".into()));
         assert_eq!((&found[2]["kind"], &found[2]["reason"]["message"]), (&"rotate".into(), &"due".into()));
+    }
+
+    #[test]
+    fn objects_have_the_names_of_the_read_api() {
+        for (fields, key, expected) in [
+            (r#""kind":"binding_rule","name":"logins/service","id":"1dd1""#, "name", "logins/service (1dd1)"),
+            (r#""kind":"binding_rule","name":"logins/service""#, "name", "logins/service"),
+            (r#""kind":"policy","name":"logins","id":"1dd1""#, "name", "logins"),
+            (r#""name":"zoneingress/0a""#, "name", "0a"),
+            (r#""name":"zoneegress/0a""#, "name", "0a"),
+            (r#""name":"service/kv-0a@demo""#, "name", "service/kv-0a@demo"),
+            (r#""ecs_service":"demo/kv-service""#, "ecsService", "kv-service"),
+            (r#""ecs_service":"kv-service""#, "ecsService", "kv-service"),
+        ] {
+            let log = line(&format!(r#""change":"create","result":"success",{fields}"#));
+            let (found, _) = read(&log, ChangeSelector::default(), false);
+            assert_eq!(found[0][key], expected, "{fields}");
+        }
     }
 
     #[test]
