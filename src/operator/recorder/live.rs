@@ -132,19 +132,21 @@ impl HoldRecorder for LiveHoldRecorder<'_> {
     }
 }
 
-/// Logs a change of a registration. (A macro: target and message of a log line are constants.)
+/// Logs a change of a registration. (A macro: level, target and message of a log line are constants.)
 macro_rules! log_change {
-    ($recorder:expr, $step:expr, $owner:expr, $target:literal, $change:literal, $message:literal, $reason:expr, $result:expr) => {{
+    (
+        $level:ident, $recorder:expr, $subject:expr, $target:literal, $change:literal, $message:literal, $reason:expr,
+        $result:expr $(, error = $error:expr)?
+    ) => {{
         let Subject { context, worker, task } = $recorder.subject;
-        let service = match &$step.action {
-            Action::Ensure { desired, .. } => desired.service.as_str(),
-            _ => $owner.service.as_deref().unwrap_or_default(),
-        };
-        info!(
+        let JournalSubject { mesh, binding, ecs_service, service, workload, name, role, .. } = &$subject;
+        $level!(
             target: $target, operator = %context.process.id, version = VERSION, control_plane = %worker.name,
-            mesh = worker.mesh_label(&$step.id), partition = worker.partition(), name = %$step.id.name,
-            binding = %$step.binding.name, %task, role = $owner.role.as_ref().map(RoleArn::as_str), service,
-            change = $change, reason = %$reason, result = $result, $message
+            mesh = mesh.as_deref(), partition = worker.partition(), name = name.as_deref(),
+            binding = binding.as_deref(), %task, role = role.as_ref().map(RoleArn::as_str),
+            ecs_service = ecs_service.as_ref().map(tracing::field::display), service = service.as_deref(),
+            workload = workload.as_deref(), change = $change, reason = %$reason, result = $result,
+            $(error = $error,)? $message
         );
     }};
 }
@@ -184,10 +186,26 @@ impl<'a> LiveTaskRecorder<'a> {
         novelty
     }
 
-    /// Records a successful change in the journal.
-    fn record_change(&self, step: &PlanStep, owner: &OwnerInfo, change: &'static str, written: JournalWrite) {
+    /// Records a change in the journal, and returns its subject for the log.
+    fn record_change(
+        &self,
+        step: &PlanStep,
+        owner: &OwnerInfo,
+        change: &'static str,
+        written: JournalWrite,
+    ) -> JournalSubject {
         let JournalWrite { cause, message, fields, result } = written;
-        self.journal.changed(RecordedChange { step, owner, change, cause, message, fields, result });
+        let subject = self.journal.subject_of_change(step, owner);
+        self.journal.changed(RecordedChange {
+            step,
+            subject: &subject,
+            change,
+            cause,
+            message,
+            fields,
+            result,
+        });
+        subject
     }
 }
 
@@ -245,19 +263,20 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             ApplyOutcome::Created(_, cause) => {
                 metrics.changes.record_change("create");
                 let written = JournalWrite::of(&why, ChangeResult::Success).caused_by(*cause);
-                self.record_change(step, owner, "create", written);
-                log_change!(self, step, owner, "audit", "create", "registration created", why, SUCCESS);
+                let subject = self.record_change(step, owner, "create", written);
+                log_change!(info, self, subject, "audit", "create", "registration created", why, SUCCESS);
             }
             ApplyOutcome::Updated(changes, cause) => {
                 metrics.changes.record_change("update");
                 let fields: Vec<String> = changes.iter().map(|change| change.path.clone()).collect();
                 let reason = format!("differs in {}", fields.join(", "));
                 let written = JournalWrite::of(&reason, ChangeResult::Success).caused_by(*cause);
-                self.record_change(step, owner, "update", JournalWrite { fields, ..written });
+                let written = JournalWrite { fields, ..written };
+                let subject = self.record_change(step, owner, "update", written);
                 log_change!(
+                    info,
                     self,
-                    step,
-                    owner,
+                    subject,
                     "ecs_mesh_operator",
                     "update",
                     "registration updated",
@@ -267,14 +286,15 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             }
             ApplyOutcome::Drained => {
                 metrics.changes.record_change("drain");
-                self.record_change(step, owner, "drain", JournalWrite::of(&why, ChangeResult::Success));
+                let written = JournalWrite::of(&why, ChangeResult::Success);
+                let subject = self.record_change(step, owner, "drain", written);
                 if step.needs_guard() {
-                    log_change!(self, step, owner, "audit", "drain", "registration drained", why, SUCCESS);
+                    log_change!(info, self, subject, "audit", "drain", "registration drained", why, SUCCESS);
                 } else {
                     log_change!(
+                        info,
                         self,
-                        step,
-                        owner,
+                        subject,
                         "ecs_mesh_operator",
                         "drain",
                         "registration drained",
@@ -291,8 +311,8 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
                 let answered = *outcome == ApplyOutcome::Removed;
                 let result = if answered { ChangeResult::Success } else { ChangeResult::SuccessResponseLost };
                 let label = result.label();
-                self.record_change(step, owner, "remove", JournalWrite::of(&why, result));
-                log_change!(self, step, owner, "audit", "remove", "registration removed", why, label);
+                let subject = self.record_change(step, owner, "remove", JournalWrite::of(&why, result));
+                log_change!(info, self, subject, "audit", "remove", "registration removed", why, label);
             }
             ApplyOutcome::UpdateNotAllowed(changes) => {
                 let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
@@ -317,26 +337,31 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
 
     fn removal_failed(&self, step: &PlanStep, owner: &OwnerInfo, error: &MeshError) {
         self.show(|verdict| verdict.removal_failed(step, error));
-        let Subject { context, worker, task } = self.subject;
+        let Subject { worker, task, .. } = self.subject;
         let (_, why) = describe_step(step);
         let message = format!("{} was not removed: {}", worker.display_name(&step.id), error.message);
         let key = format!("{} {}", error.kind.label(), group_key(&error.message));
         let novelty = worker.record_warning(task, "removal_failed", &key, &message);
         if novelty != Novelty::Known {
-            let failed = ChangeResult::Error(error.message.clone());
-            self.record_change(step, owner, "remove", JournalWrite::of(&why, failed));
+            let written = JournalWrite::of(&why, ChangeResult::Error(error.message.clone()));
+            let subject = self.record_change(step, owner, "remove", written);
+            if novelty == Novelty::New {
+                let error = &*error.message;
+                log_change!(
+                    warn,
+                    self,
+                    subject,
+                    "audit",
+                    "remove",
+                    "removal failed",
+                    why,
+                    ERROR,
+                    error = error
+                );
+                return;
+            }
         }
-        if novelty != Novelty::New {
-            debug!(control_plane = %worker.name, %task, reason = "removal_failed", error = message, "removal failed");
-            return;
-        }
-        let (service, role) = (owner.service.as_deref(), owner.role.as_ref().map(RoleArn::as_str));
-        warn!(
-            target: "audit", operator = %context.process.id, version = VERSION, control_plane = %worker.name,
-            mesh = worker.mesh_label(&step.id), partition = worker.partition(), name = %step.id.name,
-            binding = %step.binding.name, %task, role, service, change = "remove", reason = %why, result = ERROR,
-            error = error.message, "removal failed"
-        );
+        debug!(control_plane = %worker.name, %task, reason = "removal_failed", error = message, "removal failed");
     }
 
     fn obstructed(&self, step: &PlanStep, obstacle: WriteObstacle) {

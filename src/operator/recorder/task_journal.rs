@@ -35,7 +35,7 @@ pub(super) struct WarningDetails {
 /// A change of a registration, as the log names it.
 pub(super) struct RecordedChange<'a> {
     pub(super) step: &'a PlanStep,
-    pub(super) owner: &'a OwnerInfo,
+    pub(super) subject: &'a JournalSubject,
     pub(super) change: &'static str,
     /// The cause, where it is not the step's.
     pub(super) cause: Option<ChangeCause>,
@@ -60,23 +60,28 @@ impl<'a> TaskJournal<'a> {
     /// A registration was changed, or was to be.
     pub(super) fn changed(&self, recorded: RecordedChange<'_>) {
         self.record(|| {
-            let RecordedChange { step, owner, change, cause, message, fields, result } = recorded;
+            let RecordedChange { step, subject, change, cause, message, fields, result } = recorded;
             let cause = cause.unwrap_or_else(|| match step.evidence() {
                 Some(evidence) => ChangeCause::Evidence(evidence.clone()),
                 None => ChangeCause::Declared,
             });
-            let mut subject = self.subject_of(step);
-            if let Action::Ensure { desired, .. } = &step.action {
-                subject.service = Some(desired.service.as_str().into());
-            } else if owner.service.is_some() {
-                subject.service.clone_from(&owner.service);
-            }
-            if owner.role.is_some() {
-                subject.role.clone_from(&owner.role);
-            }
             let change = JournalChange { object: "registration", change, cause, message, fields, result };
-            (subject, JournalEvent::Change(change))
+            (subject.clone(), JournalEvent::Change(change))
         });
+    }
+
+    /// The subject of a change, for journal and log.
+    pub(super) fn subject_of_change(&self, step: &PlanStep, owner: &OwnerInfo) -> JournalSubject {
+        let mut subject = self.subject_of(step);
+        if let Action::Ensure { desired, .. } = &step.action {
+            subject.service = Some(desired.service.as_str().into());
+        } else if owner.service.is_some() {
+            subject.service.clone_from(&owner.service);
+        }
+        if owner.role.is_some() {
+            subject.role.clone_from(&owner.role);
+        }
+        subject
     }
 
     /// A condition of the task began or changed.
