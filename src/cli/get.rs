@@ -48,7 +48,7 @@ struct FilterArgs {
     #[arg(long)]
     state: Option<String>,
 
-    /// Service in the mesh: of tasks or identities; of changes also the service in ECS
+    /// Service in the mesh: of tasks or identities; of changes also the service in ECS, or Workload
     #[arg(long)]
     service: Option<String>,
 

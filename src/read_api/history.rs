@@ -98,7 +98,7 @@ impl History {
         newest_first(self.lock().by_task.get(task))
     }
 
-    /// The changes and warnings of a service in the mesh or in ECS, the newest first.
+    /// The changes and warnings of a service in the mesh or in ECS, or of a `Workload`, the newest first.
     pub(super) fn changes_of_service(&self, service: &str) -> Vec<Arc<ChangeView>> {
         newest_first(self.lock().by_service.get(service))
     }
@@ -154,10 +154,11 @@ impl Ring {
     }
 }
 
-/// The names under which a change is found by its service: that in the mesh, and that in ECS where it is another.
+/// The names under which a change is found by its service, each once: that in the mesh, that in ECS, and the `Workload`.
 fn services_of(change: &ChangeView) -> impl Iterator<Item = &Arc<str>> {
-    let of_ecs = change.ecs_service.as_ref().filter(|name| change.service.as_ref() != Some(*name));
-    change.service.iter().chain(of_ecs)
+    let (service, of_ecs) = (change.service.as_ref(), change.ecs_service.as_ref());
+    let workload = change.workload.as_ref().filter(|name| ![service, of_ecs].contains(&Some(*name)));
+    service.into_iter().chain(of_ecs.filter(|name| service != Some(*name))).chain(workload)
 }
 
 /// Drops the first change of an index: the oldest entry of the ring is the oldest of its task and of its services.
@@ -172,7 +173,7 @@ fn drop_first(index: &mut BTreeMap<Arc<str>, VecDeque<Arc<ChangeView>>>, key: &A
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use ecs_mesh_read_api::{ChangeResultView, ReasonView};
+    use ecs_mesh_read_api::{ChangeFilter, ChangeResultView, ReasonView};
 
     pub(in crate::read_api) fn change(id: u64, task: &str, service: &str) -> HistoryEntry {
         let text = |text: &str| Some(Arc::from(text));
@@ -246,6 +247,28 @@ pub(super) mod tests {
         assert_eq!(listed(""), [1]);
         assert_eq!(listed("service=web&warnings=true"), [2, 1]);
         assert_eq!(listed("warnings=true&kind=resolved"), [2]);
+    }
+
+    #[test]
+    fn change_is_found_by_each_name_of_its_service() {
+        let history = History::new(2);
+        for (id, names) in [(1, ["shop", "app", "checkout"]), (2, ["shop", "shop", "shop"])] {
+            let HistoryEntry { change: made, at, record, .. } = change(id, "t", "");
+            let [service, ecs_service, workload] = names.map(|name| Some(Arc::from(name)));
+            let made = ChangeView { service, ecs_service, workload, ..ChangeView::clone(&made) };
+            history.record(HistoryEntry { id, at, change: Arc::new(made), record });
+        }
+        for (name, expected) in [("shop", &[2, 1][..]), ("app", &[1]), ("checkout", &[1]), ("t", &[])] {
+            assert_eq!(ids(&history.changes_of_service(name)), expected, "{name}");
+            let filter = ChangeFilter { service: Some(name.to_owned()), ..ChangeFilter::default() };
+            let matching =
+                history.changes().into_iter().filter(|change| filter.matches(change, Timestamp(0)));
+            assert_eq!(ids(&matching.collect::<Vec<_>>()), expected, "{name}");
+        }
+        for id in 3..=4 {
+            history.record(change(id, "t", "web"));
+        }
+        assert_eq!(history.lock().by_service.len(), 1);
     }
 
     #[test]

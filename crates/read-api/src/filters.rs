@@ -249,7 +249,7 @@ filter! {
         until: SinceView => "until",
         /// Id or ARN of the task.
         task: String => "task",
-        /// Service, in the mesh or in ECS.
+        /// Service, in the mesh or in ECS, or `Workload`.
         service: String => "service",
         /// `MeshBinding`.
         binding: String => "binding",
@@ -442,7 +442,8 @@ impl ChangeFilter {
             && self.until.is_none_or(|until| at <= until.moment(now))
             && is_task(self.task.as_ref(), change.task.as_deref())
             && self.service.as_ref().is_none_or(|wanted| {
-                [&change.service, &change.ecs_service].into_iter().flatten().any(|name| **name == **wanted)
+                let names = [&change.service, &change.ecs_service, &change.workload];
+                names.into_iter().flatten().any(|name| **name == **wanted)
             })
             && is(self.binding.as_ref(), change.binding.as_ref())
             && self.kind.as_ref().is_none_or(|kind| *change.kind == **kind || *change.object == **kind)
