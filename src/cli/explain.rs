@@ -14,12 +14,12 @@ use super::duration;
 use super::output::{print, to_json};
 use super::plan::plan;
 use crate::operator::{PlanOptions, PlanSelection, TaskExplanation};
-use ecs_mesh_client::get::{GetError, find_task};
+use ecs_mesh_client::get::{GetError, find_task, is_beginning_of_id};
 use ecs_mesh_client::http::ApiClient;
 use ecs_mesh_client::output::{document, explanation};
 use ecs_mesh_client::resource::ResourceKind;
 use ecs_mesh_client::{ApiError, Pages};
-use ecs_mesh_core::plan::report::TaskVerdict;
+use ecs_mesh_core::plan::report::{PlanReport, TaskVerdict};
 use ecs_mesh_model::{Glob, RoleArn, TaskArn};
 
 /// Most tasks of a service that are explained by a running operator.
@@ -34,7 +34,7 @@ const NO_OPERATOR: &str = "unset";
 #[command(mut_arg("operator_id", |arg| arg.required(false).default_value(NO_OPERATOR).hide_default_value(true)))]
 #[command(mut_arg("manifests", |arg| arg.required_unless_present(Resettable::<clap::Id>::Reset)))]
 pub(super) struct ExplainArgs {
-    /// Task (id or ARN) or service (name in ECS or in the mesh) to explain
+    /// Task (id, beginning of an id, or ARN) or service (name in ECS or in the mesh) to explain
     #[arg(value_name = "TARGET")]
     target: String,
 
@@ -85,10 +85,15 @@ impl ExplainArgs {
     async fn explain_live(&self) -> Result<ExitCode, GetError> {
         let client = self.api.clone().client()?;
         let selection = selection(&self.target);
-        let (tasks, omitted) = match selection.tasks.first() {
+        let (mut tasks, omitted) = match selection.tasks.first() {
             Some(task) => (find_task(&client, task.as_str()).await?.into_iter().collect(), 0),
             None => tasks_of_services(&client, &selection.services).await?,
         };
+        if tasks.is_empty()
+            && let Some(beginning) = beginning_of_id(&self.target)
+        {
+            tasks.extend(find_task(&client, beginning).await?);
+        }
         if tasks.is_empty() {
             return Err(GetError::Missing { kind: ResourceKind::Tasks, names: vec![self.target.clone()] });
         }
@@ -112,11 +117,15 @@ impl ExplainArgs {
     /// Explains by a plan of these tasks, since no operator answers, unless that was not tried.
     async fn explain_by_plan(self, unreachable: Option<&ApiError>) -> Result<ExitCode, String> {
         self.check_plan_arguments(unreachable)?;
-        let selection = selection(&self.target);
-        let options =
-            PlanOptions { timeout: self.timeout, selection: selection.clone(), ..PlanOptions::default() };
-        let (report, operator) = Box::pin(plan(&self.common, &self.rates, options, None)).await?;
-        let tasks = operator.explain(&selection, &report);
+        let (mut report, mut tasks) = Box::pin(self.plan_of(selection(&self.target))).await?;
+        if tasks.is_empty()
+            && report.unresolved.is_empty()
+            && let Some(beginning) = beginning_of_id(&self.target)
+        {
+            let begins_so = vec![Glob::new(format!("{beginning}*"))];
+            let selection = PlanSelection { tasks: begins_so, ..PlanSelection::default() };
+            (report, tasks) = Box::pin(self.plan_of(selection)).await?;
+        }
         let missing: Vec<String> =
             report.unresolved.iter().map(|input| format!("{}: {}", input.subject, input.error)).collect();
         if tasks.is_empty() && missing.is_empty() {
@@ -133,6 +142,15 @@ impl ExplainArgs {
             ExplainOutput::Text => format!("source: plan\n\n{}", render_text(&tasks, &missing)),
         })?;
         Ok(if report.complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Plans these tasks, and explains each.
+    async fn plan_of(&self, selection: PlanSelection) -> Result<(PlanReport, Vec<TaskExplanation>), String> {
+        let options =
+            PlanOptions { timeout: self.timeout, selection: selection.clone(), ..PlanOptions::default() };
+        let (report, operator) = Box::pin(plan(&self.common, &self.rates, options, None)).await?;
+        let tasks = operator.explain(&selection, &report);
+        Ok((report, tasks))
     }
 
     fn check_plan_arguments(&self, unreachable: Option<&ApiError>) -> Result<(), String> {
@@ -193,6 +211,12 @@ fn selection(target: &str) -> PlanSelection {
     // An ARN of a service ends in its name.
     let name = target.rsplit('/').next().unwrap_or(target);
     PlanSelection { services: vec![Glob::new(name)], ..PlanSelection::default() }
+}
+
+/// The target, if it may be the beginning of a task's id. A service of such a name goes first.
+fn beginning_of_id(target: &str) -> Option<&str> {
+    // The mark of a truncated cell, which is copied with it.
+    Some(target.trim_end_matches('…')).filter(|text| is_beginning_of_id(text))
 }
 
 fn render_text(tasks: &[TaskExplanation], missing: &[String]) -> String {

@@ -200,8 +200,7 @@ pub async fn find_task(client: &ApiClient, name: &str) -> Result<Option<Value>, 
     if let Some(task) = found(client.get(&["tasks", id], &[]).await)? {
         return Ok(Some(task));
     }
-    let is_beginning = id.len() < TASK_ID_DIGITS && id.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if !is_beginning || id.len() < MIN_PREFIX {
+    if !is_beginning_of_id(id) {
         return Ok(None);
     }
     let query = [("q", id), ("all", "true")].map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -216,6 +215,11 @@ pub async fn find_task(client: &ApiClient, name: &str) -> Result<Option<Value>, 
         [one] => Ok(found(client.get(&["tasks", one], &[]).await)?),
         _ => Err(GetError::Ambiguous { name: id.to_owned(), ids }),
     }
+}
+
+/// Whether a text may be the beginning of a task's id.
+pub fn is_beginning_of_id(text: &str) -> bool {
+    (MIN_PREFIX..TASK_ID_DIGITS).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 /// The object, unless it does not exist.
