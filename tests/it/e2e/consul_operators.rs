@@ -13,7 +13,7 @@ use crate::consul_real::server::{Acls, ConsulRelease, MANAGEMENT, RealConsul};
 const METHOD: &str = "iam-ecs-service-token";
 
 /// Logins with a gateway, whose tokens end after this time.
-fn auth(harness: &ConsulHarness, token_ttl: &str, more: &str) -> String {
+pub(super) fn auth(harness: &ConsulHarness, token_ttl: &str, more: &str) -> String {
     let aws = harness.0.variable("AWS_ENDPOINT_URL");
     let spec = format!(
         "{{controlPlane: consul, adopt: [\"*\"], serviceTokens: {{boundPrincipals: \

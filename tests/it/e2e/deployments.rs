@@ -42,7 +42,8 @@ impl DeploymentHarness {
         harness.manifest("all.yaml", &manifests.concat());
         harness.deploy("app", 2).await;
         let old = harness.running(2).await;
-        let operator = harness.operator(&["--metrics-address", "127.0.0.1:0"]);
+        let addresses = ["--metrics-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0"];
+        let operator = harness.operator(&addresses);
         let deployment = Self { operator, harness, endpoints, old };
         deployment.connect(&deployment.old).await;
         // New tasks do not count as healthy.
@@ -113,7 +114,7 @@ impl DeploymentHarness {
 
     /// The operator's metrics.
     pub(super) async fn metrics(&self) -> String {
-        let listens = self.operator.line(&[("level", "INFO"), ("address", "")]).await;
+        let listens = self.operator.line(&[("server", "metrics"), ("address", "")]).await;
         let url = format!("http://{}/metrics", listens["address"].as_str().unwrap());
         self.harness.http.get(&url).send().await.unwrap().text().await.unwrap()
     }

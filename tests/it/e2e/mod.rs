@@ -4,6 +4,7 @@
 //! Tests assert no durations: they wait for expected events up to [`harness::TIMEOUT`].
 
 mod accounts;
+mod audit_log;
 mod consul;
 mod consul_failures;
 mod consul_harness;
@@ -26,6 +27,7 @@ mod probes;
 mod read_api;
 mod read_api_access;
 mod read_rates;
+mod reading_commands;
 mod replicas;
 pub(crate) mod servers;
 mod shutdown;

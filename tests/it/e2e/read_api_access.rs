@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use aws_sdk_ecs::types::{ContainerDefinition, KeyValuePair, NetworkMode, Secret};
+use ecs_mesh_sandbox::aws::{CloudConfig, CreateSecret};
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use serde_json::Value;
 
@@ -44,14 +46,14 @@ impl Authority {
     }
 }
 
-fn file(harness: &Harness, name: &str, text: &str) -> String {
+pub(super) fn file(harness: &Harness, name: &str, text: &str) -> String {
     let path: PathBuf = harness.path(name);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
 /// The address of the API, once the operator listens.
-async fn address(operator: &OperatorProcess) -> String {
+pub(super) async fn address(operator: &OperatorProcess) -> String {
     let line = operator.line(&[("server", "api"), ("address", "")]).await;
     line["address"].as_str().unwrap().to_owned()
 }
@@ -104,6 +106,50 @@ async fn client_reads_by_tls_with_the_ca_and_the_token() {
     }
     let log = operator.stderr() + &expired.stderr();
     assert!(!log.contains("readers-token"), "tokens are not logged");
+}
+
+/// The HTTP status of a list, asked for with this token.
+async fn status_with(address: &str, token: Option<&str>) -> String {
+    let line = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let answer = get_with(address, "/api/v1/bindings", &line, is_whole).await;
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn token_of_a_secret_is_accepted_after_its_rotation() {
+    const NEXT: &str = "readers-token-after-the-rotation";
+    let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
+    let endpoints = Endpoints::start(EndpointOptions { cloud, ..EndpointOptions::default() }).await.unwrap();
+    let harness = Harness::with_endpoints(endpoints.environment());
+    harness.manifest("all.yaml", &harness.base_manifests());
+    let text = |token: &str| format!(r#"{{"readers": "{token}"}}"#);
+    let arn = endpoints.front.with(|cloud, now| {
+        let (kms_key, tags) = (None, BTreeMap::new());
+        let new = CreateSecret { name: "mesh/api".to_owned(), text: text(TOKEN), kms_key, tags };
+        cloud.create_secret(new, now).unwrap().arn.clone()
+    });
+    let secret = format!("{arn}:readers::");
+    let operator = harness.operator(&["--api-address", "127.0.0.1:0", "--api-token-secret", &secret]);
+    let address = address(&operator).await;
+    for (token, status) in [(None, "401"), (Some(NEXT), "401"), (Some(TOKEN), "200")] {
+        assert_eq!(status_with(&address, token).await, status, "{token:?}");
+    }
+    endpoints.front.with(|cloud, now| cloud.put_secret_value(&arn, &text(NEXT), now).map(drop).unwrap());
+    eventually("the next token is accepted", || async {
+        (status_with(&address, Some(NEXT)).await == "200").then_some(())
+    })
+    .await;
+    assert_eq!(status_with(&address, Some(TOKEN)).await, "401", "it was replaced");
+    // A secret without the key keeps the token that was read.
+    endpoints.front.with(|cloud, now| cloud.put_secret_value(&arn, "{}", now).map(drop).unwrap());
+    let failed = "cannot read the token of the API; keeping the last one";
+    eventually("the secret is read again", || async {
+        assert_eq!(status_with(&address, Some(TOKEN)).await, "401");
+        (!operator.lines(&[("message", failed)]).is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(status_with(&address, Some(NEXT)).await, "200");
+    assert!(!operator.stderr().contains("readers-token"), "tokens are not logged");
 }
 
 #[tokio::test]
