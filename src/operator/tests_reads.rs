@@ -168,3 +168,58 @@ async fn readiness_and_others_are_read_while_someone_reads() {
     assert_eq!((web.registrations.ready, web.registrations.unknown, web.registrations.total), (1, 0, 2));
     assert!(web.others.is_none() && web.readiness_observed_at.is_some(), "{web:?}");
 }
+
+/// The called service is registered; its sidecar connects later.
+#[tokio::test(start_paused = true)]
+async fn call_has_no_ready_target_until_a_sidecar_serves() {
+    let mut fixture = OperatorFixture::new(&[("web", 1), ("kv", 1)]);
+    let calls = "outbounds: [{service: kv, targetPort: 80, listen: {port: 8081}}]";
+    let inbound = "inbounds: [{containerPort: 8080, port: 15000, protocol: http}]";
+    let web = format!("selector: {{services: [web]}}, service: web, {inbound}, {calls}");
+    fixture.edit(&(document("Workload", "web", &web) + &workload("kv", "kv")));
+    let reads = fixture.start_with_reads();
+    // The first reader causes the list that the next one sees.
+    let read = async || {
+        reads.snapshot();
+        sleep(Duration::from_secs(6)).await;
+        reads.snapshot()
+    };
+    sleep(Duration::from_secs(30)).await;
+    let unread = reads.snapshot();
+    assert_eq!(unread.outbounds[0].state, OutboundStateView::Ok, "the readiness was not read yet");
+    let snapshot = read().await;
+    assert_eq!(service(&snapshot, "kv").state, ServiceStateView::Down);
+    assert_eq!(snapshot.outbounds[0].state, OutboundStateView::NoReadyTarget);
+    assert!(snapshot.outbounds[0].reason.is_some());
+    {
+        let (mut kuma, now) = (fixture.kuma.lock().unwrap(), fixture.clock.now());
+        assert!(kuma.connect_sidecar("default", "1", "10.0.0.2", now));
+        kuma.set_app_up("default", "1", 8080, true, now);
+    }
+    let snapshot = read().await;
+    assert_eq!(service(&snapshot, "kv").state, ServiceStateView::Ok);
+    assert_eq!((snapshot.outbounds[0].state, &snapshot.outbounds[0].reason), (OutboundStateView::Ok, &None));
+}
+
+/// A resource of its own is of no mesh, although its binding names one.
+#[tokio::test(start_paused = true)]
+async fn registered_zone_proxy_is_never_missing() {
+    let proxies = [("zi", "zoneIngress"), ("ze", "zoneEgress")];
+    let workload = |(name, kind): (&str, &str)| {
+        let spec = format!("selector: {{services: [{name}]}}, service: {name}, proxy: {kind}");
+        document("Workload", name, &spec)
+    };
+    let mut fixture = OperatorFixture::new(&[("zi", 1), ("ze", 1)]);
+    fixture.edit(&proxies.map(workload).concat());
+    let reads = fixture.start_with_reads();
+    for _ in 0..2 {
+        sleep(Duration::from_mins(1)).await;
+        let snapshot = reads.snapshot();
+        for (name, _) in proxies {
+            let all: Vec<_> = snapshot.services.iter().filter(|service| *service.name == *name).collect();
+            let [only] = &all[..] else { panic!("{name} is {} services: {all:#?}", all.len()) };
+            assert_ne!(only.state, ServiceStateView::Missing, "{name}");
+            assert_eq!((only.mesh.as_deref(), only.registrations.total, only.declared), (None, 1, true));
+        }
+    }
+}

@@ -170,9 +170,7 @@ impl MeshViews {
             let Some(facts) = services.get(&place).filter(|facts| facts.is_in_mesh) else { continue };
             // Registered since the mesh was compared.
             (outbound.state, outbound.reason) = (OutboundStateView::Ok, None);
-            let counts = facts.registrations;
-            // Of a service that others register, nothing is known of its readiness.
-            if counts.total > 0 && counts.ready + counts.unknown == 0 {
+            if has_no_ready_target(facts.registrations, facts.others) {
                 outbound.state = OutboundStateView::NoReadyTarget;
                 outbound.reason = Some("no registration of the service is ready".to_owned());
             }
@@ -183,6 +181,13 @@ impl MeshViews {
         };
         (services.into_iter().map(view).collect(), outbounds)
     }
+}
+
+/// Whether a service of the mesh is known to have no ready registration, whoever registered it. One of ours whose readiness
+/// was not read may be ready. A service without registrations, as an external one, has none that could be ready.
+fn has_no_ready_target(ours: RegistrationCountsView, others: Option<OtherRegistrationsView>) -> bool {
+    let others = others.unwrap_or_default();
+    ours.total + others.total > 0 && ours.ready + ours.unknown + others.ready == 0
 }
 
 /// The state of an outbound, by what sweeps found in the mesh, with the reason. A service may register a moment later, so it
@@ -431,5 +436,30 @@ impl OperatorReads {
             })
         };
         workers.values().flat_map(of_worker).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_is_unready_when_all_its_registrations_are() {
+        // Ours: all, ready and unread; of others: all and ready.
+        for (ours, others, expected) in [
+            ((0, 0, 0), None, false),
+            ((2, 0, 0), None, true),
+            ((2, 1, 0), None, false),
+            ((2, 0, 1), None, false),
+            ((2, 0, 0), Some((1, 0)), true),
+            ((2, 0, 0), Some((1, 1)), false),
+            ((0, 0, 0), Some((2, 0)), true),
+            ((0, 0, 0), Some((2, 1)), false),
+        ] {
+            let (total, ready, unknown) = ours;
+            let counts = RegistrationCountsView { total, ready, unknown, drained: 0 };
+            let of_others = others.map(|(total, ready)| OtherRegistrationsView { total, ready });
+            assert_eq!(has_no_ready_target(counts, of_others), expected, "{ours:?} {others:?}");
+        }
     }
 }
