@@ -95,11 +95,24 @@ impl Snapshot {
         }
     }
 
-    /// The tasks and services whose views differ from those before.
+    /// The tasks and services whose views differ from those before, and the services to which an outbound does: the graph
+    /// shows its state.
     pub(super) fn changed_since(&self, before: &Self) -> ChangedView {
         let mut changed = ChangedView::default();
         differing(&before.tasks, &self.tasks, |task| changed.tasks.push(Arc::clone(&task.name)));
-        differing(&before.services, &self.services, |service| changed.services.push(service_key(service)));
+        differing(&before.services, &self.services, |service| {
+            changed.services.push(service_key(
+                &service.control_plane,
+                service.mesh.as_deref(),
+                &service.name,
+            ));
+        });
+        differing(&before.outbounds, &self.outbounds, |outbound| {
+            let mesh = outbound.mesh.as_deref();
+            changed.services.push(service_key(&outbound.control_plane, mesh, &outbound.to));
+        });
+        changed.services.sort_unstable();
+        changed.services.dedup();
         changed.more = changed.tasks.len() > MAX_CHANGED || changed.services.len() > MAX_CHANGED;
         changed.tasks.truncate(MAX_CHANGED);
         changed.services.truncate(MAX_CHANGED);
@@ -108,8 +121,8 @@ impl Snapshot {
 }
 
 /// The key of a service in events, which is its path below `/services/`.
-fn service_key(service: &ServiceView) -> Arc<str> {
-    format!("{}/{}/{}", service.control_plane, service.mesh.as_deref().unwrap_or("-"), service.name).into()
+fn service_key(control_plane: &str, mesh: Option<&str>, name: &str) -> Arc<str> {
+    format!("{control_plane}/{}/{name}", mesh.unwrap_or("-")).into()
 }
 
 fn sorted<T: PageItem>(mut items: Vec<T>) -> Vec<T> {

@@ -12,8 +12,8 @@ use super::*;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_read_api::{
-    CountsView, ErrorView, HistoryView, LeaseRoleView, ManifestsView, StatusView, TaskRegistrationsView,
-    TaskStateView, TaskView,
+    ChangedView, CountsView, ErrorView, HistoryView, LeaseRoleView, ManifestsView, OutboundStateView,
+    OutboundView, StatusView, TaskRegistrationsView, TaskStateView, TaskView,
 };
 
 /// A source of these tasks.
@@ -472,6 +472,30 @@ async fn stream_names_tasks_whose_views_changed() {
     stream.read_until("event: tasks").await;
     stream.read_until(&format!("{:032x}", 1)).await;
     assert!(!stream.text.contains(&format!("{:032x}", 2)));
+}
+
+/// A graph shows the state of an outbound, which may change without its services.
+#[test]
+fn service_changes_with_an_outbound_to_it() {
+    let status = FakeReads::new(0).status();
+    let snapshot = |state| {
+        let outbound = OutboundView {
+            from: "web".into(),
+            to: "kv".into(),
+            control_plane: "kuma".into(),
+            mesh: Some("default".into()),
+            port: None,
+            listen: None,
+            declared_by: "Workload/web".into(),
+            state,
+            reason: None,
+        };
+        Snapshot::new(status.clone(), SnapshotLists { outbounds: vec![outbound], ..SnapshotLists::default() })
+    };
+    let before = snapshot(OutboundStateView::NotRead);
+    assert_eq!(before.changed_since(&before), ChangedView::default());
+    let changed = snapshot(OutboundStateView::UnknownTarget).changed_since(&before);
+    assert_eq!((changed.services, changed.tasks.len()), (vec!["kuma/default/kv".into()], 0));
 }
 
 #[tokio::test]

@@ -91,7 +91,8 @@ pub struct ResolvedView {
 pub struct ChangedView {
     /// Ids of tasks, at most 1,000.
     pub tasks: Vec<Arc<str>>,
-    /// Keys of services: `CONTROL_PLANE/MESH or -/NAME`, at most 1,000.
+    /// Keys of services: `CONTROL_PLANE/MESH or -/NAME`, at most 1,000. A service is among them when an outbound to it
+    /// changed, too.
     pub services: Vec<Arc<str>>,
     /// Whether more changed than is named.
     pub more: bool,
