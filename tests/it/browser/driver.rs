@@ -84,6 +84,20 @@ impl Browser {
         self.command("press", json!({"keys": keys}));
     }
 
+    /// Presses Tab until an element that matches has the focus, at most this many times.
+    pub(super) fn tab_to(&mut self, selector: &str, most: usize) {
+        let is_there = format!("document.activeElement.matches({})", json!(selector));
+        let mut passed = Vec::new();
+        while passed.len() < most {
+            self.press(&["Tab"]);
+            if self.run(&is_there) == true {
+                return;
+            }
+            passed.push(self.focused());
+        }
+        panic!("Tab does not reach {selector}, but {passed:#?}");
+    }
+
     /// Types a text into what has the focus.
     pub(super) fn type_text(&mut self, text: &str) {
         self.command("type", json!({"text": text}));
@@ -134,7 +148,7 @@ impl Browser {
         self.run("decodeURIComponent(location.hash)").as_str().unwrap().to_owned()
     }
 
-    /// The visible texts whose contrast is too low.
+    /// The visible texts, icons and edges of graphs whose contrast is too low.
     pub(super) fn low_contrast(&mut self) -> Vec<String> {
         serde_json::from_value(self.command("contrast", json!({}))).unwrap()
     }
@@ -152,9 +166,11 @@ impl Browser {
         times
     }
 
-    /// Forgets the errors on the console of what the test broke on purpose.
-    pub(super) fn forget_errors(&mut self) {
-        self.command("forget_errors", json!({}));
+    /// Forgets the errors on the console that match a regular expression, of which there must be some: those of what the
+    /// test broke on purpose.
+    pub(super) fn forget_errors(&mut self, pattern: &str) {
+        let found = self.command("forget_errors", json!({"pattern": pattern}));
+        assert_ne!(found["forgotten"], 0, "no error matches {pattern}; there are {}", found["left"]);
     }
 
     /// Closes the browser, which must have seen no error and asked no other machine.

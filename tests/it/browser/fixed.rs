@@ -15,8 +15,8 @@ use ecs_mesh_operator::read_api::{
 };
 use ecs_mesh_operator::telemetry::metrics::{ApiMetrics, Metrics};
 use ecs_mesh_read_api::{
-    ChangeView, ErrorView, OutboundView, ServiceView, StatusView, TaskRegistrationsView, TaskView,
-    WarningView,
+    ChangeView, ControlPlaneView, ErrorView, GuardView, OutboundView, ServiceView, StatusView,
+    TaskRegistrationsView, TaskView, WarningView,
 };
 
 /// A time in the past of every test.
@@ -35,7 +35,7 @@ impl FixedSource {
     pub(super) fn new(lists: SnapshotLists) -> Arc<Self> {
         let history = Arc::new(History::new(1_000));
         let metrics = Metrics::default().api.clone();
-        Arc::new(Self { lists: Mutex::new(lists), status: Mutex::new(status("leader")), history, metrics })
+        Arc::new(Self { lists: Mutex::new(lists), status: Mutex::new(status()), history, metrics })
     }
 
     /// Changes the views; the stream tells readers.
@@ -43,9 +43,9 @@ impl FixedSource {
         edit(&mut self.lists.lock().unwrap());
     }
 
-    /// Sets the role in the lease: `single`, `leader` or `standby`.
-    pub(super) fn set_role(&self, role: &str) {
-        *self.status.lock().unwrap() = status(role);
+    /// Changes the status; the stream tells readers. Numbers of views and of the history follow from those.
+    pub(super) fn edit_status(&self, edit: impl FnOnce(&mut StatusView)) {
+        edit(&mut self.status.lock().unwrap());
     }
 
     /// Records a change of a task.
@@ -157,19 +157,31 @@ fn view<T: serde::de::DeserializeOwned>(json: Value) -> T {
     serde_json::from_value(json).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn status(role: &str) -> StatusView {
+fn status() -> StatusView {
     let counts = json!({
         "tasks": 0, "services": 0, "bindings": 1, "identities": 0, "outbounds": 0, "warnings": 0, "changes": 0
     });
     view(json!({
-        "operator": "fixed", "version": "0.0.0", "startedAt": TIME, "now": TIME, "role": role, "leader": "copy-b",
+        "operator": "fixed", "version": "0.0.0", "startedAt": TIME, "now": TIME, "role": "leader", "leader": "copy-b",
         "ready": true, "pending": [], "guards": [], "clusters": [], "counts": counts,
-        "controlPlanes": [{
-            "name": "kuma", "type": "kuma", "version": "2.14.3", "supported": true, "synced": true, "circuit": "closed",
-            "registrations": 0, "drained": 0, "tasksWithWarnings": 0
-        }],
+        "controlPlanes": [control_plane("kuma")],
         "manifests": {"documents": 3, "complete": true, "errors": [], "warnings": [], "unread": []},
         "history": {"changes": 0, "capacity": 1000}
+    }))
+}
+
+/// A control plane that works.
+pub(super) fn control_plane(name: &str) -> ControlPlaneView {
+    view(json!({
+        "name": name, "type": "kuma", "version": "2.14.3", "supported": true, "synced": true, "circuit": "closed",
+        "registrations": 0, "drained": 0, "tasksWithWarnings": 0
+    }))
+}
+
+/// The guard of a binding, which has withdrawn all that it admits and holds this many removals.
+pub(super) fn guard(binding: &str, held: usize) -> GuardView {
+    view(json!({
+        "controlPlane": "kuma", "binding": binding, "tripped": held > 0, "withdrawn": 3, "limit": 3, "held": held
     }))
 }
 

@@ -1,7 +1,8 @@
 //! The views in a browser, also while the operator does not answer.
 
 use super::driver::Browser;
-use super::fixed::{ANYWHERE, FixedSource, HOSTILE, small_mesh, task, task_id};
+use super::fixed::{ANYWHERE, FixedSource, HOSTILE, guard, outbound, small_mesh, task, task_id};
+use ecs_mesh_read_api::LeaseRoleView;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overview_marks_what_is_missing_and_undeclared() {
@@ -120,7 +121,6 @@ async fn page_says_since_when_it_is_disconnected() {
     browser.expect_text(".connection", "Disconnected since");
     // The rows stay.
     browser.expect_text(".shown", "10 tasks");
-    browser.forget_errors();
 
     source.edit(|lists| lists.tasks.truncate(4));
     let address = url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
@@ -128,7 +128,7 @@ async fn page_says_since_when_it_is_disconnected() {
     browser.expect_text(".connection", "Live");
     browser.expect_gone(".banner.bad");
     browser.expect_text(".shown", "4 tasks");
-    browser.forget_errors();
+    browser.forget_errors(r"net::ERR_\w+ \(http://[^/]+/api/v1/");
     browser.finish();
 }
 
@@ -150,7 +150,7 @@ async fn page_asks_for_the_token_until_it_is_right() {
     browser.expect_text(".connection", "Live");
     assert!(!browser.fragment().contains("token"));
     // Refused requests are errors on the console.
-    browser.forget_errors();
+    browser.forget_errors(r"status of 401 .*/api/v1/");
     // Kept for the tab.
     browser.run("location.reload()");
     browser.expect_count(".node", 6);
@@ -162,7 +162,7 @@ async fn page_asks_for_the_token_until_it_is_right() {
 async fn standby_shows_that_it_is_one() {
     let Some(mut browser) = Browser::start("the page of a standby") else { return };
     let source = FixedSource::new(small_mesh());
-    source.set_role("standby");
+    source.edit_status(|status| status.role = LeaseRoleView::Standby);
     let (_server, url) = source.serve_anywhere().await;
     browser.open(&url);
     browser.expect_text(".banner", "This copy is a standby.");
@@ -171,13 +171,22 @@ async fn standby_shows_that_it_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn texts_are_readable_in_light_and_dark() {
+async fn texts_and_marks_stand_out_in_light_and_dark() {
     let Some(mut browser) = Browser::start("contrast of the page") else { return };
     let source = FixedSource::new(small_mesh());
     let (_server, url) = source.serve_anywhere().await;
     source.record(1, "create", &task(0, "web", "registered"));
+    // Banners, and an edge of each colour.
+    source.edit_status(|status| (status.ready, status.guards) = (false, vec![guard("prod", 7)]));
+    source.edit(|lists| {
+        lists.outbounds[0] = outbound("web", "shop", "notRead");
+        lists.outbounds[1] = outbound("shop", "orders", "noReadyTarget");
+    });
     for scheme in ["light", "dark"] {
         browser.open_in(&url, scheme);
+        for tone in ["ok", "quiet", "warn", "bad"] {
+            browser.expect_count(&format!(".edge.{tone}"), 1);
+        }
         for (fragment, selector) in [
             ("#/", ".node"),
             ("#/?group=prefix", ".group-tile"),

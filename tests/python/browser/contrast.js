@@ -1,5 +1,8 @@
-// The visible texts of the page whose contrast is below 4.5 (WCAG 2 AA), with both colours.
+// The visible texts of the page whose contrast is below 4.5, and the icons and edges of graphs whose contrast is below 3
+// (WCAG 2 AA), with their classes.
 () => {
+  const TEXT = 4.5;
+  const GRAPHIC = 3;
   const context = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
   const rgba = (color) => {
     context.clearRect(0, 0, 1, 1);
@@ -27,15 +30,26 @@
     return (light + 0.05) / (dark + 0.05);
   };
   const found = [];
+  const isVisible = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && !element.closest(":disabled, noscript");
+  const check = (element, color, least, name) => {
+    const behind = background(element);
+    const contrast = ratio(over(rgba(color), behind), behind);
+    if (contrast < least) found.push(`${name}: ${contrast.toFixed(2)} (${element.getAttribute("class")})`);
+  };
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
     const text = walker.currentNode.data.trim();
-    if (!text || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) || element.closest(":disabled, noscript")) continue;
-    const behind = background(element);
-    const color = over(rgba(getComputedStyle(element).color), behind);
-    const contrast = ratio(color, behind);
-    if (contrast < 4.5) found.push(`${text.slice(0, 40)}: ${contrast.toFixed(2)} (${element.className})`);
+    if (text && isVisible(element)) check(element, getComputedStyle(element).color, TEXT, text.slice(0, 40));
+  }
+  // The symbols of an icon are drawn in its colour.
+  for (const use of document.querySelectorAll("svg > use")) {
+    const icon = use.parentElement;
+    if (isVisible(icon)) check(icon, getComputedStyle(icon).color, GRAPHIC, use.getAttribute("href"));
+  }
+  // An arrow has the colour of its edge.
+  for (const edge of document.querySelectorAll(".edge")) {
+    if (isVisible(edge)) check(edge, getComputedStyle(edge).stroke, GRAPHIC, `edge from ${edge.dataset.from}`);
   }
   return found;
 }

@@ -251,7 +251,7 @@ export class Overview {
       figure("Ready registrations", [h("span", {}, count(ready)), h("small", {}, ` of ${count(total)}`)], { note: notes.join(" · ") || "none drained" }),
       figure("Tasks", count(tasks), { href: "#/tasks", note: troubled ? `trouble in ${plural(troubled, "service")}` : "none in trouble", noteTone: troubled ? "bad" : "" }),
       figure("Warnings", count(warnings), { href: "#/warnings", tone: warnings ? "warn" : "", note: warnings ? "each with its cause" : "none" }),
-      figure("Guard", tripped.length ? "Tripped" : "Within limits", { href: "#/status", tone: tripped.length ? "bad" : "", note: tripped.length ? `${count(sum(tripped.map((guard) => guard.held)))} removals held` : "no removal is held" }),
+      figure("Guard", tripped.length ? "Tripped" : "Within limits", { href: "#/status", tone: tripped.length ? "bad" : "", note: tripped.length ? `${plural(sum(tripped.map((guard) => guard.held)), "removal")} held` : "no removal is held" }),
     );
   }
 
