@@ -10,4 +10,5 @@ mod hostile;
 mod keyboard;
 mod life;
 mod scale;
+mod states;
 mod views;

@@ -1,7 +1,7 @@
 //! Everything by keyboard alone.
 
 use super::driver::Browser;
-use super::fixed::{FixedSource, small_mesh, task_id};
+use super::fixed::{FixedSource, HOSTILE, small_mesh, task_id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn views_open_by_their_keys() {
@@ -34,7 +34,13 @@ async fn graph_is_walked_by_arrow_keys() {
     let (_server, url) = FixedSource::new(small_mesh()).serve_anywhere().await;
     browser.open(&url);
     browser.expect_count(".node", 6);
-    browser.run("document.querySelector('.node-link[aria-label^=\"web:\"]').focus()");
+    // Past the header, the figures and the choice of groups. The first service of the list is in the order of Tab.
+    browser.tab_to(".skip", 1);
+    browser.press(&["Enter"]);
+    browser.tab_to(".node-link", 8);
+    assert!(browser.focused().starts_with(HOSTILE), "{}", browser.focused());
+    browser.press(&["ArrowLeft", "ArrowLeft"]);
+    assert!(browser.focused().starts_with("web:"), "{}", browser.focused());
     browser.press(&["ArrowRight"]);
     assert!(
         browser.focused().starts_with("shop: Ready, 2 of 2 ready, calls 2, called by 1"),
@@ -67,9 +73,9 @@ async fn table_is_walked_by_arrow_keys() {
     browser.type_text("orders");
     browser.expect_text(".shown", "3 of 10 tasks");
     assert_eq!(browser.fragment(), "#/tasks?q=orders");
-    // One row is in the order of Tab.
+    // Past the choices and the headings. One row is in the order of Tab.
+    browser.tab_to(".tbody .tr", 20);
     assert_eq!(browser.run("document.querySelectorAll('.tbody .tr[tabindex=\"0\"]').length"), 1);
-    browser.run("document.querySelector('.tbody .tr[tabindex=\"0\"]').focus()");
     browser.press(&["End"]);
     assert!(browser.focused().contains(&task_id(8)), "{}", browser.focused());
     browser.press(&["ArrowUp", "ArrowUp", "ArrowDown"]);

@@ -1,6 +1,10 @@
 //! The page of a real operator in the sandbox.
 
+use std::time::Duration;
+
 use aws_sdk_ecs::types::{ContainerDefinition, NetworkMode};
+use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes};
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 
 use super::driver::Browser;
 use super::fixed::HOSTILE;
@@ -9,7 +13,11 @@ use crate::e2e::harness::{Harness, control_plane, document, workload};
 #[tokio::test(flavor = "multi_thread")]
 async fn page_follows_the_life_of_tasks() {
     let Some(mut browser) = Browser::start("the page of an operator in the sandbox") else { return };
-    let harness = Harness::start().await;
+    // A task that ECS stops keeps running until the test ends it.
+    let life = LifeTimes { draining: Duration::from_hours(1), ..LifeTimes::default() };
+    let cloud = CloudConfig { life, accept_aws_sources: true, ..CloudConfig::default() };
+    let endpoints = Endpoints::start(EndpointOptions { cloud, ..EndpointOptions::default() }).await.unwrap();
+    let harness = Harness::with_endpoints(endpoints.environment());
     let cluster = harness.variable("ECS_MESH_CLUSTER_ARN");
     let binding = format!(
         "{{controlPlane: kuma, mesh: default, selector: {{clusters: [\"{cluster}\"]}}, \
@@ -50,13 +58,16 @@ async fn page_follows_the_life_of_tasks() {
     browser.go("#/tasks?q=app");
     browser.expect_count(".tbody .tr", 3);
     harness.scale("app", 2).await;
-    // This world's tasks stop within a second, so that the drain is seen among the changes. ECS shows a stopped task for an
-    // hour, and its registration is gone.
-    browser.expect_count(".tbody .tr:has-text(\"Stopped\")", 1);
-    browser.expect(".tbody .tr:has-text(\"Stopped\"):has-text(\"none\")");
+    browser.expect_count(".tbody .tr:has-text(\"Drained\")", 1);
     browser.expect_count(".tbody .tr:has-text(\"Registered\")", 2);
     let after = harness.running(3).await;
     let gone = before.iter().find(|id| !after.contains(id)).unwrap();
+    browser.expect(&format!(".tbody .tr:has-text(\"Drained\"):has-text(\"{gone}\")"));
+    let task = cluster.replace(":cluster/", ":task/") + "/" + gone;
+    assert!(endpoints.front.with(|cloud, now| cloud.kill_hard(&task, now)));
+    // ECS shows a stopped task for an hour, and its registration is gone.
+    browser.expect_count(".tbody .tr:has-text(\"Stopped\")", 1);
+    browser.expect(".tbody .tr:has-text(\"Stopped\"):has-text(\"none\")");
     browser.go(&format!("#/changes?q={gone}"));
     let kinds =
         [".change:has-text(\"create\")", ".change:has-text(\"drain\")", ".change:has-text(\"remove\")"];
