@@ -1,13 +1,16 @@
 //! Metrics of the read API.
 
-use std::sync::atomic::AtomicU64;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::collect::MetricWriter;
 use super::init_series;
 use super::labels::{API_RESULTS, ResultLabels};
 
@@ -15,20 +18,15 @@ use super::labels::{API_RESULTS, ResultLabels};
 #[derive(Clone, Debug)]
 pub struct ApiMetrics {
     requests: Family<ResultLabels, Counter>,
-    /// Without a series until there is a certificate.
-    certificate_expiry: Family<[(&'static str, &'static str); 0], Gauge<f64, AtomicU64>>,
+    certificate_expiry: CertificateExpiry,
 }
 
 impl ApiMetrics {
     /// Creates the metrics and registers them.
     pub(super) fn register(r: &mut Registry) -> Self {
-        let metrics = Self { requests: Family::default(), certificate_expiry: Family::default() };
+        let metrics = Self { requests: Family::default(), certificate_expiry: CertificateExpiry::default() };
         r.register("ecs_mesh_api_requests", "Requests to the read API by result", metrics.requests.clone());
-        r.register(
-            "ecs_mesh_api_certificate_expiry_timestamp_seconds",
-            "Expiry of the API's certificate; absent without TLS",
-            metrics.certificate_expiry.clone(),
-        );
+        r.register_collector(Box::new(metrics.certificate_expiry.clone()));
         for result in API_RESULTS {
             init_series(&metrics.requests, &ResultLabels { result });
         }
@@ -43,14 +41,24 @@ impl ApiMetrics {
 
     /// Sets when the certificate expires, since 1970; `None` where its period cannot be parsed.
     pub fn set_certificate_expiry(&self, at: Option<Duration>) {
-        match at {
-            Some(at) => drop(self.certificate_expiry.get_or_create(&[]).set(at.as_secs_f64())),
-            None => drop(self.certificate_expiry.remove(&[])),
-        }
+        *self.certificate_expiry.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// Requests with this result.
     pub fn request_count(&self, result: &'static str) -> u64 {
         self.requests.get_or_create(&ResultLabels { result }).get()
+    }
+}
+
+/// When the API's certificate expires, since 1970. A registered gauge would be 0 without a certificate.
+#[derive(Clone, Debug, Default)]
+struct CertificateExpiry(Arc<Mutex<Option<Duration>>>);
+
+impl Collector for CertificateExpiry {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(at) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        let help = "Expiry of the API's certificate; absent without TLS";
+        let name = "ecs_mesh_api_certificate_expiry_timestamp_seconds";
+        MetricWriter(encoder).gauge(name, help, at.as_secs_f64())
     }
 }

@@ -1,6 +1,7 @@
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::*;
 use crate::telemetry::state::ManifestState;
@@ -30,6 +31,7 @@ fn populated() -> (Metrics, Arc<dyn StateSource>) {
     metrics.set_queue_state("events", QueueState::Ok);
     metrics.control_plane("kuma");
     metrics.add_manifest_source("s3://manifests/prod/");
+    metrics.api.set_certificate_expiry(Some(Duration::from_secs(4_000)));
     metrics.changes.set_planned("kuma", "create", 2);
     (metrics, state_source)
 }
