@@ -77,16 +77,22 @@ fn by_path(cloud: &Cloud, request: &AwsRequest) -> Value {
     page("Parameters", shown, "NextToken", next)
 }
 
+/// Whether a parameter is one of those that a filter of its name or of a tag admits. Other filters admit all.
+fn admits(filter: &Value, parameter: &StoredParameter) -> bool {
+    let key = filter["Key"].as_str().unwrap_or_default();
+    let mut values = filter["Values"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    match key.strip_prefix("tag:") {
+        Some(tag) => parameter.tags.get(tag).is_some_and(|found| values.any(|value| value == found)),
+        None if key == "Name" && filter["Option"] == "BeginsWith" => {
+            values.any(|prefix| parameter.name.starts_with(prefix))
+        }
+        None => true,
+    }
+}
+
 fn describe(cloud: &Cloud, request: &AwsRequest) -> Value {
-    let filters = request.body["ParameterFilters"].as_array().into_iter().flatten();
-    let names = filters.filter(|filter| filter["Key"] == "Name" && filter["Option"] == "BeginsWith");
-    let prefixes: Vec<&str> = names
-        .flat_map(|filter| filter["Values"].as_array().into_iter().flatten())
-        .filter_map(Value::as_str)
-        .collect();
-    let is_listed = |parameter: &&StoredParameter| {
-        prefixes.is_empty() || prefixes.iter().any(|prefix| parameter.name.starts_with(prefix))
-    };
+    let filters = request.body["ParameterFilters"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_listed = |parameter: &&StoredParameter| filters.iter().all(|filter| admits(filter, parameter));
     let limit = request.limit("MaxResults", 50);
     let after = request.text("NextToken").to_owned();
     let mut listed = cloud.parameters().filter(is_listed).filter(|parameter| parameter.name > after);
@@ -95,4 +101,24 @@ fn describe(cloud: &Cloud, request: &AwsRequest) -> Value {
     let account = &cloud.config().account;
     let shown: Vec<Value> = shown.into_iter().map(|parameter| parameter.to_api_json(account)).collect();
     page("Parameters", shown, "NextToken", next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_is_admitted_by_its_name_or_a_tag() {
+        let tags = [("owner".to_owned(), "a".to_owned())].into();
+        let parameter = StoredParameter { name: "/m/x".to_owned(), tags, ..StoredParameter::default() };
+        for (filter, expected) in [
+            (json!({"Key": "Name", "Option": "BeginsWith", "Values": ["/n/", "/m/"]}), true),
+            (json!({"Key": "Name", "Option": "BeginsWith", "Values": ["/n/"]}), false),
+            (json!({"Key": "tag:owner", "Values": ["b", "a"]}), true),
+            (json!({"Key": "tag:owner", "Values": ["b"]}), false),
+            (json!({"Key": "tag:other", "Values": ["a"]}), false),
+        ] {
+            assert_eq!(admits(&filter, &parameter), expected, "{filter}");
+        }
+    }
 }
