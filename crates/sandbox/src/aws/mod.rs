@@ -21,4 +21,4 @@ pub use cloud::{BucketPage, CreateSecret, PutParameter, S3Object, StoredParamete
 pub use cloud::{EXIT_CODE_LABEL, EXITS_LABEL, READY_LABEL, SERVING_LABEL};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};
 pub use error::{AwsApiError, AwsApiResult};
-pub use wire::{AwsFault, AwsFaults, AwsFront, NoAwsFaults, QueryAnswer, query, serve};
+pub use wire::{AwsCall, AwsFault, AwsFaults, AwsFront, NoAwsFaults, QueryAnswer, query, serve};

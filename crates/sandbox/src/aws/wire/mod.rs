@@ -40,7 +40,7 @@ use super::{AwsApiError, AwsApiResult, Cloud};
 use crate::cuttable::{ConnectionCut, CuttableListener};
 use ecs_mesh_model::Timestamp;
 
-pub use self::faults::{AwsFault, AwsFaults, NoAwsFaults};
+pub use self::faults::{AwsCall, AwsFault, AwsFaults, NoAwsFaults};
 pub use self::signed::{QueryAnswer, query};
 
 /// A [`Cloud`] with a clock, shared between the endpoint and the world.
@@ -180,6 +180,7 @@ async fn answer(
     };
     let first = std::mem::replace(&mut endpoint.front, front);
     let (service, operation) = (request.service, request.operation.as_str());
+    endpoint.front.faults.on_call(&request.as_call());
     let admitted = endpoint.front.with(|cloud, now| cloud.admit(service, operation, now));
     let fault = endpoint.front.faults.decide(service, operation);
     let outcome = match fault {

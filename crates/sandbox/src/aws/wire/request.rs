@@ -1,13 +1,15 @@
 //! Parses service and operation of a request: from `X-Amz-Target` for the JSON protocols; from `Action` and the
 //! signature's service for the query protocol.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::faults::AwsCall;
 use super::response;
 use super::s3::{self, S3Call};
 use crate::aws::{AwsApiError, AwsApiResult};
@@ -146,6 +148,22 @@ impl AwsRequest {
             form: BTreeMap::new(),
             s3: S3Call::default(),
         }
+    }
+
+    /// The request, for observers.
+    pub(super) fn as_call(&self) -> AwsCall<'_> {
+        let parameters = match self.protocol {
+            AwsProtocol::Json(_) => Cow::Borrowed(&self.body),
+            AwsProtocol::Query => Cow::Owned(json!(self.form)),
+            AwsProtocol::Rest => {
+                let mut parameters = json!(self.form);
+                parameters["Bucket"] = json!(self.s3.bucket);
+                parameters["Key"] = json!(self.s3.key);
+                Cow::Owned(parameters)
+            }
+        };
+        let (operation, access_key_id) = (&self.operation, &self.access_key_id);
+        AwsCall { service: self.service, operation, access_key_id, parameters }
     }
 
     fn unsigned(&self) -> AwsApiError {

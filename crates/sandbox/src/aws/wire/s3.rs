@@ -19,7 +19,7 @@ const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').
 #[derive(Clone, Debug, Default)]
 pub(super) struct S3Call {
     pub(super) bucket: String,
-    key: String,
+    pub(super) key: String,
     /// The Region of the signature.
     region: String,
     if_match: Option<String>,
