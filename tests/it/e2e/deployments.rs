@@ -4,11 +4,12 @@
 //! stops old ones, so that each test knows what ECS would do without the hold.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_ecs::types::{ContainerDefinition, DeploymentConfiguration, NetworkMode, ProtectedTask};
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes};
+use ecs_mesh_sandbox::aws::{AwsFaults, CloudConfig, LifeTimes, NoAwsFaults};
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use serde_json::{Value, json};
 
@@ -29,9 +30,14 @@ pub(super) struct DeploymentHarness {
 impl DeploymentHarness {
     /// Registers the tasks by a binding with these further fields.
     pub(super) async fn start(more: &str) -> Self {
+        Self::start_with(more, Arc::new(NoAwsFaults)).await
+    }
+
+    /// The same, with faults or an observer of AWS calls.
+    pub(super) async fn start_with(more: &str, aws_faults: Arc<dyn AwsFaults>) -> Self {
         let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
-        let endpoints =
-            Endpoints::start(EndpointOptions { cloud, ..EndpointOptions::default() }).await.unwrap();
+        let options = EndpointOptions { cloud, aws_faults, ..EndpointOptions::default() };
+        let endpoints = Endpoints::start(options).await.unwrap();
         let harness = Harness::with_endpoints(endpoints.environment());
         let cluster = harness.variable("ECS_MESH_CLUSTER_ARN");
         let manifests = [
