@@ -5,6 +5,8 @@
 mod aws;
 mod consul;
 mod control_planes;
+mod credentials;
+mod networks;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, RuleTarget};
+use ecs_mesh_sandbox::aws::{AwsCall, AwsFault, AwsFaults, Cloud, RuleTarget};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use ecs_mesh_sandbox::kuma::http::{NoKumaFaults, serve};
@@ -27,13 +29,20 @@ use tokio::net::TcpListener;
 const AWS_SECRET: &str = "planted-in-the-aws-key";
 const TOKEN: &str = "planted-in-the-token-file";
 
-/// Refuses one operation.
+/// Refuses one operation, and records the access keys of all calls.
 #[derive(Default)]
-struct RefuseDoctorCall(Mutex<Option<&'static str>>);
+struct RefuseDoctorCall {
+    refused: Mutex<Option<&'static str>>,
+    keys: Mutex<BTreeSet<String>>,
+}
 
 impl AwsFaults for RefuseDoctorCall {
+    fn on_call(&self, call: &AwsCall<'_>) {
+        self.keys.lock().unwrap().insert(call.access_key_id.to_owned());
+    }
+
     fn decide(&self, service: &str, operation: &str) -> AwsFault {
-        let refused = *self.0.lock().unwrap();
+        let refused = *self.refused.lock().unwrap();
         if refused == Some(&*format!("{service}:{operation}")) {
             AwsFault::AccessDenied
         } else {

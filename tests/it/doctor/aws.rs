@@ -234,7 +234,7 @@ async fn denied_call_is_reported_with_its_permission() {
     let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     for (operation, id, status, without) in cases {
-        *setup.refusing.0.lock().unwrap() = Some(operation);
+        *setup.refusing.refused.lock().unwrap() = Some(operation);
         let run = setup.report().await;
         assert_found(&run, &healthy, id, status, &[operation, "AccessDenied"], without);
         assert_eq!(run.code, Some(if status == "error" { 1 } else { 2 }), "{operation}: {}", run.out);
@@ -263,7 +263,7 @@ async fn host_mode_is_tried_on_a_container_instance() {
         (hosts[0], "ecs:DescribeContainerInstances", "AccessDeniedException"),
         (hosts[1], "ec2:DescribeInstances", "UnauthorizedOperation"),
     ] {
-        *setup.refusing.0.lock().unwrap() = Some(operation);
+        *setup.refusing.refused.lock().unwrap() = Some(operation);
         let run = setup.report().await;
         assert_found(&run, &healthy, id, "error", &[operation, code], &[]);
         assert_eq!(run.code, Some(1), "{}", run.out);
