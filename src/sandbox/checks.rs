@@ -17,6 +17,8 @@ pub enum DemoSubject {
     ZoneProxies,
     /// The upgrade of the control plane.
     Upgrade,
+    /// Another replica leads and writes after the leader was killed.
+    Takeover,
 }
 
 impl DemoSubject {
@@ -28,6 +30,7 @@ impl DemoSubject {
             Self::BoundOutbounds => "bindOutbounds",
             Self::ZoneProxies => "zoneProxies",
             Self::Upgrade => "upgrade",
+            Self::Takeover => "takeover",
         }
     }
 }
@@ -40,6 +43,7 @@ impl fmt::Display for DemoSubject {
             Self::BoundOutbounds => "bound outbounds",
             Self::ZoneProxies => "zone proxies",
             Self::Upgrade => "upgrade of Kuma",
+            Self::Takeover => "takeover",
         })
     }
 }

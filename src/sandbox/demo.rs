@@ -41,6 +41,8 @@ use ecs_mesh_sandbox::world::{
 const STEP: Duration = Duration::from_millis(50);
 /// Time after `--duration` within which all pending work must complete.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// The part of the time with events after which the leader of several replicas is killed.
+const LEADER_KILLED_AT: f64 = 0.4;
 /// Name of the file with Consul's token.
 const TOKEN: &str = "consul-token";
 /// The operator's id in the sandbox.
@@ -64,7 +66,7 @@ pub struct Demo {
     pub duration: Duration,
     /// Seed of the operator's jitter.
     pub seed: u64,
-    /// Copies of the operator. With several, the leader is killed once.
+    /// Copies of the operator. With several, the leader is killed once it has written, and another one must take over.
     pub replicas: u8,
     /// Creates control-plane clients.
     pub connect: Box<dyn Fn(OperatorId, Arc<Metrics>) -> ConnectFn>,
@@ -145,8 +147,6 @@ impl Demo {
             deployed: DeployedEndpoints::default(),
             printer,
         };
-        state.advance(&endpoints, began + active.mul_f64(0.4), &stop, |_| false).await;
-        state.kill_leader(&endpoints);
         state.advance(&endpoints, began + active, &stop, |_| false).await;
         faults.stop();
         endpoints.with(|cloud, _, now| {
@@ -165,7 +165,7 @@ impl Demo {
         endpoints.with(|cloud, _, _| state.printer.flush(cloud));
         let left = if interrupted { Vec::new() } else { state.pending_work(&endpoints) };
         let metrics: Vec<Arc<Metrics>> = state.replicas.metrics().cloned().collect();
-        std::mem::take(&mut state.replicas).stop().await;
+        state.replicas.stop().await;
         if let Some(api) = api {
             api.stop().await;
         }
@@ -300,15 +300,16 @@ impl DemoState {
         self.step(endpoints);
     }
 
-    /// Kills the replica that leads, if another one can take over.
-    fn kill_leader(&mut self, endpoints: &Endpoints) {
-        if let Some(event) = self.replicas.kill_leader() {
-            self.printer.print_event(&event, endpoints.with(|_, _, now| now));
-        }
+    /// The number of processes that have written, if writes are due and name theirs.
+    fn writers(&self) -> Option<usize> {
+        self.kuma_oracle.as_ref().filter(|_| self.world.is_some()).map(KumaOracle::writing_processes)
     }
 
     fn step(&mut self, endpoints: &Endpoints) {
-        if let Some(event) = self.replicas.take_event() {
+        let is_due = self.began.elapsed() >= self.active.mul_f64(LEADER_KILLED_AT);
+        let writers = self.writers();
+        let killed = if is_due { self.replicas.kill_leader(writers) } else { None };
+        for event in killed.into_iter().chain(self.replicas.take_event()) {
             self.printer.print_event(&event, endpoints.with(|_, _, now| now));
         }
         endpoints.with_all(|cloud, kuma, mut consul, now| {
@@ -404,8 +405,9 @@ impl DemoState {
 
     /// The judged parts of the demo beside the invariants.
     fn checks(&self, endpoints: &Endpoints) -> Vec<DemoCheck> {
-        let Some(changes) = &self.changes else { return Vec::new() };
-        endpoints.with(|cloud, kuma, _| changes.checks(cloud, kuma))
+        let mesh =
+            self.changes.as_ref().map(|changes| endpoints.with(|cloud, kuma, _| changes.checks(cloud, kuma)));
+        mesh.into_iter().flatten().chain(self.replicas.takeover(self.writers())).collect()
     }
 
     fn summary(

@@ -123,6 +123,7 @@ impl DemoSummary {
                 "created": created, "updated": updated, "drained": drained, "removed": removed,
                 "rejected": self.rejected,
             });
+            all["writingProcesses"] = json!(self.writing_processes);
         }
         if let Some((TaskAgentCounts { logins, logouts, crashes }, tally)) = self.consul {
             all["consul"] = json!({

@@ -32,6 +32,7 @@ fn assert_summary(line: &str) {
     assert!(summary["tasks"]["started"].as_u64() >= Some(8), "{summary}");
     assert!(summary["dataplanes"]["created"].as_u64() >= Some(8), "{summary}");
     assert!(summary["controlPlaneWrites"].as_u64() >= Some(8), "{summary}");
+    assert!(summary["writingProcesses"].as_u64() >= Some(1), "{summary}");
     assert!(!keys(&summary["awsCalls"]).is_empty(), "{summary}");
 }
 
@@ -60,6 +61,36 @@ async fn demo_ends_with_a_json_summary() {
     assert_eq!(code, Some(0), "{out}\n{}", demo.stderr());
     assert_summary(out.lines().last().unwrap());
     assert_eq!(statuses(out.lines().last().unwrap()), expected(&[]));
+}
+
+/// The leader is killed, and another replica must lead and write, for the demo to succeed.
+#[tokio::test]
+async fn demo_of_two_replicas_shows_a_takeover() {
+    let directory = TempDir::new().unwrap();
+    let arguments = [
+        "sandbox",
+        "--replicas",
+        "2",
+        "--duration",
+        "12s",
+        "--tasks",
+        "8",
+        "--seed",
+        "3",
+        "--output",
+        "json",
+    ];
+    let mut demo = OperatorProcess::start(directory.path(), "demo", &BTreeMap::new(), &arguments);
+    let code = demo.code().await;
+    let out = demo.stdout();
+    assert_eq!(code, Some(0), "{out}\n{}", demo.stderr());
+    let line = out.lines().last().unwrap();
+    assert_summary(line);
+    let mut with_takeover = expected(&[]);
+    with_takeover.insert("takeover".to_owned(), "passed".to_owned());
+    assert_eq!(statuses(line), with_takeover, "{line}");
+    let summary: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(summary["writingProcesses"], 2, "{line}");
 }
 
 #[tokio::test]
