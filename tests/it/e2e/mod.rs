@@ -28,6 +28,7 @@ mod read_api;
 mod read_api_access;
 mod read_rates;
 mod reading_commands;
+mod recording_proxy;
 mod replicas;
 pub(crate) mod servers;
 mod shutdown;

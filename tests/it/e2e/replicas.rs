@@ -1,21 +1,16 @@
 //! Several operators with one id, as processes: one writes, the others take over. A proxy before the control plane records the
-//! writes of each process, and each write must be one of the process that acquired the lease last.
+//! writes of each process, and one before the lease's store its renewals. Each write must be one of the process that acquired
+//! the lease last, and must come before the lease ends that its process renewed last.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
-use axum::response::Response;
 use ecs_mesh_model::Timestamp;
 use serde_json::Value;
 
 use super::harness::{Harness, OperatorProcess, binding, control_plane, document, eventually, workload};
-use super::servers::now;
+use super::recording_proxy::RecordingProxy;
 use crate::conformance::python;
 use crate::consul_real::server::{Acls, ConsulRelease, MANAGEMENT, RealConsul};
 use crate::lease::{Moto, create_table};
@@ -32,73 +27,12 @@ const ACQUIRED: &str = "acquired the lease; this copy leads";
 const LOST: &str = "lost the lease; standing by";
 const STANDBY: &str = "another copy leads; standing by";
 
-/// Forwards each request to another server, and records the writes.
-struct Proxy {
-    url: String,
-    state: Arc<ProxyState>,
-}
-
-struct ProxyState {
-    target: String,
-    client: reqwest::Client,
-    writes: Mutex<Vec<Timestamp>>,
-    cut: AtomicBool,
-}
-
-impl Proxy {
-    async fn to(target: &str) -> Self {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let (target, writes, cut) = (target.to_owned(), Mutex::default(), AtomicBool::new(false));
-        let state = Arc::new(ProxyState { target, client, writes, cut });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(forward).with_state(Arc::clone(&state));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, state }
-    }
-
-    /// Cuts the servers off, or connects them again.
-    fn cut(&self, cut: bool) {
-        self.state.cut.store(cut, Ordering::SeqCst);
-    }
-
-    fn writes(&self) -> Vec<Timestamp> {
-        self.state.writes.lock().unwrap().clone()
-    }
-}
-
-async fn forward(
-    State(state): State<Arc<ProxyState>>,
-    method: Method,
-    uri: Uri,
-    mut headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if state.cut.load(Ordering::SeqCst) {
-        std::future::pending::<()>().await;
-    }
-    if method != Method::GET {
-        state.writes.lock().unwrap().push(now());
-    }
-    headers.remove("host");
-    headers.remove("content-length");
-    let url = format!("{}{uri}", state.target);
-    let answer = state.client.request(method, url).headers(headers).body(body).send().await.unwrap();
-    let mut response = Response::builder().status(answer.status());
-    for (name, value) in answer.headers() {
-        if name != "transfer-encoding" && name != "content-length" {
-            response = response.header(name, value);
-        }
-    }
-    response.body(Body::from(answer.bytes().await.unwrap())).unwrap()
-}
-
 /// One process, with its own way to the control plane and to the lease's store.
 struct Replica {
     name: String,
     process: OperatorProcess,
-    control_plane: Arc<Proxy>,
-    store: Arc<Proxy>,
+    control_plane: RecordingProxy,
+    store: RecordingProxy,
 }
 
 impl Replica {
@@ -150,8 +84,8 @@ impl Replicas {
     /// The same, with more environment variables.
     async fn start_with(&mut self, variables: &[(&str, &str)]) -> usize {
         let name = format!("replica-{}", self.all.len());
-        let control_plane = Arc::new(Proxy::to(self.harness.variable("KUMA_API_URL")).await);
-        let store = Arc::new(Proxy::to(&self.store).await);
+        let control_plane = RecordingProxy::to(self.harness.variable("KUMA_API_URL")).await;
+        let store = RecordingProxy::to(&self.store).await;
         let process = self.process(&name, &control_plane.url, &store.url, variables);
         self.all.push(Replica { name, process, control_plane, store });
         self.all.len() - 1
@@ -199,10 +133,46 @@ impl Replicas {
             |at: Timestamp| terms.iter().rev().find(|(since, _)| *since <= at).map(|(_, index)| *index);
         let mut deposed = Vec::new();
         for (index, replica) in self.all.iter().enumerate() {
-            let late = replica.control_plane.writes().into_iter().filter(|at| leader_at(*at) != Some(index));
-            deposed.extend(late.map(|at| (replica.name.clone(), at)));
+            let late =
+                replica.control_plane.writes().into_iter().filter(|came| leader_at(came.at) != Some(index));
+            deposed.extend(late.map(|came| (replica.name.clone(), came.at)));
         }
         deposed
+    }
+
+    /// Writes that a process sent after the lease that it had renewed last was over, whether or not another one led by then.
+    fn writes_without_lease(&self) -> Vec<(String, Timestamp)> {
+        let mut late = Vec::new();
+        for replica in &self.all {
+            let writes = replica.control_plane.writes().into_iter();
+            let of_none = writes.filter(|came| !replica.store.holds_lease_at(came.instant, LEASE));
+            late.extend(of_none.map(|came| (replica.name.clone(), came.at)));
+        }
+        late
+    }
+
+    /// Processes that acquired or renewed the lease while it was another one's.
+    fn early_takeovers(&self) -> Vec<(&str, &str)> {
+        let mut early = Vec::new();
+        for replica in &self.all {
+            let extensions = replica.store.lease_extensions();
+            for other in self.all.iter().filter(|other| other.name != replica.name) {
+                let is_held = |at: &Instant| other.store.holds_lease_at(*at, LEASE);
+                early.extend(extensions.iter().any(is_held).then_some((&*replica.name, &*other.name)));
+            }
+        }
+        early
+    }
+
+    fn assert_only_leaders_wrote(&self) {
+        assert_eq!(self.writes_of_deposed(), []);
+        self.assert_lease_kept();
+    }
+
+    /// Judges by the lease alone: logs have the time of a clock that may have jumped.
+    fn assert_lease_kept(&self) {
+        assert_eq!(self.writes_without_lease(), []);
+        assert_eq!(self.early_takeovers(), []);
     }
 
     fn count_writes(&self) -> usize {
@@ -269,68 +239,122 @@ async fn one_replica_writes_through_crash_freeze_partition_and_stop() {
     assert!(waited < RETRY + SLACK, "the takeover after a clean stop took {waited:?}");
     replicas.scale_and_wait(1).await;
 
-    assert_eq!(replicas.writes_of_deposed(), []);
+    replicas.assert_only_leaders_wrote();
     assert!(replicas.count_writes() >= 12, "{} writes", replicas.count_writes());
+}
+
+/// The wall clock of a process, which a test moves by libfaketime.
+struct FakedClock {
+    library: String,
+    offset: PathBuf,
+}
+
+impl FakedClock {
+    /// `None` if the library is not named, which is printed.
+    fn new(harness: &Harness, name: &str) -> Option<Self> {
+        let Ok(library) = std::env::var("FAKETIME_TEST_LIB") else {
+            println!("skipped: FAKETIME_TEST_LIB does not name libfaketime");
+            return None;
+        };
+        let clock = Self { library, offset: harness.path(name) };
+        clock.jump("+0");
+        Some(clock)
+    }
+
+    fn jump(&self, offset: &str) {
+        // The library reads the file at each call, so the change must be one step.
+        let draft = self.offset.with_extension("draft");
+        std::fs::write(&draft, offset).unwrap();
+        std::fs::rename(draft, &self.offset).unwrap();
+    }
+
+    fn variables(&self) -> [(&str, &str); 4] {
+        [
+            ("LD_PRELOAD", &self.library),
+            ("FAKETIME_TIMESTAMP_FILE", self.offset.to_str().unwrap()),
+            ("FAKETIME_NO_CACHE", "1"),
+            // Only the wall clock jumps.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ]
+    }
+}
+
+/// Checks by its log that the clock of a process jumped ahead and back.
+fn assert_clock_jumped(replica: &Replica) {
+    let hour = Duration::from_hours(1).as_secs_f64() / 2.0;
+    let times = replica.process.lines(&[("timestamp", "")]);
+    let times: Vec<f64> = times
+        .iter()
+        .map(|line| Timestamp::parse(line["timestamp"].as_str().unwrap()).unwrap().as_secs_f64())
+        .collect();
+    let name = &replica.name;
+    assert!(times.windows(2).any(|pair| pair[1] - pair[0] > hour), "{name}: the clock has not jumped ahead");
+    assert!(times.windows(2).any(|pair| pair[0] - pair[1] > hour), "{name}: the clock has not jumped back");
 }
 
 /// The wall clock of the leader jumps ahead and back by more than the lease, with work to do.
 #[tokio::test]
 async fn leader_keeps_the_lease_when_its_wall_clock_jumps() {
-    let Ok(library) = std::env::var("FAKETIME_TEST_LIB") else {
-        println!("skipped: FAKETIME_TEST_LIB does not name libfaketime");
-        return;
-    };
     let mut replicas = Replicas::with_table(None).await;
-    let clock = replicas.harness.path("clock");
-    let jump = |offset: &str| {
-        // The library reads the file at each call, so the change must be one step.
-        let draft = clock.with_extension("draft");
-        std::fs::write(&draft, offset).unwrap();
-        std::fs::rename(draft, &clock).unwrap();
-    };
-    jump("+0");
-    let path = clock.to_str().unwrap();
-    let a = replicas
-        .start_with(&[
-            ("LD_PRELOAD", &library),
-            ("FAKETIME_TIMESTAMP_FILE", path),
-            ("FAKETIME_NO_CACHE", "1"),
-            // Only the wall clock jumps.
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ])
-        .await;
+    let Some(clock) = FakedClock::new(&replicas.harness, "clock") else { return };
+    let a = replicas.start_with(&clock.variables()).await;
     replicas.all[a].leads(1).await;
     let b = replicas.start().await;
     replicas.all[b].logs(STANDBY).await;
     replicas.scale_and_wait(3).await;
 
     for (offset, count) in [("+1h", 5), ("-1h", 2), ("+0", 4)] {
-        jump(offset);
+        clock.jump(offset);
         // Longer than the lease: a renewal that depended on the wall clock would fail.
         tokio::time::sleep(LEASE + RETRY).await;
         replicas.scale_and_wait(count).await;
     }
     assert_eq!(replicas.all[b].acquired().len(), 0, "the standby has taken over");
     assert_eq!(replicas.all[b].control_plane.writes().len(), 0, "the standby has written");
-    // The leader's clock did jump.
-    let hour = Duration::from_hours(1).as_secs_f64() / 2.0;
-    let times = replicas.all[a].process.lines(&[("timestamp", "")]);
-    let times: Vec<f64> = times
-        .iter()
-        .map(|line| Timestamp::parse(line["timestamp"].as_str().unwrap()).unwrap().as_secs_f64())
-        .collect();
-    assert!(times.windows(2).any(|pair| pair[1] - pair[0] > hour), "the clock has not jumped ahead");
-    assert!(times.windows(2).any(|pair| pair[0] - pair[1] > hour), "the clock has not jumped back");
+    assert_clock_jumped(&replicas.all[a]);
 
     // A crash after a jump ahead: the standby waits for its own clock, which has not jumped.
-    jump("+1h");
+    clock.jump("+1h");
     replicas.all[a].process.signal("KILL");
     let crash = Instant::now();
     replicas.all[b].leads(1).await;
     let waited = crash.elapsed();
     assert!(waited < LEASE + RETRY + SLACK, "the takeover took {waited:?}");
     replicas.scale_and_wait(1).await;
-    assert_eq!(replicas.writes_of_deposed(), []);
+    replicas.assert_only_leaders_wrote();
+}
+
+/// The wall clock of the standby jumps ahead and back by more than the lease, while the leader renews and after it crashed.
+#[tokio::test]
+async fn standby_waits_the_lease_out_when_its_wall_clock_jumps() {
+    let mut replicas = Replicas::with_table(None).await;
+    let Some(clock) = FakedClock::new(&replicas.harness, "clock") else { return };
+    let a = replicas.start().await;
+    replicas.all[a].leads(1).await;
+    let b = replicas.start_with(&clock.variables()).await;
+    replicas.all[b].logs(STANDBY).await;
+
+    for (offset, count) in [("+1h", 3), ("-1h", 1), ("+0", 4)] {
+        clock.jump(offset);
+        // Several looks at the lease, each with the leader's last renewal far in the past or in the future.
+        tokio::time::sleep(4 * RETRY).await;
+        replicas.scale_and_wait(count).await;
+    }
+    assert_eq!(replicas.all[b].acquired().len(), 0, "the standby has taken over");
+    assert_eq!(replicas.all[b].control_plane.writes().len(), 0, "the standby has written");
+
+    // The rest of the leader's lease is waited out.
+    replicas.all[a].process.signal("KILL");
+    let crash = Instant::now();
+    clock.jump("+1h");
+    replicas.all[b].leads(1).await;
+    let waited = crash.elapsed();
+    assert!(waited < LEASE + RETRY + SLACK, "the takeover took {waited:?}");
+    replicas.scale_and_wait(2).await;
+    clock.jump("-1h");
+    replicas.scale_and_wait(3).await;
+    assert_clock_jumped(&replicas.all[b]);
+    replicas.assert_lease_kept();
 }
 
 #[tokio::test]
@@ -349,6 +373,34 @@ async fn replicas_hand_over_at_a_real_consul() {
     let mut replicas = Replicas::new(harness, "consul".to_owned(), consul.url().to_owned()).await;
     // Consul ends a session within twice its TTL, and the lock-delay is the lease duration.
     hand_over_by_crash_and_stop(&mut replicas, 3 * LEASE + RETRY).await;
+}
+
+/// A leader that is frozen for longer than its session lasts has lost the lease when it resumes.
+#[tokio::test]
+async fn frozen_leader_writes_nothing_at_a_real_consul() {
+    let what = "a frozen leader with the lease at a real Consul";
+    let Some(consul) = RealConsul::start(ConsulRelease::Oldest, what, Acls::On).await else { return };
+    let harness = Harness::start().await;
+    let mut replicas = Replicas::new(harness, "consul".to_owned(), consul.url().to_owned()).await;
+    let a = replicas.start().await;
+    replicas.all[a].leads(1).await;
+    let b = replicas.start().await;
+    replicas.all[b].logs(STANDBY).await;
+    replicas.scale_and_wait(3).await;
+    // With work to do.
+    replicas.harness.scale("app", 1).await;
+    replicas.all[a].process.signal("STOP");
+    let freeze = Instant::now();
+    replicas.all[b].leads(1).await;
+    assert!(freeze.elapsed() < 3 * LEASE + RETRY + SLACK, "{:?}", freeze.elapsed());
+    let before = replicas.all[a].control_plane.writes().len();
+    assert!(before >= 2, "the leader has written {before} times");
+    replicas.scale_and_wait(4).await;
+    replicas.all[a].process.signal("CONT");
+    replicas.all[a].logs(LOST).await;
+    replicas.scale_and_wait(2).await;
+    assert_eq!(replicas.all[a].control_plane.writes().len(), before, "the frozen leader has written");
+    replicas.assert_only_leaders_wrote();
 }
 
 async fn hand_over_by_crash_and_stop(replicas: &mut Replicas, after_crash: Duration) {
@@ -370,7 +422,7 @@ async fn hand_over_by_crash_and_stop(replicas: &mut Replicas, after_crash: Durat
     replicas.all[c].leads(1).await;
     assert!(stop.elapsed() < RETRY + SLACK, "{:?}", stop.elapsed());
     replicas.scale_and_wait(2).await;
-    assert_eq!(replicas.writes_of_deposed(), []);
+    replicas.assert_only_leaders_wrote();
 }
 
 #[tokio::test]
@@ -507,5 +559,5 @@ async fn fifty_forced_handovers() {
         replicas.count_writes(),
         replicas.writes_of_deposed()
     );
-    assert_eq!(replicas.writes_of_deposed(), []);
+    replicas.assert_only_leaders_wrote();
 }
