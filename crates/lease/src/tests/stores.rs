@@ -106,16 +106,18 @@ async fn item_keeps_holder_epoch_and_version() {
 
 #[tokio::test]
 async fn failures_of_the_table_are_told_apart() {
-    for (kind, expected, help) in [
-        (AwsErrorKind::NotFound, LeaseStoreErrorKind::TableMissing, "create the table"),
-        (AwsErrorKind::Denied, LeaseStoreErrorKind::AccessDenied, ""),
-        (AwsErrorKind::Throttled, LeaseStoreErrorKind::Throttled, ""),
-        (AwsErrorKind::Unavailable, LeaseStoreErrorKind::Unreachable, ""),
+    for (kind, expected, has_help) in [
+        (AwsErrorKind::NotFound, LeaseStoreErrorKind::TableMissing, true),
+        (AwsErrorKind::Denied, LeaseStoreErrorKind::AccessDenied, false),
+        (AwsErrorKind::Throttled, LeaseStoreErrorKind::Throttled, false),
+        (AwsErrorKind::Unavailable, LeaseStoreErrorKind::Unreachable, false),
     ] {
         let error =
             table(FakeTable { failure: Some(kind), ..FakeTable::default() }).read().await.unwrap_err();
         assert_eq!(error.kind, expected);
-        assert!(error.message.contains(help), "{error}");
+        // The call and the resource, which a missing permission names.
+        assert!(error.message.contains("dynamodb:GetItem") && error.message.contains("leases"), "{error}");
+        assert_eq!(error.message.contains("help: create the table"), has_help, "{error}");
     }
 }
 
