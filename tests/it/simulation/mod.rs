@@ -179,6 +179,8 @@ fn add_replica_faults(reports: &[(u64, SimReport)], kinds: &mut Vec<SimFault>) {
 mod kuma {
     /// Enough for a thousand forced handovers.
     const HANDOVER_LIVES: u64 = 120;
+    /// About two thirds of the writes that these lives make.
+    const MIN_JUDGED_WRITES: u64 = 10_000;
 
     #[test]
     fn invariants_hold_for_every_seed() {
@@ -227,6 +229,8 @@ mod kuma {
         assert_eq!(total.deposed_writes, 0);
         let is_full = seeds.len() as u64 >= HANDOVER_LIVES;
         assert!(!is_full || total.forced >= 1_000, "too few handovers: {}", total.forced);
+        // Without writes to judge, none could be a deposed leader's.
+        assert!(!is_full || total.writes >= MIN_JUDGED_WRITES, "too few writes: {}", total.writes);
     }
 
     #[test]
