@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::process_guards::PerProcess;
 use super::{Invariant, InvariantViolation, OracleConfig};
 use crate::aws::Cloud;
 use crate::consul::{ConsulJournalEntry, ConsulServer, TokenSummary};
@@ -42,6 +43,22 @@ impl ConsulWriteCounts {
     }
 }
 
+/// The counts that the guard of one process may have.
+#[derive(Clone, Debug, Default)]
+struct ConsulProcessGuard {
+    /// Its removals without a STOPPED task.
+    unconfirmed_removals: Vec<Timestamp>,
+    /// Maximum number of objects of tasks since it started.
+    max_owned: usize,
+}
+
+impl ConsulProcessGuard {
+    /// The guard of a process that starts where this many objects are owned.
+    fn started(owned: usize) -> Self {
+        Self { unconfirmed_removals: Vec::new(), max_owned: owned }
+    }
+}
+
 /// Checks the writes to Consul.
 #[derive(Debug)]
 pub struct ConsulOracle {
@@ -61,10 +78,7 @@ pub struct ConsulOracle {
     known_names: Vec<Arc<str>>,
     pub(super) violations: Vec<InvariantViolation>,
     tally: ConsulWriteCounts,
-    /// Removals without a STOPPED task, by the operator's current process.
-    unconfirmed_removals: Vec<Timestamp>,
-    /// Maximum number of objects of tasks so far.
-    max_owned: usize,
+    guards: PerProcess<ConsulProcessGuard>,
     /// The number of owned objects after the last writes.
     owned: usize,
 }
@@ -194,8 +208,7 @@ impl ConsulOracle {
             known_names: Vec::new(),
             violations: Vec::new(),
             tally: ConsulWriteCounts::default(),
-            unconfirmed_removals: Vec::new(),
-            max_owned: 0,
+            guards: PerProcess::default(),
             owned: 0,
         }
     }
@@ -223,19 +236,33 @@ impl ConsulOracle {
 
     /// Records a restart of the operator: it loses its events, its registry and the guard's count.
     pub fn record_restart(&mut self) {
+        self.record_other_process();
+        // The new process lists what exists now. Tasks may leave before the next write is checked.
+        self.guards.current = ConsulProcessGuard::started(self.owned);
+    }
+
+    /// Records that a replica starts as a standby: it lists what exists, and its guard has admitted nothing.
+    pub fn record_start(&mut self, process: &str) {
+        self.guards.start(process, ConsulProcessGuard::started(self.owned));
+    }
+
+    /// Records that this replica leads from now on. One that has led before goes on in its guard's hour.
+    pub fn record_takeover(&mut self, process: &str) {
+        self.record_other_process();
+        self.guards.take_over(process);
+    }
+
+    /// Another process has other events and another registry.
+    fn record_other_process(&mut self) {
         self.stops_delivered.clear();
         self.known.clear();
         self.known_names.clear();
-        self.unconfirmed_removals.clear();
-        // The new process lists what exists now. Tasks may leave before the next write is checked.
-        self.max_owned = self.owned;
     }
 
-    /// Records that another replica leads from now on. It has counted objects as a standby.
-    pub fn record_takeover(&mut self) {
-        let max_owned = self.max_owned;
-        self.record_restart();
-        self.max_owned = self.max_owned.max(max_owned);
+    fn record_owned(&mut self, owned: usize) {
+        // A standby lists objects as well.
+        self.guards.others_mut().for_each(|guard| guard.max_owned = guard.max_owned.max(owned));
+        self.guards.current.max_owned = self.guards.current.max_owned.max(owned);
     }
 
     /// Whether the operator made this write.
@@ -266,7 +293,7 @@ impl ConsulOracle {
             }
         }
         self.owned = self.owned_count(consul);
-        self.max_owned = self.max_owned.max(self.owned);
+        self.record_owned(self.owned);
     }
 
     /// Checks a write to an object that is neither a token nor a service.
@@ -335,19 +362,16 @@ impl ConsulOracle {
         if self.by_ended_process {
             return;
         }
-        self.unconfirmed_removals.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
-        self.unconfirmed_removals.push(entry.at);
         // The count includes the object that was just removed.
-        self.max_owned = self.max_owned.max(self.owned_count(consul) + 1);
+        self.record_owned(self.owned_count(consul) + 1);
+        let ConsulProcessGuard { unconfirmed_removals, max_owned } = &mut self.guards.current;
+        unconfirmed_removals.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
+        unconfirmed_removals.push(entry.at);
+        let (removed, owned) = (unconfirmed_removals.len(), *max_owned);
         // Of few, the guard allows those for role tags, and others are violations of I2 already.
-        let is_limited = self.max_owned >= self.config.min_owned;
-        if is_limited && self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
-            let (removed, owned) = (self.unconfirmed_removals.len(), self.max_owned);
-            self.report(
-                Invariant::I5,
-                entry,
-                &format!("{removed} of {owned} removed within an hour without a STOPPED task"),
-            );
+        if owned >= self.config.min_owned && self.config.exceeds_guard(removed, owned) {
+            let message = format!("{removed} of {owned} removed within an hour without a STOPPED task");
+            self.report(Invariant::I5, entry, &message);
         }
     }
 

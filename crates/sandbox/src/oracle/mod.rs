@@ -6,6 +6,7 @@
 mod consul;
 mod deployment_hold;
 mod last_endpoint;
+mod process_guards;
 mod reach;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use super::world::{MESH, SECRET, ScenarioService, has_template, host_name, role_
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 use last_endpoint::ReadyRegistrations;
+use process_guards::PerProcess;
 use writers::WritingProcesses;
 
 pub use consul::{ConsulOracle, ConsulWriteCounts};
@@ -145,6 +147,21 @@ struct UnconfirmedRemoval {
     revoked: bool,
 }
 
+/// The counts that the guard of one process may have.
+#[derive(Clone, Debug, Default)]
+struct KumaProcessGuard {
+    /// Its removals without a STOPPED task.
+    unconfirmed_removals: Vec<UnconfirmedRemoval>,
+    /// Registrations of live tasks that it drained on an event alone.
+    unconfirmed_drains: BTreeSet<String>,
+    /// Maximum number of owned registrations since it started. A simulated run is hardly longer than the guard's hour.
+    max_owned: usize,
+    /// Since when at least `min_owned` are owned.
+    enough_since: Option<Timestamp>,
+    /// When `min_owned` had been owned for [`SEEN_WITHIN`]: from then on the guard limits withdrawals for role tags.
+    guarded_since: Option<Timestamp>,
+}
+
 /// Checks the writes to Kuma.
 #[derive(Debug)]
 pub struct KumaOracle {
@@ -153,16 +170,7 @@ pub struct KumaOracle {
     tally: WriteCounts,
     /// Services without a `Workload` manifest, with the period.
     undeclared: BTreeMap<String, (Timestamp, Timestamp)>,
-    /// Removals without a STOPPED task, by the operator's current process.
-    unconfirmed_removals: Vec<UnconfirmedRemoval>,
-    /// Registrations of live tasks that the operator's current process drained on an event alone.
-    unconfirmed_drains: BTreeSet<String>,
-    /// Maximum number of owned registrations so far. A simulated run is hardly longer than the guard's hour.
-    max_owned: usize,
-    /// Since when at least `min_owned` are owned.
-    enough_since: Option<Timestamp>,
-    /// When `min_owned` had been owned for [`SEEN_WITHIN`]: from then on the guard limits withdrawals for role tags.
-    guarded_since: Option<Timestamp>,
+    guards: PerProcess<KumaProcessGuard>,
     /// Registrations drained for role tags while fewer than `min_owned` were owned. The guard admits a withdrawal at its
     /// drain, and did not limit these then.
     drained_unguarded: BTreeSet<String>,
@@ -249,12 +257,8 @@ impl KumaOracle {
             violations: Vec::new(),
             tally: WriteCounts::default(),
             undeclared: BTreeMap::new(),
-            unconfirmed_removals: Vec::new(),
-            unconfirmed_drains: BTreeSet::new(),
+            guards: PerProcess::default(),
             overtaken: BTreeSet::new(),
-            max_owned: 0,
-            enough_since: None,
-            guarded_since: None,
             drained_unguarded: BTreeSet::new(),
             by_ended_process: false,
             dialect_upgraded: None,
@@ -312,35 +316,38 @@ impl KumaOracle {
 
     /// Records a restart of the operator: its guard counts from zero.
     pub fn record_restart(&mut self) {
-        self.unconfirmed_removals.clear();
-        self.unconfirmed_drains.clear();
-        self.max_owned = 0;
-        self.guarded_since = None;
-        self.enough_since = None;
+        self.guards.current = KumaProcessGuard::default();
     }
 
-    /// Records that another replica leads from now on. It has counted registrations as a standby. It may have led before, and
-    /// then writes by its earlier name again.
-    pub fn record_takeover(&mut self) {
-        let max_owned = self.max_owned;
-        self.record_restart();
-        self.max_owned = max_owned;
+    /// Records that a replica starts as a standby: it counts registrations, and its guard has admitted nothing.
+    pub fn record_start(&mut self, process: &str) {
+        self.guards.start(process, KumaProcessGuard::default());
+    }
+
+    /// Records that this replica leads from now on. One that has led before goes on in its guard's hour, and writes by its
+    /// earlier name again.
+    pub fn record_takeover(&mut self, process: &str) {
+        self.guards.take_over(process);
         self.processes = WritingProcesses::default();
     }
 
     fn record_owned(&mut self, owned: usize, at: Timestamp) {
-        self.max_owned = self.max_owned.max(owned);
+        // A standby lists registrations as well.
+        self.guards.others_mut().for_each(|guard| guard.max_owned = guard.max_owned.max(owned));
+        self.guards.current.max_owned = self.guards.current.max_owned.max(owned);
         self.record_time(at);
+        let enough_since = &mut self.guards.current.enough_since;
         if owned < self.config.min_owned {
-            self.enough_since = None;
+            *enough_since = None;
         } else {
-            self.enough_since.get_or_insert(at);
+            enough_since.get_or_insert(at);
         }
     }
 
     fn record_time(&mut self, at: Timestamp) {
-        if let Some(since) = self.enough_since.filter(|since| since.age_at(at) >= SEEN_WITHIN) {
-            self.guarded_since.get_or_insert(since.plus(SEEN_WITHIN));
+        let guard = &mut self.guards.current;
+        if let Some(since) = guard.enough_since.filter(|since| since.age_at(at) >= SEEN_WITHIN) {
+            guard.guarded_since.get_or_insert(since.plus(SEEN_WITHIN));
         }
     }
 
@@ -507,7 +514,8 @@ impl KumaOracle {
                 format!("{how} while its task is {status}, its role allows it and the manifests want it");
             self.report(Invariant::I2, entry, &message);
         }
-        let is_unguarded = self.guarded_since.is_none_or(|since| since.age_at(entry.at) < ADMISSION_LAG);
+        let guarded_since = self.guards.current.guarded_since;
+        let is_unguarded = guarded_since.is_none_or(|since| since.age_at(entry.at) < ADMISSION_LAG);
         if how == "removed" {
             self.count_unconfirmed_removals(entry, revoked, kuma);
         } else if revoked && is_unguarded {
@@ -524,15 +532,20 @@ impl KumaOracle {
                 .is_some_and(|task| task.desired_status == DesiredStatus::Running)
         };
         let drained = self.owned(kuma).into_iter().filter(|(name, body)| {
-            let is_new = *name == entry.name || self.unconfirmed_drains.contains(*name);
+            let is_new = *name == entry.name || self.guards.current.unconfirmed_drains.contains(*name);
             is_new && label(body, DRAIN_LABEL) == Some("unconfirmed") && lives(body)
         });
-        self.unconfirmed_drains = drained.map(|(name, _)| name.to_owned()).collect();
-        let drained = self.unconfirmed_drains.len();
+        let drained: BTreeSet<String> = drained.map(|(name, _)| name.to_owned()).collect();
+        // It is no longer drained by the process that did so before.
+        for guard in self.guards.others_mut() {
+            guard.unconfirmed_drains.remove(&entry.name);
+        }
+        let (count, owned) = (drained.len(), self.guards.current.max_owned);
+        self.guards.current.unconfirmed_drains = drained;
         // A drain that a describe contradicts no longer counts, and may still be there: undoing it takes a write.
-        let undone = if self.config.may_be_many(self.max_owned) { 0 } else { usize::from(MAX_UNCONFIRMED) };
-        if self.config.exceeds_guard(drained.saturating_sub(undone), self.max_owned) {
-            let message = format!("{drained} of {} live tasks drained by events alone", self.max_owned);
+        let undone = if self.config.may_be_many(owned) { 0 } else { usize::from(MAX_UNCONFIRMED) };
+        if self.config.exceeds_guard(count.saturating_sub(undone), owned) {
+            let message = format!("{count} of {owned} live tasks drained by events alone");
             self.report(Invariant::I5, entry, &message);
         }
     }
@@ -541,25 +554,26 @@ impl KumaOracle {
         if self.by_ended_process {
             return;
         }
-        self.unconfirmed_removals.retain(|removal| removal.at.age_at(entry.at) < Duration::from_hours(1));
+        let removals = &mut self.guards.current.unconfirmed_removals;
+        removals.retain(|removal| removal.at.age_at(entry.at) < Duration::from_hours(1));
         let task = entry.before.as_ref().and_then(|body| label(body, TASK_LABEL)).unwrap_or_default();
-        self.unconfirmed_removals.push(UnconfirmedRemoval { task: task.to_owned(), at: entry.at, revoked });
+        removals.push(UnconfirmedRemoval { task: task.to_owned(), at: entry.at, revoked });
         // The count includes the registration that was just removed.
         self.record_owned(self.owned_count(kuma) + 1, entry.at);
         let unguarded = self.drained_unguarded.remove(&entry.name);
-        let of_few = self.guarded_since.is_none();
+        let guard = &self.guards.current;
+        let of_few = guard.guarded_since.is_none();
         let counts = |removal: &&UnconfirmedRemoval| !(of_few && removal.revoked);
-        let counted = self.unconfirmed_removals.iter().filter(counts);
+        let counted = guard.unconfirmed_removals.iter().filter(counts);
         // Of few, one task an hour, however often it comes back.
         let removed = if of_few {
             counted.map(|removal| &removal.task).collect::<BTreeSet<_>>().len()
         } else {
             counted.count()
         };
-        let is_limited = if of_few { !revoked } else { !unguarded };
-        if is_limited && self.config.exceeds_guard(removed, self.max_owned) {
-            let message =
-                format!("{removed} of {} removed within an hour without a STOPPED task", self.max_owned);
+        let (is_limited, owned) = (if of_few { !revoked } else { !unguarded }, guard.max_owned);
+        if is_limited && self.config.exceeds_guard(removed, owned) {
+            let message = format!("{removed} of {owned} removed within an hour without a STOPPED task");
             self.report(Invariant::I5, entry, &message);
         }
     }

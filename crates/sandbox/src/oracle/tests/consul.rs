@@ -598,6 +598,23 @@ fn guard_window_resets_per_hour_and_process() {
     fixture.assert_clean();
 }
 
+/// A replica counts its own removals, those before another one led included.
+#[test]
+fn replica_that_leads_again_keeps_its_hour() {
+    for (process, is_violation) in [("a", true), ("c", false)] {
+        let mut fixture = ConsulFixture::removing_revoked();
+        ["a", "b", "c"].into_iter().for_each(|replica| fixture.oracle.record_start(replica));
+        for leader in ["a", "b", process] {
+            fixture.assert_clean();
+            fixture.oracle.record_takeover(leader);
+            remove_revoked_tasks(&mut fixture, 5);
+        }
+        let found = fixture.oracle.violations();
+        assert_eq!(!found.is_empty(), is_violation, "{process}: {found:?}");
+        assert!(found.iter().all(|one| one.invariant == Invariant::I5), "{found:?}");
+    }
+}
+
 #[test]
 fn late_removals_of_an_ended_process_do_not_count() {
     let mut fixture = ConsulFixture::removing_revoked();

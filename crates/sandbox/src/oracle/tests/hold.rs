@@ -197,6 +197,26 @@ fn another_process_knows_of_no_protection() {
 }
 
 #[test]
+fn replica_that_leads_again_knows_its_protections() {
+    for (process, is_violation) in [("b", true), ("a", false)] {
+        let mut fixture = HoldFixture::new();
+        fixture.old.truncate(1);
+        fixture.deploy(MAX_HOLD);
+        fixture.oracle.record_takeover("a", fixture.base.now);
+        fixture.protect(15);
+        fixture.oracle.record_takeover("b", fixture.base.now);
+        fixture.oracle.record_takeover(process, fixture.base.now);
+        fixture.pass(20);
+        fixture.clear();
+        if is_violation {
+            fixture.assert_violation(Invariant::I3, &["cleared", "another"]);
+        } else {
+            assert_eq!(fixture.oracle.violations(), []);
+        }
+    }
+}
+
+#[test]
 fn protection_must_not_outlive_its_reason() {
     let mut fixture = HoldFixture::new();
     fixture.deploy(MAX_HOLD);

@@ -351,12 +351,78 @@ fn removals_above_the_guard_limit_are_violations() {
     assert!(!found.is_empty() && found.iter().all(|one| one.invariant == Invariant::I5), "{found:?}");
 }
 
+impl KumaFixture {
+    /// Another process leads, and its guard has counted registrations.
+    fn lead(&mut self, process: &str) {
+        self.oracle.record_takeover(process);
+        let (task, mut body) = self.task_of("kv");
+        body["networking"]["inbound"][0]["servicePort"] = (self.now.0 % 10_000 + 10_000).into();
+        assert_eq!(self.put(&task, &body), 200);
+        self.pass(SEEN_WITHIN);
+    }
+}
+
+/// A replica counts its own removals, those before another one led included.
+#[test]
+fn replica_that_leads_again_keeps_its_hour() {
+    for (process, is_violation) in [("a", true), ("c", false)] {
+        let mut fixture = KumaFixture::new();
+        ["a", "b", "c"].into_iter().for_each(|replica| fixture.oracle.record_start(replica));
+        let services: Vec<String> = fixture.world.services().iter().map(|one| one.name.clone()).collect();
+        for service in &services {
+            fixture.remove_role_tag(service);
+        }
+        let going: Vec<_> =
+            fixture.registrations().into_iter().filter(|(service, ..)| service != "kv").collect();
+        for (leader, tasks) in [("a", 0..6), ("b", 6..9), (process, 9..12)] {
+            fixture.assert_clean();
+            fixture.lead(leader);
+            going[tasks].iter().for_each(|(_, task, _)| fixture.remove(task));
+        }
+        let found = fixture.oracle.violations();
+        assert_eq!(!found.is_empty(), is_violation, "{process}: {found:?}");
+        assert!(found.iter().all(|one| one.invariant == Invariant::I5), "{found:?}");
+    }
+}
+
+#[test]
+fn task_that_is_not_registered_in_time_is_late() {
+    let mut fixture = KumaFixture::new();
+    let (task, _) = fixture.task_of("kv");
+    let late = |fixture: &KumaFixture, within: u64| {
+        let services = fixture.world.services();
+        let within = Duration::from_secs(within);
+        fixture.oracle.find_late(&fixture.cloud, &fixture.kuma, services, within, fixture.now)
+    };
+    assert_eq!(late(&fixture, 15), Vec::<String>::new());
+    fixture.send_unchecked("DELETE", &task, &Value::Null);
+    assert_eq!(late(&fixture, 15), [format!("task {task} of kv is not registered after 15s")]);
+    assert_eq!(late(&fixture, 600), Vec::<String>::new());
+    fixture.remove_role_tag("kv");
+    assert_eq!(late(&fixture, 15), Vec::<String>::new());
+}
+
+#[test]
+fn registrations_of_an_excluded_cluster_are_not_judged() {
+    let mut fixture = KumaFixture::new();
+    let dead = fixture.kill("kv");
+    let leaks = |fixture: &KumaFixture| {
+        fixture.oracle.find_leaks(&fixture.cloud, &fixture.kuma, &|_| false, fixture.now).len()
+    };
+    assert_eq!(leaks(&fixture), 1, "{dead}");
+    fixture.oracle = KumaOracle::new(fixture.oracle.config.clone()).without_cluster("c1");
+    assert_eq!(leaks(&fixture), 0);
+    fixture.oracle = KumaOracle::new(fixture.oracle.config.clone()).without_cluster("c2");
+    assert_eq!(leaks(&fixture), 1);
+}
+
 /// Of few registrations, the guard admits one removal an hour, and any because of role tags.
 #[test]
 fn few_registrations_may_lose_one_an_hour() {
     let mut fixture = KumaFixture::new();
     (fixture.oracle.config.min_owned, fixture.oracle.config.max_fraction) = (100, 0.01);
-    (fixture.oracle.guarded_since, fixture.oracle.enough_since) = (None, None);
+    let guard = &mut fixture.oracle.guards.current;
+    (guard.guarded_since, guard.enough_since) = (None, None);
     fixture.remove_role_tag("kv");
     let (revoked, declared): (Vec<_>, Vec<_>) =
         fixture.registrations().into_iter().partition(|(service, ..)| service == "kv");
@@ -405,13 +471,14 @@ fn removal_of_a_drain_below_the_guards_floor_is_no_violation() {
             fixture.remove_role_tag(service);
         }
         let floor = std::mem::replace(&mut fixture.oracle.config.min_owned, 100);
-        (fixture.oracle.guarded_since, fixture.oracle.enough_since) = (None, None);
+        let guard = &mut fixture.oracle.guards.current;
+        (guard.guarded_since, guard.enough_since) = (None, None);
         let going: Vec<_> = fixture.registrations().into_iter().take(9).collect();
         if drained_first {
             going.iter().for_each(|(_, task, body)| fixture.drain(task, body));
         }
         fixture.oracle.config.min_owned = floor;
-        fixture.oracle.enough_since = Some(fixture.now);
+        fixture.oracle.guards.current.enough_since = Some(fixture.now);
         fixture.pass(SEEN_WITHIN);
         going.iter().for_each(|(_, task, _)| fixture.remove(task));
         let found = fixture.oracle.violations();
