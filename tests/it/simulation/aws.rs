@@ -46,6 +46,11 @@ impl SimAws {
         self.resumed().await;
         sleep(self.0.faults.latency()).await;
         self.resumed().await;
+        self.arrive(operation, what).await
+    }
+
+    /// The faults of a call that reaches AWS.
+    async fn arrive(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
         self.0.count_call(operation);
         if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
             replica.record_read(operation, &self.0);
@@ -297,14 +302,35 @@ impl Ecs for SimAws {
         tasks: &[TaskId],
         minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
-        let what = format!("ecs:UpdateTaskProtection for {minutes:?} minutes");
-        if self.1.is_none() {
-            self.0.must_hold_the_lease(&what);
-        }
-        let now = self.call("ecs:UpdateTaskProtection", cluster.as_str()).await?;
+        let Some(RunningReplica { replica, .. }) = self.1.as_deref() else {
+            self.0.must_hold_the_lease(&protection(minutes));
+            return self.protect(cluster, tasks, minutes).await;
+        };
+        replica.resumed().await;
+        let (aws, cluster, tasks) = (self.clone(), cluster.clone(), tasks.to_vec());
+        let sent = replica.deliver(async move { aws.protect(&cluster, &tasks, minutes).await }).await;
+        sent.unwrap_or_else(|| Err(error(AwsErrorKind::Unavailable, "ecs:UpdateTaskProtection")))
+    }
+}
+
+/// An update of protections, for messages.
+fn protection(minutes: Option<u16>) -> String {
+    format!("ecs:UpdateTaskProtection for {minutes:?} minutes")
+}
+
+impl SimAws {
+    /// Carries out an update of protections whose bytes are on their way.
+    async fn protect(
+        &self,
+        cluster: &ClusterArn,
+        tasks: &[TaskId],
+        minutes: Option<u16>,
+    ) -> Result<TaskProtectionOutput, AwsError> {
+        sleep(self.0.faults.latency()).await;
+        let now = self.arrive("ecs:UpdateTaskProtection", cluster.as_str()).await?;
         // A write of a replica is judged as it arrives.
         if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
-            replica.judge(&what);
+            replica.judge(&protection(minutes));
         }
         let request = UpdateTaskProtection {
             cluster: cluster.to_string(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ecs_mesh_aws::aws::{Ecs, EventQueue, Iam, MemberAccounts};
 use ecs_mesh_controller::Lease;
+use ecs_mesh_lease::HolderId;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
@@ -73,6 +74,12 @@ pub(super) trait Scenario {
     /// Records a restart of the operator.
     fn on_restart(&mut self);
 
+    /// Records that a replica starts, as a standby.
+    fn on_replica_start(&mut self, _holder: &HolderId) {}
+
+    /// Records that the process that acts is killed.
+    fn on_kill(&mut self) {}
+
     /// Records that this replica leads, before it knows.
     fn takeover_hook(&self) -> TakeoverHook;
 
@@ -113,6 +120,7 @@ pub(super) struct Driver<S> {
     manifests: Arc<ManifestStatus>,
     pub(super) operators: Vec<RunningOperator>,
     pub(super) replicas: Option<ReplicaFaults>,
+    pub(super) rates: ReadRates,
     pub(super) report: SimReport,
 }
 
@@ -121,7 +129,13 @@ impl<S: Scenario> Driver<S> {
         let manifests = Arc::new(scenario.manifests());
         let replicas = ReplicaFaults::of_life(seed, scenario.env());
         let operators = Vec::new();
-        Self { seed, rng, scenario, manifests, operators, replicas, report: SimReport::default() }
+        let (rates, report) = (ReadRates::default(), SimReport::default());
+        Self { seed, rng, scenario, manifests, operators, replicas, rates, report }
+    }
+
+    /// The same run, of operators with these rates of reads.
+    pub(super) fn with_rates(self, rates: ReadRates) -> Self {
+        Self { rates, ..self }
     }
 
     pub(super) async fn run(mut self) -> SimReport {
@@ -247,6 +261,7 @@ impl<S: Scenario> Driver<S> {
         let env = Arc::clone(self.scenario.env());
         let running = candidate.as_ref().map(|candidate| Arc::clone(&candidate.running));
         let connect = self.scenario.connect(running.as_ref());
+        let started = self.replicas.as_ref().map_or(0, ReplicaFaults::started);
         let (lease, clock): (Arc<dyn Lease>, _) = match &running {
             Some(running) => (Arc::clone(&running.lease), running.replica.clock.clone()),
             None => (Arc::clone(&env.lease) as _, env.clock.clone()),
@@ -278,8 +293,9 @@ impl<S: Scenario> Driver<S> {
             replicas: candidate.as_ref().map(|candidate| candidate.replicas.clone()),
             clock,
             metrics: Arc::new(Metrics::default()),
-            rates: ReadRates::default(),
-            seed: self.seed.wrapping_add(self.report.restarts),
+            rates: self.rates,
+            // Of its own in each process.
+            seed: self.seed.wrapping_add(self.report.restarts + started),
         });
         let (manifests, published) = watch::channel(Arc::clone(&self.manifests));
         let running = Arc::clone(&operator);

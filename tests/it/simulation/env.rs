@@ -210,10 +210,10 @@ impl SimEnv {
         }
     }
 
-    /// The operator is killed, and another process begins.
-    pub(super) fn restart(&self) {
+    /// Records that another process acts from now on.
+    pub(super) fn record_other_process(&self, message: impl FnOnce() -> String) {
         self.process.fetch_add(1, Ordering::Relaxed);
-        self.record(|| "restart".to_owned());
+        self.record(message);
     }
 
     /// The number of the operator's process.
@@ -278,7 +278,7 @@ impl SimEnv {
         if self.faults.are_enabled() {
             let millis = rng.i64(-172_800_000..172_800_000);
             let clocks = self.clocks.lock().unwrap();
-            let one = if clocks.len() > 1 { clocks.get(rng.usize(..clocks.len())) } else { None };
+            let one = if clocks.is_empty() { None } else { clocks.get(rng.usize(..clocks.len())) };
             one.unwrap_or(&self.clock).step_wall(millis);
             drop(clocks);
             self.faults.count(SimFault::ClockStep);
@@ -381,8 +381,12 @@ pub(super) struct SimReport {
     pub(super) timed: u64,
     /// Protections of old tasks.
     pub(super) holds: HoldCounts,
-    /// Changes of the leader, where replicas share a lease.
+    /// Replicas share a lease.
+    pub(super) has_replicas: bool,
+    /// Changes of the leader, where they do.
     pub(super) handovers: HandoverCounts,
+    /// Most reads of tasks within a minute, of all replicas together.
+    pub(super) most_reads: usize,
     /// Checks of the first account while the second one failed.
     pub(super) confined: u64,
     /// Calls to ECS and to the control plane in the quiet phase.

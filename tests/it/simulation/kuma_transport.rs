@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::faults::SimFault;
 use super::life::KumaShared;
-use super::replicas::RunningReplica;
+use super::replicas::{self, RunningReplica};
 
 /// Time limit of a call.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,24 +40,10 @@ impl Transport for SimKumaTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
-        let Some(RunningReplica { replica, lease }) = self.1.as_deref() else {
-            if method != HttpMethod::Get {
-                self.0.must_hold_the_lease(&format_args!("{method} {path}"));
-            }
-            return self.exchange(method, path, body).await;
-        };
-        replica.resumed().await;
-        if !method.writes() {
-            let answer = self.exchange(method, path, body).await;
-            replica.resumed().await;
-            return answer;
-        }
         let (transport, to, has_body) = (self.clone(), path.to_owned(), body.is_some());
         let exchange = async move { transport.exchange(method, &to, body).await };
-        match replica.send_write(&**lease, TIMEOUT, has_body, exchange).await {
-            Ok(answer) => answer.unwrap_or_else(|| Err(broken(TransportErrorKind::Broken))),
-            Err(obstacle) => Err(broken(TransportErrorKind::Obstructed(obstacle))),
-        }
+        let call = (method, path, has_body);
+        replicas::send(&self.0, self.1.as_deref(), call, TIMEOUT, exchange).await.map_err(broken)?
     }
 }
 

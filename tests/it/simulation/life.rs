@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_api::manifests::ManifestSet;
@@ -12,7 +12,7 @@ use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_lease::HolderId;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId, Timestamp};
-use ecs_mesh_operator::operator::{ConnectFn, Connected};
+use ecs_mesh_operator::operator::{ConnectFn, Connected, ReadRates};
 use ecs_mesh_sandbox::aws::LifeTimes;
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::kuma::{EmulatedRelease, KumaConfig, KumaCp, service_of};
@@ -26,7 +26,7 @@ use super::deleted_cluster;
 use super::driver::{Driver, INVALID_DOCUMENT, OPERATOR, Scenario, in_a_while};
 use super::env::{START, SimEnv, SimReport, load_whatever, under_paused_clock, violation};
 use super::faults::SimFault;
-use super::held_deployments::{HeldDeployments, HoldStrike, SimHolds};
+use super::held_deployments::{HeldDeployments, HoldStrike};
 use super::kuma_transport::SimKumaTransport;
 use super::members::{self, MemberAccess, MemberRegistrations};
 use super::owners::Owners;
@@ -66,24 +66,24 @@ impl Deref for KumaShared {
 }
 
 impl KumaShared {
+    /// The state of a life whose registrations these oracles judge.
+    fn new(
+        env: Arc<SimEnv>,
+        kuma: Arc<Mutex<KumaCp>>,
+        oracle: KumaOracle,
+        member: Option<MemberRegistrations>,
+    ) -> Self {
+        let (oracle, violations, confined) = (Mutex::new(oracle), Mutex::default(), AtomicU64::new(0));
+        Self { env, kuma, oracle, member, violations, confined }
+    }
+
     /// The state of a life without tasks.
     pub(super) fn of_tokens(env: Arc<SimEnv>, kuma: KumaCp) -> Self {
         let oracle = KumaOracle::new(OracleConfig {
-            operator: OPERATOR.to_owned(),
-            cluster: env.cluster.to_string(),
-            deleted_cluster: None,
             tags_lag: Duration::ZERO,
-            max_fraction: 0.3,
-            min_owned: 10,
+            ..oracle_config(OPERATOR, env.cluster.to_string(), None)
         });
-        Self {
-            env,
-            kuma: Arc::new(Mutex::new(kuma)),
-            oracle: Mutex::new(oracle),
-            member: None,
-            violations: Mutex::default(),
-            confined: AtomicU64::new(0),
-        }
+        Self::new(env, Arc::new(Mutex::new(kuma)), oracle, None)
     }
 
     /// Tells something to the oracles of all accounts.
@@ -109,23 +109,22 @@ impl KumaShared {
 
     /// Records that another process of the operator decides from now on.
     fn record_restart(&self) {
-        self.lock_holds_at_end().oracle.record_restart(self.now());
+        self.record_kill();
+        self.holds.lock().unwrap().oracle.record_restart(self.now());
         self.with_oracles(KumaOracle::record_restart);
     }
 
     /// Records that this replica leads from now on.
     fn record_takeover(&self, holder: &HolderId) {
-        self.lock_holds_at_end().oracle.record_takeover(holder.as_str(), self.now());
-        self.with_oracles(KumaOracle::record_takeover);
+        self.holds.lock().unwrap().oracle.record_takeover(holder.as_str(), self.now());
+        self.with_oracles(|oracle| oracle.record_takeover(holder.as_str()));
     }
 
-    /// The protections, when the process that may have set some no longer acts.
-    fn lock_holds_at_end(&self) -> MutexGuard<'_, SimHolds> {
-        let holds = self.holds.lock().unwrap();
-        if !holds.oracle.held_services().is_empty() {
+    /// Counts a kill of the process that may have set protections.
+    fn record_kill(&self) {
+        if !self.holds.lock().unwrap().oracle.held_services().is_empty() {
             self.faults.count(SimFault::KilledWhileHeld);
         }
-        holds
     }
 
     /// Checks the latest writes, which this process of the operator has sent, against the current world.
@@ -156,10 +155,15 @@ impl KumaShared {
 
 /// Runs a seed.
 pub(super) fn run(seed: u64) -> SimReport {
+    run_at(seed, ReadRates::default())
+}
+
+/// Runs a seed. An operator without a neighbour has these rates of reads.
+pub(super) fn run_at(seed: u64, rates: ReadRates) -> SimReport {
     under_paused_clock(|| async move {
         let kuma = Arc::new(Mutex::new(KumaCp::new(KumaConfig::default(), START)));
         if !two_operators::are_in(seed) {
-            return driver(seed, OPERATOR, &kuma).run().await;
+            return driver(seed, OPERATOR, &kuma).with_rates(rates).run().await;
         }
         let (one, other) = (
             driver(seed, OPERATOR, &kuma),
@@ -270,7 +274,7 @@ struct KumaScenario {
     kill: bool,
     /// The tasks of the second account.
     member_world: Option<World>,
-    /// When the manifests were edited last, or another process began to act.
+    /// When the manifests were edited last, or the only process was restarted.
     last_change: Instant,
     next_confinement: Instant,
 }
@@ -283,7 +287,8 @@ impl KumaScenario {
         let level = (has_member && seed.is_multiple_of(2)).then_some(0.0);
         let env = SimEnv::of_account(seed, rng, false, level, |config| config)
             .with_replicas(replicas::of_life(seed));
-        // Two accounts may have the same addresses, and then the same host names.
+        // Accounts of two operators may have the same addresses, and then the same host names. Tasks of a second account are
+        // named by their ids, and one control plane has one template of names.
         let naming = if rng.bool() || !is_alone || has_member { Naming::TaskId } else { Naming::Hostname };
         let shared_kuma = Arc::clone(kuma);
         let mut kuma = kuma.lock().unwrap();
@@ -351,16 +356,8 @@ impl KumaScenario {
         let dialect_upgrade = dialect_upgrade.filter(|_| zone_form.is_none());
         let version = start_version(zone_form, &mut kuma);
         drop(kuma);
-        let shared = KumaShared {
-            env: Arc::new(env),
-            kuma: shared_kuma,
-            oracle: Mutex::new(oracle),
-            member,
-            violations: Mutex::default(),
-            confined: AtomicU64::new(0),
-        };
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(KumaShared::new(Arc::new(env), shared_kuma, oracle, member)),
             operator,
             world,
             care,
@@ -671,11 +668,19 @@ impl Scenario for KumaScenario {
         self.shared.record_restart();
     }
 
+    fn on_replica_start(&mut self, holder: &HolderId) {
+        self.shared.with_oracles(|oracle| oracle.record_start(holder.as_str()));
+    }
+
+    fn on_kill(&mut self) {
+        self.shared.record_kill();
+    }
+
     fn takeover_hook(&self) -> TakeoverHook {
         let shared = Arc::downgrade(&self.shared);
         Box::new(move |holder| {
             if let Some(shared) = shared.upgrade() {
-                shared.restart();
+                shared.record_other_process(|| format!("takeover by {holder}"));
                 shared.record_takeover(holder);
             }
         })

@@ -25,6 +25,7 @@ mod two_operators;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use ecs_mesh_operator::operator::ReadRates;
 use env::SimReport;
 use faults::SimFault;
 
@@ -169,7 +170,7 @@ fn replays(seed: u64, run: fn(u64) -> SimReport) {
 /// Prints the counts of handovers, and checks that the faults of replicas struck where enough lives have replicas.
 fn add_replica_faults(reports: &[(u64, SimReport)], kinds: &mut Vec<SimFault>) {
     let total = replicas::total(reports);
-    let with_replicas = reports.iter().filter(|(_, report)| report.handovers.writes > 0).count();
+    let with_replicas = reports.iter().filter(|(_, report)| report.has_replicas).count();
     println!("{with_replicas} lives with replicas: {total:?}");
     if with_replicas >= MANY {
         kinds.extend(SimFault::OF_REPLICAS);
@@ -179,9 +180,6 @@ fn add_replica_faults(reports: &[(u64, SimReport)], kinds: &mut Vec<SimFault>) {
 mod kuma {
     /// Enough for a thousand forced handovers.
     const HANDOVER_LIVES: u64 = 120;
-    /// About two thirds of the writes that these lives make.
-    const MIN_JUDGED_WRITES: u64 = 10_000;
-
     #[test]
     fn invariants_hold_for_every_seed() {
         let reports = super::run_all(&super::seeds(200, super::REGRESSIONS), super::life::run);
@@ -216,7 +214,7 @@ mod kuma {
         let seeds: Vec<u64> = match super::number("SIM_HANDOVERS", HANDOVER_LIVES) {
             // A seed of an earlier run.
             seed if seed >= super::replicas::HANDOVERS => vec![seed],
-            lives => (0..lives).map(|n| super::replicas::HANDOVERS + n).collect(),
+            lives => (0..lives).zip(super::replicas::handover_lives()).map(|(_, seed)| seed).collect(),
         };
         let reports = super::run_all(&seeds, super::life::run);
         let total = super::replicas::total(&reports);
@@ -227,14 +225,37 @@ mod kuma {
         }
         assert!(failed.is_empty(), "{} lives have violations", failed.len());
         assert_eq!(total.deposed_writes, 0);
-        let is_full = seeds.len() as u64 >= HANDOVER_LIVES;
-        assert!(!is_full || total.forced >= 1_000, "too few handovers: {}", total.forced);
-        // Without writes to judge, none could be a deposed leader's.
-        assert!(!is_full || total.writes >= MIN_JUDGED_WRITES, "too few writes: {}", total.writes);
+        if seeds.len() as u64 >= HANDOVER_LIVES {
+            assert!(reports.iter().all(|(_, report)| report.has_replicas), "a life has no replicas");
+            assert!(total.forced >= 1_000, "too few handovers: {total:?}");
+            assert!(total.writes >= 10_000, "too few writes were judged: {total:?}");
+            let timed = (total.timed_after_stop, total.timed_after_silence);
+            assert!(timed.0 >= 100 && timed.1 >= 300, "too few takeovers were timed: {timed:?}");
+        }
+    }
+
+    /// One read of tasks a second is less than two replicas want.
+    #[test]
+    fn replicas_share_the_read_rates() {
+        let rates = super::ReadRates { ecs: 1.0, ..super::ReadRates::default() };
+        let report = super::life::run_at(15, rates);
+        assert!(report.has_replicas);
+        let late = report.violations.iter().filter(|message| message.contains("reads of tasks"));
+        assert_eq!(late.collect::<Vec<_>>(), [""; 0]);
+        println!("{} reads within a minute", report.most_reads);
+        assert!(report.most_reads >= 50, "the rates did not bind: {}", report.most_reads);
     }
 
     #[test]
     fn seed_replays_exactly() {
-        [3, 6, 11, 16].into_iter().for_each(|seed| super::replays(seed, super::life::run));
+        let (second_account, replicas) = (super::members::are_in, super::replicas::are_in);
+        // With a second account there are two queues, with replicas two processes that wait for them.
+        assert!(second_account(65) && replicas(65));
+        assert!(second_account(28) && !replicas(28));
+        let handovers = super::replicas::handover_lives().next().unwrap();
+        assert!(replicas(handovers));
+        for seed in [3, 6, 11, 16, 65, 28, handovers] {
+            super::replays(seed, super::life::run);
+        }
     }
 }

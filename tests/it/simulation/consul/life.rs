@@ -8,6 +8,7 @@ use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
+use ecs_mesh_lease::HolderId;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::operator::{ConnectFn, Connected, Operator};
@@ -371,13 +372,17 @@ impl Scenario for ConsulScenario {
         self.shared.oracle.lock().unwrap().record_restart();
     }
 
+    fn on_replica_start(&mut self, holder: &HolderId) {
+        self.shared.oracle.lock().unwrap().record_start(holder.as_str());
+    }
+
     fn takeover_hook(&self) -> TakeoverHook {
         let shared = Arc::downgrade(&self.shared);
-        Box::new(move |_| {
+        Box::new(move |holder| {
             if let Some(shared) = shared.upgrade() {
-                shared.restart();
+                shared.record_other_process(|| format!("takeover by {holder}"));
                 shared.disturb_until(shared.now().plus(BEGINS));
-                shared.oracle.lock().unwrap().record_takeover();
+                shared.oracle.lock().unwrap().record_takeover(holder.as_str());
             }
         })
     }

@@ -14,7 +14,7 @@ mod shared;
 mod transport;
 
 use super::faults::SimFault;
-use super::{MANY, add_replica_faults, assert_runs, replays, run_all, seeds};
+use super::{MANY, add_replica_faults, assert_runs, replays, replicas, run_all, seeds};
 
 /// Seeds that found defects. They run every time.
 const REGRESSIONS: &[u64] = &[
@@ -50,5 +50,6 @@ fn invariants_hold_for_every_seed() {
 
 #[test]
 fn seed_replays_exactly() {
+    assert!(replicas::are_in(15));
     [2, 5, 15].into_iter().for_each(|seed| replays(seed, life::run));
 }

@@ -12,7 +12,7 @@ use ecs_mesh_sandbox::consul::ConsulRequest;
 use tokio::time::sleep;
 
 use super::super::faults::SimFault;
-use super::super::replicas::RunningReplica;
+use super::super::replicas::{self, RunningReplica};
 use super::shared::{ConsulShared, OperatorToken};
 
 /// Time limit of a call.
@@ -105,32 +105,17 @@ impl StreamTransport for SimConsulTransport {
         body: Option<Vec<u8>>,
         sink: &mut dyn BodySink,
     ) -> Result<ResponseHead, TransportError> {
-        let Some(RunningReplica { replica, lease }) = self.1.as_deref() else {
-            if method != HttpMethod::Get {
-                self.0.must_hold_the_lease(&format_args!("{method} {path}"));
-            }
-            return self.exchange(method, path, body, sink).await;
-        };
-        replica.resumed().await;
-        if !method.writes() {
-            let answer = self.exchange(method, path, body, sink).await;
-            replica.resumed().await;
-            return answer;
-        }
         let (transport, to, has_body) = (self.clone(), path.to_owned(), body.is_some());
         let exchange = async move {
             let mut kept = KeptResponse::default();
             let answer = transport.exchange(method, &to, body, &mut kept).await;
             (answer, kept)
         };
-        match replica.send_write(&**lease, TIMEOUT, has_body, exchange).await {
-            Ok(None) => Err(broken(TransportErrorKind::Broken)),
-            Ok(Some((answer, kept))) => {
-                let is_complete = kept.0.iter().all(|(head, chunk)| sink.write(head, chunk));
-                if is_complete { answer } else { Err(broken(TransportErrorKind::TooLarge)) }
-            }
-            Err(obstacle) => Err(broken(TransportErrorKind::Obstructed(obstacle))),
-        }
+        let call = (method, path, has_body);
+        let sent = replicas::send(&self.0, self.1.as_deref(), call, TIMEOUT, exchange).await;
+        let (answer, kept) = sent.map_err(broken)?;
+        let is_complete = kept.0.iter().all(|(head, chunk)| sink.write(head, chunk));
+        if is_complete { answer } else { Err(broken(TransportErrorKind::TooLarge)) }
     }
 }
 

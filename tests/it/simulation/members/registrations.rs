@@ -38,7 +38,7 @@ impl MemberRegistrations {
             tasks: rng.usize(4..16),
             seed: own_seed,
             interval: (Duration::from_millis(500), Duration::from_secs(8)),
-            // Both accounts may have the same addresses.
+            // As in the first account: one control plane has one template of names.
             naming: Naming::TaskId,
             control_planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ecs_mesh_control_plane::http::{HttpMethod, TransportErrorKind};
 use ecs_mesh_controller::{Heartbeat, Lease};
 use ecs_mesh_lease::{Elector, LeaseTiming};
 use ecs_mesh_operator::operator::{Replicas, StandbyReads};
@@ -53,14 +54,43 @@ pub(super) fn of_life(seed: u64) -> Option<LeaseBook> {
 }
 
 /// Whether a life has replicas.
-fn are_in(seed: u64) -> bool {
+pub(super) fn are_in(seed: u64) -> bool {
     (seed >= HANDOVERS || (seed / 5) % 5 == 3) && !two_operators::are_in(seed)
+}
+
+/// The seeds of lives whose lease is often taken from the leader.
+pub(super) fn handover_lives() -> impl Iterator<Item = u64> {
+    (HANDOVERS..).filter(|seed| are_in(*seed))
 }
 
 /// A replica that runs, and its lease.
 pub(super) struct RunningReplica {
     pub(super) replica: Arc<SimReplica>,
     pub(super) lease: Arc<dyn Lease>,
+}
+
+/// Sends a request of a process to a control plane: of one of several replicas, or of the only one.
+pub(super) async fn send<T: Send + 'static>(
+    env: &SimEnv,
+    replica: Option<&RunningReplica>,
+    (method, path, has_body): (HttpMethod, &str, bool),
+    timeout: Duration,
+    exchange: impl Future<Output = T> + Send + 'static,
+) -> Result<T, TransportErrorKind> {
+    let Some(RunningReplica { replica, lease }) = replica else {
+        if method.writes() {
+            env.must_hold_the_lease(&format_args!("{method} {path}"));
+        }
+        return Ok(exchange.await);
+    };
+    replica.resumed().await;
+    if !method.writes() {
+        let answer = exchange.await;
+        replica.resumed().await;
+        return Ok(answer);
+    }
+    let sent = replica.send_write(&**lease, timeout, has_body, exchange).await;
+    sent.map_err(TransportErrorKind::Obstructed)?.ok_or(TransportErrorKind::Broken)
 }
 
 /// A replica's part in the election.
@@ -110,6 +140,11 @@ impl ReplicaFaults {
         Some(Self { book, rng, pause, next, replacements: Vec::new(), started: 0 })
     }
 
+    /// The number of processes that have started.
+    pub(super) fn started(&self) -> u64 {
+        self.started
+    }
+
     /// A time that is longer than the lease.
     fn longer_than_lease(&mut self) -> Duration {
         let lease = self.book.timing().lease_duration();
@@ -131,7 +166,14 @@ impl<S: Scenario> Driver<S> {
         let (env, name) = (self.scenario.env(), format!("replica-{}", faults.started));
         let candidate =
             RunningCandidate::start(&name, env, &faults.book, self.seed.wrapping_add(faults.started));
+        let holder = candidate.replica().holder.clone();
         self.start_operator(Some(candidate));
+        self.scenario.on_replica_start(&holder);
+        self.set_clocks();
+    }
+
+    /// Sets the clocks that may be stepped: those of the replicas that run.
+    fn set_clocks(&self) {
         let clock = |running: &RunningOperator| Some(running.candidate.as_ref()?.replica().clock.clone());
         self.scenario.env().set_clocks(self.operators.iter().filter_map(clock).collect());
     }
@@ -159,7 +201,7 @@ impl<S: Scenario> Driver<S> {
         if self.replicas.is_none() {
             self.operators.drain(..).for_each(|running| running.task.abort());
             self.scenario.on_restart();
-            env.restart();
+            env.record_other_process(|| "restart".to_owned());
             return self.start_operator(None);
         }
         if let Some(index) = self.leader() {
@@ -174,6 +216,7 @@ impl<S: Scenario> Driver<S> {
         candidate.elector.abort();
         let holder = &candidate.replica().holder;
         self.scenario.env().record(|| format!("{holder} is killed"));
+        self.scenario.on_kill();
         self.after_end(ForcedBy::Silence);
     }
 
@@ -194,6 +237,7 @@ impl<S: Scenario> Driver<S> {
     }
 
     fn after_end(&mut self, by: ForcedBy) {
+        self.set_clocks();
         let now = self.scenario.env().now();
         let Some(faults) = &mut self.replicas else { return };
         faults.book.record_forced(by, now);
@@ -219,7 +263,7 @@ impl<S: Scenario> Driver<S> {
         let (env, leader) = (Arc::clone(self.scenario.env()), self.leader());
         let now = env.now();
         let Some(faults) = &mut self.replicas else { return };
-        // The one before must be over: two faults at once hide each other.
+        // Only a leader is deposed. The one before may still hang, and then faults overlap.
         if faults.book.leader(now).is_none() {
             return;
         }
@@ -228,16 +272,14 @@ impl<S: Scenario> Driver<S> {
         let lasts = faults.longer_than_lease();
         let kind = faults.rng.u8(..12);
         let hangs = faults.rng.bool();
-        if kind >= 10 {
-            return self.disturb_standby(leader, lasts, hangs);
-        }
         let until = now.plus(lasts);
         let fault = match kind {
             0..2 => SimFault::LeaderKilled,
             2..4 => SimFault::LeaderStopped,
             4..6 => SimFault::LeaderHangs,
             6..8 => SimFault::LeaderCutOff,
-            _ => SimFault::LeaderFrozen,
+            8..10 => return self.freeze(lasts, hangs).await,
+            _ => return self.disturb_standby(leader, lasts, hangs),
         };
         let replica =
             self.operators[leader].candidate.as_ref().map(|candidate| Arc::clone(candidate.replica()));
@@ -247,7 +289,6 @@ impl<S: Scenario> Driver<S> {
         match fault {
             SimFault::LeaderKilled => self.kill_replica(leader),
             SimFault::LeaderStopped => self.stop_replica(leader),
-            SimFault::LeaderFrozen => self.freeze(lasts, hangs).await,
             SimFault::LeaderHangs => {
                 replica.hang_until(until);
                 faults.book.record_forced(ForcedBy::Silence, now);
@@ -272,7 +313,8 @@ impl<S: Scenario> Driver<S> {
         if hangs {
             replica.hang_until(until);
         } else {
-            replica.cut_off_until(until, lasts.as_millis().is_multiple_of(2));
+            let hangs = self.replicas.as_mut().is_some_and(|faults| faults.rng.bool());
+            replica.cut_off_until(until, hangs);
         }
     }
 
@@ -289,15 +331,16 @@ impl<S: Scenario> Driver<S> {
             return;
         }
         let (now, book) = (env.now(), Arc::clone(&faults.book));
+        env.faults.count(SimFault::LeaderFrozen);
+        env.record(|| format!("all replicas are frozen for {lasts:?}, another takes the lease: {is_taken}"));
         book.record_forced(ForcedBy::Freeze, now);
         let woken = now.plus(lasts);
         env.disturb_until(woken.plus(book.timing().lease_duration() + RECOVERY));
-        book.record_disturbance(woken);
-        let advancing = advance(lasts);
+        book.record_freeze(woken);
         if is_taken {
             book.take_by_other(woken);
         }
-        advancing.await;
+        advance(lasts).await;
     }
 
     /// Checks that the replicas together keep to the rates.
@@ -308,7 +351,8 @@ impl<S: Scenario> Driver<S> {
             .iter()
             .filter_map(|running| Some(running.candidate.as_ref()?.replica().reads.count(now)))
             .collect();
-        let (all, most) = (counts.iter().sum::<usize>(), reads::most(counts.len()));
+        let (all, most) = (counts.iter().sum::<usize>(), reads::most(self.rates.ecs, counts.len()));
+        self.report.most_reads = self.report.most_reads.max(all);
         if all > most {
             self.report.violations.push(format!("{all} reads of tasks within a minute, more than {most}"));
         }
@@ -331,6 +375,7 @@ impl<S: Scenario> Driver<S> {
             running.candidate.iter().for_each(|candidate| candidate.elector.abort());
         }
         if let Some(faults) = &self.replicas {
+            self.report.has_replicas = true;
             self.report.handovers = faults.book.counts();
             self.report.violations.append(&mut faults.book.take_violations());
         }

@@ -8,10 +8,9 @@ use ecs_mesh_model::Timestamp;
 
 /// The calls that share the rate `--ecs-reads-per-second`.
 const OF_TASKS: [&str; 3] = ["ecs:ListTasks", "ecs:DescribeTasks", "ecs:DescribeContainerInstances"];
-/// The window: the burst of a process is what the rate gains in 5 s.
 const WINDOW: Duration = Duration::from_mins(1);
-const RATE: usize = 10;
-const BURST: usize = 50;
+/// The burst of a process is what the rate gains in this time.
+const BURST: Duration = Duration::from_secs(5);
 
 /// The latest reads of one replica.
 #[derive(Default)]
@@ -35,7 +34,10 @@ impl ReplicaReads {
     }
 }
 
-/// The most calls of so many processes in one window.
-pub(in super::super) fn most(processes: usize) -> usize {
-    usize::try_from(WINDOW.as_secs()).unwrap() * RATE + processes * BURST
+/// The most calls of this many processes in one window, at this rate a second for all.
+pub(in super::super) fn most(rate: f64, processes: usize) -> usize {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    // small numbers
+    let most = (rate * (WINDOW.as_secs_f64() + processes as f64 * BURST.as_secs_f64())) as usize;
+    most
 }

@@ -47,18 +47,8 @@ struct ReplicaState {
     cut_off_until: Timestamp,
     cut_hangs: bool,
     steady_since: Timestamp,
-    received: Received,
     /// Messages that it received while it did not lead.
     received_as_standby: BTreeSet<String>,
-}
-
-/// How a process has received events.
-#[derive(Clone, Copy)]
-enum Received {
-    Never,
-    AsLeader,
-    /// Without the lease, which it held before, since then.
-    SinceLoss(Timestamp),
 }
 
 impl SimReplica {
@@ -69,7 +59,6 @@ impl SimReplica {
             cut_off_until: now,
             cut_hangs: false,
             steady_since: now.plus(RECOVERY),
-            received: Received::Never,
             received_as_standby: BTreeSet::new(),
         };
         Arc::new(Self {
@@ -156,29 +145,36 @@ impl SimReplica {
         }
     }
 
-    /// Records that a receive begins. A process that has led may take a moment to stop.
+    /// Records that a receive begins. A process that has led may take a moment to stop, also after a freeze.
     pub(in super::super) fn record_receive(&self, lease: &dyn Lease) {
-        let (now, mut state) = (self.env.now(), self.state.lock().unwrap());
-        let is_late = match state.received {
-            _ if lease.holds() => {
-                state.received = Received::AsLeader;
-                return;
-            }
-            Received::Never => true,
-            Received::AsLeader => {
-                state.received = Received::SinceLoss(now);
-                false
-            }
-            Received::SinceLoss(since) => since.age_at(now) > RECEIVE_LAG,
-        };
-        drop(state);
-        if is_late {
+        let now = self.env.now();
+        if lease.holds() {
+            return;
+        }
+        if let Some(ended) = self.book.ended(&self.holder, now)
+            && ended.max(self.book.frozen_until()).age_at(now) > RECEIVE_LAG
+        {
             self.book.record_violation(format!("a standby, {}, receives events", self.holder));
         }
     }
 
+    /// Waits for the answer to bytes that are sent now. They arrive also if the process ends or hangs meanwhile.
+    pub(in super::super) async fn deliver<T: Send + 'static>(
+        self: &Arc<Self>,
+        exchange: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (replica, flight) = (Arc::clone(self), InFlight::begin(self));
+        let sent = tokio::spawn(async move {
+            let answer = exchange.await;
+            drop(flight);
+            replica.resumed().await;
+            answer
+        });
+        sent.await.ok()
+    }
+
     /// Sends a write as the HTTP client does: with a permit, which is checked again when the connection is ready and ends
-    /// with the term. Bytes that are sent arrive, also if the process ends or hangs meanwhile.
+    /// with the term.
     pub(in super::super) async fn send_write<T: Send + 'static>(
         self: &Arc<Self>,
         lease: &dyn Lease,
@@ -193,14 +189,7 @@ impl SimReplica {
             if has_body {
                 permit.check()?;
             }
-            let (replica, flight) = (Arc::clone(self), InFlight::begin(self));
-            let sent = tokio::spawn(async move {
-                let answer = exchange.await;
-                drop(flight);
-                replica.resumed().await;
-                answer
-            });
-            Ok::<_, WriteObstacle>(sent.await.ok())
+            Ok::<_, WriteObstacle>(self.deliver(exchange).await)
         };
         permit.run(sending).await.unwrap_or(Ok(None))
     }
@@ -264,12 +253,11 @@ impl SimLeaseStore {
         Ok(())
     }
 
-    /// Whether a fault of the store strikes, which excuses a late takeover.
+    /// Whether a fault of the store strikes, so that a takeover may take longer.
     fn strikes(&self, fault: SimFault, chance: f64) -> bool {
-        let env = &self.0.env;
-        let strikes = env.faults.fires(fault, chance);
+        let strikes = self.0.env.faults.fires(fault, chance);
         if strikes {
-            self.0.book.record_disturbance(env.now().plus(RECOVERY));
+            self.0.book.record_failed_call(&self.0.holder);
         }
         strikes
     }

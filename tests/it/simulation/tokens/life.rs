@@ -102,7 +102,7 @@ impl TokenLife {
     fn restart(&mut self) {
         self.operator.take().iter().for_each(JoinHandle::abort);
         self.restarts += 1;
-        self.env().restart();
+        self.env().record_other_process(|| "restart".to_owned());
         self.run_operator();
     }
 
