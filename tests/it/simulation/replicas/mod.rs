@@ -2,6 +2,9 @@
 //! killed, stopped, frozen, hung, or cut off from the lease's store; the store fails, before or after a write takes effect;
 //! the wall clock of one machine jumps. No write may arrive from a replica whose lease may have ended (I7), and all else
 //! holds across takeovers as well.
+//!
+//! Time limits of registrations and protections are off while a fault may keep the replicas from acting, which is a fixed time
+//! for the worst case. Where handovers are forced every few seconds, they are nearly always off.
 
 mod book;
 mod reads;
