@@ -27,7 +27,10 @@ const NEWBORN: Duration = Duration::from_secs(10);
 
 /// AWS, for a process of the operator: one of several replicas, or the only one.
 #[derive(Clone)]
-pub(super) struct SimAws(pub(super) Arc<SimEnv>, pub(super) Option<Arc<RunningReplica>>);
+pub(super) struct SimAws {
+    pub(super) env: Arc<SimEnv>,
+    pub(super) replica: Option<Arc<RunningReplica>>,
+}
 
 pub(super) fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
     AwsError {
@@ -44,39 +47,39 @@ impl SimAws {
     /// The delay and the faults of a call.
     async fn call(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
         self.resumed().await;
-        sleep(self.0.faults.latency()).await;
+        sleep(self.env.faults.latency()).await;
         self.resumed().await;
         self.arrive(operation, what).await
     }
 
     /// The faults of a call that reaches AWS.
     async fn arrive(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
-        self.0.count_call(operation);
-        if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
-            replica.record_read(operation, &self.0);
+        self.env.count_call(operation);
+        if let Some(RunningReplica { replica, .. }) = self.replica.as_deref() {
+            replica.record_read(operation, &self.env);
         }
         let failed = self.inject().await;
         if failed.is_some() && operation == "ecs:DescribeTasks" {
-            self.0.faults.count(SimFault::FailedDescribe);
+            self.env.faults.count(SimFault::FailedDescribe);
         }
         let outcome = failed.map_or("success", AwsErrorKind::label);
-        self.0.record(|| format!("{operation} {what} {outcome}"));
+        self.env.record(|| format!("{operation} {what} {outcome}"));
         match failed {
             Some(kind) => Err(error(kind, operation)),
-            None => Ok(self.0.now()),
+            None => Ok(self.env.now()),
         }
     }
 
     /// Waits while the calling process hangs.
     async fn resumed(&self) {
-        if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
+        if let Some(RunningReplica { replica, .. }) = self.replica.as_deref() {
             replica.resumed().await;
         }
     }
 
     async fn inject(&self) -> Option<AwsErrorKind> {
-        let faults = &self.0.faults;
-        if faults.aws_is_down(self.0.now()) {
+        let faults = &self.env.faults;
+        if faults.aws_is_down(self.env.now()) {
             return Some(AwsErrorKind::Unavailable);
         }
         if faults.fires(SimFault::Throttled, 0.03) {
@@ -95,7 +98,7 @@ impl SimAws {
     /// Whether DescribeTasks reports a live task as MISSING. Tasks that a list has hidden are described until a list shows
     /// them again, since they would otherwise look like removed tasks.
     fn misses(&self, task: &CloudTask, now: Timestamp) -> bool {
-        let faults = &self.0.faults;
+        let faults = &self.env.faults;
         let may_be = faults.may_be_missing(task.id(), now);
         if !may_be || faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
             return false;
@@ -108,7 +111,7 @@ impl SimAws {
 
     /// Tasks of a page: few in the harsh environment, so that lists have several pages.
     fn page(&self) -> usize {
-        if self.0.counts_calls() { 100 } else { 7 }
+        if self.env.counts_calls() { 100 } else { 7 }
     }
 }
 
@@ -124,14 +127,14 @@ fn output(answer: &TaskProtections) -> TaskProtectionOutput {
 impl Ecs for SimAws {
     async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         self.call("ecs:ListClusters", "").await?;
-        let (arns, next) = self.0.cloud.lock().unwrap().list_clusters(None, 100);
+        let (arns, next) = self.env.cloud.lock().unwrap().list_clusters(None, 100);
         let items = arns.iter().map(|arn| ClusterArn::parse(arn).unwrap()).collect();
         Ok(ListPage { items, skipped: Vec::new(), next })
     }
 
     async fn describe_cluster(&self, cluster: &ClusterArn) -> Result<ClusterStatus, AwsError> {
         self.call("ecs:DescribeClusters", cluster.as_str()).await?;
-        let (found, _) = self.0.cloud.lock().unwrap().describe_clusters(&[cluster.to_string()]);
+        let (found, _) = self.env.cloud.lock().unwrap().describe_clusters(&[cluster.to_string()]);
         Ok(match found.first().and_then(|found| found["status"].as_str()) {
             None => ClusterStatus::Missing,
             Some("INACTIVE") => ClusterStatus::Inactive,
@@ -146,9 +149,9 @@ impl Ecs for SimAws {
         page: Option<String>,
     ) -> Result<ListPage<TaskArn>, AwsError> {
         let now = self.call("ecs:ListTasks", desired.as_str()).await?;
-        let faults = &self.0.faults;
+        let faults = &self.env.faults;
         if page.is_none() && faults.lacks_tasks(SimFault::EmptyList, 0.02) {
-            let all = self.0.cloud.lock().unwrap().list_tasks(&ListTasks::of(cluster.as_str(), desired));
+            let all = self.env.cloud.lock().unwrap().list_tasks(&ListTasks::of(cluster.as_str(), desired));
             for arn in all.into_iter().flat_map(|all| all.arns) {
                 faults.record_listed(TaskArn::parse(&arn).unwrap().id().as_str(), false);
             }
@@ -168,7 +171,7 @@ impl Ecs for SimAws {
         let stale = faults.staleness(SimFault::StaleList, 0.3, Duration::from_secs(4));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let listed = {
-            let cloud = self.0.cloud.lock().unwrap();
+            let cloud = self.env.cloud.lock().unwrap();
             if stale.is_zero() { cloud.list_tasks(&request) } else { cloud.list_tasks_as_of(&request, as_of) }
         };
         let listed = listed.map_err(|_| error(AwsErrorKind::Invalid, "ecs:ListTasks"))?;
@@ -190,7 +193,7 @@ impl Ecs for SimAws {
             items.split_off(shown).iter().for_each(omit);
         }
         items.iter().for_each(|task| faults.record_listed(task.id().as_str(), true));
-        self.0.between_lists();
+        self.env.between_lists();
         let skipped = faults.odd_item().map(|item| item.to_string()).into_iter().collect();
         Ok(ListPage { items, skipped, next: listed.next_token })
     }
@@ -201,11 +204,11 @@ impl Ecs for SimAws {
         tasks: &[TaskId],
     ) -> Result<DescribeTasksOutput, AwsError> {
         let now = self.call("ecs:DescribeTasks", &tasks.len().to_string()).await?;
-        let faults = &self.0.faults;
+        let faults = &self.env.faults;
         let stale = faults.staleness(SimFault::StaleDescribe, 0.3, Duration::from_secs(3));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let mut described = DescribeTasksOutput::default();
-        let cloud = self.0.cloud.lock().unwrap();
+        let cloud = self.env.cloud.lock().unwrap();
         let of_cluster =
             ListTasks { max_results: Some(1), ..ListTasks::of(cluster.as_str(), DesiredStatus::Running) };
         if cloud.list_tasks(&of_cluster).is_err() {
@@ -225,7 +228,7 @@ impl Ecs for SimAws {
                 None => described.missing.push(id.clone()),
             }
         }
-        self.0.record(|| {
+        self.env.record(|| {
             let shown =
                 described.tasks.iter().map(|t| format!("{:.8} {} v{}", t.arn.id(), t.last_status, t.version));
             let missing = described.missing.iter().map(|id| format!("{id:.8} MISSING"));
@@ -237,7 +240,7 @@ impl Ecs for SimAws {
 
     async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
         self.call("ecs:DescribeTaskDefinition", arn.as_str()).await?;
-        let cloud = self.0.cloud.lock().unwrap();
+        let cloud = self.env.cloud.lock().unwrap();
         let found = cloud.describe_task_definition(arn.as_str());
         Ok(found.unwrap().to_model().unwrap())
     }
@@ -248,10 +251,10 @@ impl Ecs for SimAws {
         names: &[String],
     ) -> Result<DescribeServicesOutput, AwsError> {
         let now = self.call("ecs:DescribeServices", cluster.as_str()).await?;
-        let faults = &self.0.faults;
+        let faults = &self.env.faults;
         let stale = faults.staleness(SimFault::StaleService, 0.2, STALE);
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
-        let (cloud, holds) = (self.0.cloud.lock().unwrap(), self.0.holds.lock().unwrap());
+        let (cloud, holds) = (self.env.cloud.lock().unwrap(), self.env.holds.lock().unwrap());
         let mut described = DescribeServicesOutput::default();
         for name in names {
             let is_missing = faults.fires(SimFault::MissingService, 0.03);
@@ -270,7 +273,7 @@ impl Ecs for SimAws {
     ) -> Result<DescribeContainerInstancesOutput, AwsError> {
         self.call("ecs:DescribeContainerInstances", cluster.as_str()).await?;
         let asked: Vec<String> = instances.iter().map(ToString::to_string).collect();
-        let described = self.0.cloud.lock().unwrap().describe_container_instances(cluster.as_str(), &asked);
+        let described = self.env.cloud.lock().unwrap().describe_container_instances(cluster.as_str(), &asked);
         let not_found = |_| error(AwsErrorKind::NotFound, "ecs:DescribeContainerInstances");
         let (found, missing) = described.map_err(not_found)?;
         let arn = |text: &str| ContainerInstanceArn::parse(text).unwrap();
@@ -291,7 +294,7 @@ impl Ecs for SimAws {
     ) -> Result<TaskProtectionOutput, AwsError> {
         let now = self.call("ecs:GetTaskProtection", cluster.as_str()).await?;
         let ids: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
-        let mut cloud = self.0.cloud.lock().unwrap();
+        let mut cloud = self.env.cloud.lock().unwrap();
         cloud.step(now);
         Ok(output(&cloud.task_protection(cluster.as_str(), &ids).unwrap()))
     }
@@ -302,8 +305,8 @@ impl Ecs for SimAws {
         tasks: &[TaskId],
         minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
-        let Some(RunningReplica { replica, .. }) = self.1.as_deref() else {
-            self.0.must_hold_the_lease(&protection(minutes));
+        let Some(RunningReplica { replica, .. }) = self.replica.as_deref() else {
+            self.env.must_hold_the_lease(&protection(minutes));
             return self.protect(cluster, tasks, minutes).await;
         };
         replica.resumed().await;
@@ -326,10 +329,10 @@ impl SimAws {
         tasks: &[TaskId],
         minutes: Option<u16>,
     ) -> Result<TaskProtectionOutput, AwsError> {
-        sleep(self.0.faults.latency()).await;
+        sleep(self.env.faults.latency()).await;
         let now = self.arrive("ecs:UpdateTaskProtection", cluster.as_str()).await?;
         // A write of a replica is judged as it arrives.
-        if let Some(RunningReplica { replica, .. }) = self.1.as_deref() {
+        if let Some(RunningReplica { replica, .. }) = self.replica.as_deref() {
             replica.judge(&protection(minutes));
         }
         let request = UpdateTaskProtection {
@@ -338,12 +341,12 @@ impl SimAws {
             protection_enabled: Some(minutes.is_some()),
             expires_in_minutes: minutes.map(i64::from),
         };
-        let is_lost = self.0.faults.fires(SimFault::LostProtection, 0.05);
+        let is_lost = self.env.faults.fires(SimFault::LostProtection, 0.05);
         let answer = {
-            let (mut cloud, mut holds) = (self.0.cloud.lock().unwrap(), self.0.holds.lock().unwrap());
+            let (mut cloud, mut holds) = (self.env.cloud.lock().unwrap(), self.env.holds.lock().unwrap());
             holds.update(&request, is_lost, &mut cloud, now)
         };
-        self.0.record(|| format!("the operator protects: {}, lost {is_lost}", shown(&answer)));
+        self.env.record(|| format!("the operator protects: {}, lost {is_lost}", shown(&answer)));
         if is_lost {
             sleep(Duration::from_secs(5)).await;
             return Err(error(AwsErrorKind::Unavailable, "ecs:UpdateTaskProtection"));
@@ -360,7 +363,7 @@ impl Ec2 for SimAws {
     ) -> Result<BTreeMap<String, InterfaceAddresses>, AwsError> {
         self.call("ec2:DescribeInstances", "").await?;
         let ids: Vec<String> = ids.iter().cloned().collect();
-        let shown = self.0.cloud.lock().unwrap().describe_instances(&ids, true);
+        let shown = self.env.cloud.lock().unwrap().describe_instances(&ids, true);
         let instances = shown["reservationSet"].as_array().unwrap().iter().map(|one| &one["instancesSet"][0]);
         let addresses = instances.map(|one| {
             let v4 = one["privateIpAddress"].as_str().unwrap().parse().unwrap();
@@ -375,9 +378,9 @@ impl Ec2 for SimAws {
 impl Iam for SimAws {
     async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError> {
         let now = self.call("iam:GetRole", role.name()).await?;
-        let stale = self.0.faults.staleness(SimFault::StaleTags, 0.4, Duration::from_secs(6));
+        let stale = self.env.faults.staleness(SimFault::StaleTags, 0.4, Duration::from_secs(6));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
-        let tags = self.0.cloud.lock().unwrap().role_tags_as_of(role.name(), as_of);
+        let tags = self.env.cloud.lock().unwrap().role_tags_as_of(role.name(), as_of);
         tags.ok_or_else(|| error(AwsErrorKind::NotFound, "iam:GetRole"))
     }
 }
@@ -385,23 +388,23 @@ impl Iam for SimAws {
 #[async_trait]
 impl EventQueue for SimAws {
     async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError> {
-        if let Some(RunningReplica { replica, lease }) = self.1.as_deref() {
+        if let Some(RunningReplica { replica, lease }) = self.replica.as_deref() {
             replica.record_receive(&**lease);
         }
         self.call("sqs:ReceiveMessage", "").await?;
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             let received = {
-                let mut cloud = self.0.cloud.lock().unwrap();
+                let mut cloud = self.env.cloud.lock().unwrap();
                 let request = ReceiveMessages { max: 10, visibility: None };
-                cloud.receive_message(QUEUE, request, self.0.now()).unwrap()
+                cloud.receive_message(QUEUE, request, self.env.now()).unwrap()
             };
             self.resumed().await;
             let receipts = received.iter().map(|message| message.receipt_handle.as_str());
             let is_for_caller =
-                self.1.as_deref().is_none_or(|running| running.replica.record_received(receipts));
+                self.replica.as_deref().is_none_or(|running| running.replica.record_received(receipts));
             for message in received.iter().filter(|_| is_for_caller) {
-                self.0.record_delivery(&message.body);
+                self.env.record_delivery(&message.body);
             }
             if !received.is_empty() || Instant::now() >= until {
                 let messages = received.into_iter().map(|message| QueueMessage {
@@ -424,11 +427,11 @@ impl EventQueue for SimAws {
         self.call("sqs:DeleteMessage", "").await?;
         let mut failed = Vec::new();
         for receipt in receipts {
-            self.1.iter().for_each(|running| running.replica.record_deleted(receipt));
-            if self.0.faults.fires(SimFault::UndeletedMessage, 0.05) {
+            self.replica.iter().for_each(|running| running.replica.record_deleted(receipt));
+            if self.env.faults.fires(SimFault::UndeletedMessage, 0.05) {
                 failed.push(receipt.clone());
             } else {
-                let _ = self.0.cloud.lock().unwrap().delete_message(QUEUE, receipt);
+                let _ = self.env.cloud.lock().unwrap().delete_message(QUEUE, receipt);
             }
         }
         Ok(failed)
@@ -436,9 +439,9 @@ impl EventQueue for SimAws {
 
     async fn release(&self, receipts: &[String]) -> Result<(), AwsError> {
         self.call("sqs:ChangeMessageVisibility", "").await?;
-        let mut cloud = self.0.cloud.lock().unwrap();
+        let mut cloud = self.env.cloud.lock().unwrap();
         for receipt in receipts {
-            let _ = cloud.change_message_visibility(QUEUE, receipt, 0, self.0.now());
+            let _ = cloud.change_message_visibility(QUEUE, receipt, 0, self.env.now());
         }
         Ok(())
     }

@@ -196,7 +196,7 @@ impl<S: Scenario> Driver<S> {
             if now >= lease_turns {
                 let env = self.scenario.env();
                 // Replicas have an election.
-                let held = env.book.is_some() || env.lease.toggle();
+                let held = env.lease_record.is_some() || env.lease.toggle();
                 env.record(|| format!("lease held: {held}"));
                 lease_turns = self.random_instant(if held { 60..200 } else { 3..25 });
             }
@@ -266,13 +266,13 @@ impl<S: Scenario> Driver<S> {
             Some(running) => (Arc::clone(&running.lease), running.replica.clock.clone()),
             None => (Arc::clone(&env.lease) as _, env.clock.clone()),
         };
-        let aws = Arc::new(SimAws(env, running.clone()));
+        let aws = Arc::new(SimAws { env, replica: running.clone() });
         let mut queues: Vec<Arc<dyn EventQueue>> = vec![Arc::clone(&aws) as _];
         let (ecs, iam, accounts): (Arc<dyn Ecs>, Arc<dyn Iam>, Arc<dyn MemberAccounts>) =
             match self.scenario.member() {
                 None => (Arc::clone(&aws) as _, Arc::clone(&aws) as _, Arc::new(())),
                 Some(access) => {
-                    let member = SimAws(Arc::clone(&access.env), running);
+                    let member = SimAws { env: Arc::clone(&access.env), replica: running };
                     queues.push(Arc::new(member.clone()));
                     let own = (*aws).clone();
                     let all = Arc::new(SimAccounts { own, member, access: Arc::clone(access) });

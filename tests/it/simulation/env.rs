@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::faults::{SimFault, SimFaults};
 use super::held_deployments::{self, SimHolds};
-use super::replicas::{HandoverCounts, LeaseBook};
+use super::replicas::{HandoverCounts, SharedLeaseRecord};
 
 /// 2026-11-22T00:00:00Z.
 pub(super) const START: Timestamp = Timestamp(1_795_305_600_000);
@@ -78,7 +78,7 @@ pub(super) struct SimEnv {
     /// The lease of a single process, and the audit log of all.
     pub(super) lease: Arc<SimLease>,
     /// The lease that replicas share, in lives that have them.
-    pub(super) book: Option<Arc<LeaseBook>>,
+    pub(super) lease_record: Option<Arc<SharedLeaseRecord>>,
     pub(super) writes_without_lease: Mutex<Vec<String>>,
     pub(super) holds: Mutex<SimHolds>,
     pub(super) clock: Clock,
@@ -131,7 +131,7 @@ impl SimEnv {
             faults: SimFaults::new(seed, level),
             cluster: ClusterArn::parse(&cluster).unwrap(),
             lease: Arc::new(SimLease { held: AtomicBool::new(true), audit_blocked: AtomicBool::new(false) }),
-            book: None,
+            lease_record: None,
             clocks: Mutex::default(),
             disturbed_until: Mutex::new(START),
             writes_without_lease: Mutex::default(),
@@ -147,8 +147,8 @@ impl SimEnv {
     }
 
     /// The same environment, for replicas that share a lease, if the seed asks for them.
-    pub(super) fn with_replicas(self, book: Option<LeaseBook>) -> Self {
-        Self { book: book.map(Arc::new), ..self }
+    pub(super) fn with_replicas(self, lease_record: Option<SharedLeaseRecord>) -> Self {
+        Self { lease_record: lease_record.map(Arc::new), ..self }
     }
 
     /// The same environment, whose history is part of another's.
@@ -223,12 +223,12 @@ impl SimEnv {
 
     /// Whether no process may write now, or the one that may is disturbed.
     pub(super) fn is_write_disturbed(&self) -> bool {
-        match &self.book {
+        match &self.lease_record {
             None => self.lease.obstacle().is_some(),
-            Some(book) => {
+            Some(lease_record) => {
                 let now = self.now();
                 let is_disturbed = now < *self.disturbed_until.lock().unwrap();
-                is_disturbed || book.leader(now).is_none() || self.lease.audit_obstacle().is_some()
+                is_disturbed || lease_record.leader(now).is_none() || self.lease.audit_obstacle().is_some()
             }
         }
     }

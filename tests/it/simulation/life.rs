@@ -86,10 +86,10 @@ impl KumaShared {
         Self::new(env, Arc::new(Mutex::new(kuma)), oracle, None)
     }
 
-    /// Tells something to the oracles of all accounts.
-    fn with_oracles(&self, tell: impl Fn(&mut KumaOracle)) {
-        tell(&mut self.oracle.lock().unwrap());
-        self.member.iter().for_each(|member| tell(&mut member.oracle.lock().unwrap()));
+    /// Records something at the oracles of all accounts.
+    fn for_each_oracle(&self, record: impl Fn(&mut KumaOracle)) {
+        record(&mut self.oracle.lock().unwrap());
+        self.member.iter().for_each(|member| record(&mut member.oracle.lock().unwrap()));
     }
 
     /// Creates clients of this operator.
@@ -111,13 +111,13 @@ impl KumaShared {
     fn record_restart(&self) {
         self.record_kill();
         self.holds.lock().unwrap().oracle.record_restart(self.now());
-        self.with_oracles(KumaOracle::record_restart);
+        self.for_each_oracle(KumaOracle::record_restart);
     }
 
     /// Records that this replica leads from now on.
     fn record_takeover(&self, holder: &HolderId) {
         self.holds.lock().unwrap().oracle.record_takeover(holder.as_str(), self.now());
-        self.with_oracles(|oracle| oracle.record_takeover(holder.as_str()));
+        self.for_each_oracle(|oracle| oracle.record_takeover(holder.as_str()));
     }
 
     /// Counts a kill of the process that may have set protections.
@@ -429,7 +429,7 @@ impl KumaScenario {
         kuma.upgrade(EmulatedRelease::V3_0, now);
         kuma.set_version(self.version);
         drop(kuma);
-        self.shared.with_oracles(|oracle| oracle.record_dialect_upgrade(now));
+        self.shared.for_each_oracle(|oracle| oracle.record_dialect_upgrade(now));
         self.shared.holds.lock().unwrap().oracle.record_disturbance(now);
         self.shared.faults.count(SimFault::DialectUpgrade);
         self.shared.record(|| "the control plane is upgraded to 3.0".to_owned());
@@ -445,13 +445,13 @@ impl KumaScenario {
         match (is_on, self.upgraded) {
             (true, false) => {
                 kuma.set_version("4.0.1");
-                self.shared.with_oracles(|oracle| oracle.record_unsupported(Some(now)));
+                self.shared.for_each_oracle(|oracle| oracle.record_unsupported(Some(now)));
                 holds.oracle.record_unsupported(Some(now));
                 self.shared.faults.count(SimFault::UnsupportedVersion);
             }
             (false, true) => {
                 kuma.set_version(self.version);
-                self.shared.with_oracles(|oracle| oracle.record_unsupported(None));
+                self.shared.for_each_oracle(|oracle| oracle.record_unsupported(None));
                 holds.oracle.record_unsupported(None);
             }
             _ => return,
@@ -492,7 +492,7 @@ impl KumaScenario {
         self.last_change = Instant::now();
         // Before the operator writes by these manifests.
         let untouchable = self.owners.untouchable(self.shared.now());
-        self.shared.with_oracles(|oracle| oracle.set_untouchable(untouchable));
+        self.shared.for_each_oracle(|oracle| oracle.set_untouchable(untouchable));
         self.shared
             .record(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
         let status = self.written_down(without, broken);
@@ -562,7 +562,7 @@ impl Scenario for KumaScenario {
                 member.step(world, &mut kuma, self.shared.now());
             }
             let (now, untouchable) = (self.shared.now(), self.owners.untouchable(self.shared.now()));
-            self.shared.with_oracles(|oracle| {
+            self.shared.for_each_oracle(|oracle| {
                 oracle.record_ready(&kuma, now);
                 oracle.set_untouchable(untouchable);
             });
@@ -626,7 +626,7 @@ impl Scenario for KumaScenario {
                 let before = self.undeclared.take().filter(|(before, _)| *before == service);
                 let from = before.map_or(now.plus(SETTLE), |(_, from)| from);
                 let until = now.plus(Duration::from_mins(3));
-                self.shared.with_oracles(|oracle| oracle.record_undeclared(&service, from, until));
+                self.shared.for_each_oracle(|oracle| oracle.record_undeclared(&service, from, until));
                 self.undeclared = Some((service.clone(), from));
                 self.owners.forget(&service);
                 HeldDeployments::record_undeclared(&self.shared, &service);
@@ -669,7 +669,7 @@ impl Scenario for KumaScenario {
     }
 
     fn on_replica_start(&mut self, holder: &HolderId) {
-        self.shared.with_oracles(|oracle| oracle.record_start(holder.as_str()));
+        self.shared.for_each_oracle(|oracle| oracle.record_start(holder.as_str()));
     }
 
     fn on_kill(&mut self) {

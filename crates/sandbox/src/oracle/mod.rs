@@ -186,7 +186,7 @@ pub struct KumaOracle {
     ready: ReadyRegistrations,
     processes: WritingProcesses,
     /// The id of a cluster of another account, whose registrations another oracle judges.
-    elsewhere: Option<String>,
+    excluded_cluster: Option<String>,
 }
 
 /// How long after an upgrade a write may still arrive: the version's age, and a slow call.
@@ -266,14 +266,14 @@ impl KumaOracle {
             untouchable: None,
             ready: ReadyRegistrations::default(),
             processes: WritingProcesses::default(),
-            elsewhere: None,
+            excluded_cluster: None,
         }
     }
 
     /// Leaves the registrations of the cluster with this id to another oracle.
     #[must_use]
     pub fn without_cluster(self, id: impl Into<String>) -> Self {
-        Self { elsewhere: Some(id.into()), ..self }
+        Self { excluded_cluster: Some(id.into()), ..self }
     }
 
     /// The violations so far.
@@ -591,9 +591,9 @@ impl KumaOracle {
     }
 
     fn is_ours(&self, body: &Value) -> bool {
-        let is_elsewhere =
-            self.elsewhere.is_some() && label(body, CLUSTER_LABEL) == self.elsewhere.as_deref();
-        label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str()) && !is_elsewhere
+        let is_excluded =
+            self.excluded_cluster.is_some() && label(body, CLUSTER_LABEL) == self.excluded_cluster.as_deref();
+        label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str()) && !is_excluded
     }
 
     /// Checks the state after a quiet period: leaked registrations (I1), and live tasks without a correct

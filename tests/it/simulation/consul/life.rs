@@ -427,7 +427,7 @@ impl Scenario for ConsulScenario {
         let (ecs, mesh) = report.silent_calls;
         let more = if self.foreign_client.is_some() { CONSUL_CALLS.1 } else { 0 };
         let deleted = if self.deleted_cluster.is_some() { DELETED_CLUSTER_CALLS } else { (0, 0) };
-        let sweeps = SWEEPS * if self.shared.book.is_some() { replicas::COUNT } else { 1 };
+        let sweeps = SWEEPS * if self.shared.lease_record.is_some() { replicas::COUNT } else { 1 };
         if ecs > sweeps * (ECS_CALLS + deleted.0) || mesh > sweeps * (CONSUL_CALLS.0 + more + deleted.1) {
             let message = format!("{ecs} calls to ECS and {mesh} to Consul in the quiet phase");
             report.violations.push(format!("more than {sweeps} sweeps need: {message}"));

@@ -24,7 +24,7 @@ pub(in super::super) struct SimAccounts {
 
 impl SimAccounts {
     async fn of(&self, place: &AccountRegion, operation: &'static str) -> Result<&SimAws, AwsError> {
-        if *place.account == *self.own.0.cluster.account() {
+        if *place.account == *self.own.env.cluster.account() {
             return Ok(&self.own);
         }
         let entered = self.access.enter(place, operation).await;

@@ -6,7 +6,7 @@
 //! Time limits of registrations and protections are off while a fault may keep the replicas from acting, which is a fixed time
 //! for the worst case. Where handovers are forced every few seconds, they are nearly always off.
 
-mod book;
+mod lease_record;
 mod reads;
 mod replica;
 
@@ -26,10 +26,10 @@ use super::driver::{Driver, RunningOperator, Scenario, in_a_while};
 use super::env::{START, SimEnv, SimReport};
 use super::faults::SimFault;
 use super::two_operators;
-use book::ForcedBy;
+use lease_record::ForcedBy;
 use replica::{ReplicaLease, SimLeaseStore, SimReplica};
 
-pub(super) use book::{HandoverCounts, LeaseBook, TakeoverHook};
+pub(super) use lease_record::{HandoverCounts, SharedLeaseRecord, TakeoverHook};
 
 /// Replicas of a life.
 pub(super) const COUNT: u64 = 2;
@@ -46,14 +46,14 @@ const RECOVERY: Duration = Duration::from_secs(10);
 
 /// The lease of a life that has replicas. Not by a draw, so that other lives do not depend on it. Deployments are held in
 /// some of these lives, and none has two operators.
-pub(super) fn of_life(seed: u64) -> Option<LeaseBook> {
+pub(super) fn of_life(seed: u64) -> Option<SharedLeaseRecord> {
     let timing = if seed >= HANDOVERS {
         let [lease, deadline] = [10, 6].map(Duration::from_secs);
         LeaseTiming::new(lease, deadline, Duration::from_millis(500)).unwrap()
     } else {
         LeaseTiming::default()
     };
-    are_in(seed).then(|| LeaseBook::new(timing, START))
+    are_in(seed).then(|| SharedLeaseRecord::new(timing, START))
 }
 
 /// Whether a life has replicas.
@@ -105,10 +105,11 @@ pub(super) struct RunningCandidate {
 }
 
 impl RunningCandidate {
-    fn start(name: &str, env: &Arc<SimEnv>, book: &Arc<LeaseBook>, seed: u64) -> Self {
-        let replica = SimReplica::new(name, env, book);
+    fn start(name: &str, env: &Arc<SimEnv>, lease_record: &Arc<SharedLeaseRecord>, seed: u64) -> Self {
+        let replica = SimReplica::new(name, env, lease_record);
         let (holder, clock) = (replica.holder.clone(), replica.clock.clone());
-        let elector = Elector::new(SimLeaseStore(Arc::clone(&replica)), holder, book.timing(), clock, seed);
+        let elector =
+            Elector::new(SimLeaseStore(Arc::clone(&replica)), holder, lease_record.timing(), clock, seed);
         let election = elector.handle();
         let lease = Arc::new(ReplicaLease { election: election.clone(), env: Arc::clone(env) });
         let stop = CancellationToken::new();
@@ -124,7 +125,7 @@ impl RunningCandidate {
 
 /// The faults of the replicas of one life.
 pub(super) struct ReplicaFaults {
-    book: Arc<LeaseBook>,
+    lease_record: Arc<SharedLeaseRecord>,
     /// Of its own, so that the rest of a life does not depend on it.
     rng: fastrand::Rng,
     pause: Range<u64>,
@@ -136,11 +137,11 @@ pub(super) struct ReplicaFaults {
 
 impl ReplicaFaults {
     pub(super) fn of_life(seed: u64, env: &SimEnv) -> Option<Self> {
-        let book = Arc::clone(env.book.as_ref()?);
+        let lease_record = Arc::clone(env.lease_record.as_ref()?);
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x1EA5_E000);
         let pause = if seed >= HANDOVERS { SHORT_PAUSE } else { PAUSE };
         let next = in_a_while(&mut rng, pause.clone());
-        Some(Self { book, rng, pause, next, replacements: Vec::new(), started: 0 })
+        Some(Self { lease_record, rng, pause, next, replacements: Vec::new(), started: 0 })
     }
 
     /// The number of processes that have started.
@@ -150,7 +151,7 @@ impl ReplicaFaults {
 
     /// A time that is longer than the lease.
     fn longer_than_lease(&mut self) -> Duration {
-        let lease = self.book.timing().lease_duration();
+        let lease = self.lease_record.timing().lease_duration();
         lease + Duration::from_millis(self.rng.u64(1_000..20_000))
     }
 }
@@ -159,7 +160,7 @@ impl<S: Scenario> Driver<S> {
     /// Starts the processes of the operator.
     pub(super) fn start_operators(&mut self) {
         let Some(faults) = &self.replicas else { return self.start_operator(None) };
-        faults.book.on_takeover(self.scenario.takeover_hook());
+        faults.lease_record.on_takeover(self.scenario.takeover_hook());
         (0..COUNT).for_each(|_| self.start_replica());
     }
 
@@ -168,7 +169,7 @@ impl<S: Scenario> Driver<S> {
         faults.started += 1;
         let (env, name) = (self.scenario.env(), format!("replica-{}", faults.started));
         let candidate =
-            RunningCandidate::start(&name, env, &faults.book, self.seed.wrapping_add(faults.started));
+            RunningCandidate::start(&name, env, &faults.lease_record, self.seed.wrapping_add(faults.started));
         let holder = candidate.replica().holder.clone();
         self.start_operator(Some(candidate));
         self.scenario.on_replica_start(&holder);
@@ -183,7 +184,7 @@ impl<S: Scenario> Driver<S> {
 
     /// The index of the replica that leads, or led last.
     fn leader(&self) -> Option<usize> {
-        let leader = self.replicas.as_ref()?.book.last_leader()?;
+        let leader = self.replicas.as_ref()?.lease_record.last_leader()?;
         self.operators.iter().position(|running| {
             running.candidate.as_ref().is_some_and(|candidate| candidate.replica().holder == leader)
         })
@@ -243,8 +244,8 @@ impl<S: Scenario> Driver<S> {
         self.set_clocks();
         let now = self.scenario.env().now();
         let Some(faults) = &mut self.replicas else { return };
-        faults.book.record_forced(by, now);
-        let lease = faults.book.timing().lease_duration();
+        faults.lease_record.record_forced(by, now);
+        let lease = faults.lease_record.timing().lease_duration();
         faults.replacements.push(in_a_while(&mut faults.rng, 0..10));
         self.scenario.env().disturb_until(now.plus(lease + RECOVERY));
     }
@@ -267,7 +268,7 @@ impl<S: Scenario> Driver<S> {
         let now = env.now();
         let Some(faults) = &mut self.replicas else { return };
         // Only a leader is deposed. The one before may still hang, and then faults overlap.
-        if faults.book.leader(now).is_none() {
+        if faults.lease_record.leader(now).is_none() {
             return;
         }
         let Some(leader) = leader else { return };
@@ -294,12 +295,12 @@ impl<S: Scenario> Driver<S> {
             SimFault::LeaderStopped => self.stop_replica(leader),
             SimFault::LeaderHangs => {
                 replica.hang_until(until);
-                faults.book.record_forced(ForcedBy::Silence, now);
+                faults.lease_record.record_forced(ForcedBy::Silence, now);
                 env.disturb_until(until.plus(RECOVERY));
             }
             _ => {
                 replica.cut_off_until(until, hangs);
-                faults.book.record_forced(ForcedBy::Silence, now);
+                faults.lease_record.record_forced(ForcedBy::Silence, now);
                 env.disturb_until(until.plus(RECOVERY));
             }
         }
@@ -333,15 +334,15 @@ impl<S: Scenario> Driver<S> {
             faults.next = Instant::now();
             return;
         }
-        let (now, book) = (env.now(), Arc::clone(&faults.book));
+        let (now, lease_record) = (env.now(), Arc::clone(&faults.lease_record));
         env.faults.count(SimFault::LeaderFrozen);
         env.record(|| format!("all replicas are frozen for {lasts:?}, another takes the lease: {is_taken}"));
-        book.record_forced(ForcedBy::Freeze, now);
+        lease_record.record_forced(ForcedBy::Freeze, now);
         let woken = now.plus(lasts);
-        env.disturb_until(woken.plus(book.timing().lease_duration() + RECOVERY));
-        book.record_freeze(woken);
+        env.disturb_until(woken.plus(lease_record.timing().lease_duration() + RECOVERY));
+        lease_record.record_freeze(woken);
         if is_taken {
-            book.take_by_other(woken);
+            lease_record.take_by_other(woken);
         }
         advance(lasts).await;
     }
@@ -379,8 +380,8 @@ impl<S: Scenario> Driver<S> {
         }
         if let Some(faults) = &self.replicas {
             self.report.has_replicas = true;
-            self.report.handovers = faults.book.counts();
-            self.report.violations.append(&mut faults.book.take_violations());
+            self.report.handovers = faults.lease_record.counts();
+            self.report.violations.append(&mut faults.lease_record.take_violations());
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use super::super::env::SimEnv;
 use super::super::faults::SimFault;
-use super::book::LeaseBook;
+use super::lease_record::SharedLeaseRecord;
 use super::reads::ReplicaReads;
 
 /// How long a replica needs after a start, a hang or an interruption to read the record again.
@@ -31,7 +31,7 @@ const RECEIVE_LAG: Duration = Duration::from_secs(2);
 pub(in super::super) struct SimReplica {
     pub(in super::super) holder: HolderId,
     env: Arc<SimEnv>,
-    book: Arc<LeaseBook>,
+    lease_record: Arc<SharedLeaseRecord>,
     /// The machine's clock.
     pub(in super::super) clock: Clock,
     state: Mutex<ReplicaState>,
@@ -46,25 +46,29 @@ struct ReplicaState {
     /// The store is out of reach before; calls hang, or fail at once.
     cut_off_until: Timestamp,
     cut_hangs: bool,
-    steady_since: Timestamp,
+    healthy_since: Timestamp,
     /// Messages that it received while it did not lead.
     received_as_standby: BTreeSet<String>,
 }
 
 impl SimReplica {
-    pub(in super::super) fn new(name: &str, env: &Arc<SimEnv>, book: &Arc<LeaseBook>) -> Arc<Self> {
+    pub(in super::super) fn new(
+        name: &str,
+        env: &Arc<SimEnv>,
+        lease_record: &Arc<SharedLeaseRecord>,
+    ) -> Arc<Self> {
         let now = env.now();
         let state = ReplicaState {
             hangs_until: now,
             cut_off_until: now,
             cut_hangs: false,
-            steady_since: now.plus(RECOVERY),
+            healthy_since: now.plus(RECOVERY),
             received_as_standby: BTreeSet::new(),
         };
         Arc::new(Self {
             holder: HolderId::recorded(name),
             env: Arc::clone(env),
-            book: Arc::clone(book),
+            lease_record: Arc::clone(lease_record),
             clock: Clock::simulated(now),
             state: Mutex::new(state),
             in_flight: AtomicUsize::new(0),
@@ -76,14 +80,14 @@ impl SimReplica {
     pub(in super::super) fn hang_until(&self, until: Timestamp) {
         let mut state = self.state.lock().unwrap();
         state.hangs_until = until;
-        state.steady_since = until.plus(RECOVERY);
+        state.healthy_since = until.plus(RECOVERY);
     }
 
     /// Cuts the process off from the store until then.
     pub(in super::super) fn cut_off_until(&self, until: Timestamp, hangs: bool) {
         let mut state = self.state.lock().unwrap();
         (state.cut_off_until, state.cut_hangs) = (until, hangs);
-        state.steady_since = until.plus(RECOVERY);
+        state.healthy_since = until.plus(RECOVERY);
     }
 
     /// Ends its faults.
@@ -118,12 +122,12 @@ impl SimReplica {
 
     /// Judges a write that reaches its receiver now.
     pub(in super::super) fn judge(&self, what: &dyn fmt::Display) {
-        self.book.judge(&self.holder, what, self.env.now());
+        self.lease_record.judge(&self.holder, what, self.env.now());
     }
 
     /// Whether the lease is this process's now, by the judge.
     fn leads(&self) -> bool {
-        self.book.leader(self.env.now()).as_ref() == Some(&self.holder)
+        self.lease_record.leader(self.env.now()).as_ref() == Some(&self.holder)
     }
 
     /// Records received messages. Returns whether this process leads.
@@ -139,7 +143,7 @@ impl SimReplica {
     pub(in super::super) fn record_deleted(&self, receipt: &str) {
         if self.state.lock().unwrap().received_as_standby.contains(receipt) {
             let holder = &self.holder;
-            self.book.record_violation(format!(
+            self.lease_record.record_violation(format!(
                 "a standby, {holder}, deletes an event that only the leader acts on"
             ));
         }
@@ -151,10 +155,10 @@ impl SimReplica {
         if lease.holds() {
             return;
         }
-        if let Some(ended) = self.book.ended(&self.holder, now)
-            && ended.max(self.book.frozen_until()).age_at(now) > RECEIVE_LAG
+        if let Some(ended) = self.lease_record.ended(&self.holder, now)
+            && ended.max(self.lease_record.frozen_until()).age_at(now) > RECEIVE_LAG
         {
-            self.book.record_violation(format!("a standby, {}, receives events", self.holder));
+            self.lease_record.record_violation(format!("a standby, {}, receives events", self.holder));
         }
     }
 
@@ -257,7 +261,7 @@ impl SimLeaseStore {
     fn strikes(&self, fault: SimFault, chance: f64) -> bool {
         let strikes = self.0.env.faults.fires(fault, chance);
         if strikes {
-            self.0.book.record_failed_call(&self.0.holder);
+            self.0.lease_record.record_failed_call(&self.0.holder);
         }
         strikes
     }
@@ -278,7 +282,7 @@ impl LeaseStore for SimLeaseStore {
         if self.strikes(SimFault::LeaseStoreError, 0.02) {
             return Err(unreachable("failed"));
         }
-        let stored = self.0.book.read();
+        let stored = self.0.lease_record.read();
         self.pass().await?;
         Ok(stored)
     }
@@ -289,8 +293,8 @@ impl LeaseStore for SimLeaseStore {
             return Err(unreachable("failed before the write"));
         }
         let (env, replica) = (&self.0.env, &self.0);
-        let steady_since = replica.state.lock().unwrap().steady_since;
-        let written = replica.book.write(write, steady_since, env.now());
+        let healthy_since = replica.state.lock().unwrap().healthy_since;
+        let written = replica.lease_record.write(write, healthy_since, env.now());
         let LeaseWrite { kind, writer, record, .. } = write;
         env.record(|| format!("lease: {kind:?} of {writer} in epoch {}: {written:?}", record.epoch));
         if self.strikes(SimFault::LeaseStoreLostAnswer, 0.03) {

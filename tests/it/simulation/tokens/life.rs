@@ -74,7 +74,7 @@ impl TokenLife {
 
     fn run_operator(&mut self) {
         let env = Arc::clone(&self.shared.env);
-        let aws = Arc::new(SimAws(Arc::clone(&env), None));
+        let aws = Arc::new(SimAws { env: Arc::clone(&env), replica: None });
         let store = Arc::clone(&self.store);
         let operator = Operator::new(OperatorDeps {
             recorder: None,

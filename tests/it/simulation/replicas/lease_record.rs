@@ -69,13 +69,13 @@ impl HandoverCounts {
 pub(in super::super) type TakeoverHook = Box<dyn Fn(&HolderId) + Send + Sync>;
 
 /// The shared record.
-pub(in super::super) struct LeaseBook {
+pub(in super::super) struct SharedLeaseRecord {
     timing: LeaseTiming,
-    state: Mutex<BookState>,
+    state: Mutex<LeaseRecordState>,
     on_takeover: Mutex<Option<TakeoverHook>>,
 }
 
-struct BookState {
+struct LeaseRecordState {
     stored: Option<StoredRecord>,
     /// When the holder's last write of the record took effect.
     renewed: Timestamp,
@@ -102,9 +102,9 @@ struct ForcedHandover {
     extension: Duration,
 }
 
-impl LeaseBook {
+impl SharedLeaseRecord {
     pub(in super::super) fn new(timing: LeaseTiming, now: Timestamp) -> Self {
-        let state = BookState {
+        let state = LeaseRecordState {
             stored: None,
             renewed: now,
             leader: None,
@@ -134,7 +134,7 @@ impl LeaseBook {
     pub(in super::super) fn write(
         &self,
         write: &LeaseWrite,
-        steady_since: Timestamp,
+        healthy_since: Timestamp,
         now: Timestamp,
     ) -> Option<u64> {
         let mut state = self.state.lock().unwrap();
@@ -145,7 +145,7 @@ impl LeaseBook {
             write.kind == LeaseWriteKind::Acquire && state.leader.as_ref() != Some(&write.writer);
         match write.kind {
             LeaseWriteKind::Acquire => {
-                state.record_acquisition(&write.writer, is_takeover, &self.timing, steady_since, now);
+                state.record_acquisition(&write.writer, is_takeover, &self.timing, healthy_since, now);
             }
             LeaseWriteKind::Renew => {}
             LeaseWriteKind::Release => state.record_release(&write.writer, now),
@@ -258,7 +258,7 @@ impl LeaseBook {
     }
 }
 
-impl BookState {
+impl LeaseRecordState {
     fn holder(&self) -> Option<&HolderId> {
         self.stored.as_ref()?.record.holder.as_ref()
     }
@@ -302,7 +302,7 @@ impl BookState {
         writer: &HolderId,
         is_takeover: bool,
         timing: &LeaseTiming,
-        steady_since: Timestamp,
+        healthy_since: Timestamp,
         now: Timestamp,
     ) {
         self.check_expiry(writer, now);
@@ -315,7 +315,7 @@ impl BookState {
         self.counts.takeovers += u64::from(!is_first);
         let Some(forced) = forced else { return };
         self.counts.forced += 1;
-        if steady_since <= forced.since {
+        if healthy_since <= forced.since {
             self.check_time(&forced, timing, now);
         }
     }
@@ -368,12 +368,12 @@ mod tests {
     }
 
     /// A lease of 15 s, and its candidates.
-    struct BookFixture(LeaseBook);
+    struct LeaseRecordFixture(SharedLeaseRecord);
 
-    impl BookFixture {
+    impl LeaseRecordFixture {
         /// Replica `a` has held the lease since 0 s.
         fn led_by_a() -> Self {
-            let fixture = Self(LeaseBook::new(LeaseTiming::default(), at(0)));
+            let fixture = Self(SharedLeaseRecord::new(LeaseTiming::default(), at(0)));
             fixture.write(LeaseWriteKind::Acquire, "a", 0);
             fixture
         }
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn write_without_the_lease_is_a_violation() {
-        let fixture = BookFixture::led_by_a();
+        let fixture = LeaseRecordFixture::led_by_a();
         assert_eq!((fixture.judge("a", 14), fixture.judge("a", 15)), (0, 1));
         fixture.assert_violation(Some("its lease ended"));
         fixture.write(LeaseWriteKind::Renew, "a", 14);
@@ -422,7 +422,7 @@ mod tests {
     #[test]
     fn lease_that_lasts_must_not_be_taken() {
         for (seconds, message) in [(14, Some("b takes the lease of a")), (15, None)] {
-            let fixture = BookFixture::led_by_a();
+            let fixture = LeaseRecordFixture::led_by_a();
             fixture.write(LeaseWriteKind::Acquire, "b", seconds);
             fixture.assert_violation(message);
         }
@@ -432,7 +432,7 @@ mod tests {
     fn clean_stop_must_release_in_time() {
         // By the time of the release.
         for (released, message) in [(10, None), (27, Some("release after a stop")), (26, None)] {
-            let fixture = BookFixture::led_by_a();
+            let fixture = LeaseRecordFixture::led_by_a();
             fixture.0.record_forced(ForcedBy::Stop, at(0));
             fixture.write(LeaseWriteKind::Renew, "a", released - 1);
             fixture.write(LeaseWriteKind::Release, "a", released);
@@ -442,7 +442,7 @@ mod tests {
         }
         // Without a release, by whether a call of the leader failed.
         for (failed, message) in [("b", Some("did not release")), ("a", None)] {
-            let fixture = BookFixture::led_by_a();
+            let fixture = LeaseRecordFixture::led_by_a();
             fixture.0.record_forced(ForcedBy::Stop, at(0));
             fixture.0.record_failed_call(&HolderId::recorded(failed));
             fixture.write(LeaseWriteKind::Acquire, "b", 15);
@@ -462,7 +462,7 @@ mod tests {
             (ForcedBy::Silence, 25, true, None),
             (ForcedBy::Silence, 26, true, Some("takeover after Silence")),
         ] {
-            let fixture = BookFixture::led_by_a();
+            let fixture = LeaseRecordFixture::led_by_a();
             fixture.0.record_forced(by, at(0));
             if by == ForcedBy::Stop {
                 fixture.write(LeaseWriteKind::Release, "a", 0);
@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn lease_taken_by_another_forces_no_handover_by_itself() {
-        let fixture = BookFixture::led_by_a();
+        let fixture = LeaseRecordFixture::led_by_a();
         fixture.0.record_forced(ForcedBy::Freeze, at(1));
         fixture.0.take_by_other(at(20));
         assert_eq!((fixture.0.counts().takeovers, fixture.0.counts().forced), (0, 0));
