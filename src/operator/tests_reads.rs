@@ -196,6 +196,8 @@ async fn call_has_no_ready_target_until_a_sidecar_serves() {
         assert!(kuma.connect_sidecar("default", "1", "10.0.0.2", now));
         kuma.set_app_up("default", "1", 8080, true, now);
     }
+    // The list that the last snapshot caused was made before.
+    read().await;
     let snapshot = read().await;
     assert_eq!(service(&snapshot, "kv").state, ServiceStateView::Ok);
     assert_eq!((snapshot.outbounds[0].state, &snapshot.outbounds[0].reason), (OutboundStateView::Ok, &None));

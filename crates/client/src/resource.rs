@@ -102,7 +102,7 @@ impl ResourceKind {
             Self::Identities => &["task", "role", "service", "controlPlane", "state", "q"],
             Self::Outbounds => &["from", "to", "state", "q"],
             Self::Warnings => &["controlPlane", "reason", "q"],
-            Self::Changes => &["since", "until", "task", "service", "binding", "kind", "q"],
+            Self::Changes => &["since", "until", "task", "service", "binding", "kind", "q", "warnings"],
         }
     }
 
