@@ -96,9 +96,13 @@ class Driver:
         self.page.route(pattern, lambda route: self.held.append(route))
 
     def release(self):
-        self.page.unroute(self.pattern)
         for route in self.held:
-            route.continue_()
+            try:
+                route.continue_()
+            except Error:
+                # The page has given this request up.
+                pass
+        self.page.unroute(self.pattern)
 
     def texts(self, selector):
         return self.page.locator(selector).all_inner_texts()
