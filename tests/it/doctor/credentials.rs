@@ -211,7 +211,7 @@ async fn role_of_a_profile_is_assumed_if_it_admits_the_source() {
     let session = format!("arn:aws:sts::{MEMBER}:assumed-role/ops/");
     assert!(status != "error" && finding.contains(&session), "{finding}");
 
-    let form = "credentials of the profile …: …AccessDenied…sts:AssumeRole";
+    let form = "credentials of the profile …: …(AccessDenied)…is not authorized to perform: sts:AssumeRole";
     assert!(PAGE.contains(&format!("| `{form}` |")), "the page has this error");
     assert_failed(&with_id("another").await, form);
 }

@@ -2,7 +2,7 @@
 
 import { onTokenNeeded } from "./lib/api.js";
 import { sources as connectSources } from "./lib/data.js";
-import { announce, h, icon, loadIcons, render } from "./lib/dom.js";
+import { announce, h, icon, render } from "./lib/dom.js";
 import { clock, count, duration, plural } from "./lib/format.js";
 import { askForToken, listenForKeys } from "./lib/keys.js";
 import { Live } from "./lib/live.js";
@@ -200,8 +200,6 @@ live.addEventListener("state", () => {
 // Counts down to the next attempt.
 setInterval(() => live.state === "lost" && showBanners(), 1_000);
 addEventListener("hashchange", route);
-// Without them, each text still has its meaning.
-loadIcons().catch((error) => console.warn(`icons: ${error.message}`));
 showTheme();
 onConnection();
 route();

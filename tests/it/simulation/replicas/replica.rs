@@ -187,6 +187,9 @@ impl SimReplica {
         exchange: impl Future<Output = T> + Send + 'static,
     ) -> Result<Option<T>, WriteObstacle> {
         let permit = WritePermit::request(lease, timeout)?;
+        // A write without a body is not checked again, so that its way begins here: a process that is frozen from here on
+        // may send it when it wakes, which is the documented window.
+        let flight = (!has_body).then(|| InFlight::begin(self));
         let sending = async {
             sleep(self.env.faults.latency()).await;
             self.resumed().await;
@@ -195,7 +198,9 @@ impl SimReplica {
             }
             Ok::<_, WriteObstacle>(self.deliver(exchange).await)
         };
-        permit.run(sending).await.unwrap_or(Ok(None))
+        let sent = permit.run(sending).await.unwrap_or(Ok(None));
+        drop(flight);
+        sent
     }
 }
 

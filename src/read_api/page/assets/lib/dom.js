@@ -108,19 +108,9 @@ function morph(node, next) {
   morphChildren(node, next);
 }
 
-/** Makes the symbols of `icons.svg` part of the page, which then shows each of them without the operator. */
-export async function loadIcons() {
-  const file = await fetch("assets/icons.svg");
-  const sprite = new DOMParser().parseFromString(await file.text(), "image/svg+xml").documentElement;
-  for (const symbol of sprite.children) symbol.id = `icon-${symbol.id}`;
-  sprite.setAttribute("class", "sprite");
-  sprite.setAttribute("aria-hidden", "true");
-  document.body.append(document.adoptNode(sprite));
-}
-
 /** A symbol of `icons.svg`; the text beside it has the meaning. */
 export function icon(name, className = "icon") {
-  return s("svg", { class: className, "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
+  return s("svg", { class: className, "aria-hidden": "true" }, s("use", { href: `assets/icons.svg#${name}` }));
 }
 
 let announcing = 0;
