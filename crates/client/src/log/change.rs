@@ -100,7 +100,7 @@ fn object_kind(fields: &LogFields) -> &str {
 }
 
 /// The name of the object, as in the read API.
-fn name<'f>(fields: &'f LogFields) -> Option<Cow<'f, str>> {
+fn name(fields: &LogFields) -> Option<Cow<'_, str>> {
     let name = fields.get("name")?;
     // Consul gives a binding rule an id and no name.
     if fields.get("kind") == Some("binding_rule") {
