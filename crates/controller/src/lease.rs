@@ -4,8 +4,10 @@
 //! The code that sends the bytes asks for a [`WritePermit`], which also limits the write to the lease's term.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A permit looks at the lease's end at least this often. Tokio's timers stand still while the machine is suspended, and the
@@ -141,11 +143,21 @@ impl WritePermit {
     }
 
     /// Runs the write, and drops it at the end of the term. `None` if it was dropped: it may have taken effect.
+    ///
+    /// The term is looked at before each step of the write. A process that was frozen may take a step before its timers
+    /// are up to date, and that step may be the one that sends the bytes.
     pub async fn run<T>(&self, write: impl Future<Output = T>) -> Option<T> {
+        let mut write = pin!(write);
+        let within_term = poll_fn(|context| {
+            if self.term.left() == Duration::ZERO {
+                return Poll::Ready(None);
+            }
+            write.as_mut().poll(context).map(Some)
+        });
         tokio::select! {
             biased;
             () = self.term.ended() => None,
-            result = write => Some(result),
+            result = within_term => result,
         }
     }
 }
@@ -268,5 +280,24 @@ mod tests {
             lease.set(0);
         });
         assert_eq!(result, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn write_takes_no_step_after_a_freeze() {
+        let lease = LeftSeconds::default();
+        lease.set(6);
+        let permit = WritePermit::request(&lease, TIMEOUT).unwrap();
+        let connected = tokio::sync::Notify::new();
+        let sent = AtomicU64::new(0);
+        let write = permit.run(async {
+            connected.notified().await;
+            sent.fetch_add(1, Ordering::Relaxed);
+        });
+        // The connection is ready when the process wakes. No time passes on the runtime's clock.
+        let (result, ()) = tokio::join!(write, async {
+            lease.set(0);
+            connected.notify_one();
+        });
+        assert_eq!((result, sent.load(Ordering::Relaxed)), (None, 0));
     }
 }

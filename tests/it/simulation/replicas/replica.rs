@@ -177,8 +177,8 @@ impl SimReplica {
         sent.await.ok()
     }
 
-    /// Sends a write as the HTTP client does: with a permit, which is checked again when the connection is ready and ends
-    /// with the term.
+    /// Sends a write as the HTTP client does: with a permit, which ends with the term and, where there is a body, is checked
+    /// again when the connection is ready.
     pub(in super::super) async fn send_write<T: Send + 'static>(
         self: &Arc<Self>,
         lease: &dyn Lease,
@@ -187,9 +187,6 @@ impl SimReplica {
         exchange: impl Future<Output = T> + Send + 'static,
     ) -> Result<Option<T>, WriteObstacle> {
         let permit = WritePermit::request(lease, timeout)?;
-        // A write without a body is not checked again, so that its way begins here: a process that is frozen from here on
-        // may send it when it wakes, which is the documented window.
-        let flight = (!has_body).then(|| InFlight::begin(self));
         let sending = async {
             sleep(self.env.faults.latency()).await;
             self.resumed().await;
@@ -198,9 +195,7 @@ impl SimReplica {
             }
             Ok::<_, WriteObstacle>(self.deliver(exchange).await)
         };
-        let sent = permit.run(sending).await.unwrap_or(Ok(None));
-        drop(flight);
-        sent
+        permit.run(sending).await.unwrap_or(Ok(None))
     }
 }
 
