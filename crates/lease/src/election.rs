@@ -102,6 +102,13 @@ struct OwnTerm {
     reread: bool,
 }
 
+impl OwnTerm {
+    /// A term that the record shows, if a write without an answer has taken effect. It permits nothing but its release.
+    fn in_doubt(epoch: u64) -> Self {
+        Self { epoch, version: 0, renewed: Timestamp(i64::MIN), in_doubt: true, reread: true }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum ElectionState {
     Follower,
@@ -134,6 +141,9 @@ pub struct Election {
     next_at: Timestamp,
     /// No acquisition before: the last one failed.
     acquire_at: Timestamp,
+    /// The epoch of a term that the record may show although this process does not lead: its acquisition had no answer, or
+    /// its renewals failed.
+    unreleased: Option<u64>,
 }
 
 impl Election {
@@ -147,6 +157,7 @@ impl Election {
             observed: None,
             next_at: Timestamp(i64::MIN),
             acquire_at: Timestamp(i64::MIN),
+            unreleased: None,
         }
     }
 
@@ -269,6 +280,9 @@ impl Election {
             },
             _ => {
                 let seen = self.leader_seen();
+                if seen.as_ref() != Some(&self.holder) {
+                    self.unreleased = None;
+                }
                 (seen != before && seen.as_ref() != Some(&self.holder))
                     .then_some(ElectionChange::LeaderSeen(seen))
             }
@@ -342,8 +356,12 @@ impl Election {
         if let Some(Some(version)) = result {
             let term = OwnTerm { epoch, version, renewed: sent, in_doubt: false, reread: false };
             self.state = ElectionState::Leader(term);
+            self.unreleased = None;
             self.next_at = sent.plus(retry);
             return Some(ElectionChange::Acquired { epoch });
+        }
+        if result.is_none() {
+            self.unreleased = Some(epoch);
         }
         // Another candidate was faster, or the write may have succeeded: the record is read.
         self.acquire_at = now.plus(retry);
@@ -351,14 +369,18 @@ impl Election {
         None
     }
 
-    /// Begins to release the lease. This process does not lead from now on: call it once no write is in flight.
+    /// Begins to release the lease, also one that this process may have without knowing. This process does not lead from now
+    /// on: call it once no write is in flight.
     pub fn release(&mut self) {
         self.state = match self.state {
             ElectionState::Leader(term) => {
                 let term = OwnTerm { reread: false, ..term };
                 ElectionState::Releasing { term, attempts: 0 }
             }
-            ElectionState::Follower => ElectionState::Released,
+            ElectionState::Follower => match self.unreleased {
+                Some(epoch) => ElectionState::Releasing { term: OwnTerm::in_doubt(epoch), attempts: 0 },
+                None => ElectionState::Released,
+            },
             other => other,
         };
     }
@@ -369,6 +391,9 @@ impl Election {
     }
 
     fn lose(&mut self, loss: LeaseLoss, now: Timestamp) -> ElectionChange {
+        if let (ElectionState::Leader(term), LeaseLoss::RenewDeadline) = (self.state, loss) {
+            self.unreleased = Some(term.epoch);
+        }
         self.state = ElectionState::Follower;
         // An observation as a follower is older than the own term.
         self.observed = None;

@@ -229,10 +229,6 @@ mod kuma {
             assert!(reports.iter().all(|(_, report)| report.has_replicas), "a life has no replicas");
             assert!(total.forced >= 1_000, "too few handovers: {total:?}");
             assert!(total.writes >= 10_000, "too few writes were judged: {total:?}");
-            assert!(
-                total.unreleased_stops * 10 <= total.timed_after_stop,
-                "stops release nothing: {total:?}"
-            );
             let timed = (total.timed_after_stop, total.timed_after_silence);
             assert!(timed.0 >= 100 && timed.1 >= 300, "too few takeovers were timed: {timed:?}");
         }

@@ -235,3 +235,50 @@ fn release_does_not_wait_for_a_store_that_fails() {
     standby.release();
     assert_eq!(standby.next_step(at(0)), ElectionStep::Done);
 }
+
+/// Releases what a follower may hold, and returns the version that the release expects; `None` without a release.
+fn release_of_follower(mut election: Election, read: StoredRecord) -> Option<u64> {
+    assert_eq!(election.role(), ElectionRole::Follower);
+    election.release();
+    assert_eq!((election.valid_until(), election.next_step(at(20_000))), (None, ElectionStep::Read));
+    election.on_read(at(20_010), Some(Some(read)), 0.0);
+    match election.next_step(at(20_010)) {
+        ElectionStep::Done => None,
+        ElectionStep::Write(LeaseWrite { kind: LeaseWriteKind::Release, expected, record, .. }) => {
+            assert_eq!(record.holder, None);
+            expected
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn stop_releases_an_acquisition_without_answer() {
+    for (holder, version) in [("me", Some(1)), ("other", None)] {
+        let mut election = candidate(ExpiryJudge::Observer);
+        election.on_read(at(0), Some(None), 0.0);
+        let write = due(&election, 0);
+        election.on_write(&write, (at(0), at(5_000)), None, 0.0);
+        assert_eq!(release_of_follower(election, held_by(holder, 1, 1)), version);
+    }
+}
+
+#[test]
+fn stop_releases_a_term_whose_renewals_failed() {
+    for (holder, version) in [("me", Some(2)), ("other", None)] {
+        let mut election = leader();
+        let write = due(&election, 2_000);
+        election.on_write(&write, (at(2_000), at(10_000)), None, 0.0);
+        assert!(election.tick(at(10_000)).is_some());
+        assert_eq!(release_of_follower(election, held_by(holder, 1, 2)), version);
+    }
+}
+
+#[test]
+fn stop_releases_nothing_once_another_leads() {
+    let mut election = leader();
+    assert!(election.tick(at(10_000)).is_some());
+    election.on_read(at(10_010), Some(Some(held_by("other", 2, 2))), 0.0);
+    election.release();
+    assert_eq!(election.next_step(at(10_020)), ElectionStep::Done);
+}
