@@ -7,6 +7,7 @@ mod bare;
 mod consul;
 mod control;
 mod identities;
+mod lease_window;
 mod machine;
 mod phases;
 mod process;
@@ -58,6 +59,10 @@ struct BenchArgs {
     #[arg(long, env = consul::PROGRAM)]
     consul: Option<PathBuf>,
 
+    /// Takeover with the standby's default share of the read rates, a fifteenth: its caches are warm after some 10 minutes
+    #[arg(long, conflicts_with = "quick")]
+    default_shares: bool,
+
     /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: BenchOutput,
@@ -96,6 +101,7 @@ enum BenchPhase {
     Steady,
     Start,
     Takeover,
+    LeaseWindow,
     Readers,
     Idle,
     Consul,
@@ -168,6 +174,7 @@ impl BenchArgs {
                 idle_tasks: vec![0, 100],
                 idle: Duration::from_secs(2),
                 settle: Duration::from_secs(1),
+                default_shares: false,
             };
         }
         Plan {
@@ -187,6 +194,7 @@ impl BenchArgs {
             idle_tasks: self.idle_tasks.clone(),
             idle: self.idle,
             settle: Duration::from_secs(10),
+            default_shares: self.default_shares,
         }
     }
 
@@ -220,6 +228,12 @@ impl BenchArgs {
             progress(&format!("a takeover with {} tasks and {} roles …", plan.start.0, plan.start.1));
             takeovers.push(plan.takeover()?);
         }
+        let mut lease_windows = Vec::new();
+        if wanted(BenchPhase::LeaseWindow) {
+            let writes = if self.quick { 200 } else { 20_000 };
+            progress(&format!("{writes} writes of each kind and the lease …"));
+            lease_windows = lease_window::measure(writes, 64)?;
+        }
         let mut readers = Vec::new();
         if wanted(BenchPhase::Readers) {
             let count = if self.quick { 10 } else { 100 };
@@ -240,6 +254,7 @@ impl BenchArgs {
             steady,
             starts,
             takeovers,
+            lease_windows,
             readers,
             idle,
             identities,

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub idle_tasks: Vec<usize>,
     pub idle: Duration,
     pub settle: Duration,
+    /// Whether a standby has its default share of the read rates.
+    pub default_shares: bool,
 }
 
 /// Result of a burst: events queued at once, each of another unregistered task.

@@ -21,9 +21,23 @@ const TASKS_PER_SECOND: u32 = 20;
 const WARM_UP: Duration = Duration::from_secs(5);
 /// The pause of a reader between two requests, as that of a page.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The requests of a reader, in turn.
-const PATHS: [&str; 4] =
-    ["status", "services?limit=100", "topology", "tasks?limit=100&state=pending,held,rejected"];
+/// Readers that hold a stream of events as well, as open pages do: as many as the operator accepts.
+const STREAMS: usize = 32;
+/// The longest wait of a stream for an event, after which it looks whether it is to end.
+const STREAM_WAIT: Duration = Duration::from_millis(200);
+
+/// The requests of a reader, in turn: those of the page's overviews, which are equal for all, and those of a team, which
+/// ask for its own service.
+fn request(turn: usize, service: usize) -> String {
+    match turn % 6 {
+        0 => "status".to_owned(),
+        1 => "services?limit=100".to_owned(),
+        2 => "topology".to_owned(),
+        3 => "tasks?limit=100&state=pending,held,rejected".to_owned(),
+        4 => format!("tasks?limit=100&ecsService=svc-{service:02}"),
+        _ => format!("changes?limit=100&service=svc-{service:02}"),
+    }
+}
 
 /// Result of the phase.
 #[derive(Clone, Debug, Serialize)]
@@ -38,6 +52,9 @@ pub(crate) struct ReadersResult {
     pub requests_per_second: f64,
     /// Requests without the status 200.
     pub failed: u64,
+    /// Streams that were open, and the events that they received.
+    pub streams: usize,
+    pub stream_events: u64,
     /// CPU time of the operator in a second.
     pub cpu_without: f64,
     pub cpu_with: f64,
@@ -56,38 +73,97 @@ struct Readers {
     answered: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
+    streams: Vec<JoinHandle<u64>>,
+}
+
+/// The counts of readers that have stopped.
+#[derive(Clone, Copy, Default)]
+struct ReaderCounts {
+    answered: u64,
+    failed: u64,
+    stream_events: u64,
 }
 
 impl Readers {
-    fn start(count: usize, address: SocketAddr) -> Self {
+    fn start(count: usize, services: u16, address: SocketAddr) -> Self {
         let (stop, answered, failed) =
             (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let stream = |_| {
+            let (stop, failed) = (Arc::clone(&stop), Arc::clone(&failed));
+            thread::spawn(move || {
+                lower_priority();
+                let events = follow_stream(address, &stop);
+                failed.fetch_add(u64::from(events.is_err()), Ordering::Relaxed);
+                events.unwrap_or_default()
+            })
+        };
+        let streams = (0..count.min(STREAMS)).map(stream).collect();
         let read = |index: usize| {
             let (stop, answered, failed) = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&failed));
             thread::spawn(move || {
+                lower_priority();
                 // Readers do not ask at the same moment.
                 thread::sleep(PAUSE.mul_f64(fastrand::f64()));
-                let mut paths = PATHS.iter().cycle().skip(index);
-                while !stop.load(Ordering::Relaxed) {
-                    let path = paths.next().copied().unwrap_or_default();
-                    let counter = if is_answered(address, path) { &answered } else { &failed };
+                for turn in index.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let path = request(turn, index % usize::from(services));
+                    let counter = if is_answered(address, &path) { &answered } else { &failed };
                     counter.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(PAUSE);
                 }
             })
         };
         let threads = (0..count).map(read).collect();
-        Self { stop, answered, failed, threads }
+        Self { stop, answered, failed, threads, streams }
     }
 
-    /// Stops the readers. Returns the answered and the failed requests.
-    fn stop(self) -> (u64, u64) {
+    fn stop(self) -> ReaderCounts {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             // A reader that panicked has counted what it did.
             let _ = thread.join();
         }
-        (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+        let stream_events = self.streams.into_iter().filter_map(|stream| stream.join().ok()).sum();
+        ReaderCounts {
+            answered: self.answered.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            stream_events,
+        }
+    }
+}
+
+/// Holds a stream of events open until it is stopped. A stream that the operator closes at its age is opened again.
+fn follow_stream(address: SocketAddr, stop: &AtomicBool) -> std::io::Result<u64> {
+    let mut events = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(STREAM_WAIT))?;
+        stream.write_all(b"GET /api/v1/stream HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+        let (mut buffer, mut is_first) = (vec![0; 64 * 1024], true);
+        while !stop.load(Ordering::Relaxed) {
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(bytes) => {
+                    if std::mem::take(&mut is_first) && !buffer.starts_with(b"HTTP/1.1 200") {
+                        return Err(std::io::Error::other("the stream was refused"));
+                    }
+                    events += buffer[..bytes].windows(7).filter(|part| part == b"\nevent:").count() as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(events)
+}
+
+/// Real readers run on other machines: here, what they do themselves must not take a core that the operator wants.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        crate::progress(&format!("readers have the priority of all others: {error}"));
     }
 }
 
@@ -123,20 +199,24 @@ impl Plan {
         setup.wait(TIMEOUT, "registering all tasks", |seen| seen.dataplanes >= tasks)?;
         setup.sandbox.order(&Order::Churn(TASKS_PER_SECOND))?;
         let (mut without, mut with) = (Vec::new(), Vec::new());
-        let (mut answered, mut failed, mut seconds, mut creates) = (0, 0, 0.0, 0);
+        let (mut all, mut seconds, mut creates) = (ReaderCounts::default(), 0.0, 0);
         for _ in 0..ROUNDS {
             without.push(self.round(&mut setup)?);
-            let (began, running) = (Instant::now(), Readers::start(readers, address));
+            let (began, running) = (Instant::now(), Readers::start(readers, roles, address));
             let round = self.round(&mut setup)?;
             let counts = running.stop();
-            answered += counts.0;
-            failed += counts.1;
+            all.answered += counts.answered;
+            all.failed += counts.failed;
+            all.stream_events += counts.stream_events;
             seconds += began.elapsed().as_secs_f64();
             creates += round.0.count;
             with.push(round);
         }
-        if answered == 0 {
-            return Err(format!("no reader got an answer; {failed} requests failed"));
+        if all.answered == 0 || all.stream_events == 0 {
+            let ReaderCounts { answered, failed, stream_events } = all;
+            return Err(format!(
+                "{answered} requests were answered, {failed} failed, {stream_events} events arrived"
+            ));
         }
         #[allow(clippy::cast_precision_loss)] // counts of a run
         Ok(ReadersResult {
@@ -145,8 +225,10 @@ impl Plan {
             p99_without_ms: median(without.iter().map(|(latency, _)| latency.p99_ms)),
             p99_with_ms: median(with.iter().map(|(latency, _)| latency.p99_ms)),
             creates,
-            requests_per_second: answered as f64 / seconds,
-            failed,
+            requests_per_second: all.answered as f64 / seconds,
+            failed: all.failed,
+            streams: readers.min(STREAMS),
+            stream_events: all.stream_events,
             cpu_without: median(without.iter().map(|(_, cpu)| *cpu)),
             cpu_with: median(with.iter().map(|(_, cpu)| *cpu)),
         })

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::control::{LatencySummary, WriteKind};
 use crate::identities::{GradualStopsResult, IdentityResults, MassStopResult};
+use crate::lease_window::LeaseWindowResult;
 use crate::machine::Machine;
 use crate::phases::{BurstResult, IdleResult, StartResult, SteadyResult, Stream};
 use crate::readers::ReadersResult;
@@ -19,6 +20,7 @@ pub(crate) struct BenchReport {
     pub steady: Vec<SteadyResult>,
     pub starts: Vec<StartResult>,
     pub takeovers: Vec<TakeoverResult>,
+    pub lease_windows: Vec<LeaseWindowResult>,
     pub readers: Vec<ReadersResult>,
     pub idle: Vec<IdleResult>,
     pub identities: IdentityResults,
@@ -150,6 +152,7 @@ impl BenchReport {
         write_steady(out, &self.steady)?;
         write_starts(out, &self.starts)?;
         write_takeovers(out, &self.takeovers)?;
+        write_lease_windows(out, &self.lease_windows)?;
         write_readers(out, &self.readers)?;
         write_idle(out, "Idle", &self.idle)?;
         self.identities.write(out)?;
@@ -374,6 +377,26 @@ fn write_takeovers(out: &mut String, takeovers: &[TakeoverResult]) -> std::fmt::
     Ok(())
 }
 
+fn write_lease_windows(out: &mut String, windows: &[LeaseWindowResult]) -> std::fmt::Result {
+    if windows.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "From the last look at the lease to the arrival of the first bytes of a write, over loopback"
+    )?;
+    for window in windows {
+        let LeaseWindowResult { method, new_connection, writers, writes, p50_us, p99_us, max_us } = window;
+        writeln!(
+            out,
+            "  {method:<6} {:<19} {writers:>3} at once   {writes:>6} writes   p50 {p50_us:>6} µs   p99 {p99_us:>6} µs   max \
+             {max_us:>6} µs",
+            if *new_connection { "new connection" } else { "kept connection" },
+        )?;
+    }
+    writeln!(out)
+}
+
 fn write_readers(out: &mut String, readers: &[ReadersResult]) -> std::fmt::Result {
     for result in readers {
         let ReadersResult {
@@ -381,10 +404,12 @@ fn write_readers(out: &mut String, readers: &[ReadersResult]) -> std::fmt::Resul
         } = result;
         writeln!(
             out,
-            "Readers of the API: {tasks} tasks, {readers} readers with {requests_per_second:.0} requests/s, {} failed: p99 to \
-             create {p99_with_ms:.1} ms, {p99_without_ms:.1} ms without readers ({:.0} %), of {creates} creates; operator \
+            "Readers of the API: {tasks} tasks, {readers} readers with {requests_per_second:.0} requests/s, {} failed, {} \
+             streams with {} events: p99 to create {p99_with_ms:.1} ms, {p99_without_ms:.1} ms without readers ({:.0} %), of {creates} creates; operator \
              {:.2} s of CPU a second, {:.2} s without\n",
             result.failed,
+            result.streams,
+            result.stream_events,
             result.percent(),
             result.cpu_with,
             result.cpu_without,

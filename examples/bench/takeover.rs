@@ -18,9 +18,10 @@ use crate::world::LEASES;
 /// The shortest lease duration.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// The standby's part of the read rates. With the default of 20 percent for three standbys, its caches are warm only
-/// after ten minutes.
+/// The standby's part of the read rates unless the default is asked for.
 const STANDBY_PERCENT: &str = "50";
+/// Twice what reading 400 roles takes with the default share.
+const WARM_UP_TIMEOUT: Duration = Duration::from_mins(20);
 /// Tasks that start while there is no leader.
 const NEW_TASKS: usize = 100;
 
@@ -61,9 +62,11 @@ impl Replica {
         command.env("ECS_MESH_METRICS_ADDRESS", "none");
         command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--log-format", "json"]);
         command.arg("--manifests").arg(manifests).args(["--queue-url", &setup.sandbox.place.queue_url]);
-        command.args(["--lease", &format!("dynamodb:{LEASES}"), "--max-standbys", "1"]);
+        command.args(["--lease", &format!("dynamodb:{LEASES}")]);
         command.args(["--lease-duration", "10s", "--lease-renew-deadline", "6s"]);
-        command.args(["--standby-reads-percent", STANDBY_PERCENT]);
+        if !plan.default_shares {
+            command.args(["--max-standbys", "1", "--standby-reads-percent", STANDBY_PERCENT]);
+        }
         Ok(Self { process: ChildProcess::start(&mut command, &log)?, log })
     }
 
@@ -114,7 +117,7 @@ impl Plan {
         setup.sandbox.order(&Order::Mark)?;
         let mut standby = Replica::start(&setup, self, "standby")?;
         standby.wait_for(SWEPT, Duration::ZERO)?;
-        setup.wait(TIMEOUT, "reading all roles and task definitions", |seen| {
+        setup.wait(WARM_UP_TIMEOUT, "reading all roles and task definitions", |seen| {
             seen.calls_to("iam.GetRole") >= u64::from(roles)
                 && seen.calls_to("ecs.DescribeTaskDefinition") >= u64::from(roles)
         })?;
