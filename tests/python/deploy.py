@@ -1,6 +1,6 @@
 """Checks `deploy/` with cfn-lint, hadolint and moto: `deploy.py CHECK`, where CHECK is one of the functions at the end.
 
-Needs tests/python/requirements-deploy.txt. `stack` and `role` start moto as a server on loopback; `stack` also starts
+Needs tests/python/requirements-deploy.txt. Most checks start moto as a server on loopback; `stack` and `dashboard` also start
 the operator named by OPERATOR.
 """
 
@@ -18,6 +18,7 @@ import time
 
 import boto3
 import cfnlint.decode
+import cloudwatch
 from botocore.exceptions import BotoCoreError, ClientError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -28,6 +29,8 @@ MEMBER = ROOT / "deploy/cloudformation/member-account.yaml"
 DASHBOARD = ROOT / "deploy/cloudformation/dashboard.yaml"
 POLICY = ROOT / "deploy/iam/protect-role-tags.json"
 PERMISSIONS = ROOT / "docs/reference/permissions.md"
+METRICS = ROOT / "docs/reference/metrics.md"
+OBSERVE = ROOT / "docs/how-to/observe.md"
 TOOLS = pathlib.Path(sys.executable).parent
 
 REGION, ACCOUNT = "eu-west-1", "123456789012"  # moto's account
@@ -619,12 +622,11 @@ def stack():
 
 
 def dashboard():
-    """The dashboard shows metrics that exist, and the log's filters name messages and fields that the program writes."""
-    declared = template(DASHBOARD)
-    resources = declared["Resources"]
-    given = {name: VALUES[name][0][0] for name in declared["Parameters"]} | {"AWS::Region": REGION}
-    body = resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-    widgets = json.loads(re.sub(r"\$\{([^}]+)\}", lambda found: given[found[1]], body))["widgets"]
+    """Each metric of dashboard and alarms exists with its dimensions, and filters and queries match what the program logs."""
+    resources = template(DASHBOARD)["Resources"]
+    # Parameters stand for themselves, so that each place has to name the right one.
+    body = re.sub(r"\$\{([^}]+)\}", r"<\1>", resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
+    widgets = json.loads(body)["widgets"]
     cells = [
         (x, y)
         for one in widgets
@@ -632,17 +634,125 @@ def dashboard():
         for y in range(one["y"], one["y"] + one["height"])
     ]
     assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24, "widgets overlap"
-    filters = [one["Properties"] for one in resources.values() if one["Type"] == "AWS::Logs::MetricFilter"]
-    names = {one["MetricTransformations"][0]["MetricName"] for one in filters}
-    shown = set(re.findall(r'MetricName=\\"(\w+)', body)) | set(re.findall(r'\["(?:EcsMesh/[^"]+|\.)", "(\w+)"\]', body))
-    assert shown == names, f"{shown} are shown, and {names} exist"
-    alarms = [one["Properties"] for one in resources.values() if one["Type"] == "AWS::CloudWatch::Alarm"]
-    assert {one["MetricName"] for one in alarms} <= names, alarms
+    assert {one["properties"]["region"] for one in widgets} == {"<AWS::Region>"}
+    filters = {one["MetricTransformations"][0]["MetricName"]: one for one in properties_of(resources, "AWS::Logs::MetricFilter")}
+    check_dashboard_metrics(widgets, filters)
+    check_dashboard_alarms(properties_of(resources, "AWS::CloudWatch::Alarm"), filters)
     queries = [one["properties"]["query"] for one in widgets if one["type"] == "log"]
+    check_dashboard_log(filters, queries, sandbox_log())
+    check_dashboard_command()
+
+
+def properties_of(resources, type_):
+    return [one["Properties"] for one in resources.values() if one["Type"] == type_]
+
+
+def dimensions_of(metric_filter):
+    """The fields of the log that are dimensions of a filter's metric, by dimension."""
+    [transformation] = metric_filter["MetricTransformations"]
+    assert transformation["MetricNamespace"] == {"Fn::Sub": "EcsMesh/${OperatorId}"}, transformation
+    dimensions = {one["Key"]: one["Value"].removeprefix("$.") for one in transformation.get("Dimensions", [])}
+    assert not dimensions or "DefaultValue" not in transformation, "CloudWatch allows no default with dimensions"
+    return dimensions
+
+
+def check_dashboard_metrics(widgets, filters):
+    """Each metric is one of AWS for a resource of the stack, or one of the filters; and each filter is shown."""
+    of_stack = {
+        "QueueName": {"<EventQueueName>", "<EventDeadLettersName>", "<RuleDeadLettersName>"},
+        "ClusterName": {"<ClusterName>"},
+        "ServiceName": {"<ServiceName>"},
+    }
+    shown, used = set(), set()
+    for one in widgets:
+        if one["type"] != "metric":
+            continue
+        for namespace, name, dimensions in cloudwatch.metrics_of(one["properties"]["metrics"]):
+            where = f"{one['properties']['title']}: {namespace} {name} {dimensions}"
+            if namespace == "EcsMesh/<OperatorId>":
+                assert name in filters, f"{where}: no filter has this metric"
+                assert set(dimensions) == set(dimensions_of(filters[name])), f"{where}: not the dimensions of the filter"
+                shown.add(name)
+                continue
+            known = cloudwatch.AWS_METRICS[namespace]
+            assert name in known["metrics"] and set(dimensions) == known["dimensions"], where
+            assert all(value in of_stack[dimension] for dimension, value in dimensions.items()), where
+            used |= set(dimensions.values())
+    assert shown == set(filters), f"{shown} are shown, and {set(filters)} exist"
+    assert used == set.union(*of_stack.values()), f"{used} are shown"
+
+
+def check_dashboard_alarms(alarms, filters):
+    """Each alarm is on a metric of a filter. An alarm names all dimensions, and these metrics have none."""
+    assert alarms
+    for alarm in alarms:
+        assert alarm["Namespace"] == {"Fn::Sub": "EcsMesh/${OperatorId}"}, alarm
+        assert alarm["MetricName"] in filters, f"{alarm['MetricName']}: no filter has this metric"
+        assert not dimensions_of(filters[alarm["MetricName"]]) and "Dimensions" not in alarm, alarm
+
+
+# Filters on conditions that the sandbox's demo does not have. Their messages and reasons are looked up instead.
+NOT_IN_DEMO = {"Errors", "UnsupportedControlPlanes", "HeldRemovals"}
+
+
+def sandbox_log():
+    """The lines that an operator logs in a demo with Kuma and Consul."""
+    command = ["sandbox", "--duration", "12s", "--control-plane", "both", "--seed", "7", "--api-address", "none"]
+    command += ["--log", "info", "--log-format", "json", "--output", "json"]
+    done = subprocess.run([os.environ["OPERATOR"], *command], capture_output=True, text=True, timeout=10 * DEADLINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+
+
+def check_dashboard_log(filters, queries, lines):
+    """Filters and queries match lines of the log, which have their fields, and dimensions have documented values."""
+    values = {"change": {"create", "update", "drain", "remove"}, "reason": documented_reasons()}
     sources = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.rs")))
-    for pattern in [one["FilterPattern"] for one in filters] + queries:
-        for message in re.findall(r"""message = ["']([^"']+)""", pattern):
-            assert f'"{message}"' in sources, f"no log line has the message {message!r}"
+    for name, one in filters.items():
+        conditions = cloudwatch.conditions_of(one["FilterPattern"])
+        matched = [line for line in lines if cloudwatch.matches(conditions, line)]
+        assert matched or name in NOT_IN_DEMO, f"{name}: no line of the log matches"
+        for field in dimensions_of(one).values():
+            found = {line.get(field) for line in matched}
+            known = values.get(field, set())
+            assert found <= known, f"{name}: the dimension {field} has the values {found - known}"
+        check_conditions(name, conditions, sources)
+    changes = cloudwatch.conditions_of(filters["Changes"]["FilterPattern"])
+    changed = [line for line in lines if line.get("result") == "success" and line.get("change") in values["change"]]
+    missed = [line for line in changed if not cloudwatch.matches(changes, line)]
+    assert not missed and {line["change"] for line in changed} == values["change"], f"Changes does not count {missed[:1]}"
+    for query in queries:
+        fields, conditions = cloudwatch.query_of(query)
+        matched = [line for line in lines if cloudwatch.matches(conditions, line)]
+        absent = fields - set().union(*matched)
+        assert matched and not absent, f"no line of {len(matched)} has {absent}: {query}"
+        check_conditions(query, conditions, sources)
+
+
+def check_conditions(where, alternatives, sources):
+    """Every value that a condition names is one that the program writes."""
+    known = {"level": {"ERROR", "WARN"}, "target": {"audit"}, "reason": documented_reasons() | {"*"}}
+    for field, values in ((field, values) for one in alternatives for field, values in one.items()):
+        if field == "message":
+            absent = {value for value in values if f'"{value}"' not in sources}
+        else:
+            absent = values - known[field]
+        assert not absent, f"{where}: no line of the log has {field} {absent}"
+
+
+def documented_reasons():
+    """The reasons of tasks' warnings. Those of other warnings may be texts, which would each be a metric."""
+    section = METRICS.read_text().split("\n## Warnings\n")[1].split("\n## ")[0]
+    return {name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+
+
+def check_dashboard_command():
+    """The guide's command gives every parameter, from outputs that the operator's stack has."""
+    command = OBSERVE.read_text().split("--template-file deploy/cloudformation/dashboard.yaml")[1].split("```")[0]
+    given = set(re.findall(r"(\w+)=", command))
+    assert given == set(template(DASHBOARD)["Parameters"]), f"{OBSERVE.name} gives {given}"
+    outputs = set(re.findall(r"\$\((?:output|name) (\w+)\)", command))
+    assert outputs and outputs <= set(template(MAIN)["Outputs"]), f"{OBSERVE.name} names the outputs {outputs}"
 
 
 MANIFESTS = f"""
