@@ -2,22 +2,30 @@
 # Runs all tests, after installing the tools that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
 # Parts whose tools are not available are skipped and listed at the end: those that need the package indexes of Python
-# and npm, Go and its modules, Debian's package archive, Terraform with its AWS provider, recorded exchanges
-# (ECS_MESH_RECORDINGS), or a Consul newer than Debian's (CONSUL_BIN).
+# and npm, Go and its modules, Debian's package archive, or Terraform with its AWS provider. With REQUIRE_TOOLS=1 the run fails
+# before the tests if one of them is missing. Recorded exchanges (ECS_MESH_RECORDINGS), a Consul newer than Debian's
+# (CONSUL_BIN), Kuma and Envoy come from no package index, so these parts are skipped and listed in any case.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-skipped=()
+skipped=() optional=()
+
+# available PART COMMAND…: whether COMMAND succeeds, without which PART is skipped.
+available() {
+    local part=$1 reason
+    shift
+    reason=$("$@" 2>&1) || {
+        skipped+=("$part: skipped because this command failed: $* ($(tail -n 1 <<<"$reason"))")
+        return 1
+    }
+}
 
 # provide VARIABLE VALUE PART COMMAND…: sets VARIABLE for the tests if COMMAND can provide what it names.
 provide() {
-    local variable=$1 value=$2 part=$3 reason
-    shift 3
-    [[ -z "${!variable:-}" ]] || return 0
-    if reason=$("$@" 2>&1); then
+    local variable=$1 value=$2
+    shift 2
+    if [[ -z "${!variable:-}" ]] && available "$@"; then
         export "$variable=$value"
-    else
-        skipped+=("$part: skipped because this command failed: $* ($(tail -n 1 <<<"$reason"))")
     fi
 }
 
@@ -33,6 +41,8 @@ provide TERRAFORM_TEST_SCHEMA "$PWD/.tools/aws-schema/provider.whl" "arguments o
     .ci/aws-schema .tools/aws-schema
 provide TERRAFORM_TEST_PLUGINS "$PWD/.tools/terraform" "Terraform modules, by Terraform and its AWS provider" \
     .ci/terraform .tools/terraform
+provide HCLFMT_TEST_BIN "$PWD/.tools/hclfmt/hclfmt" "format of Terraform's files, by its formatter" \
+    .ci/hclfmt .tools/hclfmt
 provide CHECKOV_TEST_BIN "$PWD/.venv/checkov/bin/checkov" "deploy/ by checkov" \
     .ci/venv .venv/checkov tests/python/requirements-checkov.txt
 provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \
@@ -48,18 +58,26 @@ provide BROWSER_TEST_PYTHON "$PWD/.venv/browser/bin/python" "the live page in a 
     .ci/venv .venv/browser tests/python/requirements-browser.txt
 provide BROWSER_TEST_CHROMIUM "$PWD/.tools/chromium/chromium" "the live page in a browser, Chromium" \
     .ci/chromium .tools/chromium/chromium
+# The tests build it.
+available "CRDs and manifests by the API server's code" go -C tests/crds list -mod=readonly -deps . || true
 [[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||
-    skipped+=("replay of recordings: skipped because ECS_MESH_RECORDINGS is not set")
+    optional+=("replay of recordings: skipped because ECS_MESH_RECORDINGS is not set")
 [[ -n "${CONSUL_BIN:-}" ]] ||
-    skipped+=("a Consul with logins by AWS IAM: skipped because CONSUL_BIN does not name Consul 1.12 or later")
+    optional+=("a Consul with logins by AWS IAM: skipped because CONSUL_BIN does not name Consul 1.12 or later")
 [[ -n "${KUMA_CP_BIN:-}" ]] ||
-    skipped+=("a real Kuma: skipped because KUMA_CP_BIN does not name kuma-cp")
+    optional+=("a real Kuma: skipped because KUMA_CP_BIN does not name kuma-cp")
 [[ -n "${KUMA_DP_BIN:-}" && -n "${ENVOY_BIN:-}" ]] ||
-    skipped+=("requests through real sidecars: skipped because KUMA_DP_BIN and ENVOY_BIN do not name kuma-dp and Envoy")
+    optional+=("requests through real sidecars: skipped because KUMA_DP_BIN and ENVOY_BIN do not name kuma-dp and Envoy")
+
+if [[ "${REQUIRE_TOOLS:-0}" != 0 ]] && ((${#skipped[@]} > 0)); then
+    printf '%s\n' "${skipped[@]/: skipped because/:}" "error: REQUIRE_TOOLS is set, and these parts cannot be run" >&2
+    exit 1
+fi
 
 # Most integration tests wait for processes and leases most of the time.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
 # What simulated runs spend their time in is optimised. One failure does not hide others.
 cargo test --workspace --locked --profile ci --no-fail-fast "$@"
 
+skipped+=("${optional[@]}")
 ((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"
