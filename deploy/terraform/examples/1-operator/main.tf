@@ -70,6 +70,9 @@ resource "aws_s3_bucket_public_access_block" "manifests" {
 
 locals {
   manifests_prefix = "${var.operator_id}/"
+  # From the objects, so that the first task finds its manifests. With depends_on instead, each change of an object would plan
+  # all of the module anew, and replace the task definition.
+  manifests_bucket = one(distinct(values(aws_s3_object.manifests)[*].bucket))
 }
 
 resource "aws_s3_object" "manifests" {
@@ -121,7 +124,7 @@ module "operator" {
   image                 = var.image
   cpu_architecture      = var.cpu_architecture
   kuma_token_secret_arn = data.aws_secretsmanager_secret.kuma_token.arn
-  manifests_source      = "s3://${aws_s3_bucket.manifests.id}/${local.manifests_prefix}"
+  manifests_source      = "s3://${local.manifests_bucket}/${local.manifests_prefix}"
 
   watched_cluster_arns = concat([data.aws_ecs_cluster.this.arn], var.member_cluster_arns)
   mesh_role_arns       = ["arn:${data.aws_partition.current.partition}:iam::${data.aws_caller_identity.current.account_id}:role/mesh/*"]
@@ -134,9 +137,6 @@ module "operator" {
 
   member_account_ids = var.member_account_ids
   member_role_arns   = var.member_role_arns
-
-  # The first task finds its manifests.
-  depends_on = [aws_s3_object.manifests]
 }
 
 # The operator reacts to changed role tags within seconds instead of minutes.
