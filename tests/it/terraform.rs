@@ -29,6 +29,11 @@ fn modules_use_what_is_declared_and_what_the_provider_has() {
 }
 
 #[test]
+fn terraforms_parser_accepts_format_of_all_files() {
+    check("parser", &["HCLFMT_TEST_BIN"]);
+}
+
+#[test]
 fn readme_of_each_module_has_its_inputs_and_outputs() {
     check("readmes", &[]);
 }
@@ -76,4 +81,9 @@ fn member_module_creates_what_the_template_creates() {
 #[test]
 fn operator_accepts_the_workload_modules_output() {
     check("workload", PLUGINS);
+}
+
+#[test]
+fn examples_leave_no_changes_when_applied_in_order() {
+    check("examples", PLUGINS);
 }

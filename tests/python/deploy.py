@@ -175,11 +175,13 @@ def cfn_lint_with(path, parameters):
 
 
 @contextlib.contextmanager
-def moto():
-    """Starts a moto server; yields a factory of clients, and its URL."""
+def moto(managed_policies=False):
+    """Starts a moto server, on request with the policies that AWS manages; yields a factory of clients, and its URL."""
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, ROOT / "tests/python/moto_server.py", "--patched"]
-        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        environment = os.environ | {"MOTO_IAM_LOAD_MANAGED_POLICIES": str(managed_policies).lower()}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+        server = subprocess.Popen(command, **pipes, text=True, env=environment)
         url = server.stdout.readline().strip()
 
         def client(name):

@@ -7,9 +7,11 @@ StopTask.
 - Events that a rule sends to a queue have no `account` in their envelope. The operator rejects such an event of CloudTrail,
   since the account identifies the role.
 - An item of a list that is AWS::NoValue stays in it as null. CloudFormation leaves it out.
+- A queue's redrive policy has spaces in its JSON. SQS has none, and Terraform compares the text.
 """
 
 import argparse
+import json
 import os
 import sys
 import threading
@@ -17,6 +19,7 @@ import threading
 from moto.events.utils import EventTemplateParser
 from moto.moto_api import state_manager
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.sqs.models import Queue
 from werkzeug.serving import make_server
 
 
@@ -24,6 +27,15 @@ def patch():
     template = EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE
     assert "account" not in template, "this moto sets the account; remove the patch"
     EventTemplateParser.DEFAULT_EVENT_INPUT_TEMPLATE = template.replace("{", '{"account": "<account>", ', 1)
+    attributes = Queue.attributes.fget
+
+    def compact(queue):
+        found = attributes(queue)
+        if policy := found.get("RedrivePolicy"):
+            found["RedrivePolicy"] = json.dumps(json.loads(policy), separators=(",", ":"))
+        return found
+
+    Queue.attributes = property(compact)
     try:
         from moto.cloudformation import parsing
     except ModuleNotFoundError:

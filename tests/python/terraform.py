@@ -1,16 +1,15 @@
 """Checks `deploy/terraform`: `terraform.py CHECK`, where CHECK is one of the functions at the end.
 
 Needs tests/python/requirements-deploy.txt. Some checks need more, by variables: TERRAFORM_TEST_SCHEMA (the package with the
-provider's schema), TERRAFORM_TEST_PLUGINS (Terraform or OpenTofu, and the provider), CHECKOV_TEST_BIN, OPERATOR.
+provider's schema), HCLFMT_TEST_BIN (tests/hclfmt), TERRAFORM_TEST_PLUGINS (Terraform or OpenTofu, and the provider),
+CHECKOV_TEST_BIN, OPERATOR.
 """
 
-import contextlib
 import functools
 import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,9 @@ import deploy
 import terraform_modules
 import terraform_schema
 from deploy import ACCOUNT, CLUSTERS, MAIN, POLICY, REGION, ROLE_EVENTS, ROOT, VALUES, plain, sorted_json, template
+from terraform_examples import examples
 from terraform_modules import EXAMPLES, MODULES, TERRAFORM, Module
+from terraform_program import copied
 
 README = "README.md"
 CLUSTER = CLUSTERS[0]
@@ -35,6 +36,50 @@ def wiring():
         terraform_modules.check_arguments(path, schema)
         versions = Module(path).terraform
         assert versions == Module(MODULES[0]).terraform, f"{path.name}: other versions than {MODULES[0].name}: {versions}"
+
+
+# What `terraform fmt` would change, and text that is no configuration.
+NOT_ACCEPTED = {
+    "alignment": 'locals {\n  a = 1\n  bcd = 2\n}\n',
+    "indentation": "locals {\n    a = 1\n}\n",
+    "space": "locals {\n  a=1\n}\n",
+    "interpolation": 'locals {\n  a = "${local.b}"\n}\n',
+    "type": 'variable "a" {\n  type = "string"\n}\n',
+    "element": 'variable "a" {\n  type = list\n}\n',
+    "label": "resource aws_sqs_queue this {\n}\n",
+    "syntax": "locals {\n  a = [\n}\n",
+}
+
+
+def parser():
+    """Terraform's own parser accepts every file in its format, and finds the references that `wiring` checks."""
+    for path in MODULES + EXAMPLES:
+        files = [file for file in sorted(path.rglob("*")) if re.search(r"\.(tf|tfvars\.example|tftest\.hcl)$", file.name)]
+        found = hclfmt(files)
+        assert not found["faults"], "\n".join(found["faults"])
+        parsed = {name for file in path.glob("*.tf") for name in found["references"][str(file)]}
+        parsed = {".".join(name.split(".")[: 3 if name.startswith("data.") else 2]) for name in parsed}
+        parsed = {name for name in parsed if re.match(r"(var|local|module|data|aws_\w+)\.", name)}
+        read = terraform_modules.all_references(path)
+        assert read == parsed, f"{path.name}: `wiring` misses {parsed - read}, and makes up {read - parsed}"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in NOT_ACCEPTED.items():
+            file = pathlib.Path(folder, f"{name}.tf")
+            file.write_text(text)
+            assert hclfmt([file])["faults"], f"{name} is accepted"
+    if "TERRAFORM_TEST_PLUGINS" not in os.environ:
+        print("skipped: comparison with `terraform fmt`: TERRAFORM_TEST_PLUGINS is not set")
+        return
+    with copied() as terraform:
+        for name, text in NOT_ACCEPTED.items():
+            (terraform.folder / "main.tf").write_text(text)
+            assert terraform.run("fmt", "-check", check=False).strip(), f"terraform fmt accepts {name}"
+
+
+def hclfmt(files):
+    done = subprocess.run([os.environ["HCLFMT_TEST_BIN"], *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def readmes():
@@ -85,50 +130,6 @@ def role_paths(text):
 
 
 # --- With Terraform ---------------------------------------------------------------------------------------------------
-
-
-class Terraform:
-    """A copy of the modules with a configuration of their own above them."""
-
-    def __init__(self, folder, url="http://127.0.0.1:1"):
-        self.folder = pathlib.Path(folder)
-        self.plugins = pathlib.Path(os.environ["TERRAFORM_TEST_PLUGINS"])
-        shutil.copytree(TERRAFORM, self.folder, dirs_exist_ok=True)
-        self.environment = os.environ | {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "AKIDTEST",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "CHECKPOINT_DISABLE": "1",
-            "TF_IN_AUTOMATION": "1",
-        }
-        self.environment.pop("TF_CLI_CONFIG_FILE", None)
-
-    def run(self, *arguments, at=".", check=True):
-        program = self.plugins / "terraform"
-        place = {"cwd": self.folder / at, "env": self.environment}
-        done = subprocess.run([program, *arguments], **place, capture_output=True, text=True)
-        assert not check or done.returncode == 0, f"terraform {' '.join(arguments)} in {at}\n{done.stdout}{done.stderr}"
-        return done.stdout + ("" if check else done.stderr)
-
-    def init(self, at="."):
-        self.run("init", "-backend=false", "-input=false", f"-plugin-dir={self.plugins / 'providers'}", at=at)
-
-    def write(self, module, arguments, more=""):
-        """The configuration that calls a module."""
-        call = {"source": f"./modules/{module}"} | arguments
-        provider = {"skip_credentials_validation": True, "skip_metadata_api_check": True, "region": REGION}
-        output = {name: {"value": f"${{module.this.{name}}}"} for name in Module(TERRAFORM / "modules" / module).output}
-        configuration = {"provider": {"aws": provider}, "module": {"this": call}, "output": output}
-        (self.folder / "main.tf.json").write_text(json.dumps(configuration))
-        (self.folder / "more.tf").write_text(more)
-
-
-@contextlib.contextmanager
-def copied(url="http://127.0.0.1:1"):
-    with tempfile.TemporaryDirectory() as folder:
-        yield Terraform(folder, url)
 
 
 def validate():
@@ -290,7 +291,7 @@ def cloudformation():
         arguments["name"] = "compared"
         terraform.write("operator", arguments)
         terraform.init()
-        terraform.run("apply", "-auto-approve", "-input=false", "-no-color")
+        terraform.apply()
         state = json.loads(terraform.run("show", "-json"))
         found = described(client, made_by_terraform(state)) | in_terraform(client, state)
     different = [
@@ -327,8 +328,8 @@ def team_events():
         client("events").create_event_bus(Name="ecs-mesh")
         terraform.write("team-events", arguments)
         terraform.init()
-        terraform.run("apply", "-auto-approve", "-input=false", "-no-color")
-        outputs = {name: one["value"] for name, one in json.loads(terraform.run("output", "-json")).items()}
+        terraform.apply()
+        outputs = terraform.outputs()
         topic, queue = outputs["topic_arn"], outputs["dead_letters_url"]
         found = described_team_events(client, topic, queue)
         queue_arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue.rsplit('/', 1)[1]}"
@@ -368,6 +369,8 @@ def with_names(value, names):
         return value
     if "Fn::GetAtt" in value:
         return names[value["Fn::GetAtt"][0]]
+    if "Fn::Sub" in value:
+        return re.sub(r"\$\{AWS::\w+\}", "x", value["Fn::Sub"])
     return names[value["Ref"]] if "Ref" in value else {key: with_names(one, names) for key, one in value.items()}
 
 
@@ -376,6 +379,9 @@ def member():
     with deploy.moto() as (client, _):
         _, made = deploy.create_member(client)
         expected = deploy.described_member(client, made["MemberRole"])
+    # moto's CloudFormation lacks policies of queues.
+    document = template(deploy.MEMBER)["Resources"]["DeadLettersPolicy"]["Properties"]["PolicyDocument"]
+    expected["dead letters"] = deploy.with_rule_names(with_names(document, {"DeadLetters": "<queue>"}))
     with deploy.moto() as (client, url), copied(url) as terraform:
         arguments = {
             "operator_role_arn": deploy.MEMBER_PARAMETERS["OperatorRoleArn"],
@@ -388,8 +394,12 @@ def member():
         }
         terraform.write("member-account", arguments)
         terraform.init()
-        terraform.run("apply", "-auto-approve", "-input=false", "-no-color")
+        terraform.apply()
         found = deploy.described_member(client, "ecs-mesh-member")
+        [queue] = client("sqs").list_queues()["QueueUrls"]
+        policy = client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"]
+        policy = policy.replace(f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue.rsplit('/', 1)[1]}", "<queue>")
+        found["dead letters"] = deploy.with_rule_names(json.loads(policy))
     different = [
         f"{part}\nTerraform:      {sorted_json(found[part])}\nCloudFormation: {sorted_json(expected[part])}"
         for part in expected
@@ -622,8 +632,8 @@ def workload():
         with deploy.moto() as (client, url), copied(url) as terraform:
             terraform.write("workload", arguments)
             terraform.init()
-            terraform.run("apply", "-auto-approve", "-input=false", "-no-color")
-            outputs = {name: one["value"] for name, one in json.loads(terraform.run("output", "-json")).items()}
+            terraform.apply()
+            outputs = terraform.outputs()
             role = client("iam").get_role(RoleName=outputs["task_role_name"])["Role"]
             check_stop_order(outputs)
             check_tags(outputs["discovery_tags"], arguments)
@@ -709,8 +719,8 @@ spec:
 CHECKS = {
     check.__name__: check
     for check in (
-        *(wiring, readmes, checkov, role_tags, inputs, validate, preconditions),
-        *(cloudformation, team_events, member, workload),
+        *(wiring, parser, readmes, checkov, role_tags, inputs, validate, preconditions),
+        *(cloudformation, team_events, member, workload, examples),
     )
 }
 

@@ -83,6 +83,15 @@ def references(text):
         yield kind, name, re.findall(r"\.([\w-]+)", rest)
 
 
+def all_references(path):
+    """The names that the expressions of a directory use: `kind.name`, or `data.type.name`."""
+    found = set()
+    for _, text in Module(path).texts():
+        for kind, name, rest in references(text):
+            found.add(f"{kind}.{name}.{rest[0]}" if kind == "data" else f"{kind}.{name}")
+    return found
+
+
 def check_wiring(path, schema):
     """Every reference leads somewhere, every call of a module is complete, and nothing is declared in vain."""
     module = Module(path)
