@@ -22,8 +22,12 @@ pub(super) struct HealthcheckArgs {
     metrics_address: ListenAddress,
 
     /// Check readiness (/readyz) instead of health (/healthz)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "started")]
     ready: bool,
+
+    /// Fail until this copy has been ready once or leads (/startupz); then check health
+    #[arg(long)]
+    started: bool,
 }
 
 impl HealthcheckArgs {
@@ -31,8 +35,12 @@ impl HealthcheckArgs {
         let ListenAddress::At(address) = self.metrics_address else {
             return Err("the operator serves no health endpoint (--metrics-address is none)".to_owned());
         };
-        let url =
-            format!("http://{}/{}", connect_address(address), if self.ready { "readyz" } else { "healthz" });
+        let path = match () {
+            () if self.ready => "readyz",
+            () if self.started => "startupz",
+            () => "healthz",
+        };
+        let url = format!("http://{}/{path}", connect_address(address));
         let (status, body) = get(&url).await?;
         let text = if self.ready { readiness_line(&body) } else { body.trim().replace('\n', "; ") };
         if status != 200 {

@@ -102,7 +102,7 @@ pub(super) struct RunArgs {
     #[arg(long, default_value = "10m", value_parser = duration)]
     once_timeout: Duration,
 
-    /// Listen address of the status page, /metrics, /healthz and /readyz: IP:PORT, or none
+    /// Listen address of the status page, /metrics, /healthz, /readyz and /startupz: IP:PORT, or none
     #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "0.0.0.0:9102")]
     metrics_address: ListenAddress,
 }

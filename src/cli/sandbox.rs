@@ -100,7 +100,7 @@ pub(super) struct SandboxArgs {
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     consul_port: u16,
 
-    /// Listen address of the operator's status page, /metrics, /healthz and /readyz: IP:PORT, or none
+    /// Listen address of the operator's status page, /metrics, /healthz, /readyz and /startupz: IP:PORT, or none
     #[arg(long, default_value = "none", conflicts_with = "serve")]
     metrics_address: ListenAddress,
 

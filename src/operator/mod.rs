@@ -85,6 +85,9 @@ mod tests_settle;
 mod tests_sidecars;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]
+mod tests_startup;
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod tests_support;
 #[cfg(test)]
 #[cfg(feature = "sandbox")]

@@ -33,6 +33,8 @@ pub(super) struct StatusTracker {
     /// Once ready, the operator stays ready unless writes are suspended: other failures have alerts of their own, and a
     /// restart would not fix them.
     was_ready: AtomicBool,
+    /// Once started, a copy stays started: its end would help no other copy.
+    was_started: AtomicBool,
 }
 
 #[derive(Default)]
@@ -99,6 +101,7 @@ impl StateSource for OperatorStatus {
         let now = self.context.now();
         let set = self.context.manifests.load();
         let pending = self.pending_conditions(&set);
+        let startup_pending = self.startup_conditions(&set, &pending);
         let inner = self.context.status.lock();
         let selected = inner.clusters.as_ref();
         let clusters = selected.into_iter().flatten().map(|cluster| {
@@ -117,6 +120,7 @@ impl StateSource for OperatorStatus {
             leader: self.context.process.lease.holds(),
             lease: self.lease_state(),
             pending,
+            startup_pending,
             manifests,
             clusters,
             accounts: account_states(self.context.accounts.all()),
@@ -186,6 +190,32 @@ impl OperatorStatus {
             acl: worker.acl.as_ref().map(|acl| acl.state()),
             tokens: worker.tokens.as_ref().map(|tokens| tokens.status()),
         }
+    }
+
+    /// Why this copy has not started yet, given its unmet readiness conditions.
+    ///
+    /// A standby must be ready once and have read a control plane: until then, another copy may do better. A copy that leads is
+    /// started, ready or not: no other copy works in its place, and a restart would begin its guard's hour and its waits anew.
+    fn startup_conditions(&self, set: &ManifestSet, pending: &[String]) -> Vec<String> {
+        if self.context.status.was_started.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut conditions = Vec::new();
+        if !self.context.process.lease.holds() {
+            conditions.extend_from_slice(pending);
+            let workers = self.context.workers.load();
+            // One of several may be down for days, and must not stop the deployments of the operator.
+            let is_reached =
+                set.control_planes.is_empty() || workers.values().any(|worker| worker.is_fully_synced());
+            if !is_reached {
+                let names: Vec<&str> = set.control_planes.keys().map(|name| &**name).collect();
+                conditions.push(format!("no control plane was listed yet: {}", names.join(", ")));
+            }
+        }
+        if conditions.is_empty() {
+            self.context.status.was_started.store(true, Ordering::Relaxed);
+        }
+        conditions
     }
 
     /// The unmet readiness conditions.

@@ -1,6 +1,7 @@
 //! An operator at the Kuma emulator with a fake ECS, under a paused clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,8 +18,11 @@ use ecs_mesh_api::KumaRelease;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::fakes::{FakeEc2, FakeEcs, FakeTokenStore, clock, task};
 use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::{AlwaysHeld, Lease};
 use ecs_mesh_core::plan::report::PlanReport;
-use ecs_mesh_kuma::{HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError};
+use ecs_mesh_kuma::{
+    HttpMethod, HttpResponse, KumaControlPlane, NoObserver, Transport, TransportError, TransportErrorKind,
+};
 use ecs_mesh_manifests::{Loaded, ManifestSources, ManifestStatus};
 use ecs_mesh_model::{InterfaceAddresses, LastStatus, OperatorId, Task, TaskGroup, TaskId};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
@@ -46,6 +50,8 @@ struct RefusedCalls {
     /// Parts of paths that may not be written.
     writes: RefusedPaths,
     tokens: Arc<Mutex<TokenFaults>>,
+    /// No call arrives.
+    unreachable: Arc<AtomicBool>,
 }
 
 impl RefusedCalls {
@@ -66,6 +72,9 @@ impl Transport for FakeTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
+        if self.2.unreachable.load(Ordering::Relaxed) {
+            return Err(TransportError::new(TransportErrorKind::Connect, "connection refused"));
+        }
         if self.2.refuse(method, path) {
             let body = br#"{"type": "/std-errors", "status": 403, "title": "Access Denied"}"#.to_vec();
             return Ok(HttpResponse { status: 403, retry_after: None, body });
@@ -114,6 +123,10 @@ pub(super) struct OperatorFixture {
     /// Parts of the control plane's paths that the operator may not write.
     pub(super) refused_paths: RefusedPaths,
     pub(super) token_faults: Arc<Mutex<TokenFaults>>,
+    /// Whether the operator's calls do not arrive at the control plane.
+    pub(super) unreachable: Arc<AtomicBool>,
+    /// The lease; by default, it is always held.
+    pub(super) lease: Arc<dyn Lease>,
     loaded: Option<Loaded>,
     manifests: Option<watch::Sender<Arc<ManifestStatus>>>,
     running: Option<JoinHandle<()>>,
@@ -151,6 +164,8 @@ impl OperatorFixture {
             parameters: Arc::default(),
             refused_paths: Arc::default(),
             token_faults: Arc::default(),
+            unreachable: Arc::default(),
+            lease: Arc::new(AlwaysHeld),
             loaded: None,
             manifests: None,
             running: None,
@@ -224,12 +239,14 @@ impl OperatorFixture {
             all: self.forbidden.clone(),
             writes: Arc::clone(&self.refused_paths),
             tokens: Arc::clone(&self.token_faults),
+            unreachable: Arc::clone(&self.unreachable),
         };
         let ids = self.ids;
         OperatorDeps {
             id: OperatorId::parse(ids.0).unwrap(),
             previous_id: ids.1.map(|id| OperatorId::parse(id).unwrap()),
             clock: self.clock.clone(),
+            lease: Arc::clone(&self.lease),
             ec2: Arc::clone(&self.ec2) as _,
             accounts: Arc::new(()),
             token_stores: TokenStores::new(Arc::clone(&self.secrets) as _, Arc::clone(&self.parameters) as _),

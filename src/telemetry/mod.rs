@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`state`] | the state of the operator at one moment, with its readiness |
 //! | [`metrics`] | counters, histograms, and gauges read from the state |
-//! | [`server`] | `/metrics`, `/healthz` and `/readyz` |
+//! | [`server`] | `/metrics`, `/healthz`, `/readyz` and `/startupz` |
 //! | [`log`] | format and filters of the log |
 
 pub mod log;

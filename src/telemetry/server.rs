@@ -1,9 +1,10 @@
-//! `/metrics`, `/healthz`, `/readyz` and a status page over HTTP.
+//! `/metrics`, `/healthz`, `/readyz`, `/startupz` and a status page over HTTP.
 //!
 //! The server never blocks the operator: a taken port is logged as an error and retried. No client keeps another one out: a
 //! slow or silent one loses its connection (`crate::listener`), and only one `/metrics` is rendered at a time. It answers until shutdown is complete, so that the shutdown can be observed.
 
 mod handlers;
+mod startup;
 mod status_page;
 
 use std::net::SocketAddr;

@@ -38,6 +38,8 @@ pub struct OperatorState {
     pub lease: Option<LeaseState>,
     /// Unmet readiness conditions; once the operator has been ready, only that writes are suspended.
     pub pending: Vec<String>,
+    /// Why this copy has not started: unmet conditions; empty from the moment on when it has been ready once, or has led.
+    pub startup_pending: Vec<String>,
     /// The manifests.
     pub manifests: ManifestState,
     /// The clusters that bindings select, by name, with the time of the last complete sweep in seconds since 1970. Clusters of

@@ -591,7 +591,13 @@ def service():
     assert container["LogConfiguration"]["Options"]["mode"] == {"Ref": "LogMode"}
     assert template(MAIN)["Parameters"]["LogMode"]["Default"] == "blocking"
     assert container["ReadonlyRootFilesystem"] and container["User"] == "65532:65532"
-    assert container["HealthCheck"]["Command"][0] == "CMD", "there is no shell in the image"
+    check = container["HealthCheck"]
+    assert check["Command"][0] == "CMD", "there is no shell in the image"
+    assert "--started" in check["Command"], "a copy that cannot start would replace one that works"
+    # A standby reads 10,000 tasks of one cluster in 201 calls: a burst of 50, and the rest at a fifteenth of 10 a second.
+    sweep = (201 - 50) / (10 / 15)
+    assert check["StartPeriod"] + check["Interval"] * check["Retries"] >= 1.5 * sweep, "a cold start takes longer"
+    assert (check["StartPeriod"], check["Retries"]) <= (300, 10), "ECS allows no more"
 
 
 def stack():

@@ -468,6 +468,7 @@ def in_template(parameters):
     task, service = lower_first(resources["TaskDefinition"]), lower_first(resources["Service"])
     found["TaskDefinition"] = plain({key: task.get(key) for key in TASK})
     found["Service"] = plain({key: service.get(key) for key in SERVICE})
+    found["health check"] = plain(task["containerDefinitions"][0]["healthCheck"])
     limits = service["deploymentConfiguration"]
     found["deployment"] = [limits["maximumPercent"], limits["minimumHealthyPercent"]]
     return found
@@ -484,6 +485,7 @@ def in_terraform(client, state):
     found["alarms"] = logical([{key: alarm.get(key) for key in ALARM} for alarm in alarms])
     task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
     found["TaskDefinition"] = logical({key: task.get(key) for key in TASK})
+    found["health check"] = logical(task["containerDefinitions"][0]["healthCheck"])
     [service] = client("ecs").describe_services(cluster=CLUSTER, services=[made["Service"]])["services"]
     found["Service"] = logical({key: service.get(key) for key in SERVICE})
     values = by_address(state)["aws_ecs_service.this"]

@@ -1,4 +1,4 @@
-//! The responses of `/`, `/metrics`, `/healthz` and `/readyz`.
+//! The responses of `/`, `/metrics`, `/healthz`, `/readyz` and `/startupz`.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use axum::routing::get;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::startup::StartupCheck;
 use super::status_page::StatusPage;
 use crate::telemetry::metrics::{ExpositionFormat, Metrics};
 use crate::telemetry::state::OperatorState;
@@ -26,15 +27,20 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The page loads nothing and runs nothing, whatever a name in it contains.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The condition of an operator whose state cannot be read yet.
+const STARTING: &str = "the operator is starting";
+
 /// Held while metrics are rendered, which takes the longest by far: scrapes wait for one another, and probes for none.
 static RENDERING: Semaphore = Semaphore::const_new(1);
 
 pub(super) fn router(metrics: Arc<Metrics>) -> Router {
+    let startup = Arc::new(StartupCheck::default());
     Router::new()
         .route("/", get(status_page))
         .route("/metrics", get(scrape))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/startupz", get(move |metrics| startupz(metrics, startup)))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(metrics)
@@ -59,15 +65,34 @@ async fn scrape(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Resp
 }
 
 async fn healthz(State(metrics): State<Arc<Metrics>>) -> Response {
+    health(&metrics, metrics.state().as_ref())
+}
+
+/// Whether the loops make progress, or the process is stopping.
+fn health(metrics: &Metrics, state: Option<&OperatorState>) -> Response {
     if metrics.health().is_stopping() {
         return response(StatusCode::OK, TEXT, "stopping\n".to_owned());
     }
-    let stuck = stuck_loops(&metrics, metrics.state().as_ref());
+    let stuck = stuck_loops(metrics, state);
     let lines: Vec<String> = stuck.iter().map(ToString::to_string).collect();
     if lines.is_empty() {
         response(StatusCode::OK, TEXT, "ok\n".to_owned())
     } else {
         response(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.join("\n") + "\n")
+    }
+}
+
+/// As `/healthz`, once this copy has started.
+async fn startupz(State(metrics): State<Arc<Metrics>>, startup: Arc<StartupCheck>) -> Response {
+    let state = metrics.state();
+    let pending = match &state {
+        _ if metrics.health().is_stopping() => Vec::new(),
+        None => vec![STARTING.to_owned()],
+        Some(state) => state.startup_pending.clone(),
+    };
+    match startup.judge(&pending, metrics.uptime()) {
+        None => health(&metrics, state.as_ref()),
+        Some(reason) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not started: {reason}\n")),
     }
 }
 
@@ -82,7 +107,7 @@ fn pending_conditions(metrics: &Metrics, state: Option<&OperatorState>) -> Vec<S
     if metrics.health().is_stopping() {
         return vec!["the operator is stopping".to_owned()];
     }
-    state.map_or_else(|| vec!["the operator is starting".to_owned()], |state| state.pending.clone())
+    state.map_or_else(|| vec![STARTING.to_owned()], |state| state.pending.clone())
 }
 
 /// For people: the state of `/readyz` as a page.
@@ -131,5 +156,9 @@ async fn method_not_allowed() -> Response {
 }
 
 async fn not_found() -> Response {
-    response(StatusCode::NOT_FOUND, TEXT, "not found; try /, /metrics, /healthz or /readyz\n".to_owned())
+    response(
+        StatusCode::NOT_FOUND,
+        TEXT,
+        "not found; try /, /metrics, /healthz, /readyz or /startupz\n".to_owned(),
+    )
 }

@@ -56,7 +56,7 @@ async fn metrics_are_served_in_the_requested_format() {
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
     let (address, _stop) = serve_at_free_port(&Arc::default()).await;
-    assert!(get(address, "/other").await.contains("try /, /metrics, /healthz or /readyz"));
+    assert!(get(address, "/other").await.contains("try /, /metrics, /healthz, /readyz or /startupz"));
     assert!(get(address, "/metricsx").await.starts_with("http/1.1 404"));
     let post = send(address, "POST /metrics HTTP/1.1\r\ncontent-length: 0").await;
     assert!(post.starts_with("http/1.1 405") && post.contains("allow: get, head"), "{post}");
@@ -106,6 +106,45 @@ async fn readyz_lists_pending_conditions() {
     ] {
         assert!(ready.contains(detail), "{detail}: {ready}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn startupz_waits_for_the_start_and_is_healthz_then() {
+    let metrics = Arc::<Metrics>::default();
+    let (address, _stop) = serve_at_free_port(&metrics).await;
+    let early = get(address, "/startupz").await;
+    assert!(early.starts_with("http/1.1 503") && early.contains("is starting"), "{early}");
+    let waiting = OperatorState { startup_pending: vec!["a cluster".to_owned()], ..state() };
+    let state_source: Arc<dyn StateSource> = Arc::new(StaticState(waiting));
+    metrics.set_state_source(Arc::downgrade(&state_source));
+    let waiting = get(address, "/startupz").await;
+    assert!(
+        waiting.starts_with("http/1.1 503") && waiting.ends_with("not started: a cluster\n"),
+        "{waiting}"
+    );
+    assert!(get(address, "/healthz").await.starts_with("http/1.1 200"), "it is alive");
+    // Started, and no longer ready.
+    let unready = OperatorState { pending: vec!["no writes".to_owned()], ..state() };
+    let state_source: Arc<dyn StateSource> = Arc::new(StaticState(unready));
+    metrics.set_state_source(Arc::downgrade(&state_source));
+    assert!(get(address, "/readyz").await.starts_with("http/1.1 503"));
+    let started = get(address, "/startupz").await;
+    assert!(started.starts_with("http/1.1 200") && started.ends_with("\r\nok\n"), "{started}");
+    let sweep = metrics.health().register("sweep");
+    sweep.expect_within(Duration::from_mins(1));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let stuck = get(address, "/startupz").await;
+    assert!(stuck.starts_with("http/1.1 503") && stuck.contains("sweep: no progress"), "{stuck}");
+}
+
+#[tokio::test]
+async fn startupz_is_ok_while_the_operator_stops() {
+    let metrics = Arc::<Metrics>::default();
+    let (address, _stop) = serve_at_free_port(&metrics).await;
+    let stop = CancellationToken::new();
+    metrics.health().set_stop_token(stop.clone());
+    stop.cancel();
+    assert!(get(address, "/startupz").await.starts_with("http/1.1 200"));
 }
 
 #[tokio::test]

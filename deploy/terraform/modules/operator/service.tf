@@ -46,12 +46,14 @@ locals {
       var.api_address == "none" ? [] : [{ name = "api", containerPort = 9103, hostPort = 9103, protocol = "tcp" }],
     )
     # The image has no shell, so the program checks itself. ECS ignores the image's HEALTHCHECK.
+    # A new copy passes once it has started: until then, ECS keeps the old ones. It has 450 s for that, the start period
+    # and all retries, since a standby reads slowly. After that, a copy that is stuck is replaced within 150 s.
     healthCheck = {
-      command     = ["CMD", "/ecs-mesh-operator", "healthcheck", "--metrics-address", "127.0.0.1:9102"]
+      command     = ["CMD", "/ecs-mesh-operator", "healthcheck", "--started", "--metrics-address", "127.0.0.1:9102"]
       interval    = 15
       timeout     = 5
-      retries     = 4
-      startPeriod = 60
+      retries     = 10
+      startPeriod = 300
     }
     user                   = "65532:65532"
     readonlyRootFilesystem = true
