@@ -60,7 +60,13 @@ const REGRESSIONS: &[u64] = &[
 ];
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    given_number(name).unwrap_or(default)
+}
+
+/// The number in a variable, if it is set.
+fn given_number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
 }
 
 /// Runs seeds on all cores, each on one thread.
@@ -208,20 +214,29 @@ mod kuma {
         );
     }
 
+    /// The seeds of the lives: `SIM_HANDOVER_LIVES` of them, or `SIM_HANDOVER_SEED`, which an earlier run printed.
+    fn handover_seeds() -> Vec<u64> {
+        let lives = super::given_number("SIM_HANDOVER_LIVES");
+        let Some(seed) = super::given_number("SIM_HANDOVER_SEED") else {
+            let lives = lives.unwrap_or(HANDOVER_LIVES);
+            return (0..lives).zip(super::replicas::handover_lives()).map(|(_, seed)| seed).collect();
+        };
+        assert!(lives.is_none(), "SIM_HANDOVER_LIVES and SIM_HANDOVER_SEED exclude each other");
+        let first = super::replicas::HANDOVERS;
+        assert!(seed >= first, "SIM_HANDOVER_SEED={seed}: seeds of handovers begin at {first}");
+        vec![seed]
+    }
+
     /// Lives whose lease is short and taken from the leader again and again.
     #[test]
     fn deposed_leaders_write_nothing() {
-        let seeds: Vec<u64> = match super::number("SIM_HANDOVERS", HANDOVER_LIVES) {
-            // A seed of an earlier run.
-            seed if seed >= super::replicas::HANDOVERS => vec![seed],
-            lives => (0..lives).zip(super::replicas::handover_lives()).map(|(_, seed)| seed).collect(),
-        };
+        let seeds = handover_seeds();
         let reports = super::run_all(&seeds, super::life::run);
         let total = super::replicas::total(&reports);
         println!("{total:?}");
         let failed: Vec<_> = reports.iter().filter(|(_, report)| !report.violations.is_empty()).collect();
         for (seed, report) in &failed {
-            println!("SIM_HANDOVERS={seed}: {:#?}", report.violations.iter().take(6).collect::<Vec<_>>());
+            println!("SIM_HANDOVER_SEED={seed}: {:#?}", report.violations.iter().take(6).collect::<Vec<_>>());
         }
         assert!(failed.is_empty(), "{} lives have violations", failed.len());
         assert_eq!(total.deposed_writes, 0);
