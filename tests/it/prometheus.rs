@@ -72,7 +72,7 @@ fn alerts_fire_in_their_test_series() {
 fn each_alert_has_a_test_and_a_runbook_section() {
     let text = std::fs::read_to_string(rules("rules.yaml")).unwrap();
     let tests = std::fs::read_to_string(rules("tests.yaml")).unwrap();
-    let page = include_str!("../../docs/how-to/observe.md");
+    let page = include_str!("../../docs/how-to/alerts.md");
     let headings: Vec<String> = page
         .lines()
         .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
@@ -82,19 +82,19 @@ fn each_alert_has_a_test_and_a_runbook_section() {
     assert!(alerts.len() > 10, "{alerts:?}");
     for alert in &alerts {
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} is not seen firing in tests.yaml");
-        assert!(page.contains(&format!("`{alert}`")), "{alert} is not in observe.md");
+        assert!(page.contains(&format!("`{alert}`")), "{alert} is not in alerts.md");
     }
     // Until a version is released it has no tag: its links lead to the branch.
     let version = env!("CARGO_PKG_VERSION");
     let unreleased = include_str!("../../CHANGELOG.md").contains(&format!("## [{version}] - unreleased"));
     let tag = if unreleased { "main".to_owned() } else { format!("v{version}") };
-    let page = format!("runbook_url: {}/blob/{tag}/docs/how-to/observe.md#", ecs_mesh_model::REPOSITORY);
+    let page = format!("runbook_url: {}/blob/{tag}/docs/how-to/alerts.md#", ecs_mesh_model::REPOSITORY);
     let links: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix(&page)).collect();
     assert_eq!(links.len(), alerts.len(), "each alert has {page}…");
     for link in links {
         assert!(
             headings.iter().any(|heading| heading == link),
-            "observe.md has no heading for #{link}: {headings:?}"
+            "alerts.md has no heading for #{link}: {headings:?}"
         );
     }
 }

@@ -322,7 +322,7 @@ fn unattributed_tokens(subject: &str, probes: &ConsulProbes) -> Option<CheckResu
     let count = probes.tokens.as_ref().ok()?.unattributed;
     let found = format!(
         "{count} more tokens of the tasks' or clients' auth methods name no task and are never removed: {}",
-        docs_url("how-to/observe.md#unattributed-tokens")
+        docs_url("how-to/alerts.md#unattributed-tokens")
     );
     (count > 0).then(|| CONSUL_TOKENS.info(subject, found))
 }
