@@ -707,6 +707,8 @@ def check_dashboard_alarms(alarms, filters):
         assert alarm["Namespace"] == {"Fn::Sub": "EcsMesh/${OperatorId}"}, alarm
         assert alarm["MetricName"] in filters, f"{alarm['MetricName']}: no filter has this metric"
         assert not dimensions_of(filters[alarm["MetricName"]]) and "Dimensions" not in alarm, alarm
+        for page, heading in re.findall(r"(docs/[\w/-]+\.md), ([\w ]+)\.", alarm["AlarmDescription"]):
+            assert f"## {heading}\n" in (ROOT / page).read_text(), f"{page} has no heading {heading}"
 
 
 # Filters on conditions that the sandbox's demo does not have. Their messages and reasons are looked up instead.
