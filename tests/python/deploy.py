@@ -652,7 +652,8 @@ def dashboard():
         for y in range(one["y"], one["y"] + one["height"])
     ]
     assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24, "widgets overlap"
-    assert {one["properties"]["region"] for one in widgets} == {"<AWS::Region>"}
+    regions = {one["properties"]["region"] for one in widgets}
+    assert regions == {"<AWS::Region>"}, f"widgets of {regions}"
     filters = {one["MetricTransformations"][0]["MetricName"]: one for one in properties_of(resources, "AWS::Logs::MetricFilter")}
     check_dashboard_metrics(widgets, filters)
     check_dashboard_alarms(properties_of(resources, "AWS::CloudWatch::Alarm"), filters)
