@@ -11,9 +11,9 @@ use super::source::{ReadTaskFacts, Snapshot};
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_read_api::{
     BindingFilter, ChangeFilter, ChangeView, EdgeView, ErrorCodeView, ErrorView, Filter, IdentityFilter,
-    ListView, ObjectView, OutboundFilter, PageItem, Query, ResourceView, ServiceDetailView, ServiceFilter,
-    ServiceView, TaskDetailView, TaskFilter, TaskView, TopologyFilter, TopologyServiceView, TopologyView,
-    WarningFilter, page,
+    ListView, ObjectView, OutboundFilter, OutboundStateView, PageItem, Query, ResourceView,
+    ServiceDetailView, ServiceFilter, ServiceView, TaskDetailView, TaskFilter, TaskView, TopologyFilter,
+    TopologyServiceView, TopologyView, WarningFilter, page,
 };
 
 /// Most changes on the page of a task or a service.
@@ -169,10 +169,7 @@ pub(super) fn topology(snapshot: &Snapshot, query: &str) -> Result<Bytes, ErrorV
                 continue;
             }
             let edge = edges.entry((from, to)).or_insert(EdgeView { from, to, state: outbound.state });
-            // Of several outbounds, the worst shows.
-            if outbound.state != ecs_mesh_read_api::OutboundStateView::Ok {
-                edge.state = outbound.state;
-            }
+            edge.state = worse(edge.state, outbound.state);
         }
     }
     object(TopologyView {
@@ -180,6 +177,18 @@ pub(super) fn topology(snapshot: &Snapshot, query: &str) -> Result<Bytes, ErrorV
         edges: edges.into_values().collect(),
         truncated: is_cut || shown.len() < matching.len(),
     })
+}
+
+/// The state that an edge shows of two outbounds: what is broken comes before what is not known.
+fn worse(one: OutboundStateView, other: OutboundStateView) -> OutboundStateView {
+    let rank = |state: &OutboundStateView| match state {
+        OutboundStateView::Ok => 0,
+        OutboundStateView::NotRead => 1,
+        OutboundStateView::Discarded => 2,
+        OutboundStateView::NoReadyTarget => 3,
+        OutboundStateView::UnknownTarget => 4,
+    };
+    std::cmp::max_by_key(one, other, rank)
 }
 
 fn topology_service(service: &ServiceView) -> TopologyServiceView {

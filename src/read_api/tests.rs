@@ -13,7 +13,7 @@ use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_read_api::{
     ChangedView, CountsView, ErrorView, HistoryView, LeaseRoleView, ManifestsView, OutboundStateView,
-    OutboundView, StatusView, TaskRegistrationsView, TaskStateView, TaskView,
+    OutboundView, ServiceView, StatusView, TaskRegistrationsView, TaskStateView, TaskView,
 };
 
 /// A source of these tasks.
@@ -474,28 +474,66 @@ async fn stream_names_tasks_whose_views_changed() {
     assert!(!stream.text.contains(&format!("{:032x}", 2)));
 }
 
+/// From `web` to `kv`.
+fn outbound(state: OutboundStateView) -> OutboundView {
+    OutboundView {
+        from: "web".into(),
+        to: "kv".into(),
+        control_plane: "kuma".into(),
+        mesh: Some("default".into()),
+        port: None,
+        listen: None,
+        declared_by: "Workload/web".into(),
+        state,
+        reason: None,
+    }
+}
+
 /// A graph shows the state of an outbound, which may change without its services.
 #[test]
 fn service_changes_with_an_outbound_to_it() {
     let status = FakeReads::new(0).status();
     let snapshot = |state| {
-        let outbound = OutboundView {
-            from: "web".into(),
-            to: "kv".into(),
-            control_plane: "kuma".into(),
-            mesh: Some("default".into()),
-            port: None,
-            listen: None,
-            declared_by: "Workload/web".into(),
-            state,
-            reason: None,
-        };
-        Snapshot::new(status.clone(), SnapshotLists { outbounds: vec![outbound], ..SnapshotLists::default() })
+        let outbounds = vec![outbound(state)];
+        Snapshot::new(status.clone(), SnapshotLists { outbounds, ..SnapshotLists::default() })
     };
     let before = snapshot(OutboundStateView::NotRead);
     assert_eq!(before.changed_since(&before), ChangedView::default());
     let changed = snapshot(OutboundStateView::UnknownTarget).changed_since(&before);
     assert_eq!((changed.services, changed.tasks.len()), (vec!["kuma/default/kv".into()], 0));
+}
+
+#[test]
+fn edge_shows_the_worst_of_its_outbounds() {
+    let service = |name: &str| -> ServiceView {
+        serde_json::from_value(serde_json::json!({
+            "name": name, "controlPlane": "kuma", "mesh": "default", "state": "ok", "declared": true,
+            "registrations": {"total": 1, "ready": 1, "drained": 0, "unknown": 0},
+            "tasks": {"total": 1, "rejected": 0, "held": 0, "pending": 0, "warnings": 0},
+            "workloads": [name], "bindings": [], "ecsServices": [], "outbounds": [], "callers": []
+        }))
+        .unwrap()
+    };
+    let status = FakeReads::new(0).status();
+    let from_best = [
+        OutboundStateView::Ok,
+        OutboundStateView::NotRead,
+        OutboundStateView::Discarded,
+        OutboundStateView::NoReadyTarget,
+        OutboundStateView::UnknownTarget,
+    ];
+    for (better, one) in from_best.iter().enumerate() {
+        for (rank, other) in from_best.iter().enumerate() {
+            let outbounds = [one, other].map(|state| outbound(*state)).to_vec();
+            let services = vec![service("kv"), service("web")];
+            let lists = SnapshotLists { services, outbounds, ..SnapshotLists::default() };
+            let body = super::answers::topology(&Snapshot::new(status.clone(), lists), "").unwrap();
+            let topology: Value = serde_json::from_slice(&body).unwrap();
+            let worst = serde_json::to_value(from_best[better.max(rank)]).unwrap();
+            let edges = serde_json::json!([{"from": 1, "to": 0, "state": worst}]);
+            assert_eq!(topology["edges"], edges, "{one:?}, {other:?}");
+        }
+    }
 }
 
 #[tokio::test]

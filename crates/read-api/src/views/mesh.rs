@@ -452,7 +452,7 @@ pub struct EdgeView {
     pub from: usize,
     /// The service that is called.
     pub to: usize,
-    /// The state of the outbound.
+    /// The state of the outbound; of several, the worst.
     pub state: OutboundStateView,
 }
 
