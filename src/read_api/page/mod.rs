@@ -52,6 +52,7 @@ const ASSETS: &[(&str, &str, &[u8])] = assets! {
     "lib/dom.js": SCRIPT,
     "lib/format.js": SCRIPT,
     "lib/graph.js": SCRIPT,
+    "lib/history.js": SCRIPT,
     "lib/keys.js": SCRIPT,
     "lib/live.js": SCRIPT,
     "lib/mesh.js": SCRIPT,

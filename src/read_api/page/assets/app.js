@@ -86,15 +86,20 @@ function go(change, { replace = false } = {}) {
   route();
 }
 
-/** Calls `listener` with what changed: `tasks`, `services`, `change` or `isReset`; returns the function that ends it. */
+/**
+ * Calls `listener` with what changed: `tasks` and `services`, or `more` where they are too many to name, `change`, `warning`
+ * (a warning or its end), or `isReset` where events were lost; returns the function that ends it.
+ */
 function onChange(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 
 const tell = (what) => listeners.forEach((listener) => listener(what));
-live.addEventListener("tasks", ({ detail }) => tell(detail?.more ? { isReset: true } : { tasks: detail?.tasks, services: detail?.services }));
+live.addEventListener("tasks", ({ detail }) => tell({ more: true, ...detail }));
 live.addEventListener("change", ({ detail }) => detail && tell({ change: detail }));
+for (const type of ["warning", "resolved"]) live.addEventListener(type, ({ detail }) => detail && tell({ warning: detail }));
+live.addEventListener("begin", () => tell({ more: true }));
 live.addEventListener("reset", () => tell({ isReset: true }));
 
 function showNavigation(current) {

@@ -1,7 +1,7 @@
 // The topology as a graph: groups, neighbourhoods and what is drawn of them. Plain values, no elements.
 
 import { serviceId } from "./routes.js";
-import { severity } from "./states.js";
+import { edgeSeverity, severity } from "./states.js";
 
 /** As many nodes as one drawing shows before services are grouped. */
 export const MOST_NODES = 60;
@@ -18,7 +18,8 @@ export const GROUPINGS = {
 
 /** The services and edges of `/topology`, linked by id. */
 export class Mesh {
-  constructor({ services, edges }) {
+  constructor({ services, edges, truncated }) {
+    this.isCut = Boolean(truncated);
     this.services = new Map(services.map((service) => [serviceId(service), service]));
     this.calls = new Map();
     this.callers = new Map();
@@ -47,7 +48,7 @@ export class Mesh {
   around(id, hops) {
     const distance = new Map([[id, 0]]);
     let edge = [id];
-    for (let hop = 1; hop <= hops; hop += 1) {
+    for (let hop = 1; hop <= hops && edge.length > 0; hop += 1) {
       const next = edge.flatMap((one) => this.neighbours(one)).filter((other) => !distance.has(other));
       next.forEach((other) => distance.set(other, hop));
       edge = [...new Set(next)];
@@ -165,7 +166,7 @@ function withGroups(mesh, shown, edges, labels) {
     if (!shown.has(from) && !shown.has(to)) continue;
     const [one, other] = [nodeOf(from, "callers"), nodeOf(to, "called")];
     const edge = joined.get(`${one}\n${other}`) ?? { from: one, to: other, state: "ok" };
-    if (state !== "ok") edge.state = state;
+    if (edgeSeverity(state) > edgeSeverity(edge.state)) edge.state = state;
     joined.set(`${one}\n${other}`, edge);
   }
   return { nodes: [...nodes.values()], edges: [...joined.values()] };

@@ -50,16 +50,17 @@ export function serviceLink(item, name = item.service) {
   return name && h("a", { href: serviceHref({ ...item, name }), title: name }, name);
 }
 
-/** Changes, newest first: of one task or service, so the columns say the rest. */
-export function changeList(changes, { withTask = true } = {}) {
-  if (!changes?.length) return notice("No changes recorded since the operator started, or they have left its history.");
+/** Changes or warnings, newest first: of one task or service, so the columns say the rest. */
+export function changeList(changes, { withTask = true, what = "change" } = {}) {
+  if (!changes.length) return notice(`No ${what} is recorded. The history begins with the operator's start, and drops its oldest entries.`);
   return h("ol", { class: "changes" }, changes.map((change) => changeItem(change, { withService: false, withTask })));
 }
 
 export function changeItem(change, { withService = true, withTask = true } = {}) {
+  const mark = { warning: " warned", resolved: " resolved" }[change.kind] ?? "";
   return h(
     "li",
-    { key: change.id, class: `change ${change.result === "error" ? "failed" : ""}` },
+    { key: change.id, class: `change${change.result === "error" ? " failed" : ""}${mark}` },
     h("time", { datetime: change.time, title: change.time, class: "time" }, clock(change.time)),
     changeBadge(change),
     h(
@@ -67,26 +68,33 @@ export function changeItem(change, { withService = true, withTask = true } = {})
       { class: "change-text" },
       withService && change.service && h("span", { class: "change-service" }, serviceLink(change)),
       withTask && (change.task ? taskLink(arnName(change.task)) : mono(change.name ?? change.object)),
-      h("span", { class: "change-reason" }, change.reason.message || change.reason.key),
+      h("span", { class: "change-reason" }, mark && h("code", { class: "label" }, change.reason.key), change.reason.message || change.reason.key),
       change.fields?.length > 0 && h("span", { class: "change-fields" }, change.fields.join(", ")),
       change.error && h("span", { class: "change-error" }, change.error),
     ),
   );
 }
 
+/** Tasks in their order, stopped ones last. */
+export function stoppedLast(tasks) {
+  const isStopped = ({ state }) => state === "stopped";
+  return [...tasks.filter((task) => !isStopped(task)), ...tasks.filter(isStopped)];
+}
+
 /** The columns of tasks. */
-export function taskColumns({ withService = true } = {}) {
+export function taskColumns({ ofService = false } = {}) {
   const columns = [
     { key: "state", label: "State", width: "minmax(140px, .7fr)", sort: ({ state }) => state, cell: ({ state, reason }) => taskBadge(state, reason?.message) },
-    { key: "name", label: "Task", width: "minmax(150px, 1.5fr)", sort: ({ name }) => name, cell: ({ name }) => h("a", { href: taskHref(name), class: "mono", title: name }, name) },
+    { key: "name", label: "Task", width: "minmax(264px, 1.2fr)", sort: ({ name }) => name, cell: ({ name }) => h("a", { href: taskHref(name), class: "mono", title: name }, name) },
     { key: "service", label: "Service", width: "minmax(110px, 1.2fr)", sort: ({ service }) => service, cell: (task) => task.service ?? task.workloads?.join(", ") ?? "–" },
-    { key: "registrations", label: "Registered", width: "minmax(96px, .7fr)", sort: ({ registrations }) => registrations?.length ?? 0, cell: registrationCell },
+    { key: "registrations", label: "Registered", width: "minmax(112px, .7fr)", sort: ({ registrations }) => registrations?.length ?? 0, cell: registrationCell },
     { key: "lastStatus", label: "ECS status", width: "minmax(176px, .9fr)", sort: ({ lastStatus }) => lastStatus, cell: ecsStatus },
     { key: "cluster", label: "Cluster", width: "minmax(80px, .8fr)", sort: ({ cluster }) => cluster, cell: ({ cluster }) => arnName(cluster) },
     { key: "role", label: "Role", width: "minmax(110px, 1.2fr)", sort: ({ role }) => role, cell: ({ role }) => h("span", { title: role }, arnName(role) ?? "–") },
     { key: "createdAt", label: "Created", width: "minmax(134px, .7fr)", sort: ({ createdAt }) => createdAt, cell: ({ createdAt }) => timeOf(createdAt) },
   ];
-  return withService ? columns : columns.filter(({ key }) => key !== "service");
+  // On the page of a service there is room for what differs between its tasks.
+  return ofService ? columns.filter(({ key }) => !["service", "cluster", "role"].includes(key)) : columns;
 }
 
 function registrationCell({ registrations = [] }) {
@@ -145,6 +153,11 @@ function toggled(chosen, key) {
   const next = new Set(chosen);
   if (!next.delete(key)) next.add(key);
   return next;
+}
+
+/** Links of which one is current: `options` by value, `hrefOf` a value's address. */
+export function segments({ label, value, options, hrefOf }) {
+  return h("div", { class: "segments", role: "group", "aria-label": label }, Object.entries(options).map(([key, text]) => h("a", { key, href: hrefOf(key), "aria-current": key === value ? "true" : null }, text)));
 }
 
 /** A labelled choice. */

@@ -30,7 +30,7 @@ const EDGE = {
   discarded: ["quiet", "ignored", "discarded"],
 };
 
-const CHANGE = { create: "create", remove: "remove", update: "update", drain: "drained", undrain: "update" };
+const CHANGE = { create: "create", remove: "remove", update: "update", drain: "drained", undrain: "update", warning: "warn", resolved: "ok" };
 
 export const SERVICE_STATES = Object.keys(SERVICE);
 export const TASK_STATES = Object.keys(TASK);
@@ -57,8 +57,13 @@ export const taskBadge = (state, title) => badge(taskState(state), title);
 /** The kind of a change. */
 export function changeBadge({ kind, result }) {
   const isError = result === "error";
-  const tone = isError ? "bad" : { create: "ok", drain: "quiet", remove: "quiet" }[kind] ?? "info";
+  const tone = isError ? "bad" : { create: "ok", drain: "quiet", remove: "quiet", warning: "warn", resolved: "ok" }[kind] ?? "info";
   return badge({ tone, symbol: isError ? "bad" : CHANGE[kind] ?? "update", label: kind });
+}
+
+/** How bad the state of an outbound is: of several, an edge shows the worst one, as the API does. */
+export function edgeSeverity(state) {
+  return { unknownTarget: 4, noReadyTarget: 3, discarded: 2, notRead: 1, ok: 0 }[state] ?? 2;
 }
 
 /** How urgent a service's state is: the larger, the more. */

@@ -8,6 +8,7 @@ import { changeItem, choice, filterBox, matches, notice } from "../lib/parts.js"
 
 const PAGE = 100;
 const KINDS = { "": "All", create: "create", update: "update", drain: "drain", remove: "remove", adopt: "adopt", protect: "protect", unprotect: "unprotect", data_plane_token: "tokens" };
+const SHOWN = { "": "Changes", true: "Changes and warnings" };
 const SINCE = { "": "All recorded", "10m": "10 minutes", "1h": "1 hour", "12h": "12 hours", "24h": "24 hours" };
 
 export class Changes {
@@ -33,8 +34,11 @@ export class Changes {
       h("section", { class: "card" }, this.list, this.foot),
     );
     this.refresher = new Refresher((signal) => this.#load(signal));
-    this.end = context.onChange(({ change, isReset }) => {
+    this.newer = new Refresher((signal) => this.#loadNewer(signal));
+    this.end = context.onChange(({ change, warning, isReset }) => {
       if (isReset) this.refresher.now();
+      // An event about a warning is no entry of the list.
+      else if (warning && this.#params().warnings) this.newer.soon();
       else if (change) this.#add(change);
     });
     this.update();
@@ -45,6 +49,7 @@ export class Changes {
     render(
       this.choices,
       choice({ label: "Kind", value: query.kind ?? "", options: KINDS, onChange: (kind) => go({ kind }) }),
+      choice({ label: "Show", value: query.warnings ? "true" : "", options: SHOWN, onChange: (warnings) => go({ warnings }) }),
       choice({ label: "Since", value: query.since ?? "", options: SINCE, onChange: (since) => go({ since }) }),
     );
     clearTimeout(this.typing);
@@ -55,12 +60,13 @@ export class Changes {
   destroy() {
     clearTimeout(this.typing);
     this.refresher.stop();
+    this.newer.stop();
     this.end();
   }
 
   #params() {
-    const { q, kind, since } = this.#context.query;
-    return { q, kind, since };
+    const { q, kind, since, warnings } = this.#context.query;
+    return { q, kind, since, warnings: warnings && "true" };
   }
 
   async #load(signal) {
@@ -75,6 +81,23 @@ export class Changes {
     announce(this.shown.textContent);
   }
 
+  // Adds what the newest page has and the list has not.
+  async #loadNewer(signal) {
+    if (this.#known === null) return;
+    const { items, total } = await get("changes", { params: { ...this.#params(), limit: PAGE }, signal });
+    const known = new Set([...this.#items, ...this.#waiting].map(({ id }) => id));
+    const fresh = items.filter(({ id }) => !known.has(id));
+    if (fresh.length === PAGE) {
+      this.refresher.now();
+      return;
+    }
+    fresh.reverse().forEach((entry) => this.#place(entry));
+    // A change of the stream may be here before a warning that is older.
+    for (const entries of [this.#items, this.#waiting]) entries.sort((a, b) => b.id - a.id);
+    this.#total = total;
+    this.#show();
+  }
+
   async #older() {
     const page = await get("changes", { params: { ...this.#params(), limit: PAGE, continue: this.#next } });
     this.#items.push(...page.items);
@@ -86,12 +109,16 @@ export class Changes {
   #add(change) {
     const { q = "", kind } = this.#params();
     const isWanted = (!kind || change.kind === kind || change.object === kind) && matches(q, change.name, change.service, change.ecsService, change.workload, change.task, change.role);
-    if (!isWanted || this.#known === null || this.#items.some(({ id }) => id === change.id)) return;
+    if (!isWanted || this.#known === null || [...this.#items, ...this.#waiting].some(({ id }) => id === change.id)) return;
     this.#total += 1;
-    // Rows do not move away from a reader who has scrolled.
-    if (scrollY > 80) this.#waiting.unshift(change);
-    else this.#items.unshift(change);
+    this.#place(change);
     this.#show();
+  }
+
+  // Rows do not move away from a reader who has scrolled.
+  #place(entry) {
+    if (scrollY > 80) this.#waiting.unshift(entry);
+    else this.#items.unshift(entry);
   }
 
   #release() {
@@ -102,13 +129,13 @@ export class Changes {
   }
 
   #show() {
-    this.shown.textContent = plural(this.#total, "change");
-    render(this.fresh, this.#waiting.length > 0 && h("button", { type: "button", class: "button primary", on: { click: () => this.#release() } }, `Show ${plural(this.#waiting.length, "new change")}`));
+    this.shown.textContent = this.#params().warnings ? plural(this.#total, "entry", "entries") : plural(this.#total, "change");
+    render(this.fresh, this.#waiting.length > 0 && h("button", { type: "button", class: "button primary", on: { click: () => this.#release() } }, `Show ${plural(this.#waiting.length, "new entry", "new entries")}`));
     render(this.list, this.#items.map((change) => changeItem(change)));
     render(
       this.foot,
-      this.#items.length === 0 && notice("No change matches. The operator keeps the newest changes since its start; older ones are in the audit log."),
-      this.#next && h("button", { type: "button", class: "button", on: { click: () => this.#older().catch((error) => dispatchEvent(new CustomEvent("load-failed", { detail: error }))) } }, `Show older changes (${count(this.#total - this.#items.length - this.#waiting.length)})`),
+      this.#items.length === 0 && notice("Nothing matches. The operator keeps the newest changes and warnings since its start; older ones are in the audit log."),
+      this.#next && h("button", { type: "button", class: "button", on: { click: () => this.#older().catch((error) => dispatchEvent(new CustomEvent("load-failed", { detail: error }))) } }, `Show older ones (${count(this.#total - this.#items.length - this.#waiting.length)})`),
     );
   }
 }

@@ -4,7 +4,7 @@ import { h, icon, render } from "../lib/dom.js";
 import { count, plural, readyOf } from "../lib/format.js";
 import { GraphView, registrationText } from "../lib/graph.js";
 import { GROUPINGS, MOST_NODES, drawing, groupDrawing, neighbourhood, summarise } from "../lib/mesh.js";
-import { card, changeItem, choice, figure, notice } from "../lib/parts.js";
+import { card, changeItem, choice, figure, notice, segments } from "../lib/parts.js";
 import { format, serviceHref, serviceId } from "../lib/routes.js";
 import { SERVICE_STATES, serviceBadge, serviceState, severity } from "../lib/states.js";
 
@@ -25,6 +25,7 @@ export class Overview {
     this.crumbs = h("div", { class: "crumbs" });
     this.tools = h("div", { class: "card-tools" });
     this.picture = h("div", { class: "picture" });
+    this.cut = h("p", { class: "notice cut", hidden: true }, "The mesh has more services or outbounds than the overview shows. All services are in the list of services.");
     this.attention = h("div", {});
     this.latest = h("ol", { class: "changes compact", "aria-label": "Latest changes" });
     root.append(
@@ -33,7 +34,7 @@ export class Overview {
       h(
         "div",
         { class: "columns" },
-        h("section", { class: "card topology", "aria-label": "Topology" }, h("header", { class: "card-head" }, this.crumbs, this.tools), this.picture),
+        h("section", { class: "card topology", "aria-label": "Topology" }, h("header", { class: "card-head" }, this.crumbs, this.tools), this.cut, this.picture),
         h(
           "div",
           { class: "side" },
@@ -75,6 +76,7 @@ export class Overview {
   #show() {
     if (!this.#mesh) return;
     const { focus, open, group } = this.#context.query;
+    this.cut.hidden = !this.#mesh.isCut;
     const grouping = group in GROUPINGS ? group : "prefix";
     const isLarge = this.#mesh.services.size > MOST_NODES || group in GROUPINGS;
     if (focus && this.#mesh.services.has(focus)) this.#showNeighbourhood(focus);
@@ -110,11 +112,7 @@ export class Overview {
     );
     render(
       this.tools,
-      h(
-        "div",
-        { class: "segments", role: "group", "aria-label": "Distance" },
-        [1, 2].map((value) => h("a", { key: value, href: format([], { ...query, hops: value }), "aria-current": value === hops ? "true" : null }, value === 1 ? "1 hop" : "2 hops")),
-      ),
+      segments({ label: "Distance", value: String(hops), options: { 1: "1 hop", 2: "2 hops" }, hrefOf: (value) => format([], { ...query, hops: value }) }),
     );
     const options = { label: `${service.name} with its callers and outbounds`, centre: focus, query: { group: query.group } };
     this.#drawGraph(`focus ${focus} ${hops}`, options, neighbourhood(this.#mesh, focus, hops));
@@ -192,7 +190,8 @@ export class Overview {
   // The groups that a group calls, and its callers, stand out while it is pointed at.
   #markGroups(tile, isNear) {
     const [calls, callers] = [JSON.parse(tile.dataset.calls), JSON.parse(tile.dataset.callers)];
-    for (const other of tile.parentElement.children) {
+    // A tile that loses the focus because another view replaces it has no neighbours any more.
+    for (const other of tile.parentElement?.querySelectorAll(":scope > .group-tile:has(.relation)") ?? []) {
       const [isCalled, isCaller] = [isNear && calls.includes(other.dataset.name), isNear && callers.includes(other.dataset.name)];
       other.classList.toggle("called", isCalled);
       other.classList.toggle("caller", isCaller);

@@ -4,14 +4,16 @@ import { get, list, path } from "../lib/api.js";
 import { h, render } from "../lib/dom.js";
 import { clock, count, plural } from "../lib/format.js";
 import { GraphView } from "../lib/graph.js";
+import { HistoryCard } from "../lib/history.js";
 import { Refresher } from "../lib/live.js";
 import { neighbourhood } from "../lib/mesh.js";
-import { card, changeList, facts, figure, notice, taskColumns } from "../lib/parts.js";
+import { card, facts, figure, notice, segments, stoppedLast, taskColumns } from "../lib/parts.js";
 import { format, serviceHref, serviceId, taskHref } from "../lib/routes.js";
 import { serviceBadge } from "../lib/states.js";
 import { VirtualTable } from "../lib/table.js";
 
 const MOST_TASKS = 200;
+const HOPS = { 1: "1 hop", 2: "2 hops" };
 
 export class Service {
   #context;
@@ -19,6 +21,7 @@ export class Service {
 
   constructor([controlPlane, mesh, name]) {
     this.key = [controlPlane, mesh, name];
+    this.path = ["services", ...this.key];
     this.id = serviceId({ controlPlane, mesh, name });
     this.name = name;
     this.title = name;
@@ -28,8 +31,9 @@ export class Service {
     this.#context = context;
     const label = `${this.name} with its callers and outbounds; arrow keys move, Enter opens`;
     this.graph = new GraphView({ label, centre: this.id, isFlexible: true });
-    this.table = new VirtualTable({ label: `Tasks of ${this.name}`, columns: taskColumns({ withService: false }), keyOf: ({ name }) => name, hrefOf: ({ name }) => taskHref(name), empty: "No task registers this service.", fitted: true });
-    for (const part of ["head", "figures", "about", "taskTools", "history", "hops"]) this[part] = h("div", { class: part });
+    this.table = new VirtualTable({ label: `Tasks of ${this.name}`, columns: taskColumns({ ofService: true }), keyOf: ({ name }) => name, hrefOf: ({ name }) => taskHref(name), empty: "No task registers this service.", fitted: true });
+    this.history = new HistoryCard({ path: this.path, query: () => this.#context.query });
+    for (const part of ["head", "figures", "about", "taskTools", "hops"]) this[part] = h("div", { class: part });
     this.body = h(
       "div",
       { class: "columns" },
@@ -39,7 +43,7 @@ export class Service {
         card("Neighbours", { tools: this.hops, className: "topology small" }, this.graph.element),
         card("Tasks", { tools: this.taskTools }, this.table.element),
       ),
-      h("div", { class: "side" }, card("Details", {}, this.about), card("History", {}, this.history)),
+      h("div", { class: "side" }, card("Details", {}, this.about), this.history.element),
     );
     root.append(this.head, this.figures, this.body);
     this.figures.classList.add("figures");
@@ -57,6 +61,7 @@ export class Service {
 
   update() {
     this.#drawGraph();
+    this.history.update();
   }
 
   destroy() {
@@ -66,19 +71,26 @@ export class Service {
     this.table.destroy();
   }
 
-  #isConcerned({ services, change, isReset }) {
-    return isReset || change?.service === this.name || services?.includes(this.key.join("/"));
+  #isConcerned({ services, change, warning, more, isReset }) {
+    const ofThis = [change?.service, warning?.service, ...(warning?.services ?? [])].includes(this.name);
+    return isReset || more || ofThis || services?.includes(this.key.join("/"));
   }
 
   async #load(signal) {
     try {
-      const params = { service: this.name };
-      const [service, tasks] = await Promise.all([get(path("services", ...this.key), { signal }), list("tasks", { params, signal, most: MOST_TASKS })]);
+      const [controlPlane] = this.key;
+      const isHere = (change) => !change.controlPlane || change.controlPlane === controlPlane;
+      const [service, tasks, entries] = await Promise.all([
+        get(path(...this.path), { signal }),
+        list("tasks", { params: { service: this.name, controlPlane }, signal, most: MOST_TASKS }),
+        HistoryCard.load({ service: this.name }, signal, isHere),
+      ]);
       this.#show(service, tasks);
+      this.history.show(entries);
     } catch (error) {
       if (error.status !== 404) throw error;
       render(this.figures);
-      render(this.head, h("h1", {}, this.name), notice("No service of this name is declared or registered now. Its history may be among the changes.", ""), h("a", { href: format(["changes"], { q: this.name }) }, "Changes of this name"));
+      render(this.head, h("h1", {}, this.name), notice("No service of this name is declared or registered now. Its history may be among the changes."), h("a", { href: format(["changes"], { q: this.name, warnings: true }) }, "Changes and warnings of this name"));
       this.body.hidden = true;
     }
   }
@@ -111,9 +123,8 @@ export class Service {
         ["Called by", this.#links(service, service.callers)],
       ]),
     );
-    render(this.history, changeList(service.history));
     render(this.taskTools, h("a", { href: format(["tasks"], { service: this.name }) }, tasks.total > tasks.items.length ? `All ${count(tasks.total)} tasks` : "Open as table"));
-    this.table.show(tasks.items);
+    this.table.show(stoppedLast(tasks.items));
   }
 
   #links(service, names) {
@@ -131,11 +142,8 @@ export class Service {
 
   #drawGraph() {
     const hops = this.#context.query.hops === "2" ? 2 : 1;
-    const here = ["services", ...this.key];
-    render(
-      this.hops,
-      h("div", { class: "segments", role: "group", "aria-label": "Distance" }, [1, 2].map((value) => h("a", { key: value, href: format(here, { hops: value === 1 ? "" : value }), "aria-current": value === hops ? "true" : null }, value === 1 ? "1 hop" : "2 hops"))),
-    );
+    const { query } = this.#context;
+    render(this.hops, segments({ label: "Distance", value: String(hops), options: HOPS, hrefOf: (value) => format(this.path, { ...query, hops: value === "1" ? "" : value }) }));
     if (this.#mesh?.services.has(this.id)) this.graph.show(neighbourhood(this.#mesh, this.id, hops));
   }
 }

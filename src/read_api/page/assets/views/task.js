@@ -3,8 +3,9 @@
 import { get, path } from "../lib/api.js";
 import { h, icon, render } from "../lib/dom.js";
 import { ago, arnName, timeOf } from "../lib/format.js";
+import { HistoryCard } from "../lib/history.js";
 import { Refresher } from "../lib/live.js";
-import { card, changeList, facts, fixOf, mono, notice, serviceLink } from "../lib/parts.js";
+import { card, facts, fixOf, mono, notice, serviceLink } from "../lib/parts.js";
 import { format } from "../lib/routes.js";
 import { badge, taskBadge } from "../lib/states.js";
 
@@ -19,7 +20,8 @@ export class Task {
   }
 
   mount(root, context) {
-    for (const part of ["head", "verdict", "registrations", "bodies", "about", "tags", "history"]) this[part] = h("div", { class: part });
+    this.history = new HistoryCard({ path: ["tasks", this.name], query: () => context.query, withTask: false });
+    for (const part of ["head", "verdict", "registrations", "bodies", "about", "tags"]) this[part] = h("div", { class: part });
     this.bodies.setAttribute("aria-live", "polite");
     const read = h("button", { type: "button", class: "small-button", on: { click: (event) => this.#read(event.currentTarget) } }, "Read from the control plane");
     this.body = h(
@@ -32,27 +34,33 @@ export class Task {
         card("Registrations", { tools: read }, this.registrations, this.bodies),
         card("Role tags", {}, this.tags),
       ),
-      h("div", { class: "side" }, card("Details", {}, this.about), card("History", {}, this.history)),
+      h("div", { class: "side" }, card("Details", {}, this.about), this.history.element),
     );
     root.append(this.head, this.body);
     render(this.head, h("h1", { class: "mono" }, this.name));
     this.refresher = new Refresher((signal) => this.#load(signal));
-    this.end = context.onChange(({ tasks, change, isReset }) => {
-      if (isReset || tasks?.includes(this.name) || arnName(change?.task) === this.name) this.refresher.soon();
-    });
+    this.end = context.onChange((changed) => this.#isConcerned(changed) && this.refresher.soon());
     this.refresher.now();
   }
 
-  update() {}
+  update() {
+    this.history.update();
+  }
 
   destroy() {
     this.refresher.stop();
     this.end();
   }
 
+  #isConcerned({ tasks, change, warning, more, isReset }) {
+    return isReset || more || tasks?.includes(this.name) || warning?.examples?.includes(this.name) || [change, warning].some((one) => arnName(one?.task) === this.name);
+  }
+
   async #load(signal) {
     try {
-      this.#show(await get(path("tasks", this.name), { signal }));
+      const [task, entries] = await Promise.all([get(path("tasks", this.name), { signal }), HistoryCard.load({ task: this.name }, signal)]);
+      this.#show(task);
+      this.history.show(entries);
     } catch (error) {
       if (error.status !== 404) throw error;
       render(
@@ -60,8 +68,8 @@ export class Task {
         h("p", { class: "kind" }, "Task"),
         h("h1", { class: "mono" }, this.name),
         badge({ tone: "quiet", symbol: "ignored", label: "Gone" }),
-        h("a", { href: format(["changes"], { q: this.name }) }, "Changes of this task"),
-        notice("The operator knows no task of this id now. ECS forgets a stopped task after about an hour."),
+        h("a", { href: format(["changes"], { q: this.name, warnings: true }) }, "Changes and warnings of this task"),
+        notice("The operator knows no task of this id now. A stopped task is shown for 15 minutes."),
       );
       this.body.hidden = true;
     }
@@ -74,7 +82,6 @@ export class Task {
     this.#showRegistrations(task);
     this.#showTags(task);
     this.#showDetails(task);
-    render(this.history, changeList(task.history, { withTask: false }));
   }
 
   #showVerdict({ reason, verdict, warnings }) {
@@ -85,7 +92,7 @@ export class Task {
       this.verdict,
       reason && !isSaid(reason.message, [...warned, ...verdict.map(({ text }) => text)]) && h("p", { class: "reason" }, reason.message, " ", h("code", { class: "label" }, reason.key)),
       verdict.length === 0 && !reason && notice("The task has not been evaluated yet."),
-      verdict.length > 0 && h("ul", { class: "verdicts" }, verdict.map(({ controlPlane, text, change }) => h("li", { key: controlPlane }, h("span", { class: "plane" }, controlPlane), h("span", { class: change ? "verdict-text due" : "verdict-text" }, text.trimEnd())))),
+      verdict.length > 0 && h("ul", { class: "verdicts" }, verdict.map(({ controlPlane, text, change }) => h("li", { key: controlPlane }, h("span", { class: "plane" }, controlPlane), h("span", { class: change ? "verdict-text due" : "verdict-text" }, dedented(text))))),
       warnings.map((warning) => h("div", { class: "warning", key: `${warning.reason}\n${warning.message}` }, h("p", {}, icon("warn", "icon warn"), h("span", {}, warning.message), h("code", { class: "label" }, warning.reason)), fixOf(warning.fix))),
     );
   }
@@ -156,6 +163,13 @@ export class Task {
       ]),
     );
   }
+}
+
+// The plan indents its lines.
+function dedented(text) {
+  const lines = text.trimEnd().split("\n");
+  const indent = Math.min(...lines.filter((line) => line.trim()).map((line) => line.search(/\S/)));
+  return lines.map((line) => line.slice(indent)).join("\n");
 }
 
 function readiness({ kind, ready, drained }) {
