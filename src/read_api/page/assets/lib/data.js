@@ -14,7 +14,7 @@ class Shared extends EventTarget {
   constructor(live, load, types) {
     super();
     this.#load = load;
-    for (const type of types) live.addEventListener(type, () => this.#refresher?.soon());
+    for (const type of ["begin", ...types]) live.addEventListener(type, () => this.renew());
     live.addEventListener("reset", () => this.#refresher?.now());
   }
 
@@ -38,6 +38,11 @@ class Shared extends EventTarget {
     };
   }
 
+  /** Loads again, if a view shows it. */
+  renew() {
+    this.#refresher?.soon();
+  }
+
   set(value) {
     this.value = value;
     this.dispatchEvent(new Event("value"));
@@ -58,6 +63,7 @@ class Tasks extends EventTarget {
   constructor(live) {
     super();
     live.addEventListener("tasks", ({ detail }) => this.#note(detail ?? { more: true }));
+    live.addEventListener("begin", () => this.#note({ more: true }));
     live.addEventListener("reset", () => {
       this.#needsAll = true;
       this.#refresher?.now();
@@ -130,12 +136,18 @@ class Tasks extends EventTarget {
 export function sources(live) {
   const status = new Shared(live, (signal) => get("status", { signal }), []);
   // The stream carries the status itself, at its beginning and with each difference.
-  live.addEventListener("status", ({ detail }) => detail && status.set(detail));
+  live.addEventListener("status", ({ detail }) => {
+    if (!detail) return;
+    // Lists are of a snapshot, which may be older than the event of a warning.
+    if (detail.counts?.warnings !== status.value?.counts?.warnings) warnings.renew();
+    status.set(detail);
+  });
+  const warnings = new Shared(live, (signal) => list("warnings", { signal }), ["warning", "resolved", "tasks"]);
   return {
     status,
+    warnings,
     mesh: new Shared(live, async (signal) => new Mesh(await get("topology", { signal })), ["tasks", "change"]),
     services: new Shared(live, async (signal) => (await list("services", { signal })).items, ["tasks", "change"]),
-    warnings: new Shared(live, (signal) => list("warnings", { signal }), ["warning", "resolved", "tasks"]),
     recent: new Shared(live, (signal) => list("changes", { signal, most: 12 }), ["change"]),
     tasks: new Tasks(live),
   };

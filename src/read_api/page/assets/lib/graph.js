@@ -362,11 +362,20 @@ function arrange(nodes, edges, direction) {
   for (const edge of graph.edges()) {
     const { points, x, y } = graph.edge(edge);
     const key = `${edge.v}\n${edge.w}`;
-    found.paths.set(key, smooth(points));
+    found.paths.set(key, smooth(anchored(points, graph.node(edge.v), graph.node(edge.w), direction)));
     if (x !== undefined) found.labels.set(key, { x: x - label.width / 2, y: y - label.height / 2 });
   }
   placeRest(nodes.filter(({ id }) => !linked.has(id)), found);
   return found;
+}
+
+// An edge leaves at the middle of one side and arrives at that of the opposite side: at a corner or above, its arrow would
+// cover the next service. An edge that leads back stays as it is.
+function anchored(points, from, to, direction) {
+  const inner = points.slice(1, -1);
+  if (direction === "LR" && from.x < to.x) return [{ x: from.x + WIDTH / 2, y: from.y }, ...inner, { x: to.x - WIDTH / 2, y: to.y }];
+  if (direction === "TB" && from.y < to.y) return [{ x: from.x, y: from.y + HEIGHT / 2 }, ...inner, { x: to.x, y: to.y - HEIGHT / 2 }];
+  return points;
 }
 
 // Services without edges stand in rows below the graph.

@@ -29,7 +29,7 @@ function parseBlock(block) {
   return found;
 }
 
-/** The connection. Events: `state` when it comes or goes, `reset` when all data may have changed, and those of the API. */
+/** The connection. Events: `state` when it comes or goes, `begin` at the first one, `reset` when all data may have changed, and those of the API. */
 export class Live extends EventTarget {
   /** `connecting`, `live` or `lost`. */
   state = "connecting";
@@ -74,6 +74,8 @@ export class Live extends EventTarget {
     this.#emit("state");
     // A change may have been missed between two connections, whatever the ring still has.
     if (wasLost) this.#emit("reset");
+    // Nor is a change known that came between a first read and the stream.
+    else this.#emit("begin");
     for (;;) {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#abort.abort(), SILENCE);

@@ -15,10 +15,10 @@ const COLUMNS = [
   { key: "name", label: "Service", width: "minmax(160px, 2fr)", sort: ({ name }) => name, cell: (service) => h("a", { href: serviceHref(service), title: service.name }, service.name) },
   { key: "ready", label: "Ready", width: "minmax(150px, 1fr)", sort: ({ registrations: { ready, total } }) => (total ? ready / total : 0), cell: readyCell },
   { key: "tasks", label: "Tasks", width: "minmax(70px, .5fr)", align: "number", sort: ({ tasks }) => tasks.total, cell: ({ tasks }) => count(tasks.total) },
-  { key: "rejected", label: "Rejected", width: "minmax(84px, .5fr)", align: "number", sort: ({ tasks }) => tasks.rejected, cell: ({ tasks }) => number(tasks.rejected) },
-  { key: "held", label: "Held", width: "minmax(66px, .4fr)", align: "number", sort: ({ tasks }) => tasks.held, cell: ({ tasks }) => number(tasks.held, "warn") },
-  { key: "calls", label: "Calls", width: "minmax(66px, .4fr)", align: "number", sort: ({ outbounds }) => outbounds?.length ?? 0, cell: ({ outbounds }) => count(outbounds?.length) },
-  { key: "callers", label: "Called by", width: "minmax(84px, .5fr)", align: "number", sort: ({ callers }) => callers?.length ?? 0, cell: ({ callers }) => count(callers?.length) },
+  { key: "rejected", label: "Rejected", width: "minmax(92px, .5fr)", align: "number", sort: ({ tasks }) => tasks.rejected, cell: ({ tasks }) => number(tasks.rejected) },
+  { key: "held", label: "Held", width: "minmax(70px, .4fr)", align: "number", sort: ({ tasks }) => tasks.held, cell: ({ tasks }) => number(tasks.held, "warn") },
+  { key: "calls", label: "Calls", width: "minmax(72px, .4fr)", align: "number", sort: ({ outbounds }) => outbounds?.length ?? 0, cell: ({ outbounds }) => count(outbounds?.length) },
+  { key: "callers", label: "Called by", width: "minmax(100px, .5fr)", align: "number", sort: ({ callers }) => callers?.length ?? 0, cell: ({ callers }) => count(callers?.length) },
   { key: "mesh", label: "Mesh", width: "minmax(110px, .9fr)", sort: ({ controlPlane, mesh }) => `${controlPlane}/${mesh ?? ""}`, cell: ({ controlPlane, mesh }) => [controlPlane, mesh].filter(Boolean).join(" / ") },
 ];
 

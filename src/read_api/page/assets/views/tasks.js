@@ -4,7 +4,7 @@ import { list } from "../lib/api.js";
 import { announce, h, render } from "../lib/dom.js";
 import { arnName, count } from "../lib/format.js";
 import { Refresher } from "../lib/live.js";
-import { choice, filterBox, matches, taskColumns, toggles } from "../lib/parts.js";
+import { choice, filterBox, matches, stoppedLast, taskColumns, toggles } from "../lib/parts.js";
 import { taskHref } from "../lib/routes.js";
 import { TASK_STATES, taskState } from "../lib/states.js";
 import { VirtualTable, shownOf } from "../lib/table.js";
@@ -29,7 +29,7 @@ export class Tasks {
     );
     root.classList.add("fills");
     this.table.sort(query.sort);
-    this.end = sources.tasks.subscribe(() => this.#schedule());
+    this.ends = [sources.tasks.subscribe(() => this.#schedule()), context.onChange((changed) => this.#noteIgnored(changed))];
     this.#followIgnored();
     this.#show();
   }
@@ -43,7 +43,7 @@ export class Tasks {
 
   destroy() {
     cancelAnimationFrame(this.#frame);
-    this.end();
+    this.ends.forEach((end) => end());
     this.#ignoredRefresher?.stop();
     this.table.destroy();
   }
@@ -71,6 +71,11 @@ export class Tasks {
     }
   }
 
+  // A task may become ignored, or be selected by a new binding.
+  #noteIgnored({ tasks, more, isReset }) {
+    if (tasks?.length || more || isReset) this.#ignoredRefresher?.soon();
+  }
+
   #chosen() {
     return new Set((this.#context.query.state ?? "").split(",").filter(Boolean));
   }
@@ -82,7 +87,7 @@ export class Tasks {
       this.table.message.textContent = "Loading tasks…";
       return;
     }
-    const all = [...tasks.values(), ...this.#ignored];
+    const all = [...tasks.values(), ...this.#ignored.filter(({ name }) => !tasks.has(name))];
     const found = all.filter((task) => isFound(task, query));
     const chosen = this.#chosen();
     const rows = chosen.size ? found.filter(({ state }) => chosen.has(state)) : found;
@@ -98,16 +103,18 @@ export class Tasks {
       query.warning && h("button", { type: "button", class: "chip", title: "Remove this filter", on: { click: () => go({ warning: "" }) } }, `Warning ${query.warning} ×`),
     );
     this.shown.textContent = isComplete ? shownOf(rows.length, all.length, "tasks") : `Loading: ${count(all.length)} of ${count(total)} tasks`;
-    this.table.show(rows);
+    this.table.show(query.sort ? rows : stoppedLast(rows));
   }
 }
 
-function isFound({ name, service, workloads = [], role, ecsService, cluster, warnings = [] }, query) {
+// As the API filters.
+function isFound({ name, service, workloads = [], role, ecsService, cluster, registrations = [], warnings = [] }, query) {
+  const services = [service, ...registrations.map((one) => one.service)];
   return (
     (!query.cluster || cluster === query.cluster) &&
-    (!query.service || service === query.service) &&
+    (!query.service || services.includes(query.service)) &&
     (!query.warning || warnings.some(({ reason }) => reason === query.warning)) &&
-    matches(query.q ?? "", name, service, ecsService, role, ...workloads)
+    matches(query.q ?? "", name, ...services, ecsService, role, ...workloads)
   );
 }
 
