@@ -5,10 +5,13 @@
 //! loopback asked, no connection to another address.
 
 mod driver;
+mod feed;
 mod fixed;
+mod groups;
 mod hostile;
 mod keyboard;
 mod life;
+mod lists;
 mod scale;
 mod states;
 mod views;

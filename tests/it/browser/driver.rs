@@ -1,5 +1,6 @@
 //! A browser, driven by `tests/python/browser/driver.py`.
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,6 +108,15 @@ impl Browser {
         self.command("click", json!({"selector": selector}));
     }
 
+    pub(super) fn hover(&mut self, selector: &str) {
+        self.command("hover", json!({"selector": selector}));
+    }
+
+    /// Chooses an option of a `<select>` by its value.
+    pub(super) fn choose(&mut self, selector: &str, value: &str) {
+        self.command("choose", json!({"selector": selector, "value": value}));
+    }
+
     /// Waits until an element is visible.
     pub(super) fn expect(&mut self, selector: &str) {
         self.command("expect", json!({"selector": selector}));
@@ -129,6 +139,13 @@ impl Browser {
 
     pub(super) fn texts(&mut self, selector: &str) -> Vec<String> {
         serde_json::from_value(self.command("texts", json!({"selector": selector}))).unwrap()
+    }
+
+    /// The texts of a table's rows, from top to bottom: rows are elements in another order.
+    pub(super) fn rows(&mut self) -> Vec<String> {
+        let script = "[...document.querySelectorAll('.tbody .tr')]\
+            .sort((a, b) => a.ariaRowIndex - b.ariaRowIndex).map(row => row.innerText)";
+        serde_json::from_value(self.run(script)).unwrap()
     }
 
     /// The value of a JavaScript expression.
@@ -158,12 +175,17 @@ impl Browser {
         self.command("first_paint", json!({"url": url, "selector": selector})).as_u64().unwrap()
     }
 
-    /// Milliseconds between frames while an element scrolls, in ascending order.
-    pub(super) fn scroll_frames(&mut self, selector: &str, step: u32, frames: u32) -> Vec<f64> {
+    /// Milliseconds between frames while an element scrolls.
+    pub(super) fn scroll_frames(&mut self, selector: &str, step: u32, frames: u32) -> FrameTimes {
         let arguments = json!({"selector": selector, "step": step, "frames": frames});
-        let mut times: Vec<f64> = serde_json::from_value(self.command("scroll_frames", arguments)).unwrap();
-        times.sort_by(f64::total_cmp);
-        times
+        FrameTimes::from(&self.command("scroll_frames", arguments))
+    }
+
+    /// Milliseconds between frames while something else is done.
+    pub(super) fn frames_while(&mut self, act: impl FnOnce(&mut Self)) -> FrameTimes {
+        self.command("watch_frames", json!({}));
+        act(self);
+        FrameTimes::from(&self.command("noted_frames", json!({})))
     }
 
     /// Forgets the errors on the console that match a regular expression, of which there must be some: those of what the
@@ -184,6 +206,30 @@ impl Browser {
         assert_eq!(account["errors"], json!([]), "errors on the console");
         assert_eq!(account["hosts"], json!(hosts), "hosts that pages asked");
         assert_eq!(account["connections"], json!(["127.0.0.1"]), "connections of the browser");
+    }
+}
+
+/// Milliseconds between frames, in ascending order.
+pub(super) struct FrameTimes(Vec<f64>);
+
+impl From<&Value> for FrameTimes {
+    fn from(times: &Value) -> Self {
+        let mut times: Vec<f64> = times.as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+        times.sort_by(f64::total_cmp);
+        Self(times)
+    }
+}
+
+impl fmt::Display for FrameTimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(times) = self;
+        let [median, p95, most] =
+            [times.len() / 2, times.len() * 95 / 100, times.len() - 1].map(|at| times[at]);
+        write!(
+            f,
+            "{} frames, milliseconds a frame: median {median:.0}, p95 {p95:.0}, most {most:.0}",
+            times.len()
+        )
     }
 }
 

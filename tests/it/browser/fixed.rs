@@ -55,9 +55,34 @@ impl FixedSource {
             "name": task.name, "task": task.arn, "service": task.service, "result": "success",
             "reason": {"key": "desired", "message": format!("test change {id}")},
         }));
-        let (change, record) = (Arc::new(change), HistoryRecord::Change);
+        self.enter(change, HistoryRecord::Change);
+    }
+
+    /// Records a warning about a task, or the end of one.
+    pub(super) fn record_warning(&self, id: u64, task: &TaskView, is_over: bool) {
+        let kind = if is_over { "resolved" } else { "warning" };
+        let entry: ChangeView = view(json!({
+            "id": id, "time": TIME, "kind": kind, "object": "registration", "controlPlane": "kuma",
+            "task": task.arn, "service": task.service,
+            "reason": {"key": "rejected", "message": format!("test {kind} {id}")},
+        }));
+        let record = if is_over {
+            HistoryRecord::Resolved(Arc::new(view(json!({
+                "reason": "rejected", "controlPlane": "kuma", "task": task.arn, "service": task.service
+            }))))
+        } else {
+            let service = task.service.as_deref().unwrap_or_default();
+            HistoryRecord::Warning(Arc::new(WarningView {
+                examples: vec![task.name.clone()],
+                ..warning(0, service)
+            }))
+        };
+        self.enter(entry, record);
+    }
+
+    fn enter(&self, change: ChangeView, record: HistoryRecord) {
         let at = ecs_mesh_model::Timestamp::parse(TIME).unwrap();
-        self.history.record(HistoryEntry { id, at, change, record });
+        self.history.record(HistoryEntry { id: change.id, at, change: Arc::new(change), record });
     }
 
     /// Serves at this address; port 0 takes a free one. Returns the page's URL.

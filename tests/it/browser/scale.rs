@@ -4,16 +4,16 @@ use super::driver::Browser;
 use super::fixed::{FixedSource, link, outbound, service, task, task_id};
 use ecs_mesh_operator::read_api::SnapshotLists;
 
-const GROUPS: usize = 20;
-const SERVICES: usize = 400;
+pub(super) const GROUPS: usize = 20;
+pub(super) const SERVICES: usize = 400;
 const TASKS: usize = 10_000;
 
-fn name(number: usize) -> String {
+pub(super) fn name(number: usize) -> String {
     format!("team{:02}-service{number:03}", number % GROUPS)
 }
 
 /// Services in groups, each of which calls three others.
-fn large_mesh() -> SnapshotLists {
+pub(super) fn large_mesh() -> SnapshotLists {
     let state = |number: usize| match number % 97 {
         0 => "missing",
         1 => "degraded",
@@ -70,19 +70,36 @@ async fn page_stays_readable_with_10_000_tasks() {
         browser.first_paint(&format!("{url}#/tasks"), ".tbody .tr")
     );
     browser.expect_text(".shown", "10,000 tasks");
-    let frames = browser.scroll_frames(".table-scroll", 400, 120);
-    println!(
-        "browser: scrolling 10,000 tasks, milliseconds a frame: median {:.0}, p95 {:.0}, most {:.0}",
-        frames[frames.len() / 2],
-        frames[frames.len() * 95 / 100],
-        frames[frames.len() - 1]
-    );
+    println!("browser: scrolling 10,000 tasks: {}", browser.scroll_frames(".table-scroll", 400, 120));
     // Rows out of view are no elements.
     assert!(browser.texts(".tbody .tr").len() < 80);
     browser.press(&["f"]);
-    browser.type_text(&task_id(9_876));
-    browser.expect_text(".shown", "1 of 10,000 tasks");
-    source.edit(|lists| lists.tasks[9_876] = task(9_876, &name(9_876 % SERVICES), "drained"));
-    browser.expect_text(".tbody .tr", "Drained");
+    let frames = browser.frames_while(|browser| {
+        browser.type_text(&task_id(9_876));
+        browser.expect_text(".shown", "1 of 10,000 tasks");
+    });
+    println!("browser: filtering 10,000 tasks by 32 letters: {frames}");
+    let frames = browser.frames_while(|browser| {
+        source.edit(|lists| lists.tasks[9_876] = task(9_876, &name(9_876 % SERVICES), "drained"));
+        browser.expect_text(".tbody .tr", "Drained");
+        // More than are read one by one.
+        let all = |state: &'static str| move |number: usize| task(number, &name(number % SERVICES), state);
+        source.edit(|lists| lists.tasks = (0..TASKS).map(all("pending")).collect());
+        browser.expect_text(".tbody .tr", "Pending");
+    });
+    println!("browser: updating 10,000 tasks: {frames}");
+    browser.go("#/");
+    browser.expect_count(".group-tile", GROUPS);
+    let frames = browser.frames_while(|browser| {
+        source.edit(|lists| lists.services[1] = service(&name(1), "down", TASKS / SERVICES));
+        browser.expect(".cell.bad:first-child[aria-label*=\"Down\"]");
+    });
+    println!("browser: updating 400 services in groups: {frames}");
+    browser.press(&["/"]);
+    let frames = browser.frames_while(|browser| {
+        browser.type_text(&name(123));
+        browser.expect_text("#search-results [aria-selected=true]", &name(123));
+    });
+    println!("browser: searching 400 services: {frames}");
     browser.finish();
 }

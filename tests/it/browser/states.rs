@@ -2,7 +2,7 @@
 
 use super::driver::Browser;
 use super::fixed::{FixedSource, control_plane, guard, outbound, service, small_mesh, task, task_id};
-use ecs_mesh_read_api::{CircuitView, ControlPlaneView, RegistrationCountsView};
+use ecs_mesh_read_api::{CircuitView, ControlPlaneView, RegistrationCountsView, TaskView};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trouble_of_the_operator_is_shown_until_it_ends() {
@@ -47,7 +47,8 @@ async fn trouble_of_the_operator_is_shown_until_it_ends() {
     }
     browser.expect_text(&plane(2, 4), "2.6 is older than 2.7");
 
-    // The stream has the status: all of it ends without a reload.
+    // The stream has the status: all of it ends without a reload, and without another request.
+    browser.hold("**/api/v1/status");
     source.edit_status(|status| {
         (status.ready, status.pending) = (true, Vec::new());
         status.guards = vec![guard("prod", 0)];
@@ -56,6 +57,7 @@ async fn trouble_of_the_operator_is_shown_until_it_ends() {
     browser.expect_text(".toolbar .badge.ok", "Ready");
     browser.expect_gone(".banner");
     browser.expect_gone("main .badge.bad, main .badge.warn");
+    browser.release();
     browser.go("#/");
     browser.expect_text(".figure:has-text(\"Guard\") .figure-value:not(.bad)", "Within limits");
     browser.finish();
@@ -99,6 +101,8 @@ async fn service_page_shows_readiness_tasks_and_history() {
     source.edit(|lists| {
         lists.services[2].registrations =
             RegistrationCountsView { total: 4, ready: 2, drained: 1, unknown: 1 };
+        // Of a service of the same name at another control plane.
+        lists.tasks.push(TaskView { control_plane: Some("other".into()), ..task(20, "orders", "pending") });
     });
     let (_server, url) = source.serve_anywhere().await;
     source.record(1, "create", &task(4, "orders", "registered"));
@@ -127,6 +131,10 @@ async fn service_page_shows_readiness_tasks_and_history() {
     browser.expect_count(".history .change", 3);
     browser.expect_text(&figure("Ready registrations", "value"), "1 of 1");
     browser.expect_count(".tbody .tr:has-text(\"Rejected\")", 2);
+    // Stopped tasks stand behind the others.
+    source.edit(|lists| lists.tasks[4] = task(4, "orders", "stopped"));
+    browser.expect(".tbody .tr:has-text(\"Stopped\")");
+    assert!(browser.rows()[2].contains(&task_id(4)), "{:?}", browser.rows());
     source.edit(|lists| drop(lists.services.remove(2)));
     browser.expect_text(".head .notice", "No service of this name");
     browser.expect_gone(".columns:visible");

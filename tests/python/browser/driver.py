@@ -77,6 +77,13 @@ class Driver:
     def click(self, selector):
         self.page.locator(selector).first.click()
 
+    def hover(self, selector):
+        self.page.locator(selector).first.hover()
+
+    def choose(self, selector, value):
+        """Chooses an option of a `<select>` by its value."""
+        self.page.locator(selector).first.select_option(value)
+
     def expect(self, selector, text=None, count=None, gone=False):
         """Waits for elements: for a text in the first one, for their number, or until none is visible."""
         found = self.page.locator(selector)
@@ -118,6 +125,17 @@ class Driver:
     def scroll_frames(self, selector, step, frames):
         """Milliseconds between frames while an element scrolls."""
         return self.page.evaluate((HERE / "scroll.js").read_text(), [selector, step, frames])
+
+    def watch_frames(self):
+        """Begins to note the milliseconds between frames."""
+        self.page.evaluate(
+            "() => { window.frameTimes = []; let last = performance.now(); const frame = (now) => { "
+            "if (!window.frameTimes) return; window.frameTimes.push(now - last); last = now; requestAnimationFrame(frame); }; "
+            "requestAnimationFrame(frame); }"
+        )
+
+    def noted_frames(self):
+        return self.page.evaluate("() => { const times = window.frameTimes.slice(1); window.frameTimes = null; return times; }")
 
     def first_paint(self, url, selector):
         """Milliseconds from the start of a navigation until an element is there, in a new window."""
