@@ -164,7 +164,7 @@ async fn task_page_says_when_the_task_is_gone() {
     browser.expect_text(".head .badge", "Gone");
     browser.click(".head a");
     browser.expect_text("main h1", "Changes");
-    assert_eq!(browser.fragment(), format!("#/changes?q={}", task_id(9)));
+    assert_eq!(browser.fragment(), format!("#/changes?q={}&warnings=true", task_id(9)));
     browser.forget_errors(&format!("status of 404 .*/api/v1/tasks/{}", task_id(9)));
     browser.finish();
 }

@@ -14,7 +14,8 @@ class Shared extends EventTarget {
   constructor(live, load, types) {
     super();
     this.#load = load;
-    for (const type of ["begin", ...types]) live.addEventListener(type, () => this.renew());
+    for (const type of types) live.addEventListener(type, () => this.renew());
+    live.addEventListener("begin", () => this.value && this.renew());
     live.addEventListener("reset", () => this.#refresher?.now());
   }
 
@@ -63,7 +64,8 @@ class Tasks extends EventTarget {
   constructor(live) {
     super();
     live.addEventListener("tasks", ({ detail }) => this.#note(detail ?? { more: true }));
-    live.addEventListener("begin", () => this.#note({ more: true }));
+    // A read that is still on its way when the stream begins is not repeated: of thousands of tasks it is a large one.
+    live.addEventListener("begin", () => this.total !== null && this.#note({ more: true }));
     live.addEventListener("reset", () => {
       this.#needsAll = true;
       this.#refresher?.now();
