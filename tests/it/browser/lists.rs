@@ -188,11 +188,15 @@ async fn warning_has_its_fix_and_leads_to_its_tasks() {
     browser.go("#/warnings");
     browser.click(&format!("{orders} a:has-text(\"{}\")", task_id(8)));
     browser.expect_text(".verdict .warning .fix", "aws iam tag-role --role-name task");
-    // The end of a warning is told by the stream.
+    // The list follows the stream: where a task's warning changes, and where the number of warnings does.
     browser.go("#/warnings");
     browser.expect_count(".warning-card", 2);
+    source.edit(|lists| {
+        lists.warnings[0].message = "the role of orders lacks two tags".into();
+        lists.tasks[8].warnings[0].message = "the role lacks two tags".into();
+    });
+    browser.expect_text(".warning-card:last-child", "the role of orders lacks two tags");
     source.edit(|lists| lists.warnings.clear());
-    source.record_warning(1, &task(8, "orders", "registered"), true);
     browser.expect_text(".warnings .notice", "No warning is active");
     browser.expect_gone(".warning-card");
     browser.finish();
