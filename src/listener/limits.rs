@@ -22,12 +22,12 @@ use std::time::Duration;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::TlsAcceptor;
 
+use super::handshakes::{HandshakeLimits, HandshakeObserver, TlsHandshakes};
 use super::tls::{MaybeTls, TlsKeys};
 
 /// Limits of connections.
@@ -64,7 +64,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 pub(crate) struct LimitedListener {
     listener: TcpListener,
     limits: ConnectionLimits,
-    tls: Option<Arc<TlsKeys>>,
+    tls: Option<TlsHandshakes>,
     /// Handshakes in progress, each with its connection's peer. Each has a slot of a pool, which bounds their number: one that
     /// loses its slot ends.
     handshakes: JoinSet<Option<(LimitedConnection, SocketAddr)>>,
@@ -84,14 +84,14 @@ impl LimitedListener {
         }
     }
 
-    /// Serves TLS with these keys.
-    pub(crate) fn with_tls(self, keys: Option<Arc<TlsKeys>>) -> Self {
-        Self { tls: keys, ..self }
-    }
-
-    fn pool(&self, stream: &TcpStream, peer: SocketAddr) -> &ConnectionPool {
-        let is_local = is_same_host(peer.ip(), stream.local_addr().ok().map(|own| own.ip()));
-        if is_local { &self.local } else { &self.remote }
+    /// Serves TLS with these keys, within these limits of handshakes.
+    pub(crate) fn with_tls(
+        self,
+        keys: Arc<TlsKeys>,
+        limits: HandshakeLimits,
+        observer: HandshakeObserver,
+    ) -> Self {
+        Self { tls: Some(TlsHandshakes::new(keys, limits, observer)), ..self }
     }
 }
 
@@ -110,22 +110,16 @@ impl Listener for LimitedListener {
                 },
                 accepted = Listener::accept(&mut self.listener) => accepted,
             };
-            let slot = PoolSlot::take(self.pool(&stream, peer), self.limits.open);
-            let limits = self.limits;
-            let Some(keys) = &self.tls else {
+            let is_local = is_same_host(peer.ip(), stream.local_addr().ok().map(|own| own.ip()));
+            if self.tls.as_ref().is_some_and(|tls| !tls.admit(peer.ip(), is_local)) {
+                continue;
+            }
+            let pool = if is_local { &self.local } else { &self.remote };
+            let (slot, limits) = (PoolSlot::take(pool, self.limits.open), self.limits);
+            let Some(tls) = &self.tls else {
                 return (LimitedConnection::new(MaybeTls::Plain(stream), slot, limits, peer), peer);
             };
-            let acceptor = TlsAcceptor::from(keys.config());
-            self.handshakes.spawn(async move {
-                let mut slot = slot;
-                let stream = tokio::select! {
-                    biased;
-                    _ = &mut slot.closed => return None,
-                    stream = tokio::time::timeout(limits.request, acceptor.accept(stream)) => stream.ok()?.ok()?,
-                };
-                let stream = MaybeTls::Tls(Box::new(stream));
-                Some((LimitedConnection::new(stream, slot, limits, peer), peer))
-            });
+            self.handshakes.spawn(tls.perform(stream, peer, slot, limits));
         }
     }
 
@@ -225,7 +219,7 @@ impl OpenConnections {
 
 /// A place in a pool, which is free again when dropped.
 #[derive(Debug)]
-struct PoolSlot {
+pub(super) struct PoolSlot {
     pool: ConnectionPool,
     id: u64,
     /// Completes when the connection has to make room.
@@ -248,6 +242,14 @@ impl PoolSlot {
         connections.open.insert(id, open);
         drop(connections);
         Self { pool: pool.clone(), id, closed, response }
+    }
+}
+
+impl PoolSlot {
+    /// Waits until the connection has to make room.
+    pub(super) async fn evicted(&mut self) {
+        // The sender is dropped and never used.
+        let _ = (&mut self.closed).await;
     }
 }
 
@@ -276,7 +278,7 @@ pub(crate) struct LimitedConnection {
 }
 
 impl LimitedConnection {
-    fn new(stream: MaybeTls, slot: PoolSlot, limits: ConnectionLimits, peer: SocketAddr) -> Self {
+    pub(super) fn new(stream: MaybeTls, slot: PoolSlot, limits: ConnectionLimits, peer: SocketAddr) -> Self {
         Self {
             stream,
             slot,

@@ -1,5 +1,7 @@
 //! Listeners of HTTP that no client can hold up: limits of connections, and TLS.
 
+mod client_rates;
+mod handshakes;
 mod limits;
 mod tls;
 
@@ -11,6 +13,8 @@ use tracing::{debug, error, info};
 
 use ecs_mesh_controller::Backoff;
 
+pub(crate) use client_rates::{ClientRates, Rate};
+pub(crate) use handshakes::{HandshakeLimits, HandshakeResult};
 pub(crate) use limits::{ConnectionHandle, ConnectionLimits, LimitedListener};
 pub(crate) use tls::{TlsFiles, TlsKeys};
 

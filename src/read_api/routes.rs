@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::ReadApiOptions;
-use super::access::{ClientRates, is_loopback_host, is_of_another_origin};
+use super::access::{is_loopback_host, is_of_another_origin};
 use super::answers::{self, ListKind};
 use super::cache::{AnsweredSnapshot, SharedViews};
 use super::page::{self, Asset, PAGE_POLICY};
@@ -25,7 +25,7 @@ use super::read_thread::ReadThread;
 use super::source::{ReadSource, Snapshot};
 use super::stream::{ChangeNotices, ReaderStream};
 use super::token::ReadToken;
-use crate::listener::ConnectionHandle;
+use crate::listener::{ClientRates, ConnectionHandle, Rate};
 use crate::telemetry::metrics::ApiMetrics;
 use ecs_mesh_read_api::{ErrorCodeView, ErrorView, decode};
 
@@ -35,6 +35,9 @@ const MAX_HEAD: usize = 8 * 1024;
 
 /// Most streams.
 const MAX_STREAMS: usize = 32;
+
+/// Requests of one client address.
+const REQUESTS: Rate = Rate { per_second: 200.0, burst: 400 };
 
 /// The shortest interval of reads of registrations at control planes, over all readers.
 const REGISTRATION_INTERVAL: Duration = Duration::from_secs(1);
@@ -75,7 +78,7 @@ impl ApiState {
             notices: Arc::default(),
             token,
             is_loopback: options.address.ip().to_canonical().is_loopback(),
-            rates: ClientRates::default(),
+            rates: ClientRates::new(REQUESTS),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             last_registrations: tokio::sync::Mutex::default(),
             metrics: options.metrics.clone(),

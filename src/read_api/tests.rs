@@ -123,12 +123,21 @@ async fn serve_with(
     options: ReadApiOptions,
     limits: ConnectionLimits,
 ) -> (ReadServer, SocketAddr) {
+    serve_within(source, options, limits, HANDSHAKES).await
+}
+
+async fn serve_within(
+    source: &Arc<FakeReads>,
+    options: ReadApiOptions,
+    limits: ConnectionLimits,
+    handshakes: HandshakeLimits,
+) -> (ReadServer, SocketAddr) {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let address = listener.local_addr().unwrap();
     let source = Arc::clone(source) as Arc<dyn ReadSource>;
     let prepared =
         Prepared::new(&ReadApiOptions { address, ..options }, Arc::new(NoSecrets), source).await.unwrap();
-    (Prepared { limits, ..prepared }.spawn(async move { listener }), address)
+    (Prepared { limits, handshakes, ..prepared }.spawn(async move { listener }), address)
 }
 
 async fn serve(source: &Arc<FakeReads>) -> (ReadServer, SocketAddr) {
@@ -664,6 +673,97 @@ fn certificate(directory: &std::path::Path) -> (PathBuf, PathBuf, rcgen::Certifi
     (certificate, key, made)
 }
 
+/// A client that trusts the certificate.
+fn connector(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> tokio_rustls::TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+}
+
+/// A connection from this loopback address.
+async fn connect_from(client: &str, address: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{client}:0").parse().unwrap()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+/// Waits until the server closes the connection, with an end or a reset.
+async fn closed(mut stream: TcpStream) {
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test]
+async fn handshakes_over_a_rate_are_closed_unread() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key, made) = certificate(directory.path());
+    let metrics = crate::telemetry::metrics::Metrics::default();
+    let served = ReadApiOptions { tls: Some((certificate, key)), metrics: metrics.api.clone(), ..options() };
+    // Nothing is earned while the test runs.
+    let rate = |burst| Rate { per_second: 0.001, burst };
+    let handshakes = HandshakeLimits { client: rate(3), all: rate(5) };
+    let limits = ConnectionLimits { request: Duration::from_hours(1), ..LIMITS };
+    let (_server, address) = serve_within(&FakeReads::new(1), served, limits, handshakes).await;
+    let mut hung = Vec::new();
+    for _ in 0..3 {
+        hung.push(connect_from("127.0.0.2", address).await);
+    }
+    closed(connect_from("127.0.0.2", address).await).await;
+    assert_eq!(metrics.api.handshake_count("refused"), 1, "over the rate of its address");
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let connector = connector(&made);
+    for _ in 0..2 {
+        let stream = connect_from("127.0.0.3", address).await;
+        connector.connect(name.clone(), stream).await.expect("another address has its own rate");
+    }
+    closed(connect_from("127.0.0.3", address).await).await;
+    assert_eq!(metrics.api.handshake_count("refused"), 2, "over the rate of all");
+    for stream in hung {
+        let open = stream.try_read(&mut [0]);
+        assert!(open.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+}
+
+#[tokio::test]
+async fn handshakes_that_fail_are_counted_by_their_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key, made) = certificate(directory.path());
+    let metrics = crate::telemetry::metrics::Metrics::default();
+    let served = ReadApiOptions { tls: Some((certificate, key)), metrics: metrics.api.clone(), ..options() };
+    let limits = ConnectionLimits { open: 4, request: Duration::from_millis(200), ..LIMITS };
+    let (_server, address) = serve_with(&FakeReads::new(1), served, limits).await;
+    let count = |result| metrics.api.handshake_count(result);
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    closed(plain).await;
+    closed(TcpStream::connect(address).await.unwrap()).await;
+    assert_eq!((count("failed"), count("timeout"), count("evicted")), (1, 1, 0));
+    // More than there is room for, each with the first byte of a handshake.
+    let mut slow = Vec::new();
+    for _ in 0..12 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(&[22]).await;
+        slow.push(stream);
+    }
+    for stream in slow {
+        closed(stream).await;
+    }
+    let (timeout, evicted) = (count("timeout") - 1, count("evicted"));
+    assert!(timeout + evicted == 12 && evicted > 0, "{timeout} timed out, {evicted} evicted");
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connector(&made).connect(name, stream).await.expect("there is room again");
+    stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    // The server ends its part of the handshake after the client.
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+    assert_eq!((count("ok"), count("refused")), (1, 0));
+}
+
 #[tokio::test]
 async fn tls_serves_the_certificate_that_the_files_have() {
     let directory = tempfile::tempdir().unwrap();
@@ -675,15 +775,7 @@ async fn tls_serves_the_certificate_that_the_files_have() {
     let served = ReadApiOptions { tls: tls.clone(), metrics: metrics.api.clone(), ..options() };
     assert!(!metrics.render().contains("certificate_expiry"), "absent without a certificate");
     let (_server, address) = serve_with(&source, served, limits).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connector = connector(&made);
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     // Clients that do not finish the handshake hold up no other.
     let mut silent = Vec::new();

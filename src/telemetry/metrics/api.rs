@@ -12,20 +12,30 @@ use prometheus_client::registry::Registry;
 
 use super::collect::MetricWriter;
 use super::init_series;
-use super::labels::{API_RESULTS, ResultLabels};
+use super::labels::{API_HANDSHAKE_RESULTS, API_RESULTS, ResultLabels};
 
 /// Requests to the read API and its page.
 #[derive(Clone, Debug)]
 pub struct ApiMetrics {
     requests: Family<ResultLabels, Counter>,
+    handshakes: Family<ResultLabels, Counter>,
     certificate_expiry: CertificateExpiry,
 }
 
 impl ApiMetrics {
     /// Creates the metrics and registers them.
     pub(super) fn register(r: &mut Registry) -> Self {
-        let metrics = Self { requests: Family::default(), certificate_expiry: CertificateExpiry::default() };
+        let metrics = Self {
+            requests: Family::default(),
+            handshakes: Family::default(),
+            certificate_expiry: CertificateExpiry::default(),
+        };
         r.register("ecs_mesh_api_requests", "Requests to the read API by result", metrics.requests.clone());
+        let help = "TLS handshakes with clients of the read API by result";
+        r.register("ecs_mesh_api_handshakes", help, metrics.handshakes.clone());
+        for result in API_HANDSHAKE_RESULTS {
+            init_series(&metrics.handshakes, &ResultLabels { result });
+        }
         r.register_collector(Box::new(metrics.certificate_expiry.clone()));
         for result in API_RESULTS {
             init_series(&metrics.requests, &ResultLabels { result });
@@ -37,6 +47,20 @@ impl ApiMetrics {
     pub fn record_request(&self, result: &'static str) {
         debug_assert!(API_RESULTS.contains(&result), "{result} is not in labels::API_RESULTS");
         self.requests.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Records a handshake of TLS with this result.
+    pub fn record_handshake(&self, result: &'static str) {
+        debug_assert!(
+            API_HANDSHAKE_RESULTS.contains(&result),
+            "{result} is not in labels::API_HANDSHAKE_RESULTS"
+        );
+        self.handshakes.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Handshakes with this result.
+    pub fn handshake_count(&self, result: &'static str) -> u64 {
+        self.handshakes.get_or_create(&ResultLabels { result }).get()
     }
 
     /// Sets when the certificate expires, since 1970; `None` where its period cannot be parsed.

@@ -249,6 +249,8 @@ pub(super) const API_RESULTS: [&str; 9] = [
     "too_many_requests",
     "not_ready",
 ];
+/// How handshakes of TLS with the read API ended.
+pub(super) const API_HANDSHAKE_RESULTS: [&str; 5] = ["ok", "failed", "timeout", "evicted", "refused"];
 /// Why a task is ignored.
 pub(super) const IGNORE_REASONS: [&str; 6] = [
     "no_binding",

@@ -112,6 +112,8 @@ fn metrics_reference_lists_every_label_value() {
         .chain(RoleRule::ALL.map(RoleRule::label))
         .chain(labels::IGNORE_REASONS)
         .chain(labels::LOG_DROP_REASONS)
+        .chain(labels::API_RESULTS)
+        .chain(labels::API_HANDSHAKE_RESULTS)
         .chain(labels::TEAM_EVENT_TYPES)
         .chain(labels::TEAM_EVENT_DROP_REASONS)
         .chain(labels::SWEEP_RESULTS)

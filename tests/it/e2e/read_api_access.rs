@@ -8,6 +8,7 @@ use ecs_mesh_sandbox::aws::{CloudConfig, CreateSecret};
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use super::consul_harness::ConsulHarness;
 use super::harness::{Harness, OperatorProcess, eventually};
@@ -106,6 +107,43 @@ async fn client_reads_by_tls_with_the_ca_and_the_token() {
     }
     let log = operator.stderr() + &expired.stderr();
     assert!(!log.contains("readers-token"), "tokens are not logged");
+}
+
+#[tokio::test]
+async fn clients_that_finish_no_handshake_keep_no_reader_out() {
+    let harness = Harness::start().await;
+    harness.manifest("all.yaml", &harness.base_manifests());
+    let authority = Authority::new();
+    let ca = authority.write(&harness, "ca.pem");
+    let [certificate, key] = authority.sign(&harness, "valid", 2120);
+    let tls = ["--api-tls-cert-file", &certificate, "--api-tls-key-file", &key];
+    let listeners = ["--api-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"];
+    let operator = harness.operator(&[&tls[..], &listeners[..]].concat());
+    let address = address(&operator).await;
+    let metrics = operator.line(&[("server", "metrics"), ("address", "")]).await;
+    let metrics = format!("http://{}/metrics", metrics["address"].as_str().unwrap());
+    // Another address of the same host begins handshakes as fast as it can.
+    let hung = eventually("handshakes are refused", || async {
+        let mut some = Vec::new();
+        for _ in 0..500 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+            let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+            // The record's header, and no more. A refused connection may be closed by now.
+            let _ = stream.write_all(&[22, 3, 1, 2, 0]).await;
+            some.push(stream);
+        }
+        let text = harness.http.get(&metrics).send().await.unwrap().text().await.unwrap();
+        let refused = "ecs_mesh_api_handshakes_total{result=\"refused\"} ";
+        let count = text.lines().find_map(|line| line.strip_prefix(refused)).unwrap().to_owned();
+        (count != "0").then_some(some)
+    })
+    .await;
+    let url = format!("https://localhost:{}", address.rsplit_once(':').unwrap().1);
+    let arguments = ["get", "bindings", "--api-address", &url, "--api-ca-file", &ca];
+    let (code, out, err) = read(&harness, "beside-them", &arguments).await;
+    assert!(code == Some(0) && out.contains("harness"), "{out}{err}");
+    drop(hung);
 }
 
 /// The HTTP status of a list, asked for with this token.
