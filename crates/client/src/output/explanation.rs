@@ -17,7 +17,12 @@ pub fn render_task(task: &Value) -> String {
     let cluster = cluster.rsplit('/').next().unwrap_or_default();
     text.line(0, &format!("task {cluster}/{}", text_at(task, "/name")));
     let (state, reason) = (text_at(task, "/state"), text_at(task, "/reason/message"));
-    text.line(1, &joined("state", &state, &reason));
+    // A sentence is the reason of the state, a warning, and a part of the verdict at once.
+    let verdicts: Vec<String> = items(task, "verdict").map(|verdict| text_at(verdict, "/text")).collect();
+    let is_in_verdict = |part: &str| verdicts.iter().any(|verdict| verdict.contains(part));
+    let is_warned = |part: &str| items(task, "warnings").any(|one| text_at(one, "/message").contains(part));
+    let is_said = is_in_verdict(&reason) || is_warned(&reason);
+    text.line(1, &joined("state", &state, if is_said { "" } else { &reason }));
     text.evidence(task);
     for (name, pointer) in [("workload", "/workloads"), ("binding", "/binding")] {
         let value = text_at(task, pointer);
@@ -31,8 +36,16 @@ pub fn render_task(task: &Value) -> String {
         text.line(1, &format!("role tag {}: {found}{expected}", text_at(tag, "/key")));
     }
     for warning in items(task, "warnings") {
-        text.line(1, &joined("warning", &text_at(warning, "/reason"), &text_at(warning, "/message")));
-        let fix = text_at(warning, "/fix");
+        let (message, fix) = (text_at(warning, "/message"), text_at(warning, "/fix"));
+        // The message of a warning may have the sentence after words of its own.
+        let is_repeated = is_in_verdict(&message)
+            || (!reason.is_empty() && is_in_verdict(&reason) && message.contains(&*reason));
+        let fix = if is_in_verdict(&fix) { "" } else { &fix };
+        if is_repeated && fix.is_empty() {
+            continue;
+        }
+        let message = if is_repeated { "" } else { &message };
+        text.line(1, &joined("warning", &text_at(warning, "/reason"), message));
         if !fix.is_empty() {
             text.line(2, &format!("fix: {fix}"));
         }

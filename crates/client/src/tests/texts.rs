@@ -84,7 +84,8 @@ fn explanation_shows_reason_broken_tags_fix_and_history() {
     let text = render_task(&sent::<TaskDetailView>(object));
     let has = |line: &str| assert!(text.lines().any(|found| found.trim() == line), "{line}: {text}");
     has(&format!("task demo/{}", task_id(1)));
-    has("state: rejected: the role lacks a tag");
+    has("state: rejected");
+    assert_eq!(text.matches("the role lacks a tag").count(), 1, "{text}");
     has("ecs: RUNNING, desired RUNNING, version 4, seen 2026-11-30T02:59:00Z by describe");
     has("registration: default/0a at kuma, service kv, drained revoked, ready");
     has("role tag kuma.io/mesh: absent, expected \"default\"");
@@ -93,6 +94,31 @@ fn explanation_shows_reason_broken_tags_fix_and_history() {
     let at = |kind: &str| text.find(&format!(" {kind} success")).unwrap();
     assert!(at("create") < at("drain"), "the oldest first: {text}");
     assert!(!text.contains('\u{1b}') && !text.contains("kuma.io/service"), "{text:?}");
+}
+
+#[test]
+fn explanation_says_each_sentence_once() {
+    let message = "role r: tag kuma.io/service is missing; aws iam tag-role --role-name r";
+    let longer = format!("the role is not allowed: {message}");
+    let warning = json!({"reason": "rejected", "message": longer, "fix": "aws iam tag-role --role-name r"});
+    let verdict = json!({"controlPlane": "kuma", "text": format!("  x reject\n      reason: {message} (MeshBinding b)\n")});
+    for (verdicts, warnings, expected) in [
+        (vec![&verdict], vec![&warning], ["state: rejected", "verdict at control plane kuma:"]),
+        (vec![], vec![&warning], ["state: rejected", &format!("warning: rejected: {longer}")]),
+        (vec![], vec![], [&format!("state: rejected: {message}"), "verdict: nothing is due"]),
+    ] {
+        let mut object = task(1, "rejected");
+        object["reason"] = json!({"key": "rejected", "message": message});
+        (object["verdict"], object["warnings"], object["history"]) =
+            (json!(verdicts), json!(warnings), json!([]));
+        let text = render_task(&object);
+        for line in expected {
+            assert!(text.lines().any(|found| found.trim() == line), "{line}: {text}");
+        }
+        assert_eq!(text.matches("kuma.io/service is missing").count(), 1, "{text}");
+        let warned = usize::from(verdicts.is_empty() && !warnings.is_empty());
+        assert_eq!(text.matches("warning:").count(), warned, "{text}");
+    }
 }
 
 fn described(object: Value, changes: Vec<Value>, warnings: Vec<Value>) -> Described {

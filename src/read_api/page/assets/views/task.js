@@ -88,12 +88,15 @@ export class Task {
     // The same sentence may be the reason and a part of the verdict or of a warning.
     const isSaid = (text, others) => others.some((other) => other.includes(text));
     const warned = warnings.map(({ message }) => message);
+    const texts = verdict.map(({ text }) => text);
+    // The message of a warning may have the sentence after words of its own.
+    const isRepeated = (message) => isSaid(message, texts) || (reason?.message && isSaid(reason.message, texts) && message.includes(reason.message));
     render(
       this.verdict,
-      reason && !isSaid(reason.message, [...warned, ...verdict.map(({ text }) => text)]) && h("p", { class: "reason" }, reason.message, " ", h("code", { class: "label" }, reason.key)),
+      reason && !isSaid(reason.message, [...warned, ...texts]) && h("p", { class: "reason" }, reason.message, " ", h("code", { class: "label" }, reason.key)),
       verdict.length === 0 && !reason && notice("The task has not been evaluated yet."),
       verdict.length > 0 && h("ul", { class: "verdicts" }, verdict.map(({ controlPlane, text, change }) => h("li", { key: controlPlane }, h("span", { class: "plane" }, controlPlane), h("span", { class: change ? "verdict-text due" : "verdict-text" }, dedented(text))))),
-      warnings.map((warning) => h("div", { class: "warning", key: `${warning.reason}\n${warning.message}` }, h("p", {}, icon("warn", "icon warn"), h("span", {}, warning.message), h("code", { class: "label" }, warning.reason)), fixOf(warning.fix))),
+      warnings.map((warning) => h("div", { class: "warning", key: `${warning.reason}\n${warning.message}` }, h("p", {}, icon("warn", "icon warn"), !isRepeated(warning.message) && h("span", {}, warning.message), h("code", { class: "label" }, warning.reason)), fixOf(warning.fix))),
     );
   }
 
