@@ -237,3 +237,51 @@ async fn account_without_a_manifest_is_named() {
     assert_eq!(refused["region"], "eu-west-1");
     accounts.wait_for(&[("10.0", 1)]).await;
 }
+
+/// A queue that is reserved to the events of some tasks, and the operator's first one, which has all others.
+#[tokio::test]
+async fn events_of_every_queue_register_and_remove_tasks() {
+    let endpoints = Endpoints::start(EndpointOptions::default()).await.unwrap();
+    let harness = Harness::with_endpoints(endpoints.environment());
+    let second = endpoints.front.with(|cloud, now| {
+        cloud.create_queue("second", BTreeMap::new(), now).unwrap();
+        let pattern = |groups: serde_json::Value| {
+            let detail = json!({"group": groups});
+            json!({"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"], "detail": detail})
+                .to_string()
+        };
+        // The rule of the sandbox feeds the first queue.
+        let others = json!([{"anything-but": ["service:web"]}]);
+        cloud.put_rule("ecs-mesh-tasks", &pattern(others), true, None).unwrap();
+        cloud.put_rule("second", &pattern(json!(["service:web"])), true, None).unwrap();
+        let arn = cloud.queue_arn("second").unwrap();
+        let target = RuleTarget { id: "q".into(), arn, input: None, rest: Map::new() };
+        cloud.put_targets("second", vec![target]).unwrap();
+        format!("{}{}", endpoints.aws_url, cloud.queue_path("second").unwrap())
+    });
+    let rarely = binding("harness", "kuma", harness.variable("ECS_MESH_CLUSTER_ARN"), "");
+    let rarely = rarely.split(", cleanup:").next().unwrap().to_owned() + RARELY + "}\n---\n";
+    let kuma = control_plane("kuma", harness.variable("KUMA_API_URL"), "");
+    harness.manifest("all.yaml", &[kuma, rarely, workload("app", "app"), workload("web", "web")].concat());
+    let first = endpoints.queue_url();
+    let operator = harness.operator(&["--queue-url", &first, "--queue-url", &second]);
+    operator.wait_for_sweep(true).await;
+    harness.deploy("app", 1).await;
+    harness.deploy("web", 2).await;
+    let services = |all: &BTreeMap<String, serde_json::Value>| {
+        let service =
+            |one: &serde_json::Value| one["networking"]["inbound"][0]["tags"]["kuma.io/service"].clone();
+        let mut found: Vec<_> = all.values().map(|one| service(one).to_string()).collect();
+        found.sort();
+        found
+    };
+    let all = ["\"app\"", "\"web\"", "\"web\""];
+    harness.wait_for_dataplanes("the tasks of both queues", |found| services(found) == all).await;
+    harness.scale("web", 0).await;
+    harness
+        .wait_for_dataplanes("the second queue showed the stops", |found| services(found) == all[..1])
+        .await;
+    harness.scale("app", 0).await;
+    harness.wait_for_dataplanes("the first queue showed the stop", |found| found.is_empty()).await;
+    assert_eq!(operator.sweeps("").len(), 1, "events have shown the tasks");
+}

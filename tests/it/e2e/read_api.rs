@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::harness::{OperatorProcess, eventually};
+use super::consul_harness::{ConsulHarness, TAG};
+use super::harness::{Harness, OperatorProcess, eventually, tag};
+use super::read_api_access::address;
 
 /// No part of an answer is enough: its end is.
 pub(super) fn is_whole(_: &str) -> bool {
@@ -143,5 +145,111 @@ async fn answers_of_a_running_operator_fit_the_schema() {
     assert!(!answers[1]["edges"].as_array().unwrap().is_empty(), "{}", answers[1]);
     assert!(answers[9]["total"].as_u64().unwrap() > 0, "{}", answers[9]);
     answers.extend([detail, stored, of_service]);
+    assert_fits_schema(&answers, &events);
+}
+
+/// The events of a stream until one of this name, in a task of its own.
+fn stream_until(address: &str, last: &'static str) -> tokio::task::JoinHandle<Vec<(String, Value)>> {
+    let address = address.to_owned();
+    tokio::spawn(async move {
+        let has_it = |text: &str| {
+            let complete = text.rsplit_once("\n\n").map_or("", |(complete, _)| complete);
+            complete.contains(&format!("event: {last}\n"))
+        };
+        events(&get(&address, "/api/v1/stream", has_it).await)
+    })
+}
+
+fn of_name<'a>(events: &'a [(String, Value)], name: &str) -> &'a Value {
+    let found = events.iter().find(|(of, _)| of == name);
+    &found.unwrap_or_else(|| panic!("{name}: {events:#?}")).1
+}
+
+/// Waits until a list has an item that fits.
+async fn item(address: &str, list: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    eventually(list, || async {
+        let answer = json(address, &format!("/api/v1/{list}")).await;
+        answer["items"].as_array().unwrap().iter().find(|item| fits(item)).cloned()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn warning_and_its_end_fit_the_schema() {
+    let harness = Harness::start().await;
+    harness.manifest("all.yaml", &harness.base_manifests());
+    let wrong = tag("kuma.io/service", "another");
+    harness
+        .role_with("app", &[tag("kuma.io/type", "dataplane"), tag("kuma.io/mesh", "default"), wrong])
+        .await;
+    harness.define("app").await;
+    harness.serve("sandbox", "app", 1).await;
+    let queue = harness.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = harness.operator(&["--queue-url", &queue, "--api-address", "127.0.0.1:0"]);
+    let address = address(&operator).await;
+    let stream = stream_until(&address, "resolved");
+    let listed = item(&address, "warnings", |item| item["reason"] == "rejected").await;
+    let held = json(&address, "/api/v1/tasks?state=rejected").await;
+    let status = json(&address, "/api/v1/status").await;
+    harness.iam().tag_role().role_name("app-task").tags(tag("kuma.io/service", "app")).send().await.unwrap();
+    let events = stream.await.unwrap();
+    let (warning, end) = (of_name(&events, "warning"), of_name(&events, "resolved"));
+    assert_eq!((&warning["reason"], &end["reason"]), (&json!("rejected"), &json!("rejected")));
+    assert_eq!((&warning["task"], &end["task"]), (&listed["tasks"][0], &listed["tasks"][0]), "{listed}");
+    assert!(warning["fix"].as_str().unwrap().contains("--role-name app-task"), "{warning}");
+    let after = json(&address, "/api/v1/warnings").await;
+    let changes = json(&address, "/api/v1/changes?warnings=true").await;
+    let kinds: Vec<&str> =
+        changes["items"].as_array().unwrap().iter().filter_map(|item| item["kind"].as_str()).collect();
+    assert!(kinds.contains(&"warning") && kinds.contains(&"resolved"), "{changes}");
+    assert_fits_schema(&[held, status, after, changes], &events);
+}
+
+#[tokio::test]
+async fn answers_about_consul_fit_the_schema() {
+    let consul = ConsulHarness::start().await;
+    consul.0.manifest("all.yaml", &consul.manifests(", roleTags: {recheck: 1m}"));
+    let ids = consul.deploy("web", 2).await;
+    let (alive, dead) = (consul.join("web", &ids[0]).await, consul.join("web", &ids[1]).await);
+    let queue = consul.0.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = consul.0.operator(&["--queue-url", &queue, "--api-address", "127.0.0.1:0"]);
+    operator.wait_for_sweep(true).await;
+    let address = address(&operator).await;
+    let identity = |item: &Value| item.to_string().contains(&alive.accessor);
+    item(&address, "identities", identity).await;
+    let stream = stream_until(&address, "resolved");
+    consul.stop(&dead.id).await;
+    consul.wait_until_gone(&dead).await;
+    consul.0.iam().untag_role().role_name("web-task").tag_keys(TAG).send().await.unwrap();
+    let warning = item(&address, "warnings", |item| item["reason"] == "rejected").await;
+    assert!(warning.to_string().contains(TAG), "{warning}");
+    let mut answers = Vec::new();
+    for path in [
+        "status",
+        "topology",
+        "services",
+        "bindings",
+        "identities",
+        "outbounds",
+        "warnings",
+        "tasks?all=true",
+    ] {
+        answers.push(json(&address, &format!("/api/v1/{path}")).await);
+    }
+    let task = json(&address, &format!("/api/v1/tasks/{}", alive.id)).await;
+    let stored = json(&address, &format!("/api/v1/tasks/{}/registrations", alive.id)).await;
+    consul.0.iam().tag_role().role_name("web-task").tags(tag(TAG, "web")).send().await.unwrap();
+    let events = stream.await.unwrap();
+    let removed: Vec<&Value> = events
+        .iter()
+        .filter(|(name, data)| name == "change" && data["kind"] == "remove")
+        .map(|(_, data)| data)
+        .collect();
+    assert!(removed.iter().any(|data| data.to_string().contains(&dead.accessor)), "{events:#?}");
+    assert_eq!(of_name(&events, "resolved")["reason"], "rejected");
+    let kinds: Vec<&str> =
+        task["registrations"].as_array().unwrap().iter().filter_map(|one| one["kind"].as_str()).collect();
+    assert!(kinds.contains(&"token") && kinds.contains(&"catalogService"), "{task}");
+    answers.extend([task, stored, json(&address, "/api/v1/changes").await]);
     assert_fits_schema(&answers, &events);
 }

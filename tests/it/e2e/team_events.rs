@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, CloudConfig, NoAwsFaults, RuleTarget};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
 use serde_json::{Value, json};
 
+use super::consul_harness::{ConsulHarness, TAG};
 use super::harness::{Harness, OperatorProcess, eventually, tag, workload};
 use crate::sandbox_aws::FaultScript;
 
@@ -27,13 +29,19 @@ struct Team {
 
 impl Team {
     async fn start(aws_faults: Arc<dyn AwsFaults>) -> Self {
+        let team = Self::at(ControlPlanes::Kuma, aws_faults).await;
+        let workloads = ["web", "api", "shop-web"].map(|name| workload(name, name));
+        team.harness.manifest("all.yaml", &(team.harness.base_manifests() + &workloads.concat()));
+        team
+    }
+
+    /// A sandbox with these control planes, without manifests.
+    async fn at(control_planes: ControlPlanes, aws_faults: Arc<dyn AwsFaults>) -> Self {
         let cloud = CloudConfig { accept_aws_sources: true, ..CloudConfig::default() };
-        let options = EndpointOptions { cloud, aws_faults, ..EndpointOptions::default() };
+        let options = EndpointOptions { cloud, aws_faults, control_planes, ..EndpointOptions::default() };
         let endpoints = Endpoints::start(options).await.unwrap();
         endpoints.front.with(|cloud, _| cloud.create_event_bus(BUS).unwrap());
         let harness = Harness::with_endpoints(endpoints.environment());
-        let workloads = ["web", "api", "shop-web"].map(|name| workload(name, name));
-        harness.manifest("all.yaml", &(harness.base_manifests() + &workloads.concat()));
         let team = Self { harness, endpoints, received: Mutex::default() };
         team.forward(r#"{"source": ["ecs-mesh.dev"]}"#, TEAM);
         team
@@ -183,6 +191,32 @@ async fn events_of_each_type_arrive() {
     assert_eq!(team.checked_bus("none").await, "error");
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn events_about_tasks_at_consul_arrive() {
+    let Team { harness, endpoints, received } = Team::at(ControlPlanes::Consul, Arc::new(NoAwsFaults)).await;
+    let consul = ConsulHarness(harness);
+    let manifests = consul.manifests(", roleTags: {recheck: 1m, onRevoked: withdraw}");
+    consul.0.manifest("all.yaml", &manifests);
+    let ids = consul.deploy("web", 1).await;
+    let joined = consul.join("web", &ids[0]).await;
+    let team = Team { harness: consul.0, endpoints, received };
+    let operator = team.operator(&[]);
+    operator.wait_for_sweep(true).await;
+    team.harness.iam().untag_role().role_name("web-task").tag_keys(TAG).send().await.unwrap();
+    let of_service = ("ecsService", json!("web"));
+    let rejected = team.event("TaskRejected", &[of_service.clone()]).await;
+    let detail = &rejected["detail"];
+    assert_eq!((&detail["controlPlane"], &detail["rules"]), (&json!("consul"), &json!([TAG])), "{rejected}");
+    assert!(detail["tasks"][0].as_str().unwrap().ends_with(&ids[0]), "{rejected}");
+    assert!(detail["fix"].as_str().unwrap().contains("--role-name web-task"), "{rejected}");
+    let withdrawn = team.event("IdentityWithdrawn", &[of_service]).await;
+    assert_eq!(withdrawn["detail"]["reason"], "role_tags", "{withdrawn}");
+    assert!(withdrawn["detail"]["registration"].is_string(), "{withdrawn}");
+    let events = team.received.lock().unwrap().clone();
+    assert_fit_schema(&events);
+    assert!(!json!(events).to_string().contains(&joined.secret), "{events:?}");
 }
 
 #[tokio::test]
