@@ -41,7 +41,7 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_consul_acl::desired::named_clusters;
 use ecs_mesh_controller::{Lease, Priority};
 use ecs_mesh_core::intent::{ManifestHistory, owning_binding};
-use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, TaskArn, Timestamp};
+use ecs_mesh_model::{AccountRegion, ClusterArn, ClusterId, OperatorId, RoleArn, TaskArn, Timestamp};
 
 /// How long a line of the audit log waits for a task role that is not cached.
 const ROLE_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -376,6 +376,8 @@ struct ClusterRecords {
     registered_only: BTreeSet<ClusterArn>,
     /// The start of the first complete sweep of each cluster, by this process in its term as leader.
     swept: BTreeMap<ClusterArn, Timestamp>,
+    /// The accounts and Regions in which a page of tasks was read.
+    read_places: BTreeSet<AccountRegion>,
     /// Clusters that ECS does not find.
     not_found: BTreeSet<ClusterArn>,
     /// The start of this process's term as leader; sweeps that began before prove nothing in it.
@@ -425,6 +427,16 @@ impl KnownClusters {
         if records.term_began.is_none_or(|term| began >= term) {
             records.swept.entry(cluster.clone()).or_insert(began);
         }
+    }
+
+    /// Records that a page of the cluster's tasks was read.
+    pub(super) fn record_page(&self, cluster: &ClusterArn) {
+        self.lock().read_places.insert(AccountRegion::of(cluster));
+    }
+
+    /// Whether a page of tasks was read in the cluster's account and Region.
+    pub(super) fn is_place_read(&self, cluster: &ClusterArn) -> bool {
+        self.lock().read_places.contains(&AccountRegion::of(cluster))
     }
 
     /// Begins a term as leader: nothing is removed for its absence before a sweep of this term.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
@@ -19,6 +20,10 @@ use ecs_mesh_controller::{CircuitState, WriteObstacle};
 use ecs_mesh_lease::LeaseStoreErrorKind;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{AccountRegion, ClusterArn, DataplaneOwner, Timestamp};
+
+/// How long the start of a standby waits for its first sweep to end: ECS's longest start period. A longer sweep is enough once
+/// it has read a page in each account.
+const SWEEP_PATIENCE: Duration = Duration::from_mins(5);
 
 /// The manifest kinds, in the order of their references.
 const MANIFEST_KINDS: [&str; 6] =
@@ -101,7 +106,7 @@ impl StateSource for OperatorStatus {
         let now = self.context.now();
         let set = self.context.manifests.load();
         let pending = self.pending_conditions(&set);
-        let startup_pending = self.startup_conditions(&set, &pending);
+        let startup_pending = self.startup_conditions(&set);
         let inner = self.context.status.lock();
         let selected = inner.clusters.as_ref();
         let clusters = selected.into_iter().flatten().map(|cluster| {
@@ -192,17 +197,26 @@ impl OperatorStatus {
         }
     }
 
-    /// Why this copy has not started yet, given its unmet readiness conditions.
+    /// Why this copy has not started yet.
     ///
-    /// A standby must be ready once and have read a control plane: until then, another copy may do better. A copy that leads is
-    /// started, ready or not: no other copy works in its place, and a restart would begin its guard's hour and its waits anew.
-    fn startup_conditions(&self, set: &ManifestSet, pending: &[String]) -> Vec<String> {
+    /// A standby must be ready once and have read a control plane: until then, another copy may do better. A first sweep that
+    /// takes long is waited for only for a while, or no deployment of an operator with very many tasks would ever end. A copy
+    /// that leads is started, ready or not: no other copy works in its place, and a restart would begin its guard's hour and its
+    /// waits anew.
+    fn startup_conditions(&self, set: &ManifestSet) -> Vec<String> {
         if self.context.status.was_started.load(Ordering::Relaxed) {
             return Vec::new();
         }
         let mut conditions = Vec::new();
         if !self.context.process.lease.holds() {
-            conditions.extend_from_slice(pending);
+            let known = &self.context.clusters;
+            let counts_reads =
+                self.context.metrics().uptime() > SWEEP_PATIENCE && !self.context.sweeps.has_ended();
+            conditions = self.suspended_conditions();
+            if conditions.is_empty() && !self.context.status.was_ready.load(Ordering::Relaxed) {
+                conditions =
+                    self.unread_conditions(set, |cluster| counts_reads && known.is_place_read(cluster));
+            }
             let workers = self.context.workers.load();
             // One of several may be down for days, and must not stop the deployments of the operator.
             let is_reached =
@@ -220,7 +234,19 @@ impl OperatorStatus {
 
     /// The unmet readiness conditions.
     fn pending_conditions(&self, set: &ManifestSet) -> Vec<String> {
-        // Writes are suspended: this one ends readiness whenever it occurs.
+        let suspended = self.suspended_conditions();
+        if !suspended.is_empty() || self.context.status.was_ready.load(Ordering::Relaxed) {
+            return suspended;
+        }
+        let unread = self.unread_conditions(set, |_| false);
+        if unread.is_empty() {
+            self.context.status.was_ready.store(true, Ordering::Relaxed);
+        }
+        unread
+    }
+
+    /// Why writes are suspended, which ends readiness whenever it occurs.
+    fn suspended_conditions(&self) -> Vec<String> {
         if self.context.process.lease.obstacle() == Some(WriteObstacle::AuditBacklog) {
             return vec![format!("nothing is written: {}", WriteObstacle::AuditBacklog)];
         }
@@ -239,13 +265,17 @@ impl OperatorStatus {
             let writer = worker.foreign_writer()?;
             Some(format!("another process ({writer}) writes to control plane {name} with this operator id"))
         });
-        let foreign: Vec<String> = foreign.collect();
-        if !foreign.is_empty() {
-            return foreign;
-        }
-        if self.context.status.was_ready.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
+        foreign.collect()
+    }
+
+    /// The parts of manifests, clusters and control planes that were not read yet. A cluster that was not swept completely counts
+    /// as read if `is_read_enough`.
+    fn unread_conditions(
+        &self,
+        set: &ManifestSet,
+        is_read_enough: impl Fn(&ClusterArn) -> bool,
+    ) -> Vec<String> {
+        let workers = self.context.workers.load();
         let mut pending = Vec::new();
         let inner = self.context.status.lock();
         match inner.manifests.as_deref() {
@@ -271,7 +301,10 @@ impl OperatorStatus {
                         format!("account {place} cannot be read: {} {}", error.operation, error.code)
                     }));
                     let is_left = |cluster: &&ClusterArn| {
-                        !swept.contains(*cluster) && !not_found.contains(*cluster) && !is_unreadable(cluster)
+                        !(swept.contains(*cluster)
+                            || not_found.contains(*cluster)
+                            || is_unreadable(cluster)
+                            || is_read_enough(cluster))
                     };
                     let left = clusters.iter().filter(is_left);
                     pending.extend(
@@ -287,9 +320,6 @@ impl OperatorStatus {
                 let lacks = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
                 pending.push(format!("registrations at control plane {name} are not listed yet{lacks}"));
             }
-        }
-        if pending.is_empty() {
-            self.context.status.was_ready.store(true, Ordering::Relaxed);
         }
         pending
     }

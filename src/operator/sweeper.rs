@@ -577,6 +577,7 @@ impl Sweeper {
         let (mut running, mut stopped) = (BTreeSet::new(), BTreeSet::new());
         // Each page counts as it is read, whether or not a later page fails.
         let take_running = |tasks: Vec<TaskArn>| {
+            self.context.clusters.record_page(cluster);
             let now = self.context.now();
             tasks.iter().for_each(|task| self.context.aws.store.record_listed_running(task, now));
             describe(tasks.iter().filter(|task| unsure(task, DesiredStatus::Running)).cloned().collect());

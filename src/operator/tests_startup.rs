@@ -83,3 +83,30 @@ async fn leader_has_started_though_it_is_not_ready() {
     assert!(!leading.pending.is_empty());
     assert_eq!(leading.startup_pending, [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn standby_starts_while_a_long_first_sweep_goes_on() {
+    let (mut fixture, _lease) = standby();
+    // Pages without end: they take longer than a deployment waits.
+    *fixture.ecs.list_ends_after.lock().unwrap() = Some(usize::MAX);
+    fixture.start();
+    sleep(WHILE / 2).await;
+    let early = state(&fixture);
+    assert_eq!(early.pending.len(), 1, "{:?}", early.pending);
+    assert_eq!(early.startup_pending, early.pending);
+    sleep(WHILE).await;
+    let later = state(&fixture);
+    assert_eq!(later.pending, early.pending, "it is not ready");
+    assert_eq!(later.startup_pending, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn standby_that_reads_no_page_does_not_start() {
+    let (mut fixture, _lease) = standby();
+    *fixture.ecs.list_ends_after.lock().unwrap() = Some(0);
+    fixture.start();
+    sleep(2 * WHILE).await;
+    let waiting = state(&fixture);
+    assert!(!waiting.startup_pending.is_empty());
+    assert_eq!(waiting.startup_pending, waiting.pending);
+}
