@@ -282,6 +282,6 @@ async fn events_of_every_queue_register_and_remove_tasks() {
         .wait_for_dataplanes("the second queue showed the stops", |found| services(found) == all[..1])
         .await;
     harness.scale("app", 0).await;
-    harness.wait_for_dataplanes("the first queue showed the stop", |found| found.is_empty()).await;
+    harness.wait_for_dataplanes("the first queue showed the stop", BTreeMap::is_empty).await;
     assert_eq!(operator.sweeps("").len(), 1, "events have shown the tasks");
 }

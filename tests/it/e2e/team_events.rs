@@ -205,13 +205,13 @@ async fn events_about_tasks_at_consul_arrive() {
     let operator = team.operator(&[]);
     operator.wait_for_sweep(true).await;
     team.harness.iam().untag_role().role_name("web-task").tag_keys(TAG).send().await.unwrap();
-    let of_service = ("ecsService", json!("web"));
-    let rejected = team.event("TaskRejected", &[of_service.clone()]).await;
+    let of_service = [("ecsService", json!("web"))];
+    let rejected = team.event("TaskRejected", &of_service).await;
     let detail = &rejected["detail"];
     assert_eq!((&detail["controlPlane"], &detail["rules"]), (&json!("consul"), &json!([TAG])), "{rejected}");
     assert!(detail["tasks"][0].as_str().unwrap().ends_with(&ids[0]), "{rejected}");
     assert!(detail["fix"].as_str().unwrap().contains("--role-name web-task"), "{rejected}");
-    let withdrawn = team.event("IdentityWithdrawn", &[of_service]).await;
+    let withdrawn = team.event("IdentityWithdrawn", &of_service).await;
     assert_eq!(withdrawn["detail"]["reason"], "role_tags", "{withdrawn}");
     assert!(withdrawn["detail"]["registration"].is_string(), "{withdrawn}");
     let events = team.received.lock().unwrap().clone();
