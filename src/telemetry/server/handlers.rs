@@ -40,7 +40,10 @@ pub(super) fn router(metrics: Arc<Metrics>) -> Router {
         .route("/metrics", get(scrape))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/startupz", get(move |metrics| startupz(metrics, startup)))
+        .route(
+            "/startupz",
+            get(move |State(metrics): State<Arc<Metrics>>| async move { startupz(&metrics, &startup) }),
+        )
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(metrics)
@@ -83,7 +86,7 @@ fn health(metrics: &Metrics, state: Option<&OperatorState>) -> Response {
 }
 
 /// As `/healthz`, once this copy has started.
-async fn startupz(State(metrics): State<Arc<Metrics>>, startup: Arc<StartupCheck>) -> Response {
+fn startupz(metrics: &Metrics, startup: &StartupCheck) -> Response {
     let state = metrics.state();
     let pending = match &state {
         _ if metrics.health().is_stopping() => Vec::new(),
@@ -91,7 +94,7 @@ async fn startupz(State(metrics): State<Arc<Metrics>>, startup: Arc<StartupCheck
         Some(state) => state.startup_pending.clone(),
     };
     match startup.judge(&pending, metrics.uptime()) {
-        None => health(&metrics, state.as_ref()),
+        None => health(metrics, state.as_ref()),
         Some(reason) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not started: {reason}\n")),
     }
 }
