@@ -175,17 +175,16 @@ impl Browser {
         self.command("first_paint", json!({"url": url, "selector": selector})).as_u64().unwrap()
     }
 
-    /// Milliseconds between frames while an element scrolls.
-    pub(super) fn scroll_frames(&mut self, selector: &str, step: u32, frames: u32) -> FrameTimes {
-        let arguments = json!({"selector": selector, "step": step, "frames": frames});
-        FrameTimes::from(&self.command("scroll_frames", arguments))
+    /// Scrolls an element by this many pixels in each of these frames.
+    pub(super) fn scroll(&mut self, selector: &str, step: u32, frames: u32) {
+        self.command("scroll", json!({"selector": selector, "step": step, "frames": frames}));
     }
 
-    /// Milliseconds between frames while something else is done.
+    /// The frames while something is done.
     pub(super) fn frames_while(&mut self, act: impl FnOnce(&mut Self)) -> FrameTimes {
         self.command("watch_frames", json!({}));
         act(self);
-        FrameTimes::from(&self.command("noted_frames", json!({})))
+        serde_json::from_value(self.command("noted_frames", json!({}))).unwrap()
     }
 
     /// Forgets the errors on the console that match a regular expression, of which there must be some: those of what the
@@ -209,26 +208,26 @@ impl Browser {
     }
 }
 
-/// Milliseconds between frames, in ascending order.
-pub(super) struct FrameTimes(Vec<f64>);
-
-impl From<&Value> for FrameTimes {
-    fn from(times: &Value) -> Self {
-        let mut times: Vec<f64> = times.as_array().unwrap().iter().filter_map(Value::as_f64).collect();
-        times.sort_by(f64::total_cmp);
-        Self(times)
-    }
+/// The frames of a page over a time.
+#[derive(serde::Deserialize)]
+pub(super) struct FrameTimes {
+    /// Milliseconds from frame to frame.
+    times: Vec<f64>,
+    /// Milliseconds of CPU time of the page's main thread, which do not depend on the load of the machine.
+    busy: f64,
 }
 
 impl fmt::Display for FrameTimes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(times) = self;
+        let mut times = self.times.clone();
+        times.sort_by(f64::total_cmp);
         let [median, p95, most] =
             [times.len() / 2, times.len() * 95 / 100, times.len() - 1].map(|at| times[at]);
         write!(
             f,
-            "{} frames, milliseconds a frame: median {median:.0}, p95 {p95:.0}, most {most:.0}",
-            times.len()
+            "{} frames, milliseconds a frame: median {median:.0}, p95 {p95:.0}, most {most:.0}; CPU {:.0} ms in all",
+            times.len(),
+            self.busy
         )
     }
 }

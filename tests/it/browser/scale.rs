@@ -70,7 +70,8 @@ async fn page_stays_readable_with_10_000_tasks() {
         browser.first_paint(&format!("{url}#/tasks"), ".tbody .tr")
     );
     browser.expect_text(".shown", "10,000 tasks");
-    println!("browser: scrolling 10,000 tasks: {}", browser.scroll_frames(".table-scroll", 400, 120));
+    let frames = browser.frames_while(|browser| browser.scroll(".table-scroll", 400, 120));
+    println!("browser: scrolling 10,000 tasks by 120 steps: {frames}");
     // Rows out of view are no elements.
     assert!(browser.texts(".tbody .tr").len() < 80);
     browser.press(&["f"]);

@@ -122,12 +122,15 @@ class Driver:
         """The texts, icons and edges in view whose contrast with their background is too low."""
         return self.page.evaluate((HERE / "contrast.js").read_text())
 
-    def scroll_frames(self, selector, step, frames):
-        """Milliseconds between frames while an element scrolls."""
-        return self.page.evaluate((HERE / "scroll.js").read_text(), [selector, step, frames])
+    def scroll(self, selector, step, frames):
+        """Scrolls an element by a step in each frame."""
+        self.page.evaluate((HERE / "scroll.js").read_text(), [selector, step, frames])
 
     def watch_frames(self):
-        """Begins to note the milliseconds between frames."""
+        """Begins to note the milliseconds between frames, and of CPU time that the page's main thread takes."""
+        self.cdp = self.context.new_cdp_session(self.page)
+        self.cdp.send("Performance.enable", {"timeDomain": "threadTicks"})
+        self.busy = self.main_thread()
         self.page.evaluate(
             "() => { window.frameTimes = []; let last = performance.now(); const frame = (now) => { "
             "if (!window.frameTimes) return; window.frameTimes.push(now - last); last = now; requestAnimationFrame(frame); }; "
@@ -135,7 +138,14 @@ class Driver:
         )
 
     def noted_frames(self):
-        return self.page.evaluate("() => { const times = window.frameTimes.slice(1); window.frameTimes = null; return times; }")
+        times = self.page.evaluate("() => { const times = window.frameTimes.slice(1); window.frameTimes = null; return times; }")
+        busy = self.main_thread() - self.busy
+        self.cdp.detach()
+        return {"times": times, "busy": busy}
+
+    def main_thread(self):
+        metrics = {metric["name"]: metric["value"] for metric in self.cdp.send("Performance.getMetrics")["metrics"]}
+        return metrics["TaskDuration"] * 1000
 
     def first_paint(self, url, selector):
         """Milliseconds from the start of a navigation until an element is there, in a new window."""

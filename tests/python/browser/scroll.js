@@ -1,15 +1,13 @@
-// Scrolls an element by a step in each frame; returns the milliseconds between frames.
+// Scrolls an element by a step in each frame.
 ([selector, step, frames]) =>
   new Promise((resolve) => {
     const element = document.querySelector(selector);
-    const times = [];
-    let last = performance.now();
-    const frame = (now) => {
-      times.push(now - last);
-      last = now;
+    let left = frames;
+    const frame = () => {
       element.scrollTop += step;
-      if (times.length > frames) resolve(times.slice(1));
-      else requestAnimationFrame(frame);
+      left -= 1;
+      if (left > 0) requestAnimationFrame(frame);
+      else resolve();
     };
     requestAnimationFrame(frame);
   })
