@@ -372,7 +372,8 @@ function arrange(nodes, edges, direction) {
 // An edge leaves at the middle of one side and arrives at that of the opposite side: at a corner or above, its arrow would
 // cover the next service. An edge that leads back stays as it is.
 function anchored(points, from, to, direction) {
-  const inner = points.slice(1, -1);
+  // To the next rank, the way is straight.
+  const inner = points.length === 3 ? [] : points.slice(1, -1);
   if (direction === "LR" && from.x < to.x) return [{ x: from.x + WIDTH / 2, y: from.y }, ...inner, { x: to.x - WIDTH / 2, y: to.y }];
   if (direction === "TB" && from.y < to.y) return [{ x: from.x, y: from.y + HEIGHT / 2 }, ...inner, { x: to.x, y: to.y - HEIGHT / 2 }];
   return points;

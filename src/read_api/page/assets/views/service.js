@@ -18,6 +18,7 @@ const HOPS = { 1: "1 hop", 2: "2 hops" };
 export class Service {
   #context;
   #mesh = null;
+  #taskNames = new Set();
 
   constructor([controlPlane, mesh, name]) {
     this.key = [controlPlane, mesh, name];
@@ -71,9 +72,11 @@ export class Service {
     this.table.destroy();
   }
 
-  #isConcerned({ services, change, warning, more, isReset }) {
+  #isConcerned({ tasks = [], services, change, warning, more, isReset }) {
     const ofThis = [change?.service, warning?.service, ...(warning?.services ?? [])].includes(this.name);
-    return isReset || more || ofThis || services?.includes(this.key.join("/"));
+    // A task may change and leave the numbers of its service as they are.
+    const ofTask = tasks.some((name) => this.#taskNames.has(name));
+    return isReset || more || ofThis || ofTask || services?.includes(this.key.join("/"));
   }
 
   async #load(signal) {
@@ -124,6 +127,7 @@ export class Service {
       ]),
     );
     render(this.taskTools, h("a", { href: format(["tasks"], { service: this.name }) }, tasks.total > tasks.items.length ? `All ${count(tasks.total)} tasks` : "Open as table"));
+    this.#taskNames = new Set(tasks.items.map(({ name }) => name));
     this.table.show(stoppedLast(tasks.items));
   }
 
