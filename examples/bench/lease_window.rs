@@ -57,7 +57,7 @@ impl WatchedTerm {
 impl HeldTerm for WatchedTerm {
     fn left(&self) -> Duration {
         self.last_look.store(self.elapsed(), Ordering::Relaxed);
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     }
 }
 

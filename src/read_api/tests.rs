@@ -533,7 +533,9 @@ fn edge_shows_the_worst_of_its_outbounds() {
     ];
     for (better, one) in from_best.iter().enumerate() {
         for (rank, other) in from_best.iter().enumerate() {
-            let outbounds = [one, other].map(|state| outbound(*state)).to_vec();
+            let outbounds = [(80, one), (81, other)]
+                .map(|(port, state)| OutboundView { port: Some(port), ..outbound(*state) })
+                .to_vec();
             let services = vec![service("kv"), service("web")];
             let lists = SnapshotLists { services, outbounds, ..SnapshotLists::default() };
             let body = super::answers::topology(&Snapshot::new(status.clone(), lists), "").unwrap();
