@@ -378,6 +378,8 @@ struct ClusterRecords {
     swept: BTreeMap<ClusterArn, Timestamp>,
     /// The accounts and Regions in which a page of tasks was read.
     read_places: BTreeSet<AccountRegion>,
+    /// Clusters whose last list failed, and no page of a later one was read.
+    failed_lists: BTreeSet<ClusterArn>,
     /// Clusters that ECS does not find.
     not_found: BTreeSet<ClusterArn>,
     /// The start of this process's term as leader; sweeps that began before prove nothing in it.
@@ -431,12 +433,20 @@ impl KnownClusters {
 
     /// Records that a page of the cluster's tasks was read.
     pub(super) fn record_page(&self, cluster: &ClusterArn) {
-        self.lock().read_places.insert(AccountRegion::of(cluster));
+        let mut records = self.lock();
+        records.read_places.insert(AccountRegion::of(cluster));
+        records.failed_lists.remove(cluster);
     }
 
-    /// Whether a page of tasks was read in the cluster's account and Region.
-    pub(super) fn is_place_read(&self, cluster: &ClusterArn) -> bool {
-        self.lock().read_places.contains(&AccountRegion::of(cluster))
+    /// Records that the list of the cluster's tasks failed.
+    pub(super) fn record_failed_list(&self, cluster: &ClusterArn) {
+        self.lock().failed_lists.insert(cluster.clone());
+    }
+
+    /// Whether a page of tasks was read in the cluster's account and Region, and the cluster's own list has not failed since.
+    pub(super) fn is_being_read(&self, cluster: &ClusterArn) -> bool {
+        let records = self.lock();
+        records.read_places.contains(&AccountRegion::of(cluster)) && !records.failed_lists.contains(cluster)
     }
 
     /// Begins a term as leader: nothing is removed for its absence before a sweep of this term.

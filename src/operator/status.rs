@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
 use super::dataplane_checks::DataplaneState;
 use super::manifest_applier::RECONCILE_TIMEOUT;
 use super::sweeper::ListedClusters;
+use crate::telemetry::LONGEST_START_PERIOD;
 use crate::telemetry::state::{
     AccountState, CheckedDataplanes, ControlPlaneState, ControllerState, LeaseState, ManifestState,
     OperatorState, StateSource,
@@ -20,10 +20,6 @@ use ecs_mesh_controller::{CircuitState, WriteObstacle};
 use ecs_mesh_lease::LeaseStoreErrorKind;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{AccountRegion, ClusterArn, DataplaneOwner, Timestamp};
-
-/// How long the start of a standby waits for its first sweep to end: ECS's longest start period. A longer sweep is enough once
-/// it has read a page in each account.
-const SWEEP_PATIENCE: Duration = Duration::from_mins(5);
 
 /// The manifest kinds, in the order of their references.
 const MANIFEST_KINDS: [&str; 6] =
@@ -199,9 +195,9 @@ impl OperatorStatus {
 
     /// Why this copy has not started yet.
     ///
-    /// A standby must be ready once and have read a control plane: until then, another copy may do better. A first sweep that
-    /// takes long is waited for only for a while, or no deployment of an operator with very many tasks would ever end. A copy
-    /// that leads is started, ready or not: no other copy works in its place, and a restart would begin its guard's hour and its
+    /// A standby must be ready once and have read a control plane: until then, another copy may do better. The first complete
+    /// sweep is waited for only for [`LONGEST_START_PERIOD`], or no deployment of an operator with very many tasks would ever
+    /// end. A copy that leads is started, ready or not: no other copy works in its place, and a restart would begin its guard's hour and its
     /// waits anew.
     fn startup_conditions(&self, set: &ManifestSet) -> Vec<String> {
         if self.context.status.was_started.load(Ordering::Relaxed) {
@@ -210,12 +206,10 @@ impl OperatorStatus {
         let mut conditions = Vec::new();
         if !self.context.process.lease.holds() {
             let known = &self.context.clusters;
-            let counts_reads =
-                self.context.metrics().uptime() > SWEEP_PATIENCE && !self.context.sweeps.has_ended();
+            let is_late = self.context.metrics().uptime() > LONGEST_START_PERIOD;
             conditions = self.suspended_conditions();
             if conditions.is_empty() && !self.context.status.was_ready.load(Ordering::Relaxed) {
-                conditions =
-                    self.unread_conditions(set, |cluster| counts_reads && known.is_place_read(cluster));
+                conditions = self.unread_conditions(set, |cluster| is_late && known.is_being_read(cluster));
             }
             let workers = self.context.workers.load();
             // One of several may be down for days, and must not stop the deployments of the operator.

@@ -601,6 +601,7 @@ impl Sweeper {
                     return (Ok(()), true);
                 }
                 ClusterExistence::NotDeleted => {
+                    self.context.clusters.record_failed_list(cluster);
                     self.report_failed_list(cluster.as_str(), &error);
                     self.context.metrics().sweeps.record_sweep("list_failed");
                     // The pages that were read show tasks that exist.

@@ -101,9 +101,34 @@ async fn standby_starts_while_a_long_first_sweep_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn standby_starts_while_later_sweeps_go_on() {
+    let (mut fixture, _lease) = standby();
+    // The second page of the first sweep fails.
+    *fixture.ecs.list_ends_after.lock().unwrap() = Some(1);
+    fixture.start();
+    sleep(WHILE / 2).await;
+    *fixture.ecs.list_ends_after.lock().unwrap() = Some(usize::MAX);
+    sleep(WHILE).await;
+    let late = state(&fixture);
+    assert_eq!((late.pending.len(), late.startup_pending), (1, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn standby_that_reads_no_page_does_not_start() {
     let (mut fixture, _lease) = standby();
-    *fixture.ecs.list_ends_after.lock().unwrap() = Some(0);
+    *fixture.ecs.lists_hang.lock().unwrap() = true;
+    fixture.start();
+    sleep(2 * WHILE).await;
+    let waiting = state(&fixture);
+    assert!(!waiting.startup_pending.is_empty());
+    assert_eq!(waiting.startup_pending, waiting.pending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn standby_whose_lists_fail_does_not_start() {
+    let (mut fixture, _lease) = standby();
+    // The first page is read each time, and the second one fails.
+    *fixture.ecs.list_ends_after.lock().unwrap() = Some(1);
     fixture.start();
     sleep(2 * WHILE).await;
     let waiting = state(&fixture);

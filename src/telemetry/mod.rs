@@ -12,3 +12,9 @@ mod logfmt;
 pub mod metrics;
 pub mod server;
 pub mod state;
+
+use std::time::Duration;
+
+/// The longest start period of a container health check at ECS. A start that takes longer fails with the container's check:
+/// [`HealthCheck`](https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_HealthCheck.html).
+pub(crate) const LONGEST_START_PERIOD: Duration = Duration::from_mins(5);

@@ -192,6 +192,8 @@ pub struct FakeEcs {
     pub list_ends_after: Mutex<Option<usize>>,
     /// The answer of `DescribeClusters`, and the kind of the failure of calls on a cluster; `None` for a cluster that exists.
     pub deleted: Mutex<Option<(ClusterStatus, AwsErrorKind)>>,
+    /// Whether lists of tasks get no answer.
+    pub lists_hang: Mutex<bool>,
     /// Whether lists panic.
     pub panics: bool,
 }
@@ -217,6 +219,9 @@ impl Ecs for FakeEcs {
     ) -> Result<ListPage<TaskArn>, AwsError> {
         if let Some((_, kind)) = *self.deleted.lock().unwrap() {
             return Err(error(kind));
+        }
+        if *self.lists_hang.lock().unwrap() {
+            std::future::pending::<()>().await;
         }
         let read = page.map_or(0, |page| page.len());
         let ends_after = *self.list_ends_after.lock().unwrap();

@@ -88,11 +88,11 @@ fn health(metrics: &Metrics, state: Option<&OperatorState>) -> Response {
 /// As `/healthz`, once this copy has started.
 fn startupz(metrics: &Metrics, startup: &StartupCheck) -> Response {
     let state = metrics.state();
-    let pending = match &state {
-        _ if metrics.health().is_stopping() => Vec::new(),
-        None => vec![STARTING.to_owned()],
-        Some(state) => state.startup_pending.clone(),
-    };
+    if metrics.health().is_stopping() {
+        return health(metrics, state.as_ref());
+    }
+    let pending =
+        state.as_ref().map_or_else(|| vec![STARTING.to_owned()], |state| state.startup_pending.clone());
     match startup.judge(&pending, metrics.uptime()) {
         None => health(metrics, state.as_ref()),
         Some(reason) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not started: {reason}\n")),
