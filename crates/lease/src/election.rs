@@ -102,6 +102,14 @@ struct OwnTerm {
     reread: bool,
 }
 
+/// A term that the record may show although this process does not lead: its acquisition had no answer, or its renewals failed.
+#[derive(Clone, Copy, Debug)]
+struct UnreleasedTerm {
+    epoch: u64,
+    /// The version that a write without an answer expects. As long as the record has it, the write may still take effect.
+    expected: Option<u64>,
+}
+
 impl OwnTerm {
     /// A term that the record shows, if a write without an answer has taken effect. It permits nothing but its release.
     fn in_doubt(epoch: u64) -> Self {
@@ -141,9 +149,7 @@ pub struct Election {
     next_at: Timestamp,
     /// No acquisition before: the last one failed.
     acquire_at: Timestamp,
-    /// The epoch of a term that the record may show although this process does not lead: its acquisition had no answer, or
-    /// its renewals failed.
-    unreleased: Option<u64>,
+    unreleased: Option<UnreleasedTerm>,
 }
 
 impl Election {
@@ -280,8 +286,9 @@ impl Election {
             },
             _ => {
                 let seen = self.leader_seen();
+                let version = self.version_seen();
                 if seen.as_ref() != Some(&self.holder) {
-                    self.unreleased = None;
+                    self.unreleased = self.unreleased.filter(|unreleased| unreleased.expected == version);
                 }
                 (seen != before && seen.as_ref() != Some(&self.holder))
                     .then_some(ElectionChange::LeaderSeen(seen))
@@ -311,7 +318,7 @@ impl Election {
         let retry = self.timing.jittered_retry(random);
         match (self.state, write.kind) {
             (ElectionState::Follower, LeaseWriteKind::Acquire) => {
-                self.on_acquire(write.record.epoch, (sent, now), result, retry)
+                self.on_acquire(write, (sent, now), result, retry)
             }
             (ElectionState::Leader(term), LeaseWriteKind::Renew) => match result {
                 Some(Some(version)) => {
@@ -348,11 +355,12 @@ impl Election {
     #[allow(clippy::option_option)] // the three results of `on_write`
     fn on_acquire(
         &mut self,
-        epoch: u64,
+        write: &LeaseWrite,
         (sent, now): (Timestamp, Timestamp),
         result: Option<Option<u64>>,
         retry: Duration,
     ) -> Option<ElectionChange> {
+        let (epoch, expected) = (write.record.epoch, write.expected);
         if let Some(Some(version)) = result {
             let term = OwnTerm { epoch, version, renewed: sent, in_doubt: false, reread: false };
             self.state = ElectionState::Leader(term);
@@ -361,7 +369,7 @@ impl Election {
             return Some(ElectionChange::Acquired { epoch });
         }
         if result.is_none() {
-            self.unreleased = Some(epoch);
+            self.unreleased = Some(UnreleasedTerm { epoch, expected });
         }
         // Another candidate was faster, or the write may have succeeded: the record is read.
         self.acquire_at = now.plus(retry);
@@ -378,7 +386,9 @@ impl Election {
                 ElectionState::Releasing { term, attempts: 0 }
             }
             ElectionState::Follower => match self.unreleased {
-                Some(epoch) => ElectionState::Releasing { term: OwnTerm::in_doubt(epoch), attempts: 0 },
+                Some(UnreleasedTerm { epoch, .. }) => {
+                    ElectionState::Releasing { term: OwnTerm::in_doubt(epoch), attempts: 0 }
+                }
                 None => ElectionState::Released,
             },
             other => other,
@@ -392,7 +402,7 @@ impl Election {
 
     fn lose(&mut self, loss: LeaseLoss, now: Timestamp) -> ElectionChange {
         if let (ElectionState::Leader(term), LeaseLoss::RenewDeadline) = (self.state, loss) {
-            self.unreleased = Some(term.epoch);
+            self.unreleased = Some(UnreleasedTerm { epoch: term.epoch, expected: Some(term.version) });
         }
         self.state = ElectionState::Follower;
         // An observation as a follower is older than the own term.
@@ -405,6 +415,11 @@ impl Election {
     fn own_version(&self, epoch: u64) -> Option<u64> {
         let StoredRecord { record, version } = self.observed.as_ref()?.stored.as_ref()?;
         (record.holder.as_ref() == Some(&self.holder) && record.epoch == epoch).then_some(*version)
+    }
+
+    /// The version of the record that was read last.
+    fn version_seen(&self) -> Option<u64> {
+        Some(self.observed.as_ref()?.stored.as_ref()?.version)
     }
 
     /// The holder in the record that was read last.

@@ -282,3 +282,16 @@ fn stop_releases_nothing_once_another_leads() {
     election.release();
     assert_eq!(election.next_step(at(10_020)), ElectionStep::Done);
 }
+
+#[test]
+fn stop_releases_an_acquisition_that_arrives_late() {
+    let mut election = candidate(ExpiryJudge::Observer);
+    let mut free = held_by("other", 3, 7);
+    free.record.holder = None;
+    election.on_read(at(0), Some(Some(free.clone())), 0.0);
+    let write = due(&election, 0);
+    election.on_write(&write, (at(0), at(5_000)), None, 0.0);
+    // It is still on its way when the record is read, and takes effect afterwards.
+    election.on_read(at(7_000), Some(Some(free)), 0.0);
+    assert_eq!(release_of_follower(election, held_by("me", 4, 8)), Some(8));
+}
