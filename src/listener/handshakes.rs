@@ -1,6 +1,6 @@
 //! Handshakes of TLS, whose cost is bounded: a client needs no token for one, and each takes a signature of the server.
 //!
-//! A handshake counts as a connection from its first byte on and has the time of a request. Over the rate of its client, or of
+//! A handshake counts as a connection from its acceptance on and has the time of a request. Over the rate of its client, or of
 //! all clients of its pool, the connection is closed before anything is read from it: that costs no signature, and no
 //! connection of others makes room for it.
 

@@ -243,9 +243,7 @@ impl PoolSlot {
         drop(connections);
         Self { pool: pool.clone(), id, closed, response }
     }
-}
 
-impl PoolSlot {
     /// Waits until the connection has to make room.
     pub(super) async fn evicted(&mut self) {
         // The sender is dropped and never used.

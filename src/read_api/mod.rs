@@ -56,8 +56,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
 /// Limits of handshakes, of which each request has one. The signature in it takes 0.03 ms with a key of P-256, and 0.8 ms with
 /// RSA of 2,048 bits: `docs/benchmarks.md`.
 const HANDSHAKES: HandshakeLimits = HandshakeLimits {
-    client: Rate { per_second: 100.0, burst: 200 },
-    all: Rate { per_second: 200.0, burst: 400 },
+    client: Rate { per_second: 100.0, burst: 400 },
+    all: Rate { per_second: 200.0, burst: 800 },
 };
 
 /// How the API is served.
