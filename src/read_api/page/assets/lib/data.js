@@ -15,7 +15,7 @@ class Shared extends EventTarget {
     super();
     this.#load = load;
     for (const type of types) live.addEventListener(type, () => this.renew());
-    live.addEventListener("begin", () => this.value && this.renew());
+    live.addEventListener("begin", () => this.renew());
     live.addEventListener("reset", () => this.#refresher?.now());
   }
 
@@ -64,8 +64,7 @@ class Tasks extends EventTarget {
   constructor(live) {
     super();
     live.addEventListener("tasks", ({ detail }) => this.#note(detail ?? { more: true }));
-    // A read that is still on its way when the stream begins is not repeated: of thousands of tasks it is a large one.
-    live.addEventListener("begin", () => this.total !== null && this.#note({ more: true }));
+    live.addEventListener("begin", () => this.#note({ more: true }));
     live.addEventListener("reset", () => {
       this.#needsAll = true;
       this.#refresher?.now();
@@ -114,11 +113,12 @@ class Tasks extends EventTarget {
       this.total = total;
       this.#emit();
     };
+    // What is noted meanwhile asks for another load.
+    this.#needsAll = false;
     const { items } = await list("tasks", { signal, onPage });
     this.tasks = new Map(items.map((task) => [task.name, task]));
     this.total = items.length;
     this.isComplete = true;
-    this.#needsAll = false;
   }
 
   async #loadOne(name, signal) {

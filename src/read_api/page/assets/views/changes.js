@@ -84,7 +84,10 @@ export class Changes {
   // Adds what the newest page has and the list has not.
   async #loadNewer(signal) {
     if (this.#known === null) return;
-    const { items, total } = await get("changes", { params: { ...this.#params(), limit: PAGE }, signal });
+    const params = this.#params();
+    const { items, total } = await get("changes", { params: { ...params, limit: PAGE }, signal });
+    // The reader has chosen others meanwhile.
+    if (JSON.stringify(params) !== this.#known) return;
     const known = new Set([...this.#items, ...this.#waiting].map(({ id }) => id));
     const fresh = items.filter(({ id }) => !known.has(id));
     if (fresh.length === PAGE) {

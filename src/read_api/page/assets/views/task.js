@@ -58,7 +58,9 @@ export class Task {
 
   async #load(signal) {
     try {
-      const [task, entries] = await Promise.all([get(path("tasks", this.name), { signal }), HistoryCard.load({ task: this.name }, signal)]);
+      // By the ARN, entries are found without a look at all of the history.
+      const [task, entries] = await Promise.all([get(path("tasks", this.name), { signal }), HistoryCard.load({ task: this.arn ?? this.name }, signal)]);
+      this.arn = task.arn;
       this.#show(task);
       this.history.show(entries);
     } catch (error) {
