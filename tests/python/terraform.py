@@ -38,7 +38,7 @@ def wiring():
         assert versions == Module(MODULES[0]).terraform, f"{path.name}: other versions than {MODULES[0].name}: {versions}"
 
 
-# What `terraform fmt` would change, and text that is no configuration.
+# Texts that `terraform fmt` would change, or that are no configuration.
 NOT_ACCEPTED = {
     "alignment": 'locals {\n  a = 1\n  bcd = 2\n}\n',
     "indentation": "locals {\n    a = 1\n}\n",

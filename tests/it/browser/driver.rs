@@ -220,6 +220,9 @@ pub(super) struct FrameTimes {
 impl fmt::Display for FrameTimes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut times = self.times.clone();
+        if times.is_empty() {
+            return f.write_str("no frames");
+        }
         times.sort_by(f64::total_cmp);
         let [median, p95, most] =
             [times.len() / 2, times.len() * 95 / 100, times.len() - 1].map(|at| times[at]);

@@ -94,7 +94,8 @@ async fn write(
     drop(transport);
     let was_connected = term.looks.load(Ordering::Relaxed) > BEFORE_STEPS + 1;
     if was_connected {
-        is_closed.recv().await;
+        let closed = tokio::time::timeout(Duration::from_mins(1), is_closed.recv()).await;
+        closed.expect("the connection was not closed");
     }
     (error, received.load(Ordering::Relaxed))
 }
