@@ -376,7 +376,7 @@ struct ClusterRecords {
     registered_only: BTreeSet<ClusterArn>,
     /// The start of the first complete sweep of each cluster, by this process in its term as leader.
     swept: BTreeMap<ClusterArn, Timestamp>,
-    /// The accounts and Regions in which a page of tasks was read.
+    /// The accounts and Regions in which a page of tasks was read, and no list has failed since.
     read_places: BTreeSet<AccountRegion>,
     /// Clusters whose last list failed, and no page of a later one was read.
     failed_lists: BTreeSet<ClusterArn>,
@@ -440,13 +440,19 @@ impl KnownClusters {
 
     /// Records that the list of the cluster's tasks failed.
     pub(super) fn record_failed_list(&self, cluster: &ClusterArn) {
-        self.lock().failed_lists.insert(cluster.clone());
+        let mut records = self.lock();
+        records.read_places.remove(&AccountRegion::of(cluster));
+        records.failed_lists.insert(cluster.clone());
     }
 
-    /// Whether a page of tasks was read in the cluster's account and Region, and the cluster's own list has not failed since.
+    /// Whether a page of tasks was read in an account and Region, and no list has failed there since.
+    pub(super) fn is_place_read(&self, place: &AccountRegion) -> bool {
+        self.lock().read_places.contains(place)
+    }
+
+    /// Whether the place of a cluster is read, and a page of the cluster itself if its list has failed.
     pub(super) fn is_being_read(&self, cluster: &ClusterArn) -> bool {
-        let records = self.lock();
-        records.read_places.contains(&AccountRegion::of(cluster)) && !records.failed_lists.contains(cluster)
+        self.is_place_read(&AccountRegion::of(cluster)) && !self.lock().failed_lists.contains(cluster)
     }
 
     /// Begins a term as leader: nothing is removed for its absence before a sweep of this term.

@@ -205,11 +205,10 @@ impl OperatorStatus {
         }
         let mut conditions = Vec::new();
         if !self.context.process.lease.holds() {
-            let known = &self.context.clusters;
             let is_late = self.context.metrics().uptime() > LONGEST_START_PERIOD;
             conditions = self.suspended_conditions();
             if conditions.is_empty() && !self.context.status.was_ready.load(Ordering::Relaxed) {
-                conditions = self.unread_conditions(set, |cluster| is_late && known.is_being_read(cluster));
+                conditions = self.unread_conditions(set, is_late);
             }
             let workers = self.context.workers.load();
             // One of several may be down for days, and must not stop the deployments of the operator.
@@ -232,7 +231,7 @@ impl OperatorStatus {
         if !suspended.is_empty() || self.context.status.was_ready.load(Ordering::Relaxed) {
             return suspended;
         }
-        let unread = self.unread_conditions(set, |_| false);
+        let unread = self.unread_conditions(set, false);
         if unread.is_empty() {
             self.context.status.was_ready.store(true, Ordering::Relaxed);
         }
@@ -262,13 +261,9 @@ impl OperatorStatus {
         foreign.collect()
     }
 
-    /// The parts of manifests, clusters and control planes that were not read yet. A cluster that was not swept completely counts
-    /// as read if `is_read_enough`.
-    fn unread_conditions(
-        &self,
-        set: &ManifestSet,
-        is_read_enough: impl Fn(&ClusterArn) -> bool,
-    ) -> Vec<String> {
+    /// The parts of manifests, clusters and control planes that were not read yet. With `is_begun_enough`, clusters and accounts
+    /// count that are being read.
+    fn unread_conditions(&self, set: &ManifestSet, is_begun_enough: bool) -> Vec<String> {
         let workers = self.context.workers.load();
         let mut pending = Vec::new();
         let inner = self.context.status.lock();
@@ -290,7 +285,9 @@ impl OperatorStatus {
                     let is_unreadable = |cluster: &ClusterArn| {
                         accounts.get(&AccountRegion::of(cluster)).is_some_and(Option::is_some)
                     };
+                    let known = &self.context.clusters;
                     let failed = accounts.iter().filter_map(|(place, error)| Some((place, error.as_ref()?)));
+                    let failed = failed.filter(|(place, _)| !(is_begun_enough && known.is_place_read(place)));
                     pending.extend(failed.map(|(place, error)| {
                         format!("account {place} cannot be read: {} {}", error.operation, error.code)
                     }));
@@ -298,7 +295,7 @@ impl OperatorStatus {
                         !(swept.contains(*cluster)
                             || not_found.contains(*cluster)
                             || is_unreadable(cluster)
-                            || is_read_enough(cluster))
+                            || (is_begun_enough && known.is_being_read(cluster)))
                     };
                     let left = clusters.iter().filter(is_left);
                     pending.extend(
