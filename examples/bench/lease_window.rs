@@ -8,24 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ecs_mesh_api::AllowList;
-use ecs_mesh_control_plane::http::{
-    ConnectionSettings, Credential, HttpMethod, HttpTransport, Product, TextSources, Transport,
-};
+use ecs_mesh_control_plane::http::{ConnectionSettings, HttpMethod, HttpTransport, TextSources, Transport};
 use ecs_mesh_controller::{HeldTerm, Lease, LeaseTerm, NoSecrets};
+use ecs_mesh_kuma::PRODUCT;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-
-const PRODUCT: Product = Product {
-    name: "Kuma",
-    block: "spec.kuma",
-    ports: (5681, 5682),
-    token: "a token",
-    credential: Credential::Bearer,
-    client_certificate_help: "",
-    max_concurrent_calls: None,
-};
 
 /// A Dataplane has about this size.
 const BODY_BYTES: usize = 1_500;
