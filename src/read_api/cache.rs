@@ -16,7 +16,11 @@ use ecs_mesh_read_api::{CountsView, ErrorView, StatusView};
 /// The shortest age at which a view is replaced.
 const MIN_AGE: Duration = Duration::from_millis(250);
 
-/// A view is kept for this many times as long as it took: all readers together cost at most a fortieth of one core.
+/// The longest age, so that a view which took long on a busy machine is not shown as the present for minutes.
+const MAX_AGE: Duration = Duration::from_secs(3);
+
+/// A view is kept for this many times as long as it took: all readers together cost at most a fortieth of one core, as long as one takes
+/// less than 75 ms.
 const AGE_PER_COST: u32 = 40;
 
 /// Most bytes of the answers that are kept with a snapshot.
@@ -80,7 +84,7 @@ impl<T: Send + Sync + 'static> SharedView<T> {
             (make(), began.elapsed())
         };
         let (view, cost) = self.thread.collect(timed).await?;
-        let (view, age) = (Arc::new(view), cost.saturating_mul(AGE_PER_COST).max(MIN_AGE));
+        let (view, age) = (Arc::new(view), cost.saturating_mul(AGE_PER_COST).clamp(MIN_AGE, MAX_AGE));
         let fresh_until = Instant::now() + age;
         let kept = KeptView { view: Arc::clone(&view), fresh_until, usable_until: fresh_until + age };
         self.last.store(Some(Arc::new(kept)));

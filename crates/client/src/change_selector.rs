@@ -5,8 +5,8 @@ use serde_json::Value;
 use crate::field::text_at;
 use ecs_mesh_model::{Glob, Timestamp};
 
-/// The shortest beginning of a task's id that stands for the task.
-pub(crate) const MIN_PREFIX: usize = 8;
+/// The shortest beginning of a task's id that stands for the task, as in the filters of the read API.
+pub(crate) const MIN_PREFIX: usize = 6;
 
 /// Conditions of changes; all must hold, and one of each list.
 #[derive(Clone, Debug, Default)]

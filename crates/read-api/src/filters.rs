@@ -303,9 +303,17 @@ fn contains(text: &str, wanted: &str) -> bool {
 
 /// Whether a filter names this task, by its id or its ARN.
 fn is_task(filter: Option<&String>, arn: Option<&str>) -> bool {
-    filter.is_none_or(|wanted| {
-        arn.is_some_and(|arn| arn == wanted || arn.rsplit('/').next() == Some(wanted.as_str()))
-    })
+    filter.is_none_or(|wanted| arn.is_some_and(|arn| is_task_name(arn, wanted)))
+}
+
+/// The shortest beginning of a task's id that stands for the task.
+const MIN_TASK_PREFIX: usize = 6;
+
+/// Whether a task's id or ARN is meant by an id, the beginning of one, or an ARN.
+fn is_task_name(task: &str, wanted: &str) -> bool {
+    let id = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
+    let (task_id, wanted_id) = (id(task), id(wanted));
+    task == wanted || task_id == wanted_id || (wanted.len() >= MIN_TASK_PREFIX && task_id.starts_with(wanted))
 }
 
 impl TaskFilter {

@@ -163,6 +163,11 @@ async fn commands_show_the_objects_of_an_operator() {
     };
     let create = changes.iter().find(is_create).unwrap_or_else(|| panic!("{changes:?}"));
     assert_eq!((&create["result"], &create["service"]), (&json!("success"), &json!("app")), "{create}");
+    // As a terminal of 80 columns shortens the id.
+    let of_task = reader.items(&["changes", "--task", &app[..7]]).await;
+    assert!(of_task.contains(create), "{of_task:?}");
+    let identities = reader.items(&["get", "identities", "--task", &app[..7]]).await;
+    assert_eq!(identities.len(), 1, "{identities:?}");
 }
 
 #[tokio::test]
