@@ -10,8 +10,8 @@ use crate::parse::config::is_of_consul;
 use crate::parse::sidecar;
 use crate::report::{AuditFinding, FindingLocation};
 use crate::rules_catalog::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
-use ecs_mesh_api::RoleTagMode;
-use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{Discovery, RoleTagMode};
 use ecs_mesh_aws::aws::AwsError;
 
 /// The subjects that one entry names.
@@ -208,8 +208,24 @@ pub(super) fn not_checked(facts: &AuditFacts) -> Vec<String> {
         };
         checks.push(format!("objects in {name}: Consul was not requested, and {by} (leave out --offline)"));
     }
-    if let Some(manifests) = &facts.manifests {
-        checks.extend(not_checked_at_kuma(facts, &manifests.set));
+    let has_files = facts.definitions.iter().any(|definition| definition.uses.is_empty());
+    match &facts.manifests {
+        Some(manifests) => {
+            let by_tags = |binding: &Binding| binding.spec.discovery == Discovery::Tags;
+            if has_files && kuma_bindings(&manifests.set).any(by_tags) {
+                checks.push(
+                    "claims of services by the labels of files, and labels that tags of tasks may complete: a file names no \
+                     ECS service and no tags of tasks (--cluster ARN checks running tasks)"
+                        .to_owned(),
+                );
+            }
+            checks.extend(not_checked_at_kuma(facts, &manifests.set));
+        }
+        None if has_files => checks.push(
+            "services that labels and tags describe: the bindings are not known (--manifests PATH)"
+                .to_owned(),
+        ),
+        None => {}
     }
     checks
 }
@@ -267,7 +283,10 @@ fn definitions_in_part(facts: &AuditFacts) -> Vec<String> {
             of_kuma.iter().filter(|one| is_unknown(one)).map(|definition| definition.family()).collect();
         let more = if names.len() > MAX_NAMES { ", …" } else { "" };
         let first: Vec<&str> = names.iter().take(MAX_NAMES).copied().collect();
-        (!names.is_empty()).then(|| format!("{} task definitions ({}{more})", names.len(), first.join(", ")))
+        (!names.is_empty()).then(|| {
+            let noun = if names.len() == 1 { "task definition" } else { "task definitions" };
+            format!("{} {noun} ({}{more})", names.len(), first.join(", "))
+        })
     };
     let mut checks = Vec::new();
     if let Some(which) = unknown(&|definition| !sidecar::has_kuma(definition)) {
