@@ -249,7 +249,7 @@ fn write_all(directory: &Path, manifests: &[ImportedManifest], force: bool) -> R
     }
     if !force && !different.is_empty() {
         return Err(format!(
-            "writing manifests: {} exist with other content, and nothing is written: {}; help: compare them, then give \
+            "writing manifests: other content is in {}, and nothing is written: {}; help: compare them, then give \
              --force or another --output-dir",
             terminal::count(different.len(), "file"),
             different.join(", ")

@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
         (_, LogFormat::Auto) => None,
         (_, format) => Some(format),
     };
-    let logging = match (&cli.command, cli.log.as_deref()) {
+    let logging = match (&cli.command, cli.log.as_deref().filter(|filter| !filter.is_empty())) {
         #[cfg(feature = "sandbox")]
         (Command::Sandbox(_), None) => log::init_for_demo(),
         (command, None) if command.reports_itself() => {

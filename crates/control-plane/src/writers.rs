@@ -110,7 +110,8 @@ impl<K: Ord + fmt::Display, T: Ord + Copy> WriterLog<K, T> {
             let is_reported =
                 seen.foreign.as_ref().is_some_and(|(_, at)| at.elapsed() < FOREIGN_WRITER_WINDOW);
             if !is_reported {
-                tracing::warn!(name = %key, %writer, %own, "another process writes with this operator id");
+                let fix = "stop one of the two, or give both a lease (run --lease)";
+                tracing::warn!(name = %key, %writer, %own, fix, "another process writes with this operator id");
             }
             seen.foreign = Some((writer, now));
         }
