@@ -13,6 +13,7 @@ use crate::rules_catalog::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID,
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{Discovery, RoleTagMode};
 use ecs_mesh_aws::aws::AwsError;
+use ecs_mesh_core::intent::SERVICE_KEY;
 
 /// The subjects that one entry names.
 const MAX_NAMES: usize = 5;
@@ -208,7 +209,7 @@ pub(super) fn not_checked(facts: &AuditFacts) -> Vec<String> {
         };
         checks.push(format!("objects in {name}: Consul was not requested, and {by} (leave out --offline)"));
     }
-    let has_files = facts.definitions.iter().any(|definition| definition.uses.is_empty());
+    let has_files = facts.definitions.iter().any(|one| one.uses.is_empty() && is_described(one));
     match &facts.manifests {
         Some(manifests) => {
             let by_tags = |binding: &Binding| binding.spec.discovery == Discovery::Tags;
@@ -228,6 +229,15 @@ pub(super) fn not_checked(facts: &AuditFacts) -> Vec<String> {
         None => {}
     }
     checks
+}
+
+/// Whether labels or tags of a definition describe its tasks.
+fn is_described(definition: &AuditedDefinition) -> bool {
+    let prefix = SERVICE_KEY.trim_end_matches(|letter| letter != '/');
+    let containers = definition.definition.to_containers();
+    let labels = containers.iter().flat_map(|container| container.docker_labels.keys());
+    let tags = definition.definition.tags.iter().flat_map(|tags| tags.keys());
+    labels.chain(tags).any(|key| key.starts_with(prefix))
 }
 
 fn not_checked_at_kuma(facts: &AuditFacts, set: &ManifestSet) -> Vec<String> {

@@ -464,7 +464,7 @@ fn unrequested_checks_at_kuma_are_listed() {
     let sidecar = not_checked(|world| {
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
     });
-    assert!(sidecar[0].starts_with("sidecars of 1 task definitions (kv)"), "{sidecar:?}");
+    assert!(sidecar[0].starts_with("sidecars of 1 task definition (kv)"), "{sidecar:?}");
     let accounts = not_checked(|world| {
         let both = json!({"roleTags": {"authorizedAccounts": ["111122223333", "444455556666"]}});
         declare(world, &both, &json!({}));
