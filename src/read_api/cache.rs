@@ -19,8 +19,8 @@ const MIN_AGE: Duration = Duration::from_millis(250);
 /// The longest age, so that a view which took long on a busy machine is not shown as the present for minutes.
 const MAX_AGE: Duration = Duration::from_secs(3);
 
-/// A view is kept for this many times as long as it took: all readers together cost at most a fortieth of one core, as long as one takes
-/// less than 75 ms.
+/// A view is kept for this many times as long as it took: all readers together cost at most a fortieth of one core, as long as
+/// one view takes less than 75 ms.
 const AGE_PER_COST: u32 = 40;
 
 /// Most bytes of the answers that are kept with a snapshot.

@@ -301,19 +301,19 @@ fn contains(text: &str, wanted: &str) -> bool {
     text.as_bytes().windows(wanted.len()).any(|window| window.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// Whether a filter names this task, by its id or its ARN.
-fn is_task(filter: Option<&String>, arn: Option<&str>) -> bool {
-    filter.is_none_or(|wanted| arn.is_some_and(|arn| is_task_name(arn, wanted)))
-}
-
 /// The shortest beginning of a task's id that stands for the task.
 const MIN_TASK_PREFIX: usize = 6;
 
-/// Whether a task's id or ARN is meant by an id, the beginning of one, or an ARN.
-fn is_task_name(task: &str, wanted: &str) -> bool {
-    let id = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
-    let (task_id, wanted_id) = (id(task), id(wanted));
-    task == wanted || task_id == wanted_id || (wanted.len() >= MIN_TASK_PREFIX && task_id.starts_with(wanted))
+/// Whether a filter names this task, by its ARN, its id, or the beginning of its id.
+fn is_task(filter: Option<&String>, arn: Option<&str>) -> bool {
+    filter.is_none_or(|wanted| {
+        arn.is_some_and(|arn| {
+            let id = arn.rsplit('/').next().unwrap_or(arn);
+            arn == wanted
+                || id == wanted
+                || (wanted.len() >= MIN_TASK_PREFIX && id.starts_with(wanted.as_str()))
+        })
+    })
 }
 
 impl TaskFilter {
@@ -484,6 +484,22 @@ impl TopologyFilter {
 mod tests {
     use super::*;
     use crate::{ErrorCodeView, Paging, Query};
+
+    #[test]
+    fn task_is_named_by_arn_id_or_beginning_of_id() {
+        let arn = "arn:aws:ecs:eu-west-1:111122223333:task/prod/4f1d0c9a7b3e4f1d0c9a7b3e4f1d0c9a";
+        let other = "arn:aws:ecs:eu-west-1:111122223333:task/test/4f1d0c9a7b3e4f1d0c9a7b3e4f1d0c9a";
+        for (wanted, is_named) in [
+            (arn, true),
+            ("4f1d0c9a7b3e4f1d0c9a7b3e4f1d0c9a", true),
+            ("4f1d0c", true),
+            ("4f1d0", false),
+            ("f1d0c9", false),
+            (other, false),
+        ] {
+            assert_eq!(is_task(Some(&wanted.to_owned()), Some(arn)), is_named, "{wanted}");
+        }
+    }
 
     fn error(query: &str) -> ErrorView {
         Query::<TaskFilter>::parse(query).unwrap_err()

@@ -465,6 +465,12 @@ fn unrequested_checks_at_kuma_are_listed() {
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
     });
     assert!(sidecar[0].starts_with("sidecars of 1 task definition (kv)"), "{sidecar:?}");
+    let file = not_checked(|world| {
+        declare(world, &json!({"discovery": "tags"}), &json!({}));
+        world.uses.clear();
+        world.definition["containerDefinitions"][0]["dockerLabels"] = json!({"ecs-mesh.dev/service": "kv"});
+    });
+    assert!(file.iter().any(|one| one.starts_with("claims of services by the labels")), "{file:?}");
     let accounts = not_checked(|world| {
         let both = json!({"roleTags": {"authorizedAccounts": ["111122223333", "444455556666"]}});
         declare(world, &both, &json!({}));
